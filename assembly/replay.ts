@@ -1,0 +1,258 @@
+/**
+ * Replay: logs in, the set of blocks that they say are synced and the surviving dirty parts out.
+ *
+ * Records only ever add, so their order does not matter: blocks go to the set, parts are parked until the set is
+ * known, and then only those of blocks that are not in it reach the dirty map.
+ *
+ * Invariants: blocks from `runStart` up to `runEnd` belong to the set too; a log is never read beyond its length, and what it
+ * says is checked before it is used.
+ */
+import { alloc, free, zeroed } from './memory';
+import { BlockSet, addRange, clearSet, closeSet, containerAt, hasBlock, openSet, sortList } from './containers';
+import { COMPLETE, DIRTY, DirtyMap, addPart, bytesOfBlock, listBlocks, reserveBlocks, visitDirty } from './dirty';
+import { output } from './output';
+import { writeShard } from './portable';
+import { BLOCK_OUTSIDE, CHANGED, PART_OUTSIDE, TOO_MANY_PARTS, UNKNOWN_TYPE, lookAt } from './problem';
+
+/** Parked parts, 16 bytes each (block, start, end), stand in a chain of chunks of 64 KiB, whose first word is the next one. */
+const CHUNK_BYTES: u32 = 1 << 16;
+
+const FORMAT1_BLOCK: u64 = 4096;
+const SECTOR: u32 = 512;
+
+/** The first two fields are read from outside, and set for each log. */
+@unmanaged
+export class Replay extends BlockSet {
+  records: u32;
+  ended: u32;
+  size: u64;
+  blockCount: u64;
+  runStart: u64;
+  runEnd: u64;
+  shift: u32;
+  firstChunk: usize;
+  parkedAt: usize;
+  parkedEnd: usize;
+}
+
+export function openReplay(size: u64, shift: u32): Replay {
+  const replay = changetype<Replay>(zeroed(offsetof<Replay>()));
+  replay.size = size;
+  replay.shift = shift;
+  replay.blockCount = (size + (<u64>1 << shift) - 1) >> shift;
+  openSet(replay, replay.blockCount);
+  return replay;
+}
+
+/** Forgets everything that was replayed. */
+export function clearReplay(replay: Replay): void {
+  clearSet(replay);
+  dropParked(replay);
+  replay.runStart = replay.runEnd = 0;
+}
+
+export function closeReplay(replay: Replay): void {
+  dropParked(replay);
+  closeSet(replay);
+  free(changetype<usize>(replay), offsetof<Replay>());
+}
+
+/** Takes in the whole records at the beginning of a piece of a log of format 1. Returns how many bytes they have, or minus the kind of problem. */
+export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
+  const from = ptr;
+  const end = ptr + len;
+  const blockCount = replay.blockCount;
+  let runStart = replay.runStart;
+  let runEnd = replay.runEnd;
+  let records: u32 = 0;
+  let kind = 0;
+  while (ptr + 8 <= end) {
+    const type = load<u64>(ptr);
+    if (type == 1) {
+      if (ptr + 16 > end) break;
+      const block = load<u64>(ptr, 8);
+      if (block < blockCount) {
+        if (block != runEnd) {
+          if (runStart < runEnd) addRange(replay, runStart, runEnd);
+          runStart = block;
+          runEnd = block;
+        }
+        // The next ones in a row: the whole of a sequential log is spent here.
+        const last = min(end - 15, ptr + (<usize>min<u64>(blockCount - runEnd, CHUNK_BYTES) << 4));
+        const first = ptr;
+        do {
+          ptr += 16;
+          runEnd++;
+        } while (ptr < last && ((load<u64>(ptr) ^ 1) | (load<u64>(ptr, 8) ^ runEnd)) == 0);
+        records += <u32>(ptr - first) >> 4;
+        continue;
+      }
+      if (!isPhantom(replay, block)) kind = BLOCK_OUTSIDE;
+      ptr += 16;
+    } else if (type == 2) {
+      if (ptr + 32 > end) break;
+      const block = load<u64>(ptr, 8);
+      const offset = load<u64>(ptr, 16);
+      const length = load<u64>(ptr, 24);
+      if (offset > FORMAT1_BLOCK || length > FORMAT1_BLOCK - offset) {
+        kind = PART_OUTSIDE;
+      } else if (block < blockCount) {
+        // A part may go beyond the device in the last block, but never counts there.
+        park(replay, block, <u32>offset, min(<u32>(offset + length), bytesOfBlock(replay.size, replay.shift, block)));
+      } else if (!isPhantom(replay, block)) {
+        kind = BLOCK_OUTSIDE;
+      }
+      ptr += 32;
+    } else {
+      replay.ended = 1;
+      if (type) kind = UNKNOWN_TYPE;
+      lookAt(ptr);
+      break;
+    }
+    if (kind) {
+      lookAt(ptr - (<usize>type << 4));
+      break;
+    }
+    records++;
+  }
+  replay.runStart = runStart;
+  replay.runEnd = runEnd;
+  replay.records += records;
+  return kind ? -kind : <i32>(ptr - from);
+}
+
+/** datto's program counts one block more than there is where the size is a multiple of 4096. */
+function isPhantom(replay: Replay, block: u64): bool {
+  return block == replay.blockCount && (replay.size & (FORMAT1_BLOCK - 1)) == 0;
+}
+
+/** Takes in what counts of sectors of a log of format 2 that was scanned. Returns 0, or the kind of problem. */
+export function feedFormat2(replay: Replay, ptr: usize, len: u32): i32 {
+  for (const end = ptr + len; ptr < end; ptr += SECTOR) {
+    const stop = min(ptr + SECTOR, end);
+    let frame = ptr;
+    while (frame + 40 <= stop) {
+      const length: u32 = load<u16>(frame);
+      if (!length) break;
+      lookAt(frame);
+      const behind = frame + length;
+      if (length < 40 || behind > stop || length & 7) return CHANGED;
+      for (let record = frame + 16; record < behind - 8; record += 16) {
+        const word = load<u64>(record);
+        if (word >> 56 != 1) continue;
+        const start = word & 0xffffffffffffff;
+        const bytes = load<u64>(record, 8);
+        if (!bytes || start > replay.size || bytes > replay.size - start) return CHANGED;
+        replay.records++;
+        addExtent(replay, start, start + bytes);
+      }
+      frame = behind;
+    }
+  }
+  return 0;
+}
+
+/** The bytes from `start` up to `end` are there: blocks wholly inside are synced, the rest is parts. */
+function addExtent(replay: Replay, start: u64, end: u64): void {
+  const shift = replay.shift;
+  const mask = (<u64>1 << shift) - 1;
+  const from = start >> shift;
+  const first = (start + mask) >> shift;
+  const behind = end == replay.size ? replay.blockCount : end >> shift;
+  if (first < behind) {
+    if (first != replay.runEnd) {
+      if (replay.runStart < replay.runEnd) addRange(replay, replay.runStart, replay.runEnd);
+      replay.runStart = first;
+    }
+    replay.runEnd = behind;
+  }
+  if (from < first) {
+    const stop = bytesOfBlock(replay.size, shift, from);
+    park(replay, from, <u32>(start & mask), <u32>min<u64>(end - (from << shift), stop));
+  }
+  if (first <= behind && behind << shift < end) park(replay, behind, 0, <u32>(end & mask));
+}
+
+function park(replay: Replay, block: u64, start: u32, end: u32): void {
+  if (start >= end) return;
+  let place = replay.parkedAt;
+  if (place == replay.parkedEnd) {
+    place = alloc(CHUNK_BYTES);
+    if (replay.firstChunk) store<usize>(replay.parkedEnd - CHUNK_BYTES, place);
+    else replay.firstChunk = place;
+    store<usize>(place, 0);
+    replay.parkedEnd = place + CHUNK_BYTES;
+    place += 16;
+  }
+  store<u64>(place, block);
+  store<u32>(place, start, 8);
+  store<u32>(place, end, 12);
+  replay.parkedAt = place + 16;
+}
+
+/** Where the parked parts of a chunk end. */
+function endOf(replay: Replay, chunk: usize): usize {
+  return load<usize>(chunk) ? chunk + CHUNK_BYTES : replay.parkedAt;
+}
+
+function dropParked(replay: Replay): void {
+  for (let chunk = replay.firstChunk; chunk; ) {
+    const next = load<usize>(chunk);
+    free(chunk, CHUNK_BYTES);
+    chunk = next;
+  }
+  replay.firstChunk = replay.parkedAt = replay.parkedEnd = 0;
+}
+
+/** Ends the replay: brings `dirty` up to date with the set and the parked parts; then shards can be written. */
+export function finishReplay(replay: Replay, dirty: DirtyMap): i32 {
+  if (replay.runStart < replay.runEnd) addRange(replay, replay.runStart, replay.runEnd);
+  replay.runStart = replay.runEnd = 0;
+  for (let i: u32 = 0; i < replay.containerCount; i++) sortList(containerAt(replay, i));
+  const count = listBlocks(dirty);
+  for (let at = output(), end = output() + (count << 3); at < end; at += 8) {
+    const block = load<u64>(at);
+    if (hasBlock(replay, block)) visitDirty(dirty, block, block + 1, true);
+  }
+  // What survives moves to the front of its chunk, so that the table gets its size at once.
+  let survivors: u32 = 0;
+  for (let chunk = replay.firstChunk; chunk; chunk = load<usize>(chunk)) {
+    let kept = chunk + 16;
+    for (let at = kept, end = endOf(replay, chunk); at < end; at += 16) {
+      const block = load<u64>(at);
+      if (hasBlock(replay, block)) continue;
+      store<u64>(kept, block);
+      store<u64>(kept, load<u64>(at, 8), 8);
+      kept += 16;
+      survivors++;
+    }
+    store<u32>(chunk, <u32>(kept - chunk), 4);
+  }
+  reserveBlocks(dirty, dirty.blocks + survivors);
+  for (let chunk = replay.firstChunk; chunk; chunk = load<usize>(chunk)) {
+    let kept = chunk + 16;
+    for (let at = kept, end = chunk + load<u32>(chunk, 4); at < end; at += 16) {
+      const block = load<u64>(at);
+      const outcome = addPart(dirty, block, load<u32>(at, 8), load<u32>(at, 12), false);
+      if (outcome == DIRTY) continue;
+      if (outcome != COMPLETE) return TOO_MANY_PARTS;
+      store<u64>(kept, block);
+      kept += 16;
+    }
+    store<u32>(chunk, <u32>(kept - chunk), 4);
+  }
+  // Only now do blocks that parts completed join the set, and lose the parts that came behind.
+  for (let chunk = replay.firstChunk; chunk; chunk = load<usize>(chunk)) {
+    for (let at = chunk + 16, end = chunk + load<u32>(chunk, 4); at < end; at += 16) {
+      const block = load<u64>(at);
+      visitDirty(dirty, block, block + 1, true);
+      addRange(replay, block, block + 1);
+    }
+  }
+  dropParked(replay);
+  return 0;
+}
+
+export function emitShard(replay: Replay, shard: u32): u32 {
+  return writeShard(replay, shard);
+}

@@ -1,0 +1,227 @@
+/**
+ * Whole copies beside other programs, in one run: from a file, over HTTP on loopback, and over HTTP with a delay before each answer. Rounds are interleaved,
+ * figures are medians of wall-clock time from a command's start to its exit; ours makes the copy durable within that time, the others do not.
+ *
+ *   node bench/copy.mjs [--size MIB] [--rounds N] [--latency MS] [--only file|http|slow] [--json]
+ *
+ * Exits with 1 if a bar is missed. Programs that are not installed are left out, and so are their bars. Needs `npm run build` before.
+ */
+
+import { spawn, spawnSync } from 'node:child_process';
+import { randomFillSync } from 'node:crypto';
+import { closeSync, existsSync, fsyncSync, mkdtempSync, openSync, readSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const { values: options } = parseArgs({
+  options: {
+    size: { type: 'string', default: '2048' },
+    rounds: { type: 'string', default: '3' },
+    latency: { type: 'string', default: '20' },
+    only: { type: 'string' },
+    json: { type: 'boolean', default: false },
+    serve: { type: 'string' },
+  },
+});
+
+const here = fileURLToPath(import.meta.url);
+
+/** The server with a delay, as a process of its own so that it does not share a core's time with the bench: `--serve FILE --latency MS`. */
+if (options.serve !== undefined) {
+  serveSlowly(options.serve, Number(options.latency));
+} else {
+  await main();
+}
+
+function serveSlowly(file, latencyMs) {
+  const { size } = statSync(file);
+  const fd = openSync(file, 'r');
+  const server = createServer((request, response) => {
+    const match = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
+    const start = match ? Number(match[1]) : 0;
+    const end = match?.[2] ? Math.min(Number(match[2]), size - 1) : size - 1;
+    setTimeout(() => {
+      response.writeHead(match ? 206 : 200, {
+        'accept-ranges': 'bytes',
+        etag: '"bench"',
+        'content-length': end - start + 1,
+        ...(match ? { 'content-range': `bytes ${start}-${end}/${size}` } : {}),
+      });
+      if (request.method === 'HEAD') return response.end();
+      let at = start;
+      const step = () => {
+        if (response.destroyed) return;
+        if (at > end) return response.end();
+        const piece = Buffer.allocUnsafe(Math.min(262_144, end - at + 1));
+        readSync(fd, piece, 0, piece.length, at);
+        at += piece.length;
+        if (response.write(piece)) setImmediate(step);
+        else response.once('drain', step);
+      };
+      step();
+    }, latencyMs);
+  });
+  server.listen(0, '127.0.0.1', () => process.stdout.write(`${server.address().port}\n`));
+}
+
+function have(program) {
+  return (process.env.PATH ?? '').split(':').some((folder) => existsSync(join(folder, program)));
+}
+
+function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1];
+}
+
+function run(command, env) {
+  const start = process.hrtime.bigint();
+  const { status, stderr } = spawnSync('timeout', ['-k', '5', '120', 'bash', '-c', command], { env: { ...process.env, ...env }, stdio: ['ignore', 'ignore', 'pipe'] });
+  const seconds = Number(process.hrtime.bigint() - start) / 1e9;
+  return { seconds, failed: status === 0 ? undefined : `exit ${status}: ${stderr.toString().trim().slice(-200)}` };
+}
+
+function startServer(command, args, isReady) {
+  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'ignore'] });
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    isReady(child, resolve);
+  });
+}
+
+async function main() {
+  const sizeMiB = Number(options.size);
+  const folder = mkdtempSync(join(tmpdir(), 'copyondemand-bench-'));
+  const image = join(folder, 'disk.img');
+  const target = join(folder, 'copy.img');
+  const children = [];
+  try {
+    const fd = openSync(image, 'w');
+    const chunk = Buffer.alloc(2 ** 20);
+    for (let index = 0; index < sizeMiB; index++) writeSync(fd, randomFillSync(chunk));
+    fsyncSync(fd);
+    closeSync(fd);
+    const cli = join(dirname(here), '..', 'dist', 'cli', 'main.js');
+    const ours = (source) => `node "${cli}" copy --quiet "${source}" "$DST"`;
+    const sized = `truncate -s ${sizeMiB}M "$DST"; `;
+
+    const http = await startHttp(folder, image, children);
+    const slow = await new Promise((resolve) => {
+      const child = spawn(process.execPath, [here, '--serve', image, '--latency', options.latency], { stdio: ['ignore', 'pipe', 'inherit'] });
+      children.push(child);
+      child.stdout.once('data', (line) => resolve(`http://127.0.0.1:${String(line).trim()}/disk.img`));
+    });
+
+    const groups = {
+      file: [
+        ['ours', ours(image), 'node'],
+        ['cp', 'cp --reflink=never --sparse=never "$SRC" "$DST"', 'cp'],
+        ['qemu-img convert', 'qemu-img convert -f raw -O raw "$SRC" "$DST"', 'qemu-img'],
+        ['nbdcopy', `${sized}nbdcopy "$SRC" "$DST"`, 'nbdcopy'],
+        ['nbdkit | nbdcopy', `${sized}nbdkit -U - file "$SRC" --run 'nbdcopy "$uri" "$DST"'`, 'nbdkit'],
+      ],
+      http: [
+        ['ours', ours(http), 'node'],
+        ['curl', `curl -s -o "$DST" "${http}"`, 'curl'],
+        ['qemu-img convert -m 1', `qemu-img convert -m 1 -f raw -O raw "${http}" "$DST"`, 'qemu-img'],
+        ['nbdkit curl | nbdcopy', `${sized}nbdkit -U - curl "${http}" --run 'nbdcopy "$uri" "$DST"'`, 'nbdkit'],
+        ['nbdkit curl, cow-on-read', `TMPDIR=${folder} nbdkit -U - --filter=cow curl "${http}" cow-on-read=true --run 'nbdcopy "$uri" null:'`, 'nbdkit'],
+      ],
+      slow: [
+        ['ours', ours(slow), 'node'],
+        ['curl', `curl -s -o "$DST" "${slow}"`, 'curl'],
+        [
+          'qemu-img, readahead 2M',
+          `qemu-img convert -m 1 -O raw 'json:{"driver":"raw","file":{"driver":"http","url":"${slow}","readahead":2097152}}' "$DST"`,
+          'qemu-img',
+        ],
+        ['nbdkit curl | nbdcopy 1M x 8', `${sized}nbdkit -U - -r curl "${slow}" --run 'nbdcopy -C 8 -R 8 --request-size=1048576 "$uri" "$DST"'`, 'nbdkit'],
+      ],
+    };
+    const bars = {
+      file: [
+        ['cp', 0.75],
+        ['qemu-img convert', 1],
+        ['nbdkit | nbdcopy', 1],
+      ],
+      http: [
+        ['curl', 0.9],
+        ['qemu-img convert -m 1', 1],
+        ['nbdkit curl | nbdcopy', 1],
+        ['nbdkit curl, cow-on-read', 1],
+      ],
+      slow: [
+        ['curl', 0.8],
+        ['qemu-img, readahead 2M', 4],
+        ['nbdkit curl | nbdcopy 1M x 8', 4],
+      ],
+    };
+
+    const results = {};
+    let missed = 0;
+    for (const [group, tasks] of Object.entries(groups)) {
+      if (options.only !== undefined && options.only !== group) continue;
+      const present = tasks.filter(([, , program]) => have(program));
+      const times = new Map(present.map(([name]) => [name, []]));
+      for (let round = 0; round < Number(options.rounds); round++) {
+        for (const [name, command] of present) {
+          rmSync(target, { force: true });
+          spawnSync('sync');
+          const { seconds, failed } = run(command, { SRC: image, DST: target });
+          if (failed !== undefined) process.stderr.write(`${group}: ${name}: ${failed}\n`);
+          else times.get(name).push(seconds);
+          if (round === 0 && failed === undefined && !command.includes('null:') && spawnSync('cmp', ['-s', image, target]).status !== 0) {
+            process.stderr.write(`${group}: ${name}: the copy differs\n`);
+            missed++;
+          }
+        }
+      }
+      const speed = (name) => (times.get(name)?.length ? (sizeMiB * 1.048576) / median(times.get(name)) : undefined);
+      results[group] = Object.fromEntries(present.map(([name]) => [name, Math.round(speed(name) ?? 0)]));
+      for (const [peer, bar] of bars[group]) {
+        if (speed(peer) === undefined) continue;
+        const ratio = (speed('ours') ?? 0) / speed(peer);
+        results[group][`ours / ${peer}`] = Number(ratio.toFixed(2));
+        if (ratio < bar) {
+          missed++;
+          results[group][`missed: ours / ${peer}`] = bar;
+        }
+      }
+    }
+    if (options.json) process.stdout.write(`${JSON.stringify(results)}\n`);
+    else for (const [group, rows] of Object.entries(results)) console.table({ [`${group} (MB/s)`]: rows });
+    process.exitCode = missed > 0 ? 1 : 0;
+  } finally {
+    for (const child of children) child.kill();
+    truncateSync(image, 0);
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** nginx where it is installed, as the fastest server at hand; else the server above without delay. */
+async function startHttp(folder, image, children) {
+  if (!have('nginx') && !existsSync('/usr/sbin/nginx')) {
+    const child = spawn(process.execPath, [here, '--serve', image, '--latency', '0'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    children.push(child);
+    return new Promise((resolve) => child.stdout.once('data', (line) => resolve(`http://127.0.0.1:${String(line).trim()}/disk.img`)));
+  }
+  const port = 20_000 + Math.floor(Math.random() * 20_000);
+  const conf = join(folder, 'nginx.conf');
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${folder}/${kind};`).join(' ');
+  writeFileSync(
+    conf,
+    `worker_processes 2; pid ${folder}/nginx.pid; error_log ${folder}/nginx.err; daemon off; user root; events { worker_connections 512; }
+http { access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; ${temporary}
+server { listen 127.0.0.1:${port}; root ${folder}; default_type application/octet-stream; } }`,
+  );
+  const child = spawn('nginx', ['-c', conf], { stdio: ['ignore', 'ignore', 'ignore'], env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` } });
+  children.push(child);
+  const url = `http://127.0.0.1:${port}/disk.img`;
+  for (let attempt = 0; attempt < 200; attempt++) {
+    if ((await fetch(url, { method: 'HEAD' }).catch(() => undefined))?.ok) return url;
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+  throw new Error('nginx does not answer');
+}

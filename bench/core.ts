@@ -1,0 +1,346 @@
+/**
+ * The core against its bars (docs/BENCHMARKS.md): ratios within one run, medians of interleaved rounds. Prints a table, or
+ * one JSON object with `--json`; ends with 1 if a bar is missed.
+ *
+ * Replay is end to end: from the log's bytes in JavaScript's memory to a block map and a dirty map. The plain port reads the same log
+ * with a DataView into roaring-wasm and a Map. A resident core has replayed before; a new one is instantiated each time.
+ */
+import { statSync } from 'node:fs';
+import { RoaringBitmap32 } from 'roaring-wasm';
+import { BlockMap } from '../src/core/block-map.ts';
+import { DirtyMap } from '../src/core/dirty-map.ts';
+import { FrameEncoder } from '../src/core/frames.ts';
+import { type Geometry, geometry } from '../src/core/geometry.ts';
+import { LogScan, Replay } from '../src/core/replay.ts';
+import { Core } from '../src/wasm/core.ts';
+
+const RECORDS = 1_000_000;
+const json = process.argv.includes('--json');
+const roundsAt = process.argv.indexOf('--rounds');
+const rounds = roundsAt > 0 ? Number(process.argv[roundsAt + 1]) : 15;
+const wasmFile = 'build/release/core.wasm';
+
+/** A repeatable stream of numbers below 2^32 (xorshift32). */
+function numbers(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    return state >>> 0;
+  };
+}
+
+interface History {
+  readonly name: string;
+  readonly blocks: number;
+  /** Of `copy`: at most so many times as long. */
+  readonly copyBar: number | undefined;
+  /** Format 2 must be so much smaller and faster. */
+  readonly extents: boolean;
+  /** [block, 0, 4096] for a whole block, else a part of it. */
+  readonly writes: Iterable<readonly [block: number, start: number, length: number]>;
+}
+
+const histories: History[] = [
+  {
+    name: 'sequential',
+    blocks: 2 ** 28,
+    copyBar: 2.5,
+    extents: true,
+    *writes() {
+      for (let i = 0; i < RECORDS; i++) yield [i, 0, 4096] as const;
+    },
+  },
+  {
+    name: 'random over 2^28',
+    blocks: 2 ** 28,
+    copyBar: 20,
+    extents: false,
+    *writes() {
+      const next = numbers(1);
+      for (let i = 0; i < RECORDS; i++) yield [next() % 2 ** 28, 0, 4096] as const;
+    },
+  },
+  {
+    // The guest writes a part, and a while later the hydrator completes that block.
+    name: 'half dirty over 2,000,000',
+    blocks: 2_000_000,
+    copyBar: 12,
+    extents: false,
+    *writes() {
+      const dirty = numbers(2);
+      const synced = numbers(2);
+      for (let i = 0; i < RECORDS / 2; i++) {
+        yield [dirty() % 2_000_000, (i % 7) * 512, 512] as const;
+        if (i >= 1000) yield [synced() % 2_000_000, 0, 4096] as const;
+      }
+      for (let i = 0; i < 1000; i++) yield [synced() % 2_000_000, 0, 4096] as const;
+    },
+  },
+  {
+    name: 'random runs of 16',
+    blocks: 2 ** 28,
+    copyBar: 10,
+    extents: true,
+    *writes() {
+      const next = numbers(3);
+      for (let i = 0; i < RECORDS / 16; i++) {
+        const start = (next() % 2 ** 24) * 16;
+        for (let block = start; block < start + 16; block++) yield [block, 0, 4096] as const;
+      }
+    },
+  },
+  {
+    name: 'half dirty, none completed',
+    blocks: 2_000_000,
+    copyBar: undefined,
+    extents: false,
+    *writes() {
+      const next = numbers(4);
+      for (let i = 0; i < RECORDS / 2; i++) {
+        yield [next() % 2_000_000, (i % 7) * 512, 512] as const;
+        yield [next() % 2_000_000, 0, 4096] as const;
+      }
+    },
+  },
+].map((history) => ({ ...history, writes: { [Symbol.iterator]: history.writes } }));
+
+function format1(history: History): Uint8Array {
+  const words = new Uint32Array(RECORDS * 8);
+  let at = 0;
+  const put = (value: number): void => {
+    words[at++] = value % 2 ** 32;
+    words[at++] = Math.floor(value / 2 ** 32);
+  };
+  for (const [block, start, length] of history.writes) {
+    const whole = length === 4096;
+    put(whole ? 1 : 2);
+    put(block);
+    if (!whole) {
+      put(start);
+      put(length);
+    }
+  }
+  return new Uint8Array(words.buffer, 0, at * 4).slice();
+}
+
+/** The same history in format 2, a group of 1024 writes at a time. */
+function format2(core: Core, history: History): { body: Uint8Array; used: number } {
+  const encoder = new FrameEncoder(core, { epoch: 1 });
+  const body = new Uint8Array(RECORDS * 20);
+  let position = 512;
+  let sequence = 0;
+  let waiting = 0;
+  const seal = (): void => {
+    const sealed = encoder.seal({ position, sequence, firm: 0 });
+    body.set(sealed.bytes, position - 512);
+    position = sealed.end;
+    sequence += sealed.frames;
+    waiting = 0;
+  };
+  for (const [block, start, length] of history.writes) {
+    encoder.written(block * 4096 + start, length);
+    if (++waiting === 1024) seal();
+  }
+  seal();
+  encoder.dispose();
+  return { body: body.slice(0, Math.ceil(position / 512) * 512 - 512), used: position - 512 };
+}
+
+async function replayFormat1(core: Core, shape: Geometry, log: Uint8Array): Promise<number> {
+  const map = await BlockMap.open(shape);
+  const dirty = new DirtyMap(core, shape);
+  const replay = new Replay(core, shape);
+  replay.format1(log);
+  replay.emit(map, dirty);
+  const count = map.count + dirty.blockCount;
+  replay.dispose();
+  dirty.dispose();
+  map.dispose();
+  return count;
+}
+
+async function replayFormat2(core: Core, shape: Geometry, log: { body: Uint8Array; used: number }): Promise<number> {
+  const map = await BlockMap.open(shape);
+  const dirty = new DirtyMap(core, shape);
+  const scan = new LogScan(core, shape, { epoch: 1 });
+  scan.feed(log.body);
+  const { endOffset } = scan.finish();
+  const replay = new Replay(core, shape);
+  replay.format2(log.body, endOffset - 512);
+  replay.emit(map, dirty);
+  const count = map.count + dirty.blockCount;
+  replay.dispose();
+  dirty.dispose();
+  map.dispose();
+  return count;
+}
+
+/** The straight port: what a first version in TypeScript would do. */
+function replayPlainly(log: Uint8Array): number {
+  const view = new DataView(log.buffer, log.byteOffset, log.byteLength);
+  const word = (at: number): number => view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
+  const synced = new RoaringBitmap32();
+  const dirty = new Map<number, [number, number][]>();
+  for (let at = 0; at < log.length; ) {
+    const block = word(at + 8);
+    if (word(at) === 1) {
+      synced.add(block);
+      if (dirty.size > 0) dirty.delete(block);
+      at += 16;
+    } else {
+      if (!synced.has(block)) {
+        const part: [number, number] = [word(at + 16), word(at + 16) + word(at + 24)];
+        const parts = dirty.get(block);
+        if (parts) parts.push(part);
+        else dirty.set(block, [part]);
+      }
+      at += 32;
+    }
+  }
+  const count = synced.size + dirty.size;
+  synced.dispose();
+  return count;
+}
+
+interface Bar {
+  readonly name: string;
+  readonly value: number;
+  readonly atMost?: number;
+  readonly atLeast?: number;
+}
+
+const bars: Bar[] = [];
+const table: Record<string, string | number>[] = [];
+
+async function measure(tasks: Record<string, () => unknown>, times = rounds): Promise<Record<string, number>> {
+  const found: Record<string, number[]> = {};
+  for (let round = -2; round < times; round++) {
+    for (const [name, task] of Object.entries(tasks)) {
+      const start = process.hrtime.bigint();
+      await task();
+      const elapsed = Number(process.hrtime.bigint() - start) / 1e6;
+      if (round >= 0) (found[name] ??= []).push(elapsed);
+    }
+  }
+  return Object.fromEntries(Object.entries(found).map(([name, list]) => [name, list.sort((a, b) => a - b)[list.length >> 1]!]));
+}
+
+async function benchReplay(): Promise<void> {
+  for (const history of histories) {
+    const shape = geometry({ size: history.blocks * 4096, blockSize: 4096 });
+    const log = format1(history);
+    const resident = Core.create();
+    const log2 = format2(resident, history);
+    const target = Buffer.alloc(log.length);
+    const source = Buffer.from(log.buffer);
+    const counts = [await replayFormat1(resident, shape, log), await replayFormat2(resident, shape, log2), replayPlainly(log)];
+    if (counts.some((count) => count !== counts[0])) throw new Error(`${history.name}: ${counts.join(', ')} blocks`);
+    const ms = await measure({
+      copy: () => source.copy(target),
+      resident: () => replayFormat1(resident, shape, log),
+      fresh: () => replayFormat1(Core.create(), shape, log),
+      plain: () => replayPlainly(log),
+      format2: () => replayFormat2(resident, shape, log2),
+    });
+    const ns = (name: string): number => Math.round((ms[name]! * 1e7) / RECORDS) / 10;
+    table.push({
+      'ns a record': history.name,
+      copy: ns('copy'),
+      resident: ns('resident'),
+      'new instance': ns('fresh'),
+      'plain port': ns('plain'),
+      'format 2': ns('format2'),
+      'resident / copy': round(ms['resident']! / ms['copy']!),
+      'plain / resident': round(ms['plain']! / ms['resident']!),
+      'plain / new': round(ms['plain']! / ms['fresh']!),
+      'bytes 1 / 2': round(log.length / log2.used),
+      'time 1 / 2': round(ms['resident']! / ms['format2']!),
+    });
+    if (history.copyBar === undefined) continue;
+    bars.push({ name: `${history.name}: resident / copy`, value: ms['resident']! / ms['copy']!, atMost: history.copyBar });
+    bars.push({ name: `${history.name}: plain / resident`, value: ms['plain']! / ms['resident']!, atLeast: 8 });
+    if (!history.extents) continue;
+    bars.push({ name: `${history.name}: bytes of format 1 / 2`, value: log.length / log2.used, atLeast: 10 });
+    bars.push({ name: `${history.name}: time of format 1 / 2`, value: ms['resident']! / ms['format2']!, atLeast: 5 });
+  }
+}
+
+async function benchCheckpoint(): Promise<void> {
+  const shape = geometry({ size: 2 ** 40, blockSize: 4096 });
+  const maps: { name: string; bar: number; fill: (map: BlockMap) => void }[] = [
+    { name: 'full', bar: 0.1, fill: (map) => map.add(0, 2 ** 28) },
+    {
+      name: 'one eighth half-random',
+      bar: 0.4,
+      fill: (map) => {
+        const next = numbers(5);
+        const set = new RoaringBitmap32();
+        for (let i = 0; i < 64; i++) set.addMany(Uint32Array.from({ length: 2 ** 18 }, () => next() % 2 ** 25));
+        map.union(0, set.serialize('portable'));
+        set.dispose();
+      },
+    },
+    {
+      name: 'a million random blocks',
+      bar: 0.75,
+      fill: (map) => {
+        const next = numbers(6);
+        const set = new RoaringBitmap32();
+        for (let i = 0; i < 4; i++) set.addMany(Uint32Array.from({ length: 250_000 }, () => next() % 2 ** 28));
+        map.union(0, set.serialize('portable'));
+        set.dispose();
+      },
+    },
+    {
+      name: 'alternating MiB',
+      bar: 0.8,
+      fill: (map) => {
+        for (let block = 0; block < 2 ** 28; block += 512) map.add(block, block + 256);
+      },
+    },
+  ];
+  for (const { name, bar, fill } of maps) {
+    const map = await BlockMap.open(shape);
+    fill(map);
+    const section = map.serialize().slice();
+    const other = await BlockMap.open(shape);
+    const ms = await measure({ serialize: () => map.serialize(), parse: () => other.load(section) }, rounds * 3);
+    table.push({
+      'checkpoint of 1 TiB, ms': name,
+      serialize: round(ms['serialize']!),
+      'parse and check': round(ms['parse']!),
+      bytes: section.length,
+    });
+    bars.push({ name: `checkpoint, ${name}: ms`, value: ms['serialize']!, atMost: bar });
+    map.dispose();
+    other.dispose();
+  }
+}
+
+function round(value: number): number {
+  return Math.round(value * 100) / 100;
+}
+
+await benchReplay();
+await benchCheckpoint();
+bars.push({ name: 'wasm: bytes', value: statSync(wasmFile).size, atMost: 10_000 });
+
+const missed = bars.filter(({ value, atMost = Infinity, atLeast = 0 }) => value > atMost || value < atLeast);
+if (json) {
+  console.log(JSON.stringify({ table, bars: bars.map((bar) => ({ ...bar, missed: missed.includes(bar) })) }));
+} else {
+  console.table(table.slice(0, histories.length));
+  console.table(table.slice(histories.length));
+  console.table(
+    bars.map((bar) => ({
+      bar: bar.name,
+      value: round(bar.value),
+      'at most': bar.atMost ?? '',
+      'at least': bar.atLeast ?? '',
+      missed: missed.includes(bar) ? 'MISSED' : '',
+    })),
+  );
+}
+if (missed.length > 0) process.exitCode = 1;

@@ -1,0 +1,103 @@
+/**
+ * Builds `dist`: AssemblyScript to wasm to base64 in TypeScript, then one bundle per entry with shared chunks, then declarations.
+ *
+ * package.json is the only list of entries: of each export, `types` names the source (dist/testing/index.d.ts comes from
+ * src/testing/index.ts) and `default` the bundle. All is built beside `dist` and takes its place in one step, so that a program that
+ * starts meanwhile finds the old build or the new one.
+ *
+ * --if-stale: does nothing if `dist` is that of the present sources.
+ */
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { build } from 'esbuild';
+import ts from 'typescript';
+import { capture, fingerprintFile, isBuilt, root, StepError, say, script, sourceFingerprint } from './lib/steps.mjs';
+
+/** @type {{ exports: Record<string, string | { types: string, default: string }>, bin: Record<string, string> }} */
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+
+/** The library's entries. @type {{ source: string, bundle: string }[]} */
+const entries = Object.values(manifest.exports)
+  .filter((target) => typeof target !== 'string')
+  .map(({ types, default: bundle }) => ({
+    source: types.replace('./dist/', 'src/').replace(/\.d\.ts$/, '.ts'),
+    bundle: bundle.replace('./dist/', ''),
+  }));
+/** The command's. @type {{ source: string, bundle: string }[]} */
+const commands = [...new Set(Object.values(manifest.bin))]
+  .map((path) => path.replace(/^(\.\/)?dist\//, ''))
+  .map((bundle) => ({ source: `src/${bundle.replace(/\.js$/, '.ts')}`, bundle }));
+
+/** @param {string} outdir */
+async function bundle(outdir) {
+  await build({
+    absWorkingDir: root,
+    entryPoints: [...entries, ...commands].map(({ source, bundle }) => ({ in: source, out: bundle.replace(/\.js$/, '') })),
+    outdir,
+    bundle: true,
+    splitting: true,
+    chunkNames: 'chunks/[name]-[hash]',
+    format: 'esm',
+    target: 'es2022',
+    // Only so that `node:` imports are left alone: what the isomorphic entry must not reach is checked below and by test/system/package.test.ts.
+    platform: 'node',
+    // roaring-wasm above all: bundled for Node it looks for its .wasm file in the wrong place.
+    packages: 'external',
+    sourcemap: true,
+    // The sources are in the package, for the declaration maps.
+    sourcesContent: false,
+    logLevel: 'warning',
+  });
+  for (const { bundle } of commands) {
+    const path = join(outdir, bundle);
+    if (!readFileSync(path, 'utf8').startsWith('#!'))
+      throw new StepError(`src/${bundle.replace(/\.js$/, '.ts')} does not begin with #!`, '', 1);
+    chmodSync(path, 0o755);
+  }
+}
+
+/**
+ * Emits the declarations of whatever the entries reach. Types are not checked: `npm run check` does that.
+ * @param {string} outdir
+ */
+function declare(outdir) {
+  const configPath = join(root, 'tsconfig.json');
+  const { options } = ts.parseJsonConfigFileContent(ts.readConfigFile(configPath, ts.sys.readFile).config, ts.sys, root);
+  const program = ts.createProgram(
+    entries.map(({ source }) => join(root, source)),
+    { ...options, noEmit: false, noCheck: true, emitDeclarationOnly: true, rootDir: join(root, 'src'), outDir: outdir },
+  );
+  // In declarations the compiler leaves `./x.ts` as it is, and `dist` has no such file.
+  const toJavaScript = (/** @type {string} */ text) => text.replace(/((?:from|import) ?\(?["']\.{1,2}\/[^"']+)\.ts(?=["'])/g, '$1.js');
+  const { diagnostics } = program.emit(undefined, (path, text) => {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, path.endsWith('.d.ts') ? toJavaScript(text) : text);
+  });
+  const host = { getCanonicalFileName: (/** @type {string} */ name) => name, getCurrentDirectory: () => root, getNewLine: () => '\n' };
+  if (diagnostics.length > 0) throw new StepError('the declarations cannot be emitted', ts.formatDiagnostics(diagnostics, host), 1);
+}
+
+await script(async () => {
+  if (process.argv.includes('--if-stale') && isBuilt()) return;
+  const fingerprint = sourceFingerprint();
+  const dist = join(root, 'dist');
+  const fresh = join(root, `.dist-${process.pid}`);
+  const old = `${fresh}-old`;
+  try {
+    await capture(process.execPath, [join(root, 'scripts', 'build-wasm.mjs')]);
+    mkdirSync(fresh);
+    await bundle(fresh);
+    declare(fresh);
+    writeFileSync(join(fresh, basename(fingerprintFile)), fingerprint);
+    try {
+      renameSync(dist, old);
+    } catch (error) {
+      if (/** @type {NodeJS.ErrnoException} */ (error).code !== 'ENOENT') throw error;
+    }
+    renameSync(fresh, dist);
+  } finally {
+    rmSync(fresh, { recursive: true, force: true });
+    rmSync(old, { recursive: true, force: true });
+  }
+  say(`dist: ${entries.length} entries and ${commands.length} command`);
+});

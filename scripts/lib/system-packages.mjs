@@ -1,0 +1,77 @@
+/** The programs that the tests under test/system need, and how they get onto a machine. */
+import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { capture, say } from './steps.mjs';
+
+/** Debian's packages, each with the reason why it is here. */
+const systemPackages = {
+  'qemu-utils': 'qemu-img and qemu-io read, write and compare exports, as a foreign NBD client and as judges of a target',
+  'libnbd-bin': 'nbdinfo and nbdcopy, the strictest NBD clients',
+  nbdkit: 'an NBD server that was not written here, for the NBD source',
+  'nginx-light': 'an HTTP server that was not written here, for the HTTP source',
+  e2fsprogs: 'mkfs.ext4, e2fsck and debugfs: images with something in them, and a check that they survived',
+  curl: 'a last word on what an HTTP server really answers',
+};
+
+/** Whether this machine lets the tests install what they need. */
+export function canInstallSystemPackages() {
+  return process.getuid?.() === 0 && existsSync('/etc/debian_version') && existsSync('/usr/bin/apt-get');
+}
+
+/** @returns {Promise<string[]>} */
+async function missingPackages() {
+  const wanted = Object.keys(systemPackages);
+  // dpkg-query ends with 1 where it does not know one of the names; what it does know it prints all the same.
+  const known = await capture('sh', [
+    '-c',
+    `dpkg-query -W -f '\${Package} \${db:Status-Status}\\n' ${wanted.join(' ')} 2>/dev/null || true`,
+  ]);
+  const installed = new Set(known.split('\n').map((line) => (line.endsWith(' installed') ? line.split(' ')[0] : '')));
+  return wanted.filter((name) => !installed.has(name));
+}
+
+/** @param {readonly string[]} args */
+function apt(...args) {
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  return capture('apt-get', ['-qq', '-o', 'DPkg::Lock::Timeout=300', ...args], { env });
+}
+
+/**
+ * Runs `body` while no package that is installed may start a service, as nginx would.
+ * @param {() => Promise<void>} body
+ */
+async function withoutServices(body) {
+  const policy = '/usr/sbin/policy-rc.d';
+  if (existsSync(policy)) return body();
+  writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
+  try {
+    await body();
+  } finally {
+    rmSync(policy, { force: true });
+  }
+}
+
+/** Installs what is missing; where that cannot be, says so: the tests that need it will be skipped. */
+export async function ensureSystemPackages() {
+  if (!canInstallSystemPackages()) {
+    say(
+      `Not root on Debian: tests are skipped whose programs are not here. They come from the packages ${Object.keys(systemPackages).join(', ')}.`,
+    );
+    return;
+  }
+  const missing = await missingPackages();
+  if (missing.length === 0) return;
+  say(`installing system packages (${missing.join(', ')}) …`);
+  const install = () => apt('install', '-y', '--no-install-recommends', ...missing);
+  await withoutServices(async () => {
+    const hasLists = existsSync('/var/lib/apt/lists') && readdirSync('/var/lib/apt/lists').some((name) => /_Packages(\.\w+)?$/.test(name));
+    if (!hasLists) await apt('update');
+    try {
+      await install();
+    } catch (error) {
+      if (!hasLists) throw error;
+      // Lists from long ago name versions that are no longer served.
+      await apt('update');
+      await install();
+    }
+  });
+}

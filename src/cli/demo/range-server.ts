@@ -1,0 +1,129 @@
+/** An HTTP server on loopback with byte ranges, as slow as it is told to be, that counts what it sends. For the demo and for tests. */
+
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+const PIECE_BYTES = 2 ** 16;
+/** A timer that came late is made up for by at most so much. */
+const MAX_LAG_MS = 20;
+
+/** What is served, and how fast. */
+export interface RangeServerOptions {
+  readonly size: number;
+  /** Fills `into` from `offset` on. */
+  read(into: Uint8Array, offset: number): Promise<void>;
+  /** With its quotes; sent with each answer. */
+  readonly etag: string;
+  /** Of all connections together. Default: no limit. */
+  readonly bytesPerSecond?: number;
+  /** Before each answer. Default: none. */
+  readonly latencyMs?: number;
+}
+
+/** A server that runs. */
+export interface RangeServer {
+  readonly url: string;
+  /** Bytes of bodies given to the system for sending, whether they arrived or not. */
+  readonly sentBytes: number;
+  readonly requests: number;
+  /** Ends all connections. */
+  close(): Promise<void>;
+}
+
+/** Starts a server on a free port of 127.0.0.1. */
+export async function startRangeServer(options: RangeServerOptions): Promise<RangeServer> {
+  const pacer = new Pacer(options.bytesPerSecond);
+  let sentBytes = 0;
+  let requests = 0;
+  const server = createServer((request, response) => {
+    requests++;
+    answer(request, response, options, async (bytes) => {
+      await pacer.take(bytes);
+      sentBytes += bytes;
+    }).catch(() => response.destroy());
+  });
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  return {
+    url: `http://127.0.0.1:${port}/disk.raw`,
+    get sentBytes() {
+      return sentBytes;
+    },
+    get requests() {
+      return requests;
+    },
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+async function answer(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { size, read, etag, latencyMs = 0 }: RangeServerOptions,
+  take: (bytes: number) => Promise<void>,
+): Promise<void> {
+  if (latencyMs > 0) await sleep(latencyMs);
+  const range = rangeOf(request.headers.range, size);
+  response.setHeader('ETag', etag);
+  response.setHeader('Accept-Ranges', 'bytes');
+  if (range === 'unsatisfiable') {
+    response.writeHead(416, { 'Content-Range': `bytes */${size}` }).end();
+    return;
+  }
+  const { start, end } = range ?? { start: 0, end: size };
+  response.setHeader('Content-Length', end - start);
+  if (range === undefined) response.writeHead(200);
+  else response.writeHead(206, { 'Content-Range': `bytes ${start}-${end - 1}/${size}` });
+  if (request.method === 'HEAD') {
+    response.end();
+    return;
+  }
+  for (let at = start; at < end && !response.destroyed; ) {
+    const piece = new Uint8Array(Math.min(PIECE_BYTES, end - at));
+    await take(piece.length);
+    await read(piece, at);
+    at += piece.length;
+    if (!response.write(piece)) await drained(response);
+  }
+  response.end();
+}
+
+function rangeOf(header: string | undefined, size: number): { start: number; end: number } | 'unsatisfiable' | undefined {
+  const match = /^bytes=(\d+)-(\d*)$/.exec(header ?? '');
+  if (match === null) return undefined;
+  const start = Number(match[1]);
+  const end = match[2] === '' ? size : Math.min(size, Number(match[2]) + 1);
+  return start < end ? { start, end } : 'unsatisfiable';
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      response.off('drain', done).off('close', done);
+      resolve();
+    };
+    response.on('drain', done).on('close', done);
+    if (response.destroyed) done();
+  });
+}
+
+/** Hands out turns so that all takers together stay below a rate. */
+class Pacer {
+  readonly #bytesPerMs: number;
+  #free = 0;
+
+  constructor(bytesPerSecond = Number.POSITIVE_INFINITY) {
+    this.#bytesPerMs = bytesPerSecond / 1000;
+  }
+
+  async take(bytes: number): Promise<void> {
+    const now = performance.now();
+    this.#free = Math.max(this.#free, now - MAX_LAG_MS) + bytes / this.#bytesPerMs;
+    if (this.#free > now) await sleep(this.#free - now);
+  }
+}

@@ -1,0 +1,116 @@
+/** `copyondemand inspect`: what the metadata of a copy says. Reads only. */
+
+import { existsSync } from 'node:fs';
+import { basename, dirname } from 'node:path';
+import { CodError, isCodError } from '../core/errors.ts';
+import { nodeFileSystem } from '../fs/node.ts';
+import type { Inspection } from '../log/inspect.ts';
+import { inspectMetadata } from '../log/inspect.ts';
+import { UsageError } from './failure.ts';
+import { drawCells, drawLegend, mapCells } from './map-picture.ts';
+import { columnsOf, hasColour } from './terminal.ts';
+import { counted, formatBytes, formatPercent } from './units.ts';
+
+/** A copy under way changes its files while they are read; then another look helps. */
+const LOOKS = 10;
+const LOOK_AGAIN_MS = 50;
+
+/** Options of the command, parsed. */
+export interface InspectFlags {
+  readonly json?: boolean;
+  readonly map?: boolean;
+  /** Bytes. */
+  readonly size?: number;
+}
+
+/** Prints the state of the copy at TARGET. Errors as they come. */
+export async function inspect(target: string, flags: InspectFlags): Promise<void> {
+  if (target === '') throw new UsageError('TARGET is empty; it is the path of a copy');
+  const inspection = await inspectTarget(target, flags);
+  if (flags.json) {
+    process.stdout.write(`${JSON.stringify(inspection)}\n`);
+    return;
+  }
+  process.stdout.write(describe(inspection));
+  if (flags.map) process.stdout.write(`\n${drawMap(inspection, process.stdout)}`);
+}
+
+/** Reads the metadata beside `target`, a path; `files` are named without their directory. */
+export async function inspectTarget(target: string, { size }: { readonly size?: number }): Promise<Inspection> {
+  const fileSystem = nodeFileSystem(dirname(target), { readOnly: true });
+  for (let look = 1; ; look++) {
+    try {
+      const inspection = await inspectMetadata(fileSystem, basename(target), size === undefined ? {} : { size });
+      checkSize(inspection, size);
+      return { ...inspection, target };
+    } catch (error) {
+      if (look === LOOKS || !(isCodError(error, 'COD_CORRUPT') || isCodError(error, 'COD_SHORT_READ')) || !existsSync(`${target}.lock`)) {
+        throw explain(error, target);
+      }
+      await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
+    }
+  }
+}
+
+function checkSize({ target, size }: Inspection, given: number | undefined): void {
+  if (given === undefined || given === size) return;
+  throw new CodError('COD_SIZE_MISMATCH', `${target} is a copy of ${size} bytes, not of ${given} as --size says`, {
+    details: { size, given },
+  });
+}
+
+/** Of format 1 the size is needed, and here it has a name. */
+function explain(error: unknown, target: string): unknown {
+  if (!isCodError(error, 'COD_NOT_FOUND') || !isCodError(error.cause, 'COD_NOT_FOUND')) return error;
+  const message = `${target} is not there, and its metadata is of format 1, which does not tell the size: give it with --size`;
+  return new CodError('COD_NOT_FOUND', message, { cause: error });
+}
+
+function describe({ target, size, blockSize, totalBlocks, syncedBlocks, synced, dirty, files }: Inspection): string {
+  const parts = dirty.reduce((sum, { ranges }) => sum + ranges.length, 0);
+  const bytes = syncedBlocks === totalBlocks ? size : Math.min(size, syncedBlocks * blockSize);
+  const rows = files.map(({ name, kind, format, bytes, records, tornBytes }) => [
+    name,
+    kind,
+    `format ${format}`,
+    formatBytes(bytes),
+    counted(records, kind === 'log' ? 'record' : 'dirty part'),
+    tornBytes > 0 ? `${counted(tornBytes, 'byte')} torn off its end` : '',
+  ]);
+  return [
+    `${target}: a copy of ${formatBytes(size)} in ${counted(totalBlocks, 'block')} of ${formatBytes(blockSize)}`,
+    `  copied   ${formatPercent(syncedBlocks, totalBlocks)}, ${formatBytes(bytes)} in ${counted(syncedBlocks, 'block')}, ${counted(synced.length, 'extent')}`,
+    `  dirty    ${dirty.length === 0 ? 'none' : `${counted(dirty.length, 'block')} written here in part (${counted(parts, 'part')}), the rest of them not copied`}`,
+    '  metadata',
+    ...table(rows).map((line) => `    ${line}`),
+    '',
+  ].join('\n');
+}
+
+function table(rows: readonly (readonly string[])[]): string[] {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows.map((row) =>
+    row
+      .map((cell, column) => cell.padEnd(widths[column]!))
+      .join('  ')
+      .trimEnd(),
+  );
+}
+
+/** The map as a row of cells that fits the stream, what it spans, and a legend. */
+export function drawMap({ size, totalBlocks, synced, dirty }: Inspection, stream: NodeJS.WriteStream): string {
+  const options = { colour: hasColour(stream) };
+  const map = {
+    totalBlocks,
+    synced: synced.map(([first, last]) => [first, last + 1] as const),
+    dirtyBlocks: dirty.map(({ block }) => block),
+  };
+  const cells = mapCells(map, columnsOf(stream) - 4);
+  const end = formatBytes(size);
+  return [
+    `  ${drawCells(cells, options)}`,
+    `  0${end.padStart(Math.max(cells.length - 1, end.length + 1))}`,
+    `  ${drawLegend(options)}   (${formatBytes(Math.round(size / cells.length))} each)`,
+    '',
+  ].join('\n');
+}

@@ -1,0 +1,129 @@
+#!/usr/bin/env node
+/** The command `copyondemand`: wires arguments to commands, and errors to exit codes. Each command is loaded when it is called. */
+
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import type { CopyFlags } from './copy.ts';
+import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
+import type { InspectFlags } from './inspect.ts';
+import { parseInteger, parseRate, parseSha256, parseSize } from './units.ts';
+
+const UNITS =
+  'Sizes and rates: a number of bytes (per second), or with k, M, G, T (powers of 1024);\nrates also in kbit, mbit, gbit (powers of 1000 bits).';
+const EXIT_CODES = 'Exit codes: 0 done; 1 failed; 2 wrong usage; 130 interrupted, the same command goes on.';
+
+/** Lets commander name the option that a value is wrong for. */
+function argument<T>(parse: (text: string) => T): (text: string) => T {
+  return (text) => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (error instanceof UsageError) throw new InvalidArgumentError(error.message);
+      throw error;
+    }
+  };
+}
+
+function version(): string {
+  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  return manifest.version;
+}
+
+function program(): Command {
+  const program = new Command('copyondemand')
+    .description('Copies disk images that lie far away, crash-safely, while they are used.')
+    .version(version())
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'copyondemand: ')) })
+    .addHelpText('after', `\n${EXIT_CODES}\nThe command is also called cod.`);
+
+  program
+    .command('copy')
+    .summary('copy an image; the same command again resumes')
+    .description(
+      'Copies SOURCE, a path or a URL (http://, https://), to TARGET. Whatever interrupts it, the same command again goes on where it was;\n' +
+        'for that there is metadata beside TARGET, which is removed once the copy is complete and verified.',
+    )
+    .argument('<source>', 'a path, or a URL with http:// or https://')
+    .argument('<target>', 'a path where nothing is yet, or the copy to go on with')
+    .option('--rate <rate>', 'take at most so much from the source, as 20M or 250mbit', argument(parseRate))
+    .option('--sha256 <hex>', 'verify that the copy has this digest', argument(parseSha256))
+    .option(
+      '--concurrency <n>',
+      'requests at a time (default: as many as make it faster)',
+      argument((text) => parseInteger(text, { min: 1, max: 64 })),
+    )
+    .option('--json', 'events on stdout, one JSON object a line, instead of progress on stderr')
+    .option('--quiet', 'nothing on stderr but errors')
+    .addOption(
+      new Option('--header <line>', "over HTTP: send 'Name: value' with each request (repeatable)").argParser(
+        (line: string, lines?: string[]) => [...(lines ?? []), line],
+      ),
+    )
+    .option('--user <name:password>', 'over HTTP: basic authentication')
+    .option('--stream-whole', 'over HTTP: accept a server without ranges')
+    .option(
+      '--retries <n>',
+      'over HTTP: how often in a row to try again before giving up',
+      argument((text) => parseInteger(text, { min: 0, max: 1000 })),
+    )
+    .option(
+      '--timeout <seconds>',
+      'over HTTP: ask again when nothing comes for so long (default: 15)',
+      argument((text) => parseInteger(text, { min: 1, max: 86_400 })),
+    )
+    .addHelpText('after', `\n${UNITS}\n${EXIT_CODES}`)
+    .action(async (source: string, target: string, flags: CopyFlags) => (await import('./copy.ts')).copy(source, target, flags));
+
+  program
+    .command('inspect')
+    .summary('what the metadata of a copy says')
+    .description('Shows how far the copy at TARGET is, from the metadata beside it. Changes nothing.')
+    .argument('<target>', 'the copy')
+    .option('--json', 'one JSON object on stdout')
+    .option('--map', 'draw the map of what is copied')
+    .option('--size <size>', 'the size of the image, where TARGET is not there and its metadata does not tell it', argument(parseSize))
+    .addHelpText('after', `\n${UNITS}`)
+    .action(async (target: string, flags: InspectFlags) => (await import('./inspect.ts')).inspect(target, flags));
+
+  program
+    .command('demo')
+    .summary('the whole story on this machine, in 20 seconds')
+    .description('Uses, copies, kills and resumes a sample image in a temporary directory, and verifies what comes out.')
+    .action(async () => (await import('./demo.ts')).demo());
+
+  program
+    .command('demo-worker', { hidden: true })
+    .argument('<url>')
+    .argument('<target>')
+    .action(async (url: string, target: string) => (await import('./demo/worker.ts')).runWorker(url, target));
+
+  return program;
+}
+
+/** A reader that goes away, as in `inspect | head`, is no failure of ours. */
+function onOutputError(error: NodeJS.ErrnoException): void {
+  if (error.code === 'EPIPE') return;
+  process.stderr.write(failureLine(failureOf(error)));
+  process.exit(EXIT.failed);
+}
+
+/** Runs the command and returns its exit code. */
+async function main(): Promise<number> {
+  process.stdout.on('error', onOutputError);
+  try {
+    if (process.argv.length <= 2) throw new UsageError('which command? copy, inspect or demo; `copyondemand --help` tells more');
+    await program().parseAsync();
+    return EXIT.done;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
+    const failure = failureOf(error);
+    process.stderr.write(failureLine(failure));
+    return failure.exitCode;
+  }
+}
+
+const exitCode = await main();
+// After a signal nothing may keep the process: a request that was given up, say.
+if (exitCode === EXIT.interrupted) process.exit(exitCode);
+process.exitCode = exitCode;

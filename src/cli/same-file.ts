@@ -1,0 +1,29 @@
+/** Keeps a copy from writing over its own source. */
+
+import { type BigIntStats, stat } from 'node:fs';
+import { promisify } from 'node:util';
+import { CodError } from '../core/errors.ts';
+import { ALL_SLOTS, slotName } from '../log/slots.ts';
+
+const statBig = promisify(stat) as (path: string, options: { bigint: true }) => Promise<BigIntStats>;
+
+/**
+ * Refuses a source that is the target, or one of the files that would be made beside it, under whatever name: links are followed.
+ * @throws {@link CodError} COD_EXISTS
+ */
+export async function refuseSameFile(source: string, target: string): Promise<void> {
+  const origin = await statIfThere(source);
+  if (origin === undefined) return;
+  for (const name of [target, ...ALL_SLOTS.map(({ kind, slot }) => slotName(target, kind, slot)), `${target}.lock`]) {
+    const file = await statIfThere(name);
+    if (file === undefined || file.dev !== origin.dev || file.ino !== origin.ino) continue;
+    const role = name === target ? 'the target' : `${name}, where the copy keeps its metadata`;
+    throw new CodError('COD_EXISTS', `the source ${source} is the same file as ${role}; name another target`, {
+      details: { source, target },
+    });
+  }
+}
+
+async function statIfThere(path: string): Promise<BigIntStats | undefined> {
+  return statBig(path, { bigint: true }).catch(() => undefined);
+}

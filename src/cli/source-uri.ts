@@ -1,0 +1,99 @@
+/** SOURCE on the command line: a path, or a URL over HTTP. */
+
+import { CodError } from '../core/errors.ts';
+import type { Source } from '../device/source.ts';
+import type { HttpSourceOptions } from '../sources/http.ts';
+import { UsageError } from './failure.ts';
+
+/** What a SOURCE names. */
+export type SourceUri = { readonly kind: 'file'; readonly path: string } | { readonly kind: 'http'; readonly url: URL };
+
+/** The options of a command that only mean something over HTTP. */
+export interface HttpFlags {
+  readonly header?: readonly string[];
+  readonly user?: string;
+  readonly streamWhole?: boolean;
+  readonly retries?: number;
+  /** Seconds. */
+  readonly timeout?: number;
+}
+
+const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
+
+/** @throws {@link UsageError} for a scheme that is not supported, or a URL that is none. */
+export function parseSourceUri(text: string): SourceUri {
+  const scheme = SCHEME.exec(text)?.[1]?.toLowerCase();
+  if (scheme === undefined) {
+    if (text === '') throw new UsageError('SOURCE is empty; it is a path, or a URL with http:// or https://');
+    return { kind: 'file', path: text };
+  }
+  if (scheme !== 'http' && scheme !== 'https') {
+    throw new UsageError(`sources of the kind ${scheme}:// are not supported; SOURCE is a path, or a URL with http:// or https://`);
+  }
+  if (!URL.canParse(text)) throw new UsageError('SOURCE is no valid URL');
+  return { kind: 'http', url: new URL(text) };
+}
+
+/** For people and for JSON: without credentials. */
+export function showSourceUri(uri: SourceUri): string {
+  if (uri.kind === 'file') return uri.path;
+  const bare = new URL(uri.url);
+  bare.username = '';
+  bare.password = '';
+  return bare.href;
+}
+
+/**
+ * Opens a source.
+ * @throws {@link UsageError} for options that do not go with it; what the source says.
+ */
+export async function openSource(uri: SourceUri, flags: HttpFlags, signal: AbortSignal): Promise<Source> {
+  const options = httpOptions(flags);
+  if (uri.kind === 'file') {
+    const given = Object.keys(options);
+    if (given.length > 0) throw new UsageError('--header, --user, --stream-whole, --retries and --timeout are for sources over HTTP');
+    const { fileSource } = await import('../sources/file.ts');
+    return fileSource(uri.path);
+  }
+  const { httpSource } = await import('../sources/http-node.ts');
+  try {
+    return await httpSource(uri.url, { ...options, signal });
+  } catch (error) {
+    // What the library calls a wrong argument is here a wrong option or URL.
+    if (error instanceof TypeError || error instanceof URIError) throw new UsageError(error.message);
+    throw hinted(error);
+  }
+}
+
+/** @throws {@link UsageError} */
+export function httpOptions({ header, user, streamWhole, retries, timeout }: HttpFlags): HttpSourceOptions {
+  const options: HttpSourceOptions = {};
+  if (header !== undefined) options.headers = Object.fromEntries(header.map(splitHeader));
+  if (user !== undefined) Object.assign(options, splitUser(user));
+  if (streamWhole) options.allowWholeBody = true;
+  if (retries !== undefined) options.retry = { attempts: retries + 1 };
+  if (timeout !== undefined) options.stallTimeoutMs = timeout * 1000;
+  return options;
+}
+
+function splitHeader(text: string): [name: string, value: string] {
+  const colon = text.indexOf(':');
+  if (colon < 1) throw new UsageError("--header must be like 'Name: value'");
+  return [text.slice(0, colon).trim(), text.slice(colon + 1).trim()];
+}
+
+function splitUser(text: string): { username: string; password: string } {
+  const colon = text.indexOf(':');
+  if (colon < 0) throw new UsageError('--user must be like name:password');
+  return { username: text.slice(0, colon), password: text.slice(colon + 1) };
+}
+
+const HINTS: Readonly<Record<number, string>> = { 200: '--stream-whole', 401: '--user or --header', 403: '--user or --header' };
+
+/** The library speaks of its own options; says what they are called here. */
+function hinted(error: unknown): unknown {
+  if (!(error instanceof CodError)) return error;
+  const hint = HINTS[Number(error.details['status'])];
+  if (hint === undefined) return error;
+  return new CodError(error.code, `${error.message} (here: ${hint})`, { cause: error.cause, details: error.details });
+}

@@ -1,0 +1,89 @@
+/** Sizes and rates as people write and read them. */
+
+import { UsageError } from './failure.ts';
+
+/** Binary, as `k` means 1024 for sizes and for rates. */
+const BINARY: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+/** Decimal, as links are sold. */
+const BITS: Readonly<Record<string, number>> = { kbit: 1e3 / 8, mbit: 1e6 / 8, gbit: 1e9 / 8 };
+
+const NUMBER = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i;
+
+/**
+ * Bytes in a size: a number, or one with `k`, `M`, `G`, `T` (powers of 1024; `KiB` and so on as well). Fractions of a byte are dropped.
+ * @throws {@link UsageError} for anything else, for less than one byte, and beyond 2^53 - 1.
+ */
+export function parseSize(text: string): number {
+  return parse(text, BINARY, '4096, 512k, 10G or 1.5T');
+}
+
+/** Bytes per second in a rate: as {@link parseSize}, or in bits with `kbit`, `mbit`, `gbit` (powers of 1000). */
+export function parseRate(text: string): number {
+  return parse(text, { ...BINARY, ...BITS }, '500k, 20M or 250mbit');
+}
+
+function parse(text: string, units: Readonly<Record<string, number>>, examples: string): number {
+  const match = NUMBER.exec(text.trim());
+  const unit = units[match?.[2]?.toLowerCase().replace(/^([kmgt])ib$/, '$1') ?? 'none'];
+  if (match === null || unit === undefined) throw new UsageError(`Write it like ${examples}.`);
+  const bytes = Math.floor(Number(match[1]) * unit);
+  if (bytes < 1) throw new UsageError('It must be at least one byte.');
+  if (!Number.isSafeInteger(bytes)) throw new UsageError('It must be below 8192T.');
+  return bytes;
+}
+
+/** Whole number between two bounds. @throws {@link UsageError} */
+export function parseInteger(text: string, bounds: { min: number; max: number }): number {
+  const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value >= bounds.min && value <= bounds.max)) throw new UsageError(`It must be a whole number from ${bounds.min} to ${bounds.max}.`);
+  return value;
+}
+
+/** A SHA-256 digest in lower case. @throws {@link UsageError} */
+export function parseSha256(text: string): string {
+  if (!/^[0-9a-f]{64}$/i.test(text)) throw new UsageError('A SHA-256 digest has 64 hexadecimal digits.');
+  return text.toLowerCase();
+}
+
+const UNITS = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+
+/** For example `1.25 GiB`: at most three digits of a fraction, none after a whole number. */
+export function formatBytes(bytes: number): string {
+  let power = 0;
+  let value = bytes;
+  while (value >= 1024 && power < UNITS.length - 1) {
+    value /= 1024;
+    power++;
+  }
+  const digits = Number.isInteger(value) ? 0 : value < 10 ? 2 : value < 100 ? 1 : 0;
+  return `${value.toFixed(digits)} ${bytes === 1 ? 'byte' : UNITS[power]}`;
+}
+
+/** For example `12.5 MiB/s`. */
+export function formatRate(bytesPerSecond: number): string {
+  return `${formatBytes(Math.round(bytesPerSecond))}/s`;
+}
+
+/** For example `41.2 %`; rounded down, so that 100 % means all. */
+export function formatPercent(part: number, whole: number): string {
+  const tenths = whole === 0 ? 1000 : Math.floor((part / whole) * 1000);
+  return tenths >= 1000 ? '100 %' : `${(tenths / 10).toFixed(1)} %`;
+}
+
+/** For example `0:07`, `12:05`, `3:00:00`. */
+export function formatDuration(seconds: number): string {
+  const whole = Math.max(0, Math.ceil(seconds));
+  const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  const shown = parts[0] === 0 ? parts.slice(1) : parts;
+  return shown.map((part, index) => (index === 0 ? String(part) : String(part).padStart(2, '0'))).join(':');
+}
+
+/** For example `65,536`. */
+export function formatCount(count: number): string {
+  return String(count).replace(/\B(?=(\d{3})+$)/g, ',');
+}
+
+/** For example `1 block`, `2,000 blocks`. */
+export function counted(count: number, noun: string): string {
+  return `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
+}

@@ -1,0 +1,60 @@
+/** How a device is cut into blocks, and what every part of the core checks of block numbers and byte ranges. */
+
+/** A device of `size` bytes in `blockCount` blocks of `blockSize` bytes, the last of which may be short. */
+export interface Geometry {
+  readonly size: number;
+  readonly blockSize: number;
+  readonly blockCount: number;
+}
+
+/** The smallest block, and the one of format 1. */
+export const MIN_BLOCK_SIZE: number = 4096;
+/** The largest block. */
+export const MAX_BLOCK_SIZE: number = 2 ** 26;
+
+/** A bitmap of all blocks may take so many bytes: roaring-wasm stops working for good at 2 GiB (measured). */
+export const MAX_BITMAP_BYTES: number = 1.5 * 2 ** 30;
+
+/**
+ * The geometry of a device of `size` bytes.
+ *
+ * @throws {TypeError} if a number is not one
+ * @throws {RangeError} if `blockSize` is no power of two from 4096 to 2^26, `size` no safe integer from 0 on, or the
+ * device too large for its block size; the message says which one would do
+ */
+export function geometry(options: { size: number; blockSize: number }): Geometry {
+  const { size, blockSize } = options;
+  if (typeof size !== 'number') throw new TypeError(`size must be a number, not ${typeof size}`);
+  if (typeof blockSize !== 'number') throw new TypeError(`blockSize must be a number, not ${typeof blockSize}`);
+  if (!Number.isSafeInteger(size) || size < 0) throw new RangeError(`size ${size} is not a whole number of bytes from 0 to 2^53 - 1`);
+  if (!(blockSize >= MIN_BLOCK_SIZE && blockSize <= MAX_BLOCK_SIZE) || !Number.isInteger(Math.log2(blockSize))) {
+    throw new RangeError(`blockSize ${blockSize} is not a power of two from ${MIN_BLOCK_SIZE} to ${MAX_BLOCK_SIZE}`);
+  }
+  const blockCount = Math.ceil(size / blockSize);
+  if (blockCount / 8 > MAX_BITMAP_BYTES) {
+    let larger = blockSize;
+    while (Math.ceil(size / larger) / 8 > MAX_BITMAP_BYTES) larger *= 2;
+    const advice = larger <= MAX_BLOCK_SIZE ? `use a blockSize of at least ${larger}` : 'no blockSize is large enough';
+    throw new RangeError(`a device of ${size} bytes has ${blockCount} blocks of ${blockSize} bytes, too many for memory: ${advice}`);
+  }
+  return { size, blockSize, blockCount };
+}
+
+/** How many bytes `block` has. */
+export function bytesOfBlock(geometry: Geometry, block: number): number {
+  return Math.min(geometry.blockSize, geometry.size - block * geometry.blockSize);
+}
+
+/** @throws {RangeError} unless `block` is one of the device */
+export function checkBlock(geometry: Geometry, block: number): void {
+  if (!Number.isInteger(block) || block < 0 || block >= geometry.blockCount) {
+    throw new RangeError(`block ${block} is not one of the ${geometry.blockCount} of the device`);
+  }
+}
+
+/** @throws {RangeError} unless [start, end) are blocks of the device; it may be empty */
+export function checkBlocks(geometry: Geometry, start: number, end: number): void {
+  if (!Number.isInteger(start) || !Number.isInteger(end) || start < 0 || start > end || end > geometry.blockCount) {
+    throw new RangeError(`blocks [${start}, ${end}) are not within the ${geometry.blockCount} of the device`);
+  }
+}

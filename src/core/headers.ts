@@ -1,0 +1,287 @@
+/** The header sectors of checkpoints and logs (docs/FORMAT.md, Headers). */
+import type { Core } from '../wasm/core.ts';
+import { CodError } from './errors.ts';
+import { geometry } from './geometry.ts';
+
+/** Bytes of a header of format 2: one sector. */
+export const HEADER_BYTES: number = 512;
+/** Bytes of a header of format 1: magic and version. */
+export const FORMAT1_HEADER_BYTES: number = 16;
+
+/** The newest version that is understood. */
+export const FORMAT_VERSION: number = 2;
+
+const SESSION_BYTES = 16;
+const MAX_BOOT_NAME_BYTES = 255;
+const NO_IDENTITY = 2 ** 32 - 1;
+const STANDALONE = 1;
+const LOG_UNIT_BYTES = 4096;
+
+const AT = {
+  version: 8,
+  session: 16,
+  epoch: 32,
+  size: 40,
+  blockSize: 48,
+  flags: 52,
+  bytes: 56,
+  bodyChecksum: 64,
+  bootNameBytes: 64,
+  identityBytes: 68,
+  bootName: 68,
+  bitmapBytes: 72,
+  dirtyBytes: 80,
+  syncedBlocks: 88,
+  dirtyBlocks: 96,
+  checkpointEnd: 104,
+  checksum: 500,
+  end: 504,
+} as const;
+
+const ENCODER = new TextEncoder();
+const MAGIC = { checkpoint: ENCODER.encode('COD BAK\0'), log: ENCODER.encode('COD WIL\0') };
+const END = ENCODER.encode('COD END\n');
+
+export type HeaderKind = 'checkpoint' | 'log';
+
+interface CommonHeader {
+  /** Sixteen bytes. */
+  readonly session: Uint8Array;
+  readonly epoch: number;
+  /** Bytes of the device. */
+  readonly size: number;
+  readonly blockSize: number;
+}
+
+export interface CheckpointHeader extends CommonHeader {
+  /** No log belongs to it. */
+  readonly standalone: boolean;
+  /** All sections with their padding. */
+  readonly bodyBytes: number;
+  /** CRC32C. */
+  readonly bodyChecksum: number;
+  /** Undefined if the source has no identity. */
+  readonly identityBytes: number | undefined;
+  readonly bitmapBytes: number;
+  readonly dirtyBytes: number;
+  readonly syncedBlocks: number;
+  readonly dirtyBlocks: number;
+}
+
+export interface LogHeader extends CommonHeader {
+  /** Bytes of the whole file, a multiple of 4096. */
+  readonly capacity: number;
+  /** UTF-8, up to 255 bytes; none if the machine's boots have no names. */
+  readonly bootName: Uint8Array;
+}
+
+/** What a header says. `absent`: nothing was committed here. */
+export type DecodedHeader<Header> = { state: 'valid'; header: Header } | { state: 'absent' } | { state: 'format1' };
+
+/** @throws {RangeError} if a field is not one that a reader would take */
+export function encodeCheckpointHeader(core: Core, fields: CheckpointHeader): Uint8Array<ArrayBuffer> {
+  const { bytes, view } = newSector('checkpoint', fields);
+  view.setUint32(AT.flags, fields.standalone ? STANDALONE : 0, true);
+  setNumber(view, AT.bytes, fields.bodyBytes);
+  view.setUint32(AT.bodyChecksum, fields.bodyChecksum, true);
+  view.setUint32(AT.identityBytes, fields.identityBytes ?? NO_IDENTITY, true);
+  setNumber(view, AT.bitmapBytes, fields.bitmapBytes);
+  setNumber(view, AT.dirtyBytes, fields.dirtyBytes);
+  setNumber(view, AT.syncedBlocks, fields.syncedBlocks);
+  setNumber(view, AT.dirtyBlocks, fields.dirtyBlocks);
+  const problem = checkpointProblem(fields);
+  if (problem !== undefined) throw new RangeError(problem);
+  return seal(core, bytes, view);
+}
+
+/** @throws {RangeError} if a field is not one that a reader would take */
+export function encodeLogHeader(core: Core, fields: LogHeader): Uint8Array<ArrayBuffer> {
+  const problem = logProblem(fields);
+  if (problem !== undefined) throw new RangeError(problem);
+  const { bytes, view } = newSector('log', fields);
+  setNumber(view, AT.bytes, fields.capacity);
+  view.setUint32(AT.bootNameBytes, fields.bootName.length, true);
+  bytes.set(fields.bootName, AT.bootName);
+  return seal(core, bytes, view);
+}
+
+/**
+ * Reads the first sector of a file.
+ *
+ * @param sector its first bytes; what the file is too short for does not matter
+ * @param length how many of them the file has
+ * @throws {@link CodError} COD_CORRUPT if it is damaged, COD_VERSION if it is of a newer format
+ */
+export function decodeHeader(core: Core, kind: 'checkpoint', sector: Uint8Array, length?: number): DecodedHeader<CheckpointHeader>;
+export function decodeHeader(core: Core, kind: 'log', sector: Uint8Array, length?: number): DecodedHeader<LogHeader>;
+export function decodeHeader(
+  core: Core,
+  kind: HeaderKind,
+  sector: Uint8Array,
+  length?: number,
+): DecodedHeader<CheckpointHeader> | DecodedHeader<LogHeader>;
+export function decodeHeader(
+  core: Core,
+  kind: HeaderKind,
+  sector: Uint8Array,
+  length: number = sector.length,
+): DecodedHeader<CheckpointHeader> | DecodedHeader<LogHeader> {
+  const bytes = new Uint8Array(HEADER_BYTES);
+  bytes.set(sector.subarray(0, Math.min(length, HEADER_BYTES)));
+  const view = new DataView(bytes.buffer);
+  if (isZero(bytes, 0, 8)) return { state: 'absent' };
+  const corrupt = (what: string, details: Record<string, unknown> = {}): CodError =>
+    new CodError('COD_CORRUPT', `${kind} header: ${what}`, { details });
+  // A process that was killed while it wrote the header leaves its beginning, and zeros behind it.
+  const uncommitted = isZero(bytes, AT.end, HEADER_BYTES);
+  if (!startsWith(bytes, 0, MAGIC[kind])) {
+    if (uncommitted && isBeginning(bytes, MAGIC[kind])) return { state: 'absent' };
+    throw corrupt(`magic ${hex(bytes.subarray(0, 8))} is not ${hex(MAGIC[kind])}`);
+  }
+  const version = view.getBigUint64(AT.version, true);
+  if (version === 1n) return { state: 'format1' };
+  if (version > BigInt(FORMAT_VERSION) && !uncommitted) {
+    // A damaged version is damage; a newer one is sealed at least as this one is.
+    if (startsWith(bytes, AT.end, END) && view.getUint32(AT.checksum, true) !== core.crc32c(bytes.subarray(0, AT.checksum))) {
+      throw corrupt(`version ${version}, and the checksum does not match`);
+    }
+    throw new CodError('COD_VERSION', `${kind} is of format ${version}, and ${FORMAT_VERSION} is the newest that is understood`, {
+      details: { version: Number(version) },
+    });
+  }
+  if (uncommitted) return { state: 'absent' };
+  if (version !== BigInt(FORMAT_VERSION)) throw corrupt(`version ${version}`);
+  if (!startsWith(bytes, AT.end, END)) throw corrupt(`ends with ${hex(bytes.subarray(AT.end))}, not ${hex(END)}`);
+  const checksum = view.getUint32(AT.checksum, true);
+  const expected = core.crc32c(bytes.subarray(0, AT.checksum));
+  if (checksum !== expected) {
+    throw corrupt(`checksum 0x${checksum.toString(16)} is not 0x${expected.toString(16)}`, { found: checksum, expected });
+  }
+  const common = {
+    session: bytes.slice(AT.session, AT.session + SESSION_BYTES),
+    epoch: number(view, AT.epoch),
+    size: number(view, AT.size),
+    blockSize: view.getUint32(AT.blockSize, true),
+  };
+  const flags = view.getUint32(AT.flags, true);
+  if (kind === 'log') {
+    const bootNameBytes = view.getUint32(AT.bootNameBytes, true);
+    if (bootNameBytes > MAX_BOOT_NAME_BYTES) throw corrupt(`boot's name of ${bootNameBytes} bytes`);
+    const header: LogHeader = {
+      ...common,
+      capacity: number(view, AT.bytes),
+      bootName: bytes.slice(AT.bootName, AT.bootName + bootNameBytes),
+    };
+    const problem = logProblem(header);
+    if (problem !== undefined) throw corrupt(problem);
+    if (flags !== 0 || !isZero(bytes, AT.bootName + bootNameBytes, AT.checksum)) throw corrupt('bytes without meaning are not zero');
+    return { state: 'valid', header };
+  }
+  const identityBytes = view.getUint32(AT.identityBytes, true);
+  const header: CheckpointHeader = {
+    ...common,
+    standalone: flags === STANDALONE,
+    bodyBytes: number(view, AT.bytes),
+    bodyChecksum: view.getUint32(AT.bodyChecksum, true),
+    identityBytes: identityBytes === NO_IDENTITY ? undefined : identityBytes,
+    bitmapBytes: number(view, AT.bitmapBytes),
+    dirtyBytes: number(view, AT.dirtyBytes),
+    syncedBlocks: number(view, AT.syncedBlocks),
+    dirtyBlocks: number(view, AT.dirtyBlocks),
+  };
+  const problem = checkpointProblem(header);
+  if (problem !== undefined) throw corrupt(problem);
+  if (flags > STANDALONE || !isZero(bytes, AT.checkpointEnd, AT.checksum)) throw corrupt('bytes without meaning are not zero');
+  return { state: 'valid', header };
+}
+
+function commonProblem(fields: CommonHeader): string | undefined {
+  if (fields.session.length !== SESSION_BYTES) return `session of ${fields.session.length} bytes`;
+  if (!isCount(fields.epoch)) return `epoch ${fields.epoch}`;
+  try {
+    geometry(fields);
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return undefined;
+}
+
+function checkpointProblem(fields: CheckpointHeader): string | undefined {
+  const { bodyBytes, identityBytes = 0, bitmapBytes, dirtyBytes, syncedBlocks, dirtyBlocks } = fields;
+  const common = commonProblem(fields);
+  if (common !== undefined) return common;
+  for (const [name, value] of Object.entries({ bodyBytes, identityBytes, bitmapBytes, dirtyBytes, syncedBlocks, dirtyBlocks })) {
+    if (!isCount(value)) return `${name} ${value}`;
+  }
+  const sections = padded(identityBytes) + padded(bitmapBytes) + padded(dirtyBytes);
+  if (bodyBytes !== sections) return `a body of ${bodyBytes} bytes, and sections of ${sections}`;
+  const { blockCount } = geometry(fields);
+  if (syncedBlocks + dirtyBlocks > blockCount) return `${syncedBlocks} synced and ${dirtyBlocks} dirty blocks of ${blockCount}`;
+  return undefined;
+}
+
+function logProblem(fields: LogHeader): string | undefined {
+  const common = commonProblem(fields);
+  if (common !== undefined) return common;
+  if (!isCount(fields.capacity) || fields.capacity < LOG_UNIT_BYTES || fields.capacity % LOG_UNIT_BYTES !== 0) {
+    return `a log of ${fields.capacity} bytes`;
+  }
+  if (fields.bootName.length > MAX_BOOT_NAME_BYTES) return `boot's name of ${fields.bootName.length} bytes`;
+  return undefined;
+}
+
+function newSector(kind: HeaderKind, fields: CommonHeader): { bytes: Uint8Array<ArrayBuffer>; view: DataView } {
+  const problem = commonProblem(fields);
+  if (problem !== undefined) throw new RangeError(problem);
+  const bytes = new Uint8Array(HEADER_BYTES);
+  const view = new DataView(bytes.buffer);
+  bytes.set(MAGIC[kind], 0);
+  setNumber(view, AT.version, FORMAT_VERSION);
+  bytes.set(fields.session, AT.session);
+  setNumber(view, AT.epoch, fields.epoch);
+  setNumber(view, AT.size, fields.size);
+  view.setUint32(AT.blockSize, fields.blockSize, true);
+  return { bytes, view };
+}
+
+function seal(core: Core, bytes: Uint8Array<ArrayBuffer>, view: DataView): Uint8Array<ArrayBuffer> {
+  view.setUint32(AT.checksum, core.crc32c(bytes.subarray(0, AT.checksum)), true);
+  bytes.set(END, AT.end);
+  return bytes;
+}
+
+function setNumber(view: DataView, offset: number, value: number): void {
+  view.setBigUint64(offset, BigInt(value), true);
+}
+
+/** A u64; above 2^53 only roughly, which {@link isCount} refuses. */
+function number(view: DataView, offset: number): number {
+  return Number(view.getBigUint64(offset, true));
+}
+
+function isCount(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0;
+}
+
+function padded(length: number): number {
+  return Math.ceil(length / 8) * 8;
+}
+
+function isZero(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) if (bytes[i] !== 0) return false;
+  return true;
+}
+
+function startsWith(bytes: Uint8Array, offset: number, expected: Uint8Array): boolean {
+  return expected.every((byte, i) => bytes[offset + i] === byte);
+}
+
+/** Whether `bytes` begin with a part of `magic`, and are zeros from there on. */
+function isBeginning(bytes: Uint8Array, magic: Uint8Array): boolean {
+  const differs = magic.findIndex((byte, i) => bytes[i] !== byte);
+  return isZero(bytes, differs, bytes.length);
+}
+
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
+}

@@ -1,0 +1,263 @@
+/**
+ * The portable Roaring format (github.com/RoaringBitmap/RoaringFormatSpec): strict reading of bytes from outside.
+ * Whatever passes here is one well-formed bitmap and nothing else, and safe to hand to roaring-wasm.
+ */
+import { CodError } from './errors.ts';
+
+const COOKIE = 12347;
+const COOKIE_WITHOUT_RUNS = 12346;
+const OFFSETS_FROM = 4;
+const ARRAY_LIMIT = 4096;
+const BITSET_BYTES = 8192;
+
+/** One container within portable bytes. */
+export interface PortableContainer {
+  /** The high 16 bits of its values. */
+  readonly key: number;
+  readonly kind: 'array' | 'bitset' | 'runs';
+  readonly cardinality: number;
+  /** Offset of its body; that of runs begins with their number. */
+  readonly offset: number;
+}
+
+export interface PortableBitmap {
+  readonly containers: readonly PortableContainer[];
+  readonly cardinality: number;
+  /** Whether runs touch each other: the same set could be written shorter, and CRoaring would not notice. */
+  readonly touching: boolean;
+}
+
+/**
+ * Reads and checks everything: cookie, counts, offsets, order of keys, values and runs, cardinalities, exact length.
+ *
+ * @param where names the bytes in errors
+ * @throws {@link CodError} COD_CORRUPT
+ */
+export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const corrupt = (offset: number, what: string): CodError =>
+    new CodError('COD_CORRUPT', `${where}: ${what} at byte ${offset} of ${bytes.length}`, { details: { offset, length: bytes.length } });
+  const need = (offset: number, length: number, what: string): void => {
+    if (offset + length > bytes.length) throw corrupt(offset, `${what} of ${length} bytes does not fit`);
+  };
+
+  need(0, 4, 'the cookie');
+  const cookie = view.getUint32(0, true);
+  let count: number;
+  let flags = -1;
+  let at: number;
+  if ((cookie & 0xffff) === COOKIE) {
+    count = (cookie >>> 16) + 1;
+    flags = 4;
+    at = 4 + Math.ceil(count / 8);
+    need(4, at - 4, 'the flags of runs');
+    if (count % 8 !== 0 && bytes[at - 1]! >> (count % 8) !== 0) throw corrupt(at - 1, `a flag beyond the ${count} containers`);
+  } else if (cookie === COOKIE_WITHOUT_RUNS) {
+    need(4, 4, 'the number of containers');
+    count = view.getUint32(4, true);
+    if (count > 0x10000) throw corrupt(4, `${count} containers, more than 65536,`);
+    at = 8;
+  } else {
+    throw corrupt(0, `no cookie but 0x${cookie.toString(16)}`);
+  }
+
+  const headers = at;
+  need(at, count * 4, 'the containers’ list');
+  at += count * 4;
+  const offsets = flags < 0 || count >= OFFSETS_FROM ? at : -1;
+  if (offsets >= 0) {
+    need(at, count * 4, 'the list of offsets');
+    at += count * 4;
+  }
+
+  const containers: PortableContainer[] = [];
+  let total = 0;
+  let touching = false;
+  let keyBefore = -1;
+  for (let i = 0; i < count; i++) {
+    const key = view.getUint16(headers + i * 4, true);
+    const cardinality = view.getUint16(headers + i * 4 + 2, true) + 1;
+    if (key <= keyBefore) throw corrupt(headers + i * 4, `key ${key} after ${keyBefore}`);
+    keyBefore = key;
+    if (offsets >= 0 && view.getUint32(offsets + i * 4, true) !== at) {
+      throw corrupt(offsets + i * 4, `offset ${view.getUint32(offsets + i * 4, true)} of container ${i}, which begins at ${at},`);
+    }
+    const offset = at;
+    let kind: PortableContainer['kind'];
+    if (flags >= 0 && (bytes[flags + (i >> 3)]! >> (i & 7)) & 1) {
+      kind = 'runs';
+      need(at, 2, 'the number of runs');
+      const runs = view.getUint16(at, true);
+      need(at + 2, runs * 4, 'a container of runs');
+      let end = -1;
+      let values = 0;
+      for (let place = at + 2; place < at + 2 + runs * 4; place += 4) {
+        const start = view.getUint16(place, true);
+        const length = view.getUint16(place + 2, true);
+        if (start < end || start + length > 0xffff)
+          throw corrupt(place, `the run of ${length + 1} from ${start} after one up to ${end - 1}`);
+        if (start === end) touching = true;
+        end = start + length + 1;
+        values += length + 1;
+      }
+      if (values !== cardinality) throw corrupt(at, `${values} values in runs, not ${cardinality},`);
+      at += 2 + runs * 4;
+    } else if (cardinality <= ARRAY_LIMIT) {
+      kind = 'array';
+      need(at, cardinality * 2, 'an array');
+      let before = -1;
+      for (const end = at + cardinality * 2; at < end; at += 2) {
+        const value = view.getUint16(at, true);
+        if (value <= before) throw corrupt(at, `value ${value} after ${before}`);
+        before = value;
+      }
+    } else {
+      kind = 'bitset';
+      need(at, BITSET_BYTES, 'a bitset');
+      let values = 0;
+      for (const end = at + BITSET_BYTES; at < end; at += 4) values += populationCount(view.getUint32(at, true));
+      if (values !== cardinality) throw corrupt(offset, `${values} bits in a bitset, not ${cardinality},`);
+    }
+    containers.push({ key, kind, cardinality, offset });
+    total += cardinality;
+  }
+  if (at !== bytes.length) throw corrupt(at, `${bytes.length - at} bytes too many`);
+  return { containers, cardinality: total, touching };
+}
+
+/** The greatest value, or -1 if there is none. */
+export function maximumOf(bytes: Uint8Array, bitmap: PortableBitmap): number {
+  const last = bitmap.containers.at(-1);
+  if (!last) return -1;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const base = last.key * 0x10000;
+  if (last.kind === 'array') return base + view.getUint16(last.offset + last.cardinality * 2 - 2, true);
+  if (last.kind === 'runs') {
+    const at = last.offset + view.getUint16(last.offset, true) * 4 - 2;
+    return base + view.getUint16(at, true) + view.getUint16(at + 2, true);
+  }
+  let word = BITSET_BYTES / 4 - 1;
+  while (view.getUint32(last.offset + word * 4, true) === 0) word--;
+  return base + word * 32 + 31 - Math.clz32(view.getUint32(last.offset + word * 4, true));
+}
+
+/** The maximal runs of a bitmap that {@link parsePortable} has passed, ascending, as [start, end). */
+export function* runsOf(bytes: Uint8Array, bitmap: PortableBitmap): Generator<[number, number]> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  // The run that may go on; a next container may begin where it ends.
+  let start = -1;
+  let end = -1;
+  for (const { key, kind, cardinality, offset } of bitmap.containers) {
+    const base = key * 0x10000;
+    if (kind === 'runs') {
+      const last = offset + 2 + view.getUint16(offset, true) * 4;
+      for (let at = offset + 2; at < last; at += 4) {
+        const first = base + view.getUint16(at, true);
+        if (first !== end) {
+          if (start >= 0) yield [start, end];
+          start = first;
+        }
+        end = first + view.getUint16(at + 2, true) + 1;
+      }
+    } else if (kind === 'array') {
+      for (let at = offset; at < offset + cardinality * 2; at += 2) {
+        const value = base + view.getUint16(at, true);
+        if (value !== end) {
+          if (start >= 0) yield [start, end];
+          start = value;
+        }
+        end = value + 1;
+      }
+    } else {
+      for (let word = 0; word < BITSET_BYTES / 4; word++) {
+        let bits = view.getUint32(offset + word * 4, true);
+        while (bits !== 0) {
+          const low = 31 - Math.clz32(bits & -bits);
+          const beyond = ~(bits | (bits - 1));
+          const high = beyond === 0 ? 32 : 31 - Math.clz32(beyond & -beyond);
+          const first = base + word * 32 + low;
+          if (first !== end) {
+            if (start >= 0) yield [start, end];
+            start = first;
+          }
+          end = base + word * 32 + high;
+          bits = high === 32 ? 0 : bits & (-1 << high);
+        }
+      }
+    }
+  }
+  if (start >= 0) yield [start, end];
+}
+
+/** Whether the bitmap holds `value`. */
+export function portableHas(bytes: Uint8Array, bitmap: PortableBitmap, value: number): boolean {
+  const key = Math.floor(value / 0x10000);
+  const low16 = value % 0x10000;
+  const index = search(bitmap.containers.length, (i) => bitmap.containers[i]!.key > key) - 1;
+  const container = bitmap.containers[index];
+  if (container?.key !== key) return false;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const { kind, cardinality, offset } = container;
+  if (kind === 'bitset') return ((bytes[offset + (low16 >> 3)]! >> (low16 & 7)) & 1) === 1;
+  if (kind === 'array') {
+    const found = search(cardinality, (i) => view.getUint16(offset + i * 2, true) > low16) - 1;
+    return found >= 0 && view.getUint16(offset + found * 2, true) === low16;
+  }
+  const found = search(view.getUint16(offset, true), (i) => view.getUint16(offset + 2 + i * 4, true) > low16) - 1;
+  return found >= 0 && low16 - view.getUint16(offset + 2 + found * 4, true) <= view.getUint16(offset + 4 + found * 4, true);
+}
+
+/**
+ * The containers, in bytes that CRoaring wrote after `runOptimize`, that would be two bytes shorter as arrays. It keeps runs
+ * of twice as many values as runs where an array would stay an array: the one case in which its bytes depend on history.
+ *
+ * @returns for each its values
+ */
+export function arraysWrittenAsRuns(bytes: Uint8Array): Uint32Array[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const found: Uint32Array[] = [];
+  const cookie = view.getUint32(0, true);
+  if ((cookie & 0xffff) !== COOKIE) return found;
+  const count = (cookie >>> 16) + 1;
+  const headers = 4 + Math.ceil(count / 8);
+  let at = headers + count * (count >= OFFSETS_FROM ? 8 : 4);
+  for (let i = 0; i < count; i++) {
+    const cardinality = view.getUint16(headers + i * 4 + 2, true) + 1;
+    if ((bytes[4 + (i >> 3)]! >> (i & 7)) & 1) {
+      const runs = view.getUint16(at, true);
+      if (cardinality === 2 * runs) {
+        const base = view.getUint16(headers + i * 4, true) * 0x10000;
+        const values = new Uint32Array(cardinality);
+        let next = 0;
+        for (let place = at + 2; place < at + 2 + runs * 4; place += 4) {
+          const start = base + view.getUint16(place, true);
+          const last = start + view.getUint16(place + 2, true);
+          for (let value = start; value <= last; value++) values[next++] = value;
+        }
+        found.push(values);
+      }
+      at += 2 + runs * 4;
+    } else {
+      at += cardinality <= ARRAY_LIMIT ? cardinality * 2 : BITSET_BYTES;
+    }
+  }
+  return found;
+}
+
+/** The first index of `count` for which `beyond` holds, all later ones alike; `count` if there is none. */
+function search(count: number, beyond: (index: number) => boolean): number {
+  let low = 0;
+  let high = count;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (beyond(middle)) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+function populationCount(word: number): number {
+  word -= (word >>> 1) & 0x55555555;
+  word = (word & 0x33333333) + ((word >>> 2) & 0x33333333);
+  return Math.imul((word + (word >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}

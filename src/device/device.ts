@@ -1,0 +1,453 @@
+/** The copy-on-demand device: reads and writes of the whole image, while it is being copied. */
+
+import { CodError } from '../core/errors.ts';
+import { bytesOfBlock } from '../core/geometry.ts';
+import type { SyncedBlocks } from '../core/block-map.ts';
+import type { Clock } from '../core/clock.ts';
+import type { File } from '../fs/file-system.ts';
+import type { Journal } from '../log/journal.ts';
+import { type Fetch, Fetcher, withSignal } from './fetcher.ts';
+import { type HydrateOptions, Hydrator } from './hydrator.ts';
+import type { Source } from './source.ts';
+import { type BlockRange, TargetStore } from './target-store.ts';
+
+/** Reads of cold ranges are served in pieces of this size, so that memory stays bounded. */
+const READ_PIECE_BYTES = 2 ** 22;
+/** Zeroing takes the lock for so many bytes at a time. */
+const ZERO_PIECE_BYTES = 2 ** 22;
+/** A block with more dirty parts than this is fetched and made whole. */
+const MAX_PARTS_OF_BLOCK = 64;
+
+/** What a device is doing. `failed`: the background copy cannot go on, the device itself works. */
+export type DeviceState = 'hydrating' | 'idle' | 'hydrated' | 'failed' | 'poisoned' | 'closed';
+
+/** Counters of a device at one moment. */
+export interface DeviceStatus {
+  /** Bytes. */
+  readonly size: number;
+  readonly blockSize: number;
+  readonly totalBlocks: number;
+  readonly syncedBlocks: number;
+  /** Blocks that only the source has as a whole, and that were written in part. */
+  readonly dirtyBlocks: number;
+  readonly state: DeviceState;
+  /** Bytes taken from the source since the device was opened, for readers and for the background copy. */
+  readonly sourceBytes: number;
+  /** What the background copy takes at the moment. */
+  readonly hydrateBytesPerSecond: number;
+  /** The limit that is set, if any. */
+  readonly rateBytesPerSecond: number | undefined;
+  /** Bytes written to logs and checkpoints since the device was opened. */
+  readonly metadataBytes: number;
+}
+
+/** An image that can be used at once, while it is copied. Any offset and length inside it are allowed; outside: `RangeError`. */
+export interface Device extends AsyncDisposable {
+  /** Bytes. */
+  readonly size: number;
+  readonly blockSize: number;
+  /**
+   * Fills `into` from `offset` on.
+   * @throws {@link CodError} COD_SOURCE_IO, COD_SOURCE_CHANGED, COD_TARGET_IO, COD_CLOSED; the signal's reason.
+   */
+  read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
+  /**
+   * Writes all of `from`, which must stay as it is until then. Resolved = acknowledged: it survives the death of the process; with `fua`, or after a later {@link flush}, that of the machine.
+   * @throws {@link CodError} COD_NO_SPACE, COD_TARGET_IO: it may have been written in part; COD_POISONED, COD_CLOSED.
+   */
+  write(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
+  /** All that was acknowledged before is durable when it resolves. @throws {@link CodError} COD_POISONED if it cannot be. */
+  flush(): Promise<void>;
+  /** Whole blocks of the range read as zeros from now on and are never fetched; parts of blocks at its ends stay as they are. */
+  discard(offset: number, length: number): Promise<void>;
+  /** The range reads as zeros from now on, to the byte. */
+  writeZeroes(offset: number, length: number): Promise<void>;
+  /** Makes the present state durable as a checkpoint, so that recovery has next to nothing to replay. */
+  checkpoint(): Promise<void>;
+  status(): DeviceStatus;
+  /** The blocks that the target has, as they are now. `dispose` it when done. */
+  syncedBlocks(): SyncedBlocks;
+  /**
+   * The target is a complete copy, and durable. Rejects with COD_CLOSED if closed first, with the cause if the copy cannot go on; never an
+   * unhandled rejection.
+   */
+  readonly hydrated: Promise<void>;
+  /** Limits the background copy, from now on; `undefined` lifts the limit. */
+  setRate(bytesPerSecond: number | undefined): void;
+  /** Ends what waits for the source, finishes what is being written, takes a checkpoint, lets go of the files. Idempotent; loses nothing. The source stays open: it is the caller's. */
+  close(): Promise<void>;
+  /**
+   * Closes a device that is hydrated and removes its metadata: the target is a file like any other from then on.
+   * @throws {@link CodError} COD_CLOSED; `TypeError` if the copy is not complete.
+   */
+  finish(): Promise<void>;
+}
+
+/** Settles from outside. */
+class Deferred<T> {
+  readonly promise: Promise<T>;
+  resolve!: (value: T) => void;
+  reject!: (error: unknown) => void;
+
+  constructor() {
+    this.promise = new Promise<T>((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+    this.promise.catch(() => undefined);
+  }
+}
+
+/** What a device is made of; it owns all of it but the source. */
+export interface DeviceParts {
+  readonly clock: Clock;
+  readonly source: Source;
+  readonly journal: Journal;
+  readonly target: File;
+  /** Whether the target was made just now, so that all of it is zeros. */
+  readonly blank: boolean;
+  readonly hydrate: false | HydrateOptions;
+  /** Lets others have the target. */
+  readonly unlock: () => Promise<void>;
+}
+
+export class CopyOnDemandDevice implements Device {
+  readonly #parts: DeviceParts;
+  readonly #journal: Journal;
+  readonly #store: TargetStore;
+  readonly #fetcher: Fetcher;
+  readonly #hydrator: Hydrator;
+  readonly #hydrated = new Deferred<void>();
+  #hydrating: Promise<void> = Promise.resolve();
+  #fetchedBytes = 0;
+  #operations = 0;
+  #drained: (() => void) | undefined;
+  #completing = false;
+  #state: DeviceState;
+  #closing: Promise<void> | undefined;
+
+  constructor(parts: DeviceParts) {
+    this.#parts = parts;
+    this.#journal = parts.journal;
+    this.#store = new TargetStore(parts.journal, parts.target, { blank: parts.blank });
+    this.#fetcher = new Fetcher(parts.source, this.#store, {
+      onFetched: (bytes) => {
+        this.#fetchedBytes += bytes;
+        this.#hydrator.limiter.spend(bytes);
+      },
+      onStored: () => this.#checkComplete(),
+    });
+    this.#hydrator = new Hydrator(parts.clock, parts.source, this.#store, this.#fetcher, parts.hydrate || {});
+    this.#state = parts.hydrate === false ? 'idle' : 'hydrating';
+    if (parts.hydrate !== false) this.#hydrating = this.#hydrate();
+    this.#checkComplete();
+  }
+
+  get size(): number {
+    return this.#journal.geometry.size;
+  }
+
+  get blockSize(): number {
+    return this.#journal.geometry.blockSize;
+  }
+
+  get hydrated(): Promise<void> {
+    return this.#hydrated.promise;
+  }
+
+  async #hydrate(): Promise<void> {
+    try {
+      await this.#hydrator.run();
+      this.#checkComplete();
+    } catch (error) {
+      if (this.#closing !== undefined || this.#completing) return;
+      this.#state = 'failed';
+      this.#hydrated.reject(error);
+    }
+  }
+
+  /** Once all blocks are synced, makes that durable; called after whatever may have synced the last one. */
+  #checkComplete(): void {
+    const { map, geometry } = this.#journal;
+    if (this.#completing || map.count < geometry.blockCount || this.#closing !== undefined) return;
+    this.#completing = true;
+    this.#journal.checkpoint().then(
+      () => {
+        if (this.#state !== 'closed') this.#state = 'hydrated';
+        this.#hydrated.resolve();
+      },
+      (error: unknown) => {
+        this.#state = 'failed';
+        this.#hydrated.reject(error);
+      },
+    );
+  }
+
+  #checkRange(offset: number, length: number): void {
+    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0 || offset + length > this.size) {
+      throw new RangeError(`bytes ${offset} + ${length} are outside the device of ${this.size} bytes`);
+    }
+  }
+
+  /** Runs an operation so that {@link close} waits for it. */
+  async #operation<T>(task: () => Promise<T>): Promise<T> {
+    if (this.#closing !== undefined) throw new CodError('COD_CLOSED', 'the device is closed');
+    this.#operations++;
+    try {
+      return await task();
+    } finally {
+      if (--this.#operations === 0) this.#drained?.();
+    }
+  }
+
+  /** A change of the target, which a poisoned journal no longer takes. */
+  #change(offset: number, length: number, task: () => Promise<void>): Promise<void> {
+    return this.#operation(async () => {
+      this.#checkRange(offset, length);
+      if (this.#journal.poison !== undefined) throw this.#journal.poison;
+      if (length === 0) return;
+      await task();
+      this.#checkComplete();
+    });
+  }
+
+  read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    return this.#operation(async () => {
+      this.#checkRange(offset, into.length);
+      options.signal?.throwIfAborted();
+      if (into.length === 0) return;
+      const { start, end } = this.#store.blocksOf(offset, into.length);
+      if (this.#journal.map.hasRange(start, end)) {
+        await this.#readTarget(into, offset);
+        return;
+      }
+      for (let at = 0; at < into.length; at += READ_PIECE_BYTES) {
+        await this.#readCold(into.subarray(at, Math.min(into.length, at + READ_PIECE_BYTES)), offset + at, options.signal);
+      }
+    });
+  }
+
+  async #readTarget(into: Uint8Array, offset: number): Promise<void> {
+    const release = await this.#store.lock(offset, into.length, 'shared');
+    try {
+      await this.#store.read(into, offset);
+    } finally {
+      release();
+    }
+  }
+
+  async #readCold(into: Uint8Array, offset: number, signal: AbortSignal | undefined): Promise<void> {
+    for (;;) {
+      const missing = this.#missing(offset, into.length);
+      const fetched = (await Promise.all(missing.map((blocks) => this.#obtain(blocks, signal)))).flat();
+      const release = await this.#store.lock(offset, into.length, 'shared');
+      try {
+        // Else blocks that the hydrator was about to reach did not arrive: ask again.
+        if (this.#missing(offset, into.length).every((blocks) => covers(fetched, blocks))) {
+          await this.#assemble(into, offset, fetched);
+          return;
+        }
+      } finally {
+        release();
+      }
+    }
+  }
+
+  /** The blocks of a range that the source must be asked for: unsynced, and not written wherever the range touches them. */
+  #missing(offset: number, length: number): BlockRange[] {
+    const { map, dirty } = this.#journal;
+    const blocks = this.#store.blocksOf(offset, length);
+    const missing: BlockRange[] = [];
+    for (const extent of map.extents(blocks.start, blocks.end)) {
+      if (extent.synced) continue;
+      let { start, end } = extent;
+      while (start < end && dirty.has(start) && this.#isWritten(start, offset, length)) start++;
+      while (start < end && dirty.has(end - 1) && this.#isWritten(end - 1, offset, length)) end--;
+      if (start < end) missing.push({ start, end });
+    }
+    return missing;
+  }
+
+  #isWritten(block: number, offset: number, length: number): boolean {
+    const base = block * this.blockSize;
+    const from = Math.max(offset, base);
+    const to = Math.min(offset + length, base + this.blockSize);
+    return this.#journal.dirty.parts(block).some(([start, end]) => base + start <= from && to <= base + end);
+  }
+
+  async #obtain(blocks: BlockRange, signal: AbortSignal | undefined): Promise<readonly Fetch[]> {
+    const reaching = this.#hydrator.reaching(blocks);
+    if (reaching === undefined) return this.#fetcher.fetch(blocks, signal);
+    await withSignal(reaching, signal);
+    return [];
+  }
+
+  /** Puts a range together from the target and from what was fetched; the caller holds the lock. */
+  async #assemble(into: Uint8Array, offset: number, fetched: readonly Fetch[]): Promise<void> {
+    const { map, dirty } = this.#journal;
+    const { blockSize } = this;
+    const end = offset + into.length;
+    const blocks = this.#store.blocksOf(offset, into.length);
+    /** The part of `into` for bytes of the device, cut to the range. */
+    const fromTarget = async (start: number, stop: number): Promise<void> => {
+      const from = Math.max(start, offset);
+      const to = Math.min(stop, end);
+      if (from < to) await this.#store.read(into.subarray(from - offset, to - offset), from);
+    };
+    for (const extent of map.extents(blocks.start, blocks.end)) {
+      if (extent.synced) {
+        await fromTarget(extent.start * blockSize, extent.end * blockSize);
+        continue;
+      }
+      for (const fetch of fetched) {
+        const base = fetch.start * blockSize;
+        const from = Math.max(offset, extent.start * blockSize, base);
+        const to = Math.min(end, extent.end * blockSize, base + fetch.bytes.length);
+        if (from < to) into.set(fetch.bytes.subarray(from - base, to - base), from - offset);
+      }
+      if (!dirty.hasAny(extent.start, extent.end)) continue;
+      for (let block = extent.start; block < extent.end; block++) {
+        for (const [partStart, partEnd] of dirty.parts(block)) await fromTarget(block * blockSize + partStart, block * blockSize + partEnd);
+      }
+    }
+  }
+
+  write(from: Uint8Array, offset: number, options: { fua?: boolean } = {}): Promise<void> {
+    return this.#change(offset, from.length, async () => {
+      await this.#makeRoom(offset, from.length);
+      const release = await this.#store.lock(offset, from.length, 'exclusive');
+      try {
+        await this.#store.write(from, offset);
+      } finally {
+        release();
+      }
+      if (options.fua) await this.#journal.flush();
+    });
+  }
+
+  /** Fetches the blocks at the ends of a write whose dirty parts have become too many, so that the map of them stays bounded. */
+  async #makeRoom(offset: number, length: number): Promise<void> {
+    const { map, dirty, geometry } = this.#journal;
+    const end = offset + length;
+    for (const at of [offset, end - 1]) {
+      const block = Math.floor(at / this.blockSize);
+      const base = block * this.blockSize;
+      const whole = offset <= base && base + bytesOfBlock(geometry, block) <= end;
+      if (whole || map.has(block) || (dirty.hasRoom && dirty.parts(block).length < MAX_PARTS_OF_BLOCK)) continue;
+      const blocks = { start: block, end: block + 1 };
+      for (const fetch of await this.#fetcher.fetch(blocks, undefined)) await this.#store.fill(fetch.bytes, fetch.start * this.blockSize);
+      await this.#store.filled(blocks);
+    }
+  }
+
+  flush(): Promise<void> {
+    return this.#operation(() => this.#journal.flush());
+  }
+
+  discard(offset: number, length: number): Promise<void> {
+    return this.#change(offset, length, async () => {
+      const { blockSize, size } = this;
+      const start = Math.ceil(offset / blockSize) * blockSize;
+      const end = offset + length === size ? size : Math.floor((offset + length) / blockSize) * blockSize;
+      if (start < end) await this.#zero(start, end - start);
+    });
+  }
+
+  writeZeroes(offset: number, length: number): Promise<void> {
+    return this.#change(offset, length, async () => {
+      await this.#makeRoom(offset, length);
+      await this.#zero(offset, length);
+    });
+  }
+
+  async #zero(offset: number, length: number): Promise<void> {
+    for (let at = offset; at < offset + length; ) {
+      // Pieces end at multiples of their length, so that none cuts a block in two that is zeroed as a whole.
+      const bytes = Math.min(
+        Math.max(ZERO_PIECE_BYTES, this.blockSize) - (at % Math.max(ZERO_PIECE_BYTES, this.blockSize)),
+        offset + length - at,
+      );
+      const release = await this.#store.lock(at, bytes, 'exclusive');
+      try {
+        await this.#store.writeZeroes(at, bytes);
+      } finally {
+        release();
+      }
+      at += bytes;
+    }
+  }
+
+  checkpoint(): Promise<void> {
+    return this.#operation(() => this.#journal.checkpoint());
+  }
+
+  status(): DeviceStatus {
+    const { geometry, map, dirty, poison } = this.#journal;
+    const closed = this.#state === 'closed';
+    return {
+      size: geometry.size,
+      blockSize: geometry.blockSize,
+      totalBlocks: geometry.blockCount,
+      syncedBlocks: closed ? this.#last.syncedBlocks : map.count,
+      dirtyBlocks: closed ? this.#last.dirtyBlocks : dirty.blockCount,
+      state: poison !== undefined && !closed ? 'poisoned' : this.#state,
+      sourceBytes: this.#fetchedBytes + this.#hydrator.bytes,
+      hydrateBytesPerSecond: this.#state === 'hydrating' ? this.#hydrator.bytesPerSecond : 0,
+      rateBytesPerSecond: this.#hydrator.limiter.rate,
+      metadataBytes: this.#journal.metadataBytes,
+    };
+  }
+
+  /** Counters at the time of closing: the maps are gone then. */
+  #last = { syncedBlocks: 0, dirtyBlocks: 0 };
+
+  syncedBlocks(): SyncedBlocks {
+    if (this.#closing !== undefined) throw new CodError('COD_CLOSED', 'the device is closed');
+    return this.#journal.map.snapshot();
+  }
+
+  setRate(bytesPerSecond: number | undefined): void {
+    if (bytesPerSecond !== undefined && !(bytesPerSecond > 0)) throw new RangeError(`a rate of ${bytesPerSecond} bytes per second`);
+    this.#hydrator.limiter.set(bytesPerSecond);
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#shutDown(() => this.#journal.close());
+    return this.#closing;
+  }
+
+  async finish(): Promise<void> {
+    if (this.#closing !== undefined) throw new CodError('COD_CLOSED', 'the device is closed');
+    if (this.#state !== 'hydrated') throw new TypeError('the copy is not complete: wait for `hydrated`');
+    this.#closing = this.#shutDown(() => this.#journal.remove());
+    await this.#closing;
+  }
+
+  async #shutDown(closeJournal: () => Promise<void>): Promise<void> {
+    const reason = new CodError('COD_CLOSED', 'the device was closed');
+    this.#hydrator.stop(reason);
+    try {
+      await this.#fetcher.close(reason);
+      await this.#hydrating;
+      if (this.#operations > 0) await new Promise<void>((resolve) => (this.#drained = resolve));
+      const { map, dirty } = this.#journal;
+      this.#last = { syncedBlocks: map.count, dirtyBlocks: dirty.blockCount };
+      await closeJournal();
+    } finally {
+      this.#state = 'closed';
+      this.#hydrated.reject(reason);
+      await this.#parts.target.close();
+      await this.#parts.unlock();
+    }
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+function covers(fetched: readonly Fetch[], blocks: BlockRange): boolean {
+  let { start } = blocks;
+  for (const fetch of [...fetched].sort((a, b) => a.start - b.start)) if (fetch.start <= start) start = Math.max(start, fetch.end);
+  return start >= blocks.end;
+}

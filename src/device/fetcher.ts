@@ -1,0 +1,151 @@
+/**
+ * Demand fetches: blocks that a reader waits for. Each block is fetched by one request at a time, whoever asks; the bytes stay here until they are in the target,
+ * so that a block read ten times is fetched once.
+ */
+
+import type { CodError } from '../core/errors.ts';
+import type { Source } from './source.ts';
+import type { BlockRange, TargetStore } from './target-store.ts';
+
+/** Bytes fetched and not yet stored; further readers wait. */
+const MAX_BUFFERED_BYTES = 2 ** 25;
+
+/** A fetch under way, or done and not yet in the target. */
+export interface Fetch extends BlockRange {
+  /** The source's bytes of these blocks, once `done` has resolved. */
+  readonly bytes: Uint8Array;
+  readonly done: Promise<void>;
+}
+
+interface Entry extends Fetch {
+  readonly abort: AbortController;
+  waiting: number;
+}
+
+export class Fetcher {
+  readonly #source: Source;
+  readonly #store: TargetStore;
+  readonly #onFetched: (bytes: number) => void;
+  readonly #onStored: () => void;
+  readonly #entries = new Set<Entry>();
+  readonly #storing = new Set<Promise<void>>();
+  #bufferedBytes = 0;
+  #room: (() => void)[] = [];
+  #inFlight = 0;
+  #idle: (() => void)[] = [];
+  #closed: CodError | undefined;
+
+  constructor(source: Source, store: TargetStore, hooks: { onFetched(bytes: number): void; onStored(): void }) {
+    this.#source = source;
+    this.#store = store;
+    this.#onFetched = hooks.onFetched;
+    this.#onStored = hooks.onStored;
+  }
+
+  /** Whether a reader waits for the source at this moment. */
+  get busy(): boolean {
+    return this.#inFlight > 0;
+  }
+
+  /** Resolves when no reader waits for the source. */
+  async idle(): Promise<void> {
+    while (this.busy) await new Promise<void>((resolve) => this.#idle.push(resolve));
+  }
+
+  /**
+   * Waits for the source's bytes of these blocks: joins what is under way, asks for the rest, one request for each gap.
+   * @throws what the source says; the signal's reason.
+   */
+  async fetch(blocks: BlockRange, signal: AbortSignal | undefined): Promise<readonly Fetch[]> {
+    while (this.#bufferedBytes >= MAX_BUFFERED_BYTES) {
+      await withSignal(new Promise<void>((resolve) => this.#room.push(resolve)), signal);
+    }
+    if (this.#closed !== undefined) throw this.#closed;
+    const joined: Entry[] = [];
+    let { start } = blocks;
+    const known = [...this.#entries]
+      .filter((entry) => entry.start < blocks.end && entry.end > blocks.start)
+      .sort((a, b) => a.start - b.start);
+    for (const entry of known) {
+      if (start < entry.start) joined.push(this.#begin({ start, end: entry.start }));
+      joined.push(entry);
+      start = Math.max(start, entry.end);
+    }
+    if (start < blocks.end) joined.push(this.#begin({ start, end: blocks.end }));
+    for (const entry of joined) entry.waiting++;
+    try {
+      await withSignal(Promise.all(joined.map((entry) => entry.done)), signal);
+      return joined;
+    } finally {
+      for (const entry of joined) if (--entry.waiting === 0 && signal?.aborted) entry.abort.abort(signal.reason);
+    }
+  }
+
+  #begin(blocks: BlockRange): Entry {
+    const { blockSize, size } = this.#store.journal.geometry;
+    const offset = blocks.start * blockSize;
+    const bytes = new Uint8Array(Math.min(blocks.end * blockSize, size) - offset);
+    const abort = new AbortController();
+    const entry: Entry = {
+      ...blocks,
+      bytes,
+      abort,
+      waiting: 0,
+      done: this.#run(() => this.#source.read(bytes, offset, { signal: abort.signal })),
+    };
+    this.#bufferedBytes += bytes.length;
+    this.#entries.add(entry);
+    const stored = entry.done
+      .then(async () => {
+        this.#onFetched(bytes.length);
+        await this.#store.fill(bytes, offset);
+        await this.#store.filled(blocks);
+        this.#onStored();
+      })
+      // The reader has its bytes or its error; that they could not be kept is the hydrator's to find out.
+      .catch(() => undefined)
+      .finally(() => {
+        this.#entries.delete(entry);
+        this.#storing.delete(stored);
+        this.#bufferedBytes -= bytes.length;
+        for (const wake of this.#room.splice(0)) wake();
+      });
+    this.#storing.add(stored);
+    return entry;
+  }
+
+  async #run(task: () => Promise<void>): Promise<void> {
+    this.#inFlight++;
+    try {
+      await task();
+    } finally {
+      this.#inFlight--;
+      if (this.#inFlight === 0) for (const wake of this.#idle.splice(0)) wake();
+    }
+  }
+
+  /** Ends what is under way with `reason`, and waits until nothing touches the target any more. */
+  async close(reason: CodError): Promise<void> {
+    this.#closed = reason;
+    for (const entry of this.#entries) entry.abort.abort(reason);
+    while (this.#storing.size > 0) await Promise.all(this.#storing);
+  }
+}
+
+/** The promise's outcome, or the signal's reason if that comes first. */
+export async function withSignal<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  signal.throwIfAborted();
+  let stop!: () => void;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(signal.reason);
+    signal.addEventListener('abort', stop, { once: true });
+  });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+    aborted.catch(() => undefined);
+    promise.catch(() => undefined);
+  }
+}

@@ -1,0 +1,342 @@
+/**
+ * The background copy: takes long stretches of unsynced blocks from the source, several at a time where that is faster, and gives way to readers.
+ *
+ * A stretch is one long request where the source can stream, else a run of reads. Its length grows with what a request costs before its first byte, so that
+ * waiting stays a small part of the time. What is synced, or known to be zero, is skipped.
+ */
+
+import type { Clock } from '../core/clock.ts';
+import type { Fetcher } from './fetcher.ts';
+import { RateLimiter } from './rate-limiter.ts';
+import type { Source } from './source.ts';
+import type { BlockRange, TargetStore } from './target-store.ts';
+
+/** How the background copy is to be done; all of it is found out where it is not given. */
+export interface HydrateOptions {
+  /** Stretches under way at a time. Default: 4 where the source is read, as many as make it faster (8 at most) where it streams. */
+  readonly concurrency?: number;
+  /** Length of a stretch in bytes. Default: fitted to the latency. */
+  readonly extentBytes?: number;
+  /** What the background copy takes from the source at most, readers' demand counted in. Default: no limit. */
+  readonly rateBytesPerSecond?: number;
+}
+
+const MIN_STRETCH_BYTES = 2 ** 23;
+const FIRST_STRETCH_BYTES = 2 ** 24;
+const MAX_STRETCH_BYTES = 2 ** 28;
+/** A stretch takes this many times as long as the wait for its first byte. */
+const LATENCY_FACTOR = 64;
+const READ_BYTES = 2 ** 20;
+const READ_CONCURRENCY = 4;
+const MAX_STREAMS = 8;
+/** Synced blocks shorter than this are read over rather than skipped, at least. */
+const MIN_SKIP_BYTES = 2 ** 18;
+/** After so many bytes the target is flushed in the background: the kernel writes while we copy, and power loss costs little. */
+const FLUSH_BYTES = 2 ** 26;
+/** How long a reader can hold a piece of the background copy up. */
+const GIVE_WAY_MS = 20;
+const WINDOW_MS = 500;
+/** How much faster one more stream must make it to be kept. */
+const WORTH_IT = 1.1;
+const RETRY_MORE_MS = 15_000;
+
+/** A stretch under way; readers may wait for blocks just ahead of it. */
+interface Stretch extends BlockRange {
+  /** Blocks below this are in the target and recorded, or were before. */
+  recorded: number;
+  readonly waiting: { readonly block: number; readonly wake: () => void }[];
+}
+
+export class Hydrator {
+  readonly #clock: Clock;
+  readonly #source: Source;
+  readonly #store: TargetStore;
+  readonly #fetcher: Fetcher;
+  readonly #options: HydrateOptions;
+  readonly #limiter: RateLimiter;
+  readonly #stop: AbortController = new AbortController();
+  readonly #stretches = new Set<Stretch>();
+  readonly #idleBuffers: Uint8Array[] = [];
+  #cursor = 0;
+  #wanted = 1;
+  #workers = 0;
+  #latencyMs: number | undefined;
+  #bytesPerMs = 0;
+  #bytes = 0;
+  #unflushedBytes = 0;
+  #flushing = false;
+  #failure: { error: unknown } | undefined;
+
+  constructor(clock: Clock, source: Source, store: TargetStore, fetcher: Fetcher, options: HydrateOptions) {
+    this.#clock = clock;
+    this.#source = source;
+    this.#store = store;
+    this.#fetcher = fetcher;
+    this.#options = options;
+    this.#limiter = new RateLimiter(clock, options.rateBytesPerSecond);
+  }
+
+  /** Bytes taken from the source so far. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** What it takes at the moment, all streams together. */
+  get bytesPerSecond(): number {
+    return this.#bytesPerMs * 1000;
+  }
+
+  get limiter(): RateLimiter {
+    return this.#limiter;
+  }
+
+  /** Copies until every block is synced. @throws what the source or the target says; the reason of {@link stop}. */
+  async run(): Promise<void> {
+    const { map, geometry } = this.#store.journal;
+    const streams = this.#source.stream !== undefined;
+    this.#wanted = this.#options.concurrency ?? (streams ? 1 : READ_CONCURRENCY);
+    const governor = streams && this.#options.concurrency === undefined ? this.#govern() : undefined;
+    try {
+      while (map.count < geometry.blockCount) {
+        await this.#round();
+        if (this.#failure !== undefined) throw this.#failure.error;
+        this.#stop.signal.throwIfAborted();
+      }
+    } finally {
+      this.#stop.abort(undefined);
+      await governor;
+    }
+  }
+
+  /** Ends the copy with `reason`, at the next piece. */
+  stop(reason: unknown): void {
+    this.#stop.abort(reason);
+  }
+
+  /** Runs workers until none finds anything to do. */
+  #round(): Promise<void> {
+    return new Promise((resolve) => {
+      const start = () => {
+        while (this.#workers < this.#wanted && this.#failure === undefined && !this.#stop.signal.aborted) {
+          const stretch = this.#claim();
+          if (stretch === undefined) break;
+          this.#workers++;
+          void this.#work(stretch).then(() => {
+            this.#workers--;
+            start();
+          });
+        }
+        if (this.#workers === 0) resolve();
+      };
+      start();
+    });
+  }
+
+  async #work(stretch: Stretch): Promise<void> {
+    try {
+      await this.#copy(stretch);
+    } catch (error) {
+      this.#failure ??= { error };
+      this.#stop.abort(error);
+    } finally {
+      this.#stretches.delete(stretch);
+      for (const { wake } of stretch.waiting) wake();
+    }
+  }
+
+  /** The next stretch that nobody has, from where the last one ended on, and round once. */
+  #claim(): Stretch | undefined {
+    const { map, geometry } = this.#store.journal;
+    for (const from of [this.#cursor, 0]) {
+      let start = map.nextUnsynced(from);
+      for (let taken = this.#taken(start); taken !== undefined; taken = this.#taken(start)) start = map.nextUnsynced(taken.end);
+      if (start >= geometry.blockCount) continue;
+      const end = this.#end(start);
+      this.#cursor = end;
+      const stretch: Stretch = { start, end, recorded: start, waiting: [] };
+      this.#stretches.add(stretch);
+      return stretch;
+    }
+    return undefined;
+  }
+
+  #taken(block: number): Stretch | undefined {
+    for (const stretch of this.#stretches) if (stretch.start <= block && block < stretch.end) return stretch;
+    return undefined;
+  }
+
+  /** Where a stretch from `start` on ends: before a long run of synced blocks, another's stretch, or its length. */
+  #end(start: number): number {
+    const { map, geometry } = this.#store.journal;
+    const { blockSize, blockCount } = geometry;
+    const fitted = this.#latencyMs === undefined ? FIRST_STRETCH_BYTES : this.#latencyMs * this.#streamRate * LATENCY_FACTOR;
+    const bytes = this.#options.extentBytes ?? Math.min(MAX_STRETCH_BYTES, Math.max(MIN_STRETCH_BYTES, fitted));
+    let limit = Math.min(blockCount, start + Math.max(1, Math.ceil(bytes / blockSize)));
+    for (const stretch of this.#stretches) if (stretch.start > start) limit = Math.min(limit, stretch.start);
+    const skip = Math.max(MIN_SKIP_BYTES, (this.#latencyMs ?? 0) * this.#streamRate) / blockSize;
+    for (let end = start; ; ) {
+      end = map.nextSynced(end, limit);
+      if (end >= limit) return limit;
+      const next = map.nextUnsynced(end, limit);
+      if (next >= limit || next - end >= skip) return end;
+      end = next;
+    }
+  }
+
+  /** Bytes per ms of one stream. */
+  get #streamRate(): number {
+    return this.#bytesPerMs / Math.max(1, this.#stretches.size);
+  }
+
+  async #copy(stretch: Stretch): Promise<void> {
+    const { blockSize, size } = this.#store.journal.geometry;
+    const start = stretch.start * blockSize;
+    const end = Math.min(stretch.end * blockSize, size);
+    let at = start;
+    for (const run of (await this.#source.extents?.(start, end - start)) ?? [{ length: end - start, zero: false }]) {
+      if (run.zero) {
+        const whole = {
+          start: Math.ceil(at / blockSize),
+          end: at + run.length === size ? stretch.end : Math.floor((at + run.length) / blockSize),
+        };
+        // Blocks that are zero only in part come with their neighbours, below.
+        if (whole.end > whole.start) {
+          await this.#copyData(stretch, at, Math.min(whole.start * blockSize, size));
+          await this.#store.fillZeroes(whole.start * blockSize, Math.min(whole.end * blockSize, size) - whole.start * blockSize);
+          await this.#recorded(stretch, whole.end);
+          at += run.length;
+          await this.#copyData(stretch, Math.min(whole.end * blockSize, size), at);
+          continue;
+        }
+      }
+      await this.#copyData(stretch, at, at + run.length);
+      at += run.length;
+    }
+  }
+
+  /** Copies bytes that continue what the stretch has so far; blocks are recorded as they become whole. */
+  async #copyData(stretch: Stretch, start: number, end: number): Promise<void> {
+    if (start >= end) return;
+    const { blockSize, size } = this.#store.journal.geometry;
+    const { signal } = this.#stop;
+    let at = start;
+    let recording: Promise<void> = Promise.resolve();
+    await this.#turn();
+    const asked = this.#clock.now();
+    for await (const piece of this.#pieces(at, end - at)) {
+      if (at === start) {
+        const waited = this.#clock.now() - asked;
+        this.#latencyMs = this.#latencyMs === undefined ? waited : this.#latencyMs + (waited - this.#latencyMs) / 4;
+      }
+      await this.#store.fill(piece, at);
+      at += piece.length;
+      this.#count(piece.length);
+      await recording;
+      recording = this.#recorded(stretch, at === size ? stretch.end : Math.floor(at / blockSize));
+      recording.catch(() => undefined);
+      await this.#turn();
+      signal.throwIfAborted();
+    }
+    await recording;
+  }
+
+  #count(bytes: number): void {
+    this.#bytes += bytes;
+    this.#limiter.spend(bytes);
+    this.#unflushedBytes += bytes;
+    if (this.#unflushedBytes < FLUSH_BYTES || this.#flushing) return;
+    this.#unflushedBytes = 0;
+    this.#flushing = true;
+    this.#store.journal
+      .flush()
+      .catch(() => undefined)
+      .finally(() => {
+        this.#flushing = false;
+      });
+  }
+
+  async #recorded(stretch: Stretch, end: number): Promise<void> {
+    if (end <= stretch.recorded) return;
+    const start = stretch.recorded;
+    await this.#store.filled({ start, end });
+    stretch.recorded = end;
+    const still = stretch.waiting.splice(0);
+    for (const waiter of still) {
+      if (waiter.block < end) waiter.wake();
+      else stretch.waiting.push(waiter);
+    }
+  }
+
+  /** Waits until this copy may take more: within its rate, and not in a reader's way. */
+  async #turn(): Promise<void> {
+    const { signal } = this.#stop;
+    signal.throwIfAborted();
+    await this.#limiter.wait(signal);
+    if (!this.#fetcher.busy) return;
+    const patience = new AbortController();
+    await Promise.race([this.#fetcher.idle(), this.#clock.sleep(GIVE_WAY_MS, patience.signal).catch(() => undefined)]);
+    patience.abort();
+    signal.throwIfAborted();
+  }
+
+  #pieces(offset: number, length: number): AsyncIterable<Uint8Array> {
+    const { signal } = this.#stop;
+    return this.#source.stream?.(offset, length, { signal }) ?? this.#reads(offset, length);
+  }
+
+  async *#reads(offset: number, length: number): AsyncGenerator<Uint8Array> {
+    const { signal } = this.#stop;
+    const buffer = this.#idleBuffers.pop() ?? new Uint8Array(READ_BYTES);
+    try {
+      for (let at = 0; at < length; ) {
+        const piece = buffer.subarray(0, Math.min(READ_BYTES, length - at));
+        signal.throwIfAborted();
+        await this.#source.read(piece, offset + at, { signal });
+        yield piece;
+        at += piece.length;
+      }
+    } finally {
+      this.#idleBuffers.push(buffer);
+    }
+  }
+
+  /** Tries one more stream from time to time, and keeps it if it made the copy faster. */
+  async #govern(): Promise<void> {
+    const { signal } = this.#stop;
+    let before = { bytes: this.#bytes, now: this.#clock.now(), rate: 0 };
+    let tried = false;
+    let quietUntil = 0;
+    while (!signal.aborted) {
+      await this.#clock.sleep(WINDOW_MS, signal).catch(() => undefined);
+      const now = this.#clock.now();
+      const rate = (this.#bytes - before.bytes) / Math.max(1, now - before.now);
+      this.#bytesPerMs = rate;
+      if (tried && rate < before.rate * WORTH_IT) {
+        this.#wanted--;
+        tried = false;
+        quietUntil = now + RETRY_MORE_MS;
+      } else {
+        const limited = this.#limiter.rate !== undefined;
+        tried = !limited && rate > 0 && now >= quietUntil && this.#wanted < MAX_STREAMS;
+        if (tried) this.#wanted++;
+      }
+      before = { bytes: this.#bytes, now, rate };
+    }
+  }
+
+  /**
+   * A promise for the moment when these blocks have been dealt with, if a stretch under way is about to reach them sooner than a request of
+   * their own would. Look again afterwards: the stretch may have failed.
+   */
+  reaching(blocks: BlockRange): Promise<void> | undefined {
+    const { blockSize } = this.#store.journal.geometry;
+    for (const stretch of this.#stretches) {
+      if (blocks.start < stretch.recorded || blocks.end > stretch.end) continue;
+      const limit = this.#limiter.rate === undefined ? Number.POSITIVE_INFINITY : this.#limiter.rate / 1000;
+      const reach = Math.min(this.#streamRate, limit) * (this.#latencyMs ?? 0);
+      if ((blocks.end - stretch.recorded) * blockSize > reach) continue;
+      return new Promise((wake) => stretch.waiting.push({ block: blocks.end - 1, wake }));
+    }
+    return undefined;
+  }
+}

@@ -1,0 +1,57 @@
+/** A token bucket: bytes per second on average, with a burst of a tenth of a second. */
+
+import type { Clock } from '../core/clock.ts';
+
+const BURST_SECONDS = 0.1;
+
+export class RateLimiter {
+  readonly #clock: Clock;
+  #rate: number | undefined;
+  /** When the bucket would be full again if nothing more was taken. */
+  #fullAt = 0;
+  #changed: AbortController = new AbortController();
+
+  constructor(clock: Clock, bytesPerSecond: number | undefined) {
+    this.#clock = clock;
+    this.#rate = bytesPerSecond;
+  }
+
+  get rate(): number | undefined {
+    return this.#rate;
+  }
+
+  /** Sets the rate, also for those who wait at the moment; `undefined`: no limit. */
+  set(bytesPerSecond: number | undefined): void {
+    this.#rate = bytesPerSecond;
+    this.#fullAt = 0;
+    this.#changed.abort();
+    this.#changed = new AbortController();
+  }
+
+  /** Takes without waiting; whoever waits next pays for it. */
+  spend(bytes: number): void {
+    if (this.#rate === undefined) return;
+    this.#fullAt = Math.max(this.#fullAt, this.#clock.now()) + (bytes / this.#rate) * 1000;
+  }
+
+  /** Resolves when what was taken so far is within the rate. */
+  async wait(signal: AbortSignal): Promise<void> {
+    while (this.#rate !== undefined) {
+      const excess = this.#fullAt - this.#clock.now() - BURST_SECONDS * 1000;
+      if (excess <= 0) return;
+      const either = new AbortController();
+      const stop = () => either.abort();
+      const changed = this.#changed.signal;
+      signal.addEventListener('abort', stop, { once: true });
+      changed.addEventListener('abort', stop, { once: true });
+      try {
+        if (signal.aborted) either.abort();
+        await this.#clock.sleep(excess, either.signal).catch(() => undefined);
+      } finally {
+        signal.removeEventListener('abort', stop);
+        changed.removeEventListener('abort', stop);
+      }
+      signal.throwIfAborted();
+    }
+  }
+}

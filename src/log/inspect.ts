@@ -1,0 +1,71 @@
+/** What the metadata of a copy says, without changing anything on disk. */
+
+import { CodError } from '../core/errors.ts';
+import type { FileSystem } from '../fs/file-system.ts';
+import { Core } from '../wasm/core.ts';
+import { type MetadataFile, recover } from './recovery.ts';
+import { Slots } from './slots.ts';
+
+/** The state of a copy; ranges are sorted, merged and, for blocks, inclusive of `last`. */
+export interface Inspection {
+  readonly target: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly blockSize: number;
+  readonly totalBlocks: number;
+  readonly syncedBlocks: number;
+  readonly synced: readonly (readonly [first: number, last: number])[];
+  readonly dirty: readonly { readonly block: number; readonly ranges: readonly (readonly [offset: number, length: number])[] }[];
+  readonly files: readonly MetadataFile[];
+}
+
+/**
+ * Reads the metadata of a copy.
+ *
+ * @param options.size the device's size in bytes, which format 1 does not tell. Default: that of the target.
+ * @throws {@link CodError} COD_NOT_FOUND if there is no metadata; COD_CORRUPT, COD_VERSION; what the file system says.
+ */
+export async function inspectMetadata(fileSystem: FileSystem, target: string, options: { size?: number } = {}): Promise<Inspection> {
+  const slots = new Slots(fileSystem, target);
+  try {
+    const state = await recover(Core.create(), slots, () =>
+      options.size === undefined ? sizeOf(fileSystem, target) : Promise.resolve(options.size),
+    );
+    if (state === undefined) throw new CodError('COD_NOT_FOUND', `${target} has no metadata beside it: it is no copy, or a finished one`);
+    const { geometry, map, dirty, files } = state;
+    try {
+      const synced: [number, number][] = [];
+      for (const extent of map.extents(0, geometry.blockCount)) if (extent.synced) synced.push([extent.start, extent.end - 1]);
+      return {
+        target,
+        size: geometry.size,
+        blockSize: geometry.blockSize,
+        totalBlocks: geometry.blockCount,
+        syncedBlocks: map.count,
+        synced,
+        dirty: [...dirty.blocks()].map((block) => ({
+          block,
+          ranges: dirty.parts(block).map(([start, end]): [number, number] => [start, end - start]),
+        })),
+        files,
+      };
+    } finally {
+      map.dispose();
+    }
+  } finally {
+    await slots.close();
+  }
+}
+
+async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
+  try {
+    const file = await fileSystem.open(target);
+    try {
+      return await file.size();
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    throw new CodError('COD_NOT_FOUND', `${target}: its size is needed to read metadata of format 1; make it known`, { cause: error });
+  }
+}

@@ -1,0 +1,432 @@
+/**
+ * The state of a copy, in memory and on disk: both maps, the write-intent log that they are rebuilt from, and the checkpoints that void it.
+ *
+ * Invariants (docs/DESIGN.md gives the reasons):
+ * - The maps hold what is in the log, no more: a record is applied after its append, in the same step as the append ends.
+ * - A caller says `written` only after the target's write has returned, and acknowledges only after `written` has resolved.
+ * - `flush` and `checkpoint` exclude each other; appends and the switch to the next log exclude each other.
+ * - A failed sync is never tried again: the journal is poisoned, and what is on disk stays as it is.
+ */
+
+import { BlockMap } from '../core/block-map.ts';
+import type { Clock } from '../core/clock.ts';
+import { DirtyMap } from '../core/dirty-map.ts';
+import { CodError } from '../core/errors.ts';
+import { bytesOfBlock, type Geometry } from '../core/geometry.ts';
+import { Mutex } from '../core/mutex.ts';
+import type { File } from '../fs/file-system.ts';
+import type { Core } from '../wasm/core.ts';
+import { type CheckpointImage, commitCheckpoint, MAX_IDENTITY_BYTES, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
+import type { RecoveredState } from './recovery.ts';
+import { type Slots, slotOf } from './slots.ts';
+import { WriteIntentLog } from './write-intent-log.ts';
+
+/** A log is at least this long; it is a sparse file, so what is not used costs nothing. */
+const MIN_LOG_BYTES = 2 ** 20;
+const MAX_LOG_BYTES = 2 ** 28;
+/** A checkpoint up to this size is taken at each interval, however little changed; a larger one when the log has grown to its size. */
+const SMALL_CHECKPOINT_BYTES = 65_536;
+/** Records of one append: their frames stay within what a file system writes at once. */
+const MAX_BATCH_RECORDS = 3_000;
+
+export interface JournalOptions {
+  core: Core;
+  clock: Clock;
+  slots: Slots;
+  identity: string | undefined;
+  checkpointIntervalMs: number;
+}
+
+interface Batch {
+  /** Pairs of offset and length. */
+  readonly extents: number[];
+  readonly done: Promise<void>;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+function newBatch(): Batch {
+  let resolve!: () => void;
+  let reject!: (error: unknown) => void;
+  const done = new Promise<void>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  return { extents: [], done, resolve, reject };
+}
+
+export class Journal {
+  readonly geometry: Geometry;
+  readonly map: BlockMap;
+  readonly dirty: DirtyMap;
+  readonly #options: JournalOptions;
+  readonly #session: Uint8Array;
+  readonly #identity: Uint8Array | undefined;
+  /** One append, or the switch to the next log, at a time. */
+  readonly #appends = new Mutex();
+  /** One flush or checkpoint at a time. */
+  readonly #durability = new Mutex();
+  #epoch: number;
+  #log!: WriteIntentLog;
+  #batch: Batch | undefined;
+  /** The target, with its full size: synced by a flush and before each checkpoint. Not there yet while a new copy is being made. */
+  #target: File | undefined;
+  /** Batches in the log, in memory's time; how many of them a flush has made durable, and how many are in the last checkpoint. */
+  #appended = 0;
+  #flushed = 0;
+  #checkpointed = 0;
+  #growing = false;
+  /** The present log's checkpoint could not be written yet; its predecessors still count. */
+  #baseMissing = false;
+  #image: CheckpointImage | undefined;
+  #queuedFlush: Promise<void> | undefined;
+  #queuedCheckpoint: Promise<void> | undefined;
+  #timer: AbortController | undefined;
+  #poison: CodError | undefined;
+  #closed = false;
+  #metadataBytes = 0;
+
+  private constructor(
+    options: JournalOptions,
+    state: { geometry: Geometry; map: BlockMap; dirty: DirtyMap; session: Uint8Array; epoch: number },
+  ) {
+    this.#options = options;
+    this.geometry = state.geometry;
+    this.map = state.map;
+    this.dirty = state.dirty;
+    this.#session = state.session;
+    this.#epoch = state.epoch;
+    this.#identity = options.identity === undefined ? undefined : new TextEncoder().encode(options.identity);
+    if (this.#identity !== undefined && this.#identity.length > MAX_IDENTITY_BYTES) {
+      throw new RangeError(`the source's identity has ${this.#identity.length} bytes, ${MAX_IDENTITY_BYTES} are allowed`);
+    }
+  }
+
+  /** Goes on from what {@link recover} found. Resolves when a checkpoint of it is durable and a new log begun. */
+  static async resume(options: JournalOptions, state: RecoveredState, session: Uint8Array, target: File): Promise<Journal> {
+    const journal = new Journal(options, { ...state, session: state.session ?? session });
+    journal.#target = target;
+    if (state.format === 1 || state.bothLogs) await journal.#writeStandalone();
+    await journal.#begin();
+    return journal;
+  }
+
+  /**
+   * Makes the metadata of a new copy, whose target must not be there yet: `makeTarget` is called once a restart would find the copy.
+   */
+  static async create(options: JournalOptions, shape: Geometry, session: Uint8Array, makeTarget: () => Promise<File>): Promise<Journal> {
+    const map = await BlockMap.open(shape);
+    const journal = new Journal(options, { geometry: shape, map, dirty: new DirtyMap(options.core, shape), session, epoch: -1 });
+    await journal.#writeStandalone();
+    journal.#target = await makeTarget();
+    await journal.#begin();
+    return journal;
+  }
+
+  /** Bytes written to logs and checkpoints so far. */
+  get metadataBytes(): number {
+    return this.#metadataBytes + this.#log.usedBytes;
+  }
+
+  /** Why nothing is accepted any more, if so. */
+  get poison(): CodError | undefined {
+    return this.#poison;
+  }
+
+  /**
+   * These bytes of the target hold the truth: logs it and then says so in the maps. The target's write must have returned, and the caller must keep others
+   * away from these blocks until it resolves.
+   * @throws {@link CodError} COD_NO_SPACE, COD_TARGET_IO: nothing was recorded; COD_POISONED, COD_CLOSED.
+   */
+  written(offset: number, length: number): Promise<void> {
+    if (this.#poison !== undefined) return Promise.reject(this.#poison);
+    if (this.#closed) return Promise.reject(new CodError('COD_CLOSED', 'the device is closed'));
+    let batch = this.#batch;
+    if (batch === undefined || batch.extents.length >= 2 * MAX_BATCH_RECORDS) {
+      batch = this.#batch = newBatch();
+      const mine = batch;
+      void this.#commit(mine);
+    }
+    batch.extents.push(offset, length);
+    return batch.done;
+  }
+
+  async #commit(batch: Batch): Promise<void> {
+    try {
+      // One turn, so that all that is written in this one shares the append.
+      await undefined;
+      while (!(await this.#appends.run(() => this.#append(batch)))) await this.checkpoint();
+      batch.resolve();
+    } catch (error) {
+      batch.reject(error);
+    }
+  }
+
+  /** Appends a batch and applies it to the maps; false if the log has no room for it. */
+  async #append(batch: Batch): Promise<boolean> {
+    if (this.#batch === batch) this.#batch = undefined;
+    if (this.#poison !== undefined) throw this.#poison;
+    const log = this.#log;
+    const { extents } = batch;
+    for (let index = 0; index < extents.length; index += 2) log.addWritten(extents[index]!, extents[index + 1]!);
+    if (log.isFull) {
+      log.discardPending();
+      return false;
+    }
+    await log.append();
+    for (let index = 0; index < extents.length; index += 2) this.#apply(extents[index]!, extents[index + 1]!);
+    this.#appended++;
+    this.#startTimer();
+    if (!this.#baseMissing && log.usedBytes >= this.#growth) this.#checkpointInBackground();
+    return true;
+  }
+
+  #apply(offset: number, length: number): void {
+    const { blockSize, size } = this.geometry;
+    const end = offset + length;
+    const first = Math.floor(offset / blockSize);
+    const firstWhole = Math.ceil(offset / blockSize);
+    const endWhole = end === size ? this.geometry.blockCount : Math.floor(end / blockSize);
+    if (firstWhole < endWhole) {
+      this.map.add(firstWhole, endWhole);
+      this.dirty.remove(firstWhole, endWhole);
+    }
+    if (first < firstWhole)
+      this.#applyPart(first, offset - first * blockSize, Math.min(end - first * blockSize, bytesOfBlock(this.geometry, first)));
+    if (endWhole >= firstWhole && endWhole * blockSize < end) this.#applyPart(endWhole, 0, end - endWhole * blockSize);
+  }
+
+  #applyPart(block: number, start: number, end: number): void {
+    if (this.map.has(block)) return;
+    const added = this.dirty.add(block, start, end);
+    if (added === 'complete') this.map.add(block, block + 1);
+    if (added === 'full') throw this.#poisoned(new CodError('COD_NO_SPACE', 'the map of dirty blocks is full'));
+  }
+
+  /** Log bytes after which a checkpoint pays: as many as it costs itself. */
+  get #growth(): number {
+    return Math.max(MIN_LOG_BYTES / 2, this.#image?.bytes ?? 0);
+  }
+
+  #startTimer(): void {
+    if (this.#timer !== undefined) return;
+    const timer = new AbortController();
+    this.#timer = timer;
+    this.#options.clock.sleep(this.#options.checkpointIntervalMs, timer.signal).then(
+      () => {
+        this.#timer = undefined;
+        const { bytes } = this.#image!;
+        // A large map that hardly changed is not written again: a barrier makes the log firm just as well.
+        if (bytes <= SMALL_CHECKPOINT_BYTES || this.#log.usedBytes >= bytes) this.#checkpointInBackground();
+        else this.flush().catch(() => undefined);
+      },
+      () => undefined,
+    );
+  }
+
+  #stopTimer(): void {
+    this.#timer?.abort(new CodError('COD_CLOSED', 'not needed any more'));
+    this.#timer = undefined;
+  }
+
+  /** An error here reaches whoever needs the checkpoint next: a flush, a close, a write that finds the log full. */
+  #checkpointInBackground(): void {
+    if (this.#growing) return;
+    this.#growing = true;
+    this.checkpoint()
+      .catch(() => undefined)
+      .finally(() => {
+        this.#growing = false;
+      });
+  }
+
+  #poisoned(error: unknown): CodError {
+    this.#poison ??= new CodError(
+      'COD_POISONED',
+      `what was written may not be durable, so nothing more is accepted; open it again (${error instanceof Error ? error.message : String(error)})`,
+      { cause: error },
+    );
+    this.#stopTimer();
+    return this.#poison;
+  }
+
+  /** Runs a sync. If it fails, the kernel has dropped what it could not write, so trying again would lie. */
+  async #sync(task: () => Promise<void>): Promise<void> {
+    try {
+      await task();
+    } catch (error) {
+      throw this.#poisoned(error);
+    }
+  }
+
+  /**
+   * Everything that {@link written} resolved for before the call is durable. Two syncs, and none where nothing changed.
+   * @throws {@link CodError} COD_POISONED if a sync failed; COD_NO_SPACE, COD_TARGET_IO.
+   */
+  flush(): Promise<void> {
+    // Whoever comes before a queued flush has begun is served by it.
+    this.#queuedFlush ??= this.#durability.run(() => {
+      this.#queuedFlush = undefined;
+      return this.#flush();
+    });
+    return this.#queuedFlush;
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#poison !== undefined) throw this.#poison;
+    if (this.#baseMissing) await this.#writeBase();
+    if (this.#flushed === this.#appended) return;
+    const log = this.#log;
+    const through = log.sequence;
+    const appended = this.#appended;
+    await this.#sync(() => this.#target!.sync());
+    await this.#appends.run(async () => {
+      log.addBarrier(through);
+      await log.append();
+    });
+    await this.#sync(() => log.sync());
+    this.#flushed = appended;
+  }
+
+  /**
+   * Makes both maps durable and voids the log.
+   * @throws as {@link flush}.
+   */
+  checkpoint(): Promise<void> {
+    this.#queuedCheckpoint ??= this.#durability.run(() => {
+      this.#queuedCheckpoint = undefined;
+      return this.#checkpoint();
+    });
+    return this.#queuedCheckpoint;
+  }
+
+  async #checkpoint(): Promise<void> {
+    if (this.#poison !== undefined) throw this.#poison;
+    this.#stopTimer();
+    if (this.#baseMissing) await this.#writeBase();
+    if (this.#checkpointed === this.#appended) return;
+    const old = this.#log;
+    await this.#appends.run(() => old.scrub());
+    const next = await this.#createLog(this.#epoch + 1);
+    await this.#appends.run(async () => {
+      old.addContinued();
+      await old.append();
+      this.#metadataBytes += old.usedBytes;
+      this.#switchTo(next);
+    });
+    await this.#writeBase();
+  }
+
+  async #createLog(epoch: number): Promise<WriteIntentLog> {
+    const { core, slots } = this.#options;
+    const file = await slots.make('log', slotOf(epoch));
+    const wanted = 4 * (this.#image?.bytes ?? 0);
+    const capacity = Math.min(MAX_LOG_BYTES, Math.max(MIN_LOG_BYTES, Math.ceil(wanted / 65_536) * 65_536));
+    return WriteIntentLog.create(core, file, this.geometry, { session: this.#session, epoch, capacity, bootId: slots.fileSystem.bootId });
+  }
+
+  /** The one moment that both maps belong to: nothing may come between this and what the caller does before it. */
+  #switchTo(log: WriteIntentLog): void {
+    this.#log = log;
+    this.#epoch = log.epoch;
+    this.#checkpointed = this.#appended;
+    this.#baseMissing = true;
+    this.#image = this.#take({ standalone: false });
+  }
+
+  #take(kind: { standalone: boolean }): CheckpointImage {
+    const { core } = this.#options;
+    return takeCheckpoint(
+      core,
+      this,
+      { session: this.#session, epoch: this.#epoch, standalone: kind.standalone, identity: this.#identity },
+      this.#image?.body,
+    );
+  }
+
+  /** Writes the checkpoint that the present log stands on. */
+  async #writeBase(): Promise<void> {
+    const log = this.#log;
+    // After a failed attempt BASED may stand there, while the checkpoint is about to be written once more.
+    await this.#appends.run(() => log.scrub());
+    await this.#writeImage(log);
+    await this.#appends.run(async () => {
+      log.addBased();
+      await log.append();
+    });
+    await this.#sync(() => log.sync());
+    this.#baseMissing = false;
+    this.#flushed = Math.max(this.#flushed, this.#checkpointed);
+  }
+
+  async #writeImage(log: WriteIntentLog | undefined): Promise<void> {
+    const image = this.#image!;
+    const { slots } = this.#options;
+    const file = await slots.make('checkpoint', slotOf(this.#epoch));
+    await writeCheckpointBody(file, image);
+    await this.#sync(async () => {
+      await Promise.all([this.#target?.sync(), log?.sync(), file.sync()]);
+    });
+    await commitCheckpoint(file, image);
+    await this.#sync(() => file.sync());
+    this.#metadataBytes += image.bytes;
+  }
+
+  /** Takes a checkpoint that needs no log, in the slot that has no say. */
+  async #writeStandalone(): Promise<void> {
+    this.#epoch++;
+    this.#image = this.#take({ standalone: true });
+    await this.#writeImage(undefined);
+  }
+
+  /** Begins a log in the slot that has no say, and takes the checkpoint that it stands on. */
+  async #begin(): Promise<void> {
+    const log = await this.#createLog(this.#epoch + 1);
+    this.#switchTo(log);
+    await this.#writeBase();
+  }
+
+  /** Takes a last checkpoint if anything changed, and lets go of the files. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#stopTimer();
+    try {
+      if (this.#poison === undefined) await this.checkpoint();
+    } finally {
+      this.#closed = true;
+      this.#stopTimer();
+      await this.#options.slots.close();
+      this.map.dispose();
+    }
+  }
+
+  /**
+   * Removes the metadata: the target is a file like any other from here on. To be called when all blocks are synced; cut at any point, what is left
+   * either says so still or is nothing.
+   */
+  async remove(): Promise<void> {
+    await this.checkpoint();
+    await this.#durability.run(async () => {
+      this.#closed = true;
+      this.#stopTimer();
+      const { slots } = this.#options;
+      await this.#writeStandalone();
+      const last = slotOf(this.#epoch);
+      const rest = [
+        { kind: 'log', slot: 0 },
+        { kind: 'log', slot: 1 },
+        { kind: 'checkpoint', slot: last === 0 ? 1 : 0 },
+      ] as const;
+      for (const { kind, slot } of rest) {
+        const file = await slots.find(kind, slot);
+        if (file === undefined) continue;
+        await file.truncate(0);
+        await this.#sync(() => file.sync());
+        await slots.remove(kind, slot);
+      }
+      await slots.remove('checkpoint', last);
+      await slots.close();
+      this.map.dispose();
+    });
+  }
+}

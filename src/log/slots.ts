@@ -1,0 +1,83 @@
+/**
+ * The four files beside a target, by kind and slot. Names are fixed, files are made once and never renamed; the handles stay open,
+ * since a handle may be exclusive (OPFS).
+ */
+
+import { isCodError } from '../core/errors.ts';
+import type { File, FileSystem } from '../fs/file-system.ts';
+
+export type FileKind = 'checkpoint' | 'log';
+export type SlotIndex = 0 | 1;
+
+/** The slot that an epoch lives in. */
+export function slotOf(epoch: number): SlotIndex {
+  return (epoch % 2) as SlotIndex;
+}
+
+/** The name of a metadata file. */
+export function slotName(target: string, kind: FileKind, slot: SlotIndex): string {
+  return `${target}${kind === 'checkpoint' ? '.bak' : '.wil'}${slot === 1 ? '.1' : ''}`;
+}
+
+/** Every metadata file of a target, in the order in which a listing shows them. */
+export const ALL_SLOTS: readonly { readonly kind: FileKind; readonly slot: SlotIndex }[] = [
+  { kind: 'checkpoint', slot: 0 },
+  { kind: 'checkpoint', slot: 1 },
+  { kind: 'log', slot: 0 },
+  { kind: 'log', slot: 1 },
+];
+
+/** Opens the metadata files on demand and keeps them open. */
+export class Slots {
+  readonly fileSystem: FileSystem;
+  readonly target: string;
+  readonly #open = new Map<string, File>();
+
+  constructor(fileSystem: FileSystem, target: string) {
+    this.fileSystem = fileSystem;
+    this.target = target;
+  }
+
+  name(kind: FileKind, slot: SlotIndex): string {
+    return slotName(this.target, kind, slot);
+  }
+
+  /** The file if it exists. */
+  async find(kind: FileKind, slot: SlotIndex): Promise<File | undefined> {
+    try {
+      return await this.#get(kind, slot, false);
+    } catch (error) {
+      if (isCodError(error, 'COD_NOT_FOUND')) return undefined;
+      throw error;
+    }
+  }
+
+  /** The file, made if it does not exist. */
+  make(kind: FileKind, slot: SlotIndex): Promise<File> {
+    return this.#get(kind, slot, true);
+  }
+
+  async #get(kind: FileKind, slot: SlotIndex, create: boolean): Promise<File> {
+    const name = this.name(kind, slot);
+    const known = this.#open.get(name);
+    if (known !== undefined) return known;
+    const file = await this.fileSystem.open(name, { create });
+    this.#open.set(name, file);
+    return file;
+  }
+
+  /** Closes and removes a file; whatever it said must be void, durably, before. */
+  async remove(kind: FileKind, slot: SlotIndex): Promise<void> {
+    const name = this.name(kind, slot);
+    const file = this.#open.get(name);
+    this.#open.delete(name);
+    await file?.close();
+    await this.fileSystem.remove(name);
+  }
+
+  async close(): Promise<void> {
+    const files = [...this.#open.values()];
+    this.#open.clear();
+    for (const file of files) await file.close();
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * One write-intent log: the file of one epoch (docs/FORMAT.md).
+ *
+ * Invariants: the file has its full size from the start and is zeros behind the last frame; frames are appended one call at a time; a place
+ * whose write failed is written again, padded with zeros as far as the failed write reached, before anything else is.
+ * An append resolves when its frames are in the file, not when they are durable: that is `sync`.
+ */
+
+import { FrameEncoder } from '../core/frames.ts';
+import { encodeLogHeader, HEADER_BYTES } from '../core/headers.ts';
+import type { Geometry } from '../core/geometry.ts';
+import type { File } from '../fs/file-system.ts';
+import type { Core } from '../wasm/core.ts';
+
+/** Kept free in each log for the frames that steer it: a barrier, `CONTINUED`, `BASED`. */
+const RESERVED_BYTES = 2048;
+
+/** The boot's name as it is stored: at most 255 bytes of it. */
+export function bootNameBytes(bootId: string | undefined): Uint8Array {
+  return bootId === undefined ? new Uint8Array(0) : new TextEncoder().encode(bootId).subarray(0, 255);
+}
+
+export class WriteIntentLog {
+  readonly epoch: number;
+  /** Bytes of the file. */
+  readonly capacity: number;
+  readonly #file: File;
+  readonly #encoder: FrameEncoder;
+  #position = HEADER_BYTES;
+  #sequence = 0;
+  #firm = 0;
+  #failedEnd = 0;
+
+  private constructor(core: Core, file: File, names: { epoch: number; capacity: number }) {
+    this.#file = file;
+    this.epoch = names.epoch;
+    this.capacity = names.capacity;
+    this.#encoder = new FrameEncoder(core, { epoch: names.epoch });
+  }
+
+  /** Makes `file` an empty log, in place of whatever it was; it must be void. Nothing is durable yet. */
+  static async create(
+    core: Core,
+    file: File,
+    geometry: Geometry,
+    names: { session: Uint8Array; epoch: number; capacity: number; bootId: string | undefined },
+  ): Promise<WriteIntentLog> {
+    await file.truncate(0);
+    await file.truncate(names.capacity);
+    const header = encodeLogHeader(core, {
+      session: names.session,
+      epoch: names.epoch,
+      size: geometry.size,
+      blockSize: geometry.blockSize,
+      capacity: names.capacity,
+      bootName: bootNameBytes(names.bootId),
+    });
+    await file.write(header, 0);
+    return new WriteIntentLog(core, file, names);
+  }
+
+  /** Number of frames so far, which is the sequence of the next. */
+  get sequence(): number {
+    return this.#sequence;
+  }
+
+  /** Bytes of the file that are used. */
+  get usedBytes(): number {
+    return this.#position;
+  }
+
+  /** Records waiting for {@link append}. */
+  get pendingRecords(): number {
+    return this.#encoder.pendingRecords;
+  }
+
+  /** Adds a record to the next append: these bytes of the target hold the truth. */
+  addWritten(offset: number, length: number): void {
+    this.#encoder.written(offset, length);
+  }
+
+  addBarrier(through: number): void {
+    this.#encoder.barrier(through);
+  }
+
+  addContinued(): void {
+    this.#encoder.continued();
+  }
+
+  addBased(): void {
+    this.#encoder.based();
+  }
+
+  /** Forgets what was added since the last append. */
+  discardPending(): void {
+    this.#encoder.clear();
+  }
+
+  /** Whether what was added would leave no room for the frames that steer the log. */
+  get isFull(): boolean {
+    return this.#position + this.#encoder.sealedLength(this.#position) > this.capacity - RESERVED_BYTES;
+  }
+
+  /** Writes what was added, as one call. If it fails nothing of it counts, and it is forgotten. */
+  async append(): Promise<void> {
+    const sealed = this.#encoder.seal({ position: this.#position, sequence: this.#sequence, firm: this.#firm });
+    // A copy: the encoder's memory may move while a backend writes from it.
+    const bytes = new Uint8Array(Math.max(sealed.bytes.length, this.#failedEnd - this.#position));
+    bytes.set(sealed.bytes);
+    await this.#write(bytes);
+    this.#position = sealed.end;
+    this.#sequence += sealed.frames;
+  }
+
+  /** Makes the place of a failed append zeros again. */
+  async scrub(): Promise<void> {
+    if (this.#failedEnd > this.#position) await this.#write(new Uint8Array(this.#failedEnd - this.#position));
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    this.#failedEnd = this.#position + bytes.length;
+    await this.#file.write(bytes, this.#position);
+    this.#failedEnd = 0;
+  }
+
+  /** All frames of before the call are durable when it resolves. */
+  async sync(): Promise<void> {
+    const sequence = this.#sequence;
+    await this.#file.sync();
+    this.#firm = Math.max(this.#firm, sequence);
+  }
+}

@@ -1,0 +1,79 @@
+/** A source over a Blob or a File: a picked file in a browser, `fs.openAsBlob` in Node. */
+
+import { CodError } from '../core/errors.ts';
+import type { Source } from '../device/source.ts';
+import { checkRange } from './range.ts';
+
+/**
+ * A source over `blob`. A File is identified by its name, size and time of modification; a plain Blob has no identity, so a resume cannot
+ * tell whether it is the same. Reads reject with COD_SOURCE_IO when the file behind it was changed, moved or removed.
+ */
+export function blobSource(blob: Blob): Source {
+  return new BlobSource(blob);
+}
+
+class BlobSource implements Source {
+  readonly size: number;
+  declare readonly identity?: string;
+  readonly #blob: Blob;
+  #closed = false;
+
+  constructor(blob: Blob) {
+    this.#blob = blob;
+    this.size = blob.size;
+    if ('name' in blob && 'lastModified' in blob) this.identity = `file:${blob.name}:${blob.size}:${blob.lastModified}`;
+  }
+
+  async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    this.#check(offset, into.length, options.signal);
+    if (into.length === 0) return;
+    const bytes = await this.#guard(offset, this.#blob.slice(offset, offset + into.length).arrayBuffer());
+    this.#check(offset, into.length, options.signal);
+    if (bytes.byteLength !== into.length) throw short(offset, into.length, bytes.byteLength);
+    into.set(new Uint8Array(bytes));
+  }
+
+  async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncIterableIterator<Uint8Array> {
+    this.#check(offset, length, options.signal);
+    const reader = this.#blob
+      .slice(offset, offset + length)
+      .stream()
+      .getReader();
+    let done = 0;
+    try {
+      for (;;) {
+        const next = await this.#guard(offset + done, reader.read());
+        this.#check(offset, length, options.signal);
+        if (next.done) break;
+        done += next.value.length;
+        yield next.value;
+      }
+    } finally {
+      await reader.cancel().catch(() => {});
+    }
+    if (done !== length) throw short(offset, length, done);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+  }
+
+  #check(offset: number, length: number, signal: AbortSignal | undefined): void {
+    if (this.#closed) throw new CodError('COD_CLOSED', 'the source is closed');
+    signal?.throwIfAborted();
+    checkRange(this.size, offset, length);
+  }
+
+  async #guard<T>(offset: number, reading: Promise<T>): Promise<T> {
+    try {
+      return await reading;
+    } catch (cause) {
+      const message = `blob of ${this.size} bytes cannot be read at ${offset}: was its file changed, moved or removed? Choose it again`;
+      throw new CodError('COD_SOURCE_IO', message, { cause, details: { offset } });
+    }
+  }
+}
+
+function short(offset: number, wanted: number, got: number): CodError {
+  return new CodError('COD_SHORT_READ', `blob: ${got} of ${wanted} bytes at ${offset}`, { details: { offset, wanted, got } });
+}

@@ -1,0 +1,51 @@
+/** A source in memory. */
+
+import { CodError } from '../core/errors.ts';
+import type { Source } from '../device/source.ts';
+import { checkRange } from './range.ts';
+
+const PIECE_BYTES = 1 << 20;
+
+/**
+ * A source over `bytes`, which must not be changed while it is in use: they are not copied.
+ * `identity` names their content, for a resume; without it a resume cannot tell whether the content is the same.
+ */
+export function bytesSource(bytes: Uint8Array, options: { identity?: string } = {}): Source {
+  return new BytesSource(bytes, options.identity);
+}
+
+class BytesSource implements Source {
+  readonly size: number;
+  declare readonly identity?: string;
+  readonly #bytes: Uint8Array;
+  #closed = false;
+
+  constructor(bytes: Uint8Array, identity?: string) {
+    this.#bytes = bytes;
+    this.size = bytes.length;
+    if (identity !== undefined) this.identity = identity;
+  }
+
+  async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    this.#check(offset, into.length, options.signal);
+    into.set(this.#bytes.subarray(offset, offset + into.length));
+  }
+
+  async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncIterableIterator<Uint8Array> {
+    this.#check(offset, length, options.signal);
+    for (let at = offset; at < offset + length; at += PIECE_BYTES) {
+      this.#check(offset, length, options.signal);
+      yield this.#bytes.slice(at, Math.min(at + PIECE_BYTES, offset + length));
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+  }
+
+  #check(offset: number, length: number, signal: AbortSignal | undefined): void {
+    if (this.#closed) throw new CodError('COD_CLOSED', 'the source is closed');
+    signal?.throwIfAborted();
+    checkRange(this.size, offset, length);
+  }
+}

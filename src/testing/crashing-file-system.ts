@@ -1,0 +1,350 @@
+/**
+ * A file system in memory that crashes, fails and fills up when told to, and then shows what could be found after a restart.
+ *
+ * Invariants:
+ * - An operation takes effect when its promise settles, not before; until then it is in flight, and a crash may do any part of it.
+ * - What happens depends on the calls and on the seed, on nothing else.
+ * - A sync covers what had returned before it was called, no more.
+ * - After a crash nothing takes effect any more, and no call settles but those that had taken effect: the process is gone.
+ */
+
+import type { Clock } from '../core/clock.ts';
+import { CodError, type CodErrorCode } from '../core/errors.ts';
+import type { File, FileSystem } from '../fs/file-system.ts';
+import { type Random, seededRandom } from './random.ts';
+import { type FileNumber, SimulatedDisk } from './simulated-disk.ts';
+
+/** How a {@link CrashingFileSystem} behaves. */
+export interface CrashingFileSystemOptions {
+  /** Decides the order in which overlapping operations end, and what failing ones leave. Default: seed 0. */
+  readonly random?: Random;
+  /** The present boot. A process crash keeps it, a power cut makes a new one. Default: none, as in a browser. */
+  readonly bootId?: string | undefined;
+  /** Operations take a random time of up to `latencyMs` (default: 1) on this clock. Without one they take some rounds of the microtask queue. */
+  readonly clock?: Clock;
+  readonly latencyMs?: number;
+  /** A write that a process crash cuts short ends at a multiple of this many bytes of the file, or at its own end. Default: 1. */
+  readonly tearBytes?: number;
+  /** Whether a file's `sync` makes its name durable. Default: true; false is OPFS in a file's first minute. */
+  readonly syncsNames?: boolean;
+  /** As in OPFS: opening or removing a file that is open rejects with COD_LOCKED. Default: false. */
+  readonly exclusive?: boolean;
+}
+
+/** One call, as faults see it. */
+export interface StorageOperation {
+  /** 1 for the first call on this file system, then one more each. `close` is not counted. */
+  readonly number: number;
+  readonly kind: 'open' | 'remove' | 'size' | 'read' | 'write' | 'truncate' | 'sync';
+  readonly name: string;
+  /** Of a read or write its first byte, of a truncation the new size; otherwise 0. */
+  readonly offset: number;
+  /** Of a read or write its bytes; otherwise 0. */
+  readonly length: number;
+}
+
+/** What a failing operation rejects with, and whether that passes. */
+export interface FaultOptions {
+  /** Default: COD_TARGET_IO. */
+  readonly code?: CodErrorCode;
+  /** False: the first operation that matches fails, and no other. True: all do, until {@link CrashingFileSystem.clearFaults}. Default: false. */
+  readonly stays?: boolean;
+}
+
+/** How it ends. `'process'`: the kernel lives on. `'power'`: only what was synced is sure to be there. */
+export interface Crash {
+  readonly kind: 'process' | 'power';
+  /** Decides what is left. */
+  readonly random: Random;
+}
+
+/** See this file's header. */
+export class CrashingFileSystem implements FileSystem {
+  readonly bootId?: string;
+  /** Resolves at the operation that {@link crashAt} names, or at {@link crash}. */
+  readonly crashed: Promise<void>;
+  readonly #options: CrashingFileSystemOptions;
+  readonly #random: Random;
+  readonly #inFlight = new Set<Effect<unknown>>();
+  readonly #openCounts = new Map<FileNumber, number>();
+  #disk = new SimulatedDisk();
+  #operationCount = 0;
+  #crashAt = Number.POSITIVE_INFINITY;
+  #faults: Fault[] = [];
+  #allocatedLimit = Number.POSITIVE_INFINITY;
+  #frozen = false;
+  #onCrash!: () => void;
+
+  /** A file system without files. */
+  constructor(options: CrashingFileSystemOptions = {}) {
+    this.#options = options;
+    this.#random = options.random ?? seededRandom(0);
+    if (options.bootId !== undefined) this.bootId = options.bootId;
+    this.crashed = new Promise((resolve) => {
+      this.#onCrash = resolve;
+    });
+  }
+
+  /** How many operations were called so far; see {@link StorageOperation.number}. */
+  get operationCount(): number {
+    return this.#operationCount;
+  }
+
+  /**
+   * Lets the process stop when operation `number` is called: that one is in flight, and from then on nothing settles. {@link crash} then shows what is left.
+   * A workload that is run again and again with `number` 1, 2, 3 … has been crashed everywhere once it ends by itself.
+   */
+  crashAt(number: number): void {
+    this.#crashAt = number;
+  }
+
+  /**
+   * Lets operation `number` fail, or all from there on. A write that fails may have written its beginning; a read has filled its buffer with something;
+   * a sync has lost some of what was unsynced, and the next one, as on Linux, says nothing of it.
+   */
+  failAt(number: number, options: FaultOptions = {}): void {
+    this.failWhen((operation) => (options.stays ? operation.number >= number : operation.number === number), options);
+  }
+
+  /** Lets the operations that match fail, or the first of them. */
+  failWhen(matches: (operation: StorageOperation) => boolean, options: FaultOptions = {}): void {
+    this.#faults.push({ matches, code: options.code ?? 'COD_TARGET_IO', stays: options.stays ?? false });
+  }
+
+  /** Lets a write reject with COD_NO_SPACE, having written what fits, when more than `bytes` have been allocated from now on, in pages of 4096. */
+  limitSpace(bytes: number): void {
+    this.#allocatedLimit = this.#disk.allocatedBytes + bytes;
+  }
+
+  /** From now on everything works again, and there is room. */
+  clearFaults(): void {
+    this.#faults = [];
+    this.#allocatedLimit = Number.POSITIVE_INFINITY;
+  }
+
+  /**
+   * Stops the process, and returns what it finds when it starts again; each call decides anew.
+   *
+   * `'process'`: every write that had resolved is there, those in flight may be cut short anywhere; what was unsynced still is, and a power cut may
+   * follow. `'power'`: unsynced-file.ts says what is left of a file; a name that was created or removed since it was last durable may be there or not.
+   */
+  crash({ kind, random }: Crash): CrashingFileSystem {
+    this.#freeze();
+    const disk = this.#disk.clone();
+    for (const effect of random.shuffle([...this.#inFlight])) effect.crash?.(disk, { kind, random });
+    const newBoot = this.bootId !== undefined && kind === 'power';
+    const after = new CrashingFileSystem({
+      ...this.#options,
+      random: random.fork(),
+      bootId: newBoot ? `boot-${random.below(2 ** 32).toString(16)}` : this.bootId,
+    });
+    after.#disk = kind === 'power' ? disk.afterPowerCut(random) : disk;
+    return after;
+  }
+
+  async open(name: string, { create = false }: { create?: boolean } = {}): Promise<File> {
+    const number = await this.#perform(
+      { kind: 'open', name },
+      {
+        complete: (disk) => {
+          let number = disk.find(name);
+          if (number === undefined && !create) throw new CodError('COD_NOT_FOUND', `open ${name}: it is not there`, { details: { name } });
+          number ??= disk.create(name);
+          this.#assertFree(name, number);
+          this.#openCounts.set(number, (this.#openCounts.get(number) ?? 0) + 1);
+          return number;
+        },
+        crash: (disk, { random }) => {
+          if (create && disk.find(name) === undefined && random.oneIn(2)) disk.create(name);
+        },
+      },
+    );
+    return this.#handle(name, number);
+  }
+
+  async remove(name: string): Promise<void> {
+    await this.#perform(
+      { kind: 'remove', name },
+      {
+        complete: (disk) => {
+          this.#assertFree(name, disk.find(name));
+          disk.remove(name);
+        },
+        crash: (disk, { random }) => {
+          if (random.oneIn(2)) disk.remove(name);
+        },
+      },
+    );
+  }
+
+  #handle(name: string, number: FileNumber): File {
+    const running = new Set<Promise<unknown>>();
+    let closed: Promise<void> | undefined;
+
+    /** Lets `close` wait for the operation. */
+    const perform = async <T>(call: Call, effect: Effect<T>): Promise<T> => {
+      if (closed !== undefined) throw new CodError('COD_CLOSED', `${name} is closed`, { details: { name } });
+      assertRange(call.offset ?? 0, call.length ?? 0);
+      const operation = this.#perform({ ...call, name }, effect);
+      running.add(operation);
+      return operation.finally(() => running.delete(operation));
+    };
+
+    const close = async (): Promise<void> => {
+      await Promise.allSettled(running);
+      await this.#latency();
+      if (this.#frozen) await never();
+      this.#openCounts.set(number, this.#openCounts.get(number)! - 1);
+    };
+
+    return {
+      size: () => perform({ kind: 'size' }, { complete: (disk) => disk.file(number).live.size }),
+      read: (into, offset) =>
+        perform(
+          { kind: 'read', offset, length: into.length },
+          {
+            complete: (disk) => {
+              const { live } = disk.file(number);
+              if (into.length > 0 && offset + into.length > live.size) {
+                throw new CodError('COD_SHORT_READ', `read ${name} at offset ${offset}, ${into.length} bytes: it ends at ${live.size}`, {
+                  details: { name, offset, length: into.length, size: live.size },
+                });
+              }
+              live.read(into, offset);
+            },
+            fail: () => into.fill(0xdb),
+          },
+        ),
+      write: (from, offset) => perform({ kind: 'write', offset, length: from.length }, this.#write(name, number, from, offset)),
+      truncate: (size) =>
+        perform(
+          { kind: 'truncate', offset: size },
+          {
+            complete: (disk) => disk.file(number).change({ kind: 'truncate', size }),
+            crash: (disk, { kind, random }) => {
+              // A power cut decides by itself about what is unsynced.
+              if (kind === 'power' || random.oneIn(2)) disk.file(number).change({ kind: 'truncate', size });
+            },
+          },
+        ),
+      sync: () => perform({ kind: 'sync' }, this.#sync(name, number)),
+      close: () => {
+        closed ??= close();
+        return closed;
+      },
+    };
+  }
+
+  #write(name: string, number: FileNumber, from: Uint8Array, offset: number): Effect<void> {
+    const bytes = from.slice();
+    const { tearBytes = 1 } = this.#options;
+    const writeBeginning = (disk: SimulatedDisk, length: number): void => {
+      if (length > 0) disk.file(number).change({ kind: 'write', offset, bytes: bytes.subarray(0, length) });
+    };
+    /** Nothing, everything, or anything in between, each as often. */
+    const torn = (random: Random): number => {
+      const end = offset + [0, bytes.length, random.below(bytes.length + 1)][random.below(3)]!;
+      return end === offset + bytes.length ? bytes.length : Math.max(0, end - (end % tearBytes) - offset);
+    };
+    return {
+      complete: (disk) => {
+        if (from.length !== bytes.length || from.some((byte, index) => byte !== bytes[index])) {
+          throw new Error(`write ${name} at offset ${offset}, ${bytes.length} bytes: the buffer was changed before the write ended`);
+        }
+        const length = disk.file(number).live.fitting(offset, bytes.length, this.#allocatedLimit - disk.allocatedBytes);
+        writeBeginning(disk, length);
+        if (length < bytes.length) {
+          throw new CodError('COD_NO_SPACE', `write ${name} at offset ${offset}, ${bytes.length} bytes: no room after ${length}`, {
+            details: { name, offset, length: bytes.length, written: length },
+          });
+        }
+      },
+      fail: (disk) => writeBeginning(disk, torn(this.#random)),
+      crash: (disk, { kind, random }) => writeBeginning(disk, kind === 'power' ? bytes.length : torn(random)),
+    };
+  }
+
+  #sync(name: string, number: FileNumber): Effect<void> {
+    const { syncsNames = true } = this.#options;
+    const { changeCount } = this.#disk.file(number);
+    const complete = (disk: SimulatedDisk): void => {
+      disk.file(number).sync(changeCount);
+      if (syncsNames) disk.syncName(name, number);
+    };
+    return {
+      complete,
+      fail: (disk) => disk.file(number).failSync(this.#random),
+      crash: (disk, { random }) => {
+        if (random.oneIn(2)) complete(disk);
+      },
+    };
+  }
+
+  async #perform<T>(call: Call & { name: string }, effect: Effect<T>): Promise<T> {
+    if (this.#frozen) return never();
+    const operation: StorageOperation = { offset: 0, length: 0, ...call, number: ++this.#operationCount };
+    this.#inFlight.add(effect);
+    if (operation.number === this.#crashAt) this.#freeze();
+    await this.#latency();
+    if (this.#frozen) return never();
+    this.#inFlight.delete(effect);
+    const fault = this.#takeFault(operation);
+    if (fault === undefined) return effect.complete(this.#disk);
+    effect.fail?.(this.#disk);
+    const { number, kind, name, offset, length } = operation;
+    throw new CodError(fault.code, `${kind} ${name} at offset ${offset}, ${length} bytes: operation ${number} was told to fail`, {
+      details: { ...operation },
+    });
+  }
+
+  /** The time that an operation takes. */
+  async #latency(): Promise<void> {
+    const { clock, latencyMs = 1 } = this.#options;
+    if (clock !== undefined) await clock.sleep((latencyMs * this.#random.below(1000)) / 1000);
+    else for (let rounds = this.#random.below(4); rounds > 0; rounds--) await undefined;
+  }
+
+  #takeFault(operation: StorageOperation): Fault | undefined {
+    const fault = this.#faults.find(({ matches }) => matches(operation));
+    if (fault !== undefined && !fault.stays) this.#faults.splice(this.#faults.indexOf(fault), 1);
+    return fault;
+  }
+
+  #assertFree(name: string, number: FileNumber | undefined): void {
+    if (this.#options.exclusive && number !== undefined && (this.#openCounts.get(number) ?? 0) > 0) {
+      throw new CodError('COD_LOCKED', `${name} is open`, { details: { name } });
+    }
+  }
+
+  #freeze(): void {
+    this.#frozen = true;
+    this.#onCrash();
+  }
+}
+
+type Call = Pick<StorageOperation, 'kind'> & Partial<Pick<StorageOperation, 'offset' | 'length'>>;
+
+interface Fault extends Required<FaultOptions> {
+  matches(operation: StorageOperation): boolean;
+}
+
+/** What an operation does to the disk. */
+interface Effect<T> {
+  /** When it ends. Returns or throws what the operation does. */
+  complete(disk: SimulatedDisk): T;
+  /** When it is told to fail. */
+  fail?(disk: SimulatedDisk): void;
+  /** When it is cut off. */
+  crash?(disk: SimulatedDisk, crash: Crash): void;
+}
+
+/** A new one for each, so that whoever waits for it can be collected. */
+function never(): Promise<never> {
+  return new Promise(() => {});
+}
+
+function assertRange(offset: number, length: number): void {
+  if (!(Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(offset + length))) {
+    throw new RangeError(`offset ${offset}, ${length} bytes: not a range of safe integers`);
+  }
+}

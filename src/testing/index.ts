@@ -1,0 +1,14 @@
+/** What to test storage with: the suite that every {@link FileSystem} passes, and a file system that crashes. Needs no test runner. */
+
+export type { Clock } from '../core/clock.ts';
+export {
+  type Crash,
+  CrashingFileSystem,
+  type CrashingFileSystemOptions,
+  type FaultOptions,
+  type StorageOperation,
+} from './crashing-file-system.ts';
+export { type ConformanceTest, type FileSystemSuiteOptions, fileSystemSuite } from './file-system-suite.ts';
+export { type Random, seededRandom } from './random.ts';
+export { SimulatedClock, type SimulatedClockOptions } from './simulated-clock.ts';
+export { SECTOR_BYTES } from './unsynced-file.ts';

@@ -1,0 +1,51 @@
+/** Randomness that a seed repeats. */
+
+/** A stream of numbers that is the same for the same seed. */
+export interface Random {
+  /** A whole number from 0 to `limit - 1`; `limit` from 1 to 2^32. */
+  below(limit: number): number;
+  /** Whether something happens that does so in one of `count` cases. */
+  oneIn(count: number): boolean;
+  /** Fills `into` with random bytes and returns it. */
+  fill<T extends Uint8Array>(into: T): T;
+  /** Brings `items` into random order, in place, and returns it. */
+  shuffle<T>(items: T[]): T[];
+  /** A stream of its own, so that what is drawn from it does not move this one. */
+  fork(): Random;
+}
+
+/** The stream of `seed`, a 32-bit integer: sfc32 (Chris Doty-Humphrey, PractRand), started as its author does. */
+export function seededRandom(seed: number): Random {
+  let a = 0;
+  let b = 0;
+  let c = seed | 0;
+  let counter = 1;
+
+  function next(): number {
+    const result = (a + b + counter) | 0;
+    counter = (counter + 1) | 0;
+    a = b ^ (b >>> 9);
+    b = (c + (c << 3)) | 0;
+    c = (((c << 21) | (c >>> 11)) + result) | 0;
+    return result >>> 0;
+  }
+  for (let round = 0; round < 12; round++) next();
+
+  const random: Random = {
+    below: (limit) => Math.floor((next() / 2 ** 32) * limit),
+    oneIn: (count) => random.below(count) === 0,
+    fill(into) {
+      for (let index = 0; index < into.length; index++) into[index] = next();
+      return into;
+    },
+    shuffle(items) {
+      for (let index = items.length - 1; index > 0; index--) {
+        const other = random.below(index + 1);
+        [items[index], items[other]] = [items[other]!, items[index]!];
+      }
+      return items;
+    },
+    fork: () => seededRandom(next()),
+  };
+  return random;
+}

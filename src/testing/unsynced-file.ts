@@ -1,0 +1,166 @@
+/**
+ * A file as the page cache has it: what is durable, and what was changed since.
+ *
+ * What a power cut leaves of the changes, in this model:
+ * - Truncations are journaled, so they are kept up to one of them, and none after it.
+ * - Of the writes between the last kept truncation and the first lost one, each 512-byte sector keeps a number of the first ones of its own,
+ *   whatever the others keep. A sector is never torn.
+ * - A write that made the file longer may have done so without its data, which then reads as zeros, or the other way round, and is cut off.
+ * - Nothing of what was written where a lost truncation had cut is kept: its new blocks belong to nobody.
+ */
+
+import type { Random } from './random.ts';
+import { SparseBytes } from './sparse-bytes.ts';
+
+/** What a disk writes whole or not at all. */
+export const SECTOR_BYTES = 512;
+
+/** A completed change of a file. */
+export type Change =
+  | { readonly kind: 'write'; readonly offset: number; readonly bytes: Uint8Array }
+  | { readonly kind: 'truncate'; readonly size: number };
+
+/** See this file's header. */
+export class UnsyncedFile {
+  #durable = new SparseBytes();
+  #live = new SparseBytes();
+  #unsynced: Change[] = [];
+  /** Changes that are durable; with `unsynced` it numbers each. */
+  #syncedCount = 0;
+
+  /** A file that holds `content`, all of it durable. */
+  static durable(content: SparseBytes): UnsyncedFile {
+    const file = new UnsyncedFile();
+    file.#durable = content;
+    file.#live = content.clone();
+    return file;
+  }
+
+  /** What processes see. */
+  get live(): SparseBytes {
+    return this.#live;
+  }
+
+  /** How many changes were made so far. */
+  get changeCount(): number {
+    return this.#syncedCount + this.#unsynced.length;
+  }
+
+  clone(): UnsyncedFile {
+    const copy = new UnsyncedFile();
+    copy.#durable = this.#durable.clone();
+    copy.#live = this.#live.clone();
+    copy.#unsynced = this.#unsynced.slice();
+    copy.#syncedCount = this.#syncedCount;
+    return copy;
+  }
+
+  /** Makes a change, whose bytes must not change any more. */
+  change(change: Change): void {
+    apply(change, this.#live);
+    this.#unsynced.push(change);
+  }
+
+  /** Makes the first `changeCount` changes durable. */
+  sync(changeCount: number): void {
+    const synced = this.#unsynced.splice(0, Math.max(0, changeCount - this.#syncedCount));
+    for (const change of synced) apply(change, this.#durable);
+    this.#syncedCount += synced.length;
+  }
+
+  /** A sync that fails: the kernel has written some of what was unsynced, and drops the rest of it from its cache. The size it has in memory stays. */
+  failSync(random: Random): void {
+    const { size } = this.#live;
+    this.#durable = this.afterPowerCut(random);
+    this.#live = this.#durable.clone();
+    this.#syncedCount += this.#unsynced.length;
+    this.#unsynced = [];
+    if (size !== this.#durable.size) this.change({ kind: 'truncate', size });
+  }
+
+  /** What the file holds after a power cut; `random` decides. */
+  afterPowerCut(random: Random): SparseBytes {
+    const pick = picker(random);
+    const truncations = this.#unsynced.flatMap(({ kind }, index) => (kind === 'truncate' ? [index] : []));
+    const keptTruncations = pick(truncations.length);
+    const firstLost = truncations[keptTruncations] ?? Number.POSITIVE_INFINITY;
+
+    const sizes = [this.#durable.size];
+    const sectors = new Map<number, SectorHistory>();
+    let lostBehind = Number.POSITIVE_INFINITY;
+    for (const [index, change] of this.#unsynced.entries()) {
+      if (change.kind === 'truncate') {
+        if (index >= firstLost) lostBehind = Math.min(lostBehind, change.size);
+        else {
+          sizes.splice(0, sizes.length, change.size);
+          for (const [sector, history] of sectors) if ((sector + 1) * SECTOR_BYTES > change.size) history.cut(index);
+        }
+      } else {
+        const end = change.offset + change.bytes.length;
+        if (index < firstLost && end > sizes.at(-1)!) sizes.push(end);
+        for (const sector of sectorsOf(change)) {
+          if ((sector + 1) * SECTOR_BYTES > lostBehind) continue;
+          let history = sectors.get(sector);
+          if (history === undefined) sectors.set(sector, (history = new SectorHistory()));
+          history.writes.push(index);
+        }
+      }
+    }
+
+    const lastKept = new Map(
+      [...sectors].map(([sector, { keptBefore, writes }]) => [sector, writes[pick(writes.length) - 1] ?? keptBefore - 1]),
+    );
+    const content = this.#durable.clone();
+    for (const [index, change] of this.#unsynced.entries()) {
+      if (change.kind === 'truncate') {
+        if (index < firstLost) content.truncate(change.size);
+      } else {
+        for (const sector of sectorsOf(change)) {
+          if (index <= (lastKept.get(sector) ?? -1)) writeSector(content, change, sector);
+        }
+      }
+    }
+    content.truncate(sizes[pick(sizes.length - 1)]!);
+    return content;
+  }
+}
+
+/** The writes to one sector whose fate is open, by their index, and the index before which all are kept. */
+class SectorHistory {
+  keptBefore = 0;
+  writes: number[] = [];
+
+  cut(index: number): void {
+    this.keptBefore = index;
+    this.writes = [];
+  }
+}
+
+function apply(change: Change, to: SparseBytes): void {
+  if (change.kind === 'write') to.write(change.bytes, change.offset);
+  else to.truncate(change.size);
+}
+
+function* sectorsOf({ offset, bytes }: Change & { kind: 'write' }): Generator<number> {
+  if (bytes.length === 0) return;
+  for (let sector = Math.floor(offset / SECTOR_BYTES); sector * SECTOR_BYTES < offset + bytes.length; sector++) yield sector;
+}
+
+function writeSector(to: SparseBytes, { offset, bytes }: Change & { kind: 'write' }, sector: number): void {
+  const start = Math.max(offset, sector * SECTOR_BYTES);
+  const end = Math.min(offset + bytes.length, (sector + 1) * SECTOR_BYTES);
+  to.write(bytes.subarray(start - offset, end - offset), start);
+}
+
+/**
+ * Draws a version from 0, the oldest, to `newest`. Each picker has a leaning of its own, from always the oldest to always the newest:
+ * the classic mistakes show when one file is all there and the other is not.
+ */
+export function picker(random: Random): (newest: number) => number {
+  const leaning = random.below(5);
+  return (newest) => {
+    if (leaning === 0 || (leaning === 1 && !random.oneIn(8))) return 0;
+    if (leaning === 4 || (leaning === 3 && !random.oneIn(8))) return newest;
+    return random.below(newest + 1);
+  };
+}

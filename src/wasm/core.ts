@@ -1,0 +1,185 @@
+/**
+ * The wasm core: one instance with one memory for each device. The only file that says WebAssembly.
+ *
+ * Invariants: every call goes through a guard, so that after a trap or a memory that could not grow, whose state nobody
+ * knows, each later call throws; a view over the memory is renewed after anything that may have made it grow.
+ */
+import { CodError } from '../core/errors.ts';
+import { coreBase64 } from './generated/core-bytes.ts';
+
+/** Bytes of {@link Core.staging}. */
+export const STAGING_BYTES: number = 256 * 1024;
+
+/** How far the memory of an instance may grow unless it is told otherwise. */
+export const DEFAULT_MEMORY_LIMIT: number = 2 ** 30;
+
+const FAILED_NOTHING = 0;
+
+/** The functions of the module, as assembly/index.ts declares them. Handles are addresses. */
+export interface CoreExports {
+  failureCode(): number;
+  setLimit(bytes: number): void;
+  alloc(bytes: number): number;
+  free(pointer: number, bytes: number): void;
+  crc32c(pointer: number, length: number, seed: number): number;
+  output(): number;
+  problemAt(): number;
+  dirtyOpen(size: number, shift: number, maxBlocks: number, maxParts: number): number;
+  dirtyClose(map: number): void;
+  dirtyAdd(map: number, block: number, start: number, end: number, limited: number): number;
+  dirtyFind(map: number, block: number): number;
+  dirtyVisit(map: number, start: number, end: number, remove: number): number;
+  dirtyList(map: number): number;
+  replayOpen(size: number, shift: number): number;
+  replayClose(replay: number): void;
+  replayClear(replay: number): void;
+  replayFormat1(replay: number, pointer: number, length: number): number;
+  replayFormat2(replay: number, pointer: number, length: number): number;
+  replayFinish(replay: number, dirty: number): number;
+  replayEmit(replay: number, shard: number): number;
+  scanOpen(size: number, epoch: number): number;
+  scanClose(scan: number): void;
+  scanFeed(scan: number, pointer: number, length: number): number;
+  encoderOpen(epoch: number): number;
+  encoderClose(encoder: number): void;
+  encoderAdd(encoder: number, type: number, first: number, second: number): number;
+  encoderSeal(encoder: number, position: number, sequence: number, firm: number): number;
+}
+
+type RawExport = (a?: number, b?: number, c?: number, d?: number, e?: number) => number;
+
+let compiled: WebAssembly.Module | undefined;
+
+function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}
+
+/** An instance of the wasm core with a memory of its own. */
+export class Core {
+  readonly exports: CoreExports;
+  readonly #memory: WebAssembly.Memory;
+  readonly #stagingAt: number;
+  #staging: Uint8Array<ArrayBuffer>;
+  #words: Uint32Array<ArrayBuffer>;
+  #failure: CodError | undefined;
+
+  /**
+   * A new instance; the built-in module is compiled once.
+   *
+   * @param bytes another build of the module, for tests
+   * @throws {RangeError} if `memoryLimit` is not between 1 MiB and 2 GiB
+   */
+  static create(bytes?: Uint8Array<ArrayBuffer>, options: { memoryLimit?: number } = {}): Core {
+    const { memoryLimit = DEFAULT_MEMORY_LIMIT } = options;
+    if (!Number.isInteger(memoryLimit) || memoryLimit < 2 ** 20 || memoryLimit > 2 ** 31) {
+      throw new RangeError(`memoryLimit ${memoryLimit} is not between ${2 ** 20} and ${2 ** 31} bytes`);
+    }
+    const module = bytes ? new WebAssembly.Module(bytes) : (compiled ??= new WebAssembly.Module(decodeBase64(coreBase64)));
+    return new Core(new WebAssembly.Instance(module), memoryLimit);
+  }
+
+  private constructor(instance: WebAssembly.Instance, memoryLimit: number) {
+    const raw = instance.exports as unknown as Record<string, RawExport> & { memory: WebAssembly.Memory };
+    this.#memory = raw.memory;
+    const exports: Record<string, RawExport> = {};
+    for (const [name, call] of Object.entries(raw)) {
+      if (typeof call === 'function') exports[name] = this.#guard(call, raw['failureCode'] as RawExport);
+    }
+    this.exports = exports as unknown as CoreExports;
+    this.exports.setLimit(memoryLimit);
+    this.#stagingAt = this.exports.alloc(STAGING_BYTES);
+    this.#staging = this.view(this.#stagingAt, STAGING_BYTES);
+    this.#words = new Uint32Array(this.#memory.buffer as ArrayBuffer);
+  }
+
+  /** 256 KiB to read files into: what is fed from here is not copied again. Take it anew after any other call. */
+  get staging(): Uint8Array<ArrayBuffer> {
+    if (this.#staging.buffer !== this.#memory.buffer) this.#staging = this.view(this.#stagingAt, STAGING_BYTES);
+    return this.#staging;
+  }
+
+  /** Set once the instance cannot be used any more; every call throws it. */
+  get failure(): CodError | undefined {
+    return this.#failure;
+  }
+
+  /** Bytes of memory that the instance has now. */
+  get memoryBytes(): number {
+    return this.#memory.buffer.byteLength;
+  }
+
+  /** The memory from `pointer` on, valid until the next call. */
+  view(pointer: number, length: number): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(this.#memory.buffer as ArrayBuffer, pointer, length);
+  }
+
+  /** The whole memory as u32, valid until the next call: fields of a handle are read from here. */
+  get words(): Uint32Array<ArrayBuffer> {
+    if (this.#failure) throw this.#failure;
+    if (this.#words.buffer !== this.#memory.buffer) this.#words = new Uint32Array(this.#memory.buffer as ArrayBuffer);
+    return this.#words;
+  }
+
+  /** The u32 at `pointer`. */
+  u32(pointer: number): number {
+    return this.words[pointer >>> 2]!;
+  }
+
+  /** The u64 at `pointer`, roughly if it is above 2^53. */
+  u64(pointer: number): number {
+    return this.u32(pointer) + this.u32(pointer + 4) * 2 ** 32;
+  }
+
+  /**
+   * Hands `bytes` to `take`, in pieces that lie in the memory: themselves if they do already, else copied to {@link staging}.
+   */
+  feed(bytes: Uint8Array, take: (pointer: number, length: number) => void): void {
+    if (bytes.buffer === this.#memory.buffer) {
+      take(bytes.byteOffset, bytes.length);
+      return;
+    }
+    for (let at = 0; at < bytes.length; at += STAGING_BYTES) {
+      const length = Math.min(STAGING_BYTES, bytes.length - at);
+      this.staging.set(length === bytes.length ? bytes : bytes.subarray(at, at + length));
+      take(this.#stagingAt, length);
+    }
+  }
+
+  /** The CRC32C of `bytes`, carried on from `seed`, the CRC of the bytes before them. */
+  crc32c(bytes: Uint8Array, seed: number = 0): number {
+    let crc = seed;
+    this.feed(bytes, (pointer, length) => {
+      crc = this.exports.crc32c(pointer, length, crc) >>> 0;
+    });
+    return crc >>> 0;
+  }
+
+  #guard(call: RawExport, failureCode: RawExport): RawExport {
+    return (a, b, c, d, e) => {
+      if (this.#failure) throw this.#failure;
+      try {
+        return call(a, b, c, d, e);
+      } catch (error) {
+        throw (this.#failure = this.#describe(error, failureCode()));
+      }
+    };
+  }
+
+  #describe(error: unknown, code: number): CodError {
+    const memoryBytes = this.memoryBytes;
+    if (code === FAILED_NOTHING) {
+      return new CodError('COD_CORRUPT', `the wasm core trapped and cannot be used any more: ${String(error)}; make a new instance`, {
+        cause: error,
+        details: { memoryBytes },
+      });
+    }
+    return new CodError(
+      'COD_NO_SPACE',
+      `the wasm core's memory cannot grow beyond ${memoryBytes} bytes, and the instance cannot be used any more; make a new instance`,
+      { cause: error, details: { memoryBytes } },
+    );
+  }
+}

@@ -1,0 +1,59 @@
+import { describe, expect, test } from 'vitest';
+import { UsageError } from '../../src/cli/failure.ts';
+import { httpOptions, openSource, parseSourceUri, showSourceUri } from '../../src/cli/source-uri.ts';
+
+describe('SOURCE', () => {
+  test.each(['disk.raw', './a b', '/dev/sda', 'C:\\disk.raw', 'http:disk.raw', '-', '://x'])('%s is a path', (text) => {
+    expect(parseSourceUri(text)).toEqual({ kind: 'file', path: text });
+  });
+
+  test.each(['http://h/d', 'https://h:8443/d?x=1', 'HTTP://h/d'])('%s is a URL over HTTP', (text) => {
+    expect(parseSourceUri(text)).toEqual({ kind: 'http', url: new URL(text) });
+  });
+
+  test.each([
+    'nbd://h/x',
+    'nbd+unix:///x?socket=/s',
+    's3://bucket/key',
+    'ftp://h/d',
+    'file:///d',
+    'javascript://x',
+    '',
+    'http://',
+    'http://h:99999/',
+  ])('%j is refused', (text) => {
+    expect(() => parseSourceUri(text)).toThrow(UsageError);
+  });
+
+  test('a kind that is not supported is answered with those that are', () => {
+    expect(() => parseSourceUri('s3://bucket/key')).toThrow(/s3:\/\/.*a path.*http:\/\/.*https:\/\//);
+  });
+
+  test('is shown without credentials', () => {
+    expect(showSourceUri(parseSourceUri('https://name:secret@h/d?x=1'))).toBe('https://h/d?x=1');
+    expect(showSourceUri(parseSourceUri('/a/b'))).toBe('/a/b');
+  });
+});
+
+describe('options over HTTP', () => {
+  test('become those of the source', () => {
+    expect(httpOptions({ header: ['X-One: 1', 'X-Two:a:b'], user: 'name:pass:word', streamWhole: true, retries: 0, timeout: 3 })).toEqual({
+      headers: { 'X-One': '1', 'X-Two': 'a:b' },
+      username: 'name',
+      password: 'pass:word',
+      allowWholeBody: true,
+      retry: { attempts: 1 },
+      stallTimeoutMs: 3000,
+    });
+    expect(httpOptions({})).toEqual({});
+  });
+
+  test.each([{ header: ['nonsense'] }, { header: [': x'] }, { user: 'name' }])('%j is refused', (flags) => {
+    expect(() => httpOptions(flags)).toThrow(UsageError);
+  });
+
+  test('are refused with a path', async () => {
+    const opening = openSource(parseSourceUri('disk.raw'), { retries: 1 }, new AbortController().signal);
+    await expect(opening).rejects.toThrow(UsageError);
+  });
+});

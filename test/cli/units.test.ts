@@ -1,0 +1,109 @@
+import { describe, expect, test } from 'vitest';
+import { UsageError } from '../../src/cli/failure.ts';
+import {
+  counted,
+  formatBytes,
+  formatDuration,
+  formatPercent,
+  formatRate,
+  parseInteger,
+  parseRate,
+  parseSha256,
+  parseSize,
+} from '../../src/cli/units.ts';
+
+describe('a size', () => {
+  test.each([
+    ['1', 1],
+    ['4096', 4096],
+    ['1k', 1024],
+    ['1K', 1024],
+    ['1KiB', 1024],
+    ['3M', 3 * 2 ** 20],
+    ['1.5G', 1.5 * 2 ** 30],
+    ['2 T', 2 * 2 ** 40],
+    ['0.3k', 307],
+    ['8191T', 8191 * 2 ** 40],
+  ])('%s is %d bytes', (text, bytes) => {
+    expect(parseSize(text)).toBe(bytes);
+  });
+
+  test.each([
+    '',
+    ' ',
+    'k',
+    '-1',
+    '0',
+    '0.0001',
+    '1e3',
+    '0x10',
+    '1.',
+    '.5',
+    '1..5',
+    '1,5',
+    '1MB',
+    '1P',
+    '1mbit',
+    '8192T',
+    '1k1',
+    'NaN',
+    'Infinity',
+    '１',
+  ])('%j is refused', (text) => {
+    expect(() => parseSize(text)).toThrow(UsageError);
+  });
+});
+
+describe('a rate', () => {
+  test.each([
+    ['1000', 1000],
+    ['20M', 20 * 2 ** 20],
+    ['250mbit', 31_250_000],
+    ['250Mbit', 31_250_000],
+    ['8kbit', 1000],
+    ['1gbit', 125_000_000],
+    ['0.5mbit', 62_500],
+  ])('%s is %d bytes per second', (text, rate) => {
+    expect(parseRate(text)).toBe(rate);
+  });
+
+  test.each(['', 'fast', 'mbit', '-1M', '0mbit', '1bit', '10MB/s', '250 m bit'])('%j is refused', (text) => {
+    expect(() => parseRate(text)).toThrow(UsageError);
+  });
+});
+
+test('a whole number is one within its bounds, in decimal digits', () => {
+  const bounds = { min: 1, max: 64 };
+  expect(parseInteger('64', bounds)).toBe(64);
+  for (const text of ['0', '65', '1.0', '1e1', '-1', '', ' 1']) expect(() => parseInteger(text, bounds)).toThrow('from 1 to 64');
+});
+
+test('a SHA-256 digest is 64 hexadecimal digits of either case', () => {
+  expect(parseSha256('AB'.repeat(32))).toBe('ab'.repeat(32));
+  for (const text of ['', 'ab', 'ab'.repeat(33), 'xy'.repeat(32)]) expect(() => parseSha256(text)).toThrow(UsageError);
+});
+
+test.each([
+  [0, '0 bytes'],
+  [1, '1 byte'],
+  [1023, '1023 bytes'],
+  [1024, '1 KiB'],
+  [1536, '1.50 KiB'],
+  [123.4 * 2 ** 20, '123 MiB'],
+  [2 ** 30, '1 GiB'],
+  [16.5 * 2 ** 40, '16.5 TiB'],
+])('%d bytes are shown as %s', (bytes, text) => {
+  expect(formatBytes(bytes)).toBe(text);
+});
+
+test('a percentage is 100 only if all is done', () => {
+  expect(formatPercent(9999, 10_000)).toBe('99.9 %');
+  expect(formatPercent(10_000, 10_000)).toBe('100 %');
+  expect(formatPercent(0, 0)).toBe('100 %');
+});
+
+test('rates, durations and counts read like what people write', () => {
+  expect(formatRate(31_250_000.4)).toBe('29.8 MiB/s');
+  expect([0, 6.2, 65, 3600, 90_061].map(formatDuration)).toEqual(['0:00', '0:07', '1:05', '1:00:00', '25:01:01']);
+  expect([counted(1, 'block'), counted(1_234_567, 'block')]).toEqual(['1 block', '1,234,567 blocks']);
+});

@@ -1,0 +1,317 @@
+import { readFileSync } from 'node:fs';
+import fc from 'fast-check';
+import { RoaringBitmap32 } from 'roaring-wasm';
+import { describe, expect, it } from 'vitest';
+import { BlockMap } from '../../src/core/block-map.ts';
+import { isCodError } from '../../src/core/errors.ts';
+import { type Geometry, geometry } from '../../src/core/geometry.ts';
+import { maximumOf, parsePortable, portableHas, runsOf } from '../../src/core/portable.ts';
+import { canonicalBytes, concat, words } from './models.ts';
+
+const shape = geometry({ size: 200_000 * 4096, blockSize: 4096 });
+/** Two shards and a bit. */
+const wide = geometry({ size: (2 ** 33 + 1000) * 4096, blockSize: 4096 });
+
+async function use<T>(device: Geometry, task: (map: BlockMap) => T | Promise<T>): Promise<T> {
+  const map = await BlockMap.open(device);
+  try {
+    return await task(map);
+  } finally {
+    map.dispose();
+  }
+}
+
+function isRefused(action: () => unknown): boolean {
+  try {
+    action();
+    return false;
+  } catch (error) {
+    if (isCodError(error, 'COD_CORRUPT')) return true;
+    throw error;
+  }
+}
+
+function set(...ranges: [number, number][]): Set<number> {
+  const values = new Set<number>();
+  for (const [start, end] of ranges) for (let value = start; value < end; value++) values.add(value);
+  return values;
+}
+
+const ranges = fc.array(
+  fc
+    .tuple(
+      fc.oneof(fc.nat(199_999), fc.constantFrom(0, 65_535, 65_536, 131_071)),
+      fc.oneof(fc.integer({ min: 1, max: 5 }), fc.integer({ min: 1, max: 70_000 })),
+    )
+    .map(([start, length]): [number, number] => [start, Math.min(200_000, start + length)]),
+  { maxLength: 15 },
+);
+
+describe('the block map', () => {
+  it('answers as a plain set does', async () => {
+    await fc.assert(
+      fc.asyncProperty(ranges, fc.array(fc.tuple(fc.nat(200_000), fc.nat(200_000)), { maxLength: 10 }), async (added, asked) =>
+        use(shape, (map) => {
+          const model = new Uint8Array(200_000);
+          for (const [start, end] of added) {
+            map.add(start, end);
+            model.fill(1, start, end);
+            expect(map.count).toBe(model.reduce((sum, bit) => sum + bit, 0));
+          }
+          const find = (state: number, from: number, limit: number): number => {
+            const found = model.indexOf(state, from);
+            return found < 0 || found > limit ? limit : found;
+          };
+          for (const [a, b] of asked) {
+            const [start, end] = a < b ? [a, b] : [b, a];
+            expect(map.hasRange(start, end)).toBe(!model.subarray(start, end).includes(0));
+            expect(map.hasAny(start, end)).toBe(model.subarray(start, end).includes(1));
+            expect(map.nextUnsynced(start, end)).toBe(find(0, start, end));
+            expect(map.nextSynced(start, end)).toBe(find(1, start, end));
+            expect(map.nextSynced(start)).toBe(find(1, start, 200_000));
+            let at = start;
+            for (const extent of map.extents(start, end)) {
+              expect(extent.start).toBe(at);
+              expect(extent.end).toBe(find(extent.synced ? 0 : 1, at, end));
+              expect(extent.synced).toBe(model[at] === 1);
+              at = extent.end;
+            }
+            expect(at).toBe(end);
+            if (start < 200_000) expect(map.has(start)).toBe(model[start] === 1);
+          }
+        }),
+      ),
+      { numRuns: 100 },
+    );
+  });
+
+  it('writes equal bytes for equal sets, whatever happened before, and reads them back', async () => {
+    await fc.assert(
+      fc.asyncProperty(ranges, async (added) => {
+        const bytes: Uint8Array[] = [];
+        for (const order of [added, [...added].reverse()]) {
+          await use(shape, (map) => {
+            for (const [start, end] of order) {
+              map.add(start, end);
+              if (order !== added) map.serialize();
+            }
+            bytes.push(map.serialize().slice());
+          });
+        }
+        const portable = canonicalBytes(set(...added));
+        const padding = new Uint8Array((8 - (portable.length % 8)) % 8);
+        expect(Buffer.from(bytes[0]!).equals(concat(words(portable.length), portable, padding))).toBe(true);
+        expect(Buffer.from(bytes[1]!).equals(bytes[0]!)).toBe(true);
+        await use(shape, (map) => {
+          map.load(bytes[0]!);
+          expect(map.count).toBe(set(...added).size);
+          expect(Buffer.from(map.serialize()).equals(bytes[0]!)).toBe(true);
+        });
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  it('runs of twice as many values as runs are an array, which CRoaring alone would forget', async () => {
+    await use(shape, (map) => {
+      map.add(0, 3);
+      map.add(10, 11);
+      expect(Buffer.from(map.serialize().subarray(8, 24)).equals(canonicalBytes([0, 1, 2, 10]))).toBe(false);
+      const length = Number(new DataView(map.serialize().slice().buffer).getBigUint64(0, true));
+      expect(Buffer.from(map.serialize().subarray(8, 8 + length)).equals(canonicalBytes([0, 1, 2, 10]))).toBe(true);
+      expect(map.count).toBe(4);
+    });
+  });
+
+  it('spans shards of 2^32 blocks', async () => {
+    await use(wide, (map) => {
+      map.add(2 ** 32 - 5, 2 ** 32 + 5);
+      map.add(2 ** 33 - 1, 2 ** 33 + 1000);
+      expect(map.count).toBe(1011);
+      expect(map.has(2 ** 32 + 4)).toBe(true);
+      expect(map.has(4)).toBe(false);
+      expect(map.hasRange(2 ** 32 - 5, 2 ** 32 + 5)).toBe(true);
+      expect(map.nextUnsynced(2 ** 32 - 5)).toBe(2 ** 32 + 5);
+      expect(map.nextSynced(0)).toBe(2 ** 32 - 5);
+      expect([...map.snapshot().extents()]).toEqual([
+        [2 ** 32 - 5, 2 ** 32 + 5],
+        [2 ** 33 - 1, 2 ** 33 + 1000],
+      ]);
+      expect(map.filter(Float64Array.of(1, 2 ** 32 - 5, 2 ** 32 + 4, 2 ** 32 + 5, 2 ** 33 + 999))).toEqual([
+        2 ** 32 - 5,
+        2 ** 32 + 4,
+        2 ** 33 + 999,
+      ]);
+      const section = map.serialize().slice();
+      return use(wide, (other) => {
+        other.load(section);
+        expect(other.count).toBe(1011);
+        other.add(0, 2 ** 33 + 1000);
+        expect(other.count).toBe(2 ** 33 + 1000);
+        expect(other.nextUnsynced(0)).toBe(2 ** 33 + 1000);
+      });
+    });
+  });
+
+  it('takes the bitmaps of format 1, which start every 2^32 - 1 blocks, and drops the phantom block', async () => {
+    await use(wide, (map) => {
+      map.loadFormat1(0, canonicalBytes([0, 2 ** 32 - 1]));
+      expect([map.has(0), map.has(2 ** 32 - 1)]).toEqual([true, true]);
+      map.loadFormat1(1, canonicalBytes([0, 1, 2, 2 ** 32 - 2]));
+      map.loadFormat1(2, canonicalBytes([0, 1, 2, 1001, 1002, 5000]));
+      expect([...map.snapshot().extents()]).toEqual(
+        [
+          [0, 1],
+          [2 ** 32 - 1, 2 ** 32 + 2],
+          [2 ** 33 - 3, 2 ** 33 + 1],
+          [2 ** 33 - 2 + 1001, 2 ** 33 + 1000],
+        ].filter(([start, end]) => start! < end!),
+      );
+    });
+  });
+
+  it('a snapshot stays as it is', async () => {
+    await use(shape, (map) => {
+      map.add(5, 10);
+      const snapshot = map.snapshot();
+      map.add(7, 100);
+      expect([snapshot.size, snapshot.has(9), snapshot.has(10), [...snapshot.extents()]]).toEqual([5, true, false, [[5, 10]]]);
+      snapshot.dispose();
+    });
+  });
+
+  it('checks every argument, since roaring-wasm would wrap silently', async () => {
+    await use(shape, (map) => {
+      for (const bad of [-1, 200_000, 0.5, 2 ** 32 + 5, NaN]) expect(() => map.has(bad)).toThrow(RangeError);
+      for (const [start, end] of [
+        [-1, 1],
+        [2, 1],
+        [0, 200_001],
+        [0.5, 1],
+        [2 ** 32, 2 ** 32 + 5],
+      ] as const) {
+        for (const call of ['add', 'hasRange', 'hasAny', 'nextSynced', 'nextUnsynced'] as const) {
+          expect(() => map[call](start, end)).toThrow(RangeError);
+        }
+      }
+      expect(() => map.union(1, canonicalBytes([]))).toThrow(RangeError);
+      map.add(7, 7);
+      expect(map.count).toBe(0);
+    });
+  });
+
+  it('refuses values beyond the device, and a section that is not exactly one', async () => {
+    await use(shape, (map) => {
+      expect(isRefused(() => map.union(0, canonicalBytes([200_000])))).toBe(true);
+      const good = map.serialize().slice();
+      for (const bad of [good.subarray(0, 7), good.subarray(0, good.length - 1), concat(good, new Uint8Array(8)), words(2 ** 53, 0)]) {
+        expect(isRefused(() => map.load(bad))).toBe(true);
+        expect(map.count).toBe(0);
+      }
+    });
+  });
+
+  it('merges a bitmap of more values than roaring-wasm adds at once without a trap', async () => {
+    await use(geometry({ size: 2 ** 40, blockSize: 4096 }), (map) => {
+      const blocks = Float64Array.from({ length: 1_200_000 }, (_, i) => i * 200);
+      for (const block of blocks.subarray(0, 1000)) map.add(block, block + 1);
+      expect(map.filter(blocks).length).toBe(1000);
+    });
+  });
+});
+
+describe('portable Roaring bytes', () => {
+  const file = (name: string): Uint8Array => new Uint8Array(readFileSync(new URL(`../fixtures/roaring/${name}.bin`, import.meta.url)));
+
+  it.each(['bitmapwithruns', 'bitmapwithoutruns'])('the specification’s file %s is read', (name) => {
+    const bytes = file(name);
+    const expected = new Set<number>();
+    for (let value = 0; value < 100_000; value += 1000) expected.add(value);
+    for (let value = 100_000; value < 200_000; value++) expected.add(value * 3);
+    for (let value = 700_000; value < 800_000; value++) expected.add(value);
+    const bitmap = parsePortable(bytes, name);
+    const values: number[] = [];
+    for (const [start, end] of runsOf(bytes, bitmap)) for (let value = start; value < end; value++) values.push(value);
+    expect(values).toEqual([...expected].sort((a, b) => a - b));
+    expect([bitmap.cardinality, maximumOf(bytes, bitmap)]).toEqual([expected.size, 799_999]);
+    for (let value = 0; value < 800_100; value += 37) expect(portableHas(bytes, bitmap, value)).toBe(expected.has(value));
+  });
+
+  it('the file with runs is what CRoaring makes of the set', async () => {
+    await use(geometry({ size: 2 ** 33, blockSize: 4096 }), (map) => {
+      map.union(0, file('bitmapwithoutruns'));
+      const section = map.serialize();
+      expect(Buffer.from(section.subarray(8)).subarray(0, file('bitmapwithruns').length).equals(file('bitmapwithruns'))).toBe(true);
+    });
+  });
+
+  it('damaged bytes are refused, or are another bitmap that roaring-wasm reads alike', () => {
+    const values = fc.oneof(
+      fc.array(fc.nat(300_000), { maxLength: 30 }),
+      fc.tuple(fc.nat(100_000), fc.nat(70_000)).map(([start, length]) => Array.from({ length }, (_, i) => start + i)),
+      fc.integer({ min: 2, max: 7 }).map((step) => Array.from({ length: 40_000 }, (_, i) => i * step)),
+    );
+    fc.assert(
+      fc.property(
+        fc.array(values, { minLength: 1, maxLength: 3 }),
+        fc.array(fc.tuple(fc.oneof(fc.nat(60), fc.nat(100_000)), fc.nat(255)), { minLength: 1, maxLength: 4 }),
+        fc.oneof({ weight: 4, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.integer({ min: -9, max: 9 }) }),
+        (lists, changes, longer) => {
+          const good = canonicalBytes(lists.flat());
+          expect(parsePortable(good, 'good').cardinality).toBe(new Set(lists.flat()).size);
+          const bytes = new Uint8Array(Math.max(0, good.length + longer));
+          bytes.set(good.subarray(0, bytes.length));
+          for (const [at, value] of changes) if (at < bytes.length) bytes[at] = value;
+          let parsed: ReturnType<typeof parsePortable>;
+          try {
+            parsed = parsePortable(bytes, 'bytes');
+          } catch (error) {
+            if (isCodError(error, 'COD_CORRUPT')) return;
+            throw error;
+          }
+          const bitmap = RoaringBitmap32.deserialize(bytes, 'portable');
+          const found: number[] = [];
+          for (const [start, end] of runsOf(bytes, parsed)) for (let value = start; value < end; value++) found.push(value);
+          expect(found).toEqual(bitmap.toArray());
+          expect([parsed.cardinality, maximumOf(bytes, parsed)]).toEqual([found.length, found.at(-1) ?? -1]);
+          bitmap.dispose();
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+
+  it('runs that touch are joined on reading', async () => {
+    // Two runs, 0 to 4 and 5 to 9, as one container.
+    const bytes = Uint8Array.from([0x3b, 0x30, 0, 0, 1, 0, 0, 9, 0, 2, 0, 0, 0, 4, 0, 5, 0, 4, 0]);
+    expect(parsePortable(bytes, 'bytes').touching).toBe(true);
+    await use(shape, (map) => {
+      map.union(0, bytes);
+      expect(Number(new DataView(map.serialize().slice().buffer).getBigUint64(0, true))).toBe(canonicalBytes(set([0, 10])).length);
+    });
+  });
+});
+
+describe('the traps of roaring-wasm that the block map stands between', () => {
+  it('values wrap silently', () => {
+    const bitmap = new RoaringBitmap32([]);
+    bitmap.add(2 ** 32 + 5);
+    expect(bitmap.has(5)).toBe(true);
+    bitmap.dispose();
+  });
+});
+
+describe('geometry', () => {
+  it('counts a short last block', () => {
+    expect(geometry({ size: 4097, blockSize: 4096 }).blockCount).toBe(2);
+    expect(geometry({ size: 0, blockSize: 4096 }).blockCount).toBe(0);
+  });
+
+  it('refuses what is no device, and says which block size would do', () => {
+    for (const size of [-1, 0.5, 2 ** 53, NaN]) expect(() => geometry({ size, blockSize: 4096 })).toThrow(RangeError);
+    for (const blockSize of [0, 512, 4095, 6000, 2 ** 27, NaN]) expect(() => geometry({ size: 1, blockSize })).toThrow(RangeError);
+    expect(() => geometry({ size: '1' as unknown as number, blockSize: 4096 })).toThrow(TypeError);
+    expect(() => geometry({ size: 2 ** 46, blockSize: 4096 })).toThrow(/blockSize of at least 8192/);
+    expect(geometry({ size: 2 ** 46, blockSize: 8192 }).blockCount).toBe(2 ** 33);
+  });
+});

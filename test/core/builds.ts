@@ -1,0 +1,14 @@
+/** The builds of the wasm core that every test of it runs against. */
+import { readFileSync } from 'node:fs';
+import { Core } from '../../src/wasm/core.ts';
+
+export interface Build {
+  readonly name: string;
+  create(options?: { memoryLimit?: number }): Core;
+}
+
+/** Debug has assertions and checks; release is what ships. `node scripts/build-wasm.mjs` makes both. */
+export const builds: readonly Build[] = ['debug', 'release'].map((name) => {
+  const bytes = new Uint8Array(readFileSync(new URL(`../../build/${name}/core.wasm`, import.meta.url)));
+  return { name, create: (options) => Core.create(bytes, options) };
+});

@@ -1,0 +1,57 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { DirtyMap } from '../../src/core/dirty-map.ts';
+import { geometry } from '../../src/core/geometry.ts';
+import { Core, STAGING_BYTES } from '../../src/wasm/core.ts';
+import { builds } from './builds.ts';
+import { slowCrc32c } from './models.ts';
+
+describe.each(builds)('the $name core', ({ name, create }) => {
+  it('computes CRC32C as its definition says', () => {
+    const core = create();
+    expect(core.crc32c(new TextEncoder().encode('123456789'))).toBe(0xe3069283);
+    expect(core.crc32c(new Uint8Array(0))).toBe(0);
+    expect(core.crc32c(new Uint8Array(32).fill(255))).toBe(0x62a8ab43);
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(300), (bytes, cut) => {
+        expect(core.crc32c(bytes)).toBe(slowCrc32c(bytes));
+        expect(core.crc32c(bytes.subarray(cut), core.crc32c(bytes.subarray(0, cut)))).toBe(slowCrc32c(bytes));
+      }),
+    );
+    const long = Uint8Array.from({ length: STAGING_BYTES * 2 + 77 }, (_, i) => (i * 31) >> 3);
+    expect(core.crc32c(long)).toBe(slowCrc32c(long));
+  });
+
+  it('takes what lies in its staging area without copying it', () => {
+    const core = create();
+    core.staging.set([1, 2, 3]);
+    expect(core.crc32c(core.staging.subarray(1, 3))).toBe(slowCrc32c(Uint8Array.of(2, 3)));
+    expect(core.staging.length).toBe(STAGING_BYTES);
+  });
+
+  it('cannot be used any more after its memory could not grow, and says so', () => {
+    const core = create({ memoryLimit: 2 ** 21 });
+    const shape = geometry({ size: 2 ** 40, blockSize: 4096 });
+    const map = new DirtyMap(core, shape);
+    const fill = (): void => {
+      for (let block = 0; block < 10 ** 6; block++) map.add(block, 0, 1);
+    };
+    expect(fill).toThrow(expect.objectContaining({ code: 'COD_NO_SPACE', message: expect.stringContaining('new instance') }));
+    expect(core.memoryBytes).toBeLessThanOrEqual(2 ** 21 + 65_536);
+    expect(() => core.crc32c(new Uint8Array(1))).toThrow(core.failure);
+    expect(() => map.blockCount).toThrow(core.failure);
+    map.dispose();
+    expect(create().crc32c(new Uint8Array(1))).toBe(slowCrc32c(new Uint8Array(1)));
+  });
+
+  it('cannot be used any more after a trap', () => {
+    const core = create();
+    expect(() => core.exports.crc32c(2 ** 31, 1024, 0)).toThrow(expect.objectContaining({ code: 'COD_CORRUPT' }));
+    expect(() => core.crc32c(new Uint8Array(1))).toThrow(core.failure);
+  });
+
+  it.runIf(name === 'release')('is what the package carries', () => {
+    expect(Core.create().crc32c(Uint8Array.of(1))).toBe(create().crc32c(Uint8Array.of(1)));
+    expect(() => Core.create(undefined, { memoryLimit: 1 })).toThrow(RangeError);
+  });
+});

@@ -1,0 +1,129 @@
+import { describe, expect, it } from 'vitest';
+import { isCodError } from '../../src/core/errors.ts';
+import { type CheckpointHeader, decodeHeader, encodeCheckpointHeader, encodeLogHeader, type LogHeader } from '../../src/core/headers.ts';
+import { builds } from './builds.ts';
+import { concat, slowCrc32c, words } from './models.ts';
+
+const core = builds[1]!.create();
+const session = Uint8Array.from({ length: 16 }, (_, i) => i + 1);
+const checkpoint: CheckpointHeader = {
+  session,
+  epoch: 5,
+  size: 2 ** 40 + 1,
+  blockSize: 4096,
+  standalone: true,
+  bodyBytes: 16 + 104 + 24,
+  bodyChecksum: 0xdeadbeef,
+  identityBytes: 9,
+  bitmapBytes: 104,
+  dirtyBytes: 24,
+  syncedBlocks: 1000,
+  dirtyBlocks: 1,
+};
+const log: LogHeader = {
+  session,
+  epoch: 6,
+  size: 2 ** 40 + 1,
+  blockSize: 4096,
+  capacity: 8192,
+  bootName: new TextEncoder().encode('a boot'),
+};
+const headers = [
+  ['checkpoint', checkpoint, encodeCheckpointHeader(core, checkpoint)],
+  ['log', log, encodeLogHeader(core, log)],
+] as const;
+
+function sealAgain(sector: Uint8Array): Uint8Array {
+  new DataView(sector.buffer).setUint32(500, slowCrc32c(sector.subarray(0, 500)), true);
+  return sector;
+}
+
+function code(action: () => unknown): string {
+  try {
+    return (action() as { state: string }).state;
+  } catch (error) {
+    if (isCodError(error)) return error.code;
+    throw error;
+  }
+}
+
+describe.each(headers)('the header of a %s', (kind, fields, sector) => {
+  it('is read as it was written', () => {
+    expect(sector.length).toBe(512);
+    expect(decodeHeader(core, kind, sector)).toEqual({ state: 'valid', header: fields });
+  });
+
+  it('stands where docs/FORMAT.md says', () => {
+    const view = new DataView(sector.buffer);
+    const word = (at: number): bigint => view.getBigUint64(at, true);
+    expect(new TextDecoder().decode(sector.subarray(0, 8))).toBe(kind === 'checkpoint' ? 'COD BAK\0' : 'COD WIL\0');
+    expect([word(8), word(32), word(40), view.getUint32(48, true)]).toEqual([2n, BigInt(fields.epoch), 2n ** 40n + 1n, 4096]);
+    expect(view.getUint32(500, true)).toBe(slowCrc32c(sector.subarray(0, 500)));
+    expect(new TextDecoder().decode(sector.subarray(504))).toBe('COD END\n');
+    if (kind === 'log') {
+      expect([view.getUint32(52, true), word(56), view.getUint32(64, true)]).toEqual([0, 8192n, 6]);
+      expect(new TextDecoder().decode(sector.subarray(68, 74))).toBe('a boot');
+    } else {
+      expect([52, 64, 68].map((at) => view.getUint32(at, true))).toEqual([1, 0xdeadbeef, 9]);
+      expect([56, 72, 80, 88, 96].map(word)).toEqual([144n, 104n, 24n, 1000n, 1n]);
+    }
+  });
+
+  it('is absent if the file is missing, empty, or zeroed, or nothing was committed', () => {
+    expect(code(() => decodeHeader(core, kind, new Uint8Array(0)))).toBe('absent');
+    expect(code(() => decodeHeader(core, kind, new Uint8Array(512)))).toBe('absent');
+    expect(code(() => decodeHeader(core, kind, sector, 0))).toBe('absent');
+    expect(code(() => decodeHeader(core, kind, concat(new Uint8Array(8), sector.subarray(8))))).toBe('absent');
+  });
+
+  it('cut short at any byte is absent, since nothing was committed, or damaged', () => {
+    for (let length = 0; length < 512; length++) {
+      expect(code(() => decodeHeader(core, kind, sector, length))).toBe(length <= 504 ? 'absent' : 'COD_CORRUPT');
+    }
+  });
+
+  it('notices each flipped bit', () => {
+    for (let bit = 0; bit < 4096; bit++) {
+      const flipped = sector.slice();
+      flipped[bit >> 3]! ^= 1 << (bit & 7);
+      expect(code(() => decodeHeader(core, kind, flipped))).toBe('COD_CORRUPT');
+    }
+  });
+
+  it('of format 1 is told apart, and one of a newer format is COD_VERSION', () => {
+    const old = concat(sector.subarray(0, 8), words(1));
+    expect(code(() => decodeHeader(core, kind, old))).toBe('format1');
+    const newer = sector.slice();
+    newer[8] = 3;
+    expect(code(() => decodeHeader(core, kind, sealAgain(newer)))).toBe('COD_VERSION');
+    expect(code(() => decodeHeader(core, kind, concat(sector.subarray(0, 8), words(3), new Uint8Array(496))))).toBe('absent');
+  });
+
+  it('of the other kind is damage', () => {
+    expect(code(() => decodeHeader(core, kind === 'log' ? 'checkpoint' : 'log', sector))).toBe('COD_CORRUPT');
+  });
+
+  it('is refused if its numbers do not fit together, though its checksum does', () => {
+    const put = (at: number, value: number | bigint): string => {
+      const bytes = sector.slice();
+      new DataView(bytes.buffer).setBigUint64(at, BigInt(value), true);
+      return code(() => decodeHeader(core, kind, sealAgain(bytes)));
+    };
+    expect(put(32, 2n ** 53n)).toBe('COD_CORRUPT');
+    expect(put(40, 2n ** 60n)).toBe('COD_CORRUPT');
+    expect(put(48, 4095)).toBe('COD_CORRUPT');
+    expect(put(52, 2)).toBe('COD_CORRUPT');
+    expect(put(56, 145)).toBe('COD_CORRUPT');
+    expect(put(480, 1)).toBe('COD_CORRUPT');
+    if (kind === 'log') expect(put(64, 256)).toBe('COD_CORRUPT');
+    else for (const at of [72, 80, 88, 96]) expect(put(at, 2n ** 33n)).toBe('COD_CORRUPT');
+  });
+});
+
+it('headers that no reader would take are not written', () => {
+  expect(() => encodeCheckpointHeader(core, { ...checkpoint, bodyBytes: 1 })).toThrow(RangeError);
+  expect(() => encodeCheckpointHeader(core, { ...checkpoint, session: new Uint8Array(3) })).toThrow(RangeError);
+  expect(() => encodeLogHeader(core, { ...log, capacity: 5000 })).toThrow(RangeError);
+  expect(() => encodeLogHeader(core, { ...log, bootName: new Uint8Array(256) })).toThrow(RangeError);
+  expect(() => encodeLogHeader(core, { ...log, epoch: -1 })).toThrow(RangeError);
+});

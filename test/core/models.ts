@@ -1,0 +1,168 @@
+/** Plain models that the core is held against: sets of bytes, and byte-wise writers of both log formats. */
+import { RoaringBitmap32 } from 'roaring-wasm';
+import { BlockMap } from '../../src/core/block-map.ts';
+import { DirtyMap, type Part } from '../../src/core/dirty-map.ts';
+import { bytesOfBlock, type Geometry } from '../../src/core/geometry.ts';
+import type { Core } from '../../src/wasm/core.ts';
+
+/** Which bytes of each touched block hold the truth; whole blocks in a set of their own. */
+export class Model {
+  readonly geometry: Geometry;
+  readonly synced = new Set<number>();
+  readonly parts = new Map<number, Uint8Array>();
+
+  constructor(geometry: Geometry) {
+    this.geometry = geometry;
+  }
+
+  sync(block: number): void {
+    this.synced.add(block);
+  }
+
+  write(block: number, start: number, end: number): void {
+    let bytes = this.parts.get(block);
+    if (!bytes) this.parts.set(block, (bytes = new Uint8Array(bytesOfBlock(this.geometry, block))));
+    bytes.fill(1, start, end);
+  }
+
+  extent(offset: number, length: number): void {
+    const { blockSize } = this.geometry;
+    for (let block = Math.floor(offset / blockSize); block * blockSize < offset + length; block++) {
+      const base = block * blockSize;
+      const start = Math.max(0, offset - base);
+      const end = Math.min(bytesOfBlock(this.geometry, block), offset + length - base);
+      if (start === 0 && end === bytesOfBlock(this.geometry, block)) this.sync(block);
+      else this.write(block, start, end);
+    }
+  }
+
+  /** Synced blocks ascending, and dirty ones with their parts. */
+  state(): { synced: number[]; dirty: [number, Part[]][] } {
+    const synced = new Set(this.synced);
+    for (const [block, bytes] of this.parts) if (bytes.every((byte) => byte === 1)) synced.add(block);
+    const dirty = [...this.parts.keys()]
+      .filter((block) => !synced.has(block))
+      .sort((a, b) => a - b)
+      .map((block): [number, Part[]] => [block, partsOf(this.parts.get(block)!)])
+      .filter(([, parts]) => parts.length > 0);
+    return { synced: [...synced].sort((a, b) => a - b), dirty };
+  }
+}
+
+function partsOf(bytes: Uint8Array): Part[] {
+  const parts: Part[] = [];
+  for (let at = 0; at < bytes.length; ) {
+    const start = bytes.indexOf(1, at);
+    if (start < 0) break;
+    const zero = bytes.indexOf(0, start);
+    const end = zero < 0 ? bytes.length : zero;
+    parts.push([start, end]);
+    at = end;
+  }
+  return parts;
+}
+
+/** The same, read from the real maps. */
+export function stateOf(map: BlockMap, dirty: DirtyMap): { synced: number[]; dirty: [number, Part[]][] } {
+  const synced: number[] = [];
+  for (const [start, end] of map.snapshot().extents()) for (let block = start; block < end; block++) synced.push(block);
+  return { synced, dirty: [...dirty.blocks()].map((block): [number, Part[]] => [block, [...dirty.parts(block)]]) };
+}
+
+/** Fresh maps, handed to `use` and given back. */
+export async function withMaps<T>(core: Core, geometry: Geometry, use: (map: BlockMap, dirty: DirtyMap) => T): Promise<T> {
+  const map = await BlockMap.open(geometry);
+  const dirty = new DirtyMap(core, geometry);
+  try {
+    return use(map, dirty);
+  } finally {
+    map.dispose();
+    dirty.dispose();
+  }
+}
+
+/** u64 words as bytes. */
+export function words(...values: (number | bigint)[]): Uint8Array {
+  const bytes = new Uint8Array(values.length * 8);
+  const view = new DataView(bytes.buffer);
+  for (const [i, value] of values.entries()) view.setBigUint64(i * 8, BigInt(value), true);
+  return bytes;
+}
+
+export function concat(...pieces: Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, at);
+    at += piece.length;
+  }
+  return bytes;
+}
+
+/** CRC32C bit by bit, as its definition says. */
+export function slowCrc32c(bytes: Uint8Array, seed = 0): number {
+  let crc = ~seed;
+  for (const byte of bytes) {
+    crc ^= byte;
+    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0x82f63b78 : 0);
+  }
+  return ~crc >>> 0;
+}
+
+/** The canonical bytes of a set: all runs taken away, then each container in its smallest form. */
+export function canonicalBytes(values: Iterable<number>): Uint8Array {
+  const bitmap = new RoaringBitmap32([...values]);
+  bitmap.removeRunCompression();
+  bitmap.runOptimize();
+  const bytes = bitmap.serialize('portable');
+  bitmap.dispose();
+  return bytes;
+}
+
+/** One frame of format 2, straight from docs/FORMAT.md. */
+export function frame(
+  fields: { epoch: number; sequence: number; firm?: number },
+  records: [bigint | number, bigint | number][],
+): Uint8Array {
+  const length = 24 + records.length * 16;
+  const bytes = new Uint8Array(length);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, length, true);
+  view.setUint16(2, ~length & 0xffff, true);
+  view.setUint32(4, fields.epoch, true);
+  view.setUint32(8, fields.sequence, true);
+  view.setUint32(12, fields.firm ?? 0, true);
+  for (const [i, [first, second]] of records.entries()) {
+    view.setBigUint64(16 + i * 16, BigInt(first), true);
+    view.setBigUint64(24 + i * 16, BigInt(second), true);
+  }
+  view.setUint32(length - 8, slowCrc32c(bytes.subarray(0, length - 8)), true);
+  bytes.set(new TextEncoder().encode('end!'), length - 4);
+  return bytes;
+}
+
+export function written(offset: number, length: number): [bigint, number] {
+  return [(1n << 56n) | BigInt(offset), length];
+}
+export function barrier(through: number): [bigint, number] {
+  return [2n << 56n, through];
+}
+export const CONTINUED: [bigint, number] = [3n << 56n, 0];
+export const BASED: [bigint, number] = [4n << 56n, 0];
+
+/** A log's body: each frame behind the one before, in the next sector where it does not fit; then zeros to `sectors`. */
+export function logBody(frames: Uint8Array[], sectors?: number): Uint8Array {
+  const pieces: Uint8Array[] = [];
+  let at = 0;
+  for (const bytes of frames) {
+    const room = 512 - (at % 512);
+    if (bytes.length > room) {
+      pieces.push(new Uint8Array(room));
+      at += room;
+    }
+    pieces.push(bytes);
+    at += bytes.length;
+  }
+  const total = Math.max(Math.ceil(at / 512), sectors ?? 0) * 512;
+  return concat(...pieces, new Uint8Array(total - at));
+}

@@ -1,0 +1,484 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { isCodError } from '../../src/core/errors.ts';
+import { FrameEncoder } from '../../src/core/frames.ts';
+import { geometry } from '../../src/core/geometry.ts';
+import { LogScan, type LogScanResult, Replay } from '../../src/core/replay.ts';
+import type { Core } from '../../src/wasm/core.ts';
+import { builds } from './builds.ts';
+import { BASED, barrier, CONTINUED, canonicalBytes, concat, frame, logBody, Model, stateOf, withMaps, words, written } from './models.ts';
+
+const EPOCH = 7;
+
+/** Blocks crowded around container borders, so that all kinds of containers and joins come up. */
+function blocks(count: number): fc.Arbitrary<number> {
+  const near = fc.tuple(fc.constantFrom(0, 65_536, 131_072, 65_000), fc.nat(300)).map(([base, more]) => base + more);
+  return fc.oneof({ weight: 3, arbitrary: near }, { weight: 1, arbitrary: fc.nat(count) }).map((block) => block % count);
+}
+
+function scan(core: Core, shape: ReturnType<typeof geometry>, body: Uint8Array, piece = body.length): LogScanResult {
+  const log = new LogScan(core, shape, { epoch: EPOCH, capacity: 512 + body.length });
+  for (let at = 0; at < body.length; at += piece) log.feed(body.subarray(at, at + piece));
+  return log.finish();
+}
+
+function corrupt(action: () => unknown): Record<string, unknown> {
+  try {
+    action();
+  } catch (error) {
+    if (isCodError(error, 'COD_CORRUPT')) return { ...error.details, message: error.message };
+    throw error;
+  }
+  throw new Error('not refused');
+}
+
+describe.each(builds)('the $name core', ({ create }) => {
+  describe('replaying format 1', () => {
+    type Record1 =
+      | { type: 1; block: number }
+      | { type: 1; block: number; run: number }
+      | { type: 2; block: number; offset: number; length: number };
+    const logOf = (count: number): fc.Arbitrary<Record1[]> =>
+      fc.array(
+        fc.oneof(
+          fc.record({ type: fc.constant(1 as const), block: blocks(count) }),
+          fc.record({ type: fc.constant(1 as const), block: blocks(count), run: fc.integer({ min: 2, max: 4000 }) }),
+          fc.record({ type: fc.constant(2 as const), block: blocks(count), offset: fc.nat(4095), length: fc.nat(4096) }),
+        ),
+        { maxLength: 60 },
+      );
+
+    it('reads random logs over a random checkpoint as the model does, in pieces of any length', async () => {
+      const core = create();
+      await fc.assert(
+        fc.asyncProperty(
+          fc.integer({ min: 1, max: 200_000 }).chain((count) =>
+            fc.record({
+              count: fc.constant(count),
+              short: fc.nat(4095),
+              logs: fc.array(logOf(count), { minLength: 1, maxLength: 3 }),
+              pieces: fc.integer({ min: 1, max: 5000 }),
+              synced: fc.array(blocks(count), { maxLength: 20 }),
+              dirty: fc.array(fc.tuple(blocks(count), fc.nat(4095), fc.integer({ min: 1, max: 4096 })), { maxLength: 20 }),
+            }),
+          ),
+          async ({ count, short, logs, pieces, synced, dirty: parts }) => {
+            const shape = geometry({ size: count * 4096 - short, blockSize: 4096 });
+            const last = 4096 - short;
+            const model = new Model(shape);
+            await withMaps(core, shape, (map, dirty) => {
+              for (const block of synced) {
+                map.add(block, block + 1);
+                model.sync(block);
+              }
+              for (const [block, start, length] of parts) {
+                const end = Math.min(start + length, block === count - 1 ? last : 4096);
+                if (map.has(block) || start >= end) continue;
+                model.write(block, start, end);
+                if (dirty.add(block, start, end) === 'complete') map.add(block, block + 1);
+              }
+              const replay = new Replay(core, shape);
+              for (const records of logs) {
+                const bytes: Uint8Array[] = [];
+                let written = 0;
+                for (const record of records) {
+                  if (record.type === 1) {
+                    const end = Math.min(count, record.block + ('run' in record ? record.run : 1));
+                    for (let block = record.block; block < end; block++, written++) {
+                      bytes.push(words(1, block));
+                      model.sync(block);
+                    }
+                  } else {
+                    const length = Math.min(record.length, 4096 - record.offset);
+                    bytes.push(words(2, record.block, record.offset, length));
+                    const end = Math.min(record.offset + length, record.block === count - 1 ? last : 4096);
+                    if (record.offset < end) model.write(record.block, record.offset, end);
+                    written++;
+                  }
+                }
+                const log = concat(...bytes);
+                for (let at = 0; at < log.length; at += pieces) replay.format1(log.subarray(at, at + pieces));
+                expect(replay.endFormat1()).toEqual({ records: written, tornBytes: 0, endedByZero: false });
+              }
+              replay.emit(map, dirty);
+              replay.dispose();
+              const expected = model.state();
+              expect(map.count).toBe(expected.synced.length);
+              expect(stateOf(map, dirty)).toEqual(expected);
+            });
+          },
+        ),
+        { numRuns: 150 },
+      );
+    });
+
+    it('emits the bytes that CRoaring writes after runOptimize, whatever the order of the records', async () => {
+      const core = create();
+      const shape = geometry({ size: 300_000 * 4096, blockSize: 4096 });
+      const run = fc.tuple(blocks(300_000), fc.oneof(fc.constant(1), fc.nat(40), fc.nat(70_000)));
+      await fc.assert(
+        fc.asyncProperty(
+          fc.oneof(fc.array(run, { maxLength: 12 }), fc.array(fc.tuple(fc.nat(9000), fc.constant(1)), { size: 'max', maxLength: 9000 })),
+          async (runs) =>
+            withMaps(core, shape, (_, dirty) => {
+              const replay = new Replay(core, shape);
+              const set = new Set<number>();
+              const bytes: Uint8Array[] = [];
+              for (const [start, length] of runs) {
+                const all: number[] = [];
+                for (let block = start; block < Math.min(start + length, shape.blockCount); block++) {
+                  set.add(block);
+                  all.push(1, block);
+                }
+                bytes.push(new Uint8Array(BigUint64Array.from(all, BigInt).buffer));
+              }
+              replay.format1(concat(...bytes));
+              const emitted = [...replay.emitShards(dirty)].map(([shard, found]) => [shard, Buffer.from(found)]);
+              expect(emitted).toEqual(set.size === 0 ? [] : [[0, Buffer.from(canonicalBytes(set))]]);
+              replay.dispose();
+            }),
+        ),
+        { numRuns: 40 },
+      );
+    });
+
+    const shape = geometry({ size: 10 * 4096, blockSize: 4096 });
+
+    it('drops a torn tail of any length', async () => {
+      const core = create();
+      const log = concat(words(1, 3), words(2, 4, 10, 20));
+      for (let cut = 1; cut < 32; cut++) {
+        await withMaps(core, shape, (map, dirty) => {
+          const replay = new Replay(core, shape);
+          replay.format1(log.subarray(0, log.length - cut));
+          expect(replay.endFormat1()).toEqual({ records: 1, tornBytes: 32 - cut, endedByZero: false });
+          replay.emit(map, dirty);
+          expect(stateOf(map, dirty)).toEqual({ synced: [3], dirty: [] });
+        });
+      }
+    });
+
+    it('a torn tail of one log does not reach into the next', async () => {
+      const core = create();
+      await withMaps(core, shape, (map, dirty) => {
+        const replay = new Replay(core, shape);
+        replay.format1(words(1, 3, 2, 4).subarray(0, 29));
+        expect(replay.endFormat1().tornBytes).toBe(13);
+        replay.format1(words(1, 5));
+        expect(replay.endFormat1()).toEqual({ records: 1, tornBytes: 0, endedByZero: false });
+        replay.emit(map, dirty);
+        expect(stateOf(map, dirty).synced).toEqual([3, 5]);
+      });
+    });
+
+    it('ends at a record of type 0, whatever follows and however it is cut', async () => {
+      const core = create();
+      const log = words(1, 3, 0, 99, 1, 4);
+      for (let piece = 1; piece <= log.length; piece++) {
+        await withMaps(core, shape, (map, dirty) => {
+          const replay = new Replay(core, shape);
+          for (let at = 0; at < log.length; at += piece) replay.format1(log.subarray(at, at + piece));
+          expect(replay.endFormat1()).toEqual({ records: 1, tornBytes: 0, endedByZero: true });
+          replay.emit(map, dirty);
+          expect(stateOf(map, dirty).synced).toEqual([3]);
+        });
+      }
+    });
+
+    it('ignores the phantom block behind the last one, and refuses any other', () => {
+      const core = create();
+      const replay = new Replay(core, shape);
+      replay.format1(words(1, 10, 2, 10, 0, 4096));
+      expect(replay.endFormat1().records).toBe(2);
+      expect(corrupt(() => replay.format1(words(1, 9, 1, 11)))).toMatchObject({ offset: 32, found: 11 });
+      const odd = new Replay(core, geometry({ size: 10 * 4096 - 1, blockSize: 4096 }));
+      expect(corrupt(() => odd.format1(words(1, 10)))).toMatchObject({ offset: 16, found: 10 });
+      expect(corrupt(() => odd.format1(words(1, 2n ** 64n - 1n)))).toMatchObject({ offset: 16 });
+    });
+
+    it('refuses an unknown type and a part outside its block', () => {
+      const core = create();
+      for (const bad of [
+        words(3, 0),
+        words(2, 0, 4000, 97),
+        words(2, 0, 2n ** 63n, 1),
+        words(2, 0, 1, 2n ** 64n - 1n),
+        words(2, 12, 0, 1),
+      ]) {
+        expect(corrupt(() => new Replay(core, shape).format1(concat(words(1, 1), bad)))).toMatchObject({ offset: 32 });
+      }
+    });
+
+    it('takes the parts of more dirty records than fit into memory at once', async () => {
+      const core = create();
+      const many = geometry({ size: 2 ** 20 * 4096, blockSize: 4096 });
+      await withMaps(core, many, (map, dirty) => {
+        const replay = new Replay(core, many);
+        const count = 1_100_000;
+        const log = new BigUint64Array(count * 4);
+        for (let i = 0; i < count; i++) log.set([2n, BigInt(i % 5000), BigInt((i % 7) * 512), 512n], i * 4);
+        replay.format1(new Uint8Array(log.buffer));
+        replay.format1(words(1, 17, 2, 3, 3584, 512));
+        replay.emit(map, dirty);
+        expect([...map.snapshot().extents()]).toEqual([
+          [3, 4],
+          [17, 18],
+        ]);
+        expect(dirty.blockCount).toBe(4998);
+        expect(dirty.parts(4)).toEqual([[0, 3584]]);
+      });
+    });
+  });
+
+  describe('reading format 2', () => {
+    const shape = geometry({ size: 1000 * 4096 + 100, blockSize: 4096 });
+
+    it('reads what the encoder wrote, at any place, as the model does', async () => {
+      const core = create();
+      const size = 300_000 * 8192 - 77;
+      const device = geometry({ size, blockSize: 8192 });
+      const extent = fc.tuple(
+        fc.oneof(
+          fc.nat(size - 1),
+          blocks(300_000).map((block) => Math.min(size - 1, block * 8192)),
+        ),
+        fc.oneof(fc.integer({ min: 1, max: 20_000 }), fc.constantFrom(512, 4096, 8192, 8192 * 1000, 2 ** 40)),
+      );
+      await fc.assert(
+        fc.asyncProperty(
+          fc.array(fc.array(extent, { maxLength: 70 }), { maxLength: 6 }),
+          fc.integer({ min: 1, max: 5 }),
+          async (batches, piece) => {
+            const encoder = new FrameEncoder(core, { epoch: EPOCH });
+            const model = new Model(device);
+            const body = new Uint8Array(64 * 1024);
+            let position = 512;
+            let sequence = 0;
+            let records = 0;
+            for (const batch of batches) {
+              let last = -1;
+              for (const [offset, wanted] of batch) {
+                const length = Math.min(wanted, size - offset, 400 * 8192);
+                encoder.written(offset, length);
+                model.extent(offset, length);
+                if (offset !== last) records++;
+                last = offset + length;
+              }
+              const length = encoder.sealedLength(position);
+              const sealed = encoder.seal({ position, sequence, firm: 0 });
+              expect(sealed.bytes.length).toBe(length);
+              body.set(sealed.bytes, position - 512);
+              position = sealed.end;
+              sequence += sealed.frames;
+            }
+            encoder.dispose();
+            const result = scan(core, device, body, piece * 512);
+            expect(result).toMatchObject({ frames: sequence, records, endOffset: position, tornBytes: 0, missing: false });
+            await withMaps(core, device, (map, dirty) => {
+              const replay = new Replay(core, device);
+              for (let at = 0; at < body.length; at += piece * 512) {
+                replay.format2(body.subarray(at, at + piece * 512), position - 512 - at);
+              }
+              replay.emit(map, dirty);
+              replay.dispose();
+              expect(stateOf(map, dirty)).toEqual(model.state());
+            });
+          },
+        ),
+        { numRuns: 60 },
+      );
+    });
+
+    it('the encoder writes the bytes of docs/FORMAT.md', () => {
+      const core = create();
+      const encoder = new FrameEncoder(core, { epoch: EPOCH });
+      encoder.written(4096, 512);
+      encoder.written(4608, 100);
+      encoder.written(9000, 1);
+      encoder.barrier(3);
+      expect(encoder.pendingRecords).toBe(3);
+      const { bytes, end, frames } = encoder.seal({ position: 512, sequence: 5, firm: 2 });
+      const expected = frame({ epoch: EPOCH, sequence: 5, firm: 2 }, [written(4096, 612), written(9000, 1), barrier(3)]);
+      expect(Buffer.from(bytes).equals(expected)).toBe(true);
+      expect([end, frames, encoder.pendingRecords]).toEqual([512 + expected.length, 1, 0]);
+      encoder.written(9001, 1);
+      encoder.continued();
+      encoder.based();
+      const next = encoder.seal({ position: 1000, sequence: 6, firm: 2 });
+      const second = frame({ epoch: EPOCH, sequence: 6, firm: 2 }, [written(9001, 1), CONTINUED, BASED]);
+      expect(Buffer.from(next.bytes).equals(concat(new Uint8Array(24), second))).toBe(true);
+    });
+
+    it('a full batch refuses more, and still takes the marks', () => {
+      const encoder = new FrameEncoder(create(), { epoch: EPOCH });
+      for (let i = 0; !encoder.isFull; i++) encoder.written(i * 2, 1);
+      expect(() => encoder.written(10 ** 6, 1)).toThrow(RangeError);
+      encoder.barrier(0);
+      const { frames, bytes } = encoder.seal({ position: 512 + 504 - 32, sequence: 0, firm: 0 });
+      expect([frames, bytes.length]).toEqual([548, 40 + 546 * 512 + 24 + 16 * 4]);
+    });
+
+    const one = frame({ epoch: EPOCH, sequence: 0 }, [written(0, 4096), written(8192, 100)]);
+    const two = frame({ epoch: EPOCH, sequence: 1, firm: 1 }, [written(4096, 4096)]);
+    const three = frame({ epoch: EPOCH, sequence: 2, firm: 2 }, [barrier(2), BASED]);
+
+    it('reports frames, barriers and marks', () => {
+      const core = create();
+      expect(scan(core, shape, logBody([one, two, three], 4))).toEqual({
+        frames: 3,
+        records: 3,
+        endOffset: 512 + one.length + two.length + three.length,
+        tornBytes: 0,
+        missing: false,
+        missingIsFirm: false,
+        barrierThrough: 2,
+        barrierEndOffset: 512 + one.length + two.length,
+        continued: false,
+        based: true,
+        basedAnywhere: true,
+      });
+    });
+
+    it('an empty log has nothing in it', () => {
+      const core = create();
+      expect(scan(core, shape, new Uint8Array(4096 - 512))).toMatchObject({
+        frames: 0,
+        endOffset: 512,
+        barrierEndOffset: 512,
+        missing: false,
+      });
+    });
+
+    it('a frame cut short at any byte is no damage and does not count', () => {
+      const core = create();
+      const whole = logBody([one, two], 3);
+      for (let cut = 0; cut < two.length; cut++) {
+        const body = whole.slice();
+        body.fill(0, one.length + cut);
+        expect(scan(core, shape, body)).toMatchObject({ frames: 1, endOffset: 512 + one.length, missing: false });
+        if (cut > 0) expect(scan(core, shape, body).tornBytes).toBeGreaterThan(0);
+      }
+    });
+
+    it('missing frames are noticed, and whether they were firm', () => {
+      const core = create();
+      const sector = (bytes: Uint8Array): Uint8Array => concat(bytes, new Uint8Array(512 - bytes.length));
+      const nothing = new Uint8Array(512);
+      const later = frame({ epoch: EPOCH, sequence: 3, firm: 1 }, [written(0, 1)]);
+      const firm = frame({ epoch: EPOCH, sequence: 3, firm: 2 }, [BASED]);
+      expect(scan(core, shape, concat(sector(one), nothing, sector(three)))).toMatchObject({
+        frames: 1,
+        missing: true,
+        missingIsFirm: true,
+      });
+      expect(scan(core, shape, concat(nothing, sector(two)))).toMatchObject({ frames: 0, missing: true, missingIsFirm: true });
+      expect(scan(core, shape, concat(sector(one), nothing, sector(later)))).toMatchObject({
+        frames: 1,
+        missing: true,
+        missingIsFirm: false,
+      });
+      expect(scan(core, shape, concat(sector(one), sector(firm)))).toMatchObject({
+        missing: true,
+        missingIsFirm: true,
+        based: false,
+        basedAnywhere: true,
+      });
+    });
+
+    it('refuses what no crash leaves behind, and says where', () => {
+      const core = create();
+      const at = 512 + one.length;
+      const refuse = (bad: Uint8Array, sectors = 4) => corrupt(() => scan(core, shape, logBody([one, bad], sectors)));
+      expect(refuse(frame({ epoch: 8, sequence: 1 }, [BASED]))).toMatchObject({ offset: at, found: 8 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 2 }, [BASED]))).toMatchObject({ offset: at, found: 2 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 0 }, [BASED]))).toMatchObject({ offset: at, found: 0 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1, firm: 2 }, [BASED]))).toMatchObject({ offset: at, found: 2 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [barrier(2)]))).toMatchObject({ offset: at + 16, found: 2 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [[5n << 56n, 0]]))).toMatchObject({ offset: at + 16, found: 5 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [written(0, 0)]))).toMatchObject({ offset: at + 16 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [written(shape.size, 1)]))).toMatchObject({ offset: at + 16 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [[1n << 56n, 2n ** 64n - 1n]]))).toMatchObject({ offset: at + 16 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [CONTINUED, BASED]))).toMatchObject({ offset: at + 32 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [[3n << 56n, 1]]))).toMatchObject({ offset: at + 16 });
+      expect(refuse(new Uint8Array(40).fill(0xaa))).toMatchObject({ offset: at });
+      const continued = frame({ epoch: EPOCH, sequence: 1 }, [CONTINUED]);
+      corrupt(() => scan(core, shape, logBody([one, continued, frame({ epoch: EPOCH, sequence: 2 }, [BASED])])));
+      corrupt(() => scan(core, shape, concat(logBody([one], 2), logBody([two]))));
+    });
+
+    it('notices each flipped bit, or nothing changes by it', async () => {
+      const core = create();
+      const body = logBody([one, two, three], 2);
+      const apply = (bytes: Uint8Array): Promise<unknown> =>
+        withMaps(core, shape, (map, dirty) => {
+          const { endOffset, barrierThrough, based, missing } = scan(core, shape, bytes);
+          const replay = new Replay(core, shape);
+          replay.format2(bytes, endOffset - 512);
+          replay.emit(map, dirty);
+          replay.dispose();
+          return { ...stateOf(map, dirty), barrierThrough, based, missing };
+        });
+      const expected = await apply(body);
+      for (let bit = 0; bit < body.length * 8; bit++) {
+        const flipped = body.slice();
+        flipped[bit >> 3]! ^= 1 << (bit & 7);
+        try {
+          expect(await apply(flipped)).toEqual(expected);
+        } catch (error) {
+          if (!isCodError(error, 'COD_CORRUPT')) throw error;
+        }
+      }
+      expect(core.failure).toBeUndefined();
+    });
+
+    it('random bytes neither hang it nor trap', () => {
+      const core = create();
+      const pieces = fc.oneof(
+        fc.uint8Array({ minLength: 512, maxLength: 512 }),
+        fc
+          .array(fc.constantFrom(one, two, three, new Uint8Array(8), new Uint8Array(40).fill(1)), { maxLength: 5 })
+          .map((parts) => logBody(parts, 1)),
+      );
+      fc.assert(
+        fc.property(
+          fc.array(pieces, { maxLength: 4 }),
+          fc.array(fc.tuple(fc.nat(2047), fc.nat(255)), { maxLength: 3 }),
+          (sectors, changes) => {
+            const body = concat(...sectors);
+            for (const [at, value] of changes) if (at < body.length) body[at] = value;
+            for (const action of [
+              () => scan(core, shape, body),
+              () => new Replay(core, shape).format2(body),
+              () => new Replay(core, shape).format1(body),
+            ]) {
+              try {
+                action();
+              } catch (error) {
+                if (!isCodError(error, 'COD_CORRUPT')) throw error;
+              }
+            }
+            expect(core.failure).toBeUndefined();
+          },
+        ),
+        { numRuns: 500 },
+      );
+    });
+
+    it('a record of a TiB, a million times, costs no more than a few', async () => {
+      const core = create();
+      const device = geometry({ size: 2 ** 40, blockSize: 4096 });
+      await withMaps(core, device, (map, dirty) => {
+        const replay = new Replay(core, device);
+        const half = frame(
+          { epoch: EPOCH, sequence: 0 },
+          Array.from({ length: 30 }, (_, i) => written(i % 2 === 0 ? 0 : 2 ** 39 + 4096, 2 ** 39 - 4096)),
+        );
+        const body = logBody(Array.from({ length: 512 }, () => half));
+        for (let i = 0; i < 65; i++) replay.format2(body);
+        replay.emit(map, dirty);
+        expect(map.count).toBe(2 ** 28 - 2);
+        expect([map.has(2 ** 27 - 1), map.has(2 ** 27), map.has(2 ** 28 - 1)]).toEqual([false, false, true]);
+      });
+    });
+  });
+});

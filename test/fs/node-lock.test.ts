@@ -1,0 +1,163 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, relative } from 'node:path';
+import { build } from 'esbuild';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { lockFile } from '../../src/fs/node-lock.ts';
+import { type ProcessIdentity, thisProcess } from '../../src/fs/node-process.ts';
+
+const base = mkdtempSync(join(tmpdir(), 'cod-lock-'));
+const taker = join(base, 'taker.mjs');
+const children = new Set<ChildProcess>();
+let directory: string;
+let target: string;
+
+beforeAll(async () => {
+  await build({ entryPoints: [join(import.meta.dirname, 'lock-taker.ts')], outfile: taker, bundle: true, platform: 'node', format: 'esm' });
+});
+
+beforeEach(() => {
+  directory = mkdtempSync(join(base, 'd-'));
+  target = join(directory, 'disk.raw');
+});
+
+afterAll(() => {
+  for (const child of children) child.kill('SIGKILL');
+  rmSync(base, { recursive: true, force: true });
+});
+
+function startTaker(): ChildProcess {
+  const child = fork(taker);
+  children.add(child);
+  return child;
+}
+
+async function ask(child: ChildProcess, request: { take: string } | 'release'): Promise<string> {
+  const answer = once(child, 'message');
+  child.send(request);
+  return (await answer)[0] as string;
+}
+
+async function kill(child: ChildProcess): Promise<void> {
+  const exit = once(child, 'exit');
+  child.kill('SIGKILL');
+  await exit;
+  children.delete(child);
+}
+
+function leaveLock(owner: Partial<ProcessIdentity> | string, suffix = ''): void {
+  writeFileSync(`${target}.lock${suffix}`, typeof owner === 'string' ? owner : `${JSON.stringify({ ...thisProcess(), ...owner })}\n`);
+}
+
+/** A process that is sure to have ended. */
+async function deadProcess(): Promise<number> {
+  const child = startTaker();
+  await kill(child);
+  return child.pid!;
+}
+
+async function assertTakenOver(): Promise<void> {
+  const release = await lockFile(target);
+  expect(JSON.parse(readFileSync(`${target}.lock`, 'utf8'))).toEqual(JSON.parse(JSON.stringify(thisProcess())));
+  expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
+  await release();
+  expect(readdirSync(directory)).toEqual([]);
+}
+
+test('a lock is a file beside the target that says who has it, and is gone when released', assertTakenOver);
+
+test('a lock of a live process holds, and the error names it', async () => {
+  const child = startTaker();
+  expect(await ask(child, { take: target })).toBe('locked');
+  await expect(lockFile(target)).rejects.toMatchObject({
+    code: 'COD_LOCKED',
+    message: expect.stringContaining(`process ${child.pid}`),
+    details: { file: `${target}.lock`, pid: child.pid },
+  });
+  expect(await ask(child, 'release')).toBe('released');
+  await assertTakenOver();
+  await kill(child);
+});
+
+test('a lock of a process that was killed is taken over at once', async () => {
+  const child = startTaker();
+  expect(await ask(child, { take: target })).toBe('locked');
+  await kill(child);
+  await assertTakenOver();
+});
+
+test('a lock of this process holds, by whatever name the file is called', async () => {
+  writeFileSync(target, '');
+  symlinkSync(target, join(directory, 'link'));
+  mkdirSync(join(directory, 'd'));
+  symlinkSync(directory, join(directory, 'd', 'up'));
+  const release = await lockFile(target);
+  for (const name of ['link', 'd/../disk.raw', 'd/up/disk.raw', 'd/up/link']) {
+    await expect(lockFile(join(directory, name)), name).rejects.toMatchObject({ code: 'COD_LOCKED' });
+    await expect(lockFile(relative('.', join(directory, name))), name).rejects.toMatchObject({ code: 'COD_LOCKED' });
+  }
+  await release();
+});
+
+describe('a lock is taken over', () => {
+  test('from another boot', async () => {
+    leaveLock({ bootId: 'another' });
+    await assertTakenOver();
+  });
+
+  test('from a process that is no more', async () => {
+    leaveLock({ pid: await deadProcess() });
+    await assertTakenOver();
+  });
+
+  test.skipIf(process.platform !== 'linux')('from a process whose number another one has now', async () => {
+    leaveLock({ startTime: 1 });
+    await assertTakenOver();
+  });
+
+  test('although a taker died at it', async () => {
+    const pid = await deadProcess();
+    leaveLock({ pid });
+    leaveLock({ pid }, '.0123456789abcdef.taker');
+    await assertTakenOver();
+  });
+});
+
+describe('a lock holds', () => {
+  test('if its owner is in another container, where nobody can look', async () => {
+    leaveLock({ pid: await deadProcess(), pidNamespace: 'pid:[1]' });
+    await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED', message: expect.stringContaining('another container') });
+  });
+
+  test.each(['', 'garbage', '{"pid":0}', '{"pid":-1}', 'null', '{"pid":12'])('if it does not say whose it is: %j', async (content) => {
+    leaveLock(content);
+    await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED', message: expect.stringContaining(`${target}.lock`) });
+    expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
+  });
+
+  test('if it was replaced by hand: its former owner does not remove it', async () => {
+    const release = await lockFile(target);
+    leaveLock('garbage');
+    await release();
+    expect(readFileSync(`${target}.lock`, 'utf8')).toBe('garbage');
+  });
+});
+
+test('a missing directory is COD_NOT_FOUND', async () => {
+  await expect(lockFile(join(directory, 'd', 'disk.raw'))).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
+});
+
+test.each(['free', 'stale'])('of many processes that want a %s lock in the same moment exactly one gets it', async (kind) => {
+  const pid = await deadProcess();
+  const takers = Array.from({ length: 6 }, startTaker);
+  for (let round = 0; round < 25; round++) {
+    if (kind === 'stale') leaveLock({ pid });
+    const answers = await Promise.all(takers.map((child) => ask(child, { take: target })));
+    expect([...answers].sort()).toEqual([...Array<string>(5).fill('COD_LOCKED'), 'locked']);
+    expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
+    await ask(takers[answers.indexOf('locked')]!, 'release');
+  }
+  await Promise.all(takers.map(kill));
+});

@@ -1,0 +1,123 @@
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, test } from 'vitest';
+import { nodeFileSystem } from '../../src/fs/node.ts';
+import { fileSystemSuite } from '../../src/testing/file-system-suite.ts';
+
+const directories: string[] = [];
+
+function temporaryDirectory(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'cod-fs-'));
+  directories.push(directory);
+  return directory;
+}
+
+afterEach(() => {
+  for (const directory of directories.splice(0)) rmSync(directory, { recursive: true, force: true });
+});
+
+for (const { name, run } of fileSystemSuite(() => nodeFileSystem(temporaryDirectory()))) test(name, run);
+
+test('short operations are done inside the call, before their promise is returned', async () => {
+  const directory = temporaryDirectory();
+  const file = await nodeFileSystem(directory).open('a', { create: true });
+  const write = file.write(new Uint8Array(65_536).fill(7), 0);
+  expect(readFileSync(join(directory, 'a'))).toEqual(Buffer.alloc(65_536, 7));
+  const into = new Uint8Array(65_536);
+  const read = file.read(into, 0);
+  expect(into[65_535]).toBe(7);
+  await Promise.all([write, read]);
+  await file.close();
+});
+
+test('opening a directory or a device rejects with COD_TARGET_IO', async () => {
+  const directory = temporaryDirectory();
+  mkdirSync(join(directory, 'd'));
+  for (const options of [{}, { create: true }]) {
+    await expect(nodeFileSystem(directory).open('d', options)).rejects.toMatchObject({ code: 'COD_TARGET_IO', message: /directory/ });
+  }
+  await expect(nodeFileSystem(directory, { readOnly: true }).open('d')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+  await expect(nodeFileSystem(directory).open('/dev/null')).rejects.toMatchObject({ code: 'COD_TARGET_IO', message: /regular/ });
+});
+
+test.skipIf(process.platform === 'win32')('opening a pipe rejects with COD_TARGET_IO, and waits for nobody', async () => {
+  const directory = temporaryDirectory();
+  execFileSync('mkfifo', [join(directory, 'pipe')]);
+  for (const readOnly of [false, true]) {
+    await expect(nodeFileSystem(directory, { readOnly }).open('pipe')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+  }
+});
+
+test('a missing directory is COD_NOT_FOUND', async () => {
+  await expect(nodeFileSystem(temporaryDirectory()).open('d/a', { create: true })).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
+});
+
+test.skipIf(process.getuid?.() === 0)('opening a file that may not be written rejects with COD_TARGET_IO', async () => {
+  const directory = temporaryDirectory();
+  writeFileSync(join(directory, 'a'), 'abc');
+  chmodSync(join(directory, 'a'), 0o444);
+  await expect(nodeFileSystem(directory).open('a')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+});
+
+test.skipIf(process.platform !== 'linux')('a write for which there is no room rejects with COD_NO_SPACE, saying where', async () => {
+  const file = await nodeFileSystem(temporaryDirectory()).open('a', { create: true });
+  // Beyond the largest file that any Linux file system with 4 KiB pages has.
+  const offset = Number.MAX_SAFE_INTEGER - 10;
+  await expect(file.write(new Uint8Array(10), offset)).rejects.toMatchObject({
+    code: 'COD_NO_SPACE',
+    message: /write .*a at offset 9007199254740981, 10 bytes/,
+    details: { offset, length: 10, errno: 'EFBIG' },
+    cause: { code: 'EFBIG' },
+  });
+  await file.close();
+});
+
+test('names are relative to the directory, absolute ones stand for themselves', async () => {
+  const [directory, other] = [temporaryDirectory(), temporaryDirectory()];
+  mkdirSync(join(directory, 'd'));
+  const fileSystem = nodeFileSystem(directory);
+  for (const name of ['a', 'd/b', join(other, 'c')]) await (await fileSystem.open(name, { create: true })).close();
+  for (const path of [join(directory, 'a'), join(directory, 'd/b'), join(other, 'c')]) expect(statSync(path).isFile()).toBe(true);
+});
+
+test('a file behind a symbolic link can be synced', async () => {
+  const [directory, other] = [temporaryDirectory(), temporaryDirectory()];
+  symlinkSync(join(other, 'a'), join(directory, 'link'));
+  const file = await nodeFileSystem(directory).open('link', { create: true });
+  await file.sync();
+  await file.close();
+  expect(statSync(join(other, 'a')).size).toBe(0);
+});
+
+test.skipIf(process.platform !== 'linux')('the boot is that of the machine', () => {
+  expect(nodeFileSystem().bootId).toBe(readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
+});
+
+describe('read-only', () => {
+  test('files can be read, and nothing can be changed', async () => {
+    const directory = temporaryDirectory();
+    writeFileSync(join(directory, 'a'), 'abc', { mode: 0o444 });
+    const fileSystem = nodeFileSystem(directory, { readOnly: true });
+    const file = await fileSystem.open('a', { create: true });
+    const into = new Uint8Array(3);
+    await file.read(into, 0);
+    expect(Buffer.from(into).toString()).toBe('abc');
+    await file.sync();
+    await expect(file.write(into, 0)).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+    await expect(file.truncate(0)).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+    await expect(fileSystem.remove('a')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+    expect(fileSystem.lock).toBeUndefined();
+    await file.close();
+    expect(readFileSync(join(directory, 'a'), 'utf8')).toBe('abc');
+  });
+
+  test('a missing file is not created', async () => {
+    const directory = temporaryDirectory();
+    await expect(nodeFileSystem(directory, { readOnly: true }).open('a', { create: true })).rejects.toMatchObject({
+      code: 'COD_NOT_FOUND',
+    });
+    expect(() => statSync(join(directory, 'a'))).toThrow();
+  });
+});

@@ -1,0 +1,641 @@
+import { createHash } from 'node:crypto';
+import { afterEach, describe, expect, it } from 'vitest';
+import { type CodErrorCode, isCodError } from '../../src/core/errors.ts';
+import type { Source } from '../../src/device/source.ts';
+import { fetchTransport } from '../../src/sources/fetch-transport.ts';
+import { type HttpSourceOptions, httpSource } from '../../src/sources/http.ts';
+import { nodeTransport } from '../../src/sources/node-transport.ts';
+import { type Ask, type Behaviour, HostileServer, honest } from '../support/http-server.ts';
+import { TestClock } from './test-clock.ts';
+
+const SIZE = 700_001;
+const content = pattern(SIZE);
+const ATTEMPTS = 3;
+
+const transports = [
+  ['fetch', fetchTransport],
+  ['node:http', nodeTransport],
+] as const;
+
+const cleanups: (() => Promise<void>)[] = [];
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** What the server does from the second request on; the first one opens. */
+interface LaterCase {
+  name: string;
+  behaviour: Behaviour;
+  /** A code, or nothing if the bytes must come. */
+  code?: CodErrorCode;
+  message?: RegExp;
+}
+
+const later: LaterCase[] = [
+  { name: 'answers rightly', behaviour: honest },
+  {
+    name: 'answers 500 twice, then rightly',
+    behaviour: (ask) => (ask.index <= 2 ? ask.send({ status: 500, body: 'later' }) : ask.send()),
+  },
+  {
+    name: 'answers 500 for ever',
+    behaviour: (ask) => ask.send({ status: 500, body: 'no' }),
+    code: 'COD_SOURCE_IO',
+    message: /500.*3 attempts/,
+  },
+  { name: 'answers 429 once', behaviour: once((ask) => ask.send({ status: 429, headers: { 'retry-after': '7' }, body: '' })) },
+  { name: 'answers 404', behaviour: (ask) => ask.send({ status: 404, body: 'gone' }), code: 'COD_NOT_FOUND' },
+  { name: 'answers 410', behaviour: (ask) => ask.send({ status: 410, body: 'gone' }), code: 'COD_NOT_FOUND' },
+  { name: 'answers 401', behaviour: (ask) => ask.send({ status: 401, body: '' }), code: 'COD_SOURCE_IO', message: /credentials/ },
+  { name: 'answers 403', behaviour: (ask) => ask.send({ status: 403, body: '' }), code: 'COD_SOURCE_IO', message: /credentials/ },
+  {
+    name: 'answers 416 with another size',
+    behaviour: (ask) => ask.send({ status: 416, headers: { 'content-range': 'bytes */5' }, body: '' }),
+    code: 'COD_SOURCE_CHANGED',
+  },
+  {
+    name: 'answers 416 with the same size',
+    behaviour: (ask) => ask.send({ status: 416, headers: { 'content-range': `bytes */${SIZE}` }, body: '' }),
+    code: 'COD_SOURCE_IO',
+  },
+  {
+    name: 'ignores ranges',
+    behaviour: (ask) => ask.send({ status: 200, headers: { 'content-range': undefined }, body: content }),
+    code: 'COD_SOURCE_IO',
+    message: /ignores ranges/,
+  },
+  {
+    name: 'announces fewer bytes than the range has',
+    behaviour: (ask) => ask.send({ body: content.subarray(ask.start, ask.end - 1) }),
+    code: 'COD_SOURCE_IO',
+  },
+  {
+    name: 'announces more bytes than the range has',
+    behaviour: (ask) => ask.send({ body: new Uint8Array(ask.end - ask.start + 1) }),
+    code: 'COD_SOURCE_IO',
+  },
+  {
+    name: 'sends less than it announced, and closes',
+    behaviour: (ask) => {
+      ask.send({ body: false });
+      ask.socket.end();
+    },
+    code: 'COD_SOURCE_IO',
+  },
+  {
+    name: 'sends the range shifted by one',
+    behaviour: (ask) =>
+      ask.send({
+        headers: { 'content-range': `bytes ${ask.start + 1}-${ask.end}/${SIZE}` },
+        body: content.subarray(ask.start + 1, ask.end + 1),
+      }),
+    code: 'COD_SOURCE_IO',
+  },
+  {
+    name: 'sends half of the range, correctly labelled',
+    behaviour: (ask) => {
+      const end = ask.start + Math.ceil((ask.end - ask.start) / 2);
+      ask.send({ headers: { 'content-range': `bytes ${ask.start}-${end - 1}/${SIZE}` }, body: content.subarray(ask.start, end) });
+    },
+    code: 'COD_SOURCE_IO',
+  },
+  {
+    name: 'sends a malformed Content-Range',
+    behaviour: (ask) => ask.send({ headers: { 'content-range': 'bytes all of it' } }),
+    code: 'COD_SOURCE_IO',
+  },
+  {
+    name: 'names another total size',
+    behaviour: (ask) => ask.send({ headers: { 'content-range': `bytes ${ask.start}-${ask.end - 1}/${SIZE + 1}` } }),
+    code: 'COD_SOURCE_CHANGED',
+  },
+  { name: 'has another ETag', behaviour: (ask) => ask.send({ headers: { etag: '"v2"' } }), code: 'COD_SOURCE_CHANGED' },
+  { name: 'has lost its ETag', behaviour: (ask) => ask.send({ headers: { etag: undefined } }), code: 'COD_SOURCE_CHANGED' },
+  {
+    name: 'compresses',
+    behaviour: (ask) => ask.send({ headers: { 'content-encoding': 'gzip' } }),
+    code: 'COD_SOURCE_IO',
+    message: /compresses|gzip|header check/,
+  },
+  { name: 'resets before the head once', behaviour: once((ask) => ask.socket.resetAndDestroy()) },
+  { name: 'resets before the head for ever', behaviour: (ask) => ask.socket.resetAndDestroy(), code: 'COD_SOURCE_IO' },
+  {
+    name: 'resets in the body once',
+    behaviour: once((ask) => {
+      ask.send({ body: false });
+      ask.socket.write(content.subarray(ask.start, ask.end - 1), () => ask.socket.resetAndDestroy());
+    }),
+  },
+  {
+    name: 'closes in the middle of the body, every time a little later',
+    behaviour: (ask) => {
+      ask.send({ body: false });
+      ask.socket.end(content.subarray(ask.start, Math.min(ask.end, ask.start + 50_000)));
+    },
+  },
+  {
+    name: 'sends chunks without a length',
+    behaviour: (ask) => {
+      ask.send({ headers: { 'content-length': undefined, 'transfer-encoding': 'chunked' }, body: false });
+      for (let at = ask.start; at < ask.end; at += 10_007) sendChunk(ask, content.subarray(at, Math.min(ask.end, at + 10_007)));
+      ask.socket.write('0\r\nx-trailer: 1\r\n\r\n');
+    },
+  },
+  {
+    name: 'sends too many chunks',
+    behaviour: (ask) => {
+      ask.send({ headers: { 'content-length': undefined, 'transfer-encoding': 'chunked' }, body: false });
+      sendChunk(ask, content.subarray(ask.start, ask.end));
+      sendChunk(ask, new Uint8Array(10));
+      ask.socket.write('0\r\n\r\n');
+    },
+    code: 'COD_SOURCE_IO',
+    message: /more than it announced/,
+  },
+  {
+    name: 'never ends its body',
+    behaviour: (ask) => {
+      ask.send({ headers: { 'content-length': undefined, 'transfer-encoding': 'chunked' }, body: false });
+      sendChunk(ask, content.subarray(ask.start, ask.end));
+      const more = () => {
+        while (ask.socket.writable && sendChunk(ask, new Uint8Array(65536)));
+      };
+      ask.socket.on('drain', more);
+      more();
+    },
+    code: 'COD_SOURCE_IO',
+    message: /more than it announced/,
+  },
+  {
+    name: 'ends its body with the connection',
+    behaviour: (ask) => {
+      ask.send({ headers: { 'content-length': undefined }, body: false });
+      ask.socket.end(content.subarray(ask.start, ask.end));
+    },
+  },
+  {
+    name: 'announces no length and sends too little',
+    behaviour: (ask) => {
+      ask.send({ headers: { 'content-length': undefined }, body: false });
+      ask.socket.end();
+    },
+    code: 'COD_SOURCE_IO',
+  },
+  {
+    name: 'sends a mebibyte of headers',
+    behaviour: (ask) => ask.send({ headers: { 'x-much': 'x'.repeat(1 << 20) } }),
+    code: 'COD_SOURCE_IO',
+  },
+  { name: 'does not speak HTTP', behaviour: (ask) => ask.socket.end('SSH-2.0-OpenSSH_9.2\r\n\r\n'), code: 'COD_SOURCE_IO' },
+  {
+    name: 'drops every kept connection when it is asked again',
+    behaviour: (ask) => (ask.indexOnConnection > 0 ? ask.socket.destroy() : ask.send()),
+  },
+];
+
+describe.each(transports)('httpSource over %s', (transportName, transport) => {
+  async function start(behaviour: Behaviour = honest, bytes: Uint8Array = content): Promise<HostileServer> {
+    const server = await HostileServer.start(bytes, behaviour);
+    cleanups.push(() => server.stop());
+    return server;
+  }
+
+  async function open(url: string, options: HttpSourceOptions = {}): Promise<Source & { stream: NonNullable<Source['stream']> }> {
+    const source = await httpSource(url, {
+      transport: transport(),
+      clock: new TestClock(),
+      random: () => 0.5,
+      retry: { attempts: ATTEMPTS },
+      ...options,
+    });
+    cleanups.push(() => source.close());
+    if (!source.stream) throw new Error('an HTTP source has streams');
+    return source as Source & { stream: NonNullable<Source['stream']> };
+  }
+
+  describe.each(later)('from a server that $name', ({ behaviour, code, message }) => {
+    const verdict = code === undefined ? 'are right' : `reject with ${code}`;
+
+    it(`reads ${verdict}`, async () => {
+      const server = await start(afterOpening(behaviour));
+      const source = await open(server.url);
+      const into = new Uint8Array(100_003);
+      const reading = source.read(into, 12_345);
+      if (code === undefined) {
+        await reading;
+        expect(digest(into)).toBe(digest(content.subarray(12_345, 12_345 + into.length)));
+      } else {
+        await expectCode(reading, code, message);
+      }
+    });
+
+    it(`streams ${verdict}`, async () => {
+      const server = await start(afterOpening(behaviour));
+      const source = await open(server.url);
+      const streaming = collect(source.stream(1, SIZE - 2));
+      if (code === undefined) expect(digest(await streaming)).toBe(digest(content.subarray(1, SIZE - 1)));
+      else await expectCode(streaming, code, message);
+    });
+  });
+
+  describe('opening', () => {
+    it('asks for one byte, and learns size and identity', async () => {
+      const server = await start();
+      const source = await open(server.url);
+      expect(source.size).toBe(SIZE);
+      expect(source.identity).toBe('etag:"v1"');
+      expect(server.ranges).toEqual(['bytes=0-0']);
+    });
+
+    it.each([
+      ['a weak ETag', { etag: 'W/"v1"' }, `modified:Sat, 01 Nov 2025 00:00:00 GMT;size:${SIZE}`],
+      ['no ETag', { etag: undefined }, `modified:Sat, 01 Nov 2025 00:00:00 GMT;size:${SIZE}`],
+      ['neither ETag nor Last-Modified', { etag: undefined, 'last-modified': undefined }, undefined],
+    ])('with %s identifies by what is left', async (_, headers, identity) => {
+      const server = await start((ask) => ask.send({ headers }));
+      expect((await open(server.url)).identity).toBe(identity);
+    });
+
+    it('notices another Last-Modified where there is no ETag', async () => {
+      const server = await start((ask) =>
+        ask.send({ headers: { etag: undefined, 'last-modified': `Sat, 01 Nov 2025 00:00:0${ask.index} GMT` } }),
+      );
+      const source = await open(server.url);
+      await expectCode(source.read(new Uint8Array(10), 0), 'COD_SOURCE_CHANGED');
+    });
+
+    it.each<[string, Behaviour, CodErrorCode, RegExp]>([
+      ['a 404', (ask) => ask.send({ status: 404, body: '' }), 'COD_NOT_FOUND', /404/],
+      ['a 403', (ask) => ask.send({ status: 403, body: '' }), 'COD_SOURCE_IO', /credentials/],
+      ['a 503', (ask) => ask.send({ status: 503, body: '' }), 'COD_SOURCE_IO', /503.*3 attempts/],
+      [
+        'no range',
+        (ask) => ask.send({ status: 200, headers: { 'content-range': undefined }, body: content }),
+        'COD_SOURCE_IO',
+        /ignores ranges/,
+      ],
+      [
+        'no Content-Range',
+        (ask) => ask.send({ headers: { 'content-range': undefined } }),
+        'COD_SOURCE_IO',
+        /Access-Control-Expose-Headers/,
+      ],
+      ['an unknown total', (ask) => ask.send({ headers: { 'content-range': 'bytes 0-0/*' } }), 'COD_SOURCE_IO', /Content-Range/],
+      ['gzip', (ask) => ask.send({ headers: { 'content-encoding': 'gzip' } }), 'COD_SOURCE_IO', /gzip/],
+      ['a redirect without Location', (ask) => ask.send({ status: 302, body: '' }), 'COD_SOURCE_IO', /Location/],
+      [
+        'a redirect to a file',
+        (ask) => ask.send({ status: 302, headers: { location: 'file:///etc/passwd' }, body: '' }),
+        'COD_SOURCE_IO',
+        /file:/,
+      ],
+      [
+        'redirects in a circle',
+        (ask) => ask.send({ status: 302, headers: { location: '/again' }, body: '' }),
+        'COD_SOURCE_IO',
+        /more than 5/,
+      ],
+    ])('refuses %s', async (_, behaviour, code, message) => {
+      const server = await start(behaviour);
+      await expectCode(open(server.url), code, message);
+      expect(server.asks.length).toBeLessThanOrEqual(6);
+    });
+
+    it('gives up where there is no server', async () => {
+      const server = await start();
+      const { url } = server;
+      await server.stop();
+      const clock = new TestClock();
+      await expectCode(open(url, { clock }), 'COD_SOURCE_IO', /3 attempts/);
+      expect(clock.delays).toEqual([125, 250]);
+      cleanups.pop();
+    });
+
+    it('makes a source of no bytes from an empty file', async () => {
+      const empty = new Uint8Array();
+      const ranges = await start((ask) => ask.send({ status: 416, headers: { 'content-range': 'bytes */0' }, body: '' }), empty);
+      expect((await open(ranges.url)).size).toBe(0);
+      const plain = await start((ask) => ask.send({ status: 200, headers: { 'content-range': undefined } }), empty);
+      expect((await open(plain.url)).size).toBe(0);
+    });
+
+    it('refuses other protocols and malformed headers as wrong arguments', async () => {
+      await expect(open('ftp://127.0.0.1/x')).rejects.toThrow(TypeError);
+      await expect(open('http://127.0.0.1/x', { headers: { 'x\r\ny': 'z' } })).rejects.toThrow(TypeError);
+      await expect(open('http://127.0.0.1/x', { headers: { x: 'y\r\nz: 1' } })).rejects.toThrow(TypeError);
+      await expect(open('http://127.0.0.1/x', { headers: { Range: 'bytes=1-1' } })).rejects.toThrow(TypeError);
+    });
+
+    it('ends with the reason of its signal', async () => {
+      const controller = new AbortController();
+      const server = await start(() => controller.abort(new Error('enough')));
+      await expect(open(server.url, { signal: controller.signal })).rejects.toThrow('enough');
+      await closed(server.asks[0]!);
+    });
+  });
+
+  describe('retries', () => {
+    it('wait for exponentially longer, jittered, bounded, and as long as Retry-After asks', async () => {
+      const server = await start((ask) => {
+        const retryAfter = ask.index === 5 ? '31' : ask.index === 6 ? '86400' : undefined;
+        if (ask.index === 0 || ask.index > 6) ask.send();
+        else ask.send({ status: 503, headers: { 'retry-after': retryAfter }, body: '' });
+      });
+      const clock = new TestClock();
+      const source = await open(server.url, { clock, retry: { attempts: 10, baseDelayMs: 100, maxDelayMs: 500 } });
+      await source.read(new Uint8Array(10), 0);
+      expect(clock.delays).toEqual([50, 100, 200, 250, 31_000, 60_000]);
+    });
+
+    it('by default outlast a minute', async () => {
+      const server = await start((ask) => (ask.index === 0 ? ask.send() : ask.send({ status: 503, body: '' })));
+      const clock = new TestClock();
+      const source = await httpSource(server.url, { transport: transport(), clock, random: () => 0.5 });
+      cleanups.push(() => source.close());
+      await expectCode(source.read(new Uint8Array(1), 0), 'COD_SOURCE_IO');
+      expect(clock.delays.reduce((sum, delay) => sum + delay, 0)).toBeGreaterThan(60_000);
+    });
+
+    it('go on where a stream broke', async () => {
+      const server = await start(
+        afterOpening((ask) => {
+          if (ask.index > 1) return ask.send();
+          ask.send({ body: false });
+          ask.socket.write(content.subarray(ask.start, ask.start + 1000));
+        }),
+      );
+      const source = await open(server.url);
+      const stream = source.stream(500, 10_000);
+      const first = (await stream.next()).value!.slice();
+      expect(first).toEqual(content.subarray(500, 1500));
+      const rest = collect(stream);
+      server.asks[1]!.socket.resetAndDestroy();
+      expect(await rest).toEqual(content.subarray(1500, 10_500));
+      expect(server.ranges.slice(1)).toEqual(['bytes=500-10499', 'bytes=1500-10499']);
+    });
+
+    it('follow a stall before the head', async () => {
+      const clock = new TestClock();
+      const server = await start((ask) => (ask.index === 1 ? clock.stall() : ask.send()));
+      const source = await open(server.url, { clock });
+      const into = new Uint8Array(10);
+      await source.read(into, 7);
+      expect(into).toEqual(content.subarray(7, 17));
+      expect(server.asks.length).toBe(3);
+    });
+
+    it('follow a stall in the body, for the rest of it', async () => {
+      const clock = new TestClock();
+      const server = await start((ask) => {
+        if (ask.index !== 1) return ask.send();
+        ask.send({ body: false });
+        ask.socket.write(content.subarray(ask.start, ask.start + 1000));
+      });
+      const source = await open(server.url, { clock });
+      const stream = source.stream(0, 5000);
+      await stream.next();
+      const rest = collect(stream);
+      clock.stall();
+      expect(await rest).toEqual(content.subarray(1000, 5000));
+      expect(server.ranges.slice(1)).toEqual(['bytes=0-4999', 'bytes=1000-4999']);
+    });
+
+    it('end in COD_SOURCE_IO when every request stalls', async () => {
+      const clock = new TestClock();
+      const server = await start((ask) => (ask.index === 0 ? ask.send() : clock.stall()));
+      const source = await open(server.url, { clock });
+      await expectCode(source.read(new Uint8Array(10), 0), 'COD_SOURCE_IO', /no byte came for 15000 ms/);
+    });
+
+    it('do not count a consumer that takes its time as a stall', async () => {
+      const clock = new TestClock();
+      const server = await start();
+      const source = await open(server.url, { clock });
+      const stream = source.stream(0, SIZE);
+      const first = (await stream.next()).value!.slice();
+      clock.stall();
+      expect(digest(await collect(stream))).toBe(digest(content.subarray(first.length)));
+      expect(server.asks.length).toBe(2);
+    });
+
+    if (transportName === 'node:http') {
+      it('are not needed where a kept connection was closed meanwhile', async () => {
+        const server = await start((ask) => (ask.indexOnConnection > 0 ? ask.socket.destroy() : ask.send()));
+        const clock = new TestClock();
+        const source = await open(server.url, { clock });
+        for (let offset = 0; offset < 3; offset++) await source.read(new Uint8Array(10), offset);
+        expect(clock.delays).toEqual([]);
+      });
+
+      it('are not needed either way round: connections are kept', async () => {
+        const server = await start();
+        const source = await open(server.url);
+        for (let offset = 0; offset < 5; offset++) await source.read(new Uint8Array(10), offset);
+        expect(new Set(server.asks.map((ask) => ask.socket)).size).toBe(1);
+      });
+    }
+  });
+
+  describe('redirects', () => {
+    it('are followed, once: later requests go to where they led', async () => {
+      const server = await start((ask) =>
+        ask.path === '/disk.img' ? ask.send({ status: 302, headers: { location: '/real.img?sig=1' }, body: '' }) : ask.send(),
+      );
+      const source = await open(server.url);
+      await source.read(new Uint8Array(5), 5);
+      expect(server.asks.map((ask) => ask.path)).toEqual(['/disk.img', '/real.img?sig=1', '/real.img?sig=1']);
+    });
+
+    it.each([401, 403, 404, 410])('are resolved anew when their target answers %i', async (status) => {
+      let signature = 0;
+      const server = await start((ask) => {
+        if (ask.path === '/disk.img') ask.send({ status: 307, headers: { location: `/real.img?sig=${++signature}` }, body: '' });
+        else if (ask.path === '/real.img?sig=1' && ask.index > 1) ask.send({ status, body: 'expired' });
+        else ask.send();
+      });
+      const source = await open(server.url);
+      const into = new Uint8Array(5);
+      await source.read(into, 5);
+      expect(into).toEqual(content.subarray(5, 10));
+      expect(signature).toBe(2);
+    });
+
+    it('carry no credentials and no headers to another origin', async () => {
+      const other = await start();
+      const server = await start((ask) => ask.send({ status: 302, headers: { location: other.url }, body: '' }));
+      await open(server.url.replace('http://', 'http://us%20er:secret@'), { headers: { 'x-token': 'secret' } });
+      expect(server.asks[0]!.headers['authorization']).toBe(`Basic ${btoa('us er:secret')}`);
+      expect(server.asks[0]!.headers['x-token']).toBe('secret');
+      expect(other.asks[0]!.headers['authorization']).toBeUndefined();
+      expect(other.asks[0]!.headers['x-token']).toBeUndefined();
+    });
+  });
+
+  it('names neither credentials nor the query in its messages', async () => {
+    const server = await start((ask) => ask.send({ status: 404, body: '' }));
+    const url = `${server.url.replace('http://', 'http://user:hunter2@')}?signature=hunter3`;
+    const error = await open(url).catch((caught: unknown) => caught);
+    expect(isCodError(error, 'COD_NOT_FOUND')).toBe(true);
+    expect(JSON.stringify(error)).not.toMatch(/hunter/);
+  });
+
+  describe('without ranges, when whole bodies are allowed', () => {
+    const whole: Behaviour = (ask) => ask.send({ status: 200, headers: { 'content-range': undefined }, body: content });
+
+    it('streams and reads what lies anywhere in them', async () => {
+      const server = await start(whole);
+      const source = await open(server.url, { allowWholeBody: true });
+      expect(source.size).toBe(SIZE);
+      expect(digest(await collect(source.stream(0, SIZE)))).toBe(digest(content));
+      const into = new Uint8Array(1000);
+      await source.read(into, SIZE - 2000);
+      expect(into).toEqual(content.subarray(SIZE - 2000, SIZE - 1000));
+    });
+
+    it('goes on after a break, and notices a change', async () => {
+      const server = await start((ask) => {
+        if (ask.index !== 1) return whole(ask);
+        ask.send({ status: 200, headers: { 'content-range': undefined, 'content-length': String(SIZE) }, body: false });
+        ask.socket.end(content.subarray(0, 100_000));
+      });
+      const source = await open(server.url, { allowWholeBody: true });
+      expect(digest(await collect(source.stream(0, SIZE)))).toBe(digest(content));
+      server.behaviour = (ask) => ask.send({ status: 200, headers: { 'content-range': undefined, etag: '"v2"' }, body: content });
+      await expectCode(source.read(new Uint8Array(1), 0), 'COD_SOURCE_CHANGED');
+    });
+  });
+
+  describe('ending early', () => {
+    const half: Behaviour = afterOpening((ask) => {
+      ask.send({ body: false });
+      ask.socket.write(content.subarray(ask.start, ask.start + (ask.end - ask.start) / 2));
+    });
+
+    it('rejects with the reason of the signal and frees the connection', async () => {
+      const server = await start(half);
+      const source = await open(server.url);
+      const controller = new AbortController();
+      const stream = source.stream(0, 10_000, { signal: controller.signal });
+      await stream.next();
+      const rest = collect(stream);
+      controller.abort(new Error('enough'));
+      await expect(rest).rejects.toThrow('enough');
+      await closed(server.asks[1]!);
+      server.behaviour = honest;
+      await source.read(new Uint8Array(10), 0);
+    });
+
+    it('rejects at once with a signal that was aborted before, without a request', async () => {
+      const server = await start();
+      const source = await open(server.url);
+      await expect(source.read(new Uint8Array(1), 0, { signal: AbortSignal.abort(new Error('no')) })).rejects.toThrow('no');
+      expect(server.asks.length).toBe(1);
+    });
+
+    it('close ends what is in flight with COD_CLOSED, and what comes after', async () => {
+      const server = await start(half);
+      const source = await open(server.url);
+      const reading = source.read(new Uint8Array(10_000), 0);
+      const stream = source.stream(20_000, 10_000);
+      await stream.next();
+      const rest = collect(stream);
+      await Promise.all([expectCode(reading, 'COD_CLOSED'), expectCode(rest, 'COD_CLOSED'), source.close()]);
+      await expectCode(source.read(new Uint8Array(1), 0), 'COD_CLOSED');
+      await source.close();
+      if (transportName === 'node:http') await server.allClosed();
+      else await closed(server.asks[1]!);
+    });
+
+    it('a consumer that leaves a stream ends its request', async () => {
+      const server = await start(half);
+      const source = await open(server.url);
+      for await (const piece of source.stream(0, 10_000)) {
+        expect(piece.length).toBeGreaterThan(0);
+        break;
+      }
+      await closed(server.asks[1]!);
+    });
+  });
+
+  it('holds the server back when the consumer takes its time', async () => {
+    const big = new Uint8Array(64 << 20);
+    for (let at = 0; at + SIZE <= big.length; at += SIZE) big.set(content, at);
+    let sent = 0;
+    const server = await start((ask) => {
+      if (ask.end - ask.start < 1000) return ask.send();
+      ask.send({ body: false });
+      const more = () => {
+        while (sent < big.length && ask.socket.writable) {
+          const piece = big.subarray(sent, sent + 65536);
+          sent += piece.length;
+          if (!ask.socket.write(piece)) return;
+        }
+      };
+      ask.socket.on('drain', more);
+      more();
+    }, big);
+    const source = await open(server.url);
+    const stream = source.stream(0, big.length);
+    const first = (await stream.next()).value!.slice();
+    for (let offset = 0; offset < 200; offset++) await source.read(new Uint8Array(10), offset);
+    // What the kernel buffers on both ends is not ours to bound: some 10 MiB.
+    expect(sent).toBeLessThan(32 << 20);
+    expect(digest(await collect(stream))).toBe(digest(big.subarray(first.length)));
+  });
+
+  it('serves many overlapping reads and a stream', async () => {
+    const server = await start();
+    const source = await open(server.url);
+    const reads = Array.from({ length: 40 }, async (_, index) => {
+      const into = new Uint8Array(1 + index * 501);
+      await source.read(into, index * 7001);
+      expect(digest(into)).toBe(digest(content.subarray(index * 7001, index * 7001 + into.length)));
+    });
+    expect(digest(await collect(source.stream(0, SIZE)))).toBe(digest(content));
+    await Promise.all(reads);
+  });
+});
+
+function pattern(size: number): Uint8Array {
+  const bytes = new Uint8Array(size);
+  for (let at = 0; at < size; at++) bytes[at] = (at * 31 + (at >> 8) * 17) & 0xff;
+  return bytes;
+}
+
+function digest(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+async function collect(pieces: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const copies: Uint8Array[] = [];
+  for await (const piece of pieces) copies.push(piece.slice());
+  return new Uint8Array(Buffer.concat(copies));
+}
+
+async function expectCode(promise: Promise<unknown>, code: CodErrorCode, message: RegExp = /./): Promise<void> {
+  const error = await promise.then(
+    () => undefined,
+    (caught: unknown) => caught,
+  );
+  expect(error).toMatchObject({ name: 'CodError', code, message: expect.stringMatching(message) });
+}
+
+function afterOpening(behaviour: Behaviour): Behaviour {
+  return (ask) => (ask.index === 0 ? ask.send() : behaviour(ask));
+}
+
+/** `behaviour` for the first request after the opening, honest afterwards. */
+function once(behaviour: Behaviour): Behaviour {
+  return (ask) => (ask.index === 1 ? behaviour(ask) : ask.send());
+}
+
+function sendChunk(ask: Ask, bytes: Uint8Array): boolean {
+  ask.socket.write(`${bytes.length.toString(16)}\r\n`);
+  ask.socket.write(bytes);
+  return ask.socket.write('\r\n');
+}
+
+function closed(ask: Ask): Promise<void> {
+  if (ask.socket.closed) return Promise.resolve();
+  return new Promise((resolve) => ask.socket.once('close', resolve));
+}

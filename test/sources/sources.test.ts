@@ -1,0 +1,212 @@
+import { appendFile, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { CodErrorCode } from '../../src/core/errors.ts';
+import type { Source } from '../../src/device/source.ts';
+import { blobSource } from '../../src/sources/blob.ts';
+import { bytesSource } from '../../src/sources/bytes.ts';
+import { fileSource } from '../../src/sources/file.ts';
+import { httpSource } from '../../src/sources/http.ts';
+import { httpSource as nodeHttpSource } from '../../src/sources/http-node.ts';
+import { HostileServer } from '../support/http-server.ts';
+
+const SIZE = (3 << 20) + 12_345;
+const content = Uint8Array.from({ length: SIZE }, (_, at) => (at * 31 + (at >> 8) * 17) & 0xff);
+
+let folder: string;
+let server: HostileServer;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'cod-sources-'));
+  await writeFile(join(folder, 'disk.img'), content);
+  server = await HostileServer.start(content);
+});
+afterAll(async () => {
+  await server.stop();
+  await rm(folder, { recursive: true });
+});
+
+const kinds: [string, () => Promise<Source>][] = [
+  ['bytesSource', async () => bytesSource(content)],
+  ['blobSource', async () => blobSource(new Blob([content]))],
+  ['fileSource', () => fileSource(join(folder, 'disk.img'))],
+  ['httpSource over fetch', () => httpSource(server.url)],
+  ['httpSource over node:http', () => nodeHttpSource(server.url)],
+];
+
+describe.each(kinds)('%s', (_, open) => {
+  let source: Source;
+  beforeAll(async () => {
+    source = await open();
+  });
+  afterAll(() => source.close());
+
+  it('knows its size', () => {
+    expect(source.size).toBe(SIZE);
+  });
+
+  it.each([
+    [0, 1],
+    [1, 4095],
+    [4095, 65_537],
+    [123_457, 1_500_001],
+    [SIZE - 1, 1],
+    [0, SIZE],
+  ])('at %i reads and streams the same %i bytes', async (offset, length) => {
+    const expected = Buffer.from(content.subarray(offset, offset + length));
+    const into = new Uint8Array(length + 2).fill(0xee);
+    await source.read(into.subarray(1, length + 1), offset);
+    expect(expected.equals(into.subarray(1, length + 1))).toBe(true);
+    expect([into[0], into[length + 1]]).toEqual([0xee, 0xee]);
+    expect(expected.equals(await collect(source, offset, length))).toBe(true);
+  });
+
+  it.each([0, 5, SIZE])('at %i reads nothing when asked for nothing', async (offset) => {
+    await source.read(new Uint8Array(0), offset);
+    expect((await collect(source, offset, 0)).length).toBe(0);
+  });
+
+  it.each([
+    [SIZE, 1],
+    [SIZE - 1, 2],
+    [SIZE + 1, 0],
+    [-1, 1],
+    [0.5, 1],
+    [0, SIZE + 1],
+  ])('at %i refuses %i bytes with a RangeError', async (offset, length) => {
+    await expect(source.read(new Uint8Array(length), offset)).rejects.toThrow(RangeError);
+    await expect(collect(source, offset, length)).rejects.toThrow(RangeError);
+  });
+
+  it('hands out pieces whose slice() is a copy', async () => {
+    const copies: Uint8Array[] = [];
+    for await (const piece of source.stream!(0, SIZE)) copies.push(piece.slice());
+    expect(Buffer.concat(copies).equals(content)).toBe(true);
+  });
+
+  it('serves overlapping reads', async () => {
+    const reads = Array.from({ length: 20 }, async (_, index) => {
+      const into = new Uint8Array(100_001);
+      await source.read(into, index * 100_003);
+      expect(Buffer.from(into).equals(content.subarray(index * 100_003, index * 100_003 + into.length))).toBe(true);
+    });
+    await Promise.all(reads);
+  });
+
+  it('rejects with the reason of an aborted signal', async () => {
+    const signal = AbortSignal.abort(new Error('enough'));
+    await expect(source.read(new Uint8Array(1), 0, { signal })).rejects.toThrow('enough');
+    await expect(collect(source, 0, 1, signal)).rejects.toThrow('enough');
+  });
+
+  it('can be left in the middle of a stream, closed twice, and then says COD_CLOSED', async () => {
+    const other = await open();
+    for await (const piece of other.stream!(0, SIZE)) {
+      expect(piece.length).toBeGreaterThan(0);
+      break;
+    }
+    const stream = other.stream!(0, SIZE);
+    await stream.next();
+    await other.close();
+    await other.close();
+    await expectCode(stream.next(), 'COD_CLOSED');
+    await expectCode(other.read(new Uint8Array(1), 0), 'COD_CLOSED');
+  });
+});
+
+describe('the identity', () => {
+  it('of bytes is what their owner says', () => {
+    expect(bytesSource(content, { identity: 'v1' }).identity).toBe('v1');
+    expect('identity' in bytesSource(content)).toBe(false);
+  });
+
+  it('of a File is its name, size and time, and of a Blob nothing', () => {
+    expect('identity' in blobSource(new Blob(['abc']))).toBe(false);
+    const file = Object.assign(new Blob(['abc']), { name: 'a.img', lastModified: 17 });
+    expect(blobSource(file).identity).toBe('file:a.img:3:17');
+  });
+
+  it('of a file stays the same until it is written to', async () => {
+    const path = join(folder, 'identity.img');
+    await writeFile(path, 'abc');
+    const identities: (string | undefined)[] = [];
+    for (let round = 0; round < 3; round++) {
+      const source = await fileSource(path);
+      identities.push(source.identity);
+      await source.close();
+      if (round === 1) await appendFile(path, 'd');
+    }
+    expect(identities[0]).toMatch(/^file:\d+:\d+:3:\d+$/);
+    expect(identities[1]).toBe(identities[0]);
+    expect(identities[2]).not.toBe(identities[0]);
+  });
+});
+
+describe('fileSource', () => {
+  it('makes a source of no bytes from an empty file', async () => {
+    const path = join(folder, 'empty.img');
+    await writeFile(path, '');
+    const source = await fileSource(path);
+    expect(source.size).toBe(0);
+    await source.close();
+  });
+
+  it('says what is wrong with what is no file', async () => {
+    await mkdir(join(folder, 'directory'));
+    await expectCode(fileSource(join(folder, 'missing.img')), 'COD_NOT_FOUND', /does not exist/);
+    await expectCode(fileSource(join(folder, 'disk.img', 'below')), 'COD_NOT_FOUND', /does not exist/);
+    await expectCode(fileSource(join(folder, 'directory')), 'COD_SOURCE_IO', /is a directory; name a disk image/);
+    await expectCode(fileSource('/dev/null'), 'COD_SOURCE_IO', /no file/);
+  });
+
+  it.skipIf(process.getuid?.() === 0)('says that a file may not be read', async () => {
+    const path = join(folder, 'secret.img');
+    await writeFile(path, 'abc', { mode: 0 });
+    await expectCode(fileSource(path), 'COD_SOURCE_IO', /may not be read/);
+  });
+
+  it.each([100, 200_000])('rejects a read of %i bytes with COD_SHORT_READ when the file was cut', async (length) => {
+    const path = join(folder, 'cut.img');
+    await writeFile(path, content);
+    const source = await fileSource(path);
+    await truncate(path, 1000);
+    await source.read(new Uint8Array(100), 0);
+    await expectCode(source.read(new Uint8Array(length), 950), 'COD_SHORT_READ', /ends at 1000/);
+    await source.close();
+  });
+
+  it('rejects a stream with COD_SOURCE_CHANGED when the file was written to', async () => {
+    const path = join(folder, 'changed.img');
+    await writeFile(path, content);
+    const source = await fileSource(path);
+    await appendFile(path, 'x');
+    await expectCode(collect(source, 0, SIZE), 'COD_SOURCE_CHANGED');
+    await source.close();
+  });
+
+  it('notices within 1024 small reads that the file was written to', async () => {
+    const path = join(folder, 'changed.img');
+    await writeFile(path, content);
+    const source = await fileSource(path);
+    await appendFile(path, 'x');
+    const reads = async () => {
+      for (let read = 0; read < 1024; read++) await source.read(new Uint8Array(16), read);
+    };
+    await expectCode(reads(), 'COD_SOURCE_CHANGED');
+    await source.close();
+  });
+});
+
+async function collect(source: Source, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
+  const copies: Uint8Array[] = [];
+  for await (const piece of source.stream!(offset, length, signal ? { signal } : {})) copies.push(piece.slice());
+  return new Uint8Array(Buffer.concat(copies));
+}
+
+async function expectCode(promise: Promise<unknown>, code: CodErrorCode, message: RegExp = /./): Promise<void> {
+  const error = await promise.then(
+    () => undefined,
+    (caught: unknown) => caught,
+  );
+  expect(error).toMatchObject({ name: 'CodError', code, message: expect.stringMatching(message) });
+}

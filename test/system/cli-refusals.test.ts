@@ -1,0 +1,427 @@
+/** What the command is called with, or finds, that it must not go on with: each row is told in one line, and changes nothing. */
+
+import { readFileSync, symlinkSync, truncateSync, unlinkSync, writeFileSync, mkdirSync, copyFileSync, linkSync, existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { Core } from '../../src/wasm/core.ts';
+import { type Result, eventsOf, runCommand } from '../cli/command.ts';
+import { beginCopy, crashCopy, IMAGE_BYTES, imageBytes, leaveCopy, makeImage, makeSparse } from '../cli/copies.ts';
+import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
+import { type Behaviour, HostileServer } from '../support/http-server.ts';
+
+/** Arguments; paths are relative to the directory, in which the command runs. */
+type Arrange = (directory: string) => Promise<readonly string[]> | readonly string[];
+
+interface Row {
+  readonly name: string;
+  readonly arrange: Arrange;
+  /** What the line on stderr must contain. */
+  readonly says: string | RegExp;
+}
+
+interface Refusal extends Row {
+  readonly code: string;
+  /** The copy may have begun before. */
+  readonly begins?: true;
+}
+
+const DIGEST = 'ab'.repeat(32);
+
+const usage: readonly Row[] = [
+  { name: 'no command', arrange: () => [], says: 'which command' },
+  { name: 'a command that does not exist', arrange: () => ['clone', 'a', 'b'], says: "unknown command 'clone'" },
+  { name: 'a misspelt command', arrange: () => ['cop', 'a', 'b'], says: 'Did you mean copy' },
+  { name: 'an option that does not exist', arrange: () => ['copy', 'a', 'b', '--fast'], says: '--fast' },
+  { name: 'an option of another command', arrange: () => ['inspect', 'a', '--rate', '1M'], says: '--rate' },
+  { name: 'no target', arrange: () => ['copy', 'a'], says: "'target'" },
+  { name: 'no source', arrange: () => ['copy'], says: "'source'" },
+  { name: 'one argument too many', arrange: () => ['copy', 'a', 'b', 'c'], says: 'too many arguments' },
+  { name: 'inspect without a target', arrange: () => ['inspect'], says: "'target'" },
+  { name: 'a rate without a value', arrange: () => ['copy', 'a', 'b', '--rate'], says: '--rate' },
+  { name: 'a rate in words', arrange: () => ['copy', 'a', 'b', '--rate', 'fast'], says: '250mbit' },
+  { name: 'a rate of nothing', arrange: () => ['copy', 'a', 'b', '--rate', '0'], says: 'at least one byte' },
+  { name: 'a negative rate', arrange: () => ['copy', 'a', 'b', '--rate=-1M'], says: '--rate' },
+  { name: 'a rate in megabytes of 1000', arrange: () => ['copy', 'a', 'b', '--rate', '10MB'], says: '--rate' },
+  { name: 'a digest that is too short', arrange: () => ['copy', 'a', 'b', '--sha256', 'abc'], says: '64 hexadecimal' },
+  { name: 'a digest with other letters', arrange: () => ['copy', 'a', 'b', '--sha256', 'xy'.repeat(32)], says: '64 hexadecimal' },
+  { name: 'no requests at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '0'], says: 'from 1 to 64' },
+  { name: 'half a request at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '1.5'], says: 'from 1 to 64' },
+  { name: 'a size in words', arrange: () => ['inspect', 'a', '--size', 'big'], says: '--size' },
+  { name: 'a timeout of nothing', arrange: () => ['copy', 'a', 'b', '--timeout', '0'], says: '--timeout' },
+  { name: 'an NBD source', arrange: () => ['copy', 'nbd://h/x', 'b'], says: /nbd:\/\/ are not supported.*http/ },
+  { name: 'an NBD source over a socket', arrange: () => ['copy', 'nbd+unix:///x?socket=s', 'b'], says: 'not supported' },
+  { name: 'an S3 source', arrange: () => ['copy', 's3://bucket/key', 'b'], says: /s3:\/\/ are not supported.*a path/ },
+  { name: 'a URL that is none', arrange: () => ['copy', 'http://h:99999/', 'b'], says: 'no valid URL' },
+  { name: 'an empty source', arrange: () => ['copy', '', 'b'], says: 'SOURCE is empty' },
+  { name: 'an empty target', arrange: (dir) => ['copy', makeImage(dir), ''], says: 'TARGET' },
+  { name: 'inspect with an empty target', arrange: () => ['inspect', ''], says: 'TARGET' },
+  { name: 'a header without a colon', arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--header', 'nonsense'], says: 'Name: value' },
+  {
+    name: 'a header that the source sets itself',
+    arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--header', 'Range: x'],
+    says: 'Range',
+  },
+  { name: 'a user without a password', arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--user', 'me'], says: 'name:password' },
+  { name: 'HTTP options with a path', arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'], says: 'over HTTP' },
+];
+
+const files: readonly Refusal[] = [
+  { name: 'a source that is missing', arrange: () => ['copy', 'nothing', 'disk'], code: 'COD_NOT_FOUND', says: 'nothing' },
+  {
+    name: 'a source below a file',
+    arrange: (dir) => ['copy', `${makeImage(dir)}/below`, 'disk'],
+    code: 'COD_NOT_FOUND',
+    says: 'below',
+  },
+  { name: 'a source that is a directory', arrange: () => ['copy', '.', 'disk'], code: 'COD_SOURCE_IO', says: 'directory' },
+  {
+    name: 'a source that is a device without size',
+    arrange: () => ['copy', '/dev/null', 'disk'],
+    code: 'COD_SOURCE_IO',
+    says: '/dev/null',
+  },
+  {
+    name: 'a source that is empty',
+    arrange: (dir) => ['copy', makeSparse(join(dir, 'image'), 0), 'disk'],
+    code: 'COD_SIZE_MISMATCH',
+    says: 'empty',
+  },
+  {
+    name: 'a target that is nobody’s copy',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'disk'), 'precious');
+      return ['copy', makeImage(dir), 'disk'];
+    },
+    code: 'COD_EXISTS',
+    says: 'disk',
+  },
+  {
+    name: 'a target that is empty and nobody’s copy',
+    arrange: (dir) => ['copy', makeImage(dir), makeSparse(join(dir, 'disk'), 0)],
+    code: 'COD_EXISTS',
+    says: 'disk',
+  },
+  { name: 'a source that is the target', arrange: (dir) => ['copy', makeImage(dir), 'image'], code: 'COD_EXISTS', says: 'same file' },
+  {
+    name: 'a source that is the target through a symbolic link',
+    arrange: (dir) => {
+      symlinkSync(makeImage(dir), join(dir, 'link'));
+      return ['copy', 'image', 'link'];
+    },
+    code: 'COD_EXISTS',
+    says: 'same file',
+  },
+  {
+    name: 'a source that is the target through a hard link',
+    arrange: (dir) => {
+      linkSync(makeImage(dir), join(dir, 'link'));
+      return ['copy', 'link', 'image'];
+    },
+    code: 'COD_EXISTS',
+    says: 'same file',
+  },
+  {
+    name: 'a source where the target’s metadata would be',
+    arrange: (dir) => ['copy', makeSparse(join(dir, 'disk.bak'), IMAGE_BYTES), 'disk'],
+    code: 'COD_EXISTS',
+    says: 'metadata',
+  },
+  {
+    name: 'a target that is a directory',
+    arrange: (dir) => {
+      mkdirSync(join(dir, 'disk'));
+      return ['copy', makeImage(dir), 'disk'];
+    },
+    code: 'COD_TARGET_IO',
+    says: 'disk',
+  },
+  { name: 'a target in no directory', arrange: (dir) => ['copy', makeImage(dir), 'no/disk'], code: 'COD_NOT_FOUND', says: 'no' },
+  { name: 'a target below a file', arrange: (dir) => ['copy', makeImage(dir), 'image/disk'], code: 'COD_TARGET_IO', says: 'image' },
+  { name: 'inspect of nothing', arrange: () => ['inspect', 'disk'], code: 'COD_NOT_FOUND', says: 'no metadata' },
+  { name: 'inspect of a finished copy', arrange: (dir) => ['inspect', makeImage(dir)], code: 'COD_NOT_FOUND', says: 'no metadata' },
+  { name: 'inspect in no directory', arrange: () => ['inspect', 'no/disk'], code: 'COD_NOT_FOUND', says: 'no metadata' },
+  {
+    name: 'inspect of another size',
+    arrange: async (dir) => ['inspect', await leaveCopy(makeImage(dir), dir), '--size', '8M'],
+    code: 'COD_SIZE_MISMATCH',
+    says: '--size',
+  },
+];
+
+const GOLDEN = new URL('../fixtures/golden/', import.meta.url);
+
+/** Changes bytes of a file. */
+function change(path: string, edit: (bytes: Uint8Array) => void): void {
+  const bytes = readFileSync(path);
+  edit(bytes);
+  writeFileSync(path, bytes);
+}
+
+function flip(path: string, offset: number): void {
+  change(path, (bytes) => {
+    bytes[offset]! ^= 0x10;
+  });
+}
+
+/** The name of the slot that the newest file of a kind is in. */
+function newest(target: string, kind: 'bak' | 'wil'): string {
+  const slots = [`${target}.${kind}`, `${target}.${kind}.1`].filter(existsSync);
+  const epoch = (path: string) => readFileSync(path).readBigUInt64LE(32);
+  return slots.reduce((best, path) => (epoch(path) > epoch(best) ? path : best));
+}
+
+const copyAgain = ['copy', 'image', 'disk'];
+
+/** A row whose copy was begun, or crashed, and then tampered with. */
+function tampered(
+  name: string,
+  code: string,
+  says: string | RegExp,
+  tamper: (target: string, directory: string) => Promise<void> | void,
+): Refusal {
+  return {
+    name,
+    code,
+    says,
+    arrange: async (dir) => {
+      await tamper(await crashCopy(makeImage(dir), dir), dir);
+      return copyAgain;
+    },
+  };
+}
+
+const metadata: readonly Refusal[] = [
+  tampered('a bit flipped in the header of the checkpoint', 'COD_CORRUPT', 'disk.bak', (target) => flip(newest(target, 'bak'), 42)),
+  tampered('a bit flipped in the body of the checkpoint', 'COD_CORRUPT', 'disk.bak', (target) => flip(newest(target, 'bak'), 512)),
+  tampered('a bit flipped in the header of the log', 'COD_CORRUPT', 'disk.wil', (target) => flip(newest(target, 'wil'), 20)),
+  tampered('a bit flipped in the log', 'COD_CORRUPT', 'disk.wil', (target) => flip(newest(target, 'wil'), 512 + 20)),
+  tampered('the log is missing', 'COD_CORRUPT', 'missing', (target) => unlinkSync(newest(target, 'wil'))),
+  tampered('the log was cut', 'COD_CORRUPT', 'disk.wil', (target) => truncateSync(newest(target, 'wil'), 8192)),
+  tampered('metadata of a newer version', 'COD_VERSION', '3', (target) =>
+    change(newest(target, 'bak'), (bytes) => {
+      const view = new DataView(bytes.buffer, bytes.byteOffset);
+      view.setBigUint64(8, 3n, true);
+      view.setUint32(500, Core.create().crc32c(bytes.subarray(0, 500)), true);
+    }),
+  ),
+  tampered('a log of another copy', 'COD_CORRUPT', 'different copies', async (target, dir) => {
+    mkdirSync(join(dir, 'other'));
+    const other = await crashCopy(join(dir, 'image'), join(dir, 'other'));
+    copyFileSync(newest(other, 'wil'), newest(target, 'wil'));
+  }),
+  tampered('the target is missing', 'COD_CORRUPT', 'missing', (target) => unlinkSync(target)),
+  tampered('the target shrank', 'COD_CORRUPT', String(IMAGE_BYTES), (target) => truncateSync(target, IMAGE_BYTES / 2)),
+  tampered('the target grew', 'COD_SIZE_MISMATCH', String(IMAGE_BYTES), (target) => truncateSync(target, IMAGE_BYTES * 2)),
+  tampered('the source has another size', 'COD_SIZE_MISMATCH', String(IMAGE_BYTES), (_target, dir) =>
+    truncateSync(join(dir, 'image'), IMAGE_BYTES * 2),
+  ),
+  tampered('the source was written to', 'COD_SOURCE_CHANGED', 'begun from', (_target, dir) =>
+    writeFileSync(join(dir, 'image'), imageBytes(2)),
+  ),
+  {
+    name: 'metadata of another target',
+    arrange: async (dir) => {
+      const target = await leaveCopy(makeImage(dir), dir);
+      copyFileSync(newest(target, 'bak'), newest(target, 'bak').replace('disk', 'other'));
+      copyFileSync(newest(target, 'wil'), newest(target, 'wil').replace('disk', 'other'));
+      return ['copy', 'image', 'other'];
+    },
+    code: 'COD_CORRUPT',
+    says: 'missing',
+  },
+  {
+    name: 'a checkpoint of format 1 cut short',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'disk.bak'), readFileSync(new URL('map-only/disk.raw.bak', GOLDEN)).subarray(0, 5000));
+      makeSparse(join(dir, 'disk'), 64 * 2 ** 20);
+      return ['copy', makeSparse(join(dir, 'image'), 64 * 2 ** 20), 'disk'];
+    },
+    code: 'COD_CORRUPT',
+    says: 'cut short',
+  },
+  {
+    name: 'inspect of a checkpoint of format 1 whose target is missing',
+    arrange: (dir) => {
+      copyFileSync(new URL('map-only/disk.raw.bak', GOLDEN), join(dir, 'disk.bak'));
+      return ['inspect', 'disk'];
+    },
+    code: 'COD_NOT_FOUND',
+    says: '--size',
+  },
+  {
+    name: 'inspect of a damaged checkpoint',
+    arrange: async (dir) => {
+      const target = await leaveCopy(makeImage(dir), dir);
+      flip(newest(target, 'bak'), 42);
+      return ['inspect', target, '--json'];
+    },
+    code: 'COD_CORRUPT',
+    says: 'checksum',
+  },
+  {
+    name: 'a copy that another process has open',
+    arrange: async (dir) => {
+      const device = await beginCopy(makeImage(dir), join(dir, 'disk'));
+      onTestFinished(() => device.close());
+      return copyAgain;
+    },
+    code: 'COD_LOCKED',
+    says: String(process.pid),
+  },
+];
+
+/** A row with a server that behaves so from its request number `from` on. */
+function served(
+  name: string,
+  code: string,
+  says: string | RegExp,
+  behaviour: Behaviour,
+  options: { flags?: readonly string[]; from?: number } = {},
+): Refusal {
+  const { flags = ['--retries', '0'], from = 0 } = options;
+  return {
+    name,
+    code,
+    says,
+    ...(from > 0 ? { begins: true } : {}),
+    arrange: async () => {
+      const server = await HostileServer.start(imageBytes(), (ask) => (ask.index < from ? ask.send() : behaviour(ask)));
+      onTestFinished(() => server.stop());
+      return ['copy', server.url, 'disk', ...flags];
+    },
+  };
+}
+
+const servers: readonly Refusal[] = [
+  {
+    name: 'a server that is not there',
+    arrange: async () => {
+      const server = await HostileServer.start(new Uint8Array(1));
+      const { url } = server;
+      await server.stop();
+      return ['copy', url, 'disk', '--retries', '1'];
+    },
+    code: 'COD_SOURCE_IO',
+    says: 'after 2 attempts',
+  },
+  served('404', 'COD_NOT_FOUND', '404', (ask) => ask.send({ status: 404 })),
+  served('401', 'COD_SOURCE_IO', /401.*--user/, (ask) => ask.send({ status: 401 })),
+  served('403', 'COD_SOURCE_IO', '403', (ask) => ask.send({ status: 403 })),
+  served('500, again and again', 'COD_SOURCE_IO', '500', (ask) => ask.send({ status: 500 }), { flags: ['--retries', '2'] }),
+  served('ranges are ignored', 'COD_SOURCE_IO', '--stream-whole', (ask) =>
+    ask.send({ status: 200, headers: { 'content-range': undefined }, body: imageBytes() }),
+  ),
+  served('an empty image', 'COD_SIZE_MISMATCH', 'empty', (ask) =>
+    ask.send({ status: 416, headers: { 'content-range': 'bytes */0' }, body: '' }),
+  ),
+  served('no answer at all', 'COD_SOURCE_IO', '1000 ms', () => {}, { flags: ['--retries', '0', '--timeout', '1'] }),
+  served('no answer after the first', 'COD_SOURCE_IO', '1000 ms', () => {}, { flags: ['--retries', '0', '--timeout', '1'], from: 1 }),
+  served(
+    'a body that ends early',
+    'COD_SOURCE_IO',
+    'bytes',
+    (ask) => {
+      ask.send({ headers: { 'content-length': String(ask.end - ask.start) }, body: imageBytes().subarray(ask.start, ask.end - 1) });
+      ask.socket.end();
+    },
+    { from: 1 },
+  ),
+  served(
+    'another range than was asked for',
+    'COD_SOURCE_IO',
+    'came instead',
+    (ask) => ask.send({ headers: { 'content-range': `bytes ${ask.start + 1}-${ask.end - 1}/${IMAGE_BYTES}` } }),
+    { from: 1 },
+  ),
+  served(
+    'another size in the middle',
+    'COD_SOURCE_CHANGED',
+    '',
+    (ask) => ask.send({ headers: { 'content-range': `bytes ${ask.start}-${ask.end - 1}/${IMAGE_BYTES * 2}` } }),
+    {
+      from: 1,
+    },
+  ),
+  served('another ETag in the middle', 'COD_SOURCE_CHANGED', '"v2"', (ask) => ask.send({ headers: { etag: '"v2"' } }), { from: 1 }),
+  {
+    name: 'another ETag at the second run',
+    arrange: async (dir) => {
+      const server = await HostileServer.start(imageBytes());
+      onTestFinished(() => server.stop());
+      const target = await leaveCopy(server.url, dir);
+      server.behaviour = (ask) => ask.send({ headers: { etag: '"v2"' } });
+      return ['copy', server.url, target];
+    },
+    code: 'COD_SOURCE_CHANGED',
+    says: /"v1".*"v2"/,
+  },
+  {
+    name: 'credentials are not shown',
+    arrange: async () => {
+      const server = await HostileServer.start(imageBytes(), (ask) => ask.send({ status: 403 }));
+      onTestFinished(() => server.stop());
+      return ['copy', server.url.replace('//', '//me:secret@'), 'disk'];
+    },
+    code: 'COD_SOURCE_IO',
+    says: /^(?!.*secret)/,
+  },
+];
+
+function expectOneLine({ stderr }: Result, says: string | RegExp): void {
+  const [line, ...rest] = stderr.trimEnd().split('\n');
+  expect(rest).toEqual([]);
+  if (typeof says === 'string') expect(line).toContain(says);
+  else expect(line).toMatch(says);
+}
+
+describe.for(usage)('wrong usage: $name', (row) => {
+  test('exit code 2, at most two lines, nothing on stdout, nothing changed', async () => {
+    const directory = temporaryDirectory();
+    const args = await row.arrange(directory);
+    const before = contentsOf(directory);
+    const result = await runCommand(args, { cwd: directory });
+    expect(result.stderr).toMatch(/^copyondemand: .+\n(.+\n)?$/);
+    if (typeof row.says === 'string') expect(result.stderr).toContain(row.says);
+    else expect(result.stderr).toMatch(row.says);
+    expect(result.stdout).toBe('');
+    expect(result.exitCode).toBe(2);
+    expect(contentsOf(directory)).toEqual(before);
+  });
+});
+
+describe.for([...files, ...metadata, ...servers])('refused: $name', ({ arrange, code, says, begins }) => {
+  test(`${code}, one line, and nothing changed`, async () => {
+    const directory = temporaryDirectory();
+    const args = await arrange(directory);
+    const before = contentsOf(directory);
+    const result = await runCommand(args, { cwd: directory });
+    expect(result.stderr).toMatch(new RegExp(`^copyondemand: ${code}: .+\n$`));
+    expectOneLine(result, says);
+    expect(result.stdout).toBe('');
+    expect(result.exitCode).toBe(1);
+    if (!begins) expect(contentsOf(directory)).toEqual(before);
+
+    if (args[0] !== 'copy' || begins) return;
+    const again = await runCommand([...args, '--json'], { cwd: directory });
+    expect(again.exitCode).toBe(1);
+    expect(eventsOf(again).at(-1)).toMatchObject({ event: 'error', code });
+    expectOneLine(again, says);
+    expect(contentsOf(directory)).toEqual(before);
+  });
+});
+
+test('a digest that does not match is COD_CORRUPT; the copy and its metadata stay, and no digest or the right one finishes it', async () => {
+  const directory = temporaryDirectory();
+  const image = makeImage(directory);
+  const result = await runCommand(['copy', image, 'disk', '--sha256', DIGEST, '--quiet'], { cwd: directory });
+  expect(result.exitCode).toBe(1);
+  expectOneLine(result, DIGEST);
+  expect(result.stderr).toContain('COD_CORRUPT');
+  expect(Object.keys(contentsOf(directory))).toContain('disk.bak');
+  const found = contentsOf(directory)['image']!.split(' ')[1]!;
+  const again = await runCommand(['copy', image, 'disk', '--sha256', found, '--json'], { cwd: directory });
+  expect(again.exitCode).toBe(0);
+  expect(eventsOf(again)).toContainEqual({ event: 'verified', sha256: found });
+  expect(eventsOf(again).at(-1)).toMatchObject({ event: 'done', sourceBytes: 0 });
+  expect(Object.keys(contentsOf(directory))).toEqual(['disk', 'image']);
+});

@@ -1,0 +1,136 @@
+/** The package as its users get it: packed, installed into an empty folder, imported, bundled, compiled against. */
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { build } from 'esbuild';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
+  name: string;
+  version: string;
+  exports: Record<string, string | object>;
+  devDependencies: Record<string, string>;
+};
+const entries = Object.entries(manifest.exports)
+  .filter(([, target]) => typeof target === 'object')
+  .map(([subpath]) => `${manifest.name}${subpath.slice(1)}`);
+
+let folder: string;
+let packedFiles: string[];
+
+/** Runs a program in the consumer's folder and returns what it printed on stdout. */
+async function run(command: string, args: readonly string[], cwd = folder): Promise<string> {
+  // What npm hands down to its scripts would speak of this project, not of the consumer's.
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm_|INIT_CWD$|NODE_OPTIONS$|VITEST)/i.test(name)));
+  const { stdout } = await promisify(execFile)(command, args, { cwd, env, maxBuffer: 1 << 24 });
+  return stdout;
+}
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'copyondemand-consumer-'));
+  const packed = JSON.parse(await run('npm', ['pack', '--json', '--pack-destination', folder], root)) as unknown;
+  const [tarball] = (Array.isArray(packed) ? packed : Object.values(packed as object)) as { filename: string; files: { path: string }[] }[];
+  packedFiles = tarball!.files.map(({ path }) => path);
+  await writeFile(join(folder, 'package.json'), JSON.stringify({ name: 'consumer', private: true, type: 'module' }));
+  const memfs = `memfs@${manifest.devDependencies['memfs']}`;
+  await run('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error', join(folder, tarball!.filename), memfs]);
+});
+
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+test('the tarball holds the build, its sources and the licence, and nothing of the workshop', () => {
+  expect(packedFiles).toEqual(
+    expect.arrayContaining(['package.json', 'LICENSE', 'NOTICE', 'dist/index.js', 'dist/index.d.ts', 'src/index.ts']),
+  );
+  expect(packedFiles.filter((path) => !/^(dist|src|docs)\/|^(package\.json|LICENSE|NOTICE|README\.md)$/.test(path))).toEqual([]);
+  expect(packedFiles.filter((path) => /fingerprint|neutral-globals/.test(path))).toEqual([]);
+});
+
+describe('every export can be imported', () => {
+  const nodes = [
+    [`Node ${process.versions.node}`, process.execPath] as const,
+    ...[22, 24].map((major) => [`Node ${major}`, join(root, '.ci', 'nodes', 'node_modules', `node${major}`, 'bin', 'node')] as const),
+  ];
+  for (const [name, program] of nodes.filter(([, path]) => existsSync(path))) {
+    test(`by ${name}`, async () => {
+      const script = `for (const entry of ${JSON.stringify(entries)}) console.log(entry, Object.keys(await import(entry)).length > 0);`;
+      const lines = (await run(program, ['--input-type=module', '-e', script])).trim().split('\n');
+      expect(lines).toEqual(entries.map((entry) => `${entry} true`));
+    });
+  }
+});
+
+test('npx runs the command under both of its names', async () => {
+  expect(await run('npx', ['--no-install', 'copyondemand', '--version'])).toBe(`${manifest.version}\n`);
+  expect(await run('npx', ['--no-install', 'cod', '--version'])).toBe(`${manifest.version}\n`);
+});
+
+test('the isomorphic entry and its chunks import nothing of Node', async () => {
+  const seen = new Set<string>();
+  const visit = async (path: string): Promise<void> => {
+    if (seen.has(path)) return;
+    seen.add(path);
+    const text = await readFile(path, 'utf8');
+    expect(text, path).not.toMatch(/['"]node:/);
+    for (const [, next] of text.matchAll(/(?:from|import)\s*\(?["'](\.[^"']+)["']/g)) await visit(join(path, '..', next!));
+  };
+  await visit(join(folder, 'node_modules', manifest.name, 'dist', 'index.js'));
+  expect(seen.size).toBeGreaterThan(0);
+});
+
+test('a bundle for browsers needs no help, and runs where there is nothing of Node', async () => {
+  const { outputFiles } = await build({
+    stdin: { contents: `import { openDevice } from '${manifest.name}'; globalThis.result = typeof openDevice;`, resolveDir: folder },
+    bundle: true,
+    platform: 'browser',
+    format: 'esm',
+    write: false,
+    logLevel: 'silent',
+  });
+  const bundle = join(folder, 'bundle.mjs');
+  await writeFile(bundle, outputFiles[0]!.text);
+  // Node's own names are taken away, so that the bundle sees what a page has.
+  const script = `delete globalThis.Buffer; globalThis.process = undefined; await import(${JSON.stringify(bundle)}); console.log(globalThis.result);`;
+  expect((await run(process.execPath, ['--input-type=module', '-e', script])).trim()).toBe('function');
+});
+
+describe('the types compile in a strict consumer', () => {
+  for (const [module, moduleResolution] of [
+    ['nodenext', 'nodenext'],
+    ['esnext', 'bundler'],
+  ] as const) {
+    test(`with moduleResolution ${moduleResolution}`, async () => {
+      const project = join(folder, moduleResolution);
+      await mkdir(project);
+      const imports = entries.map((entry, index) => `import * as entry${index} from '${entry}';\nexport { entry${index} };`);
+      await writeFile(
+        join(project, 'main.ts'),
+        `${imports.join('\n')}\nimport { openDevice } from '${manifest.name}';\nexport const open: (options: never) => Promise<unknown> = openDevice;\n`,
+      );
+      const compilerOptions = {
+        module,
+        moduleResolution,
+        target: 'es2022',
+        lib: ['es2022', 'esnext.disposable', 'dom'],
+        strict: true,
+        exactOptionalPropertyTypes: true,
+        skipLibCheck: true,
+        noEmit: true,
+        types: ['node'],
+        typeRoots: [join(root, 'node_modules', '@types')],
+      };
+      await writeFile(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['main.ts'] }));
+      const output = await run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', project]).catch(
+        (error: { stdout: string }) => error.stdout,
+      );
+      expect(output).toBe('');
+    });
+  }
+});
