@@ -1,77 +1,99 @@
 /**
  * A growing set of blocks as one directory of containers of 2^16 blocks, made for being filled fast and read once.
  *
- * A container is EMPTY; a LIST of runs in any order, overlapping or not; RUNS, the same sorted, none touching another; BITS, a
- * bitset of 8 KiB; or FULL. A run is a u32: first value << 16 | length - 1.
+ * The directory has one u32 for each container, its kind in the two low bits: LIST, runs in any order, overlapping or not
+ * (0 is an empty one); RUNS, the same sorted, none touching another; BITS, a bitset of 8 KiB; or FULL. A run is a u32: first
+ * value << 16 | length - 1.
  *
- * Invariants: `data` of a LIST is where the next run goes, in a chain of 64-byte chunks that begin with the address of the one
- * before: chunks in use lie anywhere, where arrays of powers of two would all meet in the same few cache sets. From a FULL container
- * on, `count` (at least 1) containers are known to be FULL, so that filling a filled range again costs nothing.
+ * Invariants: the word of a LIST is the address where the next run goes, in a chain of 256-byte chunks that begin with the address
+ * behind the one before and the number of chunks; a multiple of 256 means that there is no room. RUNS begin with their number. The number
+ * in a FULL word, from 1 on, is how many containers from there on are known to be FULL, so that filling a filled range again costs nothing.
  */
 import { alloc, free, zeroed } from './memory';
 
-export const EMPTY: u32 = 0;
-export const LIST: u32 = 1;
-export const RUNS: u32 = 2;
-export const BITS: u32 = 3;
-export const FULL: u32 = 4;
+export const LIST: u32 = 0;
+export const RUNS: u32 = 1;
+export const BITS: u32 = 2;
+export const FULL: u32 = 3;
 export const BITS_BYTES: u32 = 8192;
 
-/** A list as long as this takes as much as a bitset, and becomes one. */
-const LIST_LIMIT: u32 = 2048;
-const CHUNK_BYTES: u32 = 64;
-/** A bitset that is better off as runs has no more than so many. */
-const RUNS_LIMIT: u32 = 4096;
-
-@unmanaged
-export class Container {
-  data: usize;
-  kind: u32;
-  count: u32;
-}
+const CHUNK_BYTES: u32 = 256;
+const CHUNK_HEADER: u32 = 8;
+/** A list of so many chunks takes as much as a bitset, and becomes one. */
+const LIST_LIMIT: u32 = 32;
+const ONE_FULL: u32 = (1 << 2) | FULL;
 
 @unmanaged
 export class BlockSet {
-  containers: usize;
+  directory: usize;
   containerCount: u32;
 }
 
-/** A bitset for sorting, and a bit for each of its words that may not be zero; both all zeros between calls. */
-const scratch = memory.data(8192, 16);
+/** One container drawn as a bitset, and a bit for each of its words that may not be zero; both all zeros between uses. */
+const drawing = memory.data(8192, 16);
 const marks = memory.data(128, 16);
-const sorted = memory.data(RUNS_LIMIT * 4, 16);
-
-// @ts-ignore: decorator
-@inline
-export function containerAt(set: BlockSet, index: u32): Container {
-  return changetype<Container>(set.containers + index * offsetof<Container>());
-}
 
 export function openSet(set: BlockSet, blockCount: u64): void {
   set.containerCount = <u32>((blockCount + 0xffff) >> 16);
-  set.containers = zeroed(set.containerCount * offsetof<Container>());
+  set.directory = zeroed(set.containerCount << 2);
 }
 
 /** Makes the set empty, and keeps its directory. */
 export function clearSet(set: BlockSet): void {
-  for (let i: u32 = 0; i < set.containerCount; i++) become(containerAt(set, i), EMPTY, 0, 0);
+  for (let i: u32 = 0; i < set.containerCount; i++) become(containerAt(set, i), LIST);
 }
 
 export function closeSet(set: BlockSet): void {
   clearSet(set);
-  free(set.containers, set.containerCount * offsetof<Container>());
+  free(set.directory, set.containerCount << 2);
+}
+
+/** Where the word of a container is. */
+// @ts-ignore: decorator
+@inline
+export function containerAt(set: BlockSet, index: u32): usize {
+  return set.directory + (index << 2);
+}
+
+// @ts-ignore: decorator
+@inline
+export function kindOf(word: u32): u32 {
+  return word & 3;
 }
 
 /** Adds the blocks from `start` up to `end`, not included. The caller has checked that they exist. */
-export function addRange(set: BlockSet, start: u64, end: u64): void {
+export function addBlocks(set: BlockSet, start: u64, end: u64): void {
+  // Nearly all that random logs need, in as few instructions as it takes: it is their number that counts (measured).
+  const low = <u32>start & 0xffff;
+  const more = end - start - 1;
+  if (<u64>low + more < 0xffff) {
+    const container = containerAt(set, <u32>(start >> 16));
+    const word = load<u32>(container);
+    if (kindOf(word) == LIST) {
+      if (word & (CHUNK_BYTES - 1)) {
+        store<u32>(word, (low << 16) | <u32>more);
+        store<u32>(container, word + 4);
+        return;
+      }
+    } else if (kindOf(word) == BITS && !more) {
+      const byte = word - BITS + (low >> 3);
+      store<u8>(byte, load<u8>(byte) | (<u32>1 << (low & 7)));
+      return;
+    }
+  }
+  addRange(set, start, end);
+}
+
+function addRange(set: BlockSet, start: u64, end: u64): void {
   let low = <u32>start & 0xffff;
   const first = <u32>((start + 0xffff) >> 16);
   const behind = <u32>(end >> 16);
   const last = <u32>((end - 1) >> 16);
   for (let i = <u32>(start >> 16); i <= last; low = 0) {
     const container = containerAt(set, i);
-    if (container.kind == FULL) {
-      i += container.count;
+    const word = load<u32>(container);
+    if (kindOf(word) == FULL) {
+      i += word >> 2;
     } else {
       addRun(container, low, i == last ? <u32>(end - 1) & 0xffff : 0xffff);
       i++;
@@ -79,91 +101,134 @@ export function addRange(set: BlockSet, start: u64, end: u64): void {
   }
   if (first < behind) {
     const container = containerAt(set, first);
-    container.count = max(container.count, behind - first);
+    store<u32>(container, max(load<u32>(container), ((behind - first) << 2) | FULL));
   }
 }
 
 /** Adds the values from `low` to `high`, both included, to a container that is not FULL. */
-function addRun(container: Container, low: u32, high: u32): void {
-  const kind = container.kind;
+function addRun(container: usize, low: u32, high: u32): void {
   const run = (low << 16) | (high - low);
   if (run == 0xffff) {
-    become(container, FULL, 0, 1);
-  } else if (kind == BITS) {
-    setBits(container.data, low, high);
-  } else if (kind == RUNS) {
-    // Runs that were sorted too early: a bitset takes any more.
-    toBits(container);
-    setBits(container.data, low, high);
-  } else {
-    let place = container.data;
-    // Between chunks, and for an EMPTY container, the place is a multiple of 64.
-    if ((place & (CHUNK_BYTES - 1)) == 0) {
-      if (container.count >= LIST_LIMIT) {
-        toBits(container);
-        setBits(container.data, low, high);
-        return;
-      }
-      const chunk = alloc(CHUNK_BYTES);
-      store<usize>(chunk, place);
-      container.kind = LIST;
-      place = chunk + 4;
-    }
-    store<u32>(place, run);
-    container.data = place + 4;
-    container.count++;
+    become(container, ONE_FULL);
+    return;
   }
+  let word = load<u32>(container);
+  if (kindOf(word) == LIST) {
+    if (!(word & (CHUNK_BYTES - 1))) {
+      const chunks = word ? load<u32>(word - CHUNK_BYTES, 4) : 0;
+      if (chunks < LIST_LIMIT) {
+        const chunk = alloc(CHUNK_BYTES);
+        store<u32>(chunk, word);
+        store<u32>(chunk, chunks + 1, 4);
+        word = <u32>chunk + CHUNK_HEADER;
+      }
+    }
+    if (word & (CHUNK_BYTES - 1)) {
+      store<u32>(word, run);
+      store<u32>(container, word + 4);
+      return;
+    }
+  }
+  if (kindOf(word) != BITS) {
+    const bits = alloc(BITS_BYTES);
+    draw(container);
+    takeBits(bits);
+    become(container, <u32>bits | BITS);
+  }
+  setBits(load<u32>(container) - BITS, low, high);
 }
 
-/** Whether the set has `block`; its container is not a LIST. */
+/** Whether the set has `block`; its container is not a LIST, or empty. */
 export function hasBlock(set: BlockSet, block: u64): bool {
-  const container = containerAt(set, <u32>(block >> 16));
+  const word = load<u32>(containerAt(set, <u32>(block >> 16)));
   const value = <u32>block & 0xffff;
-  const data = container.data;
-  const kind = container.kind;
-  if (kind == BITS) return ((load<u8>(data + (value >> 3)) >> (value & 7)) & 1) != 0;
+  const kind = kindOf(word);
+  if (kind == BITS) return ((load<u8>(word - BITS + (value >> 3)) >> (value & 7)) & 1) != 0;
   if (kind != RUNS) return kind == FULL;
   let low: u32 = 0;
-  let high = container.count;
+  let high = load<u32>(word - RUNS);
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (load<u16>(data + (middle << 2), 2) <= value) low = middle + 1;
+    if (load<u32>(word - RUNS + (middle << 2), 4) >> 16 <= value) low = middle + 1;
     else high = middle;
   }
-  const run = load<u32>(data + (low << 2) - 4);
+  const run = load<u32>(word - RUNS + (low << 2));
   return low != 0 && value - (run >> 16) <= (run & 0xffff);
 }
 
-/** Makes RUNS of a LIST, or FULL if it covers everything. */
-export function sortList(container: Container): void {
-  if (container.kind != LIST) return;
-  let end = container.data;
-  while (end) {
-    const chunk = (end - 1) & ~(CHUNK_BYTES - 1);
-    for (let at = chunk + 4; at < end; at += 4) {
-      const run = load<u32>(at);
-      const low = run >> 16;
-      const high = low + (run & 0xffff);
-      setBits(scratch, low, high);
-      for (let i = low >> 6; i <= high >> 6; i++) {
-        const mark = marks + ((i >> 6) << 3);
-        store<u64>(mark, load<u64>(mark) | ((<u64>1) << i));
-      }
+/** Makes RUNS of a LIST. */
+export function sortList(container: usize): void {
+  const word = load<u32>(container);
+  if (!word || kindOf(word) != LIST) return;
+  draw(container);
+  measureDrawing();
+  const data = alloc((drawnRuns + 1) << 2);
+  store<u32>(data, drawnRuns);
+  takeRuns(data + 4);
+  become(container, <u32>data | RUNS);
+}
+
+/** Draws a container that is neither empty nor FULL. One of the functions below then takes the drawing. */
+export function draw(container: usize): void {
+  const word = load<u32>(container);
+  const kind = kindOf(word);
+  if (kind == BITS) {
+    memory.copy(drawing, word - BITS, BITS_BYTES);
+    memory.fill(marks, 0xff, 128);
+  } else if (kind == RUNS) {
+    drawRuns(word - RUNS + 4, word - RUNS + 4 + (load<u32>(word - RUNS) << 2));
+  } else {
+    for (let end = word; end; ) {
+      const chunk = chunkBefore(end);
+      drawRuns(chunk + CHUNK_HEADER, end);
+      end = load<u32>(chunk);
     }
-    end = load<usize>(chunk);
   }
-  toRuns(container, scratch);
 }
 
-/** Makes RUNS of BITS that has no more than 4096 of them. */
-export function bitsToRuns(container: Container): void {
-  memory.fill(marks, 0xff, 128);
-  toRuns(container, container.data);
+function drawRuns(at: usize, end: usize): void {
+  for (; at < end; at += 4) {
+    const run = load<u32>(at);
+    const low = run >> 16;
+    const high = low + (run & 0xffff);
+    let word = low >> 6;
+    if (low == high) {
+      const place = drawing + (word << 3);
+      store<u64>(place, load<u64>(place) | ((<u64>1) << low));
+    } else {
+      setBits(drawing, low, high);
+    }
+    do {
+      const mark = marks + ((word >> 6) << 3);
+      store<u64>(mark, load<u64>(mark) | ((<u64>1) << word));
+    } while (++word <= high >> 6);
+  }
 }
 
-/** Makes RUNS of what is set in the marked words of `bits`, and clears them. */
-function toRuns(container: Container, bits: usize): void {
-  let out = sorted;
+/** How many values and runs there were when the drawing was measured last. */
+export let drawnValues: u32 = 0;
+export let drawnRuns: u32 = 0;
+
+export function measureDrawing(): void {
+  let values: u32 = 0;
+  let runs: u32 = 0;
+  // The value behind the word before, if that one ends with a value.
+  let open: u32 = 0;
+  for (let i: u32 = 0; i < 1024; i += 64) {
+    for (let words = load<u64>(marks + (i >> 3)); words; words &= words - 1) {
+      const word = i + <u32>ctz(words);
+      const bits = load<u64>(drawing + (word << 3));
+      values += <u32>popcnt(bits);
+      runs += <u32>popcnt(bits & ~((bits << 1) | <u64>(open == word)));
+      open = bits >> 63 ? word + 1 : 0;
+    }
+  }
+  drawnValues = values;
+  drawnRuns = runs;
+}
+
+/** Writes the runs of the drawing. */
+export function takeRuns(out: usize): void {
   // The run being built, from `first` up to `end`, not included; there is none as long as that is 0.
   let first: u32 = 0;
   let end: u32 = 0;
@@ -171,33 +236,51 @@ function toRuns(container: Container, bits: usize): void {
     const mark = marks + (i >> 3);
     for (let words = load<u64>(mark); words; words &= words - 1) {
       const word = i + <u32>ctz(words);
-      const place = bits + (word << 3);
-      let left = load<u64>(place);
+      const place = drawing + (word << 3);
+      let bits = load<u64>(place);
       store<u64>(place, 0);
-      while (left) {
-        const low = <u32>ctz(left);
-        const filled = left | (left - 1);
+      while (bits) {
+        const low = <u32>ctz(bits);
+        const filled = bits | (bits - 1);
         const value = (word << 6) + low;
         if (value != end || !end) {
-          store<u32>(out, (first << 16) | (end - 1 - first));
-          if (end) out += 4;
+          if (end) {
+            store<u32>(out, (first << 16) | (end - 1 - first));
+            out += 4;
+          }
           first = value;
         }
         end = value + <u32>ctz(~filled) - low;
-        left &= filled + 1;
+        bits &= filled + 1;
       }
     }
     store<u64>(mark, 0);
   }
   store<u32>(out, (first << 16) | (end - 1 - first));
-  const count = (<u32>(out - sorted) >> 2) + 1;
-  if (end - first == 0x10000) {
-    become(container, FULL, 0, 1);
-  } else {
-    const data = alloc(count << 2);
-    memory.copy(data, sorted, count << 2);
-    become(container, RUNS, data, count);
+}
+
+/** Writes the values of the drawing, u16 each. */
+export function takeValues(out: usize): void {
+  for (let i: u32 = 0; i < 1024; i += 64) {
+    const mark = marks + (i >> 3);
+    for (let words = load<u64>(mark); words; words &= words - 1) {
+      const word = i + <u32>ctz(words);
+      const place = drawing + (word << 3);
+      for (let bits = load<u64>(place); bits; bits &= bits - 1) {
+        store<u16>(out, (word << 6) + <u32>ctz(bits));
+        out += 2;
+      }
+      store<u64>(place, 0);
+    }
+    store<u64>(mark, 0);
   }
+}
+
+/** Writes the drawing as it is, 8 KiB. */
+export function takeBits(out: usize): void {
+  memory.copy(out, drawing, BITS_BYTES);
+  memory.fill(drawing, 0, BITS_BYTES);
+  memory.fill(marks, 0, 128);
 }
 
 /** Sets the bits from `low` to `high`, both included, in the bitset at `bits`. */
@@ -209,36 +292,23 @@ function setBits(bits: usize, low: u32, high: u32): void {
   store<u64>(place, load<u64>(place) | (mask & (<u64>-1 >> (~high & 63))));
 }
 
-/** Draws RUNS, or a LIST, into the 8 KiB at `bits`. */
-export function draw(container: Container, bits: usize): void {
-  sortList(container);
-  memory.fill(bits, 0, BITS_BYTES);
-  const end = container.data + (container.count << 2);
-  for (let at = container.data; at < end; at += 4) {
-    const run = load<u32>(at);
-    setBits(bits, run >> 16, (run >> 16) + (run & 0xffff));
-  }
-}
-
-function toBits(container: Container): void {
-  const bits = alloc(BITS_BYTES);
-  draw(container, bits);
-  become(container, BITS, bits, 0);
+/** The chunk that ends, as far as it is used, with `end`. */
+function chunkBefore(end: usize): usize {
+  return (end - 1) & ~(CHUNK_BYTES - 1);
 }
 
 /** Changes what a container is, and gives back what it held. */
-function become(container: Container, kind: u32, data: usize, count: u32): void {
-  const old = container.data;
-  if (container.kind == RUNS) free(old, container.count << 2);
-  else if (container.kind == BITS) free(old, BITS_BYTES);
-  else if (container.kind == LIST) {
-    for (let chunk = (old - 1) & ~(CHUNK_BYTES - 1); chunk; ) {
-      const before = load<usize>(chunk);
+function become(container: usize, word: u32): void {
+  const old = load<u32>(container);
+  const kind = kindOf(old);
+  if (kind == RUNS) free(old - RUNS, (load<u32>(old - RUNS) + 1) << 2);
+  if (kind == BITS) free(old - BITS, BITS_BYTES);
+  if (kind == LIST) {
+    for (let end = old; end; ) {
+      const chunk = chunkBefore(end);
+      end = load<u32>(chunk);
       free(chunk, CHUNK_BYTES);
-      chunk = before ? before - CHUNK_BYTES : 0;
     }
   }
-  container.kind = kind;
-  container.data = data;
-  container.count = count;
+  store<u32>(container, word);
 }

@@ -42,8 +42,8 @@ export function alloc(size: usize): usize {
     store<usize>(head, load<usize>(recycled));
     return recycled;
   }
-  // Small blocks never straddle a cache line more than they must; chunks of 64 bytes rely on their alignment.
-  const align: usize = min<usize>(<usize>1 << index, 64) - 1;
+  // Small blocks never straddle a cache line more than they must; chunks of 256 bytes rely on their alignment.
+  const align: usize = min<usize>(<usize>1 << index, 256) - 1;
   const block = (top + align) & ~align;
   const end = <u64>block + (<u64>1 << index);
   if (end > <u64>limit) fail(FAILED_LIMIT);

@@ -8,7 +8,7 @@
  * says is checked before it is used.
  */
 import { alloc, free, zeroed } from './memory';
-import { BlockSet, addRange, clearSet, closeSet, containerAt, hasBlock, openSet, sortList } from './containers';
+import { BlockSet, addBlocks, clearSet, closeSet, containerAt, hasBlock, openSet, sortList } from './containers';
 import { COMPLETE, DIRTY, DirtyMap, addPart, bytesOfBlock, listBlocks, reserveBlocks, visitDirty } from './dirty';
 import { output } from './output';
 import { writeShard } from './portable';
@@ -72,19 +72,22 @@ export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
       if (ptr + 16 > end) break;
       const block = load<u64>(ptr, 8);
       if (block < blockCount) {
-        if (block != runEnd) {
-          if (runStart < runEnd) addRange(replay, runStart, runEnd);
+        if (block == runEnd) {
+          // The next ones in a row: the whole of a sequential log is spent here.
+          const last = min(end - 15, ptr + (<usize>min<u64>(blockCount - runEnd, CHUNK_BYTES) << 4));
+          const first = ptr;
+          do {
+            ptr += 16;
+            runEnd++;
+          } while (ptr < last && ((load<u64>(ptr) ^ 1) | (load<u64>(ptr, 8) ^ runEnd)) == 0);
+          records += <u32>(ptr - first) >> 4;
+        } else {
+          if (runStart < runEnd) addBlocks(replay, runStart, runEnd);
           runStart = block;
-          runEnd = block;
-        }
-        // The next ones in a row: the whole of a sequential log is spent here.
-        const last = min(end - 15, ptr + (<usize>min<u64>(blockCount - runEnd, CHUNK_BYTES) << 4));
-        const first = ptr;
-        do {
+          runEnd = block + 1;
           ptr += 16;
-          runEnd++;
-        } while (ptr < last && ((load<u64>(ptr) ^ 1) | (load<u64>(ptr, 8) ^ runEnd)) == 0);
-        records += <u32>(ptr - first) >> 4;
+          records++;
+        }
         continue;
       }
       if (!isPhantom(replay, block)) kind = BLOCK_OUTSIDE;
@@ -161,7 +164,7 @@ function addExtent(replay: Replay, start: u64, end: u64): void {
   const behind = end == replay.size ? replay.blockCount : end >> shift;
   if (first < behind) {
     if (first != replay.runEnd) {
-      if (replay.runStart < replay.runEnd) addRange(replay, replay.runStart, replay.runEnd);
+      if (replay.runStart < replay.runEnd) addBlocks(replay, replay.runStart, replay.runEnd);
       replay.runStart = first;
     }
     replay.runEnd = behind;
@@ -206,8 +209,10 @@ function dropParked(replay: Replay): void {
 
 /** Ends the replay: brings `dirty` up to date with the set and the parked parts; then shards can be written. */
 export function finishReplay(replay: Replay, dirty: DirtyMap): i32 {
-  if (replay.runStart < replay.runEnd) addRange(replay, replay.runStart, replay.runEnd);
+  if (replay.runStart < replay.runEnd) addBlocks(replay, replay.runStart, replay.runEnd);
   replay.runStart = replay.runEnd = 0;
+  if (!replay.firstChunk && !dirty.blocks) return 0;
+  // Blocks are looked up from here on.
   for (let i: u32 = 0; i < replay.containerCount; i++) sortList(containerAt(replay, i));
   const count = listBlocks(dirty);
   for (let at = output(), end = output() + (count << 3); at < end; at += 8) {
@@ -246,7 +251,7 @@ export function finishReplay(replay: Replay, dirty: DirtyMap): i32 {
     for (let at = chunk + 16, end = chunk + load<u32>(chunk, 4); at < end; at += 16) {
       const block = load<u64>(at);
       visitDirty(dirty, block, block + 1, true);
-      addRange(replay, block, block + 1);
+      addBlocks(replay, block, block + 1);
     }
   }
   dropParked(replay);

@@ -9,7 +9,19 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { randomFillSync } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, mkdtempSync, openSync, readSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdtempSync,
+  openSync,
+  readSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -78,17 +90,12 @@ function median(values) {
 
 function run(command, env) {
   const start = process.hrtime.bigint();
-  const { status, stderr } = spawnSync('timeout', ['-k', '5', '120', 'bash', '-c', command], { env: { ...process.env, ...env }, stdio: ['ignore', 'ignore', 'pipe'] });
+  const { status, stderr } = spawnSync('timeout', ['-k', '5', '120', 'bash', '-c', command], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
   const seconds = Number(process.hrtime.bigint() - start) / 1e9;
   return { seconds, failed: status === 0 ? undefined : `exit ${status}: ${stderr.toString().trim().slice(-200)}` };
-}
-
-function startServer(command, args, isReady) {
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'ignore'] });
-  return new Promise((resolve, reject) => {
-    child.once('error', reject);
-    isReady(child, resolve);
-  });
 }
 
 async function main() {
@@ -109,7 +116,9 @@ async function main() {
 
     const http = await startHttp(folder, image, children);
     const slow = await new Promise((resolve) => {
-      const child = spawn(process.execPath, [here, '--serve', image, '--latency', options.latency], { stdio: ['ignore', 'pipe', 'inherit'] });
+      const child = spawn(process.execPath, [here, '--serve', image, '--latency', options.latency], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      });
       children.push(child);
       child.stdout.once('data', (line) => resolve(`http://127.0.0.1:${String(line).trim()}/disk.img`));
     });
@@ -127,7 +136,11 @@ async function main() {
         ['curl', `curl -s -o "$DST" "${http}"`, 'curl'],
         ['qemu-img convert -m 1', `qemu-img convert -m 1 -f raw -O raw "${http}" "$DST"`, 'qemu-img'],
         ['nbdkit curl | nbdcopy', `${sized}nbdkit -U - curl "${http}" --run 'nbdcopy "$uri" "$DST"'`, 'nbdkit'],
-        ['nbdkit curl, cow-on-read', `TMPDIR=${folder} nbdkit -U - --filter=cow curl "${http}" cow-on-read=true --run 'nbdcopy "$uri" null:'`, 'nbdkit'],
+        [
+          'nbdkit curl, cow-on-read',
+          `TMPDIR=${folder} nbdkit -U - --filter=cow curl "${http}" cow-on-read=true --run 'nbdcopy "$uri" null:'`,
+          'nbdkit',
+        ],
       ],
       slow: [
         ['ours', ours(slow), 'node'],
@@ -137,7 +150,11 @@ async function main() {
           `qemu-img convert -m 1 -O raw 'json:{"driver":"raw","file":{"driver":"http","url":"${slow}","readahead":2097152}}' "$DST"`,
           'qemu-img',
         ],
-        ['nbdkit curl | nbdcopy 1M x 8', `${sized}nbdkit -U - -r curl "${slow}" --run 'nbdcopy -C 8 -R 8 --request-size=1048576 "$uri" "$DST"'`, 'nbdkit'],
+        [
+          'nbdkit curl | nbdcopy 1M x 8',
+          `${sized}nbdkit -U - -r curl "${slow}" --run 'nbdcopy -C 8 -R 8 --request-size=1048576 "$uri" "$DST"'`,
+          'nbdkit',
+        ],
       ],
     };
     const bars = {
@@ -216,7 +233,10 @@ async function startHttp(folder, image, children) {
 http { access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; ${temporary}
 server { listen 127.0.0.1:${port}; root ${folder}; default_type application/octet-stream; } }`,
   );
-  const child = spawn('nginx', ['-c', conf], { stdio: ['ignore', 'ignore', 'ignore'], env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` } });
+  const child = spawn('nginx', ['-c', conf], {
+    stdio: ['ignore', 'ignore', 'ignore'],
+    env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` },
+  });
   children.push(child);
   const url = `http://127.0.0.1:${port}/disk.img`;
   for (let attempt = 0; attempt < 200; attempt++) {

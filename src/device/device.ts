@@ -1,9 +1,9 @@
 /** The copy-on-demand device: reads and writes of the whole image, while it is being copied. */
 
-import { CodError } from '../core/errors.ts';
-import { bytesOfBlock } from '../core/geometry.ts';
 import type { SyncedBlocks } from '../core/block-map.ts';
 import type { Clock } from '../core/clock.ts';
+import { CodError } from '../core/errors.ts';
+import { bytesOfBlock } from '../core/geometry.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Journal } from '../log/journal.ts';
 import { type Fetch, Fetcher, withSignal } from './fetcher.ts';
@@ -282,21 +282,24 @@ export class CopyOnDemandDevice implements Device {
     return [];
   }
 
-  /** Puts a range together from the target and from what was fetched; the caller holds the lock. */
+  /**
+   * Puts a range together from the target and from what was fetched; the caller holds the lock. All that the maps say is taken down before the first await: blocks may become
+   * synced meanwhile, which makes their dirty parts unknown but not untrue.
+   */
   async #assemble(into: Uint8Array, offset: number, fetched: readonly Fetch[]): Promise<void> {
     const { map, dirty } = this.#journal;
     const { blockSize } = this;
     const end = offset + into.length;
     const blocks = this.#store.blocksOf(offset, into.length);
-    /** The part of `into` for bytes of the device, cut to the range. */
-    const fromTarget = async (start: number, stop: number): Promise<void> => {
+    const fromTarget: { from: number; to: number }[] = [];
+    const take = (start: number, stop: number): void => {
       const from = Math.max(start, offset);
       const to = Math.min(stop, end);
-      if (from < to) await this.#store.read(into.subarray(from - offset, to - offset), from);
+      if (from < to) fromTarget.push({ from, to });
     };
     for (const extent of map.extents(blocks.start, blocks.end)) {
       if (extent.synced) {
-        await fromTarget(extent.start * blockSize, extent.end * blockSize);
+        take(extent.start * blockSize, extent.end * blockSize);
         continue;
       }
       for (const fetch of fetched) {
@@ -307,9 +310,10 @@ export class CopyOnDemandDevice implements Device {
       }
       if (!dirty.hasAny(extent.start, extent.end)) continue;
       for (let block = extent.start; block < extent.end; block++) {
-        for (const [partStart, partEnd] of dirty.parts(block)) await fromTarget(block * blockSize + partStart, block * blockSize + partEnd);
+        for (const [partStart, partEnd] of dirty.parts(block)) take(block * blockSize + partStart, block * blockSize + partEnd);
       }
     }
+    await Promise.all(fromTarget.map(({ from, to }) => this.#store.read(into.subarray(from - offset, to - offset), from)));
   }
 
   write(from: Uint8Array, offset: number, options: { fua?: boolean } = {}): Promise<void> {

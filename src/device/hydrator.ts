@@ -6,6 +6,7 @@
  */
 
 import type { Clock } from '../core/clock.ts';
+import { CodError } from '../core/errors.ts';
 import type { Fetcher } from './fetcher.ts';
 import { RateLimiter } from './rate-limiter.ts';
 import type { Source } from './source.ts';
@@ -228,6 +229,7 @@ export class Hydrator {
         const waited = this.#clock.now() - asked;
         this.#latencyMs = this.#latencyMs === undefined ? waited : this.#latencyMs + (waited - this.#latencyMs) / 4;
       }
+      if (at + piece.length > end) throw wrongLength(start, end, `${at - start + piece.length} or more`);
       await this.#store.fill(piece, at);
       at += piece.length;
       this.#count(piece.length);
@@ -238,6 +240,8 @@ export class Hydrator {
       signal.throwIfAborted();
     }
     await recording;
+    // What follows would be recorded together with what is missing here.
+    if (at < end) throw wrongLength(start, end, `${at - start}`);
   }
 
   #count(bytes: number): void {
@@ -339,4 +343,10 @@ export class Hydrator {
     }
     return undefined;
   }
+}
+
+function wrongLength(start: number, end: number, found: string): CodError {
+  return new CodError('COD_SOURCE_IO', `the source gave ${found} bytes instead of ${end - start} from offset ${start} on`, {
+    details: { offset: start, length: end - start },
+  });
 }

@@ -116,28 +116,31 @@ export class TargetStore {
     }
   }
 
-  /** The byte ranges within the given one that are neither synced nor dirty. */
-  *#holes(offset: number, length: number): Generator<{ start: number; end: number }> {
+  /**
+   * The byte ranges within the given one that are neither synced nor dirty; the caller holds the lock, exclusively. All at once and not one after the other: blocks may
+   * become synced while the first holes are being filled, and their dirty parts would no longer be known.
+   */
+  #holes(offset: number, length: number): { start: number; end: number }[] {
     const { map, dirty, geometry } = this.journal;
     const { blockSize } = geometry;
-    const end = offset + length;
     const blocks = this.blocksOf(offset, length);
+    const holes: { start: number; end: number }[] = [];
     for (const extent of map.extents(blocks.start, blocks.end)) {
       if (extent.synced) continue;
       let from = Math.max(offset, extent.start * blockSize);
-      const to = Math.min(end, extent.end * blockSize);
+      const to = Math.min(offset + length, extent.end * blockSize);
       if (dirty.hasAny(extent.start, extent.end)) {
         for (let block = extent.start; block < extent.end; block++) {
           for (const [partStart, partEnd] of dirty.parts(block)) {
-            const partAt = block * blockSize + partStart;
-            if (partAt > from) yield { start: from, end: Math.min(partAt, to) };
+            const partAt = Math.min(block * blockSize + partStart, to);
+            if (partAt > from) holes.push({ start: from, end: partAt });
             from = Math.max(from, block * blockSize + partEnd);
-            if (from >= to) break;
           }
         }
       }
-      if (from < to) yield { start: from, end: to };
+      if (from < to) holes.push({ start: from, end: to });
     }
+    return holes;
   }
 
   /** Writes all but long runs of zeros, which are there already on a target that is sparse. */

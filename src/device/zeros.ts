@@ -3,6 +3,7 @@ export function isZero(bytes: Uint8Array): boolean {
   const { length } = bytes;
   let index = 0;
   while (index < length && (bytes.byteOffset + index) % 4 !== 0) if (bytes[index++] !== 0) return false;
+  if (index === length) return true;
   const words = new Int32Array(bytes.buffer, bytes.byteOffset + index, (length - index) >> 2);
   const whole = words.length & ~7;
   let word = 0;

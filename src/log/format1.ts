@@ -8,7 +8,7 @@ import { FORMAT1_HEADER_BYTES } from '../core/headers.ts';
 import { Replay } from '../core/replay.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
-import { feedFile, type MetadataFile, type RecoveredState } from './recovery.ts';
+import { feedFile, type MetadataFile, type RecoveredState } from './recovered-state.ts';
 import type { FileKind, SlotIndex } from './slots.ts';
 
 /** More than any map of that program: what is longer is no checkpoint. */

@@ -3,7 +3,8 @@
 import { CodError } from '../core/errors.ts';
 import type { FileSystem } from '../fs/file-system.ts';
 import { Core } from '../wasm/core.ts';
-import { type MetadataFile, recover } from './recovery.ts';
+import type { MetadataFile } from './recovered-state.ts';
+import { recover } from './recovery.ts';
 import { Slots } from './slots.ts';
 
 /** The state of a copy; ranges are sorted, merged and, for blocks, inclusive of `last`. */

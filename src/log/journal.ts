@@ -17,7 +17,7 @@ import { Mutex } from '../core/mutex.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 import { type CheckpointImage, commitCheckpoint, MAX_IDENTITY_BYTES, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
-import type { RecoveredState } from './recovery.ts';
+import type { RecoveredState } from './recovered-state.ts';
 import { type Slots, slotOf } from './slots.ts';
 import { WriteIntentLog } from './write-intent-log.ts';
 

@@ -13,35 +13,9 @@ import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 import { readCheckpointBody } from './checkpoint.ts';
 import { recoverFormat1 } from './format1.ts';
+import { feedFile, type MetadataFile, type RecoveredState } from './recovered-state.ts';
 import { ALL_SLOTS, type FileKind, type SlotIndex, type Slots, slotOf } from './slots.ts';
 import { bootNameBytes } from './write-intent-log.ts';
-
-/** One metadata file as a listing shows it. */
-export interface MetadataFile {
-  readonly name: string;
-  readonly kind: FileKind;
-  readonly format: 1 | 2;
-  readonly bytes: number;
-  /** Records that were read; of a checkpoint: the dirty parts in it. */
-  readonly records: number;
-  /** Bytes of a record or frame that was cut short at the end. */
-  readonly tornBytes: number;
-}
-
-/** The state of a copy as its metadata tells it. Owns its maps: `dispose` them when they are not taken over. */
-export interface RecoveredState {
-  readonly format: 1 | 2;
-  readonly geometry: Geometry;
-  readonly map: BlockMap;
-  readonly dirty: DirtyMap;
-  readonly files: readonly MetadataFile[];
-  readonly session: Uint8Array | undefined;
-  /** The epoch of the checkpoint that counts; for format 1, one that leaves the slot alone that counts. */
-  readonly epoch: number;
-  /** Whether the log behind that checkpoint's own counts too, so that both log slots are in use. */
-  readonly bothLogs: boolean;
-  readonly identity: string | undefined;
-}
 
 type Header = ({ kind: 'checkpoint' } & CheckpointHeader) | ({ kind: 'log' } & LogHeader);
 
@@ -124,22 +98,6 @@ function oneSession(states: readonly SlotState[]): Session {
     ),
     logs: valid.filter((state): state is SlotState & { header: { kind: 'log' } & LogHeader } => state.kind === 'log'),
   };
-}
-
-/** Calls `feed` with the file's bytes from `start` to `end` in pieces, through the core's staging area. */
-export async function feedFile(
-  core: Core,
-  file: File,
-  range: { start: number; end: number },
-  feed: (piece: Uint8Array) => void,
-): Promise<void> {
-  for (let at = range.start; at < range.end; ) {
-    const length = Math.min(core.staging.length, range.end - at);
-    const piece = core.staging.subarray(0, length);
-    await file.read(piece, at);
-    feed(piece);
-    at += length;
-  }
 }
 
 interface LogReading {

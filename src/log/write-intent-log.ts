@@ -7,8 +7,8 @@
  */
 
 import { FrameEncoder } from '../core/frames.ts';
-import { encodeLogHeader, HEADER_BYTES } from '../core/headers.ts';
 import type { Geometry } from '../core/geometry.ts';
+import { encodeLogHeader, HEADER_BYTES } from '../core/headers.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 

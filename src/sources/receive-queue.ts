@@ -1,8 +1,8 @@
 /**
  * What a socket has brought and its consumer has not taken: at most about LIMIT_BYTES, then the socket is stopped.
  *
- * What came while the consumer was busy is handed over as one piece, at most PIECE_BYTES, in a buffer that the next piece takes over: a write
- * of 512 KiB costs little more than one of 64 KiB. What a waiting consumer gets is not copied.
+ * What came while the consumer was busy is handed over as one piece, at most PIECE_BYTES, in a buffer that the next piece takes over:
+ * written one by one, the 64 KiB that a socket read brings cost 0.2 to 0.3 of the speed. What a waiting consumer gets is not copied.
  */
 
 const LIMIT_BYTES = 512 << 10;

@@ -1,9 +1,7 @@
-/** The demo's range server over a file or over bytes, for tests. */
+/** The demo's range server over a file, for tests. */
 
 import { type FileHandle, open } from 'node:fs/promises';
 import { type RangeServer, type RangeServerOptions, startRangeServer } from '../../src/cli/demo/range-server.ts';
-
-export { type RangeServer, type RangeServerOptions, startRangeServer };
 
 /** Serves the file at `path`, with an ETag that names its size and time of modification. */
 export async function serveFile(
@@ -32,14 +30,4 @@ async function fill(file: FileHandle, into: Uint8Array, offset: number): Promise
     if (bytesRead === 0) throw new Error(`the file ends at ${offset + done}`);
     done += bytesRead;
   }
-}
-
-/** Serves `bytes`. */
-export function serveBytes(bytes: Uint8Array, options: Partial<Omit<RangeServerOptions, 'size' | 'read'>> = {}): Promise<RangeServer> {
-  return startRangeServer({
-    etag: '"1"',
-    ...options,
-    size: bytes.length,
-    read: async (into, offset) => into.set(bytes.subarray(offset, offset + into.length)),
-  });
 }

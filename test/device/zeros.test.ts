@@ -1,0 +1,41 @@
+import { describe, expect, it } from 'vitest';
+import { isZero } from '../../src/device/zeros.ts';
+
+describe('isZero', () => {
+  it('is true of zeros of any length at any alignment, whatever stands around them', () => {
+    for (let start = 0; start < 9; start++) {
+      for (let length = 0; length <= 100; length++) {
+        const around = new Uint8Array(start + length + 9).fill(255);
+        const bytes = around.subarray(start, start + length).fill(0);
+        expect(isZero(bytes), `${length} bytes from ${start} on`).toBe(true);
+      }
+    }
+  });
+
+  it('finds a byte that is not zero at any place, of any length, at any alignment', () => {
+    const wrong: string[] = [];
+    for (let start = 0; start < 5; start++) {
+      for (let length = 1; length <= 80; length++) {
+        const bytes = new Uint8Array(start + length).subarray(start);
+        for (let at = 0; at < length; at++) {
+          for (const value of [1, 128]) {
+            bytes[at] = value;
+            if (isZero(bytes)) wrong.push(`byte ${at} of ${length} from ${start} on`);
+            bytes[at] = 0;
+          }
+        }
+      }
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  it('tells a long run from one with a single bit set, anywhere', () => {
+    const bytes = new Uint8Array(65_536);
+    expect(isZero(bytes)).toBe(true);
+    for (let at = 0; at < bytes.length; at += 97) {
+      bytes[at] = 1 << (at % 8);
+      expect(isZero(bytes), `byte ${at}`).toBe(false);
+      bytes[at] = 0;
+    }
+  });
+});

@@ -1,0 +1,117 @@
+/**
+ * Files in memory that are cheap to put back: a state of a volume is a handful of images, which many volumes share until they write.
+ * Tells of each call, and can make it wait or fail.
+ */
+
+import { CodError } from '../../src/core/errors.ts';
+import type { File, FileSystem } from '../../src/index.ts';
+
+/** A file of `size` bytes that is zeros behind `bytes`. Not to be changed. */
+export interface Image {
+  readonly bytes: Uint8Array;
+  readonly size: number;
+}
+
+export type Images = ReadonlyMap<string, Image>;
+
+/** One call that changes or syncs a file; `open` only if it makes one. */
+export interface Call {
+  readonly kind: 'open' | 'remove' | 'write' | 'truncate' | 'sync';
+  readonly name: string;
+  /** Of a write its first byte, of a truncation the new size. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+interface Content {
+  /** Zeros from `used` on. */
+  bytes: Uint8Array;
+  used: number;
+  size: number;
+  shared: boolean;
+}
+
+export interface MemoryFilesOptions {
+  readonly bootId?: string | undefined;
+}
+
+export class MemoryFiles implements FileSystem {
+  readonly bootId?: string;
+  /** Calls in the order in which they took effect. */
+  readonly calls: Call[] = [];
+  /** Asked before each call takes effect: may wait, or throw. */
+  before: ((call: Call) => Promise<void> | void) | undefined;
+  readonly #files = new Map<string, Content>();
+
+  constructor(images: Images = new Map(), options: MemoryFilesOptions = {}) {
+    for (const [name, { bytes, size }] of images) this.#files.set(name, { bytes, used: bytes.length, size, shared: true });
+    if (options.bootId !== undefined) this.bootId = options.bootId;
+  }
+
+  /** All files as they are now. */
+  images(): Map<string, Image> {
+    const images = new Map<string, Image>();
+    for (const [name, { bytes, used, size }] of this.#files) {
+      let end = Math.min(used, size);
+      while (end > 0 && bytes[end - 1] === 0) end--;
+      images.set(name, { bytes: bytes.slice(0, end), size });
+    }
+    return images;
+  }
+
+  async open(name: string, { create = false }: { create?: boolean } = {}): Promise<File> {
+    if (!this.#files.has(name)) {
+      if (!create) throw new CodError('COD_NOT_FOUND', `${name} is not there`);
+      await this.#effect({ kind: 'open', name, offset: 0, length: 0 }, () =>
+        this.#files.set(name, { bytes: new Uint8Array(0), used: 0, size: 0, shared: false }),
+      );
+    }
+    const content = this.#files.get(name)!;
+    return {
+      size: async () => content.size,
+      read: async (into, offset) => {
+        if (into.length > 0 && offset + into.length > content.size) throw new CodError('COD_SHORT_READ', `${name} ends at ${content.size}`);
+        const there = content.bytes.subarray(offset, Math.max(offset, Math.min(content.used, offset + into.length)));
+        into.set(there);
+        into.fill(0, there.length);
+      },
+      write: (from, offset) =>
+        this.#effect({ kind: 'write', name, offset, length: from.length }, () => {
+          own(content, Math.max(content.used, offset + from.length));
+          content.bytes.set(from, offset);
+          content.used = Math.max(content.used, offset + from.length);
+          content.size = Math.max(content.size, offset + from.length);
+        }),
+      truncate: (size) =>
+        this.#effect({ kind: 'truncate', name, offset: size, length: 0 }, () => {
+          if (size < content.used) {
+            own(content, content.used);
+            content.bytes.fill(0, size, content.used);
+            content.used = size;
+          }
+          content.size = size;
+        }),
+      sync: () => this.#effect({ kind: 'sync', name, offset: 0, length: 0 }, () => undefined),
+      close: async () => undefined,
+    };
+  }
+
+  remove(name: string): Promise<void> {
+    return this.#effect({ kind: 'remove', name, offset: 0, length: 0 }, () => this.#files.delete(name));
+  }
+
+  async #effect(call: Call, effect: () => unknown): Promise<void> {
+    if (this.before !== undefined) await this.before(call);
+    effect();
+    this.calls.push(call);
+  }
+}
+
+/** Makes the bytes the file's own, with room for `length`. */
+function own(content: Content, length: number): void {
+  if (!content.shared && content.bytes.length >= length) return;
+  const bytes = new Uint8Array(Math.max(length, content.shared ? 0 : 2 * content.bytes.length));
+  bytes.set(content.bytes.subarray(0, content.used));
+  content.bytes = bytes;
+  content.shared = false;
+}
