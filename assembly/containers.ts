@@ -212,15 +212,15 @@ export let drawnRuns: u32 = 0;
 export function measureDrawing(): void {
   let values: u32 = 0;
   let runs: u32 = 0;
-  // The value behind the word before, if that one ends with a value.
-  let open: u32 = 0;
+  // The word behind the one before, if that one's last value is set.
+  let open: u32 = -1;
   for (let i: u32 = 0; i < 1024; i += 64) {
     for (let words = load<u64>(marks + (i >> 3)); words; words &= words - 1) {
       const word = i + <u32>ctz(words);
       const bits = load<u64>(drawing + (word << 3));
       values += <u32>popcnt(bits);
       runs += <u32>popcnt(bits & ~((bits << 1) | <u64>(open == word)));
-      open = bits >> 63 ? word + 1 : 0;
+      open = bits >> 63 ? word + 1 : -1;
     }
   }
   drawnValues = values;

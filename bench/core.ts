@@ -161,6 +161,22 @@ async function replayFormat1(core: Core, shape: Geometry, log: Uint8Array): Prom
   return count;
 }
 
+/** Only what the format decides: reading the log. What was read is then merged into the maps alike. */
+function readFormat1(core: Core, shape: Geometry, log: Uint8Array): void {
+  const replay = new Replay(core, shape);
+  replay.format1(log);
+  replay.dispose();
+}
+
+function readFormat2(core: Core, shape: Geometry, log: { body: Uint8Array; used: number }): void {
+  const scan = new LogScan(core, shape, { epoch: 1 });
+  scan.feed(log.body);
+  const { endOffset } = scan.finish();
+  const replay = new Replay(core, shape);
+  replay.format2(log.body, endOffset - 512);
+  replay.dispose();
+}
+
 async function replayFormat2(core: Core, shape: Geometry, log: { body: Uint8Array; used: number }): Promise<number> {
   const map = await BlockMap.open(shape);
   const dirty = new DirtyMap(core, shape);
@@ -243,6 +259,8 @@ async function benchReplay(): Promise<void> {
       fresh: () => replayFormat1(Core.create(), shape, log),
       plain: () => replayPlainly(log),
       format2: () => replayFormat2(resident, shape, log2),
+      read1: () => readFormat1(resident, shape, log),
+      read2: () => readFormat2(resident, shape, log2),
     });
     const ns = (name: string): number => Math.round((ms[name]! * 1e7) / RECORDS) / 10;
     table.push({
@@ -257,6 +275,7 @@ async function benchReplay(): Promise<void> {
       'plain / new': round(ms['plain']! / ms['fresh']!),
       'bytes 1 / 2': round(log.length / log2.used),
       'time 1 / 2': round(ms['resident']! / ms['format2']!),
+      'reading 1 / 2': round(ms['read1']! / ms['read2']!),
     });
     if (history.copyBar === undefined) continue;
     bars.push({ name: `${history.name}: resident / copy`, value: ms['resident']! / ms['copy']!, atMost: history.copyBar });

@@ -64,7 +64,8 @@ export class Fetcher {
     const joined: Entry[] = [];
     let { start } = blocks;
     const known = [...this.#entries]
-      .filter((entry) => entry.start < blocks.end && entry.end > blocks.start)
+      // What was given up ends with another reader's reason.
+      .filter((entry) => entry.start < blocks.end && entry.end > blocks.start && !entry.abort.signal.aborted)
       .sort((a, b) => a.start - b.start);
     for (const entry of known) {
       if (start < entry.start) joined.push(this.#begin({ start, end: entry.start }));

@@ -61,6 +61,7 @@ export class Hydrator {
   #cursor = 0;
   #wanted = 1;
   #workers = 0;
+  #onIdle: () => void = () => undefined;
   #latencyMs: number | undefined;
   #bytesPerMs = 0;
   #bytes = 0;
@@ -96,7 +97,7 @@ export class Hydrator {
     const { map, geometry } = this.#store.journal;
     const streams = this.#source.stream !== undefined;
     this.#wanted = this.#options.concurrency ?? (streams ? 1 : READ_CONCURRENCY);
-    const governor = streams && this.#options.concurrency === undefined ? this.#govern() : undefined;
+    const governor = this.#govern({ adjust: streams && this.#options.concurrency === undefined });
     try {
       while (map.count < geometry.blockCount) {
         await this.#round();
@@ -117,20 +118,22 @@ export class Hydrator {
   /** Runs workers until none finds anything to do. */
   #round(): Promise<void> {
     return new Promise((resolve) => {
-      const start = () => {
-        while (this.#workers < this.#wanted && this.#failure === undefined && !this.#stop.signal.aborted) {
-          const stretch = this.#claim();
-          if (stretch === undefined) break;
-          this.#workers++;
-          void this.#work(stretch).then(() => {
-            this.#workers--;
-            start();
-          });
-        }
-        if (this.#workers === 0) resolve();
-      };
-      start();
+      this.#onIdle = resolve;
+      this.#startWorkers();
     });
+  }
+
+  #startWorkers(): void {
+    while (this.#workers < this.#wanted && this.#failure === undefined && !this.#stop.signal.aborted) {
+      const stretch = this.#claim();
+      if (stretch === undefined) break;
+      this.#workers++;
+      void this.#work(stretch).then(() => {
+        this.#workers--;
+        this.#startWorkers();
+      });
+    }
+    if (this.#workers === 0) this.#onIdle();
   }
 
   async #work(stretch: Stretch): Promise<void> {
@@ -184,9 +187,9 @@ export class Hydrator {
     }
   }
 
-  /** Bytes per ms of one stream. */
+  /** Bytes per ms of one stream; 0 as long as it is not known, and where there are none. */
   get #streamRate(): number {
-    return this.#bytesPerMs / Math.max(1, this.#stretches.size);
+    return this.#source.stream === undefined ? 0 : this.#bytesPerMs / Math.max(1, this.#stretches.size);
   }
 
   async #copy(stretch: Stretch): Promise<void> {
@@ -194,7 +197,10 @@ export class Hydrator {
     const start = stretch.start * blockSize;
     const end = Math.min(stretch.end * blockSize, size);
     let at = start;
-    for (const run of (await this.#source.extents?.(start, end - start)) ?? [{ length: end - start, zero: false }]) {
+    const runs = (await this.#source.extents?.(start, end - start)) ?? [{ length: end - start, zero: false }];
+    const known = runs.reduce((sum, { length }) => sum + length, 0);
+    if (known !== end - start) throw wrongLength(start, end, `extents of ${known}`);
+    for (const run of runs) {
       if (run.zero) {
         const whole = {
           start: Math.ceil(at / blockSize),
@@ -222,7 +228,7 @@ export class Hydrator {
     const { signal } = this.#stop;
     let at = start;
     let recording: Promise<void> = Promise.resolve();
-    await this.#turn();
+    await this.#turn(stretch);
     const asked = this.#clock.now();
     for await (const piece of this.#pieces(at, end - at)) {
       if (at === start) {
@@ -236,7 +242,7 @@ export class Hydrator {
       await recording;
       recording = this.#recorded(stretch, at === size ? stretch.end : Math.floor(at / blockSize));
       recording.catch(() => undefined);
-      await this.#turn();
+      await this.#turn(stretch);
       signal.throwIfAborted();
     }
     await recording;
@@ -272,15 +278,21 @@ export class Hydrator {
   }
 
   /** Waits until this copy may take more: within its rate, and not in a reader's way. */
-  async #turn(): Promise<void> {
+  async #turn(stretch: Stretch): Promise<void> {
     const { signal } = this.#stop;
     signal.throwIfAborted();
+    if (this.#isHeldBack) for (const { wake } of stretch.waiting.splice(0)) wake();
     await this.#limiter.wait(signal);
     if (!this.#fetcher.busy) return;
     const patience = new AbortController();
     await Promise.race([this.#fetcher.idle(), this.#clock.sleep(GIVE_WAY_MS, patience.signal).catch(() => undefined)]);
     patience.abort();
     signal.throwIfAborted();
+  }
+
+  /** Whether the rate lets this copy wait for longer than a request of a reader's own takes. */
+  get #isHeldBack(): boolean {
+    return this.#limiter.delayMs > (this.#latencyMs ?? 0);
   }
 
   #pieces(offset: number, length: number): AsyncIterable<Uint8Array> {
@@ -304,8 +316,8 @@ export class Hydrator {
     }
   }
 
-  /** Tries one more stream from time to time, and keeps it if it made the copy faster. */
-  async #govern(): Promise<void> {
+  /** Measures; where it may `adjust`, tries one more stream from time to time, and keeps it if it made the copy faster. */
+  async #govern({ adjust }: { adjust: boolean }): Promise<void> {
     const { signal } = this.#stop;
     let before = { bytes: this.#bytes, now: this.#clock.now(), rate: 0 };
     let tried = false;
@@ -315,14 +327,20 @@ export class Hydrator {
       const now = this.#clock.now();
       const rate = (this.#bytes - before.bytes) / Math.max(1, now - before.now);
       this.#bytesPerMs = rate;
-      if (tried && rate < before.rate * WORTH_IT) {
+      if (!adjust) {
+        // The number of stretches is given.
+      } else if (tried && rate < before.rate * WORTH_IT) {
         this.#wanted--;
         tried = false;
         quietUntil = now + RETRY_MORE_MS;
       } else {
         const limited = this.#limiter.rate !== undefined;
         tried = !limited && rate > 0 && now >= quietUntil && this.#wanted < MAX_STREAMS;
-        if (tried) this.#wanted++;
+        if (tried) {
+          this.#wanted++;
+          // Only within a round: one that is over has nothing to do, or is about to begin anew.
+          if (this.#workers > 0) this.#startWorkers();
+        }
       }
       before = { bytes: this.#bytes, now, rate };
     }
@@ -336,6 +354,7 @@ export class Hydrator {
     const { blockSize } = this.#store.journal.geometry;
     for (const stretch of this.#stretches) {
       if (blocks.start < stretch.recorded || blocks.end > stretch.end) continue;
+      if (this.#isHeldBack) return undefined;
       const limit = this.#limiter.rate === undefined ? Number.POSITIVE_INFINITY : this.#limiter.rate / 1000;
       const reach = Math.min(this.#streamRate, limit) * (this.#latencyMs ?? 0);
       if ((blocks.end - stretch.recorded) * blockSize > reach) continue;

@@ -34,11 +34,16 @@ export class RateLimiter {
     this.#fullAt = Math.max(this.#fullAt, this.#clock.now()) + (bytes / this.#rate) * 1000;
   }
 
+  /** How long whoever waits now has to wait. */
+  get delayMs(): number {
+    return this.#rate === undefined ? 0 : Math.max(0, this.#fullAt - this.#clock.now() - BURST_SECONDS * 1000);
+  }
+
   /** Resolves when what was taken so far is within the rate. */
   async wait(signal: AbortSignal): Promise<void> {
     while (this.#rate !== undefined) {
-      const excess = this.#fullAt - this.#clock.now() - BURST_SECONDS * 1000;
-      if (excess <= 0) return;
+      const excess = this.delayMs;
+      if (excess === 0) return;
       const either = new AbortController();
       const stop = () => either.abort();
       const changed = this.#changed.signal;

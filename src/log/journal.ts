@@ -108,6 +108,8 @@ export class Journal {
     journal.#target = target;
     if (state.format === 1 || state.bothLogs) await journal.#writeStandalone();
     await journal.#begin();
+    // A log of format 1 that is void need not be shown to anyone.
+    if (state.format === 1) await (await options.slots.find('log', slotOf(journal.#epoch + 1)))?.truncate(0);
     return journal;
   }
 

@@ -8,7 +8,6 @@ import { checkRange } from './range.ts';
 
 /** Up to here a read of the page cache costs less than a trip to the thread pool (2 against 25 to 60 µs, Node 20, see docs/DESIGN.md). */
 const SYNC_READ_BYTES = 64 << 10;
-const PIECE_BYTES = 1 << 20;
 /** How much is read, and how often, before the file is looked at again for changes. */
 const CHECK_BYTES = 16 << 20;
 const CHECK_READS = 1024;
@@ -19,7 +18,7 @@ const fstatBig = promisify(fstat) as (fd: number, options: { bigint: true }) => 
  * A source over the file or block device at `path`, opened once for reading. An empty file is a source of size 0.
  * A file is identified by device, inode, size and time of modification; a block device has no identity.
  * @throws {@link CodError} COD_NOT_FOUND if nothing is there; COD_SOURCE_IO for a directory, a pipe, or what may not be read. Reads reject with
- * COD_SHORT_READ when the file was cut, with COD_SOURCE_CHANGED when it was written to (looked at every 16 MiB and at the end of a stream).
+ * COD_SHORT_READ when the file was cut, with COD_SOURCE_CHANGED when it was written to (looked at every 16 MiB).
  */
 export async function fileSource(path: string): Promise<Source> {
   try {
@@ -72,39 +71,6 @@ class FileSource implements Source {
     options.signal?.throwIfAborted();
   }
 
-  async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncIterableIterator<Uint8Array> {
-    this.#check(offset, length, options.signal);
-    const end = offset + length;
-    const ahead = (at: number, buffer: Uint8Array): Promise<Uint8Array> => {
-      const piece = buffer.subarray(0, Math.min(buffer.length, end - at));
-      const reading = this.read(piece, at, options).then(() => piece);
-      reading.catch(() => {});
-      return reading;
-    };
-    // One piece is read while the consumer has the other.
-    let [held, spare] = [pieceBuffer(length), pieceBuffer(length)];
-    let next = length > 0 ? ahead(offset, spare) : undefined;
-    try {
-      for (let at = offset; next; ) {
-        const piece = await next;
-        this.#check(offset, length, options.signal);
-        at += piece.length;
-        [held, spare] = [spare, held];
-        next = at < end ? ahead(at, spare) : undefined;
-        yield piece;
-      }
-    } finally {
-      // The buffer must not be written to after the iteration has ended, nor the file closed under the read.
-      await next?.catch(() => {});
-    }
-    try {
-      this.#check(offset, length, options.signal);
-      await this.#checkUnchanged();
-    } catch (error) {
-      throw this.#explain(error);
-    }
-  }
-
   close(): Promise<void> {
     this.#closing ??= this.#handle.close();
     return this.#closing;
@@ -152,11 +118,6 @@ class FileSource implements Source {
   #explain(error: unknown): unknown {
     return this.#closing !== undefined ? closed(this.#path) : asCodError(this.#path, error);
   }
-}
-
-/** Not a Buffer, whose slice() would not copy: a trap for whoever is given a piece. */
-function pieceBuffer(length: number): Uint8Array {
-  return new Uint8Array(Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, length)).buffer);
 }
 
 function closed(path: string): CodError {

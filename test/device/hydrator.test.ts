@@ -1,0 +1,597 @@
+/** The background copy, over sources that do as they are told and a clock that is moved by hand. */
+
+import { setImmediate as immediate } from 'node:timers/promises';
+import { afterEach, describe, expect, it } from 'vitest';
+import { openDeviceIn } from '../../src/device/open.ts';
+import type { Device, HydrateOptions, Source } from '../../src/index.ts';
+import { CrashingFileSystem, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
+import { expectBytes } from '../support/bytes.ts';
+import { ControlledSource, TimedSource } from '../support/controlled-source.ts';
+
+const BLOCK = 4096;
+const MIB = 2 ** 20;
+
+function pattern(size: number, seed = 1): Uint8Array {
+  return seededRandom(seed).fill(new Uint8Array(size));
+}
+
+const opened: Device[] = [];
+
+afterEach(async () => {
+  for (const device of opened.splice(0)) await device.close().catch(() => undefined);
+});
+
+class Rig {
+  readonly clock = new SimulatedClock({ settle: () => immediate() });
+  readonly fileSystem = new CrashingFileSystem({ bootId: 'boot' });
+
+  async open(source: Source, hydrate: false | HydrateOptions = {}, more: { blockSize?: number } = {}): Promise<Device> {
+    const device = await openDeviceIn(
+      { clock: this.clock, randomBytes: (into) => into.fill(7) },
+      { source, fileSystem: this.fileSystem, target: 'disk', hydrate, ...more },
+    );
+    opened.push(device);
+    return device;
+  }
+
+  /** What the target's file holds. */
+  async target(): Promise<Uint8Array> {
+    const file = await this.fileSystem.open('disk');
+    const bytes = new Uint8Array(await file.size());
+    await file.read(bytes, 0);
+    await file.close();
+    return bytes;
+  }
+}
+
+async function readSome(device: Device, offset: number, length: number): Promise<Uint8Array> {
+  const into = new Uint8Array(length);
+  await device.read(into, offset);
+  return into;
+}
+
+const isStream = ({ ask }: { ask: { kind: string } }): boolean => ask.kind === 'stream';
+const isRead = ({ ask }: { ask: { kind: string } }): boolean => ask.kind === 'read';
+
+describe('what the background copy asks for', () => {
+  it('is one long request where the source streams, whose pieces need not end where blocks do', async () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const rig = new Rig();
+      const random = seededRandom(seed);
+      const bytes = pattern(70 * BLOCK + 700, seed);
+      const source = new ControlledSource(bytes, { pieceBytes: () => 1 + random.below(3 * BLOCK) });
+      const device = await rig.open(source);
+      await source.serve(device.hydrated);
+      expect(source.asked(), `seed ${seed}`).toEqual([[0, bytes.length]]);
+      expect(source.deliveredBytes).toBe(bytes.length);
+      expectBytes(await rig.target(), bytes);
+    }
+  });
+
+  it.each([
+    { name: 'one byte', size: 1 },
+    { name: 'a block and a byte', size: BLOCK + 1 },
+    { name: 'two MiB but a byte', size: 2 * MIB - 1 },
+    { name: 'whole blocks', size: 3 * BLOCK },
+  ])('is all of it, to the last byte of a short last block: $name', async ({ size }) => {
+    for (const streams of [true, false]) {
+      for (const blockSize of [BLOCK, 65_536]) {
+        const rig = new Rig();
+        const bytes = pattern(size).map((byte) => byte | 1);
+        const source = new ControlledSource(bytes, { streams, pieceBytes: () => 99_999 });
+        const device = await rig.open(source, {}, { blockSize });
+        await source.serve(device.hydrated);
+        expect(source.deliveredBytes).toBe(size);
+        expect(device.status()).toMatchObject({ state: 'hydrated', sourceBytes: size });
+        expectBytes(await rig.target(), bytes);
+      }
+    }
+  });
+
+  it.each([
+    { streams: true, hydrate: { concurrency: 1, extentBytes: 64 * 1024 } },
+    { streams: true, hydrate: { concurrency: 5, extentBytes: 10_000 } },
+    { streams: true, hydrate: {} },
+    { streams: false, hydrate: { concurrency: 7, extentBytes: 12_345 } },
+    { streams: false, hydrate: {} },
+  ])('comes to the size of the device and not a byte more: $streams, $hydrate', async ({ streams, hydrate }) => {
+    const rig = new Rig();
+    const random = seededRandom(5);
+    const bytes = pattern(3 * MIB + 77);
+    const source = new ControlledSource(bytes, { streams, pieceBytes: () => 1 + random.below(100_000) });
+    const device = await rig.open(source, hydrate);
+    await source.serve(device.hydrated);
+    expect(source.deliveredBytes).toBe(bytes.length);
+    expect(source.asks.reduce((sum, { length }) => sum + length, 0)).toBe(bytes.length);
+    expect(device.status().sourceBytes).toBe(bytes.length);
+    expectBytes(await rig.target(), bytes);
+  });
+
+  it('leaves out long runs that are synced, and reads over short ones without losing what was written', async () => {
+    const rig = new Rig();
+    const bytes = pattern(6 * MIB);
+    const source = new ControlledSource(bytes, { pieceBytes: () => 50_001 });
+    let device = await rig.open(source, false);
+    for (const [offset, length] of [
+      [MIB, MIB],
+      [3 * MIB, 8 * BLOCK],
+      [4 * MIB + 100, 200],
+      [5 * MIB, MIB],
+    ] as const) {
+      const written = pattern(length, offset);
+      await device.write(written, offset);
+      bytes.set(written, offset);
+    }
+    await device.close();
+    device = await rig.open(new ControlledSource(pattern(6 * MIB)), { rateBytesPerSecond: 1 });
+    await device.close();
+    // The source itself was never changed: what was written above is only in the target.
+    const original = new ControlledSource(pattern(6 * MIB), { pieceBytes: () => 50_001 });
+    device = await rig.open(original);
+    await original.serve(device.hydrated);
+    expect(original.asked()).toEqual([
+      [0, MIB],
+      [2 * MIB, 3 * MIB],
+    ]);
+    expectBytes(await rig.target(), bytes);
+  });
+
+  it('is nothing where everything is written already', async () => {
+    const rig = new Rig();
+    const source = new ControlledSource(pattern(MIB));
+    let device = await rig.open(source, false);
+    await device.write(pattern(MIB, 2), 0);
+    await device.hydrated;
+    await device.close();
+    device = await rig.open(source);
+    await device.hydrated;
+    expect(source.asked()).toEqual([]);
+  });
+
+  it('is not what is known to be zero, wherever that begins and ends', async () => {
+    for (let seed = 1; seed <= 30; seed++) {
+      const random = seededRandom(seed);
+      const size = 20 * BLOCK + 1 + random.below(5000);
+      const bytes = pattern(size, seed).map((byte) => byte | 1);
+      const zero: { start: number; end: number }[] = [];
+      for (let at = random.below(2 * BLOCK); at < size; at += 1 + random.below(3 * BLOCK)) {
+        const end = random.oneIn(4) ? size : Math.min(size, at + 1 + random.below(6 * BLOCK));
+        bytes.fill(0, at, end);
+        zero.push({ start: at, end });
+        at = end;
+      }
+      const extents = (offset: number, length: number) => {
+        const runs: { length: number; zero: boolean }[] = [];
+        for (let at = offset; at < offset + length; ) {
+          const inside = zero.find(({ start, end }) => start <= at && at < end);
+          const next = inside?.end ?? zero.find(({ start }) => start > at)?.start ?? size;
+          const end = Math.min(offset + length, next);
+          runs.push({ length: end - at, zero: inside !== undefined });
+          at = end;
+        }
+        return runs;
+      };
+      const rig = new Rig();
+      const source = new ControlledSource(bytes, {
+        extents,
+        streams: random.oneIn(2),
+        pieceBytes: () => 1 + random.below(2 * BLOCK),
+      });
+      const device = await rig.open(source, random.oneIn(2) ? {} : { concurrency: 2, extentBytes: 3 * BLOCK });
+      await source.serve(device.hydrated);
+      expectBytes(await rig.target(), bytes);
+      for (const { start, end } of zero) {
+        const wholeStart = Math.ceil(start / BLOCK) * BLOCK;
+        const wholeEnd = end === size ? size : Math.floor(end / BLOCK) * BLOCK;
+        for (const { offset, length } of source.asks) {
+          const fetched = Math.min(wholeEnd, offset + length) - Math.max(wholeStart, offset);
+          expect(fetched, `seed ${seed}: zeros fetched from ${offset} on`).toBeLessThanOrEqual(0);
+        }
+      }
+    }
+  });
+
+  it('grows with what a request costs before its first byte, so that waiting stays a small part', async () => {
+    const longest = async (latencyMs: number): Promise<number> => {
+      const rig = new Rig();
+      const source = new TimedSource(rig.clock, { size: 192 * MIB, latencyMs, bytesPerMs: 50_000 });
+      const device = await rig.open(source, { concurrency: 1 });
+      await rig.clock.run(device.hydrated);
+      return Math.max(...source.asks.map(({ length }) => length));
+    };
+    expect(await longest(1)).toBe(16 * MIB);
+    expect(await longest(20)).toBeGreaterThan(48 * MIB);
+  });
+
+  it('is a stretch of the length that is asked for', async () => {
+    const rig = new Rig();
+    const source = new ControlledSource(pattern(10 * 20_480 + 5));
+    const device = await rig.open(source, { concurrency: 1, extentBytes: 20_480 });
+    await source.serve(device.hydrated);
+    expect(source.asked()).toEqual([...Array.from({ length: 10 }, (_, index) => [index * 20_480, 20_480]), [204_800, 5]]);
+  });
+});
+
+describe('how many requests there are at a time', () => {
+  it.each([
+    { streams: true, concurrency: 1 },
+    { streams: true, concurrency: 3 },
+    { streams: false, concurrency: 1 },
+    { streams: false, concurrency: 6 },
+  ])('is what is asked for: $concurrency, streams: $streams', async ({ streams, concurrency }) => {
+    const rig = new Rig();
+    const source = new TimedSource(rig.clock, { size: 24 * MIB, latencyMs: 20, bytesPerMs: 10_000, streams });
+    const device = await rig.open(source, { concurrency, extentBytes: MIB });
+    await rig.clock.run(device.hydrated);
+    expect(source.mostOpen).toBe(concurrency);
+    expect(source.deliveredBytes).toBe(24 * MIB);
+  });
+
+  it('is several where the source is read and nothing is said, so that waiting costs no time', async () => {
+    const rig = new Rig();
+    const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 20, bytesPerMs: 1e6, streams: false });
+    const device = await rig.open(source);
+    await rig.clock.run(device.hydrated);
+    expect(source.mostOpen).toBe(4);
+  });
+
+  it('rises where each stream is slow by itself, up to eight', async () => {
+    const rig = new Rig();
+    const source = new TimedSource(rig.clock, { size: 256 * MIB, latencyMs: 50, bytesPerMs: 2000, pieceBytes: 2 ** 17 });
+    const device = await rig.open(source);
+    await rig.clock.run(device.hydrated);
+    expect(source.mostOpen).toBe(8);
+    expect(source.deliveredBytes).toBe(256 * MIB);
+    expect(rig.clock.now()).toBeLessThan((256 * MIB) / 2000 / 3);
+  });
+});
+
+describe('a reader', () => {
+  /** A stream of 8 MiB of which the first pieces have come, at 5 bytes per µs after 50 ms. */
+  async function flowing() {
+    const rig = new Rig();
+    const bytes = pattern(8 * MIB);
+    const source = new ControlledSource(bytes, { pieceBytes: () => 50_000 });
+    const device = await rig.open(source);
+    await source.next();
+    await rig.clock.advance(50);
+    const flow = async (pieces: number): Promise<void> => {
+      for (let count = 0; count < pieces; count++) {
+        (await source.next(isStream)).release();
+        await rig.clock.advance(10);
+      }
+    };
+    await flow(110);
+    return { rig, bytes, source, device, flow };
+  }
+
+  it('of what the copy is just about to reach waits for it, instead of asking again', async () => {
+    const { bytes, source, device, flow } = await flowing();
+    const at = Math.floor((110 * 50_000) / BLOCK) * BLOCK + 20 * BLOCK + 100;
+    const reading = readSome(device, at, 5000);
+    await immediate();
+    expect(source.pending.filter(isRead)).toEqual([]);
+    await flow(3);
+    expectBytes(await reading, bytes.slice(at, at + 5000));
+    expect(source.asks.length).toBe(1);
+    expect(source.asks[0]!.delivered).toBeLessThan(6 * MIB);
+  });
+
+  it('of what lies further ahead than a request of its own would take asks for itself', async () => {
+    const { bytes, source, device } = await flowing();
+    const reading = readSome(device, 7 * MIB, 5000);
+    (await source.next(isRead)).release();
+    expectBytes(await reading, bytes.slice(7 * MIB, 7 * MIB + 5000));
+  });
+
+  it.each(['breaks', 'ends early'])('that waits for the copy asks for itself when the stream %s', async (how) => {
+    const { bytes, source, device } = await flowing();
+    const at = Math.floor((110 * 50_000) / BLOCK) * BLOCK + 20 * BLOCK;
+    const reading = readSome(device, at, 2 * BLOCK);
+    await immediate();
+    expect(source.pending.filter(isRead)).toEqual([]);
+    const piece = await source.next(isStream);
+    if (how === 'breaks') piece.fail();
+    else piece.end();
+    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    (await source.next(isRead)).release();
+    expectBytes(await reading, bytes.slice(at, at + 2 * BLOCK));
+    expect(device.status().state).toBe('failed');
+  });
+
+  it('that waits for the copy ends when its signal says so, and so does one when the device is closed', async () => {
+    const { device, source } = await flowing();
+    const at = 110 * 50_000 + 20 * BLOCK;
+    const stop = new AbortController();
+    const first = device.read(new Uint8Array(10), at, { signal: stop.signal });
+    const second = device.read(new Uint8Array(10), at);
+    second.catch(() => undefined);
+    await immediate();
+    stop.abort(new Error('enough'));
+    await expect(first).rejects.toThrow('enough');
+    await device.close();
+    await expect(second).rejects.toMatchObject({ code: 'COD_CLOSED' });
+    expect(source.asked('read')).toEqual([]);
+  });
+
+  it.each([
+    { name: 'what other readers have taken on its account', late: false },
+    { name: 'what other readers take on its account later', late: true },
+  ])('that might wait for the copy is not held up by the rate, for $name', async ({ late }) => {
+    const { rig, bytes, source, device } = await flowing();
+    device.setRate(4_000_000);
+    const at = Math.floor((110 * 50_000) / BLOCK) * BLOCK + 20 * BLOCK;
+    const takeMuch = async (): Promise<void> => {
+      const elsewhere = device.read(new Uint8Array(2 * MIB), 6 * MIB - 100);
+      (await source.next(isRead)).release();
+      await elsewhere;
+    };
+    if (!late) await takeMuch();
+    const reading = readSome(device, at, 100);
+    await immediate();
+    if (late) {
+      expect(source.pending.filter(isRead)).toEqual([]);
+      await takeMuch();
+    }
+    const started = rig.clock.now();
+    let done = false;
+    void reading.then(() => (done = true));
+    while (!done && rig.clock.now() - started < 500) {
+      for (const answer of [...source.pending]) answer.release();
+      await rig.clock.advance(1);
+    }
+    expect(rig.clock.now() - started).toBeLessThan(50);
+    expectBytes(await reading, bytes.slice(at, at + 100));
+  });
+
+  it('goes first: the copy takes no more while it waits, for a time', async () => {
+    const rig = new Rig();
+    const bytes = pattern(4 * MIB);
+    const source = new ControlledSource(bytes, { pieceBytes: () => 50_000 });
+    const device = await rig.open(source);
+    const piece = await source.next(isStream);
+    const reading = readSome(device, 3 * MIB, 10);
+    const demand = await source.next(isRead);
+    piece.release();
+    await rig.clock.advance(19);
+    expect(source.pending.filter(isStream)).toEqual([]);
+    await rig.clock.advance(2);
+    expect(source.pending.filter(isStream).length).toBe(1);
+    source.pending.find(isStream)!.release();
+    await rig.clock.advance(5);
+    expect(source.pending.filter(isStream)).toEqual([]);
+    demand.release();
+    await rig.clock.advance(0);
+    expect(source.pending.filter(isStream).length).toBe(1);
+    expectBytes(await reading, bytes.slice(3 * MIB, 3 * MIB + 10));
+  });
+
+  it('does not get another’s abort', async () => {
+    const rig = new Rig();
+    const bytes = pattern(MIB);
+    const inner = new ControlledSource(bytes);
+    let letGo!: () => void;
+    const gate = new Promise<void>((resolve) => {
+      letGo = resolve;
+    });
+    // A source takes its time to notice that it was aborted.
+    const source: Source = {
+      size: inner.size,
+      read: async (into, offset, options) => {
+        try {
+          await inner.read(into, offset, options);
+        } catch (error) {
+          await gate;
+          throw error;
+        }
+      },
+      close: async () => undefined,
+    };
+    const device = await rig.open(source, false);
+    const stop = new AbortController();
+    const first = device.read(new Uint8Array(10), 0, { signal: stop.signal });
+    await inner.next();
+    stop.abort(new Error('only mine'));
+    await expect(first).rejects.toThrow('only mine');
+    const second = readSome(device, 0, 10);
+    await immediate();
+    letGo();
+    expectBytes(await inner.serve(second), bytes.slice(0, 10));
+  });
+});
+
+describe('the rate', () => {
+  it.each([
+    { streams: true, rate: MIB },
+    { streams: true, rate: 20 * MIB },
+    { streams: false, rate: 8 * MIB },
+  ])('is held: $rate bytes per second, streams: $streams', async ({ streams, rate }) => {
+    const rig = new Rig();
+    const source = new TimedSource(rig.clock, { size: 64 * rate, latencyMs: 5, bytesPerMs: 1e6, pieceBytes: rate / 16, streams });
+    const device = await rig.open(source, { rateBytesPerSecond: rate });
+    expect(device.status().rateBytesPerSecond).toBe(rate);
+    await rig.clock.advance(30_000);
+    const before = device.status().sourceBytes;
+    expect(Math.abs(before / (30 * rate) - 1)).toBeLessThan(0.05 + 4 / 30 / (rate / MIB));
+    await rig.clock.advance(20_000);
+    expect(Math.abs((device.status().sourceBytes - before) / (20 * rate) - 1)).toBeLessThan(0.05);
+  });
+
+  it('counts what readers take', async () => {
+    const rig = new Rig();
+    const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6 });
+    const device = await rig.open(source, { rateBytesPerSecond: MIB });
+    await rig.clock.advance(1000);
+    await rig.clock.run(device.read(new Uint8Array(4 * MIB), 40 * MIB));
+    await rig.clock.advance(9000);
+    expect(device.status().sourceBytes / (10 * MIB)).toBeGreaterThan(0.95);
+    expect(device.status().sourceBytes / (10 * MIB)).toBeLessThan(1.05);
+  });
+
+  it('may be changed at any time, and that takes effect at once; without one the copy goes as fast as it can', async () => {
+    const rig = new Rig();
+    const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6 });
+    const device = await rig.open(source, { rateBytesPerSecond: 1 });
+    await rig.clock.advance(60_000);
+    expect(device.status().sourceBytes).toBe(65_536);
+    device.setRate(2 * MIB);
+    await rig.clock.advance(5000);
+    expect(Math.abs((device.status().sourceBytes - 65_536) / (10 * MIB) - 1)).toBeLessThan(0.05);
+    device.setRate(1);
+    await rig.clock.advance(10);
+    const slow = device.status().sourceBytes;
+    await rig.clock.advance(60_000);
+    expect(device.status().sourceBytes).toBe(slow);
+    expect(device.status().rateBytesPerSecond).toBe(1);
+    device.setRate(undefined);
+    await rig.clock.advance(1000);
+    expect(device.status()).toMatchObject({ state: 'hydrated', sourceBytes: 64 * MIB, rateBytesPerSecond: undefined });
+  });
+
+  it.each([
+    { streams: true, hydrate: {} },
+    { streams: true, hydrate: { concurrency: 2 } },
+    { streams: false, hydrate: {} },
+  ])('that the copy has at the moment is told: streams: $streams, $hydrate', async ({ streams, hydrate }) => {
+    const rig = new Rig();
+    const source = new TimedSource(rig.clock, { size: 256 * MIB, latencyMs: 5, bytesPerMs: 1e6, streams });
+    const device = await rig.open(source, { ...hydrate, rateBytesPerSecond: 10 * MIB });
+    await rig.clock.advance(10_000);
+    expect(device.status().hydrateBytesPerSecond / MIB).toBeGreaterThan(7);
+    expect(device.status().hydrateBytesPerSecond / MIB).toBeLessThan(13);
+  });
+});
+
+describe('an error', () => {
+  it('stops all streams, and rejects `hydrated` with its cause; what came before it is kept', async () => {
+    const rig = new Rig();
+    const bytes = pattern(MIB);
+    const source = new ControlledSource(bytes, { pieceBytes: () => 8 * BLOCK });
+    const device = await rig.open(source, { concurrency: 3, extentBytes: 64 * BLOCK });
+    for (let pieces = 0; pieces < 3; pieces++) (await source.next(({ ask }) => ask.offset === 0)).release();
+    await rig.clock.advance(0);
+    await rig.clock.advance(0);
+    const cause = new Error('the line is cut');
+    (await source.next(({ ask }) => ask.offset === 64 * BLOCK)).fail(cause);
+    await expect(device.hydrated).rejects.toBe(cause);
+    await immediate();
+    expect(source.asks.map(({ outcome }) => outcome)).toEqual(['aborted', 'failed', 'aborted']);
+    expect(source.pending).toEqual([]);
+    expect(device.status()).toMatchObject({ state: 'failed', syncedBlocks: 24 });
+    await device.close();
+    const again = new ControlledSource(bytes);
+    const second = await rig.open(again);
+    await again.serve(second.hydrated);
+    expect(again.asked()).toEqual([[24 * BLOCK, MIB - 24 * BLOCK]]);
+    expectBytes(await rig.target(), bytes);
+  });
+
+  it('of the target stops the copy as well', async () => {
+    const rig = new Rig();
+    const source = new ControlledSource(pattern(MIB), { pieceBytes: () => 8 * BLOCK });
+    const device = await rig.open(source);
+    rig.fileSystem.failWhen(({ kind, name }) => kind === 'write' && name === 'disk', { code: 'COD_NO_SPACE' });
+    (await source.next()).release();
+    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    await immediate();
+    expect(source.asks.map(({ outcome }) => outcome)).toEqual(['returned']);
+  });
+
+  it.each([
+    { name: 'a stream that ends before its first byte', pieces: 0, last: 'end' },
+    { name: 'a stream that ends early', pieces: 2, last: 'end' },
+    { name: 'a stream that gives too much', pieces: 2, last: 'more' },
+    { name: 'a stream that gives too much at its end', pieces: 3, last: 'more' },
+  ] as const)('is what $name is: it is not believed', async ({ pieces, last }) => {
+    for (const size of [10 * BLOCK, 10 * BLOCK + 5]) {
+      const rig = new Rig();
+      const bytes = pattern(size);
+      const source = new ControlledSource(bytes, { pieceBytes: () => BLOCK + 1 });
+      const device = await rig.open(source, { concurrency: 1, extentBytes: 4 * BLOCK });
+      for (let count = 0; count < pieces; count++) (await source.next()).release();
+      const answer = await source.next();
+      if (last === 'end') answer.end();
+      else {
+        answer.bytes = new Uint8Array(size).fill(0xee);
+        answer.release();
+      }
+      await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+      expect(source.asks.length).toBe(1);
+      expectBytes(await source.serve(readSome(device, 0, size)), bytes);
+      await device.close();
+      const again = new ControlledSource(bytes);
+      const second = await rig.open(again);
+      await again.serve(second.hydrated);
+      expectBytes(await rig.target(), bytes);
+    }
+  });
+
+  it('is a stream that ends early before a run of zeros, too: what is missing is not recorded along with that', async () => {
+    const rig = new Rig();
+    const bytes = pattern(16 * BLOCK).map((byte) => byte | 1);
+    bytes.fill(0, 4 * BLOCK, 8 * BLOCK);
+    const extents = () => [
+      { length: 4 * BLOCK, zero: false },
+      { length: 4 * BLOCK, zero: true },
+      { length: 8 * BLOCK, zero: false },
+    ];
+    const source = new ControlledSource(bytes, { extents, pieceBytes: () => BLOCK });
+    const device = await rig.open(source, { concurrency: 1 });
+    (await source.next()).release();
+    (await source.next(({ offset }) => offset === BLOCK)).end();
+    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    expectBytes(await source.serve(readSome(device, 0, 16 * BLOCK)), bytes);
+  });
+
+  it.each([
+    { name: 'fewer', runs: [{ length: BLOCK, zero: true }] },
+    { name: 'no', runs: [] },
+    { name: 'more', runs: [{ length: 100 * BLOCK, zero: true }] },
+  ])('is a source that tells of $name bytes than were asked about', async ({ runs }) => {
+    const rig = new Rig();
+    const bytes = pattern(10 * BLOCK);
+    const source = new ControlledSource(bytes, { extents: () => runs });
+    const device = await rig.open(source);
+    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    expect((await rig.target()).length).toBe(10 * BLOCK);
+    expectBytes(await source.serve(readSome(device, 0, 10 * BLOCK)), bytes);
+  });
+});
+
+describe('closing', () => {
+  it('ends the streams: those that wait for the source by their signal, those held back by the rate by `return`', async () => {
+    for (const rateBytesPerSecond of [undefined, 1]) {
+      const rig = new Rig();
+      const source = new ControlledSource(pattern(MIB), { pieceBytes: () => 8 * BLOCK });
+      const device = await rig.open(source, { concurrency: 2, extentBytes: MIB / 2, ...(rateBytesPerSecond && { rateBytesPerSecond }) });
+      await source.next(({ ask }) => ask.offset > 0);
+      for (const answer of [...source.pending]) answer.release();
+      await immediate();
+      await immediate();
+      await device.close();
+      expect(source.asks.map(({ outcome }) => outcome)).toEqual(
+        rateBytesPerSecond === undefined ? ['aborted', 'aborted'] : ['returned', 'returned'],
+      );
+      expect(source.pending).toEqual([]);
+      await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_CLOSED' });
+    }
+  });
+
+  it('keeps what had come: the next life asks only for the rest', async () => {
+    const rig = new Rig();
+    const bytes = pattern(MIB);
+    const source = new ControlledSource(bytes, { pieceBytes: () => 10 * BLOCK + 100 });
+    let device = await rig.open(source);
+    for (let count = 0; count < 5; count++) {
+      (await source.next()).release();
+      await immediate();
+    }
+    await source.next();
+    await device.close();
+    const again = new ControlledSource(bytes);
+    device = await rig.open(again);
+    await again.serve(device.hydrated);
+    expect(again.asked()).toEqual([[50 * BLOCK, MIB - 50 * BLOCK]]);
+    expectBytes(await rig.target(), bytes);
+  });
+});

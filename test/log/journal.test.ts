@@ -1,0 +1,397 @@
+/** What the journal does to its files, call by call: the order that crash safety rests on, and what it costs. */
+
+import { describe, expect, it } from 'vitest';
+import { isCodError } from '../../src/core/errors.ts';
+import { type Environment, openDeviceIn } from '../../src/device/open.ts';
+import type { Device, FileSystem, OpenDeviceOptions, Source } from '../../src/index.ts';
+import { inspectMetadata } from '../../src/log/inspect.ts';
+import { bytesSource } from '../../src/sources/bytes.ts';
+import { CrashingFileSystem, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
+import { ByteHistory } from '../support/byte-history.ts';
+import { expectBytes } from '../support/bytes.ts';
+import { type Call, MemoryFiles } from './memory-files.ts';
+
+const BLOCK = 4096;
+const HEADER = 512;
+const FRAME = 24;
+const RECORD = 16;
+
+function pattern(size: number, seed = 1): Uint8Array {
+  return seededRandom(seed).fill(new Uint8Array(size));
+}
+
+function newClock(): SimulatedClock {
+  return new SimulatedClock({ settle: () => new Promise(setImmediate) });
+}
+
+/** A device whose time stands still, unless it is given a clock. */
+function open(
+  fileSystem: FileSystem,
+  source: Source,
+  options: Partial<OpenDeviceOptions & { clock: Environment['clock'] }> = {},
+): Promise<Device> {
+  const { clock = newClock(), ...rest } = options;
+  return openDeviceIn(
+    { clock, randomBytes: (into) => into.fill(1) },
+    { source, fileSystem, target: 'disk', hydrate: false, checkpointIntervalMs: 1000, ...rest },
+  );
+}
+
+async function begin(blocks: number, options: Parameters<typeof open>[2] = {}): Promise<{ files: MemoryFiles; device: Device }> {
+  const files = new MemoryFiles(new Map(), { bootId: 'boot' });
+  const device = await open(files, bytesSource(pattern(blocks * BLOCK)), options);
+  files.calls.length = 0;
+  return { files, device };
+}
+
+function told({ kind, name, offset, length }: Call): string {
+  return kind === 'write' ? `write ${name} ${offset} + ${length}` : kind === 'truncate' ? `truncate ${name} ${offset}` : `${kind} ${name}`;
+}
+
+async function readAll(device: Device): Promise<Uint8Array> {
+  const bytes = new Uint8Array(device.size);
+  await device.read(bytes, 0);
+  return bytes;
+}
+
+/** A promise and what settles it. */
+function gate(): { closed: Promise<void>; open: () => void } {
+  let open!: () => void;
+  const closed = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { closed, open };
+}
+
+function settled(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+describe('a write', () => {
+  it('is data, then intent, then what the maps say and the acknowledgement', async () => {
+    const { files, device } = await begin(10);
+    const reached: string[] = [];
+    let held = gate();
+    files.before = (call) => {
+      reached.push(told(call));
+      return held.closed;
+    };
+    let acknowledged = false;
+    const writing = device.write(new Uint8Array(BLOCK), 2 * BLOCK).then(() => (acknowledged = true));
+    const first = HEADER + FRAME + RECORD;
+    for (const expected of [`write disk ${2 * BLOCK} + ${BLOCK}`, `write disk.wil.1 ${first} + ${FRAME + RECORD}`]) {
+      await settled();
+      expect(reached.splice(0)).toEqual([expected]);
+      expect([acknowledged, device.status().syncedBlocks]).toEqual([false, 0]);
+      const next = gate();
+      held.open();
+      held = next;
+    }
+    await writing;
+    expect([acknowledged, device.status().syncedBlocks, reached.length]).toEqual([true, 1, 0]);
+  });
+
+  it('shares its append with all writes of its turn', async () => {
+    const { files, device } = await begin(40);
+    await Promise.all(Array.from({ length: 16 }, (_, index) => device.write(new Uint8Array(10), 2 * index * BLOCK)));
+    const appends = files.calls.filter(({ name }) => name !== 'disk');
+    expect(appends.map(({ kind, name, length }) => [kind, name, length])).toEqual([['write', 'disk.wil.1', FRAME + 16 * RECORD]]);
+    expect(files.calls.at(-1)).toBe(appends[0]);
+  });
+
+  it('costs one record, however long it is', async () => {
+    const { files, device } = await begin(300);
+    const before = device.status().metadataBytes;
+    await device.write(new Uint8Array(2 ** 20), 100);
+    expect(device.status().metadataBytes - before).toBe(FRAME + RECORD);
+    expect(files.calls.filter(({ name }) => name !== 'disk').length).toBe(1);
+  });
+
+  it('that fails in the target is not logged, and one that fails in the log is not believed', async () => {
+    const { files, device } = await begin(4);
+    for (const failing of ['disk', 'disk.wil.1']) {
+      files.calls.length = 0;
+      files.before = ({ name }) => {
+        if (name === failing) throw new Error(`no room in ${failing}`);
+      };
+      await expect(device.write(new Uint8Array(BLOCK), 0)).rejects.toThrow('no room');
+      expect(files.calls.filter(({ name }) => name !== 'disk')).toEqual([]);
+      expect(device.status().syncedBlocks).toBe(0);
+    }
+    files.before = undefined;
+    expectBytes(await readAll(device), pattern(4 * BLOCK));
+  });
+});
+
+describe('a block that was fetched', () => {
+  it('is logged, whether a reader or the background copy wanted it', async () => {
+    const { files, device } = await begin(10);
+    await device.read(new Uint8Array(1), 3 * BLOCK);
+    await settled();
+    expect(files.calls.map(({ kind, name }) => `${kind} ${name}`)).toEqual(['write disk', 'write disk.wil.1']);
+    expect((await inspectMetadata(files, 'disk')).synced).toEqual([[3, 3]]);
+  });
+
+  it('of the background copy is in the log before any checkpoint speaks of it', async () => {
+    const files = new MemoryFiles(new Map(), { bootId: 'boot' });
+    const seen: unknown[] = [];
+    files.before = async ({ kind, name }) => {
+      // The first step of the checkpoint that makes the complete copy durable; the log before it is the first.
+      if (kind === 'open' && name === 'disk.wil') seen.push((await inspectMetadata(files, 'disk')).synced);
+    };
+    const device = await open(files, bytesSource(pattern(700 * BLOCK)), { hydrate: {} });
+    await device.hydrated;
+    expect(seen).toEqual([[[0, 699]]]);
+  });
+});
+
+describe('a flush', () => {
+  it('syncs the target, appends a barrier, syncs the log, in this order', async () => {
+    const { files, device } = await begin(4);
+    await device.write(new Uint8Array(BLOCK), 0);
+    files.calls.length = 0;
+    await device.flush();
+    expect(files.calls.map(told)).toEqual([
+      'sync disk',
+      `write disk.wil.1 ${HEADER + 2 * (FRAME + RECORD)} + ${FRAME + RECORD}`,
+      'sync disk.wil.1',
+    ]);
+  });
+
+  it('does nothing where nothing changed, and what was asked for at once is done once', async () => {
+    const { files, device } = await begin(4);
+    await device.flush();
+    expect(files.calls).toEqual([]);
+    await device.write(new Uint8Array(BLOCK), 0);
+    await Promise.all([device.flush(), device.flush(), device.flush()]);
+    const once = files.calls.length;
+    expect(files.calls.filter(({ kind }) => kind === 'sync').length).toBe(2);
+    await device.flush();
+    expect(files.calls.length).toBe(once);
+    await device.checkpoint();
+    const afterCheckpoint = files.calls.length;
+    await device.flush();
+    await device.checkpoint();
+    expect(files.calls.length).toBe(afterCheckpoint);
+  });
+
+  it('covers the data of the frames before it, and of no frame that came while the target was being synced', async () => {
+    const { files, device } = await begin(4);
+    await device.write(new Uint8Array(BLOCK), 0);
+    const held = gate();
+    files.before = ({ kind, name }) => (kind === 'sync' && name === 'disk' ? held.closed : undefined);
+    const flushing = device.flush();
+    await device.write(new Uint8Array(BLOCK), 2 * BLOCK);
+    held.open();
+    await flushing;
+    const elsewhere = new MemoryFiles(files.images(), { bootId: 'another' });
+    expect((await inspectMetadata(elsewhere, 'disk')).synced).toEqual([[0, 0]]);
+  });
+});
+
+describe('a checkpoint', () => {
+  it('syncs target, log and body before its header, and says so in the log at the end', async () => {
+    const { files, device } = await begin(4);
+    await device.write(new Uint8Array(BLOCK), 0);
+    files.calls.length = 0;
+    await device.checkpoint();
+    const told_ = files.calls.map(told);
+    const body = told_.find((call) => call.startsWith(`write disk.bak ${HEADER} + `))!;
+    expect(told_.slice(0, 9)).toEqual([
+      'open disk.wil',
+      'truncate disk.wil 0',
+      `truncate disk.wil ${2 ** 20}`,
+      `write disk.wil 0 + ${HEADER}`,
+      `write disk.wil.1 ${HEADER + 2 * (FRAME + RECORD)} + ${FRAME + RECORD}`,
+      `write disk.bak 0 + ${HEADER}`,
+      body,
+      ...told_.slice(7, 9),
+    ]);
+    const header = told_.lastIndexOf(`write disk.bak 0 + ${HEADER}`);
+    expect(
+      told_
+        .slice(7, header)
+        .filter((call) => call.startsWith('sync'))
+        .sort(),
+    ).toEqual(['sync disk', 'sync disk.bak', 'sync disk.wil']);
+    expect(told_.slice(header + 1)).toEqual(['sync disk.bak', `write disk.wil ${HEADER} + ${FRAME + RECORD}`, 'sync disk.wil']);
+  });
+
+  it('is taken at the latest one interval after a change, and never where nothing changed', async () => {
+    const clock = newClock();
+    const { files, device } = await begin(4, { clock });
+    await clock.advance(10_000);
+    expect(files.calls).toEqual([]);
+    await device.write(new Uint8Array(BLOCK), BLOCK);
+    await clock.advance(999);
+    expect(files.calls.length).toBe(2);
+    await clock.advance(1);
+    // A log has nothing left to tell: what is in the checkpoint alone counts.
+    const images = files.images();
+    const { synced, files: read } = await inspectMetadata(new MemoryFiles(images, { bootId: 'another' }), 'disk');
+    expect(synced).toEqual([[1, 1]]);
+    expect(read.find(({ name }) => name === 'disk.wil')?.records).toBe(0);
+    const after = files.calls.length;
+    await clock.advance(10_000);
+    expect(files.calls.length).toBe(after);
+  });
+
+  it('too large for so small a change is not taken after an interval: a flush is', async () => {
+    const clock = newClock();
+    const { files, device } = await begin(3000, { clock });
+    await Promise.all(Array.from({ length: 3000 }, (_, block) => device.write(new Uint8Array(8), block * BLOCK)));
+    await device.checkpoint();
+    files.calls.length = 0;
+    await device.write(new Uint8Array(8), 100);
+    await clock.advance(1000);
+    expect(files.calls.map(({ kind, name }) => `${kind} ${name}`)).toEqual([
+      'write disk',
+      'write disk.wil',
+      'sync disk',
+      'write disk.wil',
+      'sync disk.wil',
+    ]);
+    await clock.advance(10_000);
+    expect(files.calls.length).toBe(5);
+  });
+
+  it.each([1, 16])('costs at most as much as the log, over a long life of writes in turns of %i', async (turn) => {
+    const blocks = 16_384;
+    const { files, device } = await begin(blocks);
+    const random = seededRandom(3);
+    const from = pattern(BLOCK);
+    const writes = turn === 1 ? 30_000 : 80_000;
+    for (let count = 0; count < writes; count += turn) {
+      await Promise.all(
+        Array.from({ length: turn }, () => {
+          const length = random.oneIn(4) ? BLOCK : 8;
+          return device.write(from.subarray(0, length), random.below(blocks) * BLOCK);
+        }),
+      );
+    }
+    const bytesOf = (kind: string): number => files.calls.reduce((sum, { name, length }) => sum + (name.startsWith(kind) ? length : 0), 0);
+    expect(files.calls.filter(({ kind, name }) => kind === 'truncate' && name.startsWith('disk.wil')).length).toBeGreaterThan(2);
+    expect(bytesOf('disk.bak')).toBeLessThan(bytesOf('disk.wil'));
+  });
+});
+
+describe('a full log', () => {
+  it('lets writes wait for the checkpoint that is under way, and for nothing else', async () => {
+    const blocks = 64;
+    const { files, device } = await begin(blocks);
+    const model = pattern(blocks * BLOCK);
+    const held = gate();
+    files.before = ({ kind, name }) => (kind === 'sync' && name === 'disk.bak' ? held.closed : undefined);
+    const write = async (count: number): Promise<void> => {
+      const from = new Uint8Array(512).fill(count % 251);
+      const offset = (count % (blocks * 8)) * 512;
+      await device.write(from, offset);
+      model.set(from, offset);
+    };
+    let count = 0;
+    let waiting: Promise<void> | undefined;
+    while (waiting === undefined) {
+      const writing = write(count++);
+      const outcome = await Promise.race([writing.then(() => 'done'), count % 64 === 0 ? settled().then(() => 'waits') : writing]);
+      if (outcome === 'waits') waiting = writing;
+    }
+    // The first log was left half full, and the second is full but for what is kept for steering.
+    const perLog = (2 ** 20 - HEADER) / (512 / 12);
+    expect(count).toBeGreaterThan(1.4 * perLog);
+    expect(count).toBeLessThan(1.6 * perLog);
+    held.open();
+    await waiting;
+    for (let more = 0; more < 1000; more++) await write(count++);
+    expectBytes(await readAll(device), model);
+    const again = await open(new MemoryFiles(files.images(), { bootId: 'boot' }), bytesSource(pattern(blocks * BLOCK)));
+    expectBytes(await readAll(again), model);
+    await again.close();
+  });
+});
+
+describe('a checkpoint that has no room', () => {
+  const size = 8 * BLOCK;
+
+  interface Outcome {
+    /** Whether the failing call was one of the checkpoint. */
+    failed: boolean;
+    history: ByteHistory;
+    fileSystem: CrashingFileSystem;
+    device: Device;
+  }
+
+  /** A device whose checkpoint fails at its `at`th call; some writes later. */
+  async function failingAt(at: number, stays: boolean, seed: number): Promise<Outcome> {
+    const random = seededRandom(seed);
+    const history = new ByteHistory(pattern(size));
+    const fileSystem = new CrashingFileSystem({ random: random.fork(), bootId: 'boot' });
+    const device = await open(fileSystem, bytesSource(pattern(size)));
+    const write = async (): Promise<void> => {
+      const bytes = random.fill(new Uint8Array(1 + random.below(2 * BLOCK)));
+      const offset = random.below(size - bytes.length);
+      const writing = history.begin(offset, bytes);
+      await device.write(bytes, offset);
+      writing.acknowledged = true;
+    };
+    const tryTo = async (work: () => Promise<void>): Promise<boolean> => {
+      try {
+        await work();
+        return true;
+      } catch (error) {
+        if (isCodError(error, 'COD_NO_SPACE')) return false;
+        throw error;
+      }
+    };
+    await write();
+    await device.checkpoint();
+    await write();
+    const flushed = history.beginFlush();
+    await device.flush();
+    flushed();
+    await write();
+    const first = fileSystem.operationCount + at;
+    fileSystem.failWhen(
+      ({ kind, number, name }) =>
+        (stays ? number >= first : number === first) && name !== 'disk' && (kind === 'write' || kind === 'truncate'),
+      { code: 'COD_NO_SPACE', stays },
+    );
+    const failed = !(await tryTo(() => device.checkpoint()));
+    for (let more = 0; more < 3; more++) await tryTo(write);
+    const durable = history.beginFlush();
+    if (await tryTo(() => device.flush())) durable();
+    return { failed, history, fileSystem, device };
+  }
+
+  it.each([false, true])('lets writes go on, and what was promised be found after any crash (no room later: %s)', async (stays) => {
+    for (const kind of ['process', 'power'] as const) {
+      let failures = 0;
+      for (let at = 1; at < 20; at++) {
+        const { failed, history, fileSystem } = await failingAt(at, stays, at);
+        failures += failed ? 1 : 0;
+        const after = fileSystem.crash({ kind, random: seededRandom(at) });
+        const device = await open(after, bytesSource(pattern(size)));
+        const wrong = history.violation(await readAll(device), kind === 'process' ? 'acknowledged' : 'durable');
+        expect(wrong, `call ${at} of the checkpoint, ${kind} crash`).toBeUndefined();
+        await device.close();
+      }
+      expect(failures).toBeGreaterThan(5);
+    }
+  });
+
+  it.each([false, true])('is made up for by the next flush when there is room again (no room for long: %s)', async (stays) => {
+    for (let at = 1; at < 20; at++) {
+      const { history, fileSystem, device } = await failingAt(at, stays, at);
+      fileSystem.clearFaults();
+      const bytes = pattern(700, at);
+      history.begin(5, bytes).acknowledged = true;
+      await device.write(bytes, 5);
+      const durable = history.beginFlush();
+      await device.flush();
+      durable();
+      const after = fileSystem.crash({ kind: 'power', random: seededRandom(at) });
+      const again = await open(after, bytesSource(pattern(size)));
+      expect(history.violation(await readAll(again), 'durable'), `call ${at} of the checkpoint`).toBeUndefined();
+      await again.close();
+    }
+  });
+});
