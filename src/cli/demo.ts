@@ -3,13 +3,13 @@
 import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { CodError } from '../core/errors.ts';
 import type { State } from './demo/messages.ts';
 import { MAP_CELLS } from './demo/messages.ts';
 import { type RangeServer, startRangeServer } from './demo/range-server.ts';
 import { makeSampleImage, type SampleImage } from './demo/sample-image.ts';
 import { Stage } from './demo/stage.ts';
 import { WorkerProcess } from './demo/worker-process.ts';
-import { CodError } from '../core/errors.ts';
 import { sha256OfFile } from './hash.ts';
 import { inspectTarget } from './inspect.ts';
 import { listenForInterruption, orInterrupted } from './interruption.ts';

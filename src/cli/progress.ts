@@ -1,7 +1,7 @@
 /** Progress on stderr: a bar on a terminal, a line now and then elsewhere. */
 
-import type { SingleBar } from 'cli-progress';
 import type { WriteStream } from 'node:tty';
+import type { SingleBar } from 'cli-progress';
 import { columnsOf } from './terminal.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 

@@ -1,6 +1,6 @@
 /** Copies that are under way, for tests that go on with them. */
 
-import { cpSync, mkdirSync, openSync, closeSync, ftruncateSync, writeFileSync } from 'node:fs';
+import { closeSync, cpSync, ftruncateSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Device, openDevice } from '../../src/index.ts';
 import { fileSource, httpSource, nodeFileSystem } from '../../src/node.ts';

@@ -72,8 +72,11 @@ class Machine {
 
   async put(name: string, bytes: Uint8Array): Promise<void> {
     const file = await this.fileSystem.open(name, { create: true });
+    let end = bytes.length;
+    while (end > 0 && bytes[end - 1] === 0) end--;
     await file.truncate(0);
-    await file.write(bytes, 0);
+    await file.write(bytes.subarray(0, end), 0);
+    await file.truncate(bytes.length);
     await file.sync();
     await file.close();
   }
@@ -216,7 +219,7 @@ describe('a write of the target that fails', () => {
         } else await expect(source.serve(device.hydrated)).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
         machine.fileSystem.clearFaults();
         expectBytes(await source.serve(readAll(device)), bytes);
-        await expectAfterRestart2(machine.crash('process'), source, bytes);
+        await expectCopyAfterRestart(machine.crash('process'), source, bytes);
       }
     }
   });
@@ -239,7 +242,7 @@ describe('a write of the target that fails', () => {
       await source.serve(device.hydrated).catch((error: CodError) => expect(error.code).toBe('COD_NO_SPACE'));
       machine.fileSystem.clearFaults();
       expectBytes(await source.serve(readAll(device)), model);
-      await expectAfterRestart2(machine.crash('process'), source, model);
+      await expectCopyAfterRestart(machine.crash('process'), source, model);
     }
   });
 
@@ -259,8 +262,8 @@ describe('a write of the target that fails', () => {
   });
 });
 
-/** As {@link expectAfterRestart}, from a controlled source. */
-async function expectAfterRestart2(machine: Machine, source: ControlledSource, model: Uint8Array): Promise<void> {
+/** Opens again after a crash, from a source that answers when it is served; all must read as the model does. */
+async function expectCopyAfterRestart(machine: Machine, source: ControlledSource, model: Uint8Array): Promise<void> {
   const device = await machine.open(source);
   await source.serve(device.hydrated);
   expectBytes(await readAll(device), model);
@@ -268,28 +271,31 @@ async function expectAfterRestart2(machine: Machine, source: ControlledSource, m
 }
 
 describe('a source that fails', () => {
-  it.each(['fails', 'gives too little'])('puts nothing into the target when it %s (the original wrote stale memory and marked it synced)', async (how) => {
-    for (const streams of [true, false]) {
-      for (const reader of [true, false]) {
-        const bytes = pattern(16 * BLOCK);
-        const machine = new Machine();
-        const source = new ControlledSource(bytes, { streams, pieceBytes: () => 3 * BLOCK });
-        const device = await machine.open(source, { hydrate: reader ? false : {} });
-        const result = reader ? device.read(new Uint8Array(BLOCK), 5 * BLOCK) : device.hydrated;
-        const answer = await source.next();
-        if (how === 'fails') answer.fail();
-        else {
-          answer.bytes = answer.bytes.slice(0, 100);
-          answer.release();
-          if (answer.ask.kind === 'stream') (await source.next()).end();
+  it.each(['fails', 'gives too little'])(
+    'puts nothing into the target when it %s (the original wrote stale memory and marked it synced)',
+    async (how) => {
+      for (const streams of [true, false]) {
+        for (const reader of [true, false]) {
+          const bytes = pattern(16 * BLOCK);
+          const machine = new Machine();
+          const source = new ControlledSource(bytes, { streams, pieceBytes: () => 3 * BLOCK });
+          const device = await machine.open(source, { hydrate: reader ? false : {} });
+          const result = reader ? device.read(new Uint8Array(BLOCK), 5 * BLOCK) : device.hydrated;
+          const answer = await source.next();
+          if (how === 'fails') answer.fail();
+          else {
+            answer.bytes = answer.bytes.slice(0, 100);
+            answer.release();
+            if (answer.ask.kind === 'stream') (await source.next()).end();
+          }
+          await expect(result).rejects.toBeInstanceOf(CodError);
+          expect(device.status().syncedBlocks).toBe(0);
+          expectBytes(await source.serve(readAll(device)), bytes);
+          await expectCopyAfterRestart(machine.crash('process'), source, bytes);
         }
-        await expect(result).rejects.toBeInstanceOf(CodError);
-        expect(device.status().syncedBlocks).toBe(0);
-        expectBytes(await source.serve(readAll(device)), bytes);
-        await expectAfterRestart2(machine.crash('process'), source, bytes);
       }
-    }
-  });
+    },
+  );
 });
 
 describe('what lies there already', () => {
@@ -356,7 +362,9 @@ describe('what lies there already', () => {
     await device.write(pattern(BLOCK, 2), 0);
     await device.close();
     const before = await machine.file();
-    await expect(machine.open(bytesSource(pattern(10 * BLOCK + 1), { identity: 'x' }))).rejects.toMatchObject({ code: 'COD_SIZE_MISMATCH' });
+    await expect(machine.open(bytesSource(pattern(10 * BLOCK + 1), { identity: 'x' }))).rejects.toMatchObject({
+      code: 'COD_SIZE_MISMATCH',
+    });
     await expect(machine.open(bytesSource(pattern(9 * BLOCK), { identity: 'x' }))).rejects.toMatchObject({ code: 'COD_SIZE_MISMATCH' });
     await expect(machine.open(bytesSource(bytes, { identity: 'y' }))).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
     expectBytes(await machine.file(), before);
@@ -400,7 +408,7 @@ describe('what lies there already', () => {
     expectBytes(await readAll(secondAgain), b);
   });
 
-  it('is no obstacle where another process has the target: it is told so (the original kept nobody apart)', async () => {
+  it('is not shared: whoever opens a target that another has is told so (the original kept nobody apart)', async () => {
     const fileSystem = memfsFileSystem();
     const machine = new Machine();
     const source = bytesSource(pattern(6 * BLOCK));
@@ -430,18 +438,23 @@ describe('what a crash leaves', () => {
           await device.write(written, 2 * BLOCK + 100);
           await device.flush();
           model.set(written, 2 * BLOCK + 100);
-          await device.write(pattern(BLOCK, 5), 0);
-          if (kind === 'process') model.set(pattern(BLOCK, 5), 0);
+          const unflushed = pattern(BLOCK, 5);
+          await device.write(unflushed, 0);
+          if (kind === 'process') model.set(unflushed, 0);
           machine.fileSystem.crashAt(machine.fileSystem.operationCount + step);
           const over = await Promise.race([device[call]().then(() => true), machine.fileSystem.crashed.then(() => false)]);
-          if (over) break;
+          if (over) {
+            machine.fileSystem.crashAt(Number.POSITIVE_INFINITY);
+            expect(step).toBeGreaterThan(call === 'flush' ? 4 : 8);
+            break;
+          }
           const after = machine.crash(kind);
           for (let start = 0; start < 2; start++) {
             const again = await after.open(bytesSource(bytes, { identity: 'x' }), { hydrate: false });
             const found = await readAll(again);
             // In a power cut the unflushed write may be there or not, by sectors.
-            if (kind === 'power') {
-              for (let at = 0; at < BLOCK; at++) model[at] = [bytes[at], pattern(BLOCK, 5)[at]].includes(found[at]) ? found[at]! : 0;
+            if (kind === 'power' && start === 0) {
+              for (let at = 0; at < BLOCK; at++) if (found[at] === unflushed[at]) model[at] = found[at]!;
             }
             expectBytes(found, model);
             await again.close();
@@ -484,7 +497,7 @@ describe('what a crash leaves', () => {
       const again = await copy.open(bytesSource(bytes, { identity: 'x' }), { hydrate: false });
       const found = await readAll(again);
       expectBytes(found.subarray(0, BLOCK), model.subarray(0, BLOCK));
-      expectBytes(found.subarray(BLOCK), cut === last + 1 || again.status().syncedBlocks > 1 ? model.subarray(BLOCK) : found.subarray(BLOCK));
+      expectBytes(found.subarray(BLOCK), (cut <= last ? bytes : model).subarray(BLOCK));
       await again.close();
     }
   });
@@ -500,6 +513,7 @@ describe('what a crash leaves', () => {
           machine.fileSystem.crashed.then(() => false),
         ]);
         if (over) {
+          machine.fileSystem.crashAt(Number.POSITIVE_INFINITY);
           expect(step).toBeGreaterThan(10);
           break;
         }
@@ -619,25 +633,28 @@ describe('many at once', () => {
 });
 
 describe('offsets and lengths', () => {
-  it.each([1, 511, 513, BLOCK + 1, 3 * BLOCK + 700])('may not pass the true end of %i bytes, which is no multiple of 512 (the original underflowed)', async (size) => {
-    const bytes = pattern(size);
-    const machine = new Machine();
-    const device = await machine.open(bytesSource(bytes, { identity: 'x' }));
-    for (const [offset, length] of [
-      [size, 1],
-      [size - 1, 2],
-      [0, size + 1],
-      [Math.ceil(size / 512) * 512, 512],
-      [Math.floor(size / 512) * 512, 512],
-    ] as const) {
-      await expect(device.write(new Uint8Array(length), offset)).rejects.toThrow(RangeError);
-      await expect(device.writeZeroes(offset, length)).rejects.toThrow(RangeError);
-    }
-    await device.write(new Uint8Array([77]), size - 1);
-    const model = bytes.slice();
-    model[size - 1] = 77;
-    await expectAfterRestart(machine.crash('process'), bytes, model);
-  });
+  it.each([1, 511, 513, BLOCK + 1, 3 * BLOCK + 700])(
+    'may not pass the true end of %i bytes, which is no multiple of 512 (the original underflowed)',
+    async (size) => {
+      const bytes = pattern(size);
+      const machine = new Machine();
+      const device = await machine.open(bytesSource(bytes, { identity: 'x' }));
+      for (const [offset, length] of [
+        [size, 1],
+        [size - 1, 2],
+        [0, size + 1],
+        [Math.ceil(size / 512) * 512, 512],
+        [Math.floor(size / 512) * 512, 512],
+      ] as const) {
+        await expect(device.write(new Uint8Array(length), offset)).rejects.toThrow(RangeError);
+        await expect(device.writeZeroes(offset, length)).rejects.toThrow(RangeError);
+      }
+      await device.write(new Uint8Array([77]), size - 1);
+      const model = bytes.slice();
+      model[size - 1] = 77;
+      await expectAfterRestart(machine.crash('process'), bytes, model);
+    },
+  );
 
   it('may be zero anywhere, and then nothing happens (the original computed an end below zero)', async () => {
     const bytes = pattern(2 * BLOCK);
@@ -737,16 +754,19 @@ describe('the background copy', () => {
     expectBytes(await machine.file(), bytes);
   });
 
-  it.each([true, false])('is not slowed down by latency (the original: 4 KiB at a time, 0.2 MB/s at 20 ms); streams: %s', async (streams) => {
-    const machine = new Machine();
-    const size = 64 * 2 ** 20;
-    const source = new TimedSource(machine.clock, { size, latencyMs: 20, bytesPerMs: 100_000, streams });
-    const device = await machine.open(source);
-    const start = machine.clock.now();
-    await machine.clock.run(device.hydrated);
-    const bytesPerMs = size / (machine.clock.now() - start);
-    expect(bytesPerMs).toBeGreaterThan(200 * 100);
-  });
+  it.each([true, false])(
+    'is not slowed down by latency (the original: 4 KiB at a time, 0.2 MB/s at 20 ms); streams: %s',
+    async (streams) => {
+      const machine = new Machine();
+      const size = 64 * 2 ** 20;
+      const source = new TimedSource(machine.clock, { size, latencyMs: 20, bytesPerMs: 100_000, streams });
+      const device = await machine.open(source);
+      const start = machine.clock.now();
+      await machine.clock.run(device.hydrated);
+      const bytesPerMs = size / (machine.clock.now() - start);
+      expect(bytesPerMs).toBeGreaterThan(200 * 100);
+    },
+  );
 
   it('and readers fetch a cold block once, also when it is read ten times (the original: ten times)', async () => {
     for (const together of [true, false]) {

@@ -292,8 +292,7 @@ describe('a full log', () => {
     let waiting: Promise<void> | undefined;
     while (waiting === undefined) {
       const writing = write(count++);
-      const outcome = await Promise.race([writing.then(() => 'done'), count % 64 === 0 ? settled().then(() => 'waits') : writing]);
-      if (outcome === 'waits') waiting = writing;
+      if (await Promise.race([writing.then(() => false), settled().then(() => true)])) waiting = writing;
     }
     // The first log was left half full, and the second is full but for what is kept for steering.
     const perLog = (2 ** 20 - HEADER) / (512 / 12);

@@ -23,6 +23,16 @@ export interface Call {
   readonly length: number;
 }
 
+/** Thrown by {@link MemoryFiles.before}: the write fails with COD_NO_SPACE, having written so many bytes. */
+export class Torn extends Error {
+  readonly written: number;
+
+  constructor(written: number) {
+    super(`torn after ${written} bytes`);
+    this.written = written;
+  }
+}
+
 interface Content {
   /** Zeros from `used` on. */
   bytes: Uint8Array;
@@ -39,7 +49,7 @@ export class MemoryFiles implements FileSystem {
   readonly bootId?: string;
   /** Calls in the order in which they took effect. */
   readonly calls: Call[] = [];
-  /** Asked before each call takes effect: may wait, or throw. */
+  /** Asked before each call takes effect: may wait, or throw; a {@link Torn} write leaves its beginning. */
   before: ((call: Call) => Promise<void> | void) | undefined;
   readonly #files = new Map<string, Content>();
 
@@ -76,12 +86,11 @@ export class MemoryFiles implements FileSystem {
         into.fill(0, there.length);
       },
       write: (from, offset) =>
-        this.#effect({ kind: 'write', name, offset, length: from.length }, () => {
-          own(content, Math.max(content.used, offset + from.length));
-          content.bytes.set(from, offset);
-          content.used = Math.max(content.used, offset + from.length);
-          content.size = Math.max(content.size, offset + from.length);
-        }),
+        this.#effect(
+          { kind: 'write', name, offset, length: from.length },
+          () => put(content, from, offset),
+          (written) => put(content, from.subarray(0, written), offset),
+        ),
       truncate: (size) =>
         this.#effect({ kind: 'truncate', name, offset: size, length: 0 }, () => {
           if (size < content.used) {
@@ -100,11 +109,25 @@ export class MemoryFiles implements FileSystem {
     return this.#effect({ kind: 'remove', name, offset: 0, length: 0 }, () => this.#files.delete(name));
   }
 
-  async #effect(call: Call, effect: () => unknown): Promise<void> {
-    if (this.before !== undefined) await this.before(call);
+  async #effect(call: Call, effect: () => unknown, tear?: (written: number) => void): Promise<void> {
+    try {
+      if (this.before !== undefined) await this.before(call);
+    } catch (error) {
+      if (!(error instanceof Torn)) throw error;
+      tear?.(error.written);
+      throw new CodError('COD_NO_SPACE', `${call.name}: ${error.message}`);
+    }
     effect();
     this.calls.push(call);
   }
+}
+
+function put(content: Content, from: Uint8Array, offset: number): void {
+  const end = offset + from.length;
+  own(content, Math.max(content.used, end));
+  content.bytes.set(from, offset);
+  content.used = Math.max(content.used, end);
+  content.size = Math.max(content.size, end);
 }
 
 /** Makes the bytes the file's own, with room for `length`. */

@@ -1,10 +1,10 @@
 /** What the command is called with, or finds, that it must not go on with: each row is told in one line, and changes nothing. */
 
-import { readFileSync, symlinkSync, truncateSync, unlinkSync, writeFileSync, mkdirSync, copyFileSync, linkSync, existsSync } from 'node:fs';
+import { copyFileSync, existsSync, linkSync, mkdirSync, readFileSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { Core } from '../../src/wasm/core.ts';
-import { type Result, eventsOf, runCommand } from '../cli/command.ts';
+import { eventsOf, type Result, runCommand } from '../cli/command.ts';
 import { beginCopy, crashCopy, IMAGE_BYTES, imageBytes, leaveCopy, makeImage, makeSparse } from '../cli/copies.ts';
 import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
 import { type Behaviour, HostileServer } from '../support/http-server.ts';

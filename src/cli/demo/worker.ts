@@ -2,8 +2,8 @@
 
 import { isCodError } from '../../core/errors.ts';
 import type { Device } from '../../device/device.ts';
-import { nodeFileSystem } from '../../fs/node.ts';
 import type { FileSystem } from '../../fs/file-system.ts';
+import { nodeFileSystem } from '../../fs/node.ts';
 import { inspectMetadata, openDevice } from '../../index.ts';
 import { httpSource } from '../../sources/http-node.ts';
 import { mapCells } from '../map-picture.ts';

@@ -1,0 +1,328 @@
+/**
+ * Many users of one device at once, over a source and a file system that answer in random order, with the background copy running. Every byte that is read must
+ * be one that the writes around it allow. A failure prints its seed; COD_CONCURRENCY_SEED=… runs that one alone, COD_CONCURRENCY_ROUNDS=… more of them.
+ */
+
+import { setImmediate as immediate } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { openDeviceIn } from '../../src/device/open.ts';
+import { memfsFileSystem } from '../../src/fs/memfs.ts';
+import { type Clock, type Device, type FileSystem, isCodError } from '../../src/index.ts';
+import { type Random, seededRandom } from '../../src/testing/index.ts';
+import { expectBytes } from '../support/bytes.ts';
+import { ControlledSource } from '../support/controlled-source.ts';
+
+const BLOCK = 4096;
+const ROUNDS = Number(process.env['COD_CONCURRENCY_ROUNDS'] ?? 60);
+const ONLY_SEED = process.env['COD_CONCURRENCY_SEED'];
+
+/** Decides in which turn of the event loop whatever waits goes on; time is the number of turns. */
+class Scheduler implements Clock {
+  readonly #random: Random;
+  readonly #waiting: (() => void)[] = [];
+  readonly #onTurn: () => void;
+  /** Of ten that wait, so many go on in a turn. */
+  readonly #eagerness: number;
+  #turns = 0;
+
+  constructor(random: Random, onTurn: () => void) {
+    this.#random = random;
+    this.#eagerness = 1 + random.below(9);
+    this.#onTurn = onTurn;
+  }
+
+  now(): number {
+    return this.#turns;
+  }
+
+  /** Resolves in this turn or a later one. */
+  async turn(): Promise<void> {
+    switch (this.#random.below(4)) {
+      case 0:
+        return;
+      case 1:
+        for (let count = this.#random.below(20); count > 0; count--) await undefined;
+        return;
+      default:
+        await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+  }
+
+  async sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    for (const end = this.#turns + ms / 20; this.#turns < end; ) {
+      signal?.throwIfAborted();
+      await immediate();
+    }
+  }
+
+  async run<T>(work: Promise<T>): Promise<T> {
+    let settled = false;
+    const settle = (): void => {
+      settled = true;
+    };
+    work.then(settle, settle);
+    for (const limit = this.#turns + 100_000; !settled; this.#turns++) {
+      if (this.#turns > limit) throw new Error('it does not come to an end');
+      await immediate();
+      this.#onTurn();
+      for (const go of this.#random.shuffle(this.#waiting.splice(0))) {
+        if (this.#random.below(10) < this.#eagerness) go();
+        else this.#waiting.push(go);
+      }
+    }
+    return work;
+  }
+}
+
+/** Every operation takes its time, before and after its effect; reads and writes happen in two parts, the second one now and then first. */
+function slowFileSystem(inner: FileSystem, scheduler: Scheduler, random: Random): FileSystem {
+  const slowly = async <T>(task: () => Promise<T>): Promise<T> => {
+    await scheduler.turn();
+    const result = await task();
+    await scheduler.turn();
+    return result;
+  };
+  const inParts = (bytes: Uint8Array, offset: number, task: (part: Uint8Array, offset: number) => Promise<void>): Promise<void> =>
+    slowly(async () => {
+      const cut = random.below(bytes.length + 1);
+      const parts = [
+        { part: bytes.subarray(0, cut), at: offset },
+        { part: bytes.subarray(cut), at: offset + cut },
+      ];
+      if (random.oneIn(2)) parts.reverse();
+      for (const { part, at } of parts) {
+        if (part.length > 0) await task(part, at);
+        await scheduler.turn();
+      }
+    });
+  return {
+    bootId: inner.bootId ?? 'boot',
+    remove: (name) => slowly(() => inner.remove(name)),
+    open: async (name, options) => {
+      const file = await slowly(() => inner.open(name, options));
+      return {
+        size: () => slowly(() => file.size()),
+        read: (into, offset) => inParts(into, offset, (part, at) => file.read(part, at)),
+        write: (from, offset) => inParts(from, offset, (part, at) => file.write(part, at)),
+        truncate: (size) => slowly(() => file.truncate(size)),
+        sync: () => slowly(() => file.sync()),
+        close: () => file.close(),
+      };
+    },
+  };
+}
+
+interface TimedWrite {
+  readonly start: number;
+  readonly end: number;
+  /** The byte that all of it consists of. */
+  readonly value: number;
+  readonly from: number;
+  /** When it was certain: it resolved, or a reader saw it. Never, if it failed. */
+  until: number;
+}
+
+/** What reads may find, byte for byte, where writes and reads overlap in time. */
+class ConcurrentHistory {
+  readonly #source: Uint8Array;
+  readonly #writes: TimedWrite[] = [];
+  #tick = 0;
+
+  constructor(source: Uint8Array) {
+    this.#source = source;
+  }
+
+  /** Ticks are finer than turns: no two events are at one. */
+  tick(): number {
+    return ++this.#tick;
+  }
+
+  beginWrite(start: number, end: number, value: number): TimedWrite {
+    const write = { start, end, value, from: this.tick(), until: Number.POSITIVE_INFINITY };
+    this.#writes.push(write);
+    return write;
+  }
+
+  /** What is wrong with what a read found that began at `began` and has ended now. */
+  violation(found: Uint8Array, offset: number, began: number): string | undefined {
+    const ended = this.tick();
+    const end = offset + found.length;
+    const near = this.#writes.filter((write) => write.start < end && write.end > offset);
+    const edges = [...new Set([offset, end, ...near.flatMap((write) => [write.start, write.end])])]
+      .filter((edge) => edge >= offset && edge <= end)
+      .sort((a, b) => a - b);
+    const seen = new Set<TimedWrite>();
+    for (let index = 0; index + 1 < edges.length; index++) {
+      const from = edges[index]!;
+      const covering = near.filter((write) => write.start <= from && from < write.end);
+      // Certain before the read began, so all that was certain before that one began is gone.
+      const gone = Math.max(0, ...covering.filter((write) => write.until < began).map((write) => write.from));
+      const allowed = covering.filter((write) => write.until > gone);
+      for (let at = from; at < edges[index + 1]!; at++) {
+        const value = found[at - offset];
+        if (gone === 0 && value === this.#source[at]) continue;
+        const by = allowed.filter((write) => write.value === value);
+        if (by.length === 0) {
+          const told = covering.map((write) => `${write.value} (${write.from} to ${write.until})`);
+          return `byte ${at} (block ${Math.floor(at / BLOCK)}) reads ${value} from ${began} to ${ended}; the source has ${this.#source[at]}, writes: ${told.join(', ') || 'none'}`;
+        }
+        if (by.length === 1) seen.add(by[0]!);
+      }
+    }
+    // A write that was seen counts from then on wherever it was seen; it is one whole in each block, but not across them.
+    for (const write of seen) {
+      if (Math.floor(write.start / BLOCK) === Math.floor((write.end - 1) / BLOCK)) write.until = Math.min(write.until, ended);
+    }
+    return undefined;
+  }
+}
+
+interface Round {
+  readonly random: Random;
+  readonly history: ConcurrentHistory;
+  readonly size: number;
+  readonly value: () => number;
+}
+
+const EXPECTED_ERRORS = ['COD_SOURCE_IO', 'COD_SHORT_READ'] as const;
+
+/** Whether an operation came to an end; false if the source let it down. */
+async function unlessSourceFails(task: Promise<void>): Promise<boolean> {
+  try {
+    await task;
+    return true;
+  } catch (error) {
+    if (EXPECTED_ERRORS.some((code) => isCodError(error, code))) return false;
+    throw error;
+  }
+}
+
+async function user(device: Device, { random, history, size, value }: Round, steps: number): Promise<void> {
+  for (let step = 0; step < steps; step++) {
+    for (let turns = random.below(4); turns > 0; turns--) await immediate();
+    const offset = random.below(size);
+    const length = 1 + random.below(Math.min(size - offset, random.oneIn(2) ? 4 * BLOCK : 600));
+    switch (random.below(10)) {
+      case 0:
+        await (random.oneIn(3) ? device.checkpoint() : device.flush());
+        break;
+      case 1: {
+        const start = Math.ceil(offset / BLOCK) * BLOCK;
+        const end = offset + length === size ? size : Math.floor((offset + length) / BLOCK) * BLOCK;
+        const write = start < end ? history.beginWrite(start, end, 0) : undefined;
+        await device.discard(offset, length);
+        if (write !== undefined) write.until = Math.min(write.until, history.tick());
+        break;
+      }
+      case 2: {
+        const write = history.beginWrite(offset, offset + length, 0);
+        if (await unlessSourceFails(device.writeZeroes(offset, length))) write.until = Math.min(write.until, history.tick());
+        break;
+      }
+      case 3:
+      case 4:
+      case 5: {
+        const write = history.beginWrite(offset, offset + length, value());
+        const bytes = new Uint8Array(length).fill(write.value);
+        if (await unlessSourceFails(device.write(bytes, offset, { fua: random.oneIn(8) }))) {
+          write.until = Math.min(write.until, history.tick());
+        }
+        break;
+      }
+      default: {
+        const began = history.tick();
+        const found = new Uint8Array(length).fill(0xee);
+        if (!(await unlessSourceFails(device.read(found, offset)))) break;
+        const wrong = history.violation(found, offset, began);
+        if (wrong !== undefined) throw new Error(wrong);
+      }
+    }
+  }
+}
+
+async function round(seed: number): Promise<void> {
+  const random = seededRandom(seed);
+  const size = 10 * BLOCK + random.below(10 * BLOCK);
+  // Bytes from 128 on are the source's, below that the writers', 0 is that of discards.
+  const content = random.fill(new Uint8Array(size)).map((byte) => byte | 128);
+  const history = new ConcurrentHistory(content);
+  let values = 0;
+  const plan: Round = { random: random.fork(), history, size, value: () => 1 + (values++ % 127) };
+  const chaos = random.fork();
+  const readErrors = random.oneIn(3);
+  const streamErrors = random.oneIn(6);
+  const source = new ControlledSource(content, {
+    streams: random.oneIn(2),
+    pieceBytes: () => 1 + chaos.below(chaos.oneIn(3) ? 3 * BLOCK : 1500),
+  });
+  const patience = 1 + random.below(8);
+  const scheduler = new Scheduler(random.fork(), () => {
+    for (const answer of chaos.shuffle([...source.pending])) {
+      if (!chaos.oneIn(patience)) continue;
+      const fails = answer.ask.kind === 'read' ? readErrors : streamErrors;
+      if (fails && chaos.oneIn(25)) answer.fail();
+      else answer.release();
+    }
+  });
+  const fileSystem = slowFileSystem(memfsFileSystem(), scheduler, random.fork());
+  const open = (hydrating: boolean): Promise<Device> =>
+    openDeviceIn(
+      { clock: scheduler, randomBytes: (into) => into.fill(1) },
+      {
+        source,
+        fileSystem,
+        target: 'disk',
+        checkpointIntervalMs: 200,
+        hydrate: hydrating && {
+          ...(random.oneIn(2) && { concurrency: 1 + random.below(4) }),
+          ...(random.oneIn(2) && { extentBytes: 1 + random.below(5 * BLOCK) }),
+        },
+      },
+    );
+  const work = async (): Promise<void> => {
+    for (let life = 0; life < 2; life++) {
+      const device = await open(life > 0 || !random.oneIn(4));
+      await Promise.all(Array.from({ length: 6 }, () => user(device, plan, 8)));
+      await device.close();
+    }
+    // All is quiet now, and the source without fault.
+    const before = new Uint8Array(size);
+    const calm = new ControlledSource(content, { pieceBytes: () => 3000 });
+    const last = await openDeviceIn(
+      { clock: scheduler, randomBytes: (into) => into.fill(1) },
+      { source: calm, fileSystem, target: 'disk', hydrate: false },
+    );
+    const began = history.tick();
+    await calm.serve(last.read(before, 0));
+    const wrong = history.violation(before, 0, began);
+    if (wrong !== undefined) throw new Error(`in the end, ${wrong}`);
+    await last.close();
+    const hydrating = await openDeviceIn(
+      { clock: scheduler, randomBytes: (into) => into.fill(1) },
+      { source: calm, fileSystem, target: 'disk' },
+    );
+    await calm.serve(hydrating.hydrated);
+    const after = new Uint8Array(size);
+    await hydrating.read(after, 0);
+    expectBytes(after, before);
+    await hydrating.finish();
+    const target = await fileSystem.open('disk');
+    await target.read(after, 0);
+    expectBytes(after, before);
+  };
+  await scheduler.run(work());
+}
+
+describe('many users at once', () => {
+  it('find in each byte what the writes around it allow, and in the end the last ones', async () => {
+    const seeds = ONLY_SEED === undefined ? Array.from({ length: ROUNDS }, (_, index) => index + 1) : [Number(ONLY_SEED)];
+    for (const seed of seeds) {
+      try {
+        await round(seed);
+      } catch (error) {
+        throw new Error(`seed ${seed} (COD_CONCURRENCY_SEED=${seed}): ${(error as Error).message}`, { cause: error });
+      }
+    }
+    expect(seeds.length).toBeGreaterThan(0);
+  });
+});

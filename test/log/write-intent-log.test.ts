@@ -1,0 +1,103 @@
+/** One log through appends that fail half way, again and again: whatever they leave, what was acknowledged can be read. */
+
+import { describe, expect, it } from 'vitest';
+import { geometry } from '../../src/core/geometry.ts';
+import { HEADER_BYTES } from '../../src/core/headers.ts';
+import { LogScan } from '../../src/core/replay.ts';
+import { WriteIntentLog } from '../../src/log/write-intent-log.ts';
+import { seededRandom } from '../../src/testing/index.ts';
+import { Core } from '../../src/wasm/core.ts';
+import { MemoryFiles, Torn } from './memory-files.ts';
+
+const core = Core.create();
+const shape = geometry({ size: 2 ** 30, blockSize: 4096 });
+const CAPACITY = 16_384;
+
+async function create(): Promise<{ files: MemoryFiles; log: WriteIntentLog }> {
+  const files = new MemoryFiles();
+  const file = await files.open('log', { create: true });
+  const log = await WriteIntentLog.create(core, file, shape, {
+    session: new Uint8Array(16),
+    epoch: 3,
+    capacity: CAPACITY,
+    bootId: undefined,
+  });
+  return { files, log };
+}
+
+/** Records that whole frames hold, as a restart would read them now. */
+async function readRecords(files: MemoryFiles): Promise<number> {
+  const file = await files.open('log');
+  const bytes = new Uint8Array(CAPACITY - HEADER_BYTES);
+  await file.read(bytes, HEADER_BYTES);
+  const scan = new LogScan(core, shape, { epoch: 3, capacity: CAPACITY });
+  scan.feed(bytes);
+  const { records, missing } = scan.finish();
+  expect(missing).toBe(false);
+  return records;
+}
+
+/** Appends, and lets the append's first write be cut after `written` bytes. Returns whether it succeeded. */
+async function append(files: MemoryFiles, log: WriteIntentLog, records: number, written?: () => number): Promise<boolean> {
+  for (let index = 0; index < records; index++) log.addWritten(8192 * (index + 1), 100 + records);
+  files.before = () => {
+    if (written !== undefined) throw new Torn(written());
+  };
+  try {
+    await log.append();
+    return true;
+  } catch {
+    return false;
+  } finally {
+    files.before = undefined;
+  }
+}
+
+describe('an append that fails half way', () => {
+  it.each([
+    [1, 1],
+    [1, 3],
+    [3, 1],
+    [30, 2],
+    [2, 30],
+    [70, 40],
+  ])('leaves a log that can be read, and so does the next: %i records, then %i', async (first, second) => {
+    for (let cut = 0; cut < 24 + 16 * first; cut += first > 3 ? 7 : 1) {
+      for (let nextCut = 0; nextCut < 24 + 16 * second; nextCut += second > 3 ? 29 : 3) {
+        const { files, log } = await create();
+        expect(await append(files, log, 4)).toBe(true);
+        expect(await append(files, log, first, () => cut)).toBe(false);
+        expect(await readRecords(files)).toBeGreaterThanOrEqual(4);
+        expect(await append(files, log, second, () => nextCut)).toBe(false);
+        expect(await readRecords(files), `cut at ${cut}, then at ${nextCut}`).toBeGreaterThanOrEqual(4);
+        expect(await append(files, log, 5)).toBe(true);
+        expect(await readRecords(files)).toBe(9);
+      }
+    }
+  });
+
+  it('leaves a log that can be read, however often and wherever it fails', async () => {
+    for (let seed = 0; seed < 300; seed++) {
+      const random = seededRandom(seed);
+      const { files, log } = await create();
+      let acknowledged = 0;
+      for (let round = 0; round < 12; round++) {
+        const records = 1 + random.below(random.oneIn(3) ? 80 : 4);
+        // Cuts any of the writes that it takes to make the place good and to append.
+        let writes = random.below(6);
+        for (let index = 0; index < records; index++) log.addWritten(8192 * (index + 1), 100 + records);
+        files.before = ({ length }) => {
+          if (writes-- === 0) throw new Torn(random.below(length + 1));
+        };
+        const succeeded = await log.append().then(
+          () => true,
+          () => false,
+        );
+        files.before = undefined;
+        if (succeeded) acknowledged += records;
+        expect(await readRecords(files), `seed ${seed}, round ${round}`).toBeGreaterThanOrEqual(acknowledged);
+        if (succeeded) expect(await readRecords(files)).toBe(acknowledged);
+      }
+    }
+  });
+});
