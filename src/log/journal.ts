@@ -312,9 +312,15 @@ export class Journal {
     const next = await this.#createLog(this.#epoch + 1);
     await this.#appends.run(async () => {
       old.addContinued();
-      await old.append();
+      try {
+        await old.append();
+      } catch (error) {
+        next.dispose();
+        throw error;
+      }
       this.#metadataBytes += old.usedBytes;
       this.#switchTo(next);
+      old.dispose();
     });
     await this.#writeBase();
   }

@@ -2,7 +2,7 @@
  * One write-intent log: the file of one epoch (docs/FORMAT.md).
  *
  * Invariants: the file has its full size from the start and is zeros behind the last frame; frames are appended one call at a time; a place
- * whose write failed is written again, padded with zeros as far as the failed write reached, before anything else is.
+ * whose write failed is made zeros again before anything else is written there, in steps each of which reads as a frame cut short.
  * An append resolves when its frames are in the file, not when they are durable: that is `sync`.
  */
 
@@ -14,6 +14,23 @@ import type { Core } from '../wasm/core.ts';
 
 /** Kept free in each log for the frames that steer it: a barrier, `CONTINUED`, `BASED`. */
 const RESERVED_BYTES = 2048;
+
+const SECTOR_BYTES = 512;
+/** A frame's length, and the same inverted. */
+const LENGTH_BYTES = 4;
+
+/** Where in the file the frames are that `bytes` hold, which stand at `position`; between them, zeros lead to the next sector. */
+function framesIn(bytes: Uint8Array, position: number): { start: number; end: number }[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const frames: { start: number; end: number }[] = [];
+  for (let at = 0; at + LENGTH_BYTES <= bytes.length; ) {
+    const start = position + at;
+    const length = view.getUint16(at, true);
+    if (length > 0) frames.push({ start, end: start + length });
+    at += length > 0 ? length : SECTOR_BYTES - (start % SECTOR_BYTES);
+  }
+  return frames;
+}
 
 /** The boot's name as it is stored: at most 255 bytes of it. */
 export function bootNameBytes(bootId: string | undefined): Uint8Array {
@@ -29,7 +46,8 @@ export class WriteIntentLog {
   #position = HEADER_BYTES;
   #sequence = 0;
   #firm = 0;
-  #failedEnd = 0;
+  /** What the last append wrote at {@link #position}, if it failed: any beginning of it may be there. */
+  #failed: Uint8Array | undefined;
 
   private constructor(core: Core, file: File, names: { epoch: number; capacity: number }) {
     this.#file = file;
@@ -103,24 +121,39 @@ export class WriteIntentLog {
 
   /** Writes what was added, as one call. If it fails nothing of it counts, and it is forgotten. */
   async append(): Promise<void> {
+    try {
+      await this.scrub();
+    } catch (error) {
+      this.discardPending();
+      throw error;
+    }
     const sealed = this.#encoder.seal({ position: this.#position, sequence: this.#sequence, firm: this.#firm });
     // A copy: the encoder's memory may move while a backend writes from it.
-    const bytes = new Uint8Array(Math.max(sealed.bytes.length, this.#failedEnd - this.#position));
-    bytes.set(sealed.bytes);
-    await this.#write(bytes);
+    const bytes = sealed.bytes.slice();
+    this.#failed = bytes;
+    await this.#file.write(bytes, this.#position);
+    this.#failed = undefined;
     this.#position = sealed.end;
     this.#sequence += sealed.frames;
   }
 
-  /** Makes the place of a failed append zeros again. */
+  /**
+   * Makes the place of a failed append zeros again, frame by frame from the last one on. First goes a frame's last byte, so that it is one cut short; then
+   * all but its length; then that. A new frame over the rest of an old one, or zeros and then such a rest, would be damage to a reader.
+   */
   async scrub(): Promise<void> {
-    if (this.#failedEnd > this.#position) await this.#write(new Uint8Array(this.#failedEnd - this.#position));
+    if (this.#failed === undefined) return;
+    for (const { start, end } of framesIn(this.#failed, this.#position).reverse()) {
+      await this.#file.write(new Uint8Array(1), end - 1);
+      await this.#file.write(new Uint8Array(end - start - LENGTH_BYTES), start + LENGTH_BYTES);
+      await this.#file.write(new Uint8Array(LENGTH_BYTES), start);
+    }
+    this.#failed = undefined;
   }
 
-  async #write(bytes: Uint8Array): Promise<void> {
-    this.#failedEnd = this.#position + bytes.length;
-    await this.#file.write(bytes, this.#position);
-    this.#failedEnd = 0;
+  /** Gives the core's memory back; nothing can be added from then on. */
+  dispose(): void {
+    this.#encoder.dispose();
   }
 
   /** All frames of before the call are durable when it resolves. */

@@ -1,0 +1,9 @@
+/** All benchmarks, one after the other: `npm run bench`. Exits with 1 if any of them misses a bar. */
+
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+for (const name of ['core.mjs', 'copy.mjs']) {
+  const { status } = spawnSync(process.execPath, [fileURLToPath(new URL(name, import.meta.url))], { stdio: 'inherit' });
+  if (status !== 0) process.exitCode = 1;
+}
