@@ -5,9 +5,11 @@
  * (0 is an empty one); RUNS, the same sorted, none touching another; BITS, a bitset of 8 KiB; or FULL. A run is a u32: first
  * value << 16 | length - 1.
  *
- * Invariants: the word of a LIST is the address where the next run goes, in a chain of 256-byte chunks that begin with the address
- * behind the one before and the number of chunks; a multiple of 256 means that there is no room. RUNS begin with their number. The number
- * in a FULL word, from 1 on, is how many containers from there on are known to be FULL, so that filling a filled range again costs nothing.
+ * Invariants: the word of a LIST is the address where the next run goes, in a chain of chunks that begin with the address of the one
+ * before, which has no room, and the number of chunks; a multiple of CHUNK_BYTES means that there is no room. Chunks are cut from
+ * slabs one behind the other, so that those in use at a time are close together, and given back with the slabs. RUNS begin with their number.
+ * The number in a FULL word, from 1 on, is how many containers from there on are known to be FULL, so that filling a filled range
+ * again costs nothing.
  */
 import { alloc, free, zeroed } from './memory';
 
@@ -16,22 +18,35 @@ export const RUNS: u32 = 1;
 export const BITS: u32 = 2;
 export const FULL: u32 = 3;
 export const BITS_BYTES: u32 = 8192;
+export const CHUNK_BYTES: u32 = 256;
 
-const CHUNK_BYTES: u32 = 256;
 const CHUNK_HEADER: u32 = 8;
 /** A list of so many chunks takes as much as a bitset, and becomes one. */
-const LIST_LIMIT: u32 = 32;
+const LIST_LIMIT: u32 = BITS_BYTES / CHUNK_BYTES;
+const SLAB_BYTES: u32 = 1 << 16;
 const ONE_FULL: u32 = (1 << 2) | FULL;
+/** Up to so many runs are sorted by insertion. */
+const FEW: u32 = 24;
 
 @unmanaged
 export class BlockSet {
   directory: usize;
   containerCount: u32;
+  /** The slab in use, whose first word is the one before; what is left of it; and chunks that were given back. */
+  slab: usize;
+  slabAt: usize;
+  slabEnd: usize;
+  spare: usize;
 }
 
-/** One container drawn as a bitset, and a bit for each of its words that may not be zero; both all zeros between uses. */
-const drawing = memory.data(8192, 16);
-const marks = memory.data(128, 16);
+/** Up to 4096 runs: those of the container that was measured last. */
+export const runs = memory.data(16384, 16);
+const other = memory.data(8192, 16);
+const counters = memory.data(1024, 16);
+
+/** How many runs and values that container has. */
+export let runCount: u32 = 0;
+export let valueCount: u32 = 0;
 
 export function openSet(set: BlockSet, blockCount: u64): void {
   set.containerCount = <u32>((blockCount + 0xffff) >> 16);
@@ -40,7 +55,17 @@ export function openSet(set: BlockSet, blockCount: u64): void {
 
 /** Makes the set empty, and keeps its directory. */
 export function clearSet(set: BlockSet): void {
-  for (let i: u32 = 0; i < set.containerCount; i++) become(containerAt(set, i), LIST);
+  for (let i: u32 = 0; i < set.containerCount; i++) {
+    const container = containerAt(set, i);
+    if (kindOf(load<u32>(container)) != LIST) become(set, container, LIST);
+    store<u32>(container, LIST);
+  }
+  for (let slab = set.slab; slab; ) {
+    const before = load<usize>(slab);
+    free(slab, SLAB_BYTES);
+    slab = before;
+  }
+  set.slab = set.slabAt = set.slabEnd = set.spare = 0;
 }
 
 export function closeSet(set: BlockSet): void {
@@ -95,7 +120,7 @@ function addRange(set: BlockSet, start: u64, end: u64): void {
     if (kindOf(word) == FULL) {
       i += word >> 2;
     } else {
-      addRun(container, low, i == last ? <u32>(end - 1) & 0xffff : 0xffff);
+      addRun(set, container, low, i == last ? <u32>(end - 1) & 0xffff : 0xffff);
       i++;
     }
   }
@@ -106,36 +131,58 @@ function addRange(set: BlockSet, start: u64, end: u64): void {
 }
 
 /** Adds the values from `low` to `high`, both included, to a container that is not FULL. */
-function addRun(container: usize, low: u32, high: u32): void {
+function addRun(set: BlockSet, container: usize, low: u32, high: u32): void {
   const run = (low << 16) | (high - low);
   if (run == 0xffff) {
-    become(container, ONE_FULL);
+    become(set, container, ONE_FULL);
     return;
   }
-  let word = load<u32>(container);
+  const word = load<u32>(container);
   if (kindOf(word) == LIST) {
-    if (!(word & (CHUNK_BYTES - 1))) {
-      const chunks = word ? load<u32>(word - CHUNK_BYTES, 4) : 0;
-      if (chunks < LIST_LIMIT) {
-        const chunk = alloc(CHUNK_BYTES);
-        store<u32>(chunk, word);
-        store<u32>(chunk, chunks + 1, 4);
-        word = <u32>chunk + CHUNK_HEADER;
-      }
-    }
     if (word & (CHUNK_BYTES - 1)) {
       store<u32>(word, run);
       store<u32>(container, word + 4);
       return;
     }
+    const chunk = word ? word - CHUNK_BYTES : 0;
+    const chunks = chunk ? load<u32>(chunk, 4) : 0;
+    if (chunks < LIST_LIMIT) {
+      const next = newChunk(set);
+      store<u32>(next, chunk);
+      store<u32>(next, chunks + 1, 4);
+      store<u32>(next, run, CHUNK_HEADER);
+      store<u32>(container, <u32>next + CHUNK_HEADER + 4);
+      return;
+    }
   }
   if (kindOf(word) != BITS) {
-    const bits = alloc(BITS_BYTES);
-    draw(container);
-    takeBits(bits);
-    become(container, <u32>bits | BITS);
+    const bits = zeroed(BITS_BYTES);
+    measure(word);
+    for (let at = runs, end = runs + (runCount << 2); at < end; at += 4) {
+      const old = load<u32>(at);
+      setBits(bits, old >> 16, (old >> 16) + (old & 0xffff));
+    }
+    become(set, container, <u32>bits | BITS);
   }
   setBits(load<u32>(container) - BITS, low, high);
+}
+
+function newChunk(set: BlockSet): usize {
+  const spare = set.spare;
+  if (spare) {
+    set.spare = load<u32>(spare);
+    return spare;
+  }
+  if (set.slabAt == set.slabEnd) {
+    const slab = alloc(SLAB_BYTES);
+    store<usize>(slab, set.slab);
+    set.slab = slab;
+    set.slabAt = slab + CHUNK_BYTES;
+    set.slabEnd = slab + SLAB_BYTES;
+  }
+  const chunk = set.slabAt;
+  set.slabAt = chunk + CHUNK_BYTES;
+  return chunk;
 }
 
 /** Whether the set has `block`; its container is not a LIST, or empty. */
@@ -156,131 +203,134 @@ export function hasBlock(set: BlockSet, block: u64): bool {
   return low != 0 && value - (run >> 16) <= (run & 0xffff);
 }
 
-/** Makes RUNS of a LIST. */
+/** Makes RUNS of a LIST; its chunks stay where they are. */
 export function sortList(container: usize): void {
   const word = load<u32>(container);
   if (!word || kindOf(word) != LIST) return;
-  draw(container);
-  measureDrawing();
-  const data = alloc((drawnRuns + 1) << 2);
-  store<u32>(data, drawnRuns);
-  takeRuns(data + 4);
-  become(container, <u32>data | RUNS);
+  measure(word);
+  const data = alloc((runCount + 1) << 2);
+  store<u32>(data, runCount);
+  memory.copy(data + 4, runs, runCount << 2);
+  store<u32>(container, <u32>data | RUNS);
 }
 
-/** Draws a container that is neither empty nor FULL. One of the functions below then takes the drawing. */
-export function draw(container: usize): void {
-  const word = load<u32>(container);
+/** Counts the runs and values of a container that is not empty, given its word, and puts its runs to `runs` unless it is BITS. */
+export function measure(word: u32): void {
   const kind = kindOf(word);
   if (kind == BITS) {
-    memory.copy(drawing, word - BITS, BITS_BYTES);
-    memory.fill(marks, 0xff, 128);
+    measureBits(word - BITS);
+    return;
+  }
+  let end = runs;
+  if (kind == FULL) {
+    store<u32>(runs, 0xffff);
+    end += 4;
   } else if (kind == RUNS) {
-    drawRuns(word - RUNS + 4, word - RUNS + 4 + (load<u32>(word - RUNS) << 2));
+    const bytes = load<u32>(word - RUNS) << 2;
+    memory.copy(runs, word - RUNS + 4, bytes);
+    end += bytes;
   } else {
-    for (let end = word; end; ) {
-      const chunk = chunkBefore(end);
-      drawRuns(chunk + CHUNK_HEADER, end);
-      end = load<u32>(chunk);
-    }
-  }
-}
-
-function drawRuns(at: usize, end: usize): void {
-  for (; at < end; at += 4) {
-    const run = load<u32>(at);
-    const low = run >> 16;
-    const high = low + (run & 0xffff);
-    let word = low >> 6;
-    if (low == high) {
-      const place = drawing + (word << 3);
-      store<u64>(place, load<u64>(place) | ((<u64>1) << low));
-    } else {
-      setBits(drawing, low, high);
-    }
+    let stop: usize = word;
     do {
-      const mark = marks + ((word >> 6) << 3);
-      store<u64>(mark, load<u64>(mark) | ((<u64>1) << word));
-    } while (++word <= high >> 6);
+      const chunk = (stop - 1) & ~(CHUNK_BYTES - 1);
+      for (let at = chunk + CHUNK_HEADER; at < stop; at += 4, end += 4) store<u32>(end, load<u32>(at));
+      stop = load<u32>(chunk) ? load<u32>(chunk) + CHUNK_BYTES : 0;
+    } while (stop);
+    sort(end);
   }
-}
-
-/** How many values and runs there were when the drawing was measured last. */
-export let drawnValues: u32 = 0;
-export let drawnRuns: u32 = 0;
-
-export function measureDrawing(): void {
+  // Those that overlap or touch become one, from `low` up to `high`, not included.
+  let out = runs;
+  let low = load<u32>(runs) >> 16;
+  let high = low;
   let values: u32 = 0;
-  let runs: u32 = 0;
-  // The word behind the one before, if that one's last value is set.
-  let open: u32 = -1;
-  for (let i: u32 = 0; i < 1024; i += 64) {
-    for (let words = load<u64>(marks + (i >> 3)); words; words &= words - 1) {
-      const word = i + <u32>ctz(words);
-      const bits = load<u64>(drawing + (word << 3));
-      values += <u32>popcnt(bits);
-      runs += <u32>popcnt(bits & ~((bits << 1) | <u64>(open == word)));
-      open = bits >> 63 ? word + 1 : -1;
+  for (let at = runs; at < end; at += 4) {
+    const run = load<u32>(at);
+    const first = run >> 16;
+    if (first > high) {
+      store<u32>(out, (low << 16) | (high - 1 - low));
+      out += 4;
+      values += high - low;
+      low = high = first;
     }
+    high = max(high, first + (run & 0xffff) + 1);
   }
-  drawnValues = values;
-  drawnRuns = runs;
+  store<u32>(out, (low << 16) | (high - 1 - low));
+  runCount = <u32>(out + 4 - runs) >> 2;
+  valueCount = values + high - low;
 }
 
-/** Writes the runs of the drawing. */
-export function takeRuns(out: usize): void {
-  // The run being built, from `first` up to `end`, not included; there is none as long as that is 0.
-  let first: u32 = 0;
+/** Sorts the runs from `runs` up to `end` by their first values. */
+function sort(end: usize): void {
+  if (end <= runs + (FEW << 2)) {
+    for (let at = runs + 4; at < end; at += 4) {
+      const run = load<u32>(at);
+      let to = at;
+      for (; to > runs && load<u32>(to - 4) > run; to -= 4) store<u32>(to, load<u32>(to - 4));
+      store<u32>(to, run);
+    }
+    return;
+  }
+  radixPass(runs, end, other, 16);
+  radixPass(other, other + (end - runs), runs, 24);
+}
+
+/** Moves the runs from `from` up to `end` to `to`, sorted by the eight bits from `shift` on. */
+function radixPass(from: usize, end: usize, to: usize, shift: u32): void {
+  memory.fill(counters, 0, 1024);
+  for (let at = from; at < end; at += 4) {
+    const counter = counters + (((load<u32>(at) >> shift) & 0xff) << 2);
+    store<u32>(counter, load<u32>(counter) + 4);
+  }
+  let sum = <u32>to;
+  for (let counter = counters; counter < counters + 1024; counter += 4) {
+    const here = load<u32>(counter);
+    store<u32>(counter, sum);
+    sum += here;
+  }
+  for (let at = from; at < end; at += 4) {
+    const run = load<u32>(at);
+    const counter = counters + (((run >> shift) & 0xff) << 2);
+    const place = load<u32>(counter);
+    store<u32>(counter, place + 4);
+    store<u32>(place, run);
+  }
+}
+
+function measureBits(bits: usize): void {
+  let values: u32 = 0;
+  let count: u32 = 0;
+  let before: u64 = 0;
+  for (let at = bits; at < bits + BITS_BYTES; at += 8) {
+    const word = load<u64>(at);
+    values += <u32>popcnt(word);
+    count += <u32>popcnt(word & ~((word << 1) | (before >> 63)));
+    before = word;
+  }
+  valueCount = values;
+  runCount = count;
+}
+
+/** Puts the runs of a bitset to `runs`; there are 4096 at most. */
+export function runsOfBits(bits: usize): void {
+  let out = runs - 4;
+  // Where the run that was written last ends, not included.
   let end: u32 = 0;
-  for (let i: u32 = 0; i < 1024; i += 64) {
-    const mark = marks + (i >> 3);
-    for (let words = load<u64>(mark); words; words &= words - 1) {
-      const word = i + <u32>ctz(words);
-      const place = drawing + (word << 3);
-      let bits = load<u64>(place);
-      store<u64>(place, 0);
-      while (bits) {
-        const low = <u32>ctz(bits);
-        const filled = bits | (bits - 1);
-        const value = (word << 6) + low;
-        if (value != end || !end) {
-          if (end) {
-            store<u32>(out, (first << 16) | (end - 1 - first));
-            out += 4;
-          }
-          first = value;
-        }
-        end = value + <u32>ctz(~filled) - low;
-        bits &= filled + 1;
+  for (let at: u32 = 0; at < BITS_BYTES; at += 8) {
+    for (let word = load<u64>(bits + at); word; ) {
+      const low = <u32>ctz(word);
+      const filled = word | (word - 1);
+      const length = <u32>ctz(~filled) - low;
+      const first = (at << 3) + low;
+      if (first == end && out >= runs) {
+        store<u32>(out, load<u32>(out) + length);
+      } else {
+        out += 4;
+        store<u32>(out, (first << 16) | (length - 1));
       }
+      end = first + length;
+      word &= filled + 1;
     }
-    store<u64>(mark, 0);
   }
-  store<u32>(out, (first << 16) | (end - 1 - first));
-}
-
-/** Writes the values of the drawing, u16 each. */
-export function takeValues(out: usize): void {
-  for (let i: u32 = 0; i < 1024; i += 64) {
-    const mark = marks + (i >> 3);
-    for (let words = load<u64>(mark); words; words &= words - 1) {
-      const word = i + <u32>ctz(words);
-      const place = drawing + (word << 3);
-      for (let bits = load<u64>(place); bits; bits &= bits - 1) {
-        store<u16>(out, (word << 6) + <u32>ctz(bits));
-        out += 2;
-      }
-      store<u64>(place, 0);
-    }
-    store<u64>(mark, 0);
-  }
-}
-
-/** Writes the drawing as it is, 8 KiB. */
-export function takeBits(out: usize): void {
-  memory.copy(out, drawing, BITS_BYTES);
-  memory.fill(drawing, 0, BITS_BYTES);
-  memory.fill(marks, 0, 128);
 }
 
 /** Sets the bits from `low` to `high`, both included, in the bitset at `bits`. */
@@ -292,22 +342,18 @@ function setBits(bits: usize, low: u32, high: u32): void {
   store<u64>(place, load<u64>(place) | (mask & (<u64>-1 >> (~high & 63))));
 }
 
-/** The chunk that ends, as far as it is used, with `end`. */
-function chunkBefore(end: usize): usize {
-  return (end - 1) & ~(CHUNK_BYTES - 1);
-}
-
 /** Changes what a container is, and gives back what it held. */
-function become(container: usize, word: u32): void {
+function become(set: BlockSet, container: usize, word: u32): void {
   const old = load<u32>(container);
   const kind = kindOf(old);
   if (kind == RUNS) free(old - RUNS, (load<u32>(old - RUNS) + 1) << 2);
   if (kind == BITS) free(old - BITS, BITS_BYTES);
-  if (kind == LIST) {
-    for (let end = old; end; ) {
-      const chunk = chunkBefore(end);
-      end = load<u32>(chunk);
-      free(chunk, CHUNK_BYTES);
+  if (kind == LIST && old) {
+    for (let chunk: usize = (old - 1) & ~(CHUNK_BYTES - 1); chunk; ) {
+      const before = load<u32>(chunk);
+      store<usize>(chunk, set.spare);
+      set.spare = chunk;
+      chunk = before;
     }
   }
   store<u32>(container, word);

@@ -5,20 +5,20 @@
  * The bodies are written first, behind room for the longest header; the header is then put directly before them.
  */
 import {
+  BITS,
   BITS_BYTES,
   BlockSet,
+  CHUNK_BYTES,
   FULL,
   LIST,
   RUNS,
   containerAt,
-  draw,
-  drawnRuns,
-  drawnValues,
   kindOf,
-  measureDrawing,
-  takeBits,
-  takeRuns,
-  takeValues,
+  measure,
+  runCount,
+  runs,
+  runsOfBits,
+  valueCount,
 } from './containers';
 import { outputFrom, reserve } from './output';
 
@@ -52,31 +52,18 @@ export function writeShard(set: BlockSet, shard: u32): u32 {
     const word = load<u32>(container);
     if (!word) continue;
     store<u32>(index + ((count + slot) << 2), <u32>(place - bodies));
-    let values: u32 = 0x10000;
-    let runs: u32 = 1;
-    if (kindOf(word) != FULL) {
-      draw(container);
-      measureDrawing();
-      values = drawnValues;
-      runs = drawnRuns;
-    }
-    const runBytes: u32 = 2 + (runs << 2);
+    measure(word);
+    const runBytes: u32 = 2 + (runCount << 2);
     // CRoaring counts two bytes for the length of an array, so that runs win where both forms take as many.
-    const asRuns = runBytes < (values <= ARRAY_LIMIT ? (values << 1) + 2 : BITS_BYTES);
-    if (asRuns) {
-      store<u16>(place, runs);
-      if (kindOf(word) == FULL) store<u32>(place, 0xffff, 2);
-      else takeRuns(place + 2);
-      for (let behind = place + runBytes, at = place + 2; at < behind; at += 4) store<u32>(at, rotl(load<u32>(at), 16));
-      place += runBytes;
-    } else if (values <= ARRAY_LIMIT) {
-      takeValues(place);
-      place += values << 1;
-    } else {
-      takeBits(place);
+    const asRuns = runBytes < (valueCount <= ARRAY_LIMIT ? (valueCount << 1) + 2 : BITS_BYTES);
+    if (!asRuns && valueCount > ARRAY_LIMIT) {
+      memory.copy(place, word - BITS, BITS_BYTES);
       place += BITS_BYTES;
+    } else {
+      if (kindOf(word) == BITS) runsOfBits(word - BITS);
+      place = asRuns ? writeRuns(place) : writeValues(place);
     }
-    store<u32>(index + (slot << 2), (<u32>(container - first) >> 2) | ((values - 1) << 16));
+    store<u32>(index + (slot << 2), (<u32>(container - first) >> 2) | ((valueCount - 1) << 16));
     const flag = flagsAt + (slot >> 3);
     store<u8>(flag, load<u8>(flag) | (<u32>asRuns << (slot & 7)));
     anyRuns = anyRuns || asRuns;
@@ -101,11 +88,28 @@ export function writeShard(set: BlockSet, shard: u32): u32 {
   return <u32>(place - start);
 }
 
+function writeRuns(place: usize): usize {
+  store<u16>(place, runCount);
+  place += 2;
+  for (let at = runs, end = runs + (runCount << 2); at < end; at += 4, place += 4) store<u32>(place, rotl(load<u32>(at), 16));
+  return place;
+}
+
+function writeValues(place: usize): usize {
+  for (let at = runs, end = runs + (runCount << 2); at < end; at += 4) {
+    const run = load<u32>(at);
+    const first = run >> 16;
+    const last = first + (run & 0xffff);
+    for (let value = first; value <= last; value++, place += 2) store<u16>(place, value);
+  }
+  return place;
+}
+
 /** No form that is chosen for a container takes more bytes: runs would, at most, those of what it holds. */
 function mostBytes(word: u32): u32 {
   const kind = kindOf(word);
   if (kind == FULL) return 6;
   // A list's chunks take up more than its runs would.
-  const bytes = kind == LIST ? load<u32>((word - 1) & ~255, 4) << 8 : kind == RUNS ? (load<u32>(word - RUNS) << 2) + 2 : BITS_BYTES;
+  const bytes = kind == LIST ? load<u32>((word - 1) & ~(CHUNK_BYTES - 1), 4) * CHUNK_BYTES : kind == RUNS ? (load<u32>(word - RUNS) << 2) + 2 : BITS_BYTES;
   return min(bytes, BITS_BYTES);
 }

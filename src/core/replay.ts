@@ -28,7 +28,7 @@ const SCAN = {
   basedAnywhere: 44,
   ends: 48,
 } as const;
-const REPLAY = { records: 8, ended: 12 } as const;
+const REPLAY = { records: 24, ended: 28 } as const;
 
 /** What {@link LogScan} found. Offsets are those in the file. */
 export interface LogScanResult {

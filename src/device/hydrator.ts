@@ -34,6 +34,9 @@ const MAX_STREAMS = 8;
 const MIN_SKIP_BYTES = 2 ** 18;
 /** After so many bytes the target is flushed in the background: the kernel writes while we copy, and power loss costs little. */
 const FLUSH_BYTES = 2 ** 26;
+/** Whole blocks are recorded when so many bytes of them have come, or so much time has passed, or a reader waits for them. */
+const RECORD_BYTES = 2 ** 20;
+const RECORD_MS = 250;
 /** How long a reader can hold a piece of the background copy up. */
 const GIVE_WAY_MS = 20;
 const WINDOW_MS = 500;
@@ -45,6 +48,10 @@ const RETRY_MORE_MS = 15_000;
 interface Stretch extends BlockRange {
   /** Blocks below this are in the target and recorded, or were before. */
   recorded: number;
+  /** Blocks below this are in the target, though perhaps not recorded yet. */
+  filled: number;
+  /** Records them now. */
+  record: () => void;
   readonly waiting: { readonly block: number; readonly wake: () => void }[];
 }
 
@@ -157,7 +164,7 @@ export class Hydrator {
       if (start >= geometry.blockCount) continue;
       const end = this.#end(start);
       this.#cursor = end;
-      const stretch: Stretch = { start, end, recorded: start, waiting: [] };
+      const stretch: Stretch = { start, end, recorded: start, filled: start, record: () => undefined, waiting: [] };
       this.#stretches.add(stretch);
       return stretch;
     }
@@ -227,25 +234,44 @@ export class Hydrator {
     const { blockSize, size } = this.#store.journal.geometry;
     const { signal } = this.#stop;
     let at = start;
-    let recording: Promise<void> = Promise.resolve();
+    let recordedAt = at;
     await this.#turn(stretch);
     const asked = this.#clock.now();
-    for await (const piece of this.#pieces(at, end - at)) {
-      if (at === start) {
-        const waited = this.#clock.now() - asked;
-        this.#latencyMs = this.#latencyMs === undefined ? waited : this.#latencyMs + (waited - this.#latencyMs) / 4;
+    let recordedMs = asked;
+    /** Records what is whole by now. */
+    const record = (): Promise<void> => {
+      recordedAt = at;
+      recordedMs = this.#clock.now();
+      return this.#recorded(stretch, stretch.filled);
+    };
+    let recording: Promise<unknown> = Promise.resolve();
+    stretch.record = () => {
+      recording = Promise.all([recording, record()]);
+      // A reader may wait for it, and the next piece may be long in coming.
+      recording.catch((error: unknown) => this.#stop.abort(error));
+    };
+    try {
+      for await (const piece of this.#pieces(at, end - at)) {
+        if (at === start) {
+          const waited = this.#clock.now() - asked;
+          this.#latencyMs = this.#latencyMs === undefined ? waited : this.#latencyMs + (waited - this.#latencyMs) / 4;
+        }
+        if (at + piece.length > end) throw wrongLength(start, end, `${at - start + piece.length} or more`);
+        await this.#store.fill(piece, at);
+        at += piece.length;
+        stretch.filled = at === size ? stretch.end : Math.floor(at / blockSize);
+        this.#count(piece.length);
+        if (at - recordedAt >= RECORD_BYTES || stretch.waiting.length > 0 || this.#clock.now() - recordedMs >= RECORD_MS) {
+          await recording;
+          stretch.record();
+        }
+        await this.#turn(stretch);
+        signal.throwIfAborted();
       }
-      if (at + piece.length > end) throw wrongLength(start, end, `${at - start + piece.length} or more`);
-      await this.#store.fill(piece, at);
-      at += piece.length;
-      this.#count(piece.length);
+    } finally {
       await recording;
-      recording = this.#recorded(stretch, at === size ? stretch.end : Math.floor(at / blockSize));
-      recording.catch(() => undefined);
-      await this.#turn(stretch);
-      signal.throwIfAborted();
+      await record();
     }
-    await recording;
     // What follows would be recorded together with what is missing here.
     if (at < end) throw wrongLength(start, end, `${at - start}`);
   }
@@ -269,7 +295,8 @@ export class Hydrator {
     if (end <= stretch.recorded) return;
     const start = stretch.recorded;
     await this.#store.filled({ start, end });
-    stretch.recorded = end;
+    stretch.recorded = Math.max(stretch.recorded, end);
+    stretch.filled = Math.max(stretch.filled, end);
     const still = stretch.waiting.splice(0);
     for (const waiter of still) {
       if (waiter.block < end) waiter.wake();
@@ -354,11 +381,13 @@ export class Hydrator {
     const { blockSize } = this.#store.journal.geometry;
     for (const stretch of this.#stretches) {
       if (blocks.start < stretch.recorded || blocks.end > stretch.end) continue;
-      if (this.#isHeldBack) return undefined;
       const limit = this.#limiter.rate === undefined ? Number.POSITIVE_INFINITY : this.#limiter.rate / 1000;
       const reach = Math.min(this.#streamRate, limit) * (this.#latencyMs ?? 0);
-      if ((blocks.end - stretch.recorded) * blockSize > reach) continue;
-      return new Promise((wake) => stretch.waiting.push({ block: blocks.end - 1, wake }));
+      const ahead = (blocks.end - stretch.filled) * blockSize;
+      if (ahead > 0 && (this.#isHeldBack || ahead > reach)) continue;
+      const reached = new Promise<void>((wake) => stretch.waiting.push({ block: blocks.end - 1, wake }));
+      if (ahead <= 0) stretch.record();
+      return reached;
     }
     return undefined;
   }

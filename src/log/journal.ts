@@ -330,7 +330,13 @@ export class Journal {
     const file = await slots.make('log', slotOf(epoch));
     const wanted = 4 * (this.#image?.bytes ?? 0);
     const capacity = Math.min(MAX_LOG_BYTES, Math.max(MIN_LOG_BYTES, Math.ceil(wanted / 65_536) * 65_536));
-    return WriteIntentLog.create(core, file, this.geometry, { session: this.#session, epoch, capacity, bootId: slots.fileSystem.bootId });
+    return WriteIntentLog.create(core, file, this.geometry, {
+      session: this.#session,
+      epoch,
+      capacity,
+      bootId: slots.fileSystem.bootId,
+      guardSync: (sync) => this.#sync(sync),
+    });
   }
 
   /** The one moment that both maps belong to: nothing may come between this and what the caller does before it. */

@@ -32,6 +32,9 @@ function framesIn(bytes: Uint8Array, position: number): { start: number; end: nu
   return frames;
 }
 
+/** Runs a sync and sees to it that a failed one is not tried again. */
+type GuardSync = (sync: () => Promise<void>) => Promise<void>;
+
 /** The boot's name as it is stored: at most 255 bytes of it. */
 export function bootNameBytes(bootId: string | undefined): Uint8Array {
   return bootId === undefined ? new Uint8Array(0) : new TextEncoder().encode(bootId).subarray(0, 255);
@@ -43,25 +46,29 @@ export class WriteIntentLog {
   readonly capacity: number;
   readonly #file: File;
   readonly #encoder: FrameEncoder;
+  readonly #guardSync: GuardSync;
   #position = HEADER_BYTES;
   #sequence = 0;
   #firm = 0;
   /** What the last append wrote at {@link #position}, if it failed: any beginning of it may be there. */
   #failed: Uint8Array | undefined;
 
-  private constructor(core: Core, file: File, names: { epoch: number; capacity: number }) {
+  private constructor(core: Core, file: File, names: { epoch: number; capacity: number; guardSync?: GuardSync }) {
     this.#file = file;
+    this.#guardSync = names.guardSync ?? ((sync) => sync());
     this.epoch = names.epoch;
     this.capacity = names.capacity;
     this.#encoder = new FrameEncoder(core, { epoch: names.epoch });
   }
 
-  /** Makes `file` an empty log, in place of whatever it was; it must be void. Nothing is durable yet. */
+  /**
+   * Makes `file` an empty log, in place of whatever it was; it must be void. Nothing is durable yet. `guardSync` runs the syncs that an append needs by itself.
+   */
   static async create(
     core: Core,
     file: File,
     geometry: Geometry,
-    names: { session: Uint8Array; epoch: number; capacity: number; bootId: string | undefined },
+    names: { session: Uint8Array; epoch: number; capacity: number; bootId: string | undefined; guardSync?: GuardSync },
   ): Promise<WriteIntentLog> {
     await file.truncate(0);
     await file.truncate(names.capacity);
@@ -139,15 +146,18 @@ export class WriteIntentLog {
 
   /**
    * Makes the place of a failed append zeros again, frame by frame from the last one on. First goes a frame's last byte, so that it is one cut short; then
-   * all but its length; then that. A new frame over the rest of an old one, or zeros and then such a rest, would be damage to a reader.
+   * all but its length; then that. A new frame over the rest of an old one, or zeros and then such a rest, would be damage to a reader. Zeros in other sectors than
+   * the next frame's are made durable: after a power cut an old frame there would have the sequence of a new one.
    */
   async scrub(): Promise<void> {
     if (this.#failed === undefined) return;
+    const inOneSector = (this.#position % SECTOR_BYTES) + this.#failed.length <= SECTOR_BYTES;
     for (const { start, end } of framesIn(this.#failed, this.#position).reverse()) {
       await this.#file.write(new Uint8Array(1), end - 1);
       await this.#file.write(new Uint8Array(end - start - LENGTH_BYTES), start + LENGTH_BYTES);
       await this.#file.write(new Uint8Array(LENGTH_BYTES), start);
     }
+    if (!inOneSector) await this.#guardSync(() => this.sync());
     this.#failed = undefined;
   }
 

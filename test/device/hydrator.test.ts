@@ -277,6 +277,31 @@ describe('a reader', () => {
     expect(source.asks[0]!.delivered).toBeLessThan(6 * MIB);
   });
 
+  it('of what the copy has brought already asks for nothing, though the next piece never comes', async () => {
+    const rig = new Rig();
+    const bytes = pattern(MIB);
+    const source = new ControlledSource(bytes, { pieceBytes: () => 50_000 });
+    const device = await rig.open(source);
+    (await source.next()).release();
+    await source.next();
+    expectBytes(await readSome(device, 5 * BLOCK, 5000), bytes.slice(5 * BLOCK, 5 * BLOCK + 5000));
+    expect(source.asked()).toEqual([[0, MIB]]);
+  });
+
+  it('of what the copy has brought is told at once that the log failed, or has its bytes by a request of its own', async () => {
+    const rig = new Rig();
+    const bytes = pattern(MIB);
+    const source = new ControlledSource(bytes, { pieceBytes: () => 50_000 });
+    const device = await rig.open(source);
+    const first = await source.next();
+    rig.fileSystem.failWhen(({ kind, name }) => kind === 'write' && name.startsWith('disk.wil'), { code: 'COD_NO_SPACE', stays: true });
+    first.release();
+    await source.next();
+    expectBytes(await source.serve(readSome(device, 5 * BLOCK, 100), isRead), bytes.slice(5 * BLOCK, 5 * BLOCK + 100));
+    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    rig.fileSystem.clearFaults();
+  });
+
   it('of what lies further ahead than a request of its own would take asks for itself', async () => {
     const { bytes, source, device } = await flowing();
     const reading = readSome(device, 7 * MIB, 5000);

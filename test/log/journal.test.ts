@@ -275,6 +275,15 @@ describe('a checkpoint', () => {
   });
 });
 
+it('a device takes as many checkpoints as anybody likes', async () => {
+  const { files, device } = await begin(4);
+  for (let count = 0; count < 5000; count++) {
+    await device.write(new Uint8Array(8), (count * 8) % (4 * BLOCK));
+    await device.checkpoint();
+    files.calls.length = 0;
+  }
+});
+
 describe('a full log', () => {
   it('lets writes wait for the checkpoint that is under way, and for nothing else', async () => {
     const blocks = 64;
