@@ -7,7 +7,11 @@ import { build } from 'esbuild';
 
 const cache = fileURLToPath(new URL('../node_modules/.cache/run-ts/', import.meta.url));
 
-/** Bundles `entry` (a path or file URL) and imports it; resolves to its exports. */
+/**
+ * Bundles `entry` and imports it; resolves to its exports.
+ *
+ * @param {string | URL} entry a path or file URL
+ */
 export async function runTs(entry) {
   const path = entry instanceof URL ? fileURLToPath(entry) : entry;
   // One file for each process, so that two runs at once do not disturb each other.

@@ -140,7 +140,9 @@ export function decodeHeader(
   }
   const version = view.getBigUint64(AT.version, true);
   if (version === 1n) return { state: 'format1' };
-  if (version > BigInt(FORMAT_VERSION) && !uncommitted) {
+  // Cut short within the version's first byte, or behind it. Else it is a file of format 1, which has no checksum, with a damaged version, or of a format to come.
+  if (uncommitted && (version === BigInt(FORMAT_VERSION) || isZero(bytes, AT.version, HEADER_BYTES))) return { state: 'absent' };
+  if (version > BigInt(FORMAT_VERSION)) {
     // A damaged version is damage; a newer one is sealed at least as this one is.
     if (startsWith(bytes, AT.end, END) && view.getUint32(AT.checksum, true) !== core.crc32c(bytes.subarray(0, AT.checksum))) {
       throw corrupt(`version ${version}, and the checksum does not match`);
@@ -149,7 +151,6 @@ export function decodeHeader(
       details: { version: Number(version) },
     });
   }
-  if (uncommitted) return { state: 'absent' };
   if (version !== BigInt(FORMAT_VERSION)) throw corrupt(`version ${version}`);
   if (!startsWith(bytes, AT.end, END)) throw corrupt(`ends with ${hex(bytes.subarray(AT.end))}, not ${hex(END)}`);
   const checksum = view.getUint32(AT.checksum, true);

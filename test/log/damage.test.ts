@@ -11,7 +11,7 @@ import { Slots } from '../../src/log/slots.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
 import { type Image, type Images, MemoryFiles } from './memory-files.ts';
-import { BOOT, Life, open, SIZE, type State, statesAtRest, statesInBetween, violation } from './states.ts';
+import { BOOT, Life, open, SIZE, type State, statesAtRest, statesInBetween, stateWithLongLog, violation } from './states.ts';
 
 const HEADER_BYTES = 512;
 const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
@@ -23,6 +23,9 @@ type Boot = 'same' | 'other';
 const core = Core.create();
 const atRest = await statesAtRest();
 const inBetween = await statesInBetween();
+const longLog = await stateWithLongLog();
+/** Sectors that end here were durable when later frames were written. */
+const FLUSHED_END = 3072;
 
 /** Opens a state in whatever way it was damaged, and says what must not be. */
 class Opener {
@@ -223,6 +226,18 @@ describe.each(['same', 'other'] as const)('in the %s boot', (boot) => {
     expect(opener).toMatchObject({ failures: [], read: 0, refused: 8 });
   });
 
+  it.each(atRest.filter(({ images }) => METADATA.every((name) => images.has(name))))(
+    '$name is refused with its slots swapped',
+    async (state) => {
+      const opener = new Opener(state, boot);
+      for (const kind of ['disk.bak', 'disk.wil']) {
+        const { images } = state;
+        await opener.check(`slots of ${kind}`, withFile(withFile(images, kind, images.get(`${kind}.1`)), `${kind}.1`, images.get(kind)));
+      }
+      expect(opener).toMatchObject({ failures: [], read: 0, refused: 2 });
+    },
+  );
+
   it.each(atRest)('$name is refused without its target, or with one of another size', async (state) => {
     const target = state.images.get('disk')!;
     const outcome = async (image: Image | undefined): Promise<string> => {
@@ -254,6 +269,34 @@ describe.each(['same', 'other'] as const)('in the %s boot', (boot) => {
       await replaceFiles(opener);
       expect(opener.failures).toEqual([]);
     }
+  });
+});
+
+describe('a log of many sectors, some flushed', () => {
+  const used = longLog.images.get('disk.wil')!.bytes.length;
+  const withHole = (start: number, end: number): Images => {
+    const { bytes, size } = longLog.images.get('disk.wil')!;
+    return withFile(longLog.images, 'disk.wil', { bytes: bytes.slice().fill(0, start, end), size });
+  };
+  const sectors = Array.from({ length: Math.ceil(used / 512) - 2 }, (_, index) => HEADER_BYTES * (index + 1));
+
+  it('is refused in the same boot if any sector but the last reads as zeros', async () => {
+    const opener = new Opener(longLog, 'same');
+    await opener.check('as it is', longLog.images);
+    for (const at of sectors) await opener.check(`zeros at ${at}`, withHole(at, at + 512));
+    expect(opener).toMatchObject({ failures: [], read: 1, refused: sectors.length });
+  });
+
+  it('is refused after a power cut if any sector that was flushed is lost, and read up to there if it was not', async () => {
+    const opener = new Opener(longLog, 'other');
+    for (const [index, at] of sectors.entries()) {
+      await opener.check(`zeros at ${at}`, withHole(at, at + 512));
+      // Frames behind the flush say so.
+      const wasFlushed = at < FLUSHED_END;
+      expect([opener.failures, opener.refused], `sector at ${at}`).toEqual([[], wasFlushed ? index + 1 : opener.refused]);
+    }
+    expect(opener.refused).toBeGreaterThan(3);
+    expect(opener.read).toBeGreaterThan(3);
   });
 });
 

@@ -195,9 +195,11 @@ describe('a checkpoint', () => {
     await device.write(new Uint8Array(BLOCK), 0);
     files.calls.length = 0;
     await device.checkpoint();
-    const told_ = files.calls.map(told);
-    const body = told_.find((call) => call.startsWith(`write disk.bak ${HEADER} + `))!;
-    expect(told_.slice(0, 9)).toEqual([
+    const calls = files.calls.map(told);
+    const body = calls.find((call) => call.startsWith(`write disk.bak ${HEADER} + `));
+    // Those three at once, in any order.
+    calls.splice(7, 3, ...calls.slice(7, 10).sort());
+    expect(calls).toEqual([
       'open disk.wil',
       'truncate disk.wil 0',
       `truncate disk.wil ${2 ** 20}`,
@@ -205,16 +207,14 @@ describe('a checkpoint', () => {
       `write disk.wil.1 ${HEADER + 2 * (FRAME + RECORD)} + ${FRAME + RECORD}`,
       `write disk.bak 0 + ${HEADER}`,
       body,
-      ...told_.slice(7, 9),
+      'sync disk',
+      'sync disk.bak',
+      'sync disk.wil',
+      `write disk.bak 0 + ${HEADER}`,
+      'sync disk.bak',
+      `write disk.wil ${HEADER} + ${FRAME + RECORD}`,
+      'sync disk.wil',
     ]);
-    const header = told_.lastIndexOf(`write disk.bak 0 + ${HEADER}`);
-    expect(
-      told_
-        .slice(7, header)
-        .filter((call) => call.startsWith('sync'))
-        .sort(),
-    ).toEqual(['sync disk', 'sync disk.bak', 'sync disk.wil']);
-    expect(told_.slice(header + 1)).toEqual(['sync disk.bak', `write disk.wil ${HEADER} + ${FRAME + RECORD}`, 'sync disk.wil']);
   });
 
   it('is taken at the latest one interval after a change, and never where nothing changed', async () => {

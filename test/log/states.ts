@@ -262,3 +262,15 @@ export async function statesInBetween(): Promise<{ name: string; states: State[]
   groups.push({ name: 'finishing', states: finish.states });
   return groups;
 }
+
+/** Some sectors of frames that a flush made durable, and as many that it did not. */
+export async function stateWithLongLog(): Promise<State> {
+  const life = new Life();
+  await life.start();
+  await life.write(BLOCK, 500);
+  await life.checkpoint();
+  for (let count = 0; count < 48; count++) await life.write((count % 5) * BLOCK + 30 * count, 20);
+  await life.flush();
+  for (let count = 0; count < 60; count++) await life.write((count % 5) * BLOCK + 30 * count, 20);
+  return life.keep('a long log');
+}
