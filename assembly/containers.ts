@@ -5,8 +5,8 @@
  * (0 is an empty one); RUNS, the same sorted, none touching another; BITS, a bitset of 8 KiB; or FULL. A run is a u32: first
  * value << 16 | length - 1.
  *
- * Invariants: the word of a LIST is the address where the next run goes, in a chain of chunks that begin with the address of the one
- * before, which has no room, and the number of chunks; a multiple of CHUNK_BYTES means that there is no room. Chunks are cut from
+ * Invariants: the word of a LIST is the address where the next run goes, in a chain of chunks that begin with the address
+ * behind the one before and the number of chunks; a multiple of CHUNK_BYTES means that there is no room. Chunks are cut from
  * slabs one behind the other, so that those in use at a time are close together, and given back with the slabs. RUNS begin with their number.
  * The number in a FULL word, from 1 on, is how many containers from there on are known to be FULL, so that filling a filled range
  * again costs nothing.
@@ -25,8 +25,6 @@ const CHUNK_HEADER: u32 = 8;
 const LIST_LIMIT: u32 = BITS_BYTES / CHUNK_BYTES;
 const SLAB_BYTES: u32 = 1 << 16;
 const ONE_FULL: u32 = (1 << 2) | FULL;
-/** Up to so many runs are sorted by insertion. */
-const FEW: u32 = 24;
 
 @unmanaged
 export class BlockSet {
@@ -41,8 +39,9 @@ export class BlockSet {
 
 /** Up to 4096 runs: those of the container that was measured last. */
 export const runs = memory.data(16384, 16);
-const other = memory.data(8192, 16);
-const counters = memory.data(1024, 16);
+/** A container drawn as a bitset, and a bit for each of its words that may not be zero; both all zeros between uses. */
+const drawing = memory.data(8192, 16);
+const marks = memory.data(128, 16);
 
 /** How many runs and values that container has. */
 export let runCount: u32 = 0;
@@ -144,11 +143,10 @@ function addRun(set: BlockSet, container: usize, low: u32, high: u32): void {
       store<u32>(container, word + 4);
       return;
     }
-    const chunk = word ? word - CHUNK_BYTES : 0;
-    const chunks = chunk ? load<u32>(chunk, 4) : 0;
+    const chunks = word ? load<u32>(chunkBefore(word), 4) : 0;
     if (chunks < LIST_LIMIT) {
       const next = newChunk(set);
-      store<u32>(next, chunk);
+      store<u32>(next, word);
       store<u32>(next, chunks + 1, 4);
       store<u32>(next, run, CHUNK_HEADER);
       store<u32>(container, <u32>next + CHUNK_HEADER + 4);
@@ -221,79 +219,78 @@ export function measure(word: u32): void {
     measureBits(word - BITS);
     return;
   }
-  let end = runs;
   if (kind == FULL) {
     store<u32>(runs, 0xffff);
-    end += 4;
-  } else if (kind == RUNS) {
-    const bytes = load<u32>(word - RUNS) << 2;
-    memory.copy(runs, word - RUNS + 4, bytes);
-    end += bytes;
-  } else {
-    let stop: usize = word;
-    do {
-      const chunk = (stop - 1) & ~(CHUNK_BYTES - 1);
-      for (let at = chunk + CHUNK_HEADER; at < stop; at += 4, end += 4) store<u32>(end, load<u32>(at));
-      stop = load<u32>(chunk) ? load<u32>(chunk) + CHUNK_BYTES : 0;
-    } while (stop);
-    sort(end);
-  }
-  // Those that overlap or touch become one, from `low` up to `high`, not included.
-  let out = runs;
-  let low = load<u32>(runs) >> 16;
-  let high = low;
-  let values: u32 = 0;
-  for (let at = runs; at < end; at += 4) {
-    const run = load<u32>(at);
-    const first = run >> 16;
-    if (first > high) {
-      store<u32>(out, (low << 16) | (high - 1 - low));
-      out += 4;
-      values += high - low;
-      low = high = first;
-    }
-    high = max(high, first + (run & 0xffff) + 1);
-  }
-  store<u32>(out, (low << 16) | (high - 1 - low));
-  runCount = <u32>(out + 4 - runs) >> 2;
-  valueCount = values + high - low;
-}
-
-/** Sorts the runs from `runs` up to `end` by their first values. */
-function sort(end: usize): void {
-  if (end <= runs + (FEW << 2)) {
-    for (let at = runs + 4; at < end; at += 4) {
-      const run = load<u32>(at);
-      let to = at;
-      for (; to > runs && load<u32>(to - 4) > run; to -= 4) store<u32>(to, load<u32>(to - 4));
-      store<u32>(to, run);
-    }
+    runCount = 1;
+    valueCount = 0x10000;
     return;
   }
-  radixPass(runs, end, other, 16);
-  radixPass(other, other + (end - runs), runs, 24);
+  if (kind == RUNS) {
+    drawRuns(word - RUNS + 4, word - RUNS + 4 + (load<u32>(word - RUNS) << 2));
+  } else {
+    for (let stop: usize = word; stop; ) {
+      const chunk = chunkBefore(stop);
+      drawRuns(chunk + CHUNK_HEADER, stop);
+      stop = load<u32>(chunk);
+    }
+  }
+  takeRuns();
 }
 
-/** Moves the runs from `from` up to `end` to `to`, sorted by the eight bits from `shift` on. */
-function radixPass(from: usize, end: usize, to: usize, shift: u32): void {
-  memory.fill(counters, 0, 1024);
-  for (let at = from; at < end; at += 4) {
-    const counter = counters + (((load<u32>(at) >> shift) & 0xff) << 2);
-    store<u32>(counter, load<u32>(counter) + 4);
-  }
-  let sum = <u32>to;
-  for (let counter = counters; counter < counters + 1024; counter += 4) {
-    const here = load<u32>(counter);
-    store<u32>(counter, sum);
-    sum += here;
-  }
-  for (let at = from; at < end; at += 4) {
+function drawRuns(at: usize, end: usize): void {
+  for (; at < end; at += 4) {
     const run = load<u32>(at);
-    const counter = counters + (((run >> shift) & 0xff) << 2);
-    const place = load<u32>(counter);
-    store<u32>(counter, place + 4);
-    store<u32>(place, run);
+    const low = run >> 16;
+    const high = low + (run & 0xffff);
+    let word = low >> 6;
+    if (low == high) {
+      const place = drawing + (word << 3);
+      store<u64>(place, load<u64>(place) | ((<u64>1) << low));
+    } else {
+      setBits(drawing, low, high);
+    }
+    do {
+      const mark = marks + ((word >> 6) << 3);
+      store<u64>(mark, load<u64>(mark) | ((<u64>1) << word));
+    } while (++word <= high >> 6);
   }
+}
+
+/** Puts the runs of the drawing to `runs`, 4096 at most, and counts them; the drawing is gone then. */
+function takeRuns(): void {
+  let out = runs;
+  // The run being built, from `first` up to `end`, not included; there is none as long as that is 0.
+  let first: u32 = 0;
+  let end: u32 = 0;
+  let values: u32 = 0;
+  for (let i: u32 = 0; i < 1024; i += 64) {
+    const mark = marks + (i >> 3);
+    for (let words = load<u64>(mark); words; words &= words - 1) {
+      const word = i + <u32>ctz(words);
+      const place = drawing + (word << 3);
+      let bits = load<u64>(place);
+      store<u64>(place, 0);
+      while (bits) {
+        const low = <u32>ctz(bits);
+        const filled = bits | (bits - 1);
+        const value = (word << 6) + low;
+        if (value != end || !end) {
+          if (end) {
+            store<u32>(out, (first << 16) | (end - 1 - first));
+            out += 4;
+            values += end - first;
+          }
+          first = value;
+        }
+        end = value + <u32>ctz(~filled) - low;
+        bits &= filled + 1;
+      }
+    }
+    store<u64>(mark, 0);
+  }
+  store<u32>(out, (first << 16) | (end - 1 - first));
+  runCount = <u32>(out + 4 - runs) >> 2;
+  valueCount = values + end - first;
 }
 
 function measureBits(bits: usize): void {
@@ -312,25 +309,9 @@ function measureBits(bits: usize): void {
 
 /** Puts the runs of a bitset to `runs`; there are 4096 at most. */
 export function runsOfBits(bits: usize): void {
-  let out = runs - 4;
-  // Where the run that was written last ends, not included.
-  let end: u32 = 0;
-  for (let at: u32 = 0; at < BITS_BYTES; at += 8) {
-    for (let word = load<u64>(bits + at); word; ) {
-      const low = <u32>ctz(word);
-      const filled = word | (word - 1);
-      const length = <u32>ctz(~filled) - low;
-      const first = (at << 3) + low;
-      if (first == end && out >= runs) {
-        store<u32>(out, load<u32>(out) + length);
-      } else {
-        out += 4;
-        store<u32>(out, (first << 16) | (length - 1));
-      }
-      end = first + length;
-      word &= filled + 1;
-    }
-  }
+  memory.copy(drawing, bits, BITS_BYTES);
+  memory.fill(marks, 0xff, 128);
+  takeRuns();
 }
 
 /** Sets the bits from `low` to `high`, both included, in the bitset at `bits`. */
@@ -342,18 +323,25 @@ function setBits(bits: usize, low: u32, high: u32): void {
   store<u64>(place, load<u64>(place) | (mask & (<u64>-1 >> (~high & 63))));
 }
 
+/** The chunk that ends, as far as it is used, with `end`. */
+// @ts-ignore: decorator
+@inline
+function chunkBefore(end: usize): usize {
+  return (end - 1) & ~(CHUNK_BYTES - 1);
+}
+
 /** Changes what a container is, and gives back what it held. */
 function become(set: BlockSet, container: usize, word: u32): void {
   const old = load<u32>(container);
   const kind = kindOf(old);
   if (kind == RUNS) free(old - RUNS, (load<u32>(old - RUNS) + 1) << 2);
   if (kind == BITS) free(old - BITS, BITS_BYTES);
-  if (kind == LIST && old) {
-    for (let chunk: usize = (old - 1) & ~(CHUNK_BYTES - 1); chunk; ) {
-      const before = load<u32>(chunk);
+  if (kind == LIST) {
+    for (let stop: usize = old; stop; ) {
+      const chunk = chunkBefore(stop);
+      stop = load<u32>(chunk);
       store<usize>(chunk, set.spare);
       set.spare = chunk;
-      chunk = before;
     }
   }
   store<u32>(container, word);

@@ -2,9 +2,10 @@
  * The set of synced blocks of a device, on roaring-wasm: one bitmap for each shard of 2^32 blocks.
  *
  * Invariants: every argument is checked here, since roaring-wasm wraps silently; bytes from outside are checked before it
- * sees them; `count` is kept, since roaring-wasm counts anew after each change; blocks are only ever added.
+ * sees them; `count` is kept, since roaring-wasm counts anew after each change; blocks are only ever added; a shard that is
+ * marked canonical has each container in the form that the format wants.
  */
-import { RoaringBitmap32, roaringLibraryInitialize } from 'roaring-wasm';
+import { RoaringBitmap32, RoaringUint8Array, roaringLibraryInitialize } from 'roaring-wasm';
 import { CodError } from './errors.ts';
 import { checkBlock, checkBlocks, type Geometry } from './geometry.ts';
 import { arraysWrittenAsRuns, maximumOf, type PortableBitmap, parsePortable, portableHas, runsOf } from './portable.ts';
@@ -28,6 +29,8 @@ export interface Extent {
 export class BlockMap {
   readonly #geometry: Geometry;
   readonly #shards: RoaringBitmap32[];
+  /** For each shard, whether it is as the last {@link serialize} left it: its containers need not be looked at again. */
+  readonly #canonical: boolean[];
   #count = 0;
   #section = new Uint8Array(1024);
 
@@ -40,6 +43,7 @@ export class BlockMap {
   private constructor(geometry: Geometry) {
     this.#geometry = geometry;
     this.#shards = Array.from({ length: Math.ceil(geometry.blockCount / SHARD_BLOCKS) }, () => new RoaringBitmap32());
+    this.#canonical = this.#shards.map(() => false);
   }
 
   /** Number of synced blocks. */
@@ -83,6 +87,7 @@ export class BlockMap {
       const shard = this.#shard(at);
       const from = at % SHARD_BLOCKS;
       const to = inShard(at, stop);
+      this.#canonical[Math.floor(at / SHARD_BLOCKS)] = false;
       if (to - from === 1) {
         if (shard.tryAdd(from)) this.#count++;
       } else {
@@ -145,17 +150,20 @@ export class BlockMap {
    */
   serialize(): Uint8Array<ArrayBuffer> {
     let at = 0;
-    for (const shard of this.#shards) {
-      shard.runOptimize();
+    for (const [index, shard] of this.#shards.entries()) {
+      if (!this.#canonical[index]) shard.runOptimize();
       let length = this.#write(shard, at + 8);
-      const wasteful = arraysWrittenAsRuns(this.#section.subarray(at + 8, at + 8 + length));
-      for (const values of wasteful) {
-        // Added anew to an empty container, they are an array.
-        const first = values[0]! - (values[0]! % CONTAINER_BLOCKS);
-        shard.removeRange(first, first + CONTAINER_BLOCKS);
-        shard.addMany(values);
+      if (!this.#canonical[index]) {
+        const wasteful = arraysWrittenAsRuns(this.#section.subarray(at + 8, at + 8 + length));
+        for (const values of wasteful) {
+          // Added anew to an empty container, they are an array.
+          const first = values[0]! - (values[0]! % CONTAINER_BLOCKS);
+          shard.removeRange(first, first + CONTAINER_BLOCKS);
+          shard.addMany(values);
+        }
+        if (wasteful.length > 0) length = this.#write(shard, at + 8);
+        this.#canonical[index] = true;
       }
-      if (wasteful.length > 0) length = this.#write(shard, at + 8);
       const padded = (length + 7) & ~7;
       new DataView(this.#section.buffer).setBigUint64(at, BigInt(length), true);
       this.#section.fill(0, at + 8 + length, at + 8 + padded);
@@ -249,6 +257,7 @@ export class BlockMap {
 
   #merge(shardIndex: number, bytes: Uint8Array, cardinality: number | undefined, touching: boolean): void {
     const shard = this.#shards[shardIndex]!;
+    this.#canonical[shardIndex] = false;
     if (shard.isEmpty) {
       shard.deserialize(bytes, 'portable');
       if (touching) normalize(shard);
@@ -275,6 +284,7 @@ export class BlockMap {
       const blocks = this.#geometry.blockCount - shardIndex * SHARD_BLOCKS;
       if (blocks < SHARD_BLOCKS) moved.removeRange(blocks, SHARD_BLOCKS);
       normalize(moved);
+      this.#canonical[shardIndex] = false;
       this.#or(shard, moved);
     } finally {
       moved.dispose();
@@ -283,15 +293,22 @@ export class BlockMap {
 
   #clear(): void {
     for (const shard of this.#shards) shard.clear();
+    this.#canonical.fill(false);
     this.#count = 0;
   }
 
   /** Writes a bitmap in portable format to the kept buffer, with room for its padding, and returns its length. */
   #write(shard: RoaringBitmap32, at: number): number {
-    const length = shard.getSerializationSizeInBytes('portable');
-    this.#reserve(at, length + 8);
-    shard.serialize('portable', this.#section.subarray(at, at + length));
-    return length;
+    // In roaring-wasm's heap, then copied out once: its own way to write to a given array measures and copies more (measured).
+    const written = shard.serialize('portable', RoaringUint8Array);
+    try {
+      const length = written.byteLength;
+      this.#reserve(at, length + 8);
+      this.#section.set(written.asTypedArray(), at);
+      return length;
+    } finally {
+      written.dispose();
+    }
   }
 
   /** Makes sure of `bytes` more behind `at` in the kept buffer. */

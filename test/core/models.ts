@@ -8,8 +8,8 @@ import type { Core } from '../../src/wasm/core.ts';
 /** Which bytes of each touched block hold the truth; whole blocks in a set of their own. */
 export class Model {
   readonly geometry: Geometry;
-  readonly synced = new Set<number>();
-  readonly parts = new Map<number, Uint8Array>();
+  readonly synced: Set<number> = new Set();
+  readonly parts: Map<number, Uint8Array> = new Map();
 
   constructor(geometry: Geometry) {
     this.geometry = geometry;

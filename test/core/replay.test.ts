@@ -464,6 +464,48 @@ describe.each(builds)('the $name core', ({ create }) => {
       );
     });
 
+    it('goes on rightly where the memory grows between pieces read to the staging area', async () => {
+      const core = create();
+      const device = geometry({ size: 2 ** 40, blockSize: 4096 });
+      // One frame a sector, each of blocks that no other one has, in as many containers as there are.
+      const sectors = 2048;
+      const block = (i: number): number => ((i * 40_503) % 65_536) * 4096 + 1;
+      const body = new Uint8Array(sectors * 512);
+      const encoder = new FrameEncoder(core, { epoch: EPOCH });
+      for (let i = 0; i < sectors; i++) {
+        for (let j = 0; j < 30; j++) encoder.written(block(i * 30 + j) * 4096, 4096);
+        const { bytes } = encoder.seal({ position: 512 + i * 512, sequence: i, firm: 0 });
+        body.set(bytes, i * 512);
+      }
+      const feed = (take: (piece: Uint8Array, at: number) => void): void => {
+        for (let at = 0; at < body.length; at += core.staging.length) {
+          const piece = core.staging;
+          piece.set(body.subarray(at, at + piece.length));
+          take(piece, at);
+        }
+      };
+      await withMaps(core, device, (map, dirty) => {
+        const before = core.memoryBytes;
+        const log = new LogScan(core, device, { epoch: EPOCH, capacity: 512 + body.length });
+        feed((piece) => {
+          log.feed(piece);
+          core.exports.alloc(core.memoryBytes / 8);
+        });
+        expect(log.finish()).toMatchObject({ frames: sectors, records: sectors * 30, endOffset: 512 + body.length - 8 });
+        const between = core.memoryBytes;
+        expect(between).toBeGreaterThan(before);
+        const replay = new Replay(core, device);
+        feed((piece, at) => {
+          replay.format2(piece, body.length - at);
+          core.exports.alloc(core.memoryBytes / 8);
+        });
+        expect(core.memoryBytes).toBeGreaterThan(between);
+        replay.emit(map, dirty);
+        expect(map.count).toBe(sectors * 30);
+        for (let i = 0; i < sectors * 30; i += 17) expect(map.has(block(i))).toBe(true);
+      });
+    });
+
     it('a record of a TiB, a million times, costs no more than a few', async () => {
       const core = create();
       const device = geometry({ size: 2 ** 40, blockSize: 4096 });
