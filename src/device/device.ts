@@ -325,7 +325,7 @@ export class CopyOnDemandDevice implements Device {
       } finally {
         release();
       }
-      if (options.fua) await this.#flush();
+      if (options.fua) await this.#journal.flush();
     });
   }
 
@@ -345,12 +345,7 @@ export class CopyOnDemandDevice implements Device {
   }
 
   flush(): Promise<void> {
-    return this.#operation(() => this.#flush());
-  }
-
-  #flush(): Promise<void> {
-    this.#hydrator.keepFlushesShort();
-    return this.#journal.flush();
+    return this.#operation(() => this.#journal.flush());
   }
 
   discard(offset: number, length: number): Promise<void> {

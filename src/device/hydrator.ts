@@ -33,7 +33,10 @@ const READ_CONCURRENCY = 2;
 const MAX_STREAMS = 8;
 /** Synced blocks shorter than this are read over rather than skipped, at least. */
 const MIN_SKIP_BYTES = 2 ** 18;
-/** After so many bytes the target is flushed in the background, where users flush: theirs must not wait for all that the copy has left in the page cache. */
+/**
+ * After so many bytes the target is flushed in the background: the disk writes while we copy, which is faster in all, users' flushes do not wait for
+ * what the copy has left in the page cache, and power loss costs little.
+ */
 const FLUSH_BYTES = 2 ** 26;
 /** Whole blocks are recorded when so many bytes of them have come, or so much time has passed, or a reader waits for them. */
 const RECORD_BYTES = 2 ** 20;
@@ -74,7 +77,6 @@ export class Hydrator {
   #bytesPerMs = 0;
   #bytes = 0;
   #unflushedBytes = 0;
-  #usersFlush = false;
   #flushing = false;
   #failure: { error: unknown } | undefined;
 
@@ -117,11 +119,6 @@ export class Hydrator {
       this.#stop.abort(undefined);
       await governor;
     }
-  }
-
-  /** Says that users flush: from now on the copy keeps what they would wait for short. */
-  keepFlushesShort(): void {
-    this.#usersFlush = true;
   }
 
   /** Ends the copy with `reason`, at the next piece. */
@@ -287,7 +284,7 @@ export class Hydrator {
     this.#bytes += bytes;
     this.#limiter.spend(bytes);
     this.#unflushedBytes += bytes;
-    if (!this.#usersFlush || this.#unflushedBytes < FLUSH_BYTES || this.#flushing) return;
+    if (this.#unflushedBytes < FLUSH_BYTES || this.#flushing) return;
     this.#unflushedBytes = 0;
     this.#flushing = true;
     this.#store.journal
