@@ -14,7 +14,7 @@ import type { BlockRange, TargetStore } from './target-store.ts';
 
 /** How the background copy is to be done; all of it is found out where it is not given. */
 export interface HydrateOptions {
-  /** Stretches under way at a time. Default: 2 where the source is read, as many as make it faster (8 at most) where it streams. */
+  /** Stretches under way at a time. Default: as many as make it faster, 8 at most. */
   readonly concurrency?: number;
   /** Length of a stretch in bytes. Default: fitted to the latency. */
   readonly extentBytes?: number;
@@ -23,14 +23,15 @@ export interface HydrateOptions {
 }
 
 const MIN_STRETCH_BYTES = 2 ** 23;
-const FIRST_STRETCH_BYTES = 2 ** 24;
+/** Of a stream, as long as nothing is known of the source. */
+const FIRST_STRETCH_BYTES = 2 ** 26;
 const MAX_STRETCH_BYTES = 2 ** 28;
 /** A stretch takes this many times as long as the wait for its first byte. */
 const LATENCY_FACTOR = 64;
-/** Two pieces fit into a core's cache, and two threads do not fight for the file: twice as fast as four of 1 MiB (Node 20, ext4, two cores, 2026). */
+/** To begin with: two pieces fit into a core's cache, and two threads do not fight for the file: twice as fast as four of 1 MiB (Node 20, ext4, two cores, 2026). */
 const READ_BYTES = 2 ** 19;
 const READ_CONCURRENCY = 2;
-const MAX_STREAMS = 8;
+const MAX_CONCURRENCY = 8;
 /** Synced blocks shorter than this are read over rather than skipped, at least. */
 const MIN_SKIP_BYTES = 2 ** 18;
 /**
@@ -106,9 +107,8 @@ export class Hydrator {
   /** Copies until every block is synced. @throws what the source or the target says; the reason of {@link stop}. */
   async run(): Promise<void> {
     const { map, geometry } = this.#store.journal;
-    const streams = this.#source.stream !== undefined;
-    this.#wanted = this.#options.concurrency ?? (streams ? 1 : READ_CONCURRENCY);
-    const governor = this.#govern({ adjust: streams && this.#options.concurrency === undefined });
+    this.#wanted = this.#options.concurrency ?? (this.#source.stream === undefined ? READ_CONCURRENCY : 1);
+    const governor = this.#govern({ adjust: this.#options.concurrency === undefined });
     try {
       while (map.count < geometry.blockCount) {
         await this.#round();
@@ -184,8 +184,7 @@ export class Hydrator {
   #end(start: number): number {
     const { map, geometry } = this.#store.journal;
     const { blockSize, blockCount } = geometry;
-    const fitted = this.#latencyMs === undefined ? FIRST_STRETCH_BYTES : this.#latencyMs * this.#streamRate * LATENCY_FACTOR;
-    const bytes = this.#options.extentBytes ?? Math.min(MAX_STRETCH_BYTES, Math.max(MIN_STRETCH_BYTES, fitted));
+    const bytes = this.#options.extentBytes ?? this.#fittedBytes;
     let limit = Math.min(blockCount, start + Math.max(1, Math.ceil(bytes / blockSize)));
     for (const stretch of this.#stretches) if (stretch.start > start) limit = Math.min(limit, stretch.start);
     const skip = Math.max(MIN_SKIP_BYTES, (this.#latencyMs ?? 0) * this.#streamRate) / blockSize;
@@ -196,6 +195,12 @@ export class Hydrator {
       if (next >= limit || next - end >= skip) return end;
       end = next;
     }
+  }
+
+  get #fittedBytes(): number {
+    if (this.#source.stream === undefined) return MIN_STRETCH_BYTES;
+    if (this.#latencyMs === undefined || this.#streamRate === 0) return FIRST_STRETCH_BYTES;
+    return Math.min(MAX_STRETCH_BYTES, Math.max(MIN_STRETCH_BYTES, this.#latencyMs * this.#streamRate * LATENCY_FACTOR));
   }
 
   /** Bytes per ms of one stream; 0 as long as it is not known, and where there are none. */
@@ -366,7 +371,7 @@ export class Hydrator {
         quietUntil = now + RETRY_MORE_MS;
       } else {
         const limited = this.#limiter.rate !== undefined;
-        tried = !limited && rate > 0 && now >= quietUntil && this.#wanted < MAX_STREAMS;
+        tried = !limited && rate > 0 && now >= quietUntil && this.#wanted < MAX_CONCURRENCY;
         if (tried) {
           this.#wanted++;
           // Only within a round: one that is over has nothing to do, or is about to begin anew.
