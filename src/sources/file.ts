@@ -1,24 +1,20 @@
 /** A source over a local file or block device. */
 
-import { type BigIntStats, fstat, promises, readSync } from 'node:fs';
-import { promisify } from 'node:util';
+import { type BigIntStats, fstatSync, promises, readSync } from 'node:fs';
 import { CodError } from '../core/errors.ts';
 import type { Source } from '../device/source.ts';
 import { checkRange } from './range.ts';
 
 /** Up to here a read of the page cache costs less than a trip to the thread pool (2 against 25 to 60 µs, Node 20, see docs/DESIGN.md). */
 const SYNC_READ_BYTES = 64 << 10;
-/** How much is read, and how often, before the file is looked at again for changes. */
-const CHECK_BYTES = 16 << 20;
+/** So many small reads pass before the file is looked at again for changes; a long one is always followed by a look. */
 const CHECK_READS = 1024;
-
-const fstatBig = promisify(fstat) as (fd: number, options: { bigint: true }) => Promise<BigIntStats>;
 
 /**
  * A source over the file or block device at `path`, opened once for reading. An empty file is a source of size 0.
  * A file is identified by device, inode, size and time of modification; a block device has no identity.
  * @throws {@link CodError} COD_NOT_FOUND if nothing is there; COD_SOURCE_IO for a directory, a pipe, or what may not be read. Reads reject with
- * COD_SHORT_READ when the file was cut, with COD_SOURCE_CHANGED when it was written to (looked at every 16 MiB).
+ * COD_SHORT_READ when the file was cut, with COD_SOURCE_CHANGED when it was written to (looked at after each long read).
  */
 export async function fileSource(path: string): Promise<Source> {
   try {
@@ -26,7 +22,7 @@ export async function fileSource(path: string): Promise<Source> {
     refuseOddKinds(path, await promises.stat(path, { bigint: true }));
     const handle = await promises.open(path, 'r');
     try {
-      const stats = await fstatBig(handle.fd, { bigint: true });
+      const stats = fstatSync(handle.fd, { bigint: true });
       refuseOddKinds(path, stats);
       const size = stats.isBlockDevice() ? await blockDeviceBytes(stats.rdev) : Number(stats.size);
       return new FileSource(path, handle, size, stats);
@@ -46,7 +42,6 @@ class FileSource implements Source {
   readonly #handle: promises.FileHandle;
   readonly #opened: BigIntStats;
   #closing: Promise<void> | undefined;
-  #bytesSinceCheck = 0;
   #readsSinceCheck = 0;
 
   constructor(path: string, handle: promises.FileHandle, size: number, stats: BigIntStats) {
@@ -63,8 +58,7 @@ class FileSource implements Source {
     try {
       if (into.length <= SYNC_READ_BYTES) this.#fillSync(into, offset);
       else await this.#fill(into, offset);
-      this.#bytesSinceCheck += into.length;
-      if (this.#bytesSinceCheck >= CHECK_BYTES || ++this.#readsSinceCheck >= CHECK_READS) await this.#checkUnchanged();
+      if (into.length > SYNC_READ_BYTES || ++this.#readsSinceCheck >= CHECK_READS) this.#checkUnchanged();
     } catch (error) {
       throw this.#explain(error);
     }
@@ -98,11 +92,10 @@ class FileSource implements Source {
     }
   }
 
-  async #checkUnchanged(): Promise<void> {
-    this.#bytesSinceCheck = 0;
+  #checkUnchanged(): void {
     this.#readsSinceCheck = 0;
     if (!this.#opened.isFile()) return;
-    const now = await fstatBig(this.#handle.fd, { bigint: true });
+    const now = fstatSync(this.#handle.fd, { bigint: true });
     if (now.size === this.#opened.size && now.mtimeNs === this.#opened.mtimeNs) return;
     const details = { path: this.#path, sizeAtOpen: this.size, size: Number(now.size) };
     throw new CodError('COD_SOURCE_CHANGED', `${this.#path} was written to while it was being copied; start again from a file at rest`, {
