@@ -1,8 +1,8 @@
 /**
  * A {@link FileSystem} over anything shaped like `node:fs`.
  *
- * Invariants: reads and writes name their position, so overlapping calls cannot disturb each other. A read or write of up to
- * 64 KiB is done inside the call, before its promise is returned: 2 µs in the page cache, where the thread pool takes 25 to 60
+ * Invariants: reads and writes name their position, so overlapping calls cannot disturb each other. A read of up to 64 KiB, and
+ * a write of up to 32, is done inside the call, before its promise is returned: 2 µs in the page cache, where the thread pool takes 25 to 60
  * (Node 20, 2026). Everything longer, and every sync, leaves the event loop free. A file's descriptor is closed after its last call has returned.
  */
 
@@ -41,7 +41,7 @@ export interface FsAdapterOptions {
   readonly lock?: ((path: string) => Promise<() => Promise<void>>) | undefined;
 }
 
-/** Reads and writes of up to this many bytes are done inside the call. */
+/** Reads, and writes, of up to so many bytes are done inside the call. */
 const SYNCHRONOUS_READ_BYTES = 65_536;
 /**
  * A write that extends into new pages costs ten times a read, and 64 KiB is what a socket brings at a time: written inside the call they would keep the
