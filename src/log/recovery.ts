@@ -17,7 +17,7 @@ import { feedFile, type MetadataFile, type RecoveredState } from './recovered-st
 import { ALL_SLOTS, type FileKind, type SlotIndex, type Slots, slotOf } from './slots.ts';
 import { bootNameBytes } from './write-intent-log.ts';
 
-type Header = ({ kind: 'checkpoint' } & CheckpointHeader) | ({ kind: 'log' } & LogHeader);
+type Header = CheckpointHeader | LogHeader;
 
 interface SlotState {
   readonly name: string;
@@ -62,8 +62,7 @@ async function readSlots(core: Core, slots: Slots): Promise<SlotState[]> {
 
 function readHeader(core: Core, kind: FileKind, sector: Uint8Array, length: number): SlotState['header'] {
   const decoded = decodeHeader(core, kind, sector, length);
-  if (decoded.state === 'valid') return decoded.header as Header;
-  return decoded.state;
+  return decoded.state === 'valid' ? decoded.header : decoded.state;
 }
 
 /** A state of format 2, checked across its files: all of one session and shape, each in its slot. */
@@ -93,10 +92,8 @@ function oneSession(states: readonly SlotState[]): Session {
     }
   }
   return {
-    checkpoints: valid.filter(
-      (state): state is SlotState & { header: { kind: 'checkpoint' } & CheckpointHeader } => state.kind === 'checkpoint',
-    ),
-    logs: valid.filter((state): state is SlotState & { header: { kind: 'log' } & LogHeader } => state.kind === 'log'),
+    checkpoints: valid.filter((state): state is SlotState & { header: CheckpointHeader } => state.kind === 'checkpoint'),
+    logs: valid.filter((state): state is SlotState & { header: LogHeader } => state.kind === 'log'),
   };
 }
 

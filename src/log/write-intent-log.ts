@@ -94,11 +94,6 @@ export class WriteIntentLog {
     return this.#position;
   }
 
-  /** Records waiting for {@link append}. */
-  get pendingRecords(): number {
-    return this.#encoder.pendingRecords;
-  }
-
   /** Adds a record to the next append: these bytes of the target hold the truth. */
   addWritten(offset: number, length: number): void {
     this.#encoder.written(offset, length);
