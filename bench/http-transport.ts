@@ -3,7 +3,7 @@
  *
  *   node bench/http-transport.mjs [--size MIB] [--rounds N] [--json]
  *
- * Rounds are interleaved and figures are medians; only the ratios within one run count. Needs nginx and curl. Exits with 1 if node:http is slower
+ * Rounds are interleaved and figures are medians; only the ratios within one run count. Needs nginx and curl. Exits with 1 if undici is slower
  * than 0.9 of curl.
  */
 
@@ -43,7 +43,7 @@ try {
   await answering();
   const commands: [string, string[]][] = [
     ['curl -o', ['curl', '-s', '-o', copy, url]],
-    ['node:http', [process.execPath, join(folder, 'node.mjs'), url, copy]],
+    ['undici', [process.execPath, join(folder, 'node.mjs'), url, copy]],
     ['fetch', [process.execPath, join(folder, 'fetch.mjs'), url, copy]],
   ];
   const seconds = new Map<string, number[]>(commands.map(([name]) => [name, []]));

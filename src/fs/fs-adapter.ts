@@ -1,12 +1,13 @@
 /**
  * A {@link FileSystem} over anything shaped like `node:fs`.
  *
- * Invariants: reads and writes name their position, so overlapping calls cannot disturb each other. A read of up to 64 KiB, and
- * a write of up to 32, is done inside the call, before its promise is returned: 2 µs in the page cache, where the thread pool takes 25 to 60
- * (Node 20, 2026). Everything longer, and every sync, leaves the event loop free. A file's descriptor is closed after its last call has returned.
+ * Invariants: reads and writes name their position, so overlapping calls cannot disturb each other. Short ones are done inside the call, before its promise is
+ * returned, as long as none of them has to wait ({@link InlineCalls}); everything longer, and every sync, leaves the event loop free. A file's descriptor is closed
+ * after its last call has returned.
  */
 
 import { CodError, type CodErrorCode } from '../core/errors.ts';
+import { type EventLoop, InlineCalls } from '../core/inline-calls.ts';
 import type { File, FileSystem } from './file-system.ts';
 
 /** The calls of `node:fs` that every backend of this kind has. */
@@ -26,8 +27,9 @@ export interface FsAdapterOptions {
   /** The path of a name. */
   resolve(name: string): string;
   readonly flags: { readonly readOnly: number; readonly readWrite: number; readonly create: number };
-  /** One call that may be short, off the event loop; absent: long operations are synchronous too. */
-  readonly long?: {
+  /** Calls off the event loop, each of which may be short; absent: every operation is synchronous. */
+  readonly pool?: {
+    readonly loop: EventLoop;
     read(fd: number, into: Uint8Array, position: number): Promise<number>;
     write(fd: number, from: Uint8Array, position: number): Promise<number>;
   };
@@ -40,14 +42,6 @@ export interface FsAdapterOptions {
   readonly bootId?: string | undefined;
   readonly lock?: ((path: string) => Promise<() => Promise<void>>) | undefined;
 }
-
-/** Reads, and writes, of up to so many bytes are done inside the call. */
-const SYNCHRONOUS_READ_BYTES = 65_536;
-/**
- * A write that extends into new pages costs ten times a read, and 64 KiB is what a socket brings at a time: written inside the call they would keep the
- * loop from the socket (two thirds of the speed of a copy over HTTP, 2026).
- */
-const SYNCHRONOUS_WRITE_BYTES = 32_768;
 
 /** One system call moves at most 2^31 - 4096 bytes, and Node takes lengths as 32-bit integers. */
 const CALL_BYTES = 1 << 30;
@@ -120,6 +114,7 @@ class AdapterFile implements File {
   readonly #options: FsAdapterOptions;
   readonly #path: string;
   readonly #fd: number;
+  readonly #inline: InlineCalls | undefined;
   #nameSynced: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
   /** Calls that have not returned, and what `close` waits for. */
@@ -130,6 +125,7 @@ class AdapterFile implements File {
     this.#options = options;
     this.#path = path;
     this.#fd = fd;
+    if (options.pool !== undefined) this.#inline = new InlineCalls(options.pool.loop);
   }
 
   async size(): Promise<number> {
@@ -140,19 +136,22 @@ class AdapterFile implements File {
   async read(into: Uint8Array, offset: number): Promise<void> {
     this.#assertOpen();
     assertRange(offset, into.length);
-    const { fs, long } = this.#options;
+    const { fs, pool } = this.#options;
     const operation = { name: 'read', offset, length: into.length };
-    if (long === undefined || into.length <= SYNCHRONOUS_READ_BYTES) {
+    if (pool === undefined || this.#inline?.allow(into.length)) {
+      const start = this.#inline?.start() ?? 0;
       for (let done = 0; done < into.length; ) {
         const length = Math.min(into.length - done, CALL_BYTES);
         const count = this.#attempt(operation, () => fs.readSync(this.#fd, into, done, length, offset + done));
         if (count === 0) throw this.#shortRead(into.length, offset, done);
         done += count;
       }
+      const turn = this.#inline?.done(start);
+      if (turn !== undefined) await turn;
     } else {
       await this.#run(operation, async () => {
         for (let done = 0; done < into.length; ) {
-          const count = await long.read(this.#fd, into.subarray(done, done + CALL_BYTES), offset + done);
+          const count = await pool.read(this.#fd, into.subarray(done, done + CALL_BYTES), offset + done);
           if (count === 0) throw this.#shortRead(into.length, offset, done);
           done += count;
         }
@@ -163,17 +162,20 @@ class AdapterFile implements File {
   async write(from: Uint8Array, offset: number): Promise<void> {
     this.#assertWritable('write');
     assertRange(offset, from.length);
-    const { fs, long } = this.#options;
+    const { fs, pool } = this.#options;
     const operation = { name: 'write', offset, length: from.length };
-    if (long === undefined || from.length <= SYNCHRONOUS_WRITE_BYTES) {
+    if (pool === undefined || this.#inline?.allow(from.length)) {
+      const start = this.#inline?.start() ?? 0;
       for (let done = 0; done < from.length; ) {
         const length = Math.min(from.length - done, CALL_BYTES);
         done += this.#attempt(operation, () => atLeastOne(fs.writeSync(this.#fd, from, done, length, offset + done)));
       }
+      const turn = this.#inline?.done(start);
+      if (turn !== undefined) await turn;
     } else {
       await this.#run(operation, async () => {
         for (let done = 0; done < from.length; ) {
-          done += atLeastOne(await long.write(this.#fd, from.subarray(done, done + CALL_BYTES), offset + done));
+          done += atLeastOne(await pool.write(this.#fd, from.subarray(done, done + CALL_BYTES), offset + done));
         }
       });
     }

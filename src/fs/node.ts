@@ -31,7 +31,7 @@ export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions =
       create: fs.constants.O_CREAT,
     },
     resolve: (name) => resolve(base, name),
-    long: { read, write },
+    pool: { loop: { now: () => performance.now(), turn: () => new Promise(setImmediate) }, read, write },
     sync: (fd) => new Promise((done, fail) => fs.fdatasync(fd, (error) => (error ? fail(error) : done()))),
     syncName,
     readOnly: options.readOnly,

@@ -2,19 +2,21 @@
 
 import { type BigIntStats, fstatSync, promises, readSync } from 'node:fs';
 import { CodError } from '../core/errors.ts';
+import { InlineCalls } from '../core/inline-calls.ts';
 import type { Source } from '../device/source.ts';
 import { checkRange } from './range.ts';
 
-/** Up to here a read of the page cache costs less than a trip to the thread pool (2 against 25 to 60 µs, Node 20, see docs/DESIGN.md). */
-const SYNC_READ_BYTES = 64 << 10;
-/** So many small reads pass before the file is looked at again for changes; a long one is always followed by a look. */
+/** What a stream reads at a time: two such buffers fit into a core's cache. */
+const PIECE_BYTES = 128 << 10;
+/** After so many bytes, or reads, the file is looked at again for changes: before the last of them is handed out. */
+const CHECK_BYTES = 64 << 10;
 const CHECK_READS = 1024;
 
 /**
  * A source over the file or block device at `path`, opened once for reading. An empty file is a source of size 0.
  * A file is identified by device, inode, size and time of modification; a block device has no identity.
  * @throws {@link CodError} COD_NOT_FOUND if nothing is there; COD_SOURCE_IO for a directory, a pipe, or what may not be read. Reads reject with
- * COD_SHORT_READ when the file was cut, with COD_SOURCE_CHANGED when it was written to (looked at after each long read).
+ * COD_SHORT_READ when the file was cut, with COD_SOURCE_CHANGED when it was written to (looked at before the last of each 64 KiB is handed out).
  */
 export async function fileSource(path: string): Promise<Source> {
   try {
@@ -42,6 +44,8 @@ class FileSource implements Source {
   readonly #handle: promises.FileHandle;
   readonly #opened: BigIntStats;
   #closing: Promise<void> | undefined;
+  readonly #inline = new InlineCalls({ now: () => performance.now(), turn: () => new Promise(setImmediate) });
+  #bytesSinceCheck = 0;
   #readsSinceCheck = 0;
 
   constructor(path: string, handle: promises.FileHandle, size: number, stats: BigIntStats) {
@@ -56,13 +60,31 @@ class FileSource implements Source {
     this.#check(offset, into.length, options.signal);
     if (into.length === 0) return;
     try {
-      if (into.length <= SYNC_READ_BYTES) this.#fillSync(into, offset);
-      else await this.#fill(into, offset);
-      if (into.length > SYNC_READ_BYTES || ++this.#readsSinceCheck >= CHECK_READS) this.#checkUnchanged();
+      if (this.#inline.allow(into.length)) {
+        const start = this.#inline.start();
+        this.#fillNow(into, offset);
+        const turn = this.#inline.done(start);
+        if (turn !== undefined) await turn;
+      } else {
+        await this.#fill(into, offset);
+      }
+      this.#bytesSinceCheck += into.length;
+      if (this.#bytesSinceCheck >= CHECK_BYTES || ++this.#readsSinceCheck >= CHECK_READS) this.#checkUnchanged();
     } catch (error) {
       throw this.#explain(error);
     }
     options.signal?.throwIfAborted();
+  }
+
+  async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array, void> {
+    this.#check(offset, length, options.signal);
+    const buffer = new Uint8Array(Math.min(PIECE_BYTES, length));
+    for (let done = 0; done < length; ) {
+      const piece = buffer.subarray(0, Math.min(buffer.length, length - done));
+      await this.read(piece, offset + done, options);
+      yield piece;
+      done += piece.length;
+    }
   }
 
   close(): Promise<void> {
@@ -76,7 +98,7 @@ class FileSource implements Source {
     checkRange(this.size, offset, length);
   }
 
-  #fillSync(into: Uint8Array, offset: number): void {
+  #fillNow(into: Uint8Array, offset: number): void {
     for (let done = 0; done < into.length; ) {
       const count = readSync(this.#handle.fd, into, done, into.length - done, offset + done);
       if (count === 0) throw this.#short(offset + done, into.length - done);
@@ -93,6 +115,7 @@ class FileSource implements Source {
   }
 
   #checkUnchanged(): void {
+    this.#bytesSinceCheck = 0;
     this.#readsSinceCheck = 0;
     if (!this.#opened.isFile()) return;
     const now = fstatSync(this.#handle.fd, { bigint: true });

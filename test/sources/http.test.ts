@@ -14,7 +14,7 @@ const ATTEMPTS = 3;
 
 const transports = [
   ['fetch', fetchTransport],
-  ['node:http', nodeTransport],
+  ['undici', nodeTransport],
 ] as const;
 
 const cleanups: (() => Promise<void>)[] = [];
@@ -187,6 +187,7 @@ const later: LaterCase[] = [
     code: 'COD_SOURCE_IO',
   },
   { name: 'does not speak HTTP', behaviour: (ask) => ask.socket.end('SSH-2.0-OpenSSH_9.2\r\n\r\n'), code: 'COD_SOURCE_IO' },
+  { name: 'sends its head in drops', behaviour: sendHeadSlowly },
   {
     name: 'drops every kept connection when it is asked again',
     behaviour: (ask) => (ask.indexOnConnection > 0 ? ask.socket.destroy() : ask.send()),
@@ -418,7 +419,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       expect(server.asks.length).toBe(2);
     });
 
-    if (transportName === 'node:http') {
+    if (transportName === 'undici') {
       it('are not needed where a kept connection was closed meanwhile', async () => {
         const server = await start((ask) => (ask.indexOnConnection > 0 ? ask.socket.destroy() : ask.send()));
         const clock = new TestClock();
@@ -496,7 +497,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       const server = await start((ask) => {
         if (ask.index !== 1) return whole(ask);
         ask.send({ status: 200, headers: { 'content-range': undefined, 'content-length': String(SIZE) }, body: false });
-        ask.socket.end(content.subarray(0, 100_000));
+        return ask.socket.end(content.subarray(0, 100_000));
       });
       const source = await open(server.url, { allowWholeBody: true });
       expect(digest(await collect(source.stream(0, SIZE)))).toBe(digest(content));
@@ -542,7 +543,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       await Promise.all([expectCode(reading, 'COD_CLOSED'), expectCode(rest, 'COD_CLOSED'), source.close()]);
       await expectCode(source.read(new Uint8Array(1), 0), 'COD_CLOSED');
       await source.close();
-      if (transportName === 'node:http') await server.allClosed();
+      if (transportName === 'undici') await server.allClosed();
       else await closed(server.asks[1]!);
     });
 
@@ -581,6 +582,31 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
     // What the kernel buffers on both ends is not ours to bound: some 10 MiB.
     expect(sent).toBeLessThan(32 << 20);
     expect(digest(await collect(stream))).toBe(digest(big.subarray(first.length)));
+  });
+
+  it('hands out the right bytes when they come in drops while the consumer takes its time', async () => {
+    const big = pattern(3 << 19);
+    let onMuchSent = () => {};
+    const muchSent = new Promise<void>((resolve) => {
+      onMuchSent = resolve;
+    });
+    const server = await start(async (ask) => {
+      if (ask.end - ask.start < 1000) return ask.send();
+      ask.send({ body: false });
+      // Each a read of its own, more of them than the client takes in before it stops reading.
+      for (let at = 0; at < big.length && ask.socket.writable; at += 40_000) {
+        ask.socket.write(big.subarray(at, at + 40_000));
+        await new Promise((resolve) => setTimeout(resolve, 2));
+        if (at > 1 << 20) onMuchSent();
+      }
+    }, big);
+    const source = await open(server.url);
+    const stream = source.stream(0, big.length);
+    const hash = createHash('sha256');
+    hash.update((await stream.next()).value!);
+    await muchSent;
+    for await (const piece of stream) hash.update(piece);
+    expect(hash.digest('hex')).toBe(digest(big));
   });
 
   it('serves many overlapping reads and a stream', async () => {
@@ -627,6 +653,21 @@ function afterOpening(behaviour: Behaviour): Behaviour {
 /** `behaviour` for the first request after the opening, honest afterwards. */
 function once(behaviour: Behaviour): Behaviour {
   return (ask) => (ask.index === 1 ? behaviour(ask) : ask.send());
+}
+
+/** In packets of about one field, each in a read of its own as far as a kernel lets one decide. */
+async function sendHeadSlowly(ask: Ask): Promise<void> {
+  const written: Buffer[] = [];
+  const write = ask.socket.write;
+  ask.socket.write = (bytes: Uint8Array | string) => written.push(Buffer.from(bytes as string)) > 0;
+  ask.send();
+  ask.socket.write = write;
+  const head = written[0] ?? Buffer.alloc(0);
+  for (let at = 0; at < head.length; at += 24) {
+    ask.socket.write(head.subarray(at, at + 24));
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  ask.socket.write(written[1] ?? '');
 }
 
 function sendChunk(ask: Ask, bytes: Uint8Array): boolean {

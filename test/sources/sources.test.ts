@@ -31,7 +31,7 @@ const kinds: [name: string, open: () => Promise<Source>, streams?: boolean][] = 
   ['blobSource', async () => blobSource(new Blob([content]))],
   ['fileSource', () => fileSource(join(folder, 'disk.img')), false],
   ['httpSource over fetch', () => httpSource(server.url)],
-  ['httpSource over node:http', () => nodeHttpSource(server.url)],
+  ['httpSource over undici', () => nodeHttpSource(server.url)],
 ];
 
 describe.each(kinds)('%s', (_, open, streams = true) => {

@@ -17,7 +17,7 @@ export interface Ask {
   send(overrides?: { status?: number; headers?: Record<string, string | undefined>; body?: Uint8Array | string | false }): void;
 }
 
-export type Behaviour = (ask: Ask) => void;
+export type Behaviour = (ask: Ask) => unknown;
 
 export const honest: Behaviour = (ask) => ask.send();
 
@@ -85,7 +85,7 @@ export class HostileServer {
         const ask = this.#parse(text.slice(0, end), socket, requests++);
         text = text.slice(end + 4);
         this.asks.push(ask);
-        this.behaviour(ask);
+        void this.behaviour(ask);
       }
     });
   }
