@@ -1,7 +1,8 @@
 /** HTTP/1.1 over undici, for speed: a third of the processor time of node:http (bench/http-transport.mjs). */
 
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
-import { Client, type Dispatcher } from 'undici';
+import type { Dispatcher } from 'undici';
+import Client from 'undici/lib/dispatcher/client.js';
 import { CodError } from '../core/errors.ts';
 import type { HttpRequest, HttpResponse, HttpTransport } from './http-transport.ts';
 import { WideSocket } from './node-socket.ts';
