@@ -4,6 +4,7 @@
  */
 
 import { type ChildProcess, fork } from 'node:child_process';
+import { rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -164,9 +165,10 @@ async function campaign(workers: readonly Worker[], options: Options): Promise<n
 /** The exit code: 0 if all promises held, 1 if one did not, 2 for wrong usage. */
 export async function main(args: string[]): Promise<number> {
   const workers: Worker[] = [];
+  let bundle: string | undefined;
   try {
     const options = optionsFrom(args);
-    const bundle = await patchedBuild('test/crash/worker.ts', 'worker', SMALL_CONSTANTS);
+    bundle = await patchedBuild('test/crash/worker.ts', 'worker', SMALL_CONSTANTS);
     for (let count = options.replay === undefined ? options.workers : 1; count > 0; count--) workers.push(new Worker(bundle));
     return options.replay === undefined ? await campaign(workers, options) : await replay(workers[0]!, options.replay);
   } catch (error) {
@@ -175,5 +177,6 @@ export async function main(args: string[]): Promise<number> {
     return 2;
   } finally {
     for (const worker of workers) worker.end();
+    if (bundle !== undefined) await rm(new URL(bundle), { force: true });
   }
 }
