@@ -132,8 +132,10 @@ export function decodeHeader(
   if (isZero(bytes, 0, 8)) return { state: 'absent' };
   const corrupt = (what: string, details: Record<string, unknown> = {}): CodError =>
     new CodError('COD_CORRUPT', `${kind} header: ${what}`, { details });
-  // A process that was killed while it wrote the header leaves its beginning, and zeros behind it.
-  const uncommitted = isZero(bytes, AT.end, HEADER_BYTES);
+  // A process that was killed while it zeroed a header leaves its rest, in this case from within the magic on.
+  if (bytes[0] === 0 && isRest(bytes, MAGIC[kind])) return { state: 'absent' };
+  // One that was killed while it wrote the header leaves its beginning, and zeros behind it.
+  const uncommitted = !startsWith(bytes, AT.end, END) && isBeginning(bytes.subarray(AT.end), END);
   if (!startsWith(bytes, 0, MAGIC[kind])) {
     if (uncommitted && isBeginning(bytes, MAGIC[kind])) return { state: 'absent' };
     throw corrupt(`magic ${hex(bytes.subarray(0, 8))} is not ${hex(MAGIC[kind])}`);
@@ -281,6 +283,12 @@ function startsWith(bytes: Uint8Array, offset: number, expected: Uint8Array): bo
 function isBeginning(bytes: Uint8Array, magic: Uint8Array): boolean {
   const differs = magic.findIndex((byte, i) => bytes[i] !== byte);
   return isZero(bytes, differs, bytes.length);
+}
+
+/** Whether `bytes` begin with zeros in place of a part of `magic`, and with the rest of it. */
+function isRest(bytes: Uint8Array, magic: Uint8Array): boolean {
+  const zeros = magic.findIndex((_, i) => bytes[i] !== 0);
+  return startsWith(bytes, zeros, magic.subarray(zeros));
 }
 
 function hex(bytes: Uint8Array): string {

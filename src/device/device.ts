@@ -48,7 +48,7 @@ export interface Device extends AsyncDisposable {
   readonly blockSize: number;
   /**
    * Fills `into` from `offset` on.
-   * @throws {@link CodError} COD_SOURCE_IO, COD_SOURCE_CHANGED, COD_TARGET_IO, COD_CLOSED; the signal's reason.
+   * @throws {@link CodError} COD_SOURCE_IO, COD_SOURCE_CHANGED, COD_TARGET_IO, COD_POISONED, COD_CLOSED; the signal's reason.
    */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
@@ -219,11 +219,13 @@ export class CopyOnDemandDevice implements Device {
       const { start, end } = this.#store.blocksOf(offset, into.length);
       if (this.#journal.map.hasRange(start, end)) {
         await this.#readTarget(into, offset);
-        return;
+      } else {
+        for (let at = 0; at < into.length; at += READ_PIECE_BYTES) {
+          await this.#readCold(into.subarray(at, Math.min(into.length, at + READ_PIECE_BYTES)), offset + at, options.signal);
+        }
       }
-      for (let at = 0; at < into.length; at += READ_PIECE_BYTES) {
-        await this.#readCold(into.subarray(at, Math.min(into.length, at + READ_PIECE_BYTES)), offset + at, options.signal);
-      }
+      // Asked for at the end: a failed sync may have dropped what was written, and then it is older bytes that were read.
+      if (this.#journal.poison !== undefined) throw this.#journal.poison;
     });
   }
 

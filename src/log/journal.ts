@@ -19,7 +19,7 @@ import type { Core } from '../wasm/core.ts';
 import { type CheckpointImage, commitCheckpoint, MAX_IDENTITY_BYTES, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
 import type { RecoveredState } from './recovered-state.ts';
 import { type Slots, slotOf } from './slots.ts';
-import { WriteIntentLog } from './write-intent-log.ts';
+import { disownBoot, WriteIntentLog } from './write-intent-log.ts';
 
 /** A log is at least this long; it is a sparse file, so what is not used costs nothing. */
 const MIN_LOG_BYTES = 2 ** 20;
@@ -106,6 +106,11 @@ export class Journal {
   static async resume(options: JournalOptions, state: RecoveredState, session: Uint8Array, target: File): Promise<Journal> {
     const journal = new Journal(options, { ...state, session: state.session ?? session });
     journal.#target = target;
+    // A process that was killed may have left the checkpoint that counts in the page cache only. What a power cut would bring back in its place is overwritten below.
+    if (state.format === 2) {
+      const checkpoint = await options.slots.make('checkpoint', slotOf(state.epoch));
+      await journal.#sync(() => checkpoint.sync());
+    }
     if (state.format === 1 || state.bothLogs) await journal.#writeStandalone();
     await journal.#begin();
     // A log of format 1 that is void need not be shown to anyone.
@@ -257,7 +262,25 @@ export class Journal {
     try {
       await task();
     } catch (error) {
-      throw this.#poisoned(error);
+      const poison = this.#poisoned(error);
+      await this.#disownBoot();
+      throw poison;
+    }
+  }
+
+  /**
+   * Lets the next start believe only what was durable, even in this boot: what was written may be lost all the same. The logs are those that may count; no other
+   * may be touched, since it may be in the making. If this fails too there is nothing more that could be done.
+   */
+  async #disownBoot(): Promise<void> {
+    const log = this.#log as WriteIntentLog | undefined;
+    for (const slot of log === undefined || this.#baseMissing ? ([0, 1] as const) : [slotOf(log.epoch)]) {
+      try {
+        const file = await this.#options.slots.find('log', slot);
+        if (file !== undefined) await disownBoot(this.#options.core, file);
+      } catch {
+        // The caller has the error of the sync, which is why.
+      }
     }
   }
 

@@ -332,6 +332,7 @@ describe('a flush', () => {
     await expect(device.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
     await expect(device.write(new Uint8Array(1), 0)).rejects.toMatchObject({ code: 'COD_POISONED' });
     await expect(device.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
+    await expect(device.read(new Uint8Array(1), 0)).rejects.toMatchObject({ code: 'COD_POISONED' });
     expect(device.status().state).toBe('poisoned');
     await device.close();
     broken = false;
