@@ -110,19 +110,18 @@ export async function recoverFormat1(core: Core, states: readonly Format1File[],
   const checkpoint = failover ?? find('checkpoint', 0);
   const map = await BlockMap.open(shape);
   const dirty = new DirtyMap(core, shape);
+  const replay = new Replay(core, shape);
   try {
     const records = new Map<string, { records: number; tornBytes: number }>();
     if (checkpoint !== undefined) {
       records.set(checkpoint.name, { records: await loadCheckpoint(checkpoint, shape, map, dirty), tornBytes: 0 });
     }
-    const replay = new Replay(core, shape);
     for (const log of [find('log', 1), find('log', 0)]) {
       if (log === undefined) continue;
       await feedFile(core, log.file, { start: FORMAT1_HEADER_BYTES, end: log.bytes }, (piece) => replay.format1(piece));
       records.set(log.name, replay.endFormat1());
     }
     replay.emit(map, dirty);
-    replay.dispose();
     const files = states.map(
       ({ name, kind, bytes }): MetadataFile => ({ name, kind, format: 1, bytes, records: 0, tornBytes: 0, ...records.get(name) }),
     );
@@ -139,6 +138,9 @@ export async function recoverFormat1(core: Core, states: readonly Format1File[],
     };
   } catch (error) {
     map.dispose();
+    dirty.dispose();
     throw error;
+  } finally {
+    replay.dispose();
   }
 }
