@@ -13,17 +13,17 @@ import type { Clock } from '../core/clock.ts';
 import { DirtyMap } from '../core/dirty-map.ts';
 import { CodError } from '../core/errors.ts';
 import { bytesOfBlock, type Geometry } from '../core/geometry.ts';
+import { MAX_IDENTITY_BYTES, MAX_LOG_BYTES } from '../core/headers.ts';
 import { Mutex } from '../core/mutex.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
-import { type CheckpointImage, commitCheckpoint, MAX_IDENTITY_BYTES, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
+import { type CheckpointImage, commitCheckpoint, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
 import type { RecoveredState } from './recovered-state.ts';
 import { type Slots, slotOf } from './slots.ts';
 import { WriteIntentLog } from './write-intent-log.ts';
 
 /** A log is at least this long; it is a sparse file, so what is not used costs nothing. */
 const MIN_LOG_BYTES = 2 ** 20;
-const MAX_LOG_BYTES = 2 ** 28;
 /** A checkpoint up to this size is taken at each interval, however little changed; a larger one when the log has grown to its size. */
 const SMALL_CHECKPOINT_BYTES = 65_536;
 /** Records of one append: their frames stay within what a file system writes at once. */
