@@ -277,10 +277,13 @@ export class Hydrator {
         await this.#turn(stretch);
         signal.throwIfAborted();
       }
-    } finally {
-      await recording;
-      await record();
+    } catch (error) {
+      // What came before the fault is kept where it can be; it is the fault that is told, not what it led to.
+      await recording.then(record).catch(() => undefined);
+      throw error;
     }
+    await recording;
+    await record();
     // What follows would be recorded together with what is missing here.
     if (at < end) throw wrongLength(start, end, `${at - start}`);
   }

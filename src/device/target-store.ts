@@ -54,8 +54,13 @@ export class TargetStore {
 
   /** Writes a user's bytes and records them; the caller holds the lock, exclusively. */
   async write(from: Uint8Array, offset: number): Promise<void> {
-    await this.#write(from, offset);
-    await this.#record(offset, from.length);
+    try {
+      await this.#target.write(from, offset);
+      await this.journal.written(offset, from.length);
+    } catch (error) {
+      this.#blank = false;
+      throw error;
+    }
   }
 
   /** Makes the range read as zeros and records it; the caller holds the lock, exclusively. */

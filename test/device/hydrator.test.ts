@@ -524,6 +524,19 @@ describe('an error', () => {
     expect(source.asks.map(({ outcome }) => outcome)).toEqual(['returned']);
   });
 
+  it('is the one that came first, though what had come before it cannot be recorded either', async () => {
+    const rig = new Rig();
+    const source = new ControlledSource(pattern(MIB), { pieceBytes: () => 8 * BLOCK });
+    const device = await rig.open(source);
+    (await source.next()).release();
+    const next = await source.next(({ offset }) => offset > 0);
+    rig.fileSystem.failWhen(({ kind, name }) => kind === 'write' && name.startsWith('disk.wil'), { code: 'COD_NO_SPACE', stays: true });
+    const cause = new Error('the line is cut');
+    next.fail(cause);
+    await expect(device.hydrated).rejects.toBe(cause);
+    expect(device.status()).toMatchObject({ state: 'failed', syncedBlocks: 0 });
+  });
+
   it.each([
     { name: 'a stream that ends before its first byte', pieces: 0, last: 'end' },
     { name: 'a stream that ends early', pieces: 2, last: 'end' },

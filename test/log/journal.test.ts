@@ -175,6 +175,38 @@ describe('a flush', () => {
     expect(files.calls.length).toBe(afterCheckpoint);
   });
 
+  it('syncs the target alone where only blocks were written that the target had', async () => {
+    const { files, device } = await begin(4);
+    await device.write(new Uint8Array(BLOCK), BLOCK);
+    await device.checkpoint();
+    files.calls.length = 0;
+    await device.write(new Uint8Array(100).fill(1), BLOCK + 7);
+    expect(files.calls.map(told)).toEqual([`write disk ${BLOCK + 7} + 100`]);
+    await Promise.all([device.flush(), device.flush()]);
+    expect(files.calls.slice(1).map(told)).toEqual(['sync disk']);
+    await device.flush();
+    expect(files.calls.length).toBe(2);
+    await device.write(new Uint8Array(10), BLOCK);
+    await device.checkpoint();
+    expect(files.calls.slice(2).map(told)).toEqual([`write disk ${BLOCK} + 10`, 'sync disk']);
+    // A block that is not whole needs its record, and so does a range that reaches into one.
+    await device.write(new Uint8Array(20), 2 * BLOCK - 10);
+    expect(files.calls.slice(4).map(({ name }) => name)).toEqual(['disk', 'disk.wil']);
+  });
+
+  it('is made after an interval where only blocks were written that the target had', async () => {
+    const clock = newClock();
+    const { files, device } = await begin(4, { clock });
+    await device.write(new Uint8Array(BLOCK), BLOCK);
+    await clock.advance(5000);
+    files.calls.length = 0;
+    await device.write(new Uint8Array(100).fill(1), BLOCK + 7);
+    await clock.advance(5000);
+    expect(files.calls.map(told)).toEqual([`write disk ${BLOCK + 7} + 100`, 'sync disk']);
+    await clock.advance(60_000);
+    expect(files.calls.length).toBe(2);
+  });
+
   it('covers the data of the frames before it, and of no frame that came while the target was being synced', async () => {
     const { files, device } = await begin(4);
     await device.write(new Uint8Array(BLOCK), 0);
@@ -264,8 +296,9 @@ describe('a checkpoint', () => {
     for (let count = 0; count < writes; count += turn) {
       await Promise.all(
         Array.from({ length: turn }, () => {
-          const length = random.oneIn(4) ? BLOCK : 8;
-          return device.write(from.subarray(0, length), random.below(blocks) * BLOCK);
+          // Half of the blocks are never whole: writes to those need a record each time.
+          if (random.oneIn(4)) return device.write(from, random.below(blocks / 2) * BLOCK);
+          return device.write(from.subarray(0, 8), (blocks / 2 + random.below(blocks / 2)) * BLOCK + 16 * random.below(8));
         }),
       );
     }
@@ -292,9 +325,9 @@ describe('a full log', () => {
     const held = gate();
     files.before = ({ kind, name }) => (kind === 'sync' && name === 'disk.bak' ? held.closed : undefined);
     const write = async (count: number): Promise<void> => {
-      const from = new Uint8Array(512).fill(count % 251);
-      // Never the last block, so that the copy is not complete, which would be a checkpoint of its own.
-      const offset = (count % ((blocks - 1) * 8)) * 512;
+      // No block becomes whole: a write to one that is needs no record.
+      const from = new Uint8Array(500).fill(count % 251);
+      const offset = (count % (blocks * 8)) * 512;
       await device.write(from, offset);
       model.set(from, offset);
     };
