@@ -1,4 +1,41 @@
-import type { ViteUserConfig } from 'vitest/config';
+import { existsSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { playwright } from '@vitest/browser-playwright';
+import type { TestProjectConfiguration, ViteUserConfig } from 'vitest/config';
+import { chromiumArguments, chromiumPath } from './test/support/chromium.ts';
+
+/** Chromium's profile: on disk, since in a private context OPFS lies in memory and refuses large files without an error. */
+const profile = join(tmpdir(), `copyondemand-chromium-${process.pid}`);
+process.once('exit', () => rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
+
+const browser: TestProjectConfiguration = {
+  optimizeDeps: { exclude: ['roaring-wasm'], include: ['fast-check'] },
+  test: {
+    name: 'browser',
+    include: ['test/browser/**/*.test.ts'],
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    // One profile, so one page at a time.
+    fileParallelism: false,
+    browser: {
+      enabled: true,
+      headless: true,
+      screenshotFailures: false,
+      api: { host: '127.0.0.1' },
+      provider: playwright({
+        persistentContext: profile,
+        launchOptions: { executablePath: chromiumPath, args: [...chromiumArguments] },
+      }),
+      instances: [{ browser: 'chromium' }],
+    },
+  },
+};
+
+if (!existsSync(chromiumPath)) {
+  if (process.env['COD_REQUIRE_TOOLS'] === '1') throw new Error(`${chromiumPath} is missing, and no test may be skipped in CI`);
+  console.error(`No Chromium at ${chromiumPath}: the tests in the browser are skipped (CHROMIUM_PATH names another one).`);
+}
 
 const config: ViteUserConfig = {
   test: {
@@ -6,13 +43,20 @@ const config: ViteUserConfig = {
     projects: [
       {
         extends: true,
-        test: { name: 'unit', include: ['test/**/*.test.ts'], exclude: ['test/system/**'], testTimeout: 60_000, hookTimeout: 60_000 },
+        test: {
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: ['test/system/**', 'test/browser/**'],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
       },
       {
         // Foreign programs, whole processes, the packed package: slow, and no matter of Node's version.
         extends: true,
         test: { name: 'system', include: ['test/system/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000 },
       },
+      ...(existsSync(chromiumPath) ? [browser] : []),
     ],
   },
 };
