@@ -14,6 +14,7 @@ const browser: TestProjectConfiguration = {
   test: {
     name: 'browser',
     include: ['test/browser/**/*.test.ts'],
+    globalSetup: ['test/browser/setup.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
     // One profile, so one page at a time.
