@@ -1,4 +1,4 @@
-/** A static server as a user would have one, without a bundler and without headers, that can also serve images and take files. */
+/** A static server as a user would have one, that can also serve images, to pages of any origin, and take files. */
 
 import { createReadStream } from 'node:fs';
 import { readFile, stat, writeFile } from 'node:fs/promises';
@@ -39,6 +39,8 @@ export async function startSite({ folders, uploads }: SiteOptions): Promise<Site
       response.writeHead(path === '/blank' ? 200 : 404).end();
       return;
     }
+    response.setHeader('access-control-allow-origin', '*');
+    response.setHeader('access-control-expose-headers', 'content-range, etag');
     response.setHeader('content-type', TYPES[extname(file)] ?? 'application/octet-stream');
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
     if (range === null) {
