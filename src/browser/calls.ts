@@ -8,6 +8,7 @@ export type MakeOperation = () => { readonly operation: Operation; readonly tran
 
 interface Waiting {
   readonly make: MakeOperation;
+  readonly abortable: boolean;
   settle(outcome: { value?: unknown; error?: unknown }): void;
 }
 
@@ -32,15 +33,16 @@ export class Calls {
         if ('error' in outcome) reject(outcome.error);
         else resolve(outcome.value);
       };
-      this.#waiting.set(id, { make, settle });
-      this.#send(id, make);
+      const waiting = { make, abortable: signal !== undefined, settle };
+      this.#waiting.set(id, waiting);
+      this.#send(id, waiting);
     });
   }
 
   /** Sends through `port` from now on, first all that are unanswered, in the order in which they were made. None: they wait. */
   sendThrough(port: Port<ToDevice> | undefined): void {
     this.#port = port;
-    for (const [id, { make }] of this.#waiting) this.#send(id, make);
+    for (const [id, waiting] of this.#waiting) this.#send(id, waiting);
   }
 
   answer({ id, value, error }: { readonly id: number; readonly value?: unknown; readonly error?: WireError }): void {
@@ -53,9 +55,9 @@ export class Calls {
     for (const { settle } of [...this.#waiting.values()]) settle({ error });
   }
 
-  #send(id: number, make: MakeOperation): void {
+  #send(id: number, { make, abortable }: Waiting): void {
     if (this.#port === undefined) return;
     const { operation, transfer } = make();
-    this.#port.post({ kind: 'call', id, operation }, transfer);
+    this.#port.post({ kind: 'call', id, abortable, operation }, transfer);
   }
 }

@@ -42,12 +42,13 @@ export class DeviceHost {
     this.#ports.add(port);
     if (this.#hydrated !== undefined) port.post({ kind: 'hydrated', ...this.#hydrated });
 
-    const call = async (id: number, operation: Operation): Promise<void> => {
-      const aborter = new AbortController();
-      running.set(id, aborter);
+    const call = async ({ id, abortable, operation }: ToDevice & { kind: 'call' }): Promise<void> => {
+      const aborter = abortable ? new AbortController() : undefined;
+      if (aborter !== undefined) running.set(id, aborter);
       try {
-        const value = await this.#run(operation, aborter.signal);
-        port.post({ kind: 'answer', id, value }, value instanceof Uint8Array ? [value.buffer as ArrayBuffer] : []);
+        const value = await this.#run(operation, aborter?.signal);
+        if (this.#ports.has(port))
+          port.post({ kind: 'answer', id, value }, value instanceof Uint8Array ? [value.buffer as ArrayBuffer] : []);
         if (operation.op === 'finish') this.#finished();
       } catch (error) {
         if (options.guest && this.#closing && isCodError(error, 'COD_CLOSED')) return;
@@ -59,7 +60,7 @@ export class DeviceHost {
     return {
       take: (message) => {
         if (message.kind === 'abort') running.get(message.id)?.abort();
-        else if (!this.#closing) void call(message.id, message.operation);
+        else if (!this.#closing) void call(message);
       },
       leave: () => {
         this.#ports.delete(port);
@@ -75,12 +76,12 @@ export class DeviceHost {
     await this.#device.close();
   }
 
-  async #run(operation: Operation, signal: AbortSignal): Promise<unknown> {
+  async #run(operation: Operation, signal: AbortSignal | undefined): Promise<unknown> {
     const device = this.#device;
     switch (operation.op) {
       case 'read': {
         const bytes = new Uint8Array(operation.length);
-        await device.read(bytes, operation.offset, { signal });
+        await device.read(bytes, operation.offset, signal === undefined ? {} : { signal });
         return bytes;
       }
       case 'write':

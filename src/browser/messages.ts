@@ -17,9 +17,9 @@ export type Operation =
   | { readonly op: 'countSynced'; readonly start: number; readonly end: number; readonly stretches: number }
   | { readonly op: 'setRate'; readonly bytesPerSecond: number | undefined };
 
-/** To whoever has the device. `id` is the caller's own. */
+/** To whoever has the device. `id` is the caller's own; only what is `abortable` is ever aborted. */
 export type ToDevice =
-  | { readonly kind: 'call'; readonly id: number; readonly operation: Operation }
+  | { readonly kind: 'call'; readonly id: number; readonly abortable: boolean; readonly operation: Operation }
   | { readonly kind: 'abort'; readonly id: number };
 
 /** From whoever has the device. */

@@ -95,6 +95,10 @@ class PageDevice implements BrowserDevice {
   /** Why nothing can be asked for any more. */
   #end: Error | undefined;
   #closing: Promise<void> | undefined;
+  /** Whether there is somebody who answers calls. */
+  #attached = false;
+  /** Whether the worker is to close, as soon as it can. */
+  #leaving = false;
   #onClosed: ((outcome: Error | undefined) => void) | undefined;
 
   constructor(
@@ -110,7 +114,10 @@ class PageDevice implements BrowserDevice {
     this.#settleHydrated = settle!;
     this.#keeper = new WorkerKeeper(this.#key, options, makeWorker, {
       onMessage: (message) => this.#take(message),
-      onLost: () => this.#calls.sendThrough(undefined),
+      onLost: () => {
+        this.#attached = false;
+        this.#calls.sendThrough(undefined);
+      },
       onFailed: (error) => this.#finishWith(error),
     });
     this.#keeper.start();
@@ -214,12 +221,24 @@ class PageDevice implements BrowserDevice {
     this.#finishWith(new CodError('COD_CLOSED', 'the device was given up'));
   }
 
-  #close(): Promise<void> {
+  /**
+   * What was acknowledged must not be lost when this page, which knows the boot, has gone. The device's owner sees to that as it closes; a guest flushes. Where nobody
+   * answers at the moment, both wait for the next `ready`.
+   */
+  async #close(): Promise<void> {
     const closed = new Promise<void>((resolve, reject) => {
       this.#onClosed = (outcome) => (outcome === undefined ? resolve() : reject(outcome));
     });
-    this.#keeper.port.post({ kind: 'close' });
-    return closed;
+    closed.catch(() => undefined);
+    const flushed = this.#role === 'guest' ? this.#calls.call(() => ({ operation: { op: 'flush' } })) : undefined;
+    const failure = await flushed?.then(
+      () => undefined,
+      (error: unknown) => ({ error }),
+    );
+    this.#leaving = true;
+    if (this.#attached) this.#keeper.port.post({ kind: 'close' });
+    await closed;
+    if (failure !== undefined && failure.error !== this.#end) throw failure.error;
   }
 
   /** The checks that need no message; outside the device: `RangeError`. */
@@ -270,9 +289,10 @@ class PageDevice implements BrowserDevice {
     this.#welcome = welcome;
     this.#status = welcome.status;
     hold(bootLock(this.#key, welcome.bootId), { mode: 'shared', signal: this.#over.signal }).catch(() => undefined);
+    this.#attached = true;
     // In this order: what is closed takes no calls any more.
     this.#calls.sendThrough(this.#keeper.port);
-    if (this.#closing !== undefined) this.#keeper.port.post({ kind: 'close' });
+    if (this.#leaving) this.#keeper.port.post({ kind: 'close' });
     if (first) this.#events.onOpen();
     else if (changed) this.onRoleChange?.();
   }

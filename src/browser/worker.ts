@@ -160,7 +160,7 @@ class DeviceWorker {
     const refusal = this.#differs(size, identity);
     if (refusal !== undefined || this.#host === undefined) {
       port.post(refusal === undefined ? { kind: 'opening', owner: this.#owner } : { kind: 'refused', error: toWire(refusal) });
-      queueMicrotask(() => channel.close());
+      setTimeout(() => channel.close());
       return;
     }
     const { host, welcome } = this.#host;
@@ -171,8 +171,8 @@ class DeviceWorker {
     released(workerLock(this.#key, workerId), this.#done.signal).then(
       () => {
         seat.leave();
-        channel.close();
         this.#guests.delete(workerId);
+        setTimeout(() => channel.close());
       },
       () => undefined,
     );

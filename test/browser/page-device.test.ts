@@ -238,13 +238,26 @@ describe('a worker that is terminated', () => {
     expect(workers.length).toBe(6);
   });
 
-  test('while it closes, is replaced for that', async () => {
+  test.each(['before', 'after'])('%s close is called, is replaced for that, so that nothing is lost', async (moment) => {
     const target = newTarget();
     const device = await open({ target });
     await device.write(random(100, 1), 7);
+    if (moment === 'before') workers.at(-1)!.terminate();
     const closing = device.close();
-    workers.at(-1)!.terminate();
+    if (moment === 'after') workers.at(-1)!.terminate();
     await closing;
+    // Nobody is left who knows the boot.
+    const again = await open({ target });
+    expectBytes(await bytesAt(again, 7, 100), random(100, 1));
+  });
+
+  test('while a guest closes, loses nothing of what the guest wrote', async () => {
+    const target = newTarget();
+    const owner = await open({ target });
+    const guest = await open({ target });
+    await guest.write(random(100, 1), 7);
+    workers[0]!.terminate();
+    await Promise.all([guest.close(), owner.close()]);
     const again = await open({ target });
     expectBytes(await bytesAt(again, 7, 100), random(100, 1));
   });
