@@ -1,21 +1,10 @@
-/** Debian's Chromium, and how it is started for tests: as root, without a screen, asking nobody for anything. */
+/** Chromium as a process that tests can kill. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Browser, chromium } from 'playwright';
-
-export const chromiumPath: string = process.env['CHROMIUM_PATH'] ?? '/usr/bin/chromium';
-
-export const chromiumArguments: readonly string[] = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-];
+import { chromiumArguments, chromiumPath } from './chromium-program.ts';
 
 /** A browser with a profile on disk, as a process of its own that can be killed. */
 export class Chromium {
