@@ -22,25 +22,22 @@ declare global {
 const shipped = '/dist/browser.js';
 const { openDevice } = (await import(shipped)) as typeof Browser;
 
-let worker: Worker;
-const startWorker = (): Worker => (worker = new Worker('/dist/browser-worker.js', { type: 'module' }));
-
 async function readAll(device: BrowserDevice): Promise<Uint8Array> {
   const bytes = new Uint8Array(device.size);
   await device.read(bytes, 0);
   return bytes;
 }
 
-/** Two users of a device, each with a half of it, whose edge is in the middle of a block: writes of one never meet those of the other, but share a block with them. */
+/** Two users, each with a device for it and half of the disk, whose edge is in the middle of a block: writes of one never meet those of the other, but share a block with them. */
 async function use(
-  device: BrowserDevice,
+  [left, right]: readonly [BrowserDevice, BrowserDevice],
   seed: number,
   steps: number,
   on: { begin(step: Step): Promise<() => void>; beginFlush(): Promise<() => void> },
 ): Promise<void> {
   const random = seededRandom(seed);
   let id = 0;
-  const user = async (from: number, to: number): Promise<void> => {
+  const user = async (device: BrowserDevice, from: number, to: number): Promise<void> => {
     const mine = random.fork();
     for (let step = 0; step < steps; step++) {
       const offset = from + mine.below(to - from);
@@ -64,28 +61,31 @@ async function use(
       }
     }
   };
-  const middle = Math.floor(device.size / 2) + 100;
-  await Promise.all([user(0, middle), user(middle, device.size)]);
+  const middle = Math.floor(left.size / 2) + 100;
+  await Promise.all([user(left, 0, middle), user(right, middle, right.size)]);
 }
 
 const actions = {
-  /** Ends workers at random moments of a workload, `rounds` times; what was acknowledged must be there each time. */
-  async terminate({ url, rounds, seed }: { url: string; rounds: number; seed: number }): Promise<void> {
+  /** Ends workers at random moments of a workload, `rounds` times; what was acknowledged must be there each time. With a guest one user is that. */
+  async terminate({ url, rounds, seed, guest }: { url: string; rounds: number; seed: number; guest: boolean }): Promise<void> {
     const random = seededRandom(seed);
     const source = new Uint8Array(await (await fetch(url)).arrayBuffer());
     for (let round = 0; round < rounds; ) {
-      const target = `terminate-${round}`;
-      const device = await openDevice({
-        source: url,
-        target,
-        worker: startWorker,
-        hydrate: { rateBytesPerSecond: 40_000 },
-        checkpointIntervalMs: 50,
-      });
+      const workers: Worker[] = [];
+      const open = (index: number): Promise<BrowserDevice> =>
+        openDevice({
+          source: url,
+          target: `terminate-${guest}-${round}`,
+          worker: () => (workers[index] = new Worker('/dist/browser-worker.js', { type: 'module' })),
+          hydrate: { rateBytesPerSecond: 40_000 },
+          checkpointIntervalMs: 50,
+        });
+      const first = await open(0);
+      const second = guest ? await open(1) : first;
       let base: Uint8Array = source;
       for (const last = round + 10; round < last; round++) {
         const history = new ByteHistory(base);
-        const working = use(device, seed + round, 12, {
+        const working = use([first, second], seed + round, 12, {
           begin: async ({ offset, length, seed: bytes }) => {
             const write = history.begin(offset, seededRandom(bytes).fill(new Uint8Array(length)));
             return () => {
@@ -95,13 +95,13 @@ const actions = {
           beginFlush: async () => history.beginFlush(),
         });
         await new Promise((resolve) => setTimeout(resolve, random.below(30)));
-        worker.terminate();
+        for (const worker of workers) if (workers.length === 1 || random.oneIn(2)) worker.terminate();
         await working;
-        base = await readAll(device);
+        base = await readAll(second);
         const wrong = history.violation(base, 'acknowledged');
         if (wrong !== undefined) throw new Error(`seed ${seed}, round ${round}: ${wrong}`);
       }
-      await device.close();
+      await Promise.all([first.close(), second.close()]);
     }
   },
 
@@ -118,7 +118,7 @@ const actions = {
   async work({ seed }: { seed: number }): Promise<void> {
     const { device } = globalThis as unknown as { device: BrowserDevice };
     let flushes = 0;
-    await use(device, seed, Number.POSITIVE_INFINITY, {
+    await use([device, device], seed, Number.POSITIVE_INFINITY, {
       begin: async (begin) => {
         await tell!({ begin });
         return () => void tell!({ acknowledged: begin.id });

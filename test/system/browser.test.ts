@@ -98,7 +98,12 @@ describeWith(['chromium'], 'in Chromium', () => {
 
   test('200 workers are terminated at random moments, and nothing that was acknowledged is lost', async () => {
     const { url } = makeImage('terminated', 30 * BLOCK + 700);
-    await act('terminate', { url, rounds: 200, seed });
+    await act('terminate', { url, rounds: 200, seed, guest: false });
+  });
+
+  test('nor is anything where two share a disk, whichever of their workers are terminated', async () => {
+    const { url } = makeImage('terminated-guest', 30 * BLOCK + 700);
+    await act('terminate', { url, rounds: 50, seed, guest: true });
   });
 
   test('20 browsers are killed, and all that was flushed is there', async () => {
