@@ -4,5 +4,5 @@
  * @packageDocumentation
  */
 
-export { type OpfsFileSystemOptions, opfsFileSystem } from './fs/opfs.ts';
+export { type OpfsFileSystemOptions, opfsDirectory, opfsFileSystem } from './fs/opfs.ts';
 export { estimateStorage, persistStorage, type StorageEstimate } from './fs/opfs-quota.ts';

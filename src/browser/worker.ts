@@ -9,7 +9,7 @@
 import { CodError } from '../core/errors.ts';
 import { openDeviceIn } from '../device/open.ts';
 import type { Source } from '../device/source.ts';
-import { opfsFileSystem } from '../fs/opfs.ts';
+import { opfsDirectory, opfsFileSystem } from '../fs/opfs.ts';
 import { systemEnvironment } from '../system-environment.ts';
 import { DeviceHost, type Seat } from './device-host.ts';
 import { deviceLock, guestChannel, hold, holdBoot, keyOf, released, workerLock } from './lock-names.ts';
@@ -124,7 +124,7 @@ class DeviceWorker {
     const bootId = await holdBoot(this.#key);
     const device = await openDeviceIn(systemEnvironment, {
       source: this.#source!,
-      fileSystem: opfsFileSystem(await directoryAt(directory), { bootId }),
+      fileSystem: opfsFileSystem(await opfsDirectory(directory), { bootId }),
       target,
       ...(hydrate === undefined ? {} : { hydrate }),
       ...(blockSize === undefined ? {} : { blockSize }),
@@ -246,11 +246,4 @@ class DeviceWorker {
       this.#fromOwner.close();
     });
   }
-}
-
-/** The folder of OPFS at a path, made where it is missing. */
-async function directoryAt(path: string): Promise<FileSystemDirectoryHandle> {
-  let directory = await navigator.storage.getDirectory();
-  for (const name of path.split('/').filter((part) => part !== '')) directory = await directory.getDirectoryHandle(name, { create: true });
-  return directory;
 }

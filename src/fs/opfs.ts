@@ -78,6 +78,22 @@ export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: O
   };
 }
 
+/**
+ * The folder at `path`, names separated by `/`, for {@link opfsFileSystem}; made where it is missing. `''` is the root.
+ * @throws {@link CodError} COD_TARGET_IO if one of the names is that of a file. `TypeError` for names that OPFS does not take.
+ */
+export async function opfsDirectory(path: string): Promise<FileSystemDirectoryHandle> {
+  let directory = await privateRoot();
+  for (const name of path.split('/').filter((part) => part !== '')) {
+    try {
+      directory = await directory.getDirectoryHandle(name, { create: true });
+    } catch (cause) {
+      throw opfsError(`open the folder ${path}`, cause, { path });
+    }
+  }
+  return directory;
+}
+
 async function privateRoot(): Promise<FileSystemDirectoryHandle> {
   if (globalThis.navigator?.storage?.getDirectory === undefined) {
     throw new TypeError('there is no origin private file system here: it needs a browser, and a page over https or from localhost');

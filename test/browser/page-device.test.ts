@@ -164,6 +164,13 @@ describe('errors keep class and code', () => {
     await device.read(new Uint8Array(0), IMAGE_BYTES);
   });
 
+  test('of the folder', async () => {
+    const name = newTarget();
+    await (await navigator.storage.getDirectory()).getFileHandle(name, { create: true });
+    await expect(open({ directory: `${name}/below` })).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+    await expect(open({ directory: 'a/../b' })).rejects.toBeInstanceOf(TypeError);
+  });
+
   test('a worker that cannot be loaded is COD_NOT_FOUND', async () => {
     const worker = () => new Worker(new URL('/nowhere.js', location.href), { type: 'module' });
     await expect(open({ worker })).rejects.toMatchObject({ code: 'COD_NOT_FOUND', message: expect.stringContaining('worker') });
