@@ -1,6 +1,8 @@
 /**
  * Builds `dist`: AssemblyScript to wasm to base64 in TypeScript, then one bundle per entry with shared chunks, then declarations.
  *
+ * What a page loads is built apart, each entry into one minified file that needs no other: a static server is enough for it.
+ *
  * package.json is the only list of entries: of each export, `types` names the source (dist/testing/index.d.ts comes from
  * src/testing/index.ts) and `default` the bundle. All is built beside `dist` and takes its place in one step, so that a program that
  * starts meanwhile finds the old build or the new one.
@@ -11,6 +13,7 @@ import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync }
 import { basename, dirname, join } from 'node:path';
 import { build } from 'esbuild';
 import ts from 'typescript';
+import { bundleForPages } from './lib/page-bundles.mjs';
 import { capture, fingerprintFile, isBuilt, root, StepError, say, script, sourceFingerprint } from './lib/steps.mjs';
 
 /** @type {{ exports: Record<string, string | { types: string, default: string }>, bin: Record<string, string> }} */
@@ -23,6 +26,8 @@ const entries = Object.values(manifest.exports)
     source: types.replace('./dist/', 'src/').replace(/\.d\.ts$/, '.ts'),
     bundle: bundle.replace('./dist/', ''),
   }));
+/** Those that a page loads as they are. */
+const isForPages = (/** @type {{ source: string }} */ { source }) => /^src\/browser(-worker)?\.ts$/.test(source);
 /** The command's. @type {{ source: string, bundle: string }[]} */
 const commands = [...new Set(Object.values(manifest.bin))]
   .map((path) => path.replace(/^(\.\/)?dist\//, ''))
@@ -32,7 +37,10 @@ const commands = [...new Set(Object.values(manifest.bin))]
 async function bundle(outdir) {
   await build({
     absWorkingDir: root,
-    entryPoints: [...entries, ...commands].map(({ source, bundle }) => ({ in: source, out: bundle.replace(/\.js$/, '') })),
+    entryPoints: [...entries.filter((entry) => !isForPages(entry)), ...commands].map(({ source, bundle }) => ({
+      in: source,
+      out: bundle.replace(/\.js$/, ''),
+    })),
     outdir,
     bundle: true,
     splitting: true,
@@ -87,6 +95,7 @@ await script(async () => {
     await capture(process.execPath, [join(root, 'scripts', 'build-wasm.mjs')]);
     mkdirSync(fresh);
     await bundle(fresh);
+    await bundleForPages(entries.filter(isForPages), fresh);
     declare(fresh);
     writeFileSync(join(fresh, basename(fingerprintFile)), fingerprint);
     try {

@@ -4,13 +4,14 @@
 import { readdirSync } from 'node:fs';
 import { capture, ensureBuilt, ensureInstalled, root, StepError, say, script } from './lib/steps.mjs';
 
-/** @type {Record<string, [command: string, ...args: string[]]>} */
+/** Programs of node_modules, and scripts. @type {Record<string, [command: string, ...args: string[]]>} */
 const checks = {
   biome: ['biome', 'ci', '--colors=off', '--error-on-warnings', '.'],
   knip: ['knip', '--no-progress'],
   publint: ['publint', '--strict', '--pack', 'npm'],
   // Only ES modules are promised: neither `require` nor the resolution of Node 10 is.
   attw: ['attw', '--pack', '.', '--profile', 'esm-only', '--no-emoji'],
+  size: ['node', 'scripts/check-size.mjs'],
 };
 for (const name of readdirSync(root)) {
   if (/^tsconfig.*\.json$/.test(name) && name !== 'tsconfig.base.json') checks[name.replace('.json', '')] = ['tsc', '-p', name];
@@ -26,7 +27,7 @@ await script(async () => {
   for (const [name, [command, ...args]] of Object.entries(checks)) {
     if (names.length > 0 && !names.includes(name)) continue;
     try {
-      await capture(`${root}node_modules/.bin/${command}`, args);
+      await capture(command === 'node' ? process.execPath : `${root}node_modules/.bin/${command}`, args);
       say(`${name}: ok`);
     } catch (error) {
       if (!(error instanceof StepError)) throw error;

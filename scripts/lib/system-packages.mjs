@@ -9,6 +9,9 @@ const systemPackages = {
   nbdkit: 'an NBD server that was not written here, for the NBD source',
   'nginx-light': 'an HTTP server that was not written here, for the HTTP source',
   e2fsprogs: 'mkfs.ext4, e2fsck and debugfs: images with something in them, and a check that they survived',
+  chromium: 'the browser in which the tests under test/browser run, and which others kill',
+  seabios: 'the BIOS of the PC that v86 emulates',
+  'grub-rescue-pc': 'a boot loader for it, on an image of its own',
   curl: 'a last word on what an HTTP server really answers',
 };
 

@@ -1,51 +1,49 @@
-/** States of format 2 as they were once written are read for ever (test/fixtures/format2/README.md). */
-
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { Volume } from 'memfs';
-import { describe, expect, it } from 'vitest';
+import { afterAll } from 'vitest';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
-import { type Inspection, inspectMetadata } from '../../src/log/inspect.ts';
+import { nodeFileSystem } from '../../src/fs/node.ts';
+import { type Frozen, frozenSuite } from './frozen-suite.ts';
 
-const folder = new URL('../fixtures/format2/', import.meta.url);
+const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
 
-type Reading = Omit<Inspection, 'target' | 'size' | 'blockSize' | 'totalBlocks'>;
-
-interface Expected extends Pick<Inspection, 'size' | 'blockSize' | 'totalBlocks'> {
-  readonly note: string;
-  readonly bootId?: string;
-  readonly sameBoot?: Reading;
-  readonly otherBoot: Reading;
+async function statesOf(format: Frozen['format']): Promise<Frozen[]> {
+  const names = readdirSync(join(fixtures, format), { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? entry.name : []));
+  return Promise.all(
+    names.map(async (name): Promise<Frozen> => {
+      const folder = join(fixtures, format, name);
+      return {
+        format,
+        name,
+        expected: JSON.parse(await readFile(join(folder, 'expected.json'), 'utf8')) as Frozen['expected'],
+        files: readdirSync(folder)
+          .filter((file) => file.startsWith('disk.raw'))
+          .map((file) => ({ name: file, bytes: async () => new Uint8Array(await readFile(join(folder, file))) })),
+      };
+    }),
+  );
 }
 
-function load(state: string): { volume: Volume; expected: Expected } {
+const states = [...(await statesOf('format2')), ...(await statesOf('golden'))];
+
+frozenSuite('memory', states, async () => {
   const volume = new Volume();
-  const url = new URL(`${state}/`, folder);
-  for (const name of readdirSync(url)) {
-    if (!name.startsWith('disk.raw')) continue;
-    const bytes = readFileSync(new URL(name, url));
-    volume.writeFileSync(`/${name}`, bytes);
-    if (name.includes('.wil')) volume.truncateSync(`/${name}`, Number(bytes.readBigUInt64LE(56)));
-  }
-  return { volume, expected: JSON.parse(readFileSync(new URL('expected.json', url), 'utf8')) as Expected };
-}
+  return { inBoot: (bootId) => memfsFileSystem(volume, { bootId }) };
+});
 
-const states = readdirSync(folder, { withFileTypes: true })
-  .filter((entry) => entry.isDirectory())
-  .map(({ name }) => name);
+const base = mkdtempSync(join(tmpdir(), 'cod-frozen-'));
+afterAll(() => rmSync(base, { recursive: true, force: true }));
 
-describe.each(states)('the frozen state %s', (state) => {
-  const { volume, expected } = load(state);
-  const { size, blockSize, totalBlocks, bootId, sameBoot, otherBoot } = expected;
-
-  it('is read in another boot up to what was flushed', async () => {
-    for (const other of ['another boot', undefined]) {
-      const found = await inspectMetadata(memfsFileSystem(volume, { bootId: other }), 'disk.raw');
-      expect(found).toEqual({ target: 'disk.raw', size, blockSize, totalBlocks, ...otherBoot });
-    }
-  });
-
-  it.runIf(sameBoot !== undefined)('is read in its own boot with all that was acknowledged', async () => {
-    const found = await inspectMetadata(memfsFileSystem(volume, { bootId }), 'disk.raw');
-    expect(found).toEqual({ target: 'disk.raw', size, blockSize, totalBlocks, ...sameBoot });
-  });
+frozenSuite("Node's files", states, async () => {
+  const directory = mkdtempSync(join(base, 'd-'));
+  return {
+    inBoot: (bootId) => {
+      const { open, remove } = nodeFileSystem(directory);
+      return { open, remove, ...(bootId === undefined ? {} : { bootId }) };
+    },
+  };
 });

@@ -180,6 +180,8 @@ function paint(onto: Uint8Array, offset: number, write: HistoricWrite): void {
   if (from < to) onto.set(write.bytes.subarray(from - write.offset, to - write.offset), from - offset);
 }
 
+/** Of the same length. Runs in browsers too, where there is no Buffer. */
 function isSame(one: Uint8Array, other: Uint8Array): boolean {
-  return Buffer.compare(one, other) === 0;
+  for (let at = 0; at < one.length; at++) if (one[at] !== other[at]) return false;
+  return true;
 }

@@ -4,8 +4,9 @@ import { expect } from 'vitest';
 
 /** Fails, naming the first byte that differs, unless both are equal. */
 export function expectBytes(found: Uint8Array, expected: Uint8Array): void {
-  if (Buffer.compare(found, expected) === 0) return;
   expect(found.length, 'length').toBe(expected.length);
-  const at = found.findIndex((byte, index) => byte !== expected[index]);
+  let at = 0;
+  while (at < found.length && found[at] === expected[at]) at++;
+  if (at === found.length) return;
   expect.fail(`byte ${at} is ${found[at]} instead of ${expected[at]}`);
 }

@@ -66,7 +66,7 @@ function failingHalfWay(then: Behaviour): Behaviour {
     if (begun) return then(ask);
     begun = true;
     sendBeginning(ask);
-    setTimeout(() => ask.socket.destroy(), 300);
+    return setTimeout(() => ask.socket.destroy(), 300);
   };
 }
 

@@ -19,6 +19,9 @@ const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) 
 const entries = Object.entries(manifest.exports)
   .filter(([, target]) => typeof target === 'object')
   .map(([subpath]) => `${manifest.name}${subpath.slice(1)}`);
+/** Not to be imported: it is a worker. */
+const worker = `${manifest.name}/browser-worker`;
+const modules = entries.filter((entry) => entry !== worker);
 
 let folder: string;
 let packedFiles: string[];
@@ -60,9 +63,9 @@ describe('every export can be imported', () => {
   ];
   for (const [name, program] of nodes.filter(([, path]) => existsSync(path))) {
     test(`by ${name}`, async () => {
-      const script = `for (const entry of ${JSON.stringify(entries)}) console.log(entry, Object.keys(await import(entry)).length > 0);`;
+      const script = `for (const entry of ${JSON.stringify(modules)}) console.log(entry, Object.keys(await import(entry)).length > 0);`;
       const lines = (await run(program, ['--input-type=module', '-e', script])).trim().split('\n');
-      expect(lines).toEqual(entries.map((entry) => `${entry} true`));
+      expect(lines).toEqual(modules.map((entry) => `${entry} true`));
     });
   }
 });
@@ -100,6 +103,39 @@ test('a bundle for browsers needs no help, and runs where there is nothing of No
   const script = `delete globalThis.Buffer; globalThis.process = undefined; await import(${JSON.stringify(bundle)}); console.log(globalThis.result);`;
   expect((await run(process.execPath, ['--input-type=module', '-e', script])).trim()).toBe('function');
 });
+
+test('what a page loads is one file for the page and one for the worker, which need no other', async () => {
+  for (const name of ['browser.js', 'browser-worker.js']) {
+    const { metafile } = await build({
+      entryPoints: [join(folder, 'node_modules', manifest.name, 'dist', name)],
+      bundle: true,
+      platform: 'browser',
+      format: 'esm',
+      metafile: true,
+      write: false,
+      logLevel: 'silent',
+    });
+    expect(Object.keys(metafile.inputs).length, name).toBe(1);
+    const text = await readFile(join(folder, 'node_modules', manifest.name, 'dist', name), 'utf8');
+    expect(/["']\.{1,2}\/[^"']*["']/.exec(text)?.[0], name).toBe(name === 'browser.js' ? '"./browser-worker.js"' : undefined);
+  }
+});
+
+test.each(modules.filter((entry) => /opfs|browser|testing/.test(entry)).concat(worker))(
+  'a bundle for browsers with %s needs no help',
+  async (entry) => {
+    const { warnings, outputFiles } = await build({
+      stdin: { contents: `import * as all from '${entry}'; console.log(all);`, resolveDir: folder },
+      bundle: true,
+      platform: 'browser',
+      format: 'esm',
+      write: false,
+      logLevel: 'silent',
+    });
+    expect(warnings).toEqual([]);
+    expect(outputFiles[0]!.text).not.toMatch(/['"]node:/);
+  },
+);
 
 describe('the types compile in a strict consumer', () => {
   for (const [module, moduleResolution] of [

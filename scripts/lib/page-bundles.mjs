@@ -1,0 +1,48 @@
+/** Bundles that a page loads as they are: each one file, minified, with roaring-wasm's browser build in it. */
+import { readFile } from 'node:fs/promises';
+import { gzipSync } from 'node:zlib';
+import { build } from 'esbuild';
+import { root, StepError } from './steps.mjs';
+
+/**
+ * @param {readonly { source: string, bundle: string }[]} entries
+ * @param {string} outdir
+ */
+export async function bundleForPages(entries, outdir) {
+  await build({
+    absWorkingDir: root,
+    entryPoints: entries.map(({ source, bundle }) => ({ in: source, out: bundle.replace(/\.js$/, '') })),
+    outdir,
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    target: 'es2022',
+    platform: 'browser',
+    plugins: [packedRoaring],
+    sourcemap: true,
+    sourcesContent: false,
+    logLevel: 'warning',
+  });
+}
+
+const DATA = /"data:application\/octet-stream;base64,([A-Za-z0-9+/=]+)"/;
+const INSTANTIATE = '.then((binary) => WebAssembly.instantiate(binary, imports))';
+const INFLATE = '.then((packed) => new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer())';
+
+/**
+ * roaring-wasm has its module in it as base64, which a server cannot compress well: 93 kB. Compressed before that it comes to 73 kB, and is unpacked where
+ * it is instantiated. @type {import('esbuild').Plugin}
+ */
+const packedRoaring = {
+  name: 'packed-roaring',
+  setup({ onLoad }) {
+    onLoad({ filter: /roaring-wasm[\\/]browser[\\/]index\.mjs$/ }, async ({ path }) => {
+      const text = await readFile(path, 'utf8');
+      const module = DATA.exec(text)?.[1];
+      if (module === undefined || text.split(INSTANTIATE).length !== 2)
+        throw new StepError(`${path} is not as it was: where is its wasm?`, '', 1);
+      const packed = gzipSync(Buffer.from(module, 'base64'), { level: 9 }).toString('base64');
+      return { contents: text.replace(module, packed).replace(INSTANTIATE, INFLATE + INSTANTIATE), loader: 'js' };
+    });
+  },
+};

@@ -1,0 +1,147 @@
+/** The worker's side of a device: does what its page and the workers of other tabs ask for, and tells them how it stands. */
+
+import { isCodError } from '../core/errors.ts';
+import type { Device } from '../device/device.ts';
+import { type FromDevice, type Operation, type ToDevice, toWire, type WireError } from './messages.ts';
+import type { Port } from './port.ts';
+
+const STATUS_INTERVAL_MS = 200;
+
+/** One who is served. */
+export interface Seat {
+  take(message: ToDevice): void;
+  /** Ends what it asked for. */
+  leave(): void;
+}
+
+export class DeviceHost {
+  readonly #device: Device;
+  readonly #ports = new Set<Port<FromDevice>>();
+  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #onFinished: () => void;
+  #hydrated: { error?: WireError } | undefined;
+  #lastStatus = '';
+  #closing = false;
+
+  /** `onFinished` is called once the device is no more because somebody has finished it. */
+  constructor(device: Device, onFinished: () => void) {
+    this.#device = device;
+    this.#onFinished = onFinished;
+    this.#timer = setInterval(() => this.#tellStatus(), STATUS_INTERVAL_MS);
+    device.hydrated.then(
+      () => this.#tellHydrated({}),
+      (error: unknown) => {
+        if (!this.#closing) this.#tellHydrated({ error: toWire(error) });
+      },
+    );
+  }
+
+  /** Serves whoever is behind `port`. What a guest still waits for when the device is closed is not answered: it asks the next owner. */
+  serve(port: Port<FromDevice>, options: { guest: boolean }): Seat {
+    const running = new Map<number, AbortController>();
+    this.#ports.add(port);
+    if (this.#hydrated !== undefined) port.post({ kind: 'hydrated', ...this.#hydrated });
+
+    const call = async ({ id, abortable, operation }: ToDevice & { kind: 'call' }): Promise<void> => {
+      const aborter = abortable ? new AbortController() : undefined;
+      if (aborter !== undefined) running.set(id, aborter);
+      try {
+        const value = await this.#run(operation, aborter?.signal);
+        if (this.#ports.has(port))
+          port.post({ kind: 'answer', id, value }, value instanceof Uint8Array ? [value.buffer as ArrayBuffer] : []);
+        if (operation.op === 'finish') this.#finished();
+      } catch (error) {
+        if (options.guest && this.#closing && isCodError(error, 'COD_CLOSED')) return;
+        if (this.#ports.has(port)) port.post({ kind: 'answer', id, error: toWire(error) });
+      } finally {
+        running.delete(id);
+      }
+    };
+    return {
+      take: (message) => {
+        if (message.kind === 'abort') running.get(message.id)?.abort();
+        else if (!this.#closing) void call(message);
+      },
+      leave: () => {
+        this.#ports.delete(port);
+        for (const aborter of running.values()) aborter.abort();
+      },
+    };
+  }
+
+  /** Closes the device; what was asked for before is answered. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    clearInterval(this.#timer);
+    await this.#device.close();
+  }
+
+  async #run(operation: Operation, signal: AbortSignal | undefined): Promise<unknown> {
+    const device = this.#device;
+    switch (operation.op) {
+      case 'read': {
+        const bytes = new Uint8Array(operation.length);
+        await device.read(bytes, operation.offset, signal === undefined ? {} : { signal });
+        return bytes;
+      }
+      case 'write':
+        return device.write(operation.bytes, operation.offset, { fua: operation.fua });
+      case 'discard':
+      case 'writeZeroes':
+        return device[operation.op](operation.offset, operation.length);
+      case 'flush':
+      case 'checkpoint':
+      case 'finish':
+        return device[operation.op]();
+      case 'status':
+        return device.status();
+      case 'countSynced':
+        return countSynced(device, operation);
+      case 'setRate':
+        return device.setRate(operation.bytesPerSecond);
+    }
+  }
+
+  #finished(): void {
+    this.#closing = true;
+    clearInterval(this.#timer);
+    this.#tell({ kind: 'finished' });
+    this.#onFinished();
+  }
+
+  #tellStatus(): void {
+    const status = this.#device.status();
+    const text = JSON.stringify(status);
+    if (text === this.#lastStatus) return;
+    this.#lastStatus = text;
+    this.#tell({ kind: 'status', status });
+  }
+
+  #tellHydrated(outcome: { error?: WireError }): void {
+    this.#hydrated = outcome;
+    this.#tellStatus();
+    this.#tell({ kind: 'hydrated', ...outcome });
+  }
+
+  #tell(message: FromDevice): void {
+    for (const port of this.#ports) port.post(message);
+  }
+}
+
+/** The number of synced blocks in each of `stretches` equal parts of blocks [start, end). */
+function countSynced(device: Device, { start, end, stretches }: { start: number; end: number; stretches: number }): Float64Array {
+  const counts = new Float64Array(stretches);
+  const edge = (index: number): number => start + Math.floor(((end - start) * index) / stretches);
+  const blocks = device.syncedBlocks();
+  let index = 0;
+  for (const [from, to] of blocks.extents()) {
+    if (from >= end) break;
+    while (index > 0 && edge(index) > from) index--;
+    while (index < stretches && edge(index + 1) <= from) index++;
+    for (let at = index; at < stretches && edge(at) < to; at++) {
+      counts[at]! += Math.max(0, Math.min(to, edge(at + 1)) - Math.max(from, edge(at)));
+    }
+  }
+  blocks.dispose();
+  return counts;
+}

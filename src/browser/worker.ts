@@ -1,0 +1,249 @@
+/**
+ * The worker that one page starts: has the device itself, or hands the page's calls on to the worker of another tab that has it, and
+ * takes over when that one is gone.
+ *
+ * Invariants: whoever has the device holds its lock from before it is opened until after it is closed; while nobody serves, calls are dropped, since the
+ * page sends all that are unanswered again at the next `ready`.
+ */
+
+import { CodError } from '../core/errors.ts';
+import { openDeviceIn } from '../device/open.ts';
+import type { Source } from '../device/source.ts';
+import { opfsDirectory, opfsFileSystem } from '../fs/opfs.ts';
+import { systemEnvironment } from '../system-environment.ts';
+import { DeviceHost, type Seat } from './device-host.ts';
+import { deviceLock, guestChannel, hold, holdBoot, keyOf, released, workerLock } from './lock-names.ts';
+import {
+  type DeviceOwner,
+  type FromDevice,
+  type FromWorker,
+  fromWire,
+  type ToDevice,
+  type ToGuest,
+  type ToWorker,
+  type ToWorkers,
+  toWire,
+  type Welcome,
+  type WorkerOptions,
+} from './messages.ts';
+import { batchingPort, type Port, receive } from './port.ts';
+import { openSource } from './source-description.ts';
+
+/** How long a tab that wants the device for itself waits to be told who has it. */
+const INTRODUCTION_MS = 2000;
+
+/** What is used of a dedicated worker's global scope. */
+export interface WorkerScope extends Pick<EventTarget, 'addEventListener'> {
+  postMessage(message: unknown, transfer: Transferable[]): void;
+}
+
+/** Listens for the page; called once by the worker's file. */
+export function runDeviceWorker(scope: WorkerScope): void {
+  const page = batchingPort<FromWorker>((messages, transfer) => scope.postMessage(messages, transfer));
+  let worker: DeviceWorker | undefined;
+  receive<ToWorker>(scope, (message) => {
+    if (message.kind === 'start') {
+      worker = new DeviceWorker(page, message.options);
+      void worker.run();
+    } else worker?.take(message);
+  });
+}
+
+class DeviceWorker {
+  readonly #page: Port<FromWorker>;
+  readonly #options: WorkerOptions;
+  readonly #key: string;
+  readonly #owner: DeviceOwner;
+  readonly #everybody: BroadcastChannel;
+  readonly #fromOwner: BroadcastChannel;
+  readonly #toOwner: Port<ToDevice>;
+  readonly #guests = new Map<string, { channel: BroadcastChannel; seat: Seat }>();
+  /** Ends the wait for the device's lock, or lets go of it. */
+  readonly #done = new AbortController();
+  #source: Source | undefined;
+  /** Who does what the page asks for: nobody, this worker or another. */
+  #serve: ((message: ToDevice) => void) | undefined;
+  /** Set from when the lock is held. */
+  #held = false;
+  #host: { readonly host: DeviceHost; readonly welcome: () => Welcome } | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(page: Port<FromWorker>, options: WorkerOptions) {
+    this.#page = page;
+    this.#options = options;
+    this.#key = keyOf(options);
+    this.#owner = { page: options.page, since: Date.now() };
+    this.#everybody = new BroadcastChannel(this.#key);
+    this.#fromOwner = new BroadcastChannel(guestChannel(this.#key, options.workerId));
+    this.#toOwner = batchingPort((messages) => this.#fromOwner.postMessage(messages));
+  }
+
+  take(message: ToDevice | { kind: 'close' }): void {
+    if (message.kind === 'close') this.#closing ??= this.#close();
+    else this.#serve?.(message);
+  }
+
+  /** Opens the device, or joins whoever has it. Never rejects: the page is told. */
+  async run(): Promise<void> {
+    try {
+      await hold(workerLock(this.#key, this.#options.workerId));
+      this.#page.post({ kind: 'started' });
+      this.#source = await openSource(this.#options.source);
+      receive<ToWorkers>(this.#everybody, (message) => this.#takeFromWorkers(message));
+      receive<ToGuest>(this.#fromOwner, (message) => this.#takeFromOwner(message));
+      if (await this.#tryLock()) return await this.#own();
+      this.#hello();
+      if (this.#options.tabs === 'refuse') setTimeout(() => this.#refuse(undefined), INTRODUCTION_MS);
+      await navigator.locks.request(deviceLock(this.#key), { signal: this.#done.signal }, () => this.#own());
+    } catch (error) {
+      if (!this.#done.signal.aborted) this.#fail(error);
+    }
+  }
+
+  /** Takes the lock if nobody has it, for as long as the worker goes on. */
+  #tryLock(): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      const held = (lock: Lock | null): Promise<void> | undefined => {
+        resolve(lock !== null);
+        return lock === null ? undefined : this.#whileGoingOn();
+      };
+      navigator.locks.request(deviceLock(this.#key), { ifAvailable: true }, held).catch(reject);
+    });
+  }
+
+  #whileGoingOn(): Promise<void> {
+    const { signal } = this.#done;
+    return signal.aborted ? Promise.resolve() : new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+  }
+
+  /** Opens the device and serves it, under the lock, until it is closed. */
+  async #own(): Promise<void> {
+    this.#held = true;
+    this.#serve = undefined;
+    const { target, directory, hydrate, blockSize, checkpointIntervalMs } = this.#options;
+    const bootId = await holdBoot(this.#key);
+    const device = await openDeviceIn(systemEnvironment, {
+      source: this.#source!,
+      fileSystem: opfsFileSystem(await opfsDirectory(directory), { bootId }),
+      target,
+      ...(hydrate === undefined ? {} : { hydrate }),
+      ...(blockSize === undefined ? {} : { blockSize }),
+      ...(checkpointIntervalMs === undefined ? {} : { checkpointIntervalMs }),
+    });
+    const host = new DeviceHost(device, () => this.#end());
+    const { size } = device;
+    const welcome = (): Welcome => ({ size, blockSize: device.blockSize, status: device.status(), bootId, owner: this.#owner });
+    this.#host = { host, welcome };
+    this.#page.post({ kind: 'ready', role: 'owner', welcome: welcome() });
+    const seat = host.serve(this.#page, { guest: false });
+    this.#serve = (message) => seat.take(message);
+    this.#everybody.postMessage([{ kind: 'announce' } satisfies ToWorkers]);
+    await this.#whileGoingOn();
+  }
+
+  #takeFromWorkers(message: ToWorkers): void {
+    if (message.kind === 'announce') {
+      if (!this.#held) this.#hello();
+    } else if (this.#held) this.#greet(message);
+  }
+
+  #hello(): void {
+    const { size, identity } = this.#source!;
+    this.#everybody.postMessage([{ kind: 'hello', workerId: this.#options.workerId, size, identity } satisfies ToWorkers]);
+  }
+
+  /** Answers the worker of another tab, and serves it from now on. */
+  #greet({ workerId, size, identity }: ToWorkers & { kind: 'hello' }): void {
+    if (this.#guests.has(workerId) || this.#closing !== undefined) return;
+    const channel = new BroadcastChannel(guestChannel(this.#key, workerId));
+    const port = batchingPort<ToGuest>((messages) => channel.postMessage(messages));
+    const refusal = this.#differs(size, identity);
+    if (refusal !== undefined || this.#host === undefined) {
+      port.post(refusal === undefined ? { kind: 'opening', owner: this.#owner } : { kind: 'refused', error: toWire(refusal) });
+      setTimeout(() => channel.close());
+      return;
+    }
+    const { host, welcome } = this.#host;
+    port.post({ kind: 'welcome', welcome: welcome() });
+    const seat = host.serve(port as Port<FromDevice>, { guest: true });
+    receive<ToDevice>(channel, (message) => seat.take(message));
+    this.#guests.set(workerId, { channel, seat });
+    released(workerLock(this.#key, workerId), this.#done.signal).then(
+      () => {
+        seat.leave();
+        this.#guests.delete(workerId);
+        setTimeout(() => channel.close());
+      },
+      () => undefined,
+    );
+  }
+
+  /** Why a tab with such a source cannot have part in this device. */
+  #differs(size: number, identity: string | undefined): CodError | undefined {
+    const own = this.#source!;
+    if (size !== own.size)
+      return new CodError(
+        'COD_SIZE_MISMATCH',
+        `another tab has ${this.#options.target} open, as a copy of ${own.size} bytes instead of ${size}`,
+      );
+    if (identity === own.identity) return undefined;
+    return new CodError(
+      'COD_SOURCE_CHANGED',
+      `another tab has ${this.#options.target} open, as a copy of ${own.identity} instead of ${identity}`,
+    );
+  }
+
+  #takeFromOwner(message: ToGuest): void {
+    if (this.#held) return;
+    if (message.kind === 'welcome') {
+      if (this.#options.tabs === 'refuse') this.#refuse(message.welcome.owner);
+      else {
+        this.#serve = (call) => this.#toOwner.post(call);
+        this.#page.post({ kind: 'ready', role: 'guest', welcome: message.welcome });
+      }
+    } else if (message.kind === 'opening') {
+      if (this.#options.tabs === 'refuse') this.#refuse(message.owner);
+    } else if (message.kind === 'refused') this.#fail(fromWire(message.error));
+    else {
+      this.#page.post(message);
+      if (message.kind === 'finished') this.#end();
+    }
+  }
+
+  #refuse(owner: DeviceOwner | undefined): void {
+    if (this.#held || this.#done.signal.aborted) return;
+    const who = owner === undefined ? 'another tab' : `the tab at ${owner.page}`;
+    this.#fail(new CodError('COD_LOCKED', `${who} has ${this.#options.target} open`, { details: { ...owner } }));
+  }
+
+  #fail(error: unknown): void {
+    this.#end();
+    this.#page.post({ kind: 'failed', error: toWire(error) });
+  }
+
+  async #close(): Promise<void> {
+    let outcome: FromWorker & { kind: 'closed' } = { kind: 'closed' };
+    try {
+      await this.#host?.host.close();
+      await this.#source?.close();
+    } catch (error) {
+      outcome = { kind: 'closed', error: toWire(error) };
+    }
+    // The messages that were posted to guests go first: a channel that is closed takes none along.
+    setTimeout(() => {
+      this.#end();
+      this.#page.post(outcome);
+    });
+  }
+
+  /** Lets others have the device. */
+  #end(): void {
+    this.#serve = undefined;
+    this.#done.abort();
+    setTimeout(() => {
+      for (const { channel } of this.#guests.values()) channel.close();
+      this.#everybody.close();
+      this.#fromOwner.close();
+    });
+  }
+}

@@ -1,0 +1,223 @@
+/**
+ * Storage in a browser: files of the origin private file system (OPFS) over synchronous access handles, which only a dedicated worker can open.
+ *
+ * Invariants: every operation is done inside its call, before its promise is returned; what the browser says it did is checked, each count and each
+ * size, since a private window may refuse large offsets without an error (Chromium 156: a write "wrote" 4,294,967,288 bytes, a truncation did nothing). An open
+ * file is exclusive. Nothing is ever renamed.
+ *
+ * Durable is what was flushed to a file whose *name* is: names follow within 45 s (measured, ext4), and no call forces them.
+ */
+
+import { CodError, type CodErrorCode, isCodError } from '../core/errors.ts';
+import type { File, FileSystem } from './file-system.ts';
+
+/** How {@link opfsFileSystem} behaves. */
+export interface OpfsFileSystemOptions {
+  /**
+   * What stands for the boot of the machine: the same name may be given again only if the machine has been running all the time, as a page knows
+   * that has been open. Default: none, so that only what was synced is believed.
+   */
+  readonly bootId?: string;
+}
+
+/** A synchronous access handle, which TypeScript's DOM library leaves to that of workers. */
+interface SyncAccessHandle {
+  read(into: Uint8Array, options: { at: number }): number;
+  write(from: Uint8Array, options: { at: number }): number;
+  truncate(size: number): void;
+  getSize(): number;
+  flush(): void;
+  close(): void;
+}
+
+interface SyncFileHandle {
+  createSyncAccessHandle(): Promise<SyncAccessHandle>;
+}
+
+/** A worker that was terminated while it was writing keeps its files for up to 2.4 s (measured). */
+const LOCK_PATIENCE_MS = 5000;
+const LOCK_RETRY_MS = 20;
+
+/** No call moves more bytes. */
+const CALL_BYTES = 1 << 30;
+
+/**
+ * A file system over `directory`, or over the root of the origin's private file system. Names are plain names: they hold no `/`. For a dedicated worker.
+ *
+ * Opening or removing a file that somebody has open is tried for 5 s, which outlasts a terminated worker, and then rejects with COD_LOCKED.
+ * `TypeError` for a name that OPFS does not take, and where there are no synchronous access handles.
+ */
+export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: OpfsFileSystemOptions = {}): FileSystem {
+  let root: Promise<FileSystemDirectoryHandle> | undefined;
+  const where = (): Promise<FileSystemDirectoryHandle> => {
+    root ??= directory === undefined ? privateRoot() : Promise.resolve(directory);
+    root.catch(() => (root = undefined));
+    return root;
+  };
+  return {
+    open: async (name, { create = false } = {}) => {
+      const parent = await where();
+      const handle = await whileLocked(`open ${name}`, async () => {
+        const entry = await parent.getFileHandle(name, { create });
+        if (!('createSyncAccessHandle' in entry)) {
+          throw new TypeError('files of the origin private file system can be opened in a dedicated worker only');
+        }
+        return (entry as SyncFileHandle).createSyncAccessHandle();
+      });
+      return new OpfsFile(name, handle);
+    },
+    remove: async (name) => {
+      const parent = await where();
+      try {
+        await whileLocked(`remove ${name}`, () => parent.removeEntry(name));
+      } catch (error) {
+        if (!isCodError(error, 'COD_NOT_FOUND')) throw error;
+      }
+    },
+    ...(options.bootId === undefined ? {} : { bootId: options.bootId }),
+  };
+}
+
+/**
+ * The folder at `path`, names separated by `/`, for {@link opfsFileSystem}; made where it is missing. `''` is the root.
+ * @throws {@link CodError} COD_TARGET_IO if one of the names is that of a file. `TypeError` for names that OPFS does not take.
+ */
+export async function opfsDirectory(path: string): Promise<FileSystemDirectoryHandle> {
+  let directory = await privateRoot();
+  for (const name of path.split('/').filter((part) => part !== '')) {
+    try {
+      directory = await directory.getDirectoryHandle(name, { create: true });
+    } catch (cause) {
+      throw opfsError(`open the folder ${path}`, cause, { path });
+    }
+  }
+  return directory;
+}
+
+async function privateRoot(): Promise<FileSystemDirectoryHandle> {
+  if (globalThis.navigator?.storage?.getDirectory === undefined) {
+    throw new TypeError('there is no origin private file system here: it needs a browser, and a page over https or from localhost');
+  }
+  try {
+    return await navigator.storage.getDirectory();
+  } catch (cause) {
+    throw opfsError('open the origin private file system', cause);
+  }
+}
+
+/** Runs `call` again and again while somebody has the file. */
+async function whileLocked<T>(operation: string, call: () => Promise<T>): Promise<T> {
+  const start = performance.now();
+  for (;;) {
+    try {
+      return await call();
+    } catch (cause) {
+      const error = opfsError(operation, cause);
+      if (!isCodError(error, 'COD_LOCKED') || performance.now() - start >= LOCK_PATIENCE_MS) throw error;
+      await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+    }
+  }
+}
+
+const CODES: Readonly<Record<string, CodErrorCode>> = {
+  NotFoundError: 'COD_NOT_FOUND',
+  NoModificationAllowedError: 'COD_LOCKED',
+  QuotaExceededError: 'COD_NO_SPACE',
+};
+
+/** What a failed call rejects with: wrong arguments stay a `TypeError`. */
+function opfsError(operation: string, cause: unknown, details: Readonly<Record<string, unknown>> = {}): Error {
+  if (cause instanceof CodError || cause instanceof TypeError || cause instanceof RangeError) return cause;
+  const { name, message } = cause instanceof Error ? cause : { name: '', message: String(cause) };
+  const code = CODES[name] ?? 'COD_TARGET_IO';
+  const why = code === 'COD_LOCKED' ? 'another tab or worker has it open' : message;
+  return new CodError(code, `${operation}: ${why}`, { cause, details: { ...details, ...(name === '' ? {} : { error: name }) } });
+}
+
+class OpfsFile implements File {
+  readonly #name: string;
+  readonly #handle: SyncAccessHandle;
+  #closed = false;
+
+  constructor(name: string, handle: SyncAccessHandle) {
+    this.#name = name;
+    this.#handle = handle;
+  }
+
+  async size(): Promise<number> {
+    return this.#attempt('size', 0, 0, () => this.#handle.getSize());
+  }
+
+  async read(into: Uint8Array, offset: number): Promise<void> {
+    this.#attempt('read', offset, into.length, () => {
+      for (let done = 0; done < into.length; ) {
+        const part = into.subarray(done, done + CALL_BYTES);
+        const count = this.#handle.read(part, { at: offset + done });
+        if (count === 0) throw this.#shortRead(into.length, offset, done);
+        if (!isCount(count, part.length)) throw new Error(`the browser says that it read ${count}`);
+        done += count;
+      }
+    });
+  }
+
+  async write(from: Uint8Array, offset: number): Promise<void> {
+    this.#attempt('write', offset, from.length, () => {
+      for (let done = 0; done < from.length; ) {
+        const part = from.subarray(done, done + CALL_BYTES);
+        const count = this.#handle.write(part, { at: offset + done });
+        if (!isCount(count, part.length)) throw refused(`the browser says that it wrote ${count}`);
+        done += count;
+      }
+    });
+  }
+
+  async truncate(size: number): Promise<void> {
+    this.#attempt('truncate', size, 0, () => {
+      this.#handle.truncate(size);
+      const found = this.#handle.getSize();
+      if (found !== size) throw refused(`the file has ${found} bytes`);
+    });
+  }
+
+  async sync(): Promise<void> {
+    this.#attempt('sync', 0, 0, () => this.#handle.flush());
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#handle.close();
+  }
+
+  #shortRead(length: number, offset: number, done: number): CodError {
+    return new CodError('COD_SHORT_READ', `read ${this.#name} at offset ${offset}: the file ends after ${done} of ${length} bytes`, {
+      details: { name: this.#name, offset, length, read: done },
+    });
+  }
+
+  #attempt<T>(operation: string, offset: number, length: number, call: () => T): T {
+    if (this.#closed) throw new CodError('COD_CLOSED', `${this.#name} is closed`, { details: { name: this.#name } });
+    if (!(Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(offset + length))) {
+      throw new RangeError(`offset ${offset}, ${length} bytes: not a range of safe integers`);
+    }
+    try {
+      return call();
+    } catch (cause) {
+      const details = { name: this.#name, offset, length };
+      throw opfsError(`${operation} ${this.#name} at offset ${offset}, ${length} bytes`, cause, details);
+    }
+  }
+}
+
+/** Whether `count` can be that of a call for `length` bytes that did something. */
+function isCount(count: number, length: number): boolean {
+  return Number.isInteger(count) && count > 0 && count <= length;
+}
+
+/** For what was refused without an error. */
+function refused(what: string): DOMException {
+  return new DOMException(
+    `${what}: no room, or a private window, which keeps files in memory and takes none this large`,
+    'QuotaExceededError',
+  );
+}

@@ -1,0 +1,8 @@
+/**
+ * Storage in a browser, for a dedicated worker: the origin private file system.
+ *
+ * @packageDocumentation
+ */
+
+export { type OpfsFileSystemOptions, opfsDirectory, opfsFileSystem } from './fs/opfs.ts';
+export { estimateStorage, persistStorage, type StorageEstimate } from './fs/opfs-quota.ts';

@@ -1,0 +1,147 @@
+/**
+ * A device as the hard disk of a PC that v86 emulates.
+ *
+ * v86 tells its guests that the disk has no write cache, so that they never flush: to them a write that is done is durable, and their journals rely on
+ * that. So it is done here when it is, unless told otherwise.
+ *
+ * @packageDocumentation
+ */
+
+import type { Device } from './device/device.ts';
+
+/** What a device must be able to do; those of `copyondemand` and of `copyondemand/browser` are. */
+export type V86Device = Pick<Device, 'size' | 'read' | 'write' | 'flush'>;
+
+/** How {@link v86Disk} behaves. */
+export interface V86DiskOptions {
+  /** A read or write has failed. v86 knows no errors of a disk: the guest waits for ever. */
+  readonly onError: (error: unknown) => void;
+  /**
+   * True: a write is done when it is flushed. False: when it is logged, which is several times as fast; at the latest a second later it is flushed. What ends
+   * within that second may then lose writes that the guest believes in, later ones or earlier ones, unless the boot is known to be the same
+   * (docs/DESIGN.md); its file system should be checked. Default: true.
+   */
+  readonly durable?: boolean;
+}
+
+/** What v86 wants of a disk that it is given as `hda` (v86 0.5.462; its own declarations leave it out). */
+export interface V86Disk {
+  readonly byteLength: number;
+  onload: ((event: object) => void) | undefined;
+  onprogress: ((event: object) => void) | undefined;
+  load(): void;
+  get(start: number, length: number, done: (bytes: Uint8Array) => void, options?: { signal?: AbortSignal }): void;
+  get_and_cache(start: number, length: number, done: (bytes: Uint8Array) => void): void;
+  get_from_cache(start: number, length: number): Uint8Array | undefined;
+  set(start: number, bytes: Uint8Array, done: () => void): void;
+  get_buffer(done: (buffer?: ArrayBuffer) => void): void;
+  get_state(): unknown[];
+  set_state(state: unknown): void;
+}
+
+const SECTOR_BYTES = 512;
+const FLUSH_DELAY_MS = 1000;
+
+/**
+ * The disk, for `new V86({ hda: v86Disk(device, …) })`. It has the whole sectors of the device, which stays the caller's: to be closed when the emulator has
+ * stopped. A state of the emulator that is saved says nothing of the disk's content.
+ */
+export function v86Disk(device: V86Device, options: V86DiskOptions): V86Disk {
+  return new Disk(device, options);
+}
+
+interface Write {
+  readonly start: number;
+  readonly end: number;
+  /** Never rejects. */
+  readonly over: Promise<void>;
+}
+
+class Disk implements V86Disk {
+  readonly byteLength: number;
+  onload: ((event: object) => void) | undefined;
+  onprogress: ((event: object) => void) | undefined;
+  readonly #device: V86Device;
+  readonly #options: V86DiskOptions;
+  /** Those that are under way. v86 may go on before a write is done. */
+  readonly #writes = new Set<Write>();
+  #cached: { readonly start: number; readonly bytes: Uint8Array } | undefined;
+  #flushing: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(device: V86Device, options: V86DiskOptions) {
+    this.#device = device;
+    this.#options = options;
+    this.byteLength = device.size - (device.size % SECTOR_BYTES);
+  }
+
+  load(): void {
+    queueMicrotask(() => this.onload?.({}));
+  }
+
+  get(start: number, length: number, done: (bytes: Uint8Array) => void, options: { signal?: AbortSignal } = {}): void {
+    this.#read(start, length, options.signal).then(done, (error: unknown) => {
+      if (!options.signal?.aborted) this.#options.onError(error);
+    });
+  }
+
+  get_and_cache(start: number, length: number, done: (bytes: Uint8Array) => void): void {
+    this.get(start, length, (bytes) => {
+      this.#cached = { start, bytes: bytes.slice() };
+      done(bytes);
+    });
+  }
+
+  get_from_cache(start: number, length: number): Uint8Array | undefined {
+    return this.#cached?.start === start && this.#cached.bytes.length === length ? this.#cached.bytes : undefined;
+  }
+
+  /** `bytes` are v86's again when the call returns. */
+  set(start: number, bytes: Uint8Array, done: () => void): void {
+    const own = bytes.slice();
+    const end = start + own.length;
+    if (this.#cached !== undefined && start < this.#cached.start + this.#cached.bytes.length && this.#cached.start < end)
+      this.#cached = undefined;
+    const writing = this.#write(own, start, this.#overlapping(start, end));
+    const over = writing.then(
+      () => undefined,
+      () => undefined,
+    );
+    const write: Write = { start, end, over };
+    this.#writes.add(write);
+    void over.then(() => this.#writes.delete(write));
+    void writing.then(done, this.#options.onError);
+  }
+
+  get_buffer(done: (buffer?: ArrayBuffer) => void): void {
+    done();
+  }
+
+  get_state(): unknown[] {
+    return [];
+  }
+
+  set_state(): void {}
+
+  async #read(start: number, length: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
+    await this.#overlapping(start, start + length);
+    const bytes = new Uint8Array(length);
+    await this.#device.read(bytes, start, signal === undefined ? {} : { signal });
+    return bytes;
+  }
+
+  async #write(bytes: Uint8Array, start: number, earlier: Promise<unknown>): Promise<void> {
+    const { durable = true } = this.#options;
+    await earlier;
+    await this.#device.write(bytes, start, { fua: durable });
+    if (durable) return;
+    this.#flushing ??= setTimeout(() => {
+      this.#flushing = undefined;
+      this.#device.flush().catch(this.#options.onError);
+    }, FLUSH_DELAY_MS);
+  }
+
+  /** Resolves when the writes of before to these bytes are over. */
+  #overlapping(start: number, end: number): Promise<unknown> {
+    return Promise.all([...this.#writes].filter((write) => start < write.end && write.start < end).map(({ over }) => over));
+  }
+}

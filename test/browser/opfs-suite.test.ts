@@ -1,0 +1,22 @@
+/** The conformance suite of a file system, over OPFS in Chromium. */
+
+import { expect, test } from 'vitest';
+import { opfsFileSystem } from '../../src/fs/opfs.ts';
+import { fileSystemSuite } from '../../src/testing/file-system-suite.ts';
+
+const worker = new Worker(new URL('./suite-worker.ts', import.meta.url), { type: 'module' });
+
+function runInWorker(index: number): Promise<string | undefined> {
+  return new Promise((resolve, reject) => {
+    worker.onmessage = ({ data }: MessageEvent<string | undefined>) => resolve(data);
+    worker.onerror = ({ message }) => reject(new Error(message));
+    worker.postMessage(index);
+  });
+}
+
+// Only the names are taken from here: the tests run in the worker.
+const names = fileSystemSuite(() => opfsFileSystem(), { sharedHandles: false }).map(({ name }) => name);
+
+test.each(names.map((name, index) => ({ name, index })))('$name', async ({ index }) => {
+  expect(await runInWorker(index)).toBeUndefined();
+});

@@ -1,0 +1,92 @@
+/** What is particular to OPFS as storage; the rest is in opfs-suite.test.ts. */
+
+import { afterEach, expect, test } from 'vitest';
+import { opfsFileSystem } from '../../src/fs/opfs.ts';
+import { estimateStorage, persistStorage } from '../../src/fs/opfs-quota.ts';
+import { freshDirectory } from './directories.ts';
+import { type RemoteFiles, remoteFiles } from './remote-files.ts';
+
+const running: RemoteFiles[] = [];
+
+async function files(...options: Parameters<typeof remoteFiles>): Promise<RemoteFiles> {
+  const remote = await remoteFiles(...options);
+  running.push(remote);
+  return remote;
+}
+
+afterEach(() => {
+  for (const remote of running.splice(0)) remote.terminate();
+});
+
+test('the files are those of the directory, by their names', async () => {
+  const { directory, open } = await files();
+  const file = await open('disk.raw.bak.1', { create: true });
+  await file.write(new TextEncoder().encode('abc'), 2);
+  await file.close();
+  const found = await (await directory.getFileHandle('disk.raw.bak.1')).getFile();
+  expect(await found.text()).toBe('\0\0abc');
+});
+
+test('there is no boot unless one is named', async () => {
+  expect('bootId' in opfsFileSystem()).toBe(false);
+  expect(opfsFileSystem(undefined, { bootId: 'x' }).bootId).toBe('x');
+});
+
+test('a file that is open elsewhere is waited for, and COD_LOCKED in the end', async () => {
+  const first = await files();
+  const second = await files({ directory: first.directory });
+  const file = await first.open('a', { create: true });
+  const locked = { code: 'COD_LOCKED', message: expect.stringMatching(/ a: another tab/) };
+  await Promise.all([expect(second.open('a')).rejects.toMatchObject(locked), expect(second.remove('a')).rejects.toMatchObject(locked)]);
+  await file.close();
+  await (await second.open('a')).close();
+});
+
+test('a file whose worker is terminated meanwhile is opened after all', async () => {
+  const first = await files();
+  const second = await files({ directory: first.directory });
+  const file = await first.open('a', { create: true });
+  await file.write(new Uint8Array(100).fill(7), 0);
+  const opening = second.open('a');
+  first.terminate();
+  const again = await opening;
+  const into = new Uint8Array(100);
+  await again.read(into, 0);
+  expect(into).toEqual(new Uint8Array(100).fill(7));
+});
+
+test('a folder is no file, a path is no name, and a page cannot open files', async () => {
+  const { directory, open } = await files();
+  await directory.getDirectoryHandle('d', { create: true });
+  await expect(open('d')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+  await expect(open('d/a', { create: true })).rejects.toBeInstanceOf(TypeError);
+  await expect(open('', { create: true })).rejects.toBeInstanceOf(TypeError);
+  await expect(opfsFileSystem(await freshDirectory()).open('a', { create: true })).rejects.toThrow(/dedicated worker/);
+});
+
+test('a size or a write beyond the quota is COD_NO_SPACE, and the file stays as it was', async () => {
+  const { open } = await files();
+  // The quota that counts is a part of the disk; the one that is shown is less.
+  const far = 2 ** 43;
+  expect((await estimateStorage()).quotaBytes).toBeGreaterThan(0);
+  const file = await open('a', { create: true });
+  await file.write(new Uint8Array(10), 0);
+  await expect(file.truncate(far)).rejects.toMatchObject({
+    code: 'COD_NO_SPACE',
+    details: { name: 'a', error: 'QuotaExceededError' },
+  });
+  await expect(file.write(new Uint8Array(10), far)).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+  expect(await file.size()).toBe(10);
+  await file.write(new Uint8Array(10), 10);
+  expect(await file.size()).toBe(20);
+});
+
+test('what files take is in the estimate, a sparse file with its whole size; asking for persistence answers', async () => {
+  const { open } = await files();
+  const before = await estimateStorage();
+  const file = await open('a', { create: true });
+  await file.truncate(2 ** 30);
+  expect((await estimateStorage()).usageBytes - before.usageBytes).toBeGreaterThanOrEqual(2 ** 30);
+  await file.truncate(0);
+  expect(await persistStorage()).toBe((await estimateStorage()).persisted);
+});

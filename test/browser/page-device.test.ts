@@ -1,0 +1,349 @@
+/** A device in a page: its worker does the work, and may be ended at any moment. */
+
+import { afterEach, describe, expect, inject, test } from 'vitest';
+import { type BrowserDevice, CodError, isCodError, type OpenBrowserDeviceOptions, openDevice } from '../../src/browser.ts';
+import { seededRandom } from '../../src/testing/random.ts';
+import { IMAGE_BYTES, imageBytes } from './image.ts';
+
+const BLOCK = 4096;
+const image = imageBytes();
+const blob = new Blob([image]);
+const opened: BrowserDevice[] = [];
+const workers: Worker[] = [];
+
+function startWorker(): Worker {
+  const worker = new Worker(new URL('../../src/browser-worker.ts', import.meta.url), { type: 'module' });
+  workers.push(worker);
+  return worker;
+}
+
+let count = 0;
+const newTarget = (): string => `disk-${Date.now()}-${count++}`;
+
+async function open(options: Partial<OpenBrowserDeviceOptions> = {}): Promise<BrowserDevice> {
+  const device = await openDevice({ source: blob, target: newTarget(), hydrate: false, worker: startWorker, ...options });
+  opened.push(device);
+  return device;
+}
+
+afterEach(async () => {
+  for (const device of opened.splice(0)) await device.close().catch(() => undefined);
+  workers.length = 0;
+});
+
+async function bytesAt(device: BrowserDevice, offset: number, length: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  await device.read(bytes, offset);
+  return bytes;
+}
+
+function expectBytes(found: Uint8Array, expected: Uint8Array): void {
+  expect(found.length).toBe(expected.length);
+  expect(found.findIndex((byte, index) => byte !== expected[index])).toBe(-1);
+}
+
+const random = (length: number, seed: number): Uint8Array => seededRandom(seed).fill(new Uint8Array(length));
+
+describe('the interface is that of a device', () => {
+  test('what is read is the source, what is written stays, also when it is opened again', async () => {
+    const target = newTarget();
+    const device = await open({ target, directory: 'some/folder' });
+    expect([device.size, device.blockSize, device.role]).toEqual([IMAGE_BYTES, BLOCK, 'owner']);
+    const model = image.slice();
+    const write = async (offset: number, bytes: Uint8Array, options?: { fua?: boolean }) => {
+      const given = bytes.slice();
+      await device.write(given, offset, options);
+      expectBytes(given, bytes);
+      model.set(bytes, offset);
+    };
+    await write(10, random(100, 1));
+    await write(BLOCK - 1, random(3 * BLOCK, 2), { fua: true });
+    await write(IMAGE_BYTES - 1, random(1, 3));
+    await device.writeZeroes(50_000, 5000);
+    model.fill(0, 50_000, 55_000);
+    await device.discard(100_000, 3 * BLOCK);
+    model.fill(0, 25 * BLOCK, 27 * BLOCK);
+    expectBytes(await bytesAt(device, 0, IMAGE_BYTES), model);
+    expectBytes(await bytesAt(device, 777, 12_345), model.subarray(777, 777 + 12_345));
+    await device.flush();
+    await device.checkpoint();
+    await device.close();
+    const again = await open({ target, directory: '/some/folder/' });
+    expectBytes(await bytesAt(again, 0, IMAGE_BYTES), model);
+  });
+
+  test('many requests at once are all answered, each with its own', async () => {
+    const device = await open();
+    const reads = Array.from({ length: 200 }, async (_, index) =>
+      expectBytes(await bytesAt(device, index * 1000, 999), image.subarray(index * 1000, index * 1000 + 999)),
+    );
+    await Promise.all(reads);
+  });
+
+  test('requests that are larger than a message may be are whole', async () => {
+    const large = new Blob([image, image, image, image, image, image, image]);
+    const device = await open({ source: large });
+    const bytes = random(18 * 2 ** 20, 9);
+    await device.write(bytes, 1);
+    const found = await bytesAt(device, 0, bytes.length + 2);
+    expectBytes(found.subarray(1, -1), bytes);
+    expect([found[0], found.at(-1)]).toEqual([image[0], image[(bytes.length + 1) % IMAGE_BYTES]]);
+  });
+
+  test('hydrated resolves when all is there, the status says how far it is, and finish leaves a plain file', async () => {
+    const target = newTarget();
+    const device = await open({ target, hydrate: {} });
+    await device.hydrated;
+    const { state, syncedBlocks, totalBlocks } = await device.refreshStatus();
+    expect([state, syncedBlocks]).toEqual(['hydrated', totalBlocks]);
+    expect(device.status().syncedBlocks).toBe(totalBlocks);
+    const stretches = await device.countSynced(10);
+    expect(stretches.reduce((sum, blocks) => sum + blocks)).toBe(totalBlocks);
+    await device.finish();
+    expect(device.status().state).toBe('closed');
+    const root = await navigator.storage.getDirectory();
+    const names: string[] = [];
+    for await (const name of (root as unknown as { keys(): AsyncIterable<string> }).keys()) if (name.startsWith(target)) names.push(name);
+    expect(names).toEqual([target]);
+    expectBytes(new Uint8Array(await (await (await root.getFileHandle(target)).getFile()).arrayBuffer()), image);
+  });
+
+  test('the synced blocks are counted in stretches', async () => {
+    const device = await open();
+    await device.write(random(3 * BLOCK, 1), 2 * BLOCK);
+    await device.write(random(BLOCK, 1), 100 * BLOCK);
+    expect([...(await device.countSynced(4, { start: 0, end: 8 }))]).toEqual([0, 2, 1, 0]);
+    expect([...(await device.countSynced(3, { start: 99, end: 102 }))]).toEqual([0, 1, 0]);
+    expect([...(await device.countSynced(5, { start: 100, end: 101 }))]).toEqual([0, 0, 0, 0, 1]);
+    await expect(device.countSynced(0)).rejects.toBeInstanceOf(RangeError);
+  });
+
+  test('a rate holds the background copy back, and lifting it lets it go', async () => {
+    const device = await open({ hydrate: { rateBytesPerSecond: 1000 } });
+    expect((await device.refreshStatus()).rateBytesPerSecond).toBe(1000);
+    expect(() => device.setRate(0)).toThrow(RangeError);
+    device.setRate(undefined);
+    await device.hydrated;
+    expect((await device.refreshStatus()).rateBytesPerSecond).toBeUndefined();
+  });
+
+  test('after close everything is COD_CLOSED, and hydrated too', async () => {
+    const device = await open({ hydrate: { rateBytesPerSecond: 1000 } });
+    await Promise.all([device.close(), device.close()]);
+    await device.close();
+    expect(device.status().state).toBe('closed');
+    const closed = { code: 'COD_CLOSED' };
+    await expect(device.hydrated).rejects.toMatchObject(closed);
+    await expect(device.read(new Uint8Array(1), 0)).rejects.toMatchObject(closed);
+    await expect(device.write(new Uint8Array(1), 0)).rejects.toMatchObject(closed);
+    await expect(device.flush()).rejects.toMatchObject(closed);
+    await expect(device.refreshStatus()).rejects.toMatchObject(closed);
+  });
+});
+
+describe('errors keep class and code', () => {
+  test('of the device', async () => {
+    const target = newTarget();
+    await (await open({ target })).close();
+    const error = await open({ target, source: new Blob([image, 'x']) }).catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(CodError);
+    expect(isCodError(error, 'COD_SIZE_MISMATCH') && error.details).toEqual({ size: IMAGE_BYTES, sourceSize: IMAGE_BYTES + 1 });
+    const device = await open();
+    await expect(device.finish()).rejects.toBeInstanceOf(TypeError);
+  });
+
+  test('of wrong arguments', async () => {
+    await expect(open({ target: '' })).rejects.toBeInstanceOf(TypeError);
+    await expect(open({ target: 'a/b' })).rejects.toBeInstanceOf(TypeError);
+    await expect(open({ source: {} as Blob })).rejects.toBeInstanceOf(TypeError);
+    await expect(open({ blockSize: 5 })).rejects.toBeInstanceOf(RangeError);
+    const device = await open();
+    await expect(device.read(new Uint8Array(2), IMAGE_BYTES - 1)).rejects.toBeInstanceOf(RangeError);
+    await expect(device.write(new Uint8Array(1), -1)).rejects.toBeInstanceOf(RangeError);
+    await expect(device.discard(0, IMAGE_BYTES + 1)).rejects.toBeInstanceOf(RangeError);
+    await device.read(new Uint8Array(0), IMAGE_BYTES);
+  });
+
+  test('of the folder', async () => {
+    const name = newTarget();
+    await (await navigator.storage.getDirectory()).getFileHandle(name, { create: true });
+    await expect(open({ directory: `${name}/below` })).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+    await expect(open({ directory: 'a/../b' })).rejects.toBeInstanceOf(TypeError);
+  });
+
+  test('a worker that cannot be loaded is COD_NOT_FOUND', async () => {
+    const worker = () => new Worker(new URL('/nowhere.js', location.href), { type: 'module' });
+    await expect(open({ worker })).rejects.toMatchObject({ code: 'COD_NOT_FOUND', message: expect.stringContaining('worker') });
+  });
+
+  test('an image without room is COD_NO_SPACE when it is opened', async () => {
+    // A Blob of blobs takes no memory: 16 TiB.
+    let huge = new Blob([new Uint8Array(2 ** 24)]);
+    while (huge.size < 2 ** 43) huge = new Blob([huge, huge]);
+    await expect(open({ source: huge })).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+  });
+});
+
+describe('a source on another origin', () => {
+  const url = (path: string): string => new URL(path, inject('serverUrl')).href;
+
+  test('is copied, with headers where they are wanted', async () => {
+    const device = await open({ source: url('/image'), hydrate: {} });
+    await device.hydrated;
+    expectBytes(await bytesAt(device, 0, IMAGE_BYTES), image);
+    const second = await open({ source: { url: new URL(url('/credentials')), headers: { 'x-key': 'secret' } } });
+    expectBytes(await bytesAt(second, 5, 1000), image.subarray(5, 1005));
+  });
+
+  test('that keeps pages from reading it is COD_SOURCE_IO, and the error says what the server has to send', async () => {
+    const refused = { code: 'COD_SOURCE_IO', message: expect.stringContaining(`"Access-Control-Allow-Origin: ${location.origin}"`) };
+    await expect(open({ source: url('/no-cors') })).rejects.toMatchObject(refused);
+    await expect(open({ source: { url: url('/image'), headers: { 'x-other': 'y' } } })).rejects.toMatchObject({
+      code: 'COD_SOURCE_IO',
+      message: expect.stringContaining('"Access-Control-Allow-Headers: x-other"'),
+    });
+    await expect(open({ source: url('/hidden') })).rejects.toMatchObject({
+      code: 'COD_SOURCE_IO',
+      message: expect.stringContaining('"Access-Control-Expose-Headers: Content-Range, ETag"'),
+    });
+  });
+
+  test('an aborted read rejects with the reason, at once; the device goes on', async () => {
+    const device = await open({ source: url('/stuck') });
+    const controller = new AbortController();
+    const read = device.read(new Uint8Array(10), 2 * BLOCK, { signal: controller.signal });
+    setTimeout(() => controller.abort(new Error('enough')), 50);
+    await expect(read).rejects.toThrow('enough');
+    await expect(device.read(new Uint8Array(10), 0, { signal: AbortSignal.abort(new Error('before')) })).rejects.toThrow('before');
+    await device.write(new Uint8Array(BLOCK), 0);
+  });
+
+  test('an aborted opening rejects with the reason', async () => {
+    const controller = new AbortController();
+    const opening = open({ source: url('/slow'), signal: controller.signal });
+    setTimeout(() => controller.abort(new Error('enough')), 20);
+    await expect(opening).rejects.toThrow('enough');
+    await expect(open({ signal: AbortSignal.abort(new Error('before')) })).rejects.toThrow('before');
+  });
+});
+
+describe('a worker that is terminated', () => {
+  test('is replaced: nothing that was acknowledged is lost, and what waits is answered', async () => {
+    const device = await open();
+    const model = image.slice();
+    for (let round = 0; round < 5; round++) {
+      const bytes = random(5000, round);
+      await device.write(bytes, round * 7000);
+      model.set(bytes, round * 7000);
+      const later = random(3000, 100 + round);
+      const pending = [device.write(later, 100_000 + round * 5000), device.read(new Uint8Array(9), 0), device.flush()];
+      model.set(later, 100_000 + round * 5000);
+      workers.at(-1)!.terminate();
+      await Promise.all(pending);
+      expectBytes(await bytesAt(device, 0, 200_000), model.subarray(0, 200_000));
+    }
+    expect(workers.length).toBe(6);
+  });
+
+  test.each(['before', 'after'])('%s close is called, is replaced for that, so that nothing is lost', async (moment) => {
+    const target = newTarget();
+    const device = await open({ target });
+    await device.write(random(100, 1), 7);
+    if (moment === 'before') workers.at(-1)!.terminate();
+    const closing = device.close();
+    if (moment === 'after') workers.at(-1)!.terminate();
+    await closing;
+    // Nobody is left who knows the boot.
+    const again = await open({ target });
+    expectBytes(await bytesAt(again, 7, 100), random(100, 1));
+  });
+
+  test('while a guest closes, loses nothing of what the guest wrote', async () => {
+    const target = newTarget();
+    const owner = await open({ target });
+    const guest = await open({ target });
+    await guest.write(random(100, 1), 7);
+    workers[0]!.terminate();
+    await Promise.all([guest.close(), owner.close()]);
+    const again = await open({ target });
+    expectBytes(await bytesAt(again, 7, 100), random(100, 1));
+  });
+
+  test('lets the background copy go on where it was', async () => {
+    const device = await open({ hydrate: { rateBytesPerSecond: 2 ** 20 } });
+    await device.write(random(10_000, 5), 3000);
+    workers.at(-1)!.terminate();
+    expect((await device.refreshStatus()).syncedBlocks).toBeGreaterThan(0);
+    device.setRate(undefined);
+    await device.hydrated;
+    const model = image.slice();
+    model.set(random(10_000, 5), 3000);
+    expectBytes(await bytesAt(device, 0, IMAGE_BYTES), model);
+  });
+});
+
+describe('of two that open one target', () => {
+  test('the second has part in the device of the first, and takes over when that is closed', async () => {
+    const target = newTarget();
+    const first = await open({ target });
+    const second = await open({ target });
+    expect([first.role, second.role]).toEqual(['owner', 'guest']);
+    expect(second.owner).toEqual(first.owner);
+    await first.write(random(5000, 1), 100);
+    expectBytes(await bytesAt(second, 100, 5000), random(5000, 1));
+    await second.write(random(5000, 2), 200_000);
+    expectBytes(await bytesAt(first, 200_000, 5000), random(5000, 2));
+    await expect(second.read(new Uint8Array(1), IMAGE_BYTES)).rejects.toBeInstanceOf(RangeError);
+
+    const changed = new Promise<void>((resolve) => (second.onRoleChange = resolve));
+    await first.close();
+    const found = await bytesAt(second, 200_000, 5000);
+    await changed;
+    expect(second.role).toBe('owner');
+    expectBytes(found, random(5000, 2));
+    expectBytes(await bytesAt(second, 100, 5000), random(5000, 1));
+  });
+
+  test('whoever is left takes over from a worker that is terminated, with all that was acknowledged', async () => {
+    const target = newTarget();
+    await open({ target });
+    const devices = [opened[0]!, await open({ target }), await open({ target })];
+    await Promise.all(devices.map((device, index) => device.write(random(3000, index), index * 10_000)));
+    const pending = devices.map((device, index) => device.write(random(3000, 10 + index), 50_000 + index * 10_000));
+    workers[0]!.terminate();
+    await Promise.all(pending);
+    for (const device of devices) {
+      for (const index of [0, 1, 2]) {
+        expectBytes(await bytesAt(device, index * 10_000, 3000), random(3000, index));
+        expectBytes(await bytesAt(device, 50_000 + index * 10_000, 3000), random(3000, 10 + index));
+      }
+    }
+    expect(devices.filter(({ role }) => role === 'owner').length).toBe(1);
+  });
+
+  test('the second is refused if it wants the device for itself, and told who has it', async () => {
+    const target = newTarget();
+    const first = await open({ target });
+    await expect(open({ target, tabs: 'refuse' })).rejects.toMatchObject({ code: 'COD_LOCKED', details: { ...first.owner } });
+    await first.close();
+    expect((await open({ target, tabs: 'refuse' })).role).toBe('owner');
+  });
+
+  test('the second is refused if its source is another one', async () => {
+    const target = newTarget();
+    await open({ target });
+    await expect(open({ target, source: new Blob(['x']) })).rejects.toMatchObject({ code: 'COD_SIZE_MISMATCH' });
+    const named = new File([image], 'image.raw', { lastModified: 1 });
+    await expect(open({ target, source: named })).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
+  });
+
+  test('both are told that the copy is complete, and when it is finished both are closed', async () => {
+    const target = newTarget();
+    const first = await open({ target, hydrate: {} });
+    const second = await open({ target });
+    await Promise.all([first.hydrated, second.hydrated]);
+    await second.finish();
+    await expect(second.flush()).rejects.toMatchObject({ code: 'COD_CLOSED' });
+    await expect(first.flush()).rejects.toMatchObject({ code: 'COD_CLOSED' });
+  });
+});

@@ -1,0 +1,50 @@
+/** A server of another origin than the page, for the whole run: one image, under names that say how it is served. */
+
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { TestProject } from 'vitest/node';
+import { IMAGE_BYTES, imageBytes } from './image.ts';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    serverUrl: string;
+  }
+}
+
+/**
+ * - `/image`: as it should be; `/slow`: each answer after 300 ms; `/stuck`: only the first byte is ever answered;
+ * - `/no-cors`: no page may read it; `/hidden`: a page may, but not what the answer's headers say; `/credentials`: wants a header.
+ */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const image = imageBytes();
+  const server = createServer(async (request, response) => {
+    const path = request.url ?? '';
+    const [, first = '0', last = ''] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '') ?? [];
+    const start = Number(first);
+    const end = Math.min(IMAGE_BYTES, last === '' ? IMAGE_BYTES : Number(last) + 1);
+    if (path.startsWith('/stuck') && start > 0) return;
+    if (path.startsWith('/slow')) await new Promise((resolve) => setTimeout(resolve, 300));
+    if (path !== '/no-cors') {
+      response.setHeader('access-control-allow-origin', '*');
+      if (path !== '/hidden') response.setHeader('access-control-expose-headers', 'content-range, etag');
+    }
+    if (request.method === 'OPTIONS') {
+      response.setHeader('access-control-allow-headers', 'authorization, x-key');
+      response.writeHead(204).end();
+      return;
+    }
+    if (path === '/credentials' && request.headers['x-key'] !== 'secret') {
+      response.writeHead(403).end();
+      return;
+    }
+    response.writeHead(206, { etag: '"1"', 'content-range': `bytes ${start}-${end - 1}/${IMAGE_BYTES}`, 'content-length': end - start });
+    response.end(request.method === 'HEAD' ? undefined : image.subarray(start, end));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  project.provide('serverUrl', `http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  return () =>
+    new Promise((resolve) => {
+      server.closeAllConnections();
+      server.close(() => resolve());
+    });
+}

@@ -1,0 +1,103 @@
+/** A device as a disk of v86, without v86. */
+
+import { expect, test } from 'vitest';
+import { bytesSource } from '../../src/index.ts';
+import { seededRandom } from '../../src/testing/index.ts';
+import { type V86Device, v86Disk } from '../../src/v86.ts';
+import { expectBytes } from '../support/bytes.ts';
+
+const bytes = seededRandom(1).fill(new Uint8Array(10_000));
+
+/** A device in memory whose writes take until they are let go. */
+function heldDevice(): { device: V86Device; calls: string[]; letGo(): void } {
+  const content = bytes.slice();
+  const source = bytesSource(content);
+  const calls: string[] = [];
+  const held: (() => void)[] = [];
+  return {
+    calls,
+    letGo: () => held.shift()!(),
+    device: {
+      size: content.length,
+      read: async (into, offset, options) => {
+        calls.push(`read ${offset}`);
+        await source.read(into, offset, options);
+      },
+      write: async (from, offset, options) => {
+        calls.push(`write ${offset}${options?.fua ? ' fua' : ''}`);
+        await new Promise<void>((resolve) => held.push(resolve));
+        content.set(from, offset);
+      },
+      flush: async () => {
+        calls.push('flush');
+      },
+    },
+  };
+}
+
+const settle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve));
+const fail = (error: unknown): void => {
+  throw error;
+};
+
+test('it has whole sectors, and says when it is there', async () => {
+  const { device } = heldDevice();
+  const disk = v86Disk(device, { onError: fail });
+  expect(disk.byteLength).toBe(9728);
+  await new Promise<void>((resolve) => {
+    disk.onload = () => resolve();
+    disk.load();
+  });
+});
+
+test('what was read for the cache is there at once, until it is written', async () => {
+  const { device } = heldDevice();
+  const disk = v86Disk(device, { onError: fail });
+  expect(disk.get_from_cache(0, 512)).toBeUndefined();
+  expectBytes(await new Promise<Uint8Array>((resolve) => disk.get_and_cache(0, 512, resolve)), bytes.subarray(0, 512));
+  expectBytes(disk.get_from_cache(0, 512)!, bytes.subarray(0, 512));
+  expect(disk.get_from_cache(512, 512)).toBeUndefined();
+  disk.set(512, new Uint8Array(512), () => undefined);
+  expect(disk.get_from_cache(0, 512)).toBeDefined();
+  disk.set(0, new Uint8Array(512), () => undefined);
+  expect(disk.get_from_cache(0, 512)).toBeUndefined();
+});
+
+test('a write is done when it is durable; what overlaps it waits, what does not goes on; its buffer is free at once', async () => {
+  const { device, calls, letGo } = heldDevice();
+  const disk = v86Disk(device, { onError: fail });
+  const buffer = new Uint8Array(512).fill(1);
+  const done: string[] = [];
+  disk.set(1024, buffer, () => done.push('first'));
+  buffer.fill(2);
+  disk.set(1024, buffer, () => done.push('second'));
+  buffer.fill(3);
+  let found: Uint8Array | undefined;
+  disk.get(1024, 512, (read) => (found = read));
+  disk.get(2048, 512, () => done.push('other'));
+  await settle();
+  expect([calls, done]).toEqual([['write 1024 fua', 'read 2048'], ['other']]);
+  letGo();
+  await settle();
+  expect([calls.slice(2), done]).toEqual([['write 1024 fua'], ['other', 'first']]);
+  letGo();
+  await settle();
+  expect([calls.slice(3), done]).toEqual([['read 1024'], ['other', 'first', 'second']]);
+  expectBytes(found!, new Uint8Array(512).fill(2));
+});
+
+test('errors reach whoever is to hear of them, but not those of a read that was aborted', async () => {
+  const errors: unknown[] = [];
+  const device: V86Device = {
+    size: 512,
+    read: (_into, _offset, options) => Promise.reject(options?.signal?.reason ?? 'read'),
+    write: () => Promise.reject('write'),
+    flush: async () => undefined,
+  };
+  const disk = v86Disk(device, { onError: (error) => errors.push(error) });
+  disk.get(0, 512, fail);
+  disk.set(0, new Uint8Array(512), () => fail('done'));
+  disk.get(0, 512, fail, { signal: AbortSignal.abort('aborted') });
+  await settle();
+  expect(errors.sort()).toEqual(['read', 'write']);
+});

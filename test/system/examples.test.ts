@@ -1,0 +1,88 @@
+/** The examples for a page, as their users have them: with the package in node_modules, built by each bundler, served by a static server. */
+
+import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build as esbuild } from 'esbuild';
+import { build as viteBuild, createServer as viteServer } from 'vite';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { seededRandom } from '../../src/testing/random.ts';
+import { Chromium } from '../support/chromium.ts';
+import { type Site, startSite } from '../support/site.ts';
+import { describeWith } from '../support/tools.ts';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const IMAGE_BYTES = 300_001;
+
+describeWith(['chromium'], 'an example', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cod-examples-'));
+  const image = seededRandom(1).fill(new Uint8Array(IMAGE_BYTES));
+  const bundler = join(folder, 'bundler');
+  let chromium: Chromium;
+  let images: Site;
+
+  beforeAll(async () => {
+    cpSync(join(root, 'examples'), folder, { recursive: true });
+    for (const name of ['bundler', 'no-bundler']) {
+      for (const part of ['package.json', 'dist'])
+        cpSync(join(root, part), join(folder, name, 'node_modules', 'copyondemand', part), { recursive: true });
+    }
+    mkdirSync(join(folder, 'images'));
+    writeFileSync(join(folder, 'images', 'image.raw'), image);
+    images = await startSite({ folders: { '/': join(folder, 'images') } });
+    chromium = await Chromium.start(join(folder, 'profile'));
+  });
+
+  afterAll(async () => {
+    await chromium?.close();
+    await images?.close();
+    rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+  });
+
+  /** Opens the example with an image on another origin, and waits until it says that it has all of it. */
+  async function run(url: string): Promise<void> {
+    const page = await chromium.browser.contexts()[0]!.newPage();
+    await page.goto(`${url}/?image=${images.url}/image.raw`);
+    await page.waitForFunction("document.querySelector('output').textContent.includes('are here.')");
+    expect(await page.textContent('output')).toMatch(`It begins with ${image.subarray(0, 8)}.`);
+    expect(await page.textContent('output')).toMatch(`All ${IMAGE_BYTES} bytes are here.`);
+    await page.close();
+  }
+
+  async function serve(path: string): Promise<void> {
+    const site = await startSite({ folders: { '/': path } });
+    await run(site.url);
+    await site.close();
+  }
+
+  test('without a bundler works from a static server', () => serve(join(folder, 'no-bundler')));
+
+  test('with esbuild, which is given the worker as an entry', async () => {
+    const outdir = join(folder, 'with-esbuild');
+    await esbuild({
+      absWorkingDir: bundler,
+      entryPoints: { main: './main.js', 'browser-worker': 'copyondemand/browser-worker' },
+      bundle: true,
+      format: 'esm',
+      target: 'es2022',
+      outdir,
+      logLevel: 'error',
+    });
+    cpSync(join(bundler, 'index.html'), join(outdir, 'index.html'));
+    await serve(outdir);
+  });
+
+  test('with Vite, built', async () => {
+    const outDir = join(folder, 'with-vite');
+    await viteBuild({ root: bundler, logLevel: 'error', build: { outDir, target: 'es2022' } });
+    await serve(outDir);
+  });
+
+  test('with Vite, in development', async () => {
+    const server = await viteServer({ root: bundler, logLevel: 'error', server: { host: '127.0.0.1', port: 0, hmr: false } });
+    await server.listen();
+    await run(server.resolvedUrls!.local[0]!.replace(/\/$/, ''));
+    await server.close();
+  });
+});
