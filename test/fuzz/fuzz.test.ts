@@ -64,9 +64,11 @@ it('what once failed, or takes a way of its own, ends as it did then', async () 
 
 describe.each([...BASES.keys()])('%s', (base) => {
   it('is read as it is', async () => {
-    for (const boot of ['same', 'other'] as const) {
-      for (const via of ['recover', 'inspect', 'open'] as const) {
-        for (const sealed of [false, true]) {
+    // Format 1 knows neither boots nor checksums.
+    const isNew = BASES.get(base)!.format === 2;
+    for (const boot of isNew ? (['same', 'other'] as const) : (['same'] as const)) {
+      for (const sealed of isNew ? [false, true] : [false]) {
+        for (const via of ['recover', 'inspect', 'open'] as const) {
           expect((await runCase({ base, boot, via, sealed, edits: [] })).outcome).toBe('read');
         }
       }

@@ -1,8 +1,9 @@
 /** Servers that fail in the middle of a copy by the command, for a while or for good. Those that fail from the start are in cli-refusals.test.ts. */
 
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, onTestFinished, test } from 'vitest';
+import { beforeAll, expect, onTestFinished, test } from 'vitest';
 import { type Device, openDevice } from '../../src/index.ts';
 import { httpSource, nodeFileSystem } from '../../src/node.ts';
 import { seededRandom } from '../../src/testing/index.ts';
@@ -62,11 +63,13 @@ async function serve(behaviour: Behaviour): Promise<HostileServer> {
 function failingHalfWay(then: Behaviour): Behaviour {
   let begun = false;
   return (ask) => {
-    if (ask.index === 0) return ask.send();
-    if (begun) return then(ask);
-    begun = true;
-    sendBeginning(ask);
-    return setTimeout(() => ask.socket.destroy(), 300);
+    if (ask.index === 0) ask.send();
+    else if (begun) then(ask);
+    else {
+      begun = true;
+      sendBeginning(ask);
+      setTimeout(() => ask.socket.destroy(), 300);
+    }
   };
 }
 
@@ -79,6 +82,32 @@ function expectCopied(result: Result, directory: string): void {
 function resumedBytes(result: Result): number {
   return eventsOf(result)[0]!['resumedBytes'] as number;
 }
+
+/** A minute of real time, as a server takes to start anew: it passes while the other tests here run. */
+const OUTAGE_MS = 60_000;
+const outage = { directory: '', refusals: 0, result: undefined as Promise<Result> | undefined };
+
+beforeAll(async () => {
+  outage.directory = mkdtempSync(join(tmpdir(), 'cod-outage-'));
+  let brokenAt: number | undefined;
+  const server = await HostileServer.start(IMAGE, (ask) => {
+    if (ask.index === 0) ask.send();
+    else if (brokenAt === undefined) {
+      brokenAt = performance.now();
+      sendBeginning(ask);
+      ask.socket.end();
+    } else if (performance.now() - brokenAt < OUTAGE_MS) {
+      outage.refusals++;
+      ask.send({ status: 500, body: 'out of order', headers: { 'content-range': undefined } });
+    } else ask.send();
+  });
+  outage.result = runCommand(['copy', server.url, 'disk', '--json'], { cwd: outage.directory });
+  return async () => {
+    await outage.result;
+    await server.stop();
+    rmSync(outage.directory, { recursive: true });
+  };
+});
 
 test.for(passing)('a source that $name, for a while, is asked again until the copy is complete', async ({ fail }) => {
   let faults = 0;
@@ -112,9 +141,11 @@ test('a source that changes its ETag half way is refused, in that run and in lat
 
 test('a source that goes away for good ends the command with 1; from another place with the same content it goes on', async () => {
   const server = await HostileServer.start(IMAGE, (ask) => {
-    if (ask.index === 0) return ask.send();
-    sendBeginning(ask);
-    setTimeout(() => void server.stop(), 300);
+    if (ask.index === 0) ask.send();
+    else {
+      sendBeginning(ask);
+      setTimeout(() => void server.stop(), 300);
+    }
   });
   const directory = temporaryDirectory();
   const gone = await runCommand(['copy', server.url, 'disk', '--json', '--retries', '2'], { cwd: directory });
@@ -171,4 +202,11 @@ test('while a source is away a device serves what it has and takes what is writt
   await device.finish();
   await source.close();
   expectBytes(new Uint8Array(readFileSync(join(directory, 'disk'))), model);
+});
+
+test('a source that answers 500 for a minute in the middle of a copy is waited for, by default', async () => {
+  expectCopied((await outage.result)!, outage.directory);
+  expect(outage.refusals).toBeGreaterThan(5);
+  // It is not asked again and again without a pause.
+  expect(outage.refusals).toBeLessThan(20);
 });
