@@ -21,8 +21,18 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: JOURNAL,
-        find: '    await this.#sync(() => this.#target!.sync());\n    await this.#appends',
-        replace: '    await this.#appends',
+        find: '    await this.#sync(() => this.#target!.sync());\n    this.#rewrittenFlushed = rewritten;',
+        replace: '    this.#rewrittenFlushed = rewritten;',
+      },
+    ],
+  },
+  {
+    name: 'no sync in a flush after writes to synced blocks only',
+    patches: [
+      {
+        file: JOURNAL,
+        find: 'if (this.#flushed === appended && this.#rewrittenFlushed === rewritten) return;',
+        replace: 'if (this.#flushed === appended) return;',
       },
     ],
   },
@@ -76,8 +86,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: STORE,
-        find: '    await this.#write(from, offset);\n    await this.#record(offset, from.length);',
-        replace: '    await this.#record(offset, from.length);\n    await this.#write(from, offset);',
+        find: '      await this.#target.write(from, offset);\n      await this.journal.written(offset, from.length);',
+        replace: '      await this.journal.written(offset, from.length);\n      await this.#target.write(from, offset);',
       },
     ],
   },
@@ -101,13 +111,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     this.journal.map.add(blocks.start, blocks.end);
     this.journal.dirty.remove(blocks.start, blocks.end);
     return Promise.resolve();`,
-      },
-      {
-        file: STORE,
-        find: '    await this.#write(from, offset);\n    await this.#record(offset, from.length);',
-        replace: `    await this.#write(from, offset);
-    const { start, end } = this.blocksOf(offset, from.length);
-    if (!this.journal.map.hasRange(start, end)) await this.#record(offset, from.length);`,
       },
     ],
   },
