@@ -148,12 +148,15 @@ export class TargetStore {
     return holes;
   }
 
-  /** Writes all but long runs of zeros, which are there already on a target that is sparse. */
+  /**
+   * Writes all but long runs of zeros, which are there already on a target that is sparse. Pieces begin and end anywhere: what they have of a unit may be left out
+   * even if their neighbours cannot do the same with theirs.
+   */
   async #writeSparse(from: Uint8Array, offset: number): Promise<void> {
     let dataStart = 0;
     for (let at = 0; at < from.length; ) {
       const next = Math.min(from.length, at + ZERO_UNIT_BYTES - ((offset + at) % ZERO_UNIT_BYTES));
-      if (next - at === ZERO_UNIT_BYTES && isZero(from.subarray(at, next))) {
+      if (isZero(from.subarray(at, next))) {
         if (dataStart < at) await this.#write(from.subarray(dataStart, at), offset + dataStart);
         await this.#fillZero(offset + at, next - at);
         dataStart = next;

@@ -68,6 +68,23 @@ describe('what the background copy asks for', () => {
     }
   });
 
+  it('is written without its long runs of zeros, wherever pieces begin and end', async () => {
+    const rig = new Rig();
+    const bytes = new Uint8Array(4 * MIB);
+    bytes.set(pattern(MIB), MIB);
+    let written = 0;
+    rig.fileSystem.failWhen(({ kind, name, length }) => {
+      if (kind === 'write' && name === 'disk') written += length;
+      return false;
+    });
+    const random = seededRandom(3);
+    const source = new ControlledSource(bytes, { pieceBytes: () => 1 + random.below(3 * 65_536) });
+    await source.serve((await rig.open(source)).hydrated);
+    expectBytes(await rig.target(), bytes);
+    expect(written).toBeGreaterThanOrEqual(MIB);
+    expect(written).toBeLessThan(MIB + 2 * 65_536);
+  });
+
   it.each([
     { name: 'one byte', size: 1 },
     { name: 'a block and a byte', size: BLOCK + 1 },
