@@ -6,6 +6,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import type { CopyFlags } from './copy.ts';
 import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
 import type { InspectFlags } from './inspect.ts';
+import type { ServeFlags } from './serve.ts';
 import { parseInteger, parseRate, parseSha256, parseSize } from './units.ts';
 
 const UNITS =
@@ -29,32 +30,9 @@ function version(): string {
   return manifest.version;
 }
 
-function program(): Command {
-  const program = new Command('copyondemand')
-    .description('Copies disk images that lie far away, crash-safely, while they are used.')
-    .version(version())
-    .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'copyondemand: ')) })
-    .addHelpText('after', `\n${EXIT_CODES}\nThe command is also called cod.`);
-
-  program
-    .command('copy')
-    .summary('copy an image; the same command again resumes')
-    .description(
-      'Copies SOURCE, a path or a URL (http://, https://), to TARGET. Whatever interrupts it, the same command again goes on where it was;\n' +
-        'for that there is metadata beside TARGET, which is removed once the copy is complete and verified.',
-    )
-    .argument('<source>', 'a path, or a URL with http:// or https://')
-    .argument('<target>', 'a path where nothing is yet, or the copy to go on with')
-    .option('--rate <rate>', 'take at most so much from the source, as 20M or 250mbit', argument(parseRate))
-    .option('--sha256 <hex>', 'verify that the copy has this digest', argument(parseSha256))
-    .option(
-      '--concurrency <n>',
-      'requests at a time (default: as many as make it faster)',
-      argument((text) => parseInteger(text, { min: 1, max: 64 })),
-    )
-    .option('--json', 'events on stdout, one JSON object a line, instead of progress on stderr')
-    .option('--quiet', 'nothing on stderr but errors')
+/** Adds the options that only mean something over HTTP. */
+function withHttpOptions(command: Command): Command {
+  return command
     .addOption(
       new Option('--header <line>', "over HTTP: send 'Name: value' with each request (repeatable)").argParser(
         (line: string, lines?: string[]) => [...(lines ?? []), line],
@@ -71,9 +49,68 @@ function program(): Command {
       '--timeout <seconds>',
       'over HTTP: ask again when nothing comes for so long (default: 15)',
       argument((text) => parseInteger(text, { min: 1, max: 86_400 })),
+    );
+}
+
+function program(): Command {
+  const program = new Command('copyondemand')
+    .description('Copies disk images that lie far away, crash-safely, while they are used.')
+    .version(version())
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'copyondemand: ')) })
+    .addHelpText('after', `\n${EXIT_CODES}\nThe command is also called cod.`);
+
+  const copy = program
+    .command('copy')
+    .summary('copy an image; the same command again resumes')
+    .description(
+      'Copies SOURCE, a path or a URL (http://, https://), to TARGET. Whatever interrupts it, the same command again goes on where it was;\n' +
+        'for that there is metadata beside TARGET, which is removed once the copy is complete and verified.',
     )
+    .argument('<source>', 'a path, or a URL with http:// or https://')
+    .argument('<target>', 'a path where nothing is yet, or the copy to go on with')
+    .option('--rate <rate>', 'take at most so much from the source, as 20M or 250mbit', argument(parseRate))
+    .option('--sha256 <hex>', 'verify that the copy has this digest', argument(parseSha256))
+    .option(
+      '--concurrency <n>',
+      'requests at a time (default: as many as make it faster)',
+      argument((text) => parseInteger(text, { min: 1, max: 64 })),
+    )
+    .option('--json', 'events on stdout, one JSON object a line, instead of progress on stderr')
+    .option('--quiet', 'nothing on stderr but errors');
+  withHttpOptions(copy)
     .addHelpText('after', `\n${UNITS}\n${EXIT_CODES}`)
     .action(async (source: string, target: string, flags: CopyFlags) => (await import('./copy.ts')).copy(source, target, flags));
+
+  const serve = program
+    .command('serve')
+    .summary('use an image over NBD while it is copied')
+    .description(
+      'Serves SOURCE as it is copied to TARGET: a virtual machine, the kernel or any other NBD client can read and write it at once.\n' +
+        'Whatever interrupts it, the same command again goes on where it was. Metadata beside TARGET stays, also when the copy is complete.\n' +
+        'Prints "listening on URI" when clients can connect. SIGTERM and SIGINT: finishes what is in work, takes a checkpoint, exits 0.',
+    )
+    .argument('<source>', 'a path, or a URL with http:// or https://')
+    .argument('<target>', 'a path where nothing is yet, or the copy to go on with')
+    .option('--socket <path>', 'listen at a unix socket, for this user only')
+    .option('--host <address>', 'listen at this address over TCP (default: 127.0.0.1)')
+    .option(
+      '--port <n>',
+      'listen at this TCP port (default: 10809; 0: any)',
+      argument((text) => parseInteger(text, { min: 0, max: 65_535 })),
+    )
+    .option('--export <name>', 'the name of the export (default: the empty one)')
+    .option('--read-only', 'refuse to change anything')
+    .option('--no-hydrate', 'copy only what is read')
+    .option('--rate <rate>', 'copy in the background at most so fast, as 20M or 250mbit', argument(parseRate))
+    .option('--tls-cert <file>', 'TLS, and nothing without it: the certificate, as PEM')
+    .option('--tls-key <file>', 'its private key, as PEM')
+    .option('--tls-ca <file>', "the authority of the clients' certificates, as PEM: a client must have one")
+    .option('--json', 'events on stdout, one JSON object a line, instead of progress on stderr')
+    .option('--quiet', 'nothing on stderr but errors');
+  withHttpOptions(serve)
+    .addHelpText('after', `\n${UNITS}\n${EXIT_CODES}`)
+    .action(async (source: string, target: string, flags: ServeFlags) => (await import('./serve.ts')).serve(source, target, flags));
 
   program
     .command('inspect')
@@ -112,7 +149,7 @@ function onOutputError(error: NodeJS.ErrnoException): void {
 async function main(): Promise<number> {
   process.stdout.on('error', onOutputError);
   try {
-    if (process.argv.length <= 2) throw new UsageError('which command? copy, inspect or demo; `copyondemand --help` tells more');
+    if (process.argv.length <= 2) throw new UsageError('which command? copy, serve, inspect or demo; `copyondemand --help` tells more');
     await program().parseAsync();
     return EXIT.done;
   } catch (error) {

@@ -9,7 +9,7 @@ import type { RecoveredState } from '../log/recovered-state.ts';
 import { recover } from '../log/recovery.ts';
 import { Slots } from '../log/slots.ts';
 import { Core } from '../wasm/core.ts';
-import { CopyOnDemandDevice, type Device } from './device.ts';
+import { CopyOnDemandDevice, type LocalDevice } from './device.ts';
 import type { HydrateOptions } from './hydrator.ts';
 import type { Source } from './source.ts';
 
@@ -119,7 +119,7 @@ async function resumeTarget(fileSystem: FileSystem, target: string, state: Recov
  * @throws {@link CodError} COD_EXISTS if the target exists and is nobody's copy; COD_LOCKED if somebody has it; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something
  *   else; COD_CORRUPT, COD_VERSION; what the file system says. `TypeError`, `RangeError` for wrong options.
  */
-export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<Device> {
+export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<LocalDevice> {
   checkOptions(options);
   const { source, fileSystem, target, signal } = options;
   if (source.size === 0) throw new CodError('COD_SIZE_MISMATCH', 'the source is empty: there is nothing to copy');

@@ -52,6 +52,18 @@ export class TargetStore {
     return this.#target.read(into, offset);
   }
 
+  /** As {@link read}, inside the call; false where the target cannot. Nobody may hold the lock exclusively. */
+  readNow(into: Uint8Array, offset: number): boolean {
+    return this.#target.readNow?.(into, offset) ?? false;
+  }
+
+  /** As {@link write} of blocks that are synced, inside the call; false where the target cannot. Nobody may hold the lock. */
+  overwriteNow(from: Uint8Array, offset: number): boolean {
+    if (!(this.#target.writeNow?.(from, offset) ?? false)) return false;
+    this.journal.rewritten();
+    return true;
+  }
+
   /** Writes a user's bytes and records them; the caller holds the lock, exclusively. */
   async write(from: Uint8Array, offset: number): Promise<void> {
     try {
