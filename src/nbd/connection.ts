@@ -14,6 +14,7 @@ import { BYTES, COMMAND, COMMAND_FLAG } from './constants.ts';
 import { exportInfo, type NbdDevice, type NbdExport } from './export.ts';
 import { type Agreement, type ExportInfo, Handshake, type HandshakeAction } from './handshake.ts';
 import { LIMITS } from './limits.ts';
+import { ReadAhead } from './read-ahead.ts';
 import { Replies } from './replies.ts';
 import { errorReply, ProtocolError, putReadReply, putSimpleReply, type Request, RequestDecoder, readReplyBytes } from './transmission.ts';
 
@@ -147,6 +148,7 @@ class Session {
   readonly #decoder: RequestDecoder;
   readonly #replies: Replies;
   readonly #signal: AbortSignal;
+  readonly #readAhead: ReadAhead | undefined;
   #requestsInWork = 0;
   #bytesInWork = 0;
   /** Nothing is read from the socket until there is room again. */
@@ -173,6 +175,12 @@ class Session {
       maximumPayloadBytes: LIMITS.payloadBytes,
     });
     this.#replies = new Replies(socket, () => this.#onRoom());
+    if (device.hydrateRange !== undefined) {
+      this.#readAhead = new ReadAhead(device.size, (offset, length) => {
+        // Whoever reads it will ask again, and be told.
+        device.hydrateRange!(offset, length, { signal }).catch(() => undefined);
+      });
+    }
   }
 
   /** Takes requests, the first of them from `rest`. */
@@ -322,7 +330,9 @@ class Session {
     const { offset, length } = request;
     const head = this.#readReplyBytes;
     const bytes = Buffer.allocUnsafeSlow(head + length);
-    await this.#device.read(bytes.subarray(head), offset, { signal: this.#signal });
+    const reading = this.#device.read(bytes.subarray(head), offset, { signal: this.#signal });
+    this.#readAhead?.note(offset, length);
+    await reading;
     putReadReply(bytes, 0, request, this.#structured);
     this.#send(bytes);
   };

@@ -24,7 +24,7 @@ export interface RunningProgram {
 
 /** Starts a program. */
 export function startProgram(program: string, ...args: readonly string[]): RunningProgram {
-  const child = spawn(toolPath(program) ?? program, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
+  const child = spawn(toolPath(program) ?? program, args, { stdio: ['pipe', 'pipe', 'pipe'], env });
   let stdout = '';
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
@@ -35,7 +35,9 @@ export function startProgram(program: string, ...args: readonly string[]): Runni
 
 /** Runs a program to its end. */
 export function runProgram(program: string, ...args: readonly string[]): Promise<Outcome> {
-  return startProgram(program, ...args).outcome;
+  const { child, outcome } = startProgram(program, ...args);
+  child.stdin!.end();
+  return outcome;
 }
 
 /** As {@link runProgram}, for one that must succeed; returns what it printed on stdout. */
