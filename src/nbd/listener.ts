@@ -105,8 +105,12 @@ async function removeStale(path: string): Promise<void> {
   try {
     found = await lstat(path);
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return;
-    throw listenError(error, path);
+    if (errnoOf(error) !== 'ENOENT') throw listenError(error, path);
+    // libuv calls a missing folder a lack of permission.
+    await lstat(dirname(path)).catch((missing: unknown) => {
+      throw listenError(missing, path);
+    });
+    return;
   }
   if (!found.isSocket()) throw new CodError('COD_EXISTS', `${path} exists and is no socket`, { details: { path } });
   const answer = await new Promise<string | undefined>((resolve) => {

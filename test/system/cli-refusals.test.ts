@@ -1,6 +1,8 @@
 /** What the command is called with, or finds, that it must not go on with: each row is told in one line, and changes nothing. */
 
+import { once } from 'node:events';
 import { copyFileSync, existsSync, linkSync, mkdirSync, readFileSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
+import { createServer, type ListenOptions } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { Core } from '../../src/wasm/core.ts';
@@ -36,6 +38,26 @@ const usage: readonly Row[] = [
   { name: 'no target', arrange: () => ['copy', 'a'], says: "'target'" },
   { name: 'no source', arrange: () => ['copy'], says: "'source'" },
   { name: 'one argument too many', arrange: () => ['copy', 'a', 'b', 'c'], says: 'too many arguments' },
+  { name: 'serve without a target', arrange: () => ['serve', 'a'], says: "'target'" },
+  { name: 'serve with an empty target', arrange: () => ['serve', 'a', ''], says: 'TARGET is empty' },
+  { name: 'serve at a socket and a port', arrange: () => ['serve', 'a', 'b', '--socket', 's', '--port', '1'], says: 'either --socket' },
+  { name: 'serve at a socket and a host', arrange: () => ['serve', 'a', 'b', '--socket', 's', '--host', '::1'], says: 'either --socket' },
+  { name: 'serve at a port beyond the last', arrange: () => ['serve', 'a', 'b', '--port', '65536'], says: 'from 0 to 65535' },
+  { name: 'serve at a port in words', arrange: () => ['serve', 'a', 'b', '--port', 'nbd'], says: 'from 0 to 65535' },
+  { name: 'serve at a socket without a path', arrange: () => ['serve', 'a', 'b', '--socket', ''], says: '1 to 107 bytes' },
+  {
+    name: 'serve at a socket with too long a path',
+    arrange: () => ['serve', 'a', 'b', '--socket', 'x'.repeat(108)],
+    says: '1 to 107 bytes',
+  },
+  { name: 'serve under too long a name', arrange: () => ['serve', 'a', 'b', '--export', 'x'.repeat(4097)], says: '4096' },
+  { name: 'serve with a certificate and no key', arrange: () => ['serve', 'a', 'b', '--tls-cert', 'c'], says: 'belong together' },
+  { name: 'serve with a key and no certificate', arrange: () => ['serve', 'a', 'b', '--tls-key', 'k'], says: 'belong together' },
+  { name: 'serve with an authority alone', arrange: () => ['serve', 'a', 'b', '--tls-ca', 'a'], says: '--tls-ca' },
+  { name: 'serve with a rate and no copying', arrange: () => ['serve', 'a', 'b', '--no-hydrate', '--rate', '1M'], says: '--no-hydrate' },
+  { name: 'serve with a rate in words', arrange: () => ['serve', 'a', 'b', '--rate', 'fast'], says: '250mbit' },
+  { name: 'serve with an option of copy', arrange: () => ['serve', 'a', 'b', '--sha256', DIGEST], says: '--sha256' },
+  { name: 'serve from a scheme that is unknown', arrange: () => ['serve', 'ftp://a/b', 'c'], says: 'ftp://' },
   { name: 'inspect without a target', arrange: () => ['inspect'], says: "'target'" },
   { name: 'a rate without a value', arrange: () => ['copy', 'a', 'b', '--rate'], says: '--rate' },
   { name: 'a rate in words', arrange: () => ['copy', 'a', 'b', '--rate', 'fast'], says: '250mbit' },
@@ -367,6 +389,89 @@ const servers: readonly Refusal[] = [
   },
 ];
 
+/** Listens until the test ends. */
+async function listenAt(where: ListenOptions): Promise<number> {
+  const server = createServer().listen(where);
+  onTestFinished(() => {
+    server.close();
+  });
+  await once(server, 'listening');
+  const address = server.address();
+  return address === null || typeof address === 'string' ? 0 : address.port;
+}
+
+const serving: readonly Refusal[] = [
+  {
+    name: 'a unix socket that somebody listens at',
+    arrange: async (dir) => {
+      await listenAt({ path: join(dir, 's') });
+      return ['serve', makeImage(dir), 'disk', '--socket', 's'];
+    },
+    code: 'COD_LOCKED',
+    says: 'somebody listens at s',
+  },
+  {
+    name: 'a file where the unix socket is to be',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 's'), 'precious');
+      return ['serve', makeImage(dir), 'disk', '--socket', 's'];
+    },
+    code: 'COD_EXISTS',
+    says: 'no socket',
+  },
+  {
+    name: 'a unix socket in a folder that is missing',
+    arrange: (dir) => ['serve', makeImage(dir), 'disk', '--socket', 'none/s'],
+    code: 'COD_NOT_FOUND',
+    says: 'no folder none',
+  },
+  {
+    name: 'a port that somebody listens at',
+    arrange: async (dir) => ['serve', makeImage(dir), 'disk', '--port', String(await listenAt({ port: 0, host: '127.0.0.1' }))],
+    code: 'COD_LOCKED',
+    says: 'somebody listens at 127.0.0.1',
+  },
+  {
+    name: 'an address of another machine',
+    arrange: (dir) => ['serve', makeImage(dir), 'disk', '--host', '192.0.2.1', '--port', '0'],
+    code: 'COD_NOT_FOUND',
+    says: '192.0.2.1',
+  },
+  {
+    name: 'a certificate that is missing',
+    arrange: (dir) => ['serve', makeImage(dir), 'disk', '--socket', 's', '--tls-cert', 'c.pem', '--tls-key', 'k.pem'],
+    code: 'COD_NOT_FOUND',
+    says: '.pem',
+  },
+  {
+    name: 'a source to serve that is missing',
+    arrange: () => ['serve', 'nothing', 'disk', '--socket', 's'],
+    code: 'COD_NOT_FOUND',
+    says: 'nothing',
+  },
+  {
+    name: 'a target to serve that is nobody’s copy',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'disk'), 'precious');
+      return ['serve', makeImage(dir), 'disk', '--socket', 's'];
+    },
+    code: 'COD_EXISTS',
+    says: 'disk',
+  },
+  {
+    name: 'a target to serve in a folder that is missing',
+    arrange: (dir) => ['serve', makeImage(dir), 'none/disk', '--socket', 's'],
+    code: 'COD_NOT_FOUND',
+    says: 'none',
+  },
+  {
+    name: 'a source to serve that is the target',
+    arrange: (dir) => ['serve', makeImage(dir), 'image', '--socket', 's'],
+    code: 'COD_EXISTS',
+    says: 'same file',
+  },
+];
+
 function expectOneLine({ stderr }: Result, says: string | RegExp): void {
   const [line, ...rest] = stderr.trimEnd().split('\n');
   expect(rest).toEqual([]);
@@ -389,7 +494,7 @@ describe.for(usage)('wrong usage: $name', (row) => {
   });
 });
 
-describe.for([...files, ...metadata, ...servers])('refused: $name', ({ arrange, code, says, begins }) => {
+describe.for([...files, ...metadata, ...servers, ...serving])('refused: $name', ({ arrange, code, says, begins }) => {
   test(`${code}, one line, and nothing changed`, async () => {
     const directory = temporaryDirectory();
     const args = await arrange(directory);
@@ -401,7 +506,7 @@ describe.for([...files, ...metadata, ...servers])('refused: $name', ({ arrange, 
     expect(result.exitCode).toBe(1);
     if (!begins) expect(contentsOf(directory)).toEqual(before);
 
-    if (args[0] !== 'copy' || begins) return;
+    if ((args[0] !== 'copy' && args[0] !== 'serve') || begins) return;
     const again = await runCommand([...args, '--json'], { cwd: directory });
     expect(again.exitCode).toBe(1);
     expect(eventsOf(again).at(-1)).toMatchObject({ event: 'error', code });
