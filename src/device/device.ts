@@ -99,12 +99,17 @@ export interface DeviceExtent {
 /** A device in this very process: it can say more, and answer at once. */
 export interface LocalDevice extends Device {
   /**
-   * As {@link read} and {@link write}, inside the call; false, and nothing done, where that cannot be: blocks that are not synced, a lock that somebody has, a file system
+   * As {@link read}, inside the call; false, and nothing done, where that cannot be: blocks that are not synced, a lock that somebody has, a file system
    * that is asynchronous, more bytes than are worth the event loop's time.
-   * @throws {@link CodError} as those.
+   * @throws {@link CodError} as {@link read}.
    */
   readNow(into: Uint8Array, offset: number): boolean;
-  writeNow(from: Uint8Array, offset: number): boolean;
+  /**
+   * As {@link write}, in the same way: true, and it is acknowledged. Or a promise, and it is acknowledged when that resolves, as a write of whole blocks that are not synced;
+   * writes of one turn of the event loop share it. `from` is free in either case.
+   * @throws {@link CodError} as {@link write}.
+   */
+  writeNow(from: Uint8Array, offset: number): boolean | Promise<void>;
   /**
    * Has the unsynced blocks of a range fetched, before the background copy comes to them.
    * @throws {@link CodError} as {@link read}.
@@ -268,9 +273,31 @@ export class CopyOnDemandDevice implements LocalDevice {
     return this.#isFree(offset, into.length, 'shared') && this.#store.readNow(into, offset);
   }
 
-  writeNow(from: Uint8Array, offset: number): boolean {
-    if (this.#journal.poison !== undefined || !this.#isFree(offset, from.length, 'exclusive')) return false;
-    return this.#store.overwriteNow(from, offset);
+  writeNow(from: Uint8Array, offset: number): boolean | Promise<void> {
+    if (this.#journal.poison !== undefined) return false;
+    if (this.#isFree(offset, from.length, 'exclusive')) return this.#store.overwriteNow(from, offset);
+    const { blockSize, size } = this;
+    const end = offset + from.length;
+    // Parts of blocks may need the map of them tidied first.
+    if (
+      this.#closing !== undefined ||
+      from.length === 0 ||
+      offset % blockSize !== 0 ||
+      end % blockSize !== 0 ||
+      !(offset >= 0 && end <= size)
+    )
+      return false;
+    const recorded = this.#store.writeNow(from, offset);
+    if (recorded === undefined) return false;
+    this.#operations++;
+    const done = (): void => {
+      if (--this.#operations === 0) this.#drained?.();
+    };
+    recorded.then(() => {
+      done();
+      this.#checkComplete();
+    }, done);
+    return recorded;
   }
 
   /** Whether a range is synced, and nobody's lock is in the way. */

@@ -16,7 +16,16 @@ import { type Agreement, type ExportInfo, Handshake, type HandshakeAction } from
 import { LIMITS } from './limits.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { Replies } from './replies.ts';
-import { errorReply, ProtocolError, putReadReply, putSimpleReply, type Request, RequestDecoder, readReplyBytes } from './transmission.ts';
+import {
+  type Cookie,
+  errorReply,
+  ProtocolError,
+  putReadReply,
+  putSimpleReply,
+  type Request,
+  RequestDecoder,
+  readReplyBytes,
+} from './transmission.ts';
 
 /** Reads up to this size are tried at once. */
 const READ_NOW_BYTES = 2 ** 16;
@@ -149,6 +158,8 @@ class Session {
   readonly #replies: Replies;
   readonly #signal: AbortSignal;
   readonly #readAhead: ReadAhead | undefined;
+  /** Writes that are done and wait for the same acknowledgement. */
+  #group: { readonly done: Promise<void>; readonly cookies: Cookie[] } | undefined;
   #requestsInWork = 0;
   #bytesInWork = 0;
   /** Nothing is read from the socket until there is room again. */
@@ -292,8 +303,13 @@ class Session {
     const { offset, payload } = request;
     if (this.#device.writeNow !== undefined && (request.flags & COMMAND_FLAG.fua) === 0) {
       try {
-        if (this.#device.writeNow(payload, offset)) {
+        const done = this.#device.writeNow(payload, offset);
+        if (done === true) {
           putSimpleReply(this.#replies.reserve(BYTES.simpleReply), 0, request, 0);
+          return;
+        }
+        if (done !== false) {
+          this.#acknowledge(request, done);
           return;
         }
       } catch (error) {
@@ -302,6 +318,29 @@ class Session {
       }
     }
     this.#begin(request, payload.length, this.#change);
+  }
+
+  /** Answers a write once it is acknowledged; those of one turn, which share the promise, together. */
+  #acknowledge({ cookieHigh, cookieLow }: Request, done: Promise<void>): void {
+    this.#requestsInWork++;
+    if (this.#group?.done === done) {
+      this.#group.cookies.push({ cookieHigh, cookieLow });
+      return;
+    }
+    const group = { done, cookies: [{ cookieHigh, cookieLow }] };
+    this.#group = group;
+    const settle = (reply: (cookie: Cookie) => void): void => {
+      if (this.#group === group) this.#group = undefined;
+      for (const cookie of group.cookies) reply(cookie);
+      this.#requestsInWork -= group.cookies.length;
+      if (this.#requestsInWork === 0) this.#onIdle?.();
+      this.#replies.flushSoon();
+      this.#onRoom();
+    };
+    done.then(
+      () => settle((cookie) => putSimpleReply(this.#replies.reserve(BYTES.simpleReply), 0, cookie, 0)),
+      (error: unknown) => settle((cookie) => this.#fail(cookie, error)),
+    );
   }
 
   /** Has a request done while others are taken; `bytes` is what it keeps in memory. */
@@ -329,12 +368,14 @@ class Session {
   readonly #readSlowly = async (request: Request): Promise<void> => {
     const { offset, length } = request;
     const head = this.#readReplyBytes;
-    const bytes = Buffer.allocUnsafeSlow(head + length);
+    const bytes = length <= READ_NOW_BYTES ? Buffer.allocUnsafe(head + length) : Buffer.allocUnsafeSlow(head + length);
     const reading = this.#device.read(bytes.subarray(head), offset, { signal: this.#signal });
     this.#readAhead?.note(offset, length);
     await reading;
     putReadReply(bytes, 0, request, this.#structured);
-    this.#send(bytes);
+    // A copy costs less than a write of its own.
+    if (length <= READ_NOW_BYTES) this.#replies.reserve(bytes.length).set(bytes);
+    else this.#send(bytes);
   };
 
   readonly #status = async (request: Request): Promise<void> => {
@@ -346,12 +387,12 @@ class Session {
     this.#replies.send(bytes);
   }
 
-  #fail(request: Request, error: unknown): void {
+  #fail(request: Cookie, error: unknown): void {
     const failure = failureOf(error);
     this.#refuse(request, failure.error, failure.message);
   }
 
-  #refuse(request: Request, error: number, message: string): void {
+  #refuse(request: Cookie, error: number, message: string): void {
     if (this.#structured) this.#send(errorReply(request, error, message));
     else putSimpleReply(this.#replies.reserve(BYTES.simpleReply), 0, request, error);
   }

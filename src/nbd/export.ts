@@ -16,7 +16,7 @@ export interface NbdDevice {
   flush?(): Promise<void>;
   discard?(offset: number, length: number): Promise<void>;
   writeZeroes?(offset: number, length: number): Promise<void>;
-  writeNow?(from: Uint8Array, offset: number): boolean;
+  writeNow?(from: Uint8Array, offset: number): boolean | Promise<void>;
   readNow?(into: Uint8Array, offset: number): boolean;
   hydrateRange?(offset: number, length: number, options?: { signal?: AbortSignal }): Promise<void>;
   extents?(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]>;
