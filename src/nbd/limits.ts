@@ -1,5 +1,7 @@
 /** What a client may cost, each with its reason. */
 
+import { DEFAULT_MAX_PAYLOAD_BYTES } from './constants.ts';
+
 export const LIMITS = {
   /** Clients at a time. A client has its buffers, so that their number bounds the memory; QEMU uses one connection, nbdcopy four, nbd-client up to 16. */
   connections: 64,
@@ -10,7 +12,7 @@ export const LIMITS = {
   /** On TCP, the first question to a silent peer whether it is still there: the answer of a host that was switched off never comes. */
   keepAliveMs: 60_000,
   /** Payload of one request: what the specification lets both sides expect, and the most that QEMU and the kernel send. */
-  payloadBytes: 33_554_432,
+  payloadBytes: DEFAULT_MAX_PAYLOAD_BYTES as number,
   /** Requests of one client in work, and their bytes: no more are read until some are done. More make a slow source no faster. */
   requestsInWork: 512,
   bytesInWork: 16_777_216,
