@@ -288,8 +288,7 @@ describe('a checkpoint', () => {
   });
 
   it.each([1, 16])('costs at most as much as the log, over a long life of writes in turns of %i', async (turn) => {
-    // Writes over blocks that are whole already need no record.
-    const blocks = 65_536;
+    const blocks = 16_384;
     const { files, device } = await begin(blocks);
     const random = seededRandom(3);
     const from = pattern(BLOCK);
