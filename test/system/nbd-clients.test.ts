@@ -260,7 +260,16 @@ describeWith(['fio'], 'fio', () => {
   test('writes at random, mixed sizes and 16 at a time, and finds all of it again', async () => {
     const served = await serveSlowly({ bytesPerSecond: 4 * MiB });
     const job = ['--name=verify', '--ioengine=nbd', `--uri=${served.uri}`, '--rw=randwrite', '--bsrange=512-128k', '--bs_unaligned=0'];
-    const how = ['--iodepth=16', '--size=20M', '--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--verify_state_save=0', '--randseed=11', '--thread=0'];
+    const how = [
+      '--iodepth=16',
+      '--size=20M',
+      '--verify=crc32c',
+      '--do_verify=1',
+      '--verify_fatal=1',
+      '--verify_state_save=0',
+      '--randseed=11',
+      '--thread=0',
+    ];
     const output = await mustRun('fio', ...job, ...how, '--output-format=terse');
     expect(output).toContain('verify');
     await stopInOrder(served);
