@@ -16,25 +16,25 @@ export const MAGIC = {
 } as const;
 
 /** What a server says of itself in the handshake: 16 bits. */
-export const HANDSHAKE_FLAG = { fixedNewstyle: 1 << 0, noZeroes: 1 << 1 } as const;
+export const HANDSHAKE_FLAG = { fixedNewstyle: 0x1, noZeroes: 0x2 } as const;
 
 /** What a client answers to that: 32 bits. */
-export const CLIENT_FLAG = { fixedNewstyle: 1 << 0, noZeroes: 1 << 1 } as const;
+export const CLIENT_FLAG = { fixedNewstyle: 0x1, noZeroes: 0x2 } as const;
 
 /** What an export can do: 16 bits. */
 export const TRANSMISSION_FLAG = {
-  hasFlags: 1 << 0,
-  readOnly: 1 << 1,
-  sendFlush: 1 << 2,
-  sendFua: 1 << 3,
-  rotational: 1 << 4,
-  sendTrim: 1 << 5,
-  sendWriteZeroes: 1 << 6,
-  sendDf: 1 << 7,
-  canMultiConn: 1 << 8,
-  sendResize: 1 << 9,
-  sendCache: 1 << 10,
-  sendFastZero: 1 << 11,
+  hasFlags: 0x1,
+  readOnly: 0x2,
+  sendFlush: 0x4,
+  sendFua: 0x8,
+  rotational: 0x10,
+  sendTrim: 0x20,
+  sendWriteZeroes: 0x40,
+  sendDf: 0x80,
+  canMultiConn: 0x100,
+  sendResize: 0x200,
+  sendCache: 0x400,
+  sendFastZero: 0x800,
 } as const;
 
 /** What a client asks for in the handshake. */
@@ -85,10 +85,10 @@ export const COMMAND = {
 } as const;
 
 /** How it is to be done: 16 bits. */
-export const COMMAND_FLAG = { fua: 1 << 0, noHole: 1 << 1, df: 1 << 2, reqOne: 1 << 3, fastZero: 1 << 4, payloadLength: 1 << 5 } as const;
+export const COMMAND_FLAG = { fua: 0x1, noHole: 0x2, df: 0x4, reqOne: 0x8, fastZero: 0x10, payloadLength: 0x20 } as const;
 
 /** Flags of a structured reply's chunk. */
-export const REPLY_FLAG = { done: 1 << 0 } as const;
+export const REPLY_FLAG = { done: 0x1 } as const;
 
 /** Types of a structured reply's chunk; errors have bit 15 set. */
 export const REPLY_TYPE = {
@@ -116,7 +116,7 @@ export const NBD_ERROR = {
 export const BASE_ALLOCATION = 'base:allocation';
 
 /** Flags of an extent in {@link BASE_ALLOCATION}. */
-export const ALLOCATION_FLAG = { hole: 1 << 0, zero: 1 << 1 } as const;
+export const ALLOCATION_FLAG = { hole: 0x1, zero: 0x2 } as const;
 
 /** This project's own metadata context: how far the copy is. */
 export const COPY_STATE = 'copyondemand:state';
