@@ -19,6 +19,8 @@ export interface CopyFlags extends HttpFlags {
   /** Lower-case hex. */
   readonly sha256?: string;
   readonly concurrency?: number;
+  /** An order file: what to copy first. */
+  readonly order?: string;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
@@ -70,13 +72,19 @@ async function open(uri: SourceUri, source: Source, target: string, flags: CopyF
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
   }
-  const [{ openDevice }, { nodeFileSystem }] = await Promise.all([import('../index.ts'), import('../fs/node.ts')]);
+  const [{ openDevice }, { nodeFileSystem }, { readOrder }] = await Promise.all([
+    import('../index.ts'),
+    import('../fs/node.ts'),
+    import('./order-file.ts'),
+  ]);
+  const order = flags.order === undefined ? [] : await readOrder(flags.order, source.size);
   return openDevice({
     source,
     fileSystem: nodeFileSystem(),
     target,
     signal,
     hydrate: {
+      order,
       ...(flags.rate === undefined ? {} : { rateBytesPerSecond: flags.rate }),
       ...(flags.concurrency === undefined ? {} : { concurrency: flags.concurrency }),
       // Without ranges each stretch costs all that lies before it.

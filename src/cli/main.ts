@@ -53,6 +53,7 @@ function program(): Command {
       'requests at a time (default: as many as make it faster)',
       argument((text) => parseInteger(text, { min: 1, max: 64 })),
     )
+    .option('--order <file>', 'copy first what is in this file, in its order')
     .option('--json', 'events on stdout, one JSON object a line, instead of progress on stderr')
     .option('--quiet', 'nothing on stderr but errors')
     .addOption(

@@ -107,6 +107,7 @@ export interface DeviceParts {
   /** Whether the target was made just now, so that all of it is zeros. */
   readonly blank: boolean;
   readonly hydrate: false | HydrateOptions;
+  readonly onRead: ((offset: number, length: number) => void) | undefined;
   /** Lets others have the target. */
   readonly unlock: () => Promise<void>;
 }
@@ -216,6 +217,7 @@ export class CopyOnDemandDevice implements Device {
       this.#checkRange(offset, into.length);
       options.signal?.throwIfAborted();
       if (into.length === 0) return;
+      this.#parts.onRead?.(offset, into.length);
       const { start, end } = this.#store.blocksOf(offset, into.length);
       if (this.#journal.map.hasRange(start, end)) {
         await this.#readTarget(into, offset);

@@ -141,6 +141,27 @@ const files: readonly Refusal[] = [
   { name: 'inspect of a finished copy', arrange: (dir) => ['inspect', makeImage(dir)], code: 'COD_NOT_FOUND', says: 'no metadata' },
   { name: 'inspect in no directory', arrange: () => ['inspect', 'no/disk'], code: 'COD_NOT_FOUND', says: 'no metadata' },
   {
+    name: 'an order file that is missing',
+    arrange: (dir) => ['copy', makeImage(dir), 'disk', '--order', 'order'],
+    code: 'COD_NOT_FOUND',
+    says: 'order',
+  },
+  {
+    name: 'an order file that is something else',
+    arrange: (dir) => ['copy', makeImage(dir), 'disk', '--order', 'image'],
+    code: 'COD_CORRUPT',
+    says: 'no order file',
+  },
+  {
+    name: 'an order file for another image',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'order'), 'copyondemand order 1\nsize 512\n');
+      return ['copy', makeImage(dir), 'disk', '--order', 'order'];
+    },
+    code: 'COD_SIZE_MISMATCH',
+    says: '512',
+  },
+  {
     name: 'inspect of another size',
     arrange: async (dir) => ['inspect', await leaveCopy(makeImage(dir), dir), '--size', '8M'],
     code: 'COD_SIZE_MISMATCH',
