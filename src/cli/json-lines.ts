@@ -1,7 +1,7 @@
 /** Events for scripts: one JSON object a line, on stdout. */
 
 /** What `copy --json` says. The last event is `done` or `error`. */
-export type CopyEvent = 'start' | 'progress' | 'hydrated' | 'verified' | 'done' | 'error';
+export type CopyEvent = 'start' | 'rate' | 'progress' | 'hydrated' | 'verified' | 'done' | 'error';
 
 /** Prints an event. */
 export type Emit = (event: CopyEvent, fields: Readonly<Record<string, unknown>>) => void;

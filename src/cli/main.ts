@@ -6,7 +6,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import type { CopyFlags } from './copy.ts';
 import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
 import type { InspectFlags } from './inspect.ts';
-import { parseInteger, parseRate, parseSha256, parseSize } from './units.ts';
+import { parseGroupName, parseInteger, parseRate, parseSha256, parseSize } from './units.ts';
 
 const UNITS =
   'Sizes and rates: a number of bytes (per second), or with k, M, G, T (powers of 1024);\nrates also in kbit, mbit, gbit (powers of 1000 bits).';
@@ -47,6 +47,8 @@ function program(): Command {
     .argument('<source>', 'a path, or a URL with http:// or https://')
     .argument('<target>', 'a path where nothing is yet, or the copy to go on with')
     .option('--rate <rate>', 'take at most so much from the source, as 20M or 250mbit', argument(parseRate))
+    .option('--rate-file <file>', 'take the rate from this file, which may be changed at any time; `unlimited` lifts it')
+    .option('--rate-group <name>', 'share the rate with the other copies of this group on this machine', argument(parseGroupName))
     .option('--sha256 <hex>', 'verify that the copy has this digest', argument(parseSha256))
     .option(
       '--concurrency <n>',

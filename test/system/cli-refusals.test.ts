@@ -42,6 +42,16 @@ const usage: readonly Row[] = [
   { name: 'a rate of nothing', arrange: () => ['copy', 'a', 'b', '--rate', '0'], says: 'at least one byte' },
   { name: 'a negative rate', arrange: () => ['copy', 'a', 'b', '--rate=-1M'], says: '--rate' },
   { name: 'a rate in megabytes of 1000', arrange: () => ['copy', 'a', 'b', '--rate', '10MB'], says: '--rate' },
+  { name: 'a group without a rate', arrange: (dir) => ['copy', makeImage(dir), 'b', '--rate-group', 'g'], says: '--rate-file' },
+  { name: 'a group with an odd name', arrange: () => ['copy', 'a', 'b', '--rate', '1M', '--rate-group', '../g'], says: '--rate-group' },
+  {
+    name: 'a rate file that says no rate',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'rate'), 'fast');
+      return ['copy', makeImage(dir), 'b', '--rate-file', 'rate'];
+    },
+    says: 'unlimited',
+  },
   { name: 'a digest that is too short', arrange: () => ['copy', 'a', 'b', '--sha256', 'abc'], says: '64 hexadecimal' },
   { name: 'a digest with other letters', arrange: () => ['copy', 'a', 'b', '--sha256', 'xy'.repeat(32)], says: '64 hexadecimal' },
   { name: 'no requests at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '0'], says: 'from 1 to 64' },
