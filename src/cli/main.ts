@@ -41,10 +41,10 @@ function program(): Command {
     .command('copy')
     .summary('copy an image; the same command again resumes')
     .description(
-      'Copies SOURCE, a path or a URL (http://, https://), to TARGET. Whatever interrupts it, the same command again goes on where it was;\n' +
+      'Copies SOURCE, a path or a URL (http://, https://, nbd://, nbd+unix://), to TARGET. Whatever interrupts it, the same command again goes on where it was;\n' +
         'for that there is metadata beside TARGET, which is removed once the copy is complete and verified.',
     )
-    .argument('<source>', 'a path, or a URL with http:// or https://')
+    .argument('<source>', 'a path, or a URL with http://, https://, nbd:// or nbd+unix://')
     .argument('<target>', 'a path where nothing is yet, or the copy to go on with')
     .option('--rate <rate>', 'take at most so much from the source, as 20M or 250mbit', argument(parseRate))
     .option('--rate-file <file>', 'take the rate from this file, which may be changed at any time; `unlimited` lifts it')
@@ -67,12 +67,12 @@ function program(): Command {
     .option('--stream-whole', 'over HTTP: accept a server without ranges')
     .option(
       '--retries <n>',
-      'over HTTP: how often in a row to try again before giving up',
+      'over a network: how often in a row to try again before giving up',
       argument((text) => parseInteger(text, { min: 0, max: 1000 })),
     )
     .option(
       '--timeout <seconds>',
-      'over HTTP: ask again when nothing comes for so long (default: 15)',
+      'over a network: ask again when nothing comes for so long (default: 15)',
       argument((text) => parseInteger(text, { min: 1, max: 86_400 })),
     )
     .addHelpText('after', `\n${UNITS}\n${EXIT_CODES}`)

@@ -10,7 +10,7 @@
  */
 
 import { CodError } from '../core/errors.ts';
-import type { ByteExtent } from '../device/extent.ts';
+import type { ByteExtent } from '../core/range-set.ts';
 import { type ReadExtent, ReadRecorder } from '../device/read-recorder.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { nodeFileSystem } from '../fs/node.ts';

@@ -6,7 +6,7 @@
  */
 
 import type { Geometry } from '../core/geometry.ts';
-import type { ByteExtent } from './extent.ts';
+import type { ByteExtent } from '../core/range-set.ts';
 import type { BlockRange } from './target-store.ts';
 
 /** Extents are joined within groups of so many, or so many bytes: what comes much later is not to delay what comes now. */

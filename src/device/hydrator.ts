@@ -7,7 +7,7 @@
 
 import type { Clock } from '../core/clock.ts';
 import { CodError } from '../core/errors.ts';
-import type { ByteExtent } from './extent.ts';
+import type { ByteExtent } from '../core/range-set.ts';
 import type { Fetcher } from './fetcher.ts';
 import { HydrationOrder } from './hydration-order.ts';
 import { RateLimiter } from './rate-limiter.ts';

@@ -58,8 +58,14 @@ const usage: readonly Row[] = [
   { name: 'half a request at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '1.5'], says: 'from 1 to 64' },
   { name: 'a size in words', arrange: () => ['inspect', 'a', '--size', 'big'], says: '--size' },
   { name: 'a timeout of nothing', arrange: () => ['copy', 'a', 'b', '--timeout', '0'], says: '--timeout' },
-  { name: 'an NBD source', arrange: () => ['copy', 'nbd://h/x', 'b'], says: /nbd:\/\/ are not supported.*http/ },
-  { name: 'an NBD source over a socket', arrange: () => ['copy', 'nbd+unix:///x?socket=s', 'b'], says: 'not supported' },
+  { name: 'an NBD source without host', arrange: () => ['copy', 'nbd:///x', 'b'], says: 'host' },
+  { name: 'an NBD source without its socket', arrange: () => ['copy', 'nbd+unix:///x', 'b'], says: '?socket=PATH' },
+  {
+    name: 'an NBD source with a parameter that is not known',
+    arrange: () => ['copy', 'nbds://h/x?tls-psk-file=f', 'b'],
+    says: 'tls-psk-file',
+  },
+  { name: 'HTTP options with an NBD source', arrange: () => ['copy', 'nbd://127.0.0.1:9/x', 'b', '--user', 'a:b'], says: 'over HTTP' },
   { name: 'an S3 source', arrange: () => ['copy', 's3://bucket/key', 'b'], says: /s3:\/\/ are not supported.*a path/ },
   { name: 'a URL that is none', arrange: () => ['copy', 'http://h:99999/', 'b'], says: 'no valid URL' },
   { name: 'an empty source', arrange: () => ['copy', '', 'b'], says: 'SOURCE is empty' },
@@ -72,7 +78,7 @@ const usage: readonly Row[] = [
     says: 'Range',
   },
   { name: 'a user without a password', arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--user', 'me'], says: 'name:password' },
-  { name: 'HTTP options with a path', arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'], says: 'over HTTP' },
+  { name: 'HTTP options with a path', arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'], says: 'over a network' },
 ];
 
 const files: readonly Refusal[] = [
@@ -82,6 +88,18 @@ const files: readonly Refusal[] = [
     arrange: (dir) => ['copy', `${makeImage(dir)}/below`, 'disk'],
     code: 'COD_NOT_FOUND',
     says: 'below',
+  },
+  {
+    name: 'an NBD server that is not there',
+    arrange: () => ['copy', 'nbd+unix:///?socket=nothing', 'disk', '--retries', '0'],
+    code: 'COD_SOURCE_IO',
+    says: 'ENOENT',
+  },
+  {
+    name: 'certificates that are not there',
+    arrange: () => ['copy', 'nbds://127.0.0.1:9/?tls-certificates=.', 'disk'],
+    code: 'COD_NOT_FOUND',
+    says: 'ca-cert.pem',
   },
   { name: 'a source that is a directory', arrange: () => ['copy', '.', 'disk'], code: 'COD_SOURCE_IO', says: 'directory' },
   {

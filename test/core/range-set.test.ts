@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { RangeSet } from '../../src/device/extent.ts';
+import { RangeSet } from '../../src/core/range-set.ts';
 
 test('a set of ranges adds what a set of numbers adds, and names it', () => {
   const range = fc.tuple(fc.nat(60), fc.nat(12)).map(([start, length]) => [start, start + length] as const);
