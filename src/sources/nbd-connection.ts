@@ -77,8 +77,15 @@ export class NbdConnection {
       );
       const listen = () => {
         socket.setNoDelay(true);
-        socket.on('error', (error) => fail(explained(error, what)));
-        socket.on('close', () => fail(new PassingError('the server hung up during the handshake')));
+        // With TLS 1.3 the server looks at our certificate when for us all is well already.
+        const hint = location.tls && options.tls.cert === undefined ? '; perhaps it wants a certificate of ours' : '';
+        const lost = (how: string) => fail(new PassingError(`${how}${hint}`));
+        socket.on('error', (error) => {
+          const explanation = explained(error, what);
+          if (explanation === error) lost(error.message);
+          else fail(explanation);
+        });
+        socket.on('close', () => lost('the server hung up during the handshake'));
         socket.on('data', (bytes) => {
           try {
             const rest = negotiation.push(bytes);
