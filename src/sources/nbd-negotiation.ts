@@ -10,6 +10,7 @@ import {
   BASE_ALLOCATION,
   BYTES,
   CLIENT_FLAG,
+  DEFAULT_MAX_PAYLOAD_BYTES,
   HANDSHAKE_FLAG,
   INFO,
   MAGIC,
@@ -54,8 +55,6 @@ export interface NegotiationOptions {
 const MAX_REPLY_BYTES = MAX_STRING_BYTES + 64;
 /** A server has four kinds of information and one context for us. */
 const MAX_REPLIES = 64;
-/** "If a server did not say: 1, 4096, 32 MiB." */
-const DEFAULT_MAX_BLOCK_BYTES = 2 ** 25;
 const MAX_MIN_BLOCK_BYTES = 2 ** 16;
 const OLDSTYLE_MAGIC = 0x420281861253n;
 
@@ -74,7 +73,7 @@ export class Negotiation {
   #context: number | undefined;
   #size: number | undefined;
   #minBlockBytes = 1;
-  #maxBlockBytes = DEFAULT_MAX_BLOCK_BYTES;
+  #maxBlockBytes = DEFAULT_MAX_PAYLOAD_BYTES;
 
   constructor(options: NegotiationOptions, hooks: NegotiationHooks) {
     this.#options = options;
