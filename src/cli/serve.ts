@@ -11,14 +11,16 @@ import { tlsServer } from '../nbd/tls.ts';
 import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
 import { listenForInterruption, orInterrupted } from './interruption.ts';
 import { type Emit, jsonLines } from './json-lines.ts';
+import { type OrderRecording, readOrder, recordOrder } from './order-file.ts';
 import { type Progress, progressFor } from './progress.ts';
+import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { type HttpFlags, openSource, parseSourceUri, type SourceUri, showSourceUri } from './source-uri.ts';
 import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
 
 /** Options of the command, parsed. */
-export interface ServeFlags extends HttpFlags {
+export interface ServeFlags extends HttpFlags, RateFlags {
   readonly socket?: string;
   readonly host?: string;
   readonly port?: number;
@@ -26,8 +28,10 @@ export interface ServeFlags extends HttpFlags {
   readonly readOnly?: boolean;
   /** False with `--no-hydrate`. */
   readonly hydrate: boolean;
-  /** Bytes per second. */
-  readonly rate?: number;
+  /** An order file: what to copy first. */
+  readonly order?: string;
+  /** An order file to be written. */
+  readonly recordOrder?: string;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly tlsCa?: string;
@@ -48,14 +52,19 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
   let source: Source | undefined;
   let device: LocalDevice | undefined;
   let server: NbdServer | undefined;
+  let rate: RateControl | undefined;
+  let recording: OrderRecording | undefined;
   try {
+    if (flags.hydrate) rate = new RateControl(flags, rateHooks(emit));
     const secure = await openTls(flags);
     // First: an address that cannot be had must not begin a copy. Clients that come before the device is there wait.
     listener = await openListener(flags);
     source = await orInterrupted(openSource(uri, flags, signal), signal);
-    device = await open(uri, source, target, flags, signal);
+    if (flags.recordOrder !== undefined) recording = await recordOrder(flags.recordOrder, source.size, tellRecordingEnded);
+    device = await open({ uri, source, target, flags, signal, rate: rate?.rate, onRead: recording?.onRead });
     server = serveAt(listener, new Map([[flags.export ?? '', { device, readOnly: flags.readOnly ?? false }]]), secure);
     announce({ uri, source, target, device, server, flags, emit });
+    rate?.govern(device);
     await orInterrupted(watch({ target, device, flags, signal, emit, progress }), signal);
   } catch (error) {
     progress.end();
@@ -67,17 +76,26 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
     }
     emit('done', device === undefined ? {} : { bytes: syncedBytes(device.status()) });
   } finally {
+    rate?.stop();
+    await recording?.close();
     await source?.close();
     interruption.stop();
   }
 }
 
+function tellRecordingEnded(error: unknown): void {
+  process.stderr.write(`copyondemand: the order is not recorded any more: ${failureOf(error).message}\n`);
+}
+
 /** @throws {@link UsageError} */
-function checkFlags({ socket, host, port, tlsCert, tlsKey, tlsCa, export: name = '', hydrate, rate }: ServeFlags): void {
+function checkFlags(flags: ServeFlags): void {
+  const { socket, host, port, tlsCert, tlsKey, tlsCa, export: name = '', hydrate, rate, rateFile, rateGroup, order } = flags;
   if (socket !== undefined && (host !== undefined || port !== undefined)) throw new UsageError('either --socket, or --host and --port');
   if ((tlsCert === undefined) !== (tlsKey === undefined)) throw new UsageError('--tls-cert and --tls-key belong together');
   if (tlsCa !== undefined && tlsCert === undefined) throw new UsageError('--tls-ca is of use only with --tls-cert and --tls-key');
-  if (!hydrate && rate !== undefined) throw new UsageError('--rate is for the background copy, which --no-hydrate leaves out');
+  if (!hydrate && [rate, rateFile, rateGroup, order].some((flag) => flag !== undefined)) {
+    throw new UsageError('--rate, --rate-file, --rate-group and --order are for the background copy, which --no-hydrate leaves out');
+  }
   const wrong = wrongName(name);
   if (wrong !== undefined) throw new UsageError(`--export: ${wrong}`);
 }
@@ -124,19 +142,28 @@ async function asUsage<T>(task: () => T | Promise<T>): Promise<T> {
   }
 }
 
-async function open(uri: SourceUri, source: Source, target: string, flags: ServeFlags, signal: AbortSignal): Promise<LocalDevice> {
+interface Opening extends Pick<Announcement, 'uri' | 'source' | 'target' | 'flags'> {
+  readonly signal: AbortSignal;
+  readonly rate: number | undefined;
+  readonly onRead: OrderRecording['onRead'] | undefined;
+}
+
+async function open({ uri, source, target, flags, signal, rate, onRead }: Opening): Promise<LocalDevice> {
   if (uri.kind === 'file') {
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
   }
   const [{ openDevice }, { nodeFileSystem }] = await Promise.all([import('../index.ts'), import('../fs/node.ts')]);
+  const order = flags.order === undefined ? [] : await readOrder(flags.order, source.size);
   return openDevice({
     source,
     fileSystem: nodeFileSystem(),
     target,
     signal,
+    ...(onRead === undefined ? {} : { onRead }),
     hydrate: flags.hydrate && {
-      ...(flags.rate === undefined ? {} : { rateBytesPerSecond: flags.rate }),
+      order,
+      ...(rate === undefined ? {} : { rateBytesPerSecond: rate }),
       // Without ranges each stretch costs all that lies before it.
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Math.max(1, source.size) } : {}),
     },

@@ -143,6 +143,7 @@ export interface DeviceParts {
   /** Whether the target was made just now, so that all of it is zeros. */
   readonly blank: boolean;
   readonly hydrate: false | HydrateOptions;
+  readonly onRead: ((offset: number, length: number) => void) | undefined;
   /** Lets others have the target. */
   readonly unlock: () => Promise<void>;
 }
@@ -256,6 +257,7 @@ export class CopyOnDemandDevice implements LocalDevice {
       this.#checkRange(offset, into.length);
       options.signal?.throwIfAborted();
       if (into.length === 0) return;
+      this.#parts.onRead?.(offset, into.length);
       const { start, end } = this.#store.blocksOf(offset, into.length);
       if (this.#journal.map.hasRange(start, end)) {
         await this.#readTarget(into, offset);
@@ -270,7 +272,9 @@ export class CopyOnDemandDevice implements LocalDevice {
   }
 
   readNow(into: Uint8Array, offset: number): boolean {
-    return this.#isFree(offset, into.length, 'shared') && this.#store.readNow(into, offset);
+    if (!this.#isFree(offset, into.length, 'shared') || !this.#store.readNow(into, offset)) return false;
+    this.#parts.onRead?.(offset, into.length);
+    return true;
   }
 
   writeNow(from: Uint8Array, offset: number): boolean | Promise<void> {

@@ -64,14 +64,35 @@ const usage: readonly Row[] = [
   { name: 'a rate of nothing', arrange: () => ['copy', 'a', 'b', '--rate', '0'], says: 'at least one byte' },
   { name: 'a negative rate', arrange: () => ['copy', 'a', 'b', '--rate=-1M'], says: '--rate' },
   { name: 'a rate in megabytes of 1000', arrange: () => ['copy', 'a', 'b', '--rate', '10MB'], says: '--rate' },
+  { name: 'a group without a rate', arrange: (dir) => ['copy', makeImage(dir), 'b', '--rate-group', 'g'], says: '--rate-file' },
+  {
+    name: 'an order for a server that copies nothing by itself',
+    arrange: (dir) => ['serve', makeImage(dir), 'b', '--socket', 's', '--no-hydrate', '--order', 'o'],
+    says: '--no-hydrate',
+  },
+  { name: 'a group with an odd name', arrange: () => ['copy', 'a', 'b', '--rate', '1M', '--rate-group', '../g'], says: '--rate-group' },
+  {
+    name: 'a rate file that says no rate',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'rate'), 'fast');
+      return ['copy', makeImage(dir), 'b', '--rate-file', 'rate'];
+    },
+    says: 'unlimited',
+  },
   { name: 'a digest that is too short', arrange: () => ['copy', 'a', 'b', '--sha256', 'abc'], says: '64 hexadecimal' },
   { name: 'a digest with other letters', arrange: () => ['copy', 'a', 'b', '--sha256', 'xy'.repeat(32)], says: '64 hexadecimal' },
   { name: 'no requests at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '0'], says: 'from 1 to 64' },
   { name: 'half a request at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '1.5'], says: 'from 1 to 64' },
   { name: 'a size in words', arrange: () => ['inspect', 'a', '--size', 'big'], says: '--size' },
   { name: 'a timeout of nothing', arrange: () => ['copy', 'a', 'b', '--timeout', '0'], says: '--timeout' },
-  { name: 'an NBD source', arrange: () => ['copy', 'nbd://h/x', 'b'], says: /nbd:\/\/ are not supported.*http/ },
-  { name: 'an NBD source over a socket', arrange: () => ['copy', 'nbd+unix:///x?socket=s', 'b'], says: 'not supported' },
+  { name: 'an NBD source without host', arrange: () => ['copy', 'nbd:///x', 'b'], says: 'host' },
+  { name: 'an NBD source without its socket', arrange: () => ['copy', 'nbd+unix:///x', 'b'], says: '?socket=PATH' },
+  {
+    name: 'an NBD source with a parameter that is not known',
+    arrange: () => ['copy', 'nbds://h/x?tls-psk-file=f', 'b'],
+    says: 'tls-psk-file',
+  },
+  { name: 'HTTP options with an NBD source', arrange: () => ['copy', 'nbd://127.0.0.1:9/x', 'b', '--user', 'a:b'], says: 'over HTTP' },
   { name: 'an S3 source', arrange: () => ['copy', 's3://bucket/key', 'b'], says: /s3:\/\/ are not supported.*a path/ },
   { name: 'a URL that is none', arrange: () => ['copy', 'http://h:99999/', 'b'], says: 'no valid URL' },
   { name: 'an empty source', arrange: () => ['copy', '', 'b'], says: 'SOURCE is empty' },
@@ -84,7 +105,7 @@ const usage: readonly Row[] = [
     says: 'Range',
   },
   { name: 'a user without a password', arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--user', 'me'], says: 'name:password' },
-  { name: 'HTTP options with a path', arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'], says: 'over HTTP' },
+  { name: 'HTTP options with a path', arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'], says: 'over a network' },
 ];
 
 const files: readonly Refusal[] = [
@@ -94,6 +115,18 @@ const files: readonly Refusal[] = [
     arrange: (dir) => ['copy', `${makeImage(dir)}/below`, 'disk'],
     code: 'COD_NOT_FOUND',
     says: 'below',
+  },
+  {
+    name: 'an NBD server that is not there',
+    arrange: () => ['copy', 'nbd+unix:///?socket=nothing', 'disk', '--retries', '0'],
+    code: 'COD_SOURCE_IO',
+    says: 'ENOENT',
+  },
+  {
+    name: 'certificates that are not there',
+    arrange: () => ['copy', 'nbds://127.0.0.1:9/?tls-certificates=.', 'disk'],
+    code: 'COD_NOT_FOUND',
+    says: 'ca-cert.pem',
   },
   { name: 'a source that is a directory', arrange: () => ['copy', '.', 'disk'], code: 'COD_SOURCE_IO', says: 'directory' },
   {
@@ -162,6 +195,33 @@ const files: readonly Refusal[] = [
   { name: 'inspect of nothing', arrange: () => ['inspect', 'disk'], code: 'COD_NOT_FOUND', says: 'no metadata' },
   { name: 'inspect of a finished copy', arrange: (dir) => ['inspect', makeImage(dir)], code: 'COD_NOT_FOUND', says: 'no metadata' },
   { name: 'inspect in no directory', arrange: () => ['inspect', 'no/disk'], code: 'COD_NOT_FOUND', says: 'no metadata' },
+  {
+    name: 'an order file that is missing',
+    arrange: (dir) => ['copy', makeImage(dir), 'disk', '--order', 'order'],
+    code: 'COD_NOT_FOUND',
+    says: 'order',
+  },
+  {
+    name: 'an order file that is something else',
+    arrange: (dir) => ['copy', makeImage(dir), 'disk', '--order', 'image'],
+    code: 'COD_CORRUPT',
+    says: 'no order file',
+  },
+  {
+    name: 'an order recorded into a file that is something else',
+    arrange: (dir) => ['serve', makeImage(dir), 'disk', '--socket', 's', '--record-order', 'image'],
+    code: 'COD_EXISTS',
+    says: 'no order file',
+  },
+  {
+    name: 'an order file for another image',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'order'), 'copyondemand order 1\nsize 512\n');
+      return ['copy', makeImage(dir), 'disk', '--order', 'order'];
+    },
+    code: 'COD_SIZE_MISMATCH',
+    says: '512',
+  },
   {
     name: 'inspect of another size',
     arrange: async (dir) => ['inspect', await leaveCopy(makeImage(dir), dir), '--size', '8M'],
