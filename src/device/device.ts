@@ -15,6 +15,8 @@ import { type BlockRange, TargetStore } from './target-store.ts';
 const READ_PIECE_BYTES = 2 ** 22;
 /** Zeroing takes the lock for so many bytes at a time. */
 const ZERO_PIECE_BYTES = 2 ** 22;
+/** Blocks that are looked at for their state at a time: each takes a look-up where any block is dirty. */
+const MAX_STATE_BLOCKS = 2 ** 16;
 /** A block with more dirty parts than this is fetched and made whole. */
 const MAX_PARTS_OF_BLOCK = 64;
 const NONE: readonly number[] = [];
@@ -84,6 +86,39 @@ export interface Device extends AsyncDisposable {
   finish(): Promise<void>;
 }
 
+/** A run of bytes of one kind. */
+export interface DeviceExtent {
+  /** Bytes. */
+  readonly length: number;
+  /** What the target has of it: all, nothing, or parts that were written. */
+  readonly state: 'synced' | 'unsynced' | 'dirty';
+  /** Whether it is known to read as zeros, and takes no room on the target. */
+  readonly zero: boolean;
+}
+
+/** A device in this very process: it can say more, and answer at once. */
+export interface LocalDevice extends Device {
+  /**
+   * As {@link read}, inside the call; false, and nothing done, where that cannot be: blocks that are not synced, a lock that somebody has, a file system
+   * that is asynchronous, more bytes than are worth the event loop's time.
+   * @throws {@link CodError} as {@link read}.
+   */
+  readNow(into: Uint8Array, offset: number): boolean;
+  /**
+   * As {@link write}, in the same way: true, and it is acknowledged. Or a promise, and it is acknowledged when that resolves, as a write of whole blocks that are not synced;
+   * writes of one turn of the event loop share it. `from` is free in either case.
+   * @throws {@link CodError} as {@link write}.
+   */
+  writeNow(from: Uint8Array, offset: number): boolean | Promise<void>;
+  /**
+   * Has the unsynced blocks of a range fetched, before the background copy comes to them.
+   * @throws {@link CodError} as {@link read}.
+   */
+  hydrateRange(offset: number, length: number, options?: { signal?: AbortSignal }): Promise<void>;
+  /** What is known of a range, from `offset` on, as runs of which no two neighbours are alike: at least one, at most `limit`, `length` bytes in all or less. */
+  extents(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]>;
+}
+
 /** Settles from outside. */
 class Deferred<T> {
   readonly promise: Promise<T>;
@@ -108,11 +143,12 @@ export interface DeviceParts {
   /** Whether the target was made just now, so that all of it is zeros. */
   readonly blank: boolean;
   readonly hydrate: false | HydrateOptions;
+  readonly onRead: ((offset: number, length: number) => void) | undefined;
   /** Lets others have the target. */
   readonly unlock: () => Promise<void>;
 }
 
-export class CopyOnDemandDevice implements Device {
+export class CopyOnDemandDevice implements LocalDevice {
   readonly #parts: DeviceParts;
   readonly #journal: Journal;
   readonly #store: TargetStore;
@@ -221,6 +257,7 @@ export class CopyOnDemandDevice implements Device {
       this.#checkRange(offset, into.length);
       options.signal?.throwIfAborted();
       if (into.length === 0) return;
+      this.#parts.onRead?.(offset, into.length);
       const { start, end } = this.#store.blocksOf(offset, into.length);
       if (this.#journal.map.hasRange(start, end)) {
         await this.#readTarget(into, offset);
@@ -232,6 +269,47 @@ export class CopyOnDemandDevice implements Device {
       // Asked for at the end: a failed sync may have dropped what was written, and then it is older bytes that were read.
       if (this.#journal.poison !== undefined) throw this.#journal.poison;
     });
+  }
+
+  readNow(into: Uint8Array, offset: number): boolean {
+    if (!this.#isFree(offset, into.length, 'shared') || !this.#store.readNow(into, offset)) return false;
+    this.#parts.onRead?.(offset, into.length);
+    return true;
+  }
+
+  writeNow(from: Uint8Array, offset: number): boolean | Promise<void> {
+    if (this.#journal.poison !== undefined) return false;
+    if (this.#isFree(offset, from.length, 'exclusive')) return this.#store.overwriteNow(from, offset);
+    const { blockSize, size } = this;
+    const end = offset + from.length;
+    // Parts of blocks may need the map of them tidied first.
+    if (
+      this.#closing !== undefined ||
+      from.length === 0 ||
+      offset % blockSize !== 0 ||
+      end % blockSize !== 0 ||
+      !(offset >= 0 && end <= size)
+    )
+      return false;
+    const recorded = this.#store.writeNow(from, offset);
+    if (recorded === undefined) return false;
+    this.#operations++;
+    const done = (): void => {
+      if (--this.#operations === 0) this.#drained?.();
+    };
+    recorded.then(() => {
+      done();
+      this.#checkComplete();
+    }, done);
+    return recorded;
+  }
+
+  /** Whether a range is synced, and nobody's lock is in the way. */
+  #isFree(offset: number, length: number, mode: 'shared' | 'exclusive'): boolean {
+    if (this.#closing !== undefined || length === 0 || !(offset >= 0 && offset + length <= this.size)) return false;
+    const { start, end } = this.#store.blocksOf(offset, length);
+    const { map, geometry } = this.#journal;
+    return (map.count === geometry.blockCount || map.hasRange(start, end)) && this.#store.locks.isFree(start, end, mode);
   }
 
   async #readTarget(into: Uint8Array, offset: number): Promise<void> {
@@ -258,6 +336,72 @@ export class CopyOnDemandDevice implements Device {
         release();
       }
     }
+  }
+
+  hydrateRange(offset: number, length: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    return this.#operation(async () => {
+      this.#checkRange(offset, length);
+      const { blockSize } = this;
+      const blocks = this.#store.blocksOf(offset, length);
+      const piece = Math.max(1, READ_PIECE_BYTES / blockSize);
+      for (let { start } = blocks; start < blocks.end; ) {
+        start = this.#journal.map.nextUnsynced(start, blocks.end);
+        const end = this.#journal.map.nextSynced(start, Math.min(blocks.end, start + piece));
+        if (start < end) await this.#obtain({ start, end }, options.signal);
+        start = end;
+      }
+    });
+  }
+
+  extents(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]> {
+    return this.#operation(async () => {
+      this.#checkRange(offset, length);
+      const states = this.#states(offset, length, limit);
+      const extents: DeviceExtent[] = [];
+      let at = offset;
+      for (const state of states) {
+        if (extents.length >= limit) break;
+        for (const extent of await this.#zeros(state, at)) append(extents, extent);
+        at += state.length;
+      }
+      return extents.slice(0, limit);
+    });
+  }
+
+  /** The states of a range, or of its beginning. */
+  #states(offset: number, length: number, limit: number): DeviceExtent[] {
+    const { map, dirty } = this.#journal;
+    const { blockSize } = this;
+    const { start: first, end: last } = this.#store.blocksOf(offset, length);
+    const limitBlock = dirty.blockCount > 0 ? Math.min(last, first + MAX_STATE_BLOCKS) : last;
+    const end = offset + length;
+    const states: DeviceExtent[] = [];
+    const add = (startBlock: number, endBlock: number, state: DeviceExtent['state']): void => {
+      const bytes = Math.min(end, endBlock * blockSize) - Math.max(offset, startBlock * blockSize);
+      append(states, { length: bytes, state, zero: false });
+    };
+    for (const { start, end: stop, synced } of map.extents(first, limitBlock)) {
+      if (states.length >= limit) break;
+      if (synced) {
+        add(start, stop, 'synced');
+        continue;
+      }
+      for (let at = start; at < stop && states.length < limit; ) {
+        const next = dirty.nextDirty(at, stop);
+        if (at < next) add(at, next, 'unsynced');
+        if (next < stop) add(next, next + 1, 'dirty');
+        at = next + 1;
+      }
+    }
+    return states;
+  }
+
+  /** A run that only the source has, as its extents divide it. */
+  async #zeros(extent: DeviceExtent, offset: number): Promise<readonly DeviceExtent[]> {
+    const { source } = this.#parts;
+    if (extent.state !== 'unsynced' || source.extents === undefined) return [extent];
+    const found = await source.extents(offset, extent.length);
+    return found.map(({ length, zero }) => ({ length, state: 'unsynced', zero }));
   }
 
   /** The blocks of a range that the source must be asked for: unsynced, and not written wherever the range touches them. */
@@ -466,6 +610,13 @@ export class CopyOnDemandDevice implements Device {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+/** Adds a run, as a part of the last one if it is of the same kind. */
+function append(extents: DeviceExtent[], extent: DeviceExtent): void {
+  const last = extents.at(-1);
+  if (last === undefined || last.state !== extent.state || last.zero !== extent.zero) extents.push(extent);
+  else extents[extents.length - 1] = { ...last, length: last.length + extent.length };
 }
 
 function covers(fetched: readonly Fetch[], blocks: BlockRange): boolean {

@@ -52,6 +52,48 @@ export class TargetStore {
     return this.#target.read(into, offset);
   }
 
+  /** As {@link read}, inside the call; false where the target cannot. Nobody may hold the lock exclusively. */
+  readNow(into: Uint8Array, offset: number): boolean {
+    return this.#target.readNow?.(into, offset) ?? false;
+  }
+
+  /** As {@link write} of blocks that are synced, inside the call; false where the target cannot. Nobody may hold the lock. */
+  overwriteNow(from: Uint8Array, offset: number): boolean {
+    try {
+      if (!this.#target.writeNow?.(from, offset)) return false;
+    } catch (error) {
+      this.#blank = false;
+      throw error;
+    }
+    this.journal.rewritten();
+    return true;
+  }
+
+  /**
+   * As {@link write}, under a lock of its own, the bytes inside the call: a promise for the moment when they are recorded, or undefined, and nothing done, where the
+   * target cannot or somebody has the lock.
+   */
+  writeNow(from: Uint8Array, offset: number): Promise<void> | undefined {
+    const { start, end } = this.blocksOf(offset, from.length);
+    const release = this.locks.tryAcquire(start, end, 'exclusive');
+    if (release === undefined) return undefined;
+    let recorded: Promise<void> | undefined;
+    try {
+      if (this.#target.writeNow?.(from, offset)) recorded = this.journal.written(offset, from.length);
+    } catch (error) {
+      this.#blank = false;
+      throw error;
+    } finally {
+      if (recorded === undefined) release();
+      else
+        recorded.then(release, () => {
+          this.#blank = false;
+          release();
+        });
+    }
+    return recorded;
+  }
+
   /** Writes a user's bytes and records them; the caller holds the lock, exclusively. */
   async write(from: Uint8Array, offset: number): Promise<void> {
     try {

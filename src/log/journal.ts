@@ -155,8 +155,7 @@ export class Journal {
     if (this.#closed) return Promise.reject(new CodError('COD_CLOSED', 'the device is closed'));
     const { blockSize } = this.geometry;
     if (this.map.hasRange(Math.floor(offset / blockSize), Math.ceil((offset + length) / blockSize))) {
-      this.#rewritten++;
-      this.#startTimer();
+      this.rewritten();
       return DONE;
     }
     let batch = this.#batch;
@@ -167,6 +166,12 @@ export class Journal {
     }
     batch.extents.push(offset, length);
     return batch.done;
+  }
+
+  /** Notes a write over blocks that are synced, as {@link written} does by itself. */
+  rewritten(): void {
+    this.#rewritten++;
+    this.#startTimer();
   }
 
   async #commit(batch: Batch): Promise<void> {
