@@ -6,7 +6,7 @@ import { capture, say } from './steps.mjs';
 const systemPackages = {
   'qemu-utils': 'qemu-img and qemu-io read, write and compare exports, as a foreign NBD client and as judges of a target',
   'qemu-system-x86': 'a virtual machine that boots from an export',
-  'grub-rescue-pc': 'a boot loader for it that speaks on a serial line and has checksums of its own',
+  'grub-rescue-pc': 'a boot loader for it, and for v86, that speaks on a serial line and has checksums of its own',
   'libnbd-bin': 'nbdinfo, nbdcopy and nbdfuse, the strictest NBD clients',
   'python3-libnbd': 'nbdsh: each command of the protocol by itself',
   fio: 'random reads and writes over NBD, with verification',
@@ -16,7 +16,6 @@ const systemPackages = {
   e2fsprogs: 'mkfs.ext4, e2fsck and debugfs: images with something in them, and a check that they survived',
   chromium: 'the browser in which the tests under test/browser run, and which others kill',
   seabios: 'the BIOS of the PC that v86 emulates',
-  'grub-rescue-pc': 'a boot loader for it, on an image of its own',
   curl: 'a last word on what an HTTP server really answers',
 };
 
