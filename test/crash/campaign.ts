@@ -14,14 +14,15 @@ import {
 import { checked, deviceStory, type Image, type Machine, type Shape } from './device-story.ts';
 import { goldenState, goldenStates, randomImage } from './images.ts';
 
+/** A write to blocks that the target has needs no record: devices with less than these blocks soon have nothing more to log. */
 const SHAPES: readonly (Shape & { readonly samples?: number })[] = [
   { name: 'one block', size: 4096, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
-  { name: 'short last block', size: 5 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
-  { name: 'no background copy', size: 6 * 4096, blockSize: 4096, hydrate: false, users: 2, steps: 6 },
-  { name: 'four writers', size: 3 * 4096 + 100, blockSize: 4096, hydrate: true, users: 4, steps: 4 },
+  { name: 'short last block', size: 9 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
+  { name: 'no background copy', size: 12 * 4096, blockSize: 4096, hydrate: false, users: 2, steps: 6 },
+  { name: 'four writers', size: 12 * 4096 + 100, blockSize: 4096, hydrate: true, users: 4, steps: 4 },
   { name: 'blocks of 64 KiB', size: 65536 + 5000, blockSize: 65536, hydrate: true, users: 2, steps: 6 },
-  { name: 'faults', size: 4 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6, faults: true },
-  { name: 'faults, six writers', size: 3 * 4096, blockSize: 4096, hydrate: false, users: 6, steps: 4, faults: true },
+  { name: 'faults', size: 9 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6, faults: true, samples: 20 },
+  { name: 'faults, six writers', size: 16 * 4096, blockSize: 4096, hydrate: false, users: 6, steps: 4, faults: true, samples: 20 },
   { name: 'many blocks', size: 40 * 4096 + 1, blockSize: 4096, hydrate: true, users: 4, steps: 30, samples: 30 },
 ];
 const GOLDEN_SAMPLES = 4;

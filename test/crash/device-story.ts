@@ -190,7 +190,11 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     if (random.oneIn(2)) fileSystem.limitSpace(random.below(12) * 4096);
     else {
       const from = fileSystem.operationCount + 1 + random.below(40);
-      const kind = (['write', 'truncate', 'open', 'read', 'sync', undefined] as const)[random.below(machine.sectors ? 6 : 4)];
+      // Failed writes and syncs are what most can go wrong after.
+      const kinds = machine.sectors
+        ? (['write', 'write', 'sync', 'sync', 'sync', 'truncate', 'open', 'read', undefined] as const)
+        : (['write', 'write', 'write', 'truncate', 'open', 'read'] as const);
+      const kind = kinds[random.below(kinds.length)];
       const stays = random.oneIn(2);
       const metadataOnly = random.oneIn(2);
       fileSystem.failWhen(

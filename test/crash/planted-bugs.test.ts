@@ -7,7 +7,7 @@ import { PLANTED_BUGS } from './planted-bugs.ts';
 import { SMALL_CONSTANTS } from './small-constants.ts';
 
 /** Crashes within which each bug must be found. */
-const EFFORT = 8_000;
+const EFFORT = 10_000;
 
 type Campaign = typeof import('./campaign.ts');
 
