@@ -73,7 +73,10 @@ class Worker {
   readonly hello: Promise<Hello>;
 
   constructor(bundle: string) {
-    this.#child = fork(fileURLToPath(bundle), { execArgv: ['--enable-source-maps'] });
+    this.#child = fork(fileURLToPath(bundle), {
+      // Lives are short, and so is what they allocate: a quarter more of them than with the usual young generation.
+      execArgv: ['--enable-source-maps', '--max-semi-space-size=64'],
+    });
     this.hello = this.#next().then((message) => message as Hello);
     this.#child.on('message', (message) => this.#answer?.(message));
     this.#child.on('exit', (code, signal) =>

@@ -180,8 +180,8 @@ function paint(onto: Uint8Array, offset: number, write: HistoricWrite): void {
   if (from < to) onto.set(write.bytes.subarray(from - write.offset, to - write.offset), from - offset);
 }
 
-/** Of the same length. Runs in browsers too, where there is no Buffer. */
+/** Of the same length. Browsers have no Buffer, which is faster. */
 function isSame(one: Uint8Array, other: Uint8Array): boolean {
-  for (let at = 0; at < one.length; at++) if (one[at] !== other[at]) return false;
-  return true;
+  if (typeof Buffer !== 'undefined') return Buffer.compare(one, other) === 0;
+  return one.every((byte, at) => byte === other[at]);
 }
