@@ -2,7 +2,7 @@
 
 import { el, setText } from './dom.ts';
 import type { Session } from './session.ts';
-import { formatBytes, formatOffset, parseOffset } from './units.ts';
+import { formatBytes, formatOffset, parseBytes, parseOffset } from './units.ts';
 
 const ROWS = 20;
 
@@ -16,6 +16,7 @@ export class HexView {
   #perRow = 16;
   #bytes: Uint8Array = new Uint8Array(0);
   #going: AbortController | undefined;
+  readonly #values: HTMLInputElement;
 
   constructor(session: Session) {
     this.#session = session;
@@ -38,11 +39,21 @@ export class HexView {
       el('button', { class: 'small', type: 'button', 'aria-label': 'On', onclick: () => void this.show(this.#offset + this.#page) }, '▼'),
       this.#state,
     );
+    this.#values = el('input', { type: 'text', id: 'hex-values', autocomplete: 'off', spellcheck: 'false', placeholder: '48 69 or "Hi"' });
+    const write = el(
+      'form',
+      { class: 'write', onsubmit: (event: SubmitEvent) => void this.#write(event) },
+      el('label', { for: 'hex-values' }, 'Write from this offset on'),
+      this.#values,
+      el('button', { class: 'small' }, 'Write'),
+      el('small', {}, 'into the copy in this browser only; it stays'),
+    );
     this.element = el(
       'section',
       { class: 'card hex', 'aria-labelledby': 'hex-title' },
       el('header', {}, el('h2', { id: 'hex-title' }, 'Bytes'), form),
       this.#body,
+      write,
     );
     new ResizeObserver(() => this.#fit()).observe(this.#body);
   }
@@ -104,6 +115,24 @@ export class HexView {
     if (offset === undefined || offset >= this.#session.size)
       setText(this.#state, `an offset below ${formatBytes(this.#session.size)}, such as 0x1f0 or 4M`);
     else void this.show(offset);
+  }
+
+  /** Writes and flushes what was typed: it is there after whatever happens. */
+  async #write(event: SubmitEvent): Promise<void> {
+    event.preventDefault();
+    const bytes = parseBytes(this.#values.value);
+    if (bytes === undefined || bytes.length > this.#session.size - this.#offset) {
+      setText(this.#state, 'bytes such as 48 69, or a text such as "Hi"');
+      return;
+    }
+    try {
+      await this.#session.device.write(bytes, this.#offset);
+      await this.#session.device.flush();
+      await this.show(this.#offset);
+      setText(this.#state, `${bytes.length} written, and safe`);
+    } catch (error) {
+      setText(this.#state, (error as Error).message);
+    }
   }
 
   #key(event: KeyboardEvent): void {

@@ -136,6 +136,11 @@ export class StartView {
     const { id, name, url, size, syncedBytes } = record;
     const outcome = el('span', { role: 'status', class: 'remark' });
     const forget = async (): Promise<void> => {
+      // What is forgotten is gone: it takes a second press.
+      if (forgetButton.textContent === 'Forget') {
+        setText(forgetButton, 'Really forget?');
+        return;
+      }
       try {
         await removeCopy(placeOf(id));
         dropRecord(id);
@@ -144,15 +149,21 @@ export class StartView {
         this.focus();
       } catch (error) {
         setText(outcome, explain(error).title);
+        setText(forgetButton, 'Forget');
       }
     };
+    const forgetButton = el(
+      'button',
+      { type: 'button', class: 'quiet', 'aria-describedby': `name-${id}`, onclick: () => void forget() },
+      'Forget',
+    );
     const item = el(
       'li',
       { class: 'card' },
       el(
         'div',
         {},
-        el('strong', {}, el('bdi', {}, name)),
+        el('strong', { id: `name-${id}` }, el('bdi', {}, name)),
         el('small', {}, url === undefined ? 'a file of this computer' : new URL(url).host),
       ),
       el('span', { class: 'muted' }, `${formatShare(syncedBytes, size)} of ${formatBytes(size)}`),
@@ -166,7 +177,7 @@ export class StartView {
         },
         'Go on',
       ),
-      el('button', { type: 'button', class: 'quiet', 'aria-label': `Forget ${name}`, onclick: () => void forget() }, 'Forget'),
+      forgetButton,
     );
     return item;
   }

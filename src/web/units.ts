@@ -50,3 +50,12 @@ export function parseOffset(text: string): number | undefined {
     scaled !== null ? Math.floor(Number(scaled[1]) * 1024 ** (power + 1)) : hex === null ? Number.NaN : Number.parseInt(hex[1]!, 16);
   return Number.isSafeInteger(value) ? value : undefined;
 }
+
+/** Bytes as people write them: pairs of hexadecimal digits, or text between quotation marks. `undefined` for anything else. */
+export function parseBytes(text: string): Uint8Array | undefined {
+  const quoted = /^"(.+)"$/s.exec(text.trim());
+  if (quoted !== null) return new TextEncoder().encode(quoted[1]);
+  const digits = text.replaceAll(/\s|0x/g, '');
+  if (!/^([0-9a-f]{2})+$/i.test(digits)) return undefined;
+  return Uint8Array.from(digits.match(/../g)!, (pair) => Number.parseInt(pair, 16));
+}

@@ -182,6 +182,31 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'So is reading.');
   });
 
+  test('what is written is on the map, and stays when the tab is gone and the copy complete', async () => {
+    const { url } = await serve();
+    const page = await begin(url);
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.fill('#hex-offset', '39 MiB');
+    await page.press('#hex-offset', 'Enter');
+    await expect.poll(() => page.inputValue('#hex-offset'), WAIT).toBe('0x02700000');
+    await page.fill('#hex-values', 'no bytes');
+    await page.press('#hex-values', 'Enter');
+    await until(page, 'bytes such as 48 69');
+    await page.fill('#hex-values', '"Kilroy was here"');
+    await page.press('#hex-values', 'Enter');
+    await until(page, '15 written, and safe');
+    const address = new URL(page.url()).hash;
+    await pages.splice(pages.indexOf(page), 1)[0]!.close();
+
+    const next = await openPage(`/${address}`);
+    await next.getByRole('button', { name: 'Resume' }).click(WAIT);
+    await until(next, 'All of it is here');
+    await next.getByRole('button', { name: 'Download the image' }).click();
+    const expected = Uint8Array.from(readFileSync(disk));
+    expected.set(new TextEncoder().encode('Kilroy was here'), 39 * 2 ** 20);
+    expectBytes(await downloaded('disk.raw'), expected);
+  });
+
   test('two tabs share one copy, and the second goes on when the first is closed', async () => {
     const { url } = await serve();
     const first = await begin(url);

@@ -1,5 +1,13 @@
 import { expect, test } from 'vitest';
-import { formatBytes, formatDuration, formatMilliseconds, formatOffset, formatShare, parseOffset } from '../../src/web/units.ts';
+import {
+  formatBytes,
+  formatDuration,
+  formatMilliseconds,
+  formatOffset,
+  formatShare,
+  parseBytes,
+  parseOffset,
+} from '../../src/web/units.ts';
 
 test('bytes have three digits', () => {
   const found = [0, 1, 1023, 1024, 1536, 10_240, 999_999, 1_048_575, 2 ** 34, 1.5 * 2 ** 40].map(formatBytes);
@@ -27,4 +35,10 @@ test('an offset is what people write', () => {
   const found = ['0x1F0', '1f0', '1f0h', ' 4M ', '1.5 KiB', '2G', '', 'x', '-1', '0x', '99999999999999999999'].map(parseOffset);
   expect(found).toEqual([0x1f0, 0x1f0, 0x1f0, 2 ** 22, 1536, 2 ** 31, undefined, undefined, undefined, undefined, undefined]);
   expect(parseOffset(formatOffset(2 ** 44 + 17))).toBe(2 ** 44 + 17);
+});
+
+test('bytes are written as hexadecimal digits or as text', () => {
+  const found = ['48 69', '0x48 0x69', '4869', '"Hi"', ' "ü" ', '', '4', 'Hi', '4x', '""'].map((text) => parseBytes(text));
+  const hi = Uint8Array.of(0x48, 0x69);
+  expect(found).toEqual([hi, hi, hi, hi, Uint8Array.of(0xc3, 0xbc), undefined, undefined, undefined, undefined, undefined]);
 });
