@@ -189,6 +189,7 @@ export class MapView {
     this.#synced = synced;
     this.#dirty = dirty;
     this.#counted = key;
+    this.element.classList.toggle('has-dirty', status.dirtyBlocks > 0);
     this.#tell();
     if (this.#details.open) await this.#tellWords();
   }
@@ -394,7 +395,7 @@ function legend(): HTMLElement {
   return el(
     'ul',
     { class: 'legend', 'aria-label': 'Legend' },
-    ...states.map((state) => el('li', {}, el('i', { class: state }), STATE_NAMES[state])),
+    ...states.map((state) => el('li', { class: `legend-${state}` }, el('i', { class: state }), STATE_NAMES[state])),
   );
 }
 

@@ -19,6 +19,7 @@ export interface RateSample {
 
 const TICK_MS = 250;
 const KEPT_MS = 60_000;
+const SMOOTHED_TICKS = 5;
 /** The background copy rests at this rate; readers do not. */
 const RESTING_RATE = 1;
 
@@ -33,7 +34,8 @@ export class Session implements Bytes {
   readonly rates: RateSample[] = [];
   #rate: number | undefined;
   #resting: boolean;
-  #lastTick: { atMs: number; sourceBytes: number };
+  /** What had come at the last ticks: the status comes in steps of its own, which a single interval would show as spikes. */
+  #ticks: { atMs: number; sourceBytes: number }[];
   #kept = 0;
   readonly #timer: ReturnType<typeof setInterval>;
   readonly #listeners = new Set<() => void>();
@@ -45,7 +47,7 @@ export class Session implements Bytes {
     this.device = device;
     this.#resting = record?.rate === 0;
     this.#rate = record?.rate === 0 ? undefined : record?.rate;
-    this.#lastTick = { atMs: performance.now(), sourceBytes: device.status().sourceBytes };
+    this.#ticks = [{ atMs: performance.now(), sourceBytes: device.status().sourceBytes }];
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     this.#keep();
   }
@@ -123,10 +125,9 @@ export class Session implements Bytes {
     this.#applyRate();
   }
 
-  /** What arrives at the moment, over the last two seconds. */
+  /** What arrives at the moment. */
   get bytesPerSecond(): number {
-    const recent = this.rates.filter(({ atMs }) => atMs > performance.now() - 2000);
-    return recent.length === 0 ? 0 : recent.reduce((sum, { bytesPerSecond }) => sum + bytesPerSecond, 0) / recent.length;
+    return this.rates.at(-1)?.bytesPerSecond ?? 0;
   }
 
   /** Lets go of the device; the copy stays. */
@@ -145,11 +146,13 @@ export class Session implements Bytes {
   #tick(): void {
     const atMs = performance.now();
     const { sourceBytes } = this.status;
-    const elapsed = (atMs - this.#lastTick.atMs) / 1000;
     // The count begins anew with another owner.
-    const arrived = Math.max(0, sourceBytes - this.#lastTick.sourceBytes);
-    this.#lastTick = { atMs, sourceBytes };
-    this.rates.push({ atMs, bytesPerSecond: arrived / Math.max(0.05, elapsed) });
+    if (sourceBytes < this.#ticks.at(-1)!.sourceBytes) this.#ticks = [];
+    this.#ticks.push({ atMs, sourceBytes });
+    this.#ticks.splice(0, this.#ticks.length - SMOOTHED_TICKS);
+    const first = this.#ticks[0]!;
+    const elapsed = Math.max(0.05, (atMs - first.atMs) / 1000);
+    this.rates.push({ atMs, bytesPerSecond: (sourceBytes - first.sourceBytes) / elapsed });
     for (const samples of [this.rates, this.reads]) {
       const old = samples.findIndex((sample) => sample.atMs > atMs - KEPT_MS);
       samples.splice(0, old < 0 ? samples.length : old);

@@ -7,7 +7,7 @@ export interface TreeItem {
   /** Beside the text, dim. */
   readonly note?: string;
   readonly icon: 'disk' | 'directory' | 'file' | 'link' | 'other';
-  /** For a branch: what is in it, and what is to be said behind it. A rejection is shown in its place. */
+  /** For a branch: what is in it, and what is to be said before that. A rejection is shown in its place. */
   readonly children?: () => Promise<{ items: readonly TreeItem[]; remark?: string | undefined }>;
   /** Called when it is chosen. */
   readonly onChoose?: () => void;
@@ -85,10 +85,9 @@ export class Tree {
     li.append(list);
     try {
       const { items, remark } = await item.children();
-      list.replaceChildren();
+      list.replaceChildren(...(remark === undefined ? [] : [note(remark)]));
       this.#fill(list, items);
-      if (items.length === 0) list.append(note('empty'));
-      if (remark !== undefined) list.append(note(remark));
+      if (items.length === 0 && remark === undefined) list.append(note('empty'));
     } catch (error) {
       // Asked again when it is opened again.
       list.replaceChildren(note((error as Error).message));

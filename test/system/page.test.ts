@@ -294,7 +294,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       await page.emulateMedia({ colorScheme });
       for (const width of [360, 800, 1600]) {
         await page.setViewportSize({ width, height: 800 });
-        expect(await page.evaluate('document.documentElement.scrollWidth - innerWidth')).toBeLessThanOrEqual(0);
+        expect(await page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')).toBeLessThanOrEqual(0);
       }
       expect(await page.evaluate("getComputedStyle(document.body).backgroundColor === 'rgb(16, 20, 19)'")).toBe(colorScheme === 'dark');
     }
