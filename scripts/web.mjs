@@ -86,7 +86,8 @@ function serve(page, images, port) {
   server.listen(port, '127.0.0.1', () => {
     const address = server.address();
     const actual = address !== null && typeof address === 'object' ? address.port : port;
-    say(`the page is at http://127.0.0.1:${actual}/${images === undefined ? '' : `?image=images/NAME opens an image of ${images}`}`);
+    const url = `http://127.0.0.1:${actual}/`;
+    say(`the page is at ${url}${images === undefined ? '' : `, and the images of ${images} at ${url}?image=images/NAME`}`);
   });
 }
 
