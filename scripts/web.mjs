@@ -2,7 +2,7 @@
  * `npm run web [-- --serve] [--port 8080] [--images FOLDER] [--out FOLDER]`: builds the page into `dist/web`, static files only; `--serve` then serves them on this machine, with
  * the images of a folder beside them to try it with.
  */
-import { copyFileSync, createReadStream, mkdirSync, rmSync } from 'node:fs';
+import { copyFileSync, createReadStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { basename, extname, join, resolve } from 'node:path';
@@ -28,12 +28,41 @@ async function buildPage(outdir) {
     platform: 'browser',
     logLevel: 'warning',
   });
-  copyFileSync(join(sources, 'index.html'), join(outdir, 'index.html'));
+  const page = readFileSync(join(sources, 'index.html'), 'utf8');
+  writeFileSync(join(outdir, 'index.html'), addPc(outdir) ? page.replace('<div id="app"', '<div id="app" data-pc="v86"') : page);
   copyFileSync(join(root, 'dist', 'browser-worker.js'), join(outdir, 'browser-worker.js'));
 }
 
+/**
+ * Puts v86 beside the page, and a BIOS for it if Debian's package `seabios` is here: no npm package has one.
+ * @param {string} outdir
+ */
+function addPc(outdir) {
+  const emulator = join(root, 'node_modules', 'v86', 'build');
+  /** @type {Record<string, string>} */
+  const files = {
+    'libv86.mjs': join(emulator, 'libv86.mjs'),
+    'v86.wasm': join(emulator, 'v86.wasm'),
+    'bios.bin': '/usr/share/seabios/bios.bin',
+    'vgabios.bin': '/usr/share/seabios/vgabios-stdvga.bin',
+  };
+  if (!Object.values(files).every((path) => existsSync(path))) {
+    say('without a PC to boot images in: that takes the package seabios');
+    return false;
+  }
+  mkdirSync(join(outdir, 'v86'));
+  for (const [name, path] of Object.entries(files)) copyFileSync(path, join(outdir, 'v86', name));
+  return true;
+}
+
 /** @type {Record<string, string>} */
-const TYPES = { '.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.css': 'text/css' };
+const TYPES = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript',
+  '.mjs': 'text/javascript',
+  '.wasm': 'application/wasm',
+  '.css': 'text/css',
+};
 
 /**
  * Serves the page, and under /images/ the files of a folder, with ranges.
@@ -45,7 +74,7 @@ function serve(page, images, port) {
   /** @param {import('node:http').IncomingMessage} request @param {import('node:http').ServerResponse} response */
   const answer = async (request, response) => {
     const path = decodeURIComponent(new URL(request.url ?? '/', 'http://localhost').pathname);
-    const folder = images !== undefined && path.startsWith('/images/') ? images : page;
+    const folder = images !== undefined && path.startsWith('/images/') ? images : path.startsWith('/v86/') ? join(page, 'v86') : page;
     // Files of these folders themselves: no path leads out of them.
     const file = join(folder, path === '/' ? 'index.html' : basename(path));
     const stats = await stat(file).catch(() => undefined);

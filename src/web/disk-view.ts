@@ -7,6 +7,7 @@ import { CurvesView } from './curves.ts';
 import { el, saveBlob, setText } from './dom.ts';
 import { HexView } from './hex-view.ts';
 import { MapView } from './map-view.ts';
+import { PcView, pcFolder } from './pc-view.ts';
 import { explain, type Problem } from './problem.ts';
 import type { Session } from './session.ts';
 import { formatBytes, formatDuration, formatShare } from './units.ts';
@@ -45,6 +46,7 @@ export class DiskView {
   readonly #download: HTMLButtonElement;
   readonly #problem = el('div', { role: 'alert' });
   readonly #contents: ContentsView;
+  readonly #pc: PcView | undefined;
   readonly #title: HTMLElement;
 
   constructor(options: DiskOptions) {
@@ -65,6 +67,8 @@ export class DiskView {
       onFile: (ranges) => map.mark(ranges),
       onShowBytes: showBytes,
     });
+    const pc = pcFolder();
+    this.#pc = pc === undefined ? undefined : new PcView(session, pc);
     this.#rest = el('button', { type: 'button', onclick: () => this.#toggleRest() });
     this.#rate = el(
       'select',
@@ -108,6 +112,7 @@ export class DiskView {
       curves.element,
       this.#contents.element,
       hex.element,
+      ...(this.#pc === undefined ? [] : [this.#pc.element]),
       forget,
     );
     session.onTick(() => this.#tell());
@@ -129,6 +134,7 @@ export class DiskView {
   /** Ends what it does; the session is the caller's. */
   close(): void {
     this.#contents.close();
+    this.#pc?.close();
   }
 
   #toggleRest(): void {

@@ -1,7 +1,7 @@
 /** The page as its users have it: built, served by a static server, in Chromium, with images on another origin. */
 
 import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,6 +16,8 @@ import { describeWith } from '../support/tools.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const PERMISSION = { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'content-range, etag' };
+/** From the package grub-rescue-pc. */
+const GRUB = '/usr/lib/grub-rescue/grub-rescue-floppy.img';
 const WAIT = { timeout: 60_000 };
 
 describeWith(['chromium', ...imageTools], 'the page', () => {
@@ -59,12 +61,14 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   });
 
   /** Serves the disk, each time as another image, so slowly that something can happen meanwhile. */
-  async function serve(options: { size?: number; etag?: () => string; headers?: Record<string, string> } = {}): Promise<RangeServer> {
-    const file = openSync(disk, 'r');
+  async function serve(
+    options: { path?: string; size?: number; bytesPerSecond?: number; etag?: () => string; headers?: Record<string, string> } = {},
+  ): Promise<RangeServer> {
+    const file = openSync(options.path ?? disk, 'r');
     const { size = 40 * 2 ** 20, headers = PERMISSION, etag = () => '"one"' } = options;
     const server = await startRangeServer({
       size,
-      bytesPerSecond: 8 * 2 ** 20,
+      bytesPerSecond: options.bytesPerSecond ?? 8 * 2 ** 20,
       latencyMs: 10,
       headers,
       get etag() {
@@ -283,6 +287,16 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'Address of a disk image');
     expect(await page.getByRole('button', { name: 'Go on with fat' }).count()).toBe(0);
     expect(await page.evaluate(namesOfCopies)).not.toContain('fat');
+  });
+
+  test.skipIf(!existsSync(GRUB) || !existsSync('/usr/share/seabios/bios.bin'))('an image is booted before it has arrived', async () => {
+    const { url } = await serve({ path: GRUB, size: statSync(GRUB).size, bytesPerSecond: 2 ** 17 });
+    const page = await begin(url);
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.getByRole('button', { name: 'Start the PC' }).click();
+    await until(page, 'GNU GRUB');
+    await page.getByRole('button', { name: 'Switch it off' }).click();
+    await until(page, 'It is off.');
   });
 
   test('it fits a phone, light and dark, and everything to press has a name', async () => {
