@@ -1,7 +1,7 @@
 /** The page as its users have it: built, served by a static server, in Chromium, with images on another origin. */
 
 import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -18,6 +18,7 @@ const root = fileURLToPath(new URL('../../', import.meta.url));
 const PERMISSION = { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'content-range, etag' };
 /** From the package grub-rescue-pc. */
 const GRUB = '/usr/lib/grub-rescue/grub-rescue-floppy.img';
+const BIOS = '/usr/share/seabios/bios.bin';
 const WAIT = { timeout: 60_000 };
 
 describeWith(['chromium', ...imageTools], 'the page', () => {
@@ -289,7 +290,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expect(await page.evaluate(namesOfCopies)).not.toContain('fat');
   });
 
-  test.skipIf(!existsSync(GRUB) || !existsSync('/usr/share/seabios/bios.bin'))('an image is booted before it has arrived', async () => {
+  test.skipIf(!existsSync(GRUB) || !existsSync(BIOS))('an image is booted before it has arrived', async () => {
     const { url } = await serve({ path: GRUB, size: statSync(GRUB).size, bytesPerSecond: 2 ** 17 });
     const page = await begin(url);
     await page.getByRole('button', { name: 'Pause' }).click();
@@ -297,6 +298,26 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'GNU GRUB');
     await page.getByRole('button', { name: 'Switch it off' }).click();
     await until(page, 'It is off.');
+  });
+
+  test.skipIf(!existsSync(BIOS))('what a booted image writes is there after a reload', async () => {
+    const image = new Uint8Array(2 ** 20);
+    // A boot sector that writes itself to the third sector by the BIOS, and then shows "W#".
+    const code = [0x31, 0xdb, 0x8e, 0xc3, 0xbb, 0, 0x7c, 0xb8, 1, 3, 0xb9, 3, 0, 0xba, 0x80, 0, 0xcd, 0x13];
+    for (const character of 'W#') code.push(0xb8, character.charCodeAt(0), 0x0e, 0xcd, 0x10);
+    image.set([...code, 0xf4, 0xeb, 0xfd]);
+    image.set([0x55, 0xaa], 510);
+    const path = join(folder, 'writer.img');
+    writeFileSync(path, image);
+    const page = await begin((await serve({ path, size: image.length })).url);
+    await page.getByRole('button', { name: 'Start the PC' }).click();
+    await page.locator('.screen').getByText('W#').waitFor(WAIT);
+    await page.reload();
+    await until(page, 'All of it is here');
+    await page.getByRole('button', { name: 'Download the image' }).click();
+    const expected = image.slice();
+    expected.copyWithin(1024, 0, 512);
+    expectBytes(await downloaded('disk.raw'), expected);
   });
 
   test('it fits a phone, light and dark, and everything to press has a name', async () => {
