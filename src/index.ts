@@ -4,16 +4,18 @@
  * @packageDocumentation
  */
 
-import type { Device } from './device/device.ts';
+import type { LocalDevice } from './device/device.ts';
 import { type OpenDeviceOptions, openDeviceIn } from './device/open.ts';
 import { systemEnvironment } from './system-environment.ts';
 
 export type { SyncedBlocks } from './core/block-map.ts';
 export type { Clock } from './core/clock.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './core/errors.ts';
-export type { Device, DeviceState, DeviceStatus } from './device/device.ts';
+export type { ByteExtent } from './core/range-set.ts';
+export type { Device, DeviceExtent, DeviceState, DeviceStatus, LocalDevice } from './device/device.ts';
 export type { HydrateOptions } from './device/hydrator.ts';
 export type { Environment, OpenDeviceOptions } from './device/open.ts';
+export { type ReadExtent, ReadRecorder } from './device/read-recorder.ts';
 export type { Source, SourceExtent } from './device/source.ts';
 export type { File, FileSystem } from './fs/file-system.ts';
 export { type Inspection, inspectMetadata } from './log/inspect.ts';
@@ -27,6 +29,6 @@ export { type HttpSourceOptions, httpSource } from './sources/http.ts';
  * @throws {@link CodError} COD_EXISTS if the target exists and is nobody's copy; COD_LOCKED if somebody has it; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is
  *   a copy of something else; COD_CORRUPT, COD_VERSION; what the file system says. `TypeError`, `RangeError` for wrong options.
  */
-export function openDevice(options: OpenDeviceOptions): Promise<Device> {
+export function openDevice(options: OpenDeviceOptions): Promise<LocalDevice> {
   return openDeviceIn(options.environment ?? systemEnvironment, options);
 }

@@ -5,7 +5,12 @@ import { capture, say } from './steps.mjs';
 /** Debian's packages, each with the reason why it is here. */
 const systemPackages = {
   'qemu-utils': 'qemu-img and qemu-io read, write and compare exports, as a foreign NBD client and as judges of a target',
-  'libnbd-bin': 'nbdinfo and nbdcopy, the strictest NBD clients',
+  'qemu-system-x86': 'a virtual machine that boots from an export',
+  'grub-rescue-pc': 'a boot loader for that and for v86, which speaks on a serial line and has checksums of its own',
+  'libnbd-bin': 'nbdinfo, nbdcopy and nbdfuse, the strictest NBD clients',
+  'python3-libnbd': 'nbdsh: each command of the protocol by itself',
+  fio: 'random reads and writes over NBD, with verification',
+  openssl: 'certificates for TLS',
   nbdkit: 'an NBD server that was not written here, for the NBD source',
   'nginx-light': 'an HTTP server that was not written here, for the HTTP source',
   e2fsprogs: 'mkfs.ext4, e2fsck and debugfs: images with something in them, and a check that they survived',
@@ -14,7 +19,6 @@ const systemPackages = {
   fdisk: 'sfdisk: partition tables for the page to read',
   chromium: 'the browser in which the tests under test/browser run, and which others kill',
   seabios: 'the BIOS of the PC that v86 emulates',
-  'grub-rescue-pc': 'a boot loader for it, on an image of its own',
   curl: 'a last word on what an HTTP server really answers',
 };
 

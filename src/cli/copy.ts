@@ -7,18 +7,19 @@ import { failureOf, Interrupted, UsageError } from './failure.ts';
 import { listenForInterruption, orInterrupted } from './interruption.ts';
 import { type Emit, jsonLines } from './json-lines.ts';
 import { type Progress, progressFor } from './progress.ts';
+import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { type HttpFlags, openSource, parseSourceUri, type SourceUri, showSourceUri } from './source-uri.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 
 const TICK_MS = 200;
 
 /** Options of the command, parsed. */
-export interface CopyFlags extends HttpFlags {
-  /** Bytes per second. */
-  readonly rate?: number;
+export interface CopyFlags extends HttpFlags, RateFlags {
   /** Lower-case hex. */
   readonly sha256?: string;
   readonly concurrency?: number;
+  /** An order file: what to copy first. */
+  readonly order?: string;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
@@ -33,10 +34,12 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   const { signal } = interruption;
   let source: Source | undefined;
   let device: Device | undefined;
+  let rate: RateControl | undefined;
   try {
+    rate = new RateControl(flags, rateHooks(emit));
     source = await orInterrupted(openSource(uri, flags, signal), signal);
-    device = await open(uri, source, target, flags, signal);
-    await run({ uri, source, device, target, flags, signal, emit, progress });
+    device = await open({ uri, source, target, flags, signal, rate: rate.rate });
+    await run({ rate, uri, source, device, target, flags, signal, emit, progress });
   } catch (error) {
     progress.end();
     const reported = await close(device, error);
@@ -44,6 +47,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
     emit('error', fields);
     throw reported;
   } finally {
+    rate?.stop();
     await source?.close();
     interruption.stop();
   }
@@ -65,19 +69,29 @@ async function close(device: Device | undefined, error: unknown): Promise<unknow
   );
 }
 
-async function open(uri: SourceUri, source: Source, target: string, flags: CopyFlags, signal: AbortSignal): Promise<Device> {
+interface Opening extends Pick<Run, 'uri' | 'source' | 'target' | 'flags' | 'signal'> {
+  readonly rate: number | undefined;
+}
+
+async function open({ uri, source, target, flags, signal, rate }: Opening): Promise<Device> {
   if (uri.kind === 'file') {
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
   }
-  const [{ openDevice }, { nodeFileSystem }] = await Promise.all([import('../index.ts'), import('../fs/node.ts')]);
+  const [{ openDevice }, { nodeFileSystem }, { readOrder }] = await Promise.all([
+    import('../index.ts'),
+    import('../fs/node.ts'),
+    import('./order-file.ts'),
+  ]);
+  const order = flags.order === undefined ? [] : await readOrder(flags.order, source.size);
   return openDevice({
     source,
     fileSystem: nodeFileSystem(),
     target,
     signal,
     hydrate: {
-      ...(flags.rate === undefined ? {} : { rateBytesPerSecond: flags.rate }),
+      order,
+      ...(rate === undefined ? {} : { rateBytesPerSecond: rate }),
       ...(flags.concurrency === undefined ? {} : { concurrency: flags.concurrency }),
       // Without ranges each stretch costs all that lies before it.
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Math.max(1, source.size) } : {}),
@@ -86,6 +100,7 @@ async function open(uri: SourceUri, source: Source, target: string, flags: CopyF
 }
 
 interface Run {
+  readonly rate: RateControl;
   readonly uri: SourceUri;
   readonly source: Source;
   readonly device: Device;
@@ -96,11 +111,12 @@ interface Run {
   readonly progress: Progress;
 }
 
-async function run({ uri, source, device, target, flags, signal, emit, progress }: Run): Promise<void> {
+async function run({ rate, uri, source, device, target, flags, signal, emit, progress }: Run): Promise<void> {
   const started = performance.now();
   const { size } = device;
   const resumedBytes = syncedBytes(device.status());
   emit('start', { source: showSourceUri(uri), identity: source.identity ?? null, target, size, resumedBytes });
+  rate.govern(device);
   if (!flags.quiet && !flags.json && resumedBytes > 0) {
     process.stderr.write(`${target}: goes on from ${formatBytes(resumedBytes)} of ${formatBytes(size)}\n`);
   }

@@ -1,14 +1,18 @@
-/** SOURCE on the command line: a path, or a URL over HTTP. */
+/** SOURCE on the command line: a path, a URL over HTTP, or an NBD export. */
 
 import { CodError } from '../core/errors.ts';
 import type { Source } from '../device/source.ts';
 import type { HttpSourceOptions } from '../sources/http.ts';
+import { isNbdScheme, type NbdLocation, parseNbdUri, showNbdLocation } from '../sources/nbd-uri.ts';
 import { UsageError } from './failure.ts';
 
 /** What a SOURCE names. */
-export type SourceUri = { readonly kind: 'file'; readonly path: string } | { readonly kind: 'http'; readonly url: URL };
+export type SourceUri =
+  | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'http'; readonly url: URL }
+  | { readonly kind: 'nbd'; readonly location: NbdLocation };
 
-/** The options of a command that only mean something over HTTP. */
+/** The options of a command that only mean something over a network. */
 export interface HttpFlags {
   readonly header?: readonly string[];
   readonly user?: string;
@@ -18,25 +22,37 @@ export interface HttpFlags {
   readonly timeout?: number;
 }
 
+const KINDS = 'a path, or a URL with http://, https://, nbd:// or nbd+unix://';
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
 
 /** @throws {@link UsageError} for a scheme that is not supported, or a URL that is none. */
 export function parseSourceUri(text: string): SourceUri {
   const scheme = SCHEME.exec(text)?.[1]?.toLowerCase();
   if (scheme === undefined) {
-    if (text === '') throw new UsageError('SOURCE is empty; it is a path, or a URL with http:// or https://');
+    if (text === '') throw new UsageError(`SOURCE is empty; it is ${KINDS}`);
     return { kind: 'file', path: text };
   }
+  if (isNbdScheme(scheme)) return { kind: 'nbd', location: locationOf(text) };
   if (scheme !== 'http' && scheme !== 'https') {
-    throw new UsageError(`sources of the kind ${scheme}:// are not supported; SOURCE is a path, or a URL with http:// or https://`);
+    throw new UsageError(`sources of the kind ${scheme}:// are not supported; SOURCE is ${KINDS}`);
   }
   if (!URL.canParse(text)) throw new UsageError('SOURCE is no valid URL');
   return { kind: 'http', url: new URL(text) };
 }
 
+function locationOf(text: string): NbdLocation {
+  try {
+    return parseNbdUri(text);
+  } catch (error) {
+    if (error instanceof TypeError) throw new UsageError(error.message);
+    throw error;
+  }
+}
+
 /** For people and for JSON: without credentials. */
 export function showSourceUri(uri: SourceUri): string {
   if (uri.kind === 'file') return uri.path;
+  if (uri.kind === 'nbd') return showNbdLocation(uri.location);
   const bare = new URL(uri.url);
   bare.username = '';
   bare.password = '';
@@ -51,9 +67,19 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
   const options = httpOptions(flags);
   if (uri.kind === 'file') {
     const given = Object.keys(options);
-    if (given.length > 0) throw new UsageError('--header, --user, --stream-whole, --retries and --timeout are for sources over HTTP');
+    if (given.length > 0) throw new UsageError('--header, --user, --stream-whole, --retries and --timeout are for sources over a network');
     const { fileSource } = await import('../sources/file.ts');
     return fileSource(uri.path);
+  }
+  if (uri.kind === 'nbd') {
+    const { retry, stallTimeoutMs, ...others } = options;
+    if (Object.keys(others).length > 0) throw new UsageError('--header, --user and --stream-whole are for sources over HTTP');
+    const { nbdSourceAt } = await import('../sources/nbd.ts');
+    return nbdSourceAt(uri.location, {
+      signal,
+      ...(retry === undefined ? {} : { retry }),
+      ...(stallTimeoutMs === undefined ? {} : { stallTimeoutMs }),
+    });
   }
   const { httpSource } = await import('../sources/http-node.ts');
   try {

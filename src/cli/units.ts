@@ -45,6 +45,14 @@ export function parseSha256(text: string): string {
   return text.toLowerCase();
 }
 
+const GROUP_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/i;
+
+/** The name of a group of processes, which is one of a folder too. @throws {@link UsageError} */
+export function parseGroupName(text: string): string {
+  if (!GROUP_NAME.test(text)) throw new UsageError('A group is named with up to 64 letters, digits, dots, dashes and underscores.');
+  return text;
+}
+
 const UNITS = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
 
 /** For example `1.25 GiB`: at most three digits of a fraction, none after a whole number. */

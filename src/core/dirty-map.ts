@@ -73,6 +73,14 @@ export class DirtyMap {
     return this.#core.exports.dirtyVisit(this.handle, start, end, 0) !== 0;
   }
 
+  /** The first dirty block of [from, limit), or `limit`; looks at one after the other. */
+  nextDirty(from: number, limit: number): number {
+    if (this.blockCount === 0) return limit;
+    let block = from;
+    while (block < limit && !this.has(block)) block++;
+    return block;
+  }
+
   /**
    * Adds the bytes [start, end) of a block.
    *

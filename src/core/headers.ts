@@ -16,6 +16,19 @@ const MAX_BOOT_NAME_BYTES = 255;
 const NO_IDENTITY = 2 ** 32 - 1;
 const STANDALONE = 1;
 const LOG_UNIT_BYTES = 4096;
+/** The longest log: what a header says is read, so it must not say more than anybody writes. */
+export const MAX_LOG_BYTES: number = 2 ** 28;
+/** A source's identity longer than this is refused: it would be no name but a content. */
+export const MAX_IDENTITY_BYTES: number = 65_536;
+/** Twice what the most dirty parts take that a device keeps. */
+const MAX_DIRTY_BYTES = 2 ** 28;
+/** So that the next ones are numbers, too. */
+const MAX_EPOCH = 2 ** 52;
+const CONTAINER_BLOCKS = 2 ** 16;
+/** The longest container, with its key, cardinality, offset and flag, and what stands before the first one. */
+const CONTAINER_BYTES = 8192 + 9;
+const BITMAP_BYTES = 32;
+const SHARD_BLOCKS = 2 ** 32;
 
 const AT = {
   version: 8,
@@ -132,8 +145,10 @@ export function decodeHeader(
   if (isZero(bytes, 0, 8)) return { state: 'absent' };
   const corrupt = (what: string, details: Record<string, unknown> = {}): CodError =>
     new CodError('COD_CORRUPT', `${kind} header: ${what}`, { details });
-  // A process that was killed while it wrote the header leaves its beginning, and zeros behind it.
-  const uncommitted = isZero(bytes, AT.end, HEADER_BYTES);
+  // A process that was killed while it zeroed a header leaves its rest, in this case from within the magic on.
+  if (bytes[0] === 0 && isRest(bytes, MAGIC[kind])) return { state: 'absent' };
+  // One that was killed while it wrote the header leaves its beginning, and zeros behind it.
+  const uncommitted = !startsWith(bytes, AT.end, END) && isBeginning(bytes.subarray(AT.end), END);
   if (!startsWith(bytes, 0, MAGIC[kind])) {
     if (uncommitted && isBeginning(bytes, MAGIC[kind])) return { state: 'absent' };
     throw corrupt(`magic ${hex(bytes.subarray(0, 8))} is not ${hex(MAGIC[kind])}`);
@@ -198,7 +213,7 @@ export function decodeHeader(
 
 function commonProblem(fields: CommonHeader): string | undefined {
   if (fields.session.length !== SESSION_BYTES) return `session of ${fields.session.length} bytes`;
-  if (!isCount(fields.epoch)) return `epoch ${fields.epoch}`;
+  if (!isCount(fields.epoch) || fields.epoch > MAX_EPOCH) return `epoch ${fields.epoch}`;
   try {
     geometry(fields);
   } catch (error) {
@@ -217,6 +232,10 @@ function checkpointProblem(fields: CheckpointHeader): string | undefined {
   const sections = padded(identityBytes) + padded(bitmapBytes) + padded(dirtyBytes);
   if (bodyBytes !== sections) return `a body of ${bodyBytes} bytes, and sections of ${sections}`;
   const { blockCount } = geometry(fields);
+  const mostBitmapBytes = Math.ceil(blockCount / CONTAINER_BLOCKS) * CONTAINER_BYTES + Math.ceil(blockCount / SHARD_BLOCKS) * BITMAP_BYTES;
+  if (bitmapBytes > mostBitmapBytes) return `bitmaps of ${bitmapBytes} bytes for ${blockCount} blocks`;
+  if (identityBytes > MAX_IDENTITY_BYTES || dirtyBytes > MAX_DIRTY_BYTES)
+    return `an identity of ${identityBytes} bytes, dirty parts of ${dirtyBytes}`;
   if (syncedBlocks + dirtyBlocks > blockCount) return `${syncedBlocks} synced and ${dirtyBlocks} dirty blocks of ${blockCount}`;
   return undefined;
 }
@@ -224,7 +243,12 @@ function checkpointProblem(fields: CheckpointHeader): string | undefined {
 function logProblem(fields: LogHeader): string | undefined {
   const common = commonProblem(fields);
   if (common !== undefined) return common;
-  if (!isCount(fields.capacity) || fields.capacity < LOG_UNIT_BYTES || fields.capacity % LOG_UNIT_BYTES !== 0) {
+  if (
+    !isCount(fields.capacity) ||
+    fields.capacity < LOG_UNIT_BYTES ||
+    fields.capacity > MAX_LOG_BYTES ||
+    fields.capacity % LOG_UNIT_BYTES !== 0
+  ) {
     return `a log of ${fields.capacity} bytes`;
   }
   if (fields.bootName.length > MAX_BOOT_NAME_BYTES) return `boot's name of ${fields.bootName.length} bytes`;
@@ -281,6 +305,12 @@ function startsWith(bytes: Uint8Array, offset: number, expected: Uint8Array): bo
 function isBeginning(bytes: Uint8Array, magic: Uint8Array): boolean {
   const differs = magic.findIndex((byte, i) => bytes[i] !== byte);
   return isZero(bytes, differs, bytes.length);
+}
+
+/** Whether `bytes` begin with zeros in place of a part of `magic`, and with the rest of it. */
+function isRest(bytes: Uint8Array, magic: Uint8Array): boolean {
+  const zeros = magic.findIndex((_, i) => bytes[i] !== 0);
+  return startsWith(bytes, zeros, magic.subarray(zeros));
 }
 
 function hex(bytes: Uint8Array): string {

@@ -42,6 +42,11 @@ export class InlineCalls {
     return false;
   }
 
+  /** As {@link allow}, for who makes no call if not: it does not count as one. */
+  allows(bytes: number): boolean {
+    return bytes <= MAX_BYTES && this.#toPool === 0;
+  }
+
   /** Before a call that is made at once; hand the result to {@link done}. */
   start(): number {
     return this.#loop.now();

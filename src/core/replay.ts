@@ -191,12 +191,16 @@ export class Replay {
 
   /** Takes in the whole records from `pointer` on, and returns their bytes; all of them once the log has ended. */
   #takeFormat1(pointer: number, length: number): number {
-    const ended = (): boolean => this.#core.u32(this.#open() + REPLAY.ended) !== 0;
-    if (ended()) return length;
+    if (this.hasEnded) return length;
     const used = this.#core.exports.replayFormat1(this.#open(), pointer, length);
     if (used < 0) throw problemOf(this.#core, { kind: -used, pointer, offset: this.#fed + FORMAT1_HEADER_BYTES });
     this.#fed += used;
-    return ended() ? length : used;
+    return this.hasEnded ? length : used;
+  }
+
+  /** Whether a record of type 0 has ended the present log: what follows need not be fed. */
+  get hasEnded(): boolean {
+    return this.#core.u32(this.#open() + REPLAY.ended) !== 0;
   }
 
   /** Ends a log of format 1; what is fed next begins another. */
@@ -253,7 +257,7 @@ export class Replay {
     const { exports } = this.#core;
     const kind = exports.replayFinish(this.#open(), dirty.handle);
     if (kind !== 0)
-      throw new CodError('COD_NO_SPACE', 'a block has more dirty parts than can be kept', { details: { blocks: dirty.blockCount } });
+      throw new CodError('COD_CORRUPT', 'a block has more dirty parts than any device makes', { details: { blocks: dirty.blockCount } });
     for (let shard = 0; shard * SHARD_BLOCKS < this.#geometry.blockCount; shard++) {
       const length = exports.replayEmit(this.#open(), shard) >>> 0;
       if (length > 0) yield [shard, this.#core.view(exports.output(), length)];

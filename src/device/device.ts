@@ -15,8 +15,11 @@ import { type BlockRange, TargetStore } from './target-store.ts';
 const READ_PIECE_BYTES = 2 ** 22;
 /** Zeroing takes the lock for so many bytes at a time. */
 const ZERO_PIECE_BYTES = 2 ** 22;
+/** Blocks that are looked at for their state at a time: each takes a look-up where any block is dirty. */
+const MAX_STATE_BLOCKS = 2 ** 16;
 /** A block with more dirty parts than this is fetched and made whole. */
 const MAX_PARTS_OF_BLOCK = 64;
+const NONE: readonly number[] = [];
 
 /** What a device is doing. `failed`: the background copy cannot go on, the device itself works. */
 export type DeviceState = 'hydrating' | 'idle' | 'hydrated' | 'failed' | 'poisoned' | 'closed';
@@ -48,7 +51,7 @@ export interface Device extends AsyncDisposable {
   readonly blockSize: number;
   /**
    * Fills `into` from `offset` on.
-   * @throws {@link CodError} COD_SOURCE_IO, COD_SOURCE_CHANGED, COD_TARGET_IO, COD_CLOSED; the signal's reason.
+   * @throws {@link CodError} COD_SOURCE_IO, COD_SOURCE_CHANGED, COD_TARGET_IO, COD_POISONED, COD_CLOSED; the signal's reason.
    */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
@@ -85,6 +88,39 @@ export interface Device extends AsyncDisposable {
   finish(): Promise<void>;
 }
 
+/** A run of bytes of one kind. */
+export interface DeviceExtent {
+  /** Bytes. */
+  readonly length: number;
+  /** What the target has of it: all, nothing, or parts that were written. */
+  readonly state: 'synced' | 'unsynced' | 'dirty';
+  /** Whether it is known to read as zeros, and takes no room on the target. */
+  readonly zero: boolean;
+}
+
+/** A device in this very process: it can say more, and answer at once. */
+export interface LocalDevice extends Device {
+  /**
+   * As {@link read}, inside the call; false, and nothing done, where that cannot be: blocks that are not synced, a lock that somebody has, a file system
+   * that is asynchronous, more bytes than are worth the event loop's time.
+   * @throws {@link CodError} as {@link read}.
+   */
+  readNow(into: Uint8Array, offset: number): boolean;
+  /**
+   * As {@link write}, in the same way: true, and it is acknowledged. Or a promise, and it is acknowledged when that resolves, as a write of whole blocks that are not synced;
+   * writes of one turn of the event loop share it. `from` is free in either case.
+   * @throws {@link CodError} as {@link write}.
+   */
+  writeNow(from: Uint8Array, offset: number): boolean | Promise<void>;
+  /**
+   * Has the unsynced blocks of a range fetched, before the background copy comes to them.
+   * @throws {@link CodError} as {@link read}.
+   */
+  hydrateRange(offset: number, length: number, options?: { signal?: AbortSignal }): Promise<void>;
+  /** What is known of a range, from `offset` on, as runs of which no two neighbours are alike: at least one, at most `limit`, `length` bytes in all or less. */
+  extents(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]>;
+}
+
 /** Settles from outside. */
 class Deferred<T> {
   readonly promise: Promise<T>;
@@ -109,11 +145,12 @@ export interface DeviceParts {
   /** Whether the target was made just now, so that all of it is zeros. */
   readonly blank: boolean;
   readonly hydrate: false | HydrateOptions;
+  readonly onRead: ((offset: number, length: number) => void) | undefined;
   /** Lets others have the target. */
   readonly unlock: () => Promise<void>;
 }
 
-export class CopyOnDemandDevice implements Device {
+export class CopyOnDemandDevice implements LocalDevice {
   readonly #parts: DeviceParts;
   readonly #journal: Journal;
   readonly #store: TargetStore;
@@ -202,15 +239,19 @@ export class CopyOnDemandDevice implements Device {
     }
   }
 
-  /** A change of the target, which a poisoned journal no longer takes. */
-  #change(offset: number, length: number, task: () => Promise<void>): Promise<void> {
-    return this.#operation(async () => {
+  /** A change of the target, which a poisoned journal no longer takes. One function: each more that waits is felt in a write of 4 KiB. */
+  async #change(offset: number, length: number, task: () => Promise<void>): Promise<void> {
+    if (this.#closing !== undefined) throw new CodError('COD_CLOSED', 'the device is closed');
+    this.#operations++;
+    try {
       this.#checkRange(offset, length);
       if (this.#journal.poison !== undefined) throw this.#journal.poison;
       if (length === 0) return;
       await task();
       this.#checkComplete();
-    });
+    } finally {
+      if (--this.#operations === 0) this.#drained?.();
+    }
   }
 
   read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
@@ -218,15 +259,59 @@ export class CopyOnDemandDevice implements Device {
       this.#checkRange(offset, into.length);
       options.signal?.throwIfAborted();
       if (into.length === 0) return;
+      this.#parts.onRead?.(offset, into.length);
       const { start, end } = this.#store.blocksOf(offset, into.length);
       if (this.#journal.map.hasRange(start, end)) {
         await this.#readTarget(into, offset);
-        return;
+      } else {
+        for (let at = 0; at < into.length; at += READ_PIECE_BYTES) {
+          await this.#readCold(into.subarray(at, Math.min(into.length, at + READ_PIECE_BYTES)), offset + at, options.signal);
+        }
       }
-      for (let at = 0; at < into.length; at += READ_PIECE_BYTES) {
-        await this.#readCold(into.subarray(at, Math.min(into.length, at + READ_PIECE_BYTES)), offset + at, options.signal);
-      }
+      // Asked for at the end: a failed sync may have dropped what was written, and then it is older bytes that were read.
+      if (this.#journal.poison !== undefined) throw this.#journal.poison;
     });
+  }
+
+  readNow(into: Uint8Array, offset: number): boolean {
+    if (!this.#isFree(offset, into.length, 'shared') || !this.#store.readNow(into, offset)) return false;
+    this.#parts.onRead?.(offset, into.length);
+    return true;
+  }
+
+  writeNow(from: Uint8Array, offset: number): boolean | Promise<void> {
+    if (this.#journal.poison !== undefined) return false;
+    if (this.#isFree(offset, from.length, 'exclusive')) return this.#store.overwriteNow(from, offset);
+    const { blockSize, size } = this;
+    const end = offset + from.length;
+    // Parts of blocks may need the map of them tidied first.
+    if (
+      this.#closing !== undefined ||
+      from.length === 0 ||
+      offset % blockSize !== 0 ||
+      end % blockSize !== 0 ||
+      !(offset >= 0 && end <= size)
+    )
+      return false;
+    const recorded = this.#store.writeNow(from, offset);
+    if (recorded === undefined) return false;
+    this.#operations++;
+    const done = (): void => {
+      if (--this.#operations === 0) this.#drained?.();
+    };
+    recorded.then(() => {
+      done();
+      this.#checkComplete();
+    }, done);
+    return recorded;
+  }
+
+  /** Whether a range is synced, and nobody's lock is in the way. */
+  #isFree(offset: number, length: number, mode: 'shared' | 'exclusive'): boolean {
+    if (this.#closing !== undefined || length === 0 || !(offset >= 0 && offset + length <= this.size)) return false;
+    const { start, end } = this.#store.blocksOf(offset, length);
+    const { map, geometry } = this.#journal;
+    return (map.count === geometry.blockCount || map.hasRange(start, end)) && this.#store.locks.isFree(start, end, mode);
   }
 
   async #readTarget(into: Uint8Array, offset: number): Promise<void> {
@@ -253,6 +338,72 @@ export class CopyOnDemandDevice implements Device {
         release();
       }
     }
+  }
+
+  hydrateRange(offset: number, length: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    return this.#operation(async () => {
+      this.#checkRange(offset, length);
+      const { blockSize } = this;
+      const blocks = this.#store.blocksOf(offset, length);
+      const piece = Math.max(1, READ_PIECE_BYTES / blockSize);
+      for (let { start } = blocks; start < blocks.end; ) {
+        start = this.#journal.map.nextUnsynced(start, blocks.end);
+        const end = this.#journal.map.nextSynced(start, Math.min(blocks.end, start + piece));
+        if (start < end) await this.#obtain({ start, end }, options.signal);
+        start = end;
+      }
+    });
+  }
+
+  extents(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]> {
+    return this.#operation(async () => {
+      this.#checkRange(offset, length);
+      const states = this.#states(offset, length, limit);
+      const extents: DeviceExtent[] = [];
+      let at = offset;
+      for (const state of states) {
+        if (extents.length >= limit) break;
+        for (const extent of await this.#zeros(state, at)) append(extents, extent);
+        at += state.length;
+      }
+      return extents.slice(0, limit);
+    });
+  }
+
+  /** The states of a range, or of its beginning. */
+  #states(offset: number, length: number, limit: number): DeviceExtent[] {
+    const { map, dirty } = this.#journal;
+    const { blockSize } = this;
+    const { start: first, end: last } = this.#store.blocksOf(offset, length);
+    const limitBlock = dirty.blockCount > 0 ? Math.min(last, first + MAX_STATE_BLOCKS) : last;
+    const end = offset + length;
+    const states: DeviceExtent[] = [];
+    const add = (startBlock: number, endBlock: number, state: DeviceExtent['state']): void => {
+      const bytes = Math.min(end, endBlock * blockSize) - Math.max(offset, startBlock * blockSize);
+      append(states, { length: bytes, state, zero: false });
+    };
+    for (const { start, end: stop, synced } of map.extents(first, limitBlock)) {
+      if (states.length >= limit) break;
+      if (synced) {
+        add(start, stop, 'synced');
+        continue;
+      }
+      for (let at = start; at < stop && states.length < limit; ) {
+        const next = dirty.nextDirty(at, stop);
+        if (at < next) add(at, next, 'unsynced');
+        if (next < stop) add(next, next + 1, 'dirty');
+        at = next + 1;
+      }
+    }
+    return states;
+  }
+
+  /** A run that only the source has, as its extents divide it. */
+  async #zeros(extent: DeviceExtent, offset: number): Promise<readonly DeviceExtent[]> {
+    const { source } = this.#parts;
+    if (extent.state !== 'unsynced' || source.extents === undefined) return [extent];
+    const found = await source.extents(offset, extent.length);
+    return found.map(({ length, zero }) => ({ length, state: 'unsynced', zero }));
   }
 
   /** The blocks of a range that the source must be asked for: unsynced, and not written wherever the range touches them. */
@@ -320,8 +471,10 @@ export class CopyOnDemandDevice implements Device {
 
   write(from: Uint8Array, offset: number, options: { fua?: boolean } = {}): Promise<void> {
     return this.#change(offset, from.length, async () => {
-      await this.#makeRoom(offset, from.length);
-      const release = await this.#store.lock(offset, from.length, 'exclusive');
+      const crowded = this.#crowded(offset, from.length);
+      if (crowded.length > 0) await this.#makeWhole(crowded);
+      const locked = this.#store.lock(offset, from.length, 'exclusive');
+      const release = typeof locked === 'function' ? locked : await locked;
       try {
         await this.#store.write(from, offset);
       } finally {
@@ -331,18 +484,27 @@ export class CopyOnDemandDevice implements Device {
     });
   }
 
-  /** Fetches the blocks at the ends of a write whose dirty parts have become too many, so that the map of them stays bounded. */
-  async #makeRoom(offset: number, length: number): Promise<void> {
+  /** The blocks at the ends of a write, which they would be dirty after, whose dirty parts have become too many. */
+  #crowded(offset: number, length: number): readonly number[] {
     const { map, dirty, geometry } = this.#journal;
     const end = offset + length;
-    for (const at of [offset, end - 1]) {
-      const block = Math.floor(at / this.blockSize);
+    const isCrowded = (block: number): boolean => {
       const base = block * this.blockSize;
       const whole = offset <= base && base + bytesOfBlock(geometry, block) <= end;
-      if (whole || map.has(block) || (dirty.hasRoom && dirty.parts(block).length < MAX_PARTS_OF_BLOCK)) continue;
-      const blocks = { start: block, end: block + 1 };
-      for (const fetch of await this.#fetcher.fetch(blocks, undefined)) await this.#store.fill(fetch.bytes, fetch.start * this.blockSize);
-      await this.#store.filled(blocks);
+      return !whole && !map.has(block) && (!dirty.hasRoom || dirty.parts(block).length >= MAX_PARTS_OF_BLOCK);
+    };
+    const first = Math.floor(offset / this.blockSize);
+    const last = Math.floor((end - 1) / this.blockSize);
+    if (!isCrowded(first) && (first === last || !isCrowded(last))) return NONE;
+    return [...new Set([first, last])].filter(isCrowded);
+  }
+
+  /** Fetches blocks, so that the map of dirty parts stays bounded. */
+  async #makeWhole(blocks: readonly number[]): Promise<void> {
+    for (const start of blocks) {
+      const block = { start, end: start + 1 };
+      for (const fetch of await this.#fetcher.fetch(block, undefined)) await this.#store.fill(fetch.bytes, fetch.start * this.blockSize);
+      await this.#store.filled(block);
     }
   }
 
@@ -361,7 +523,7 @@ export class CopyOnDemandDevice implements Device {
 
   writeZeroes(offset: number, length: number): Promise<void> {
     return this.#change(offset, length, async () => {
-      await this.#makeRoom(offset, length);
+      await this.#makeWhole(this.#crowded(offset, length));
       await this.#zero(offset, length);
     });
   }
@@ -455,6 +617,13 @@ export class CopyOnDemandDevice implements Device {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+/** Adds a run, as a part of the last one if it is of the same kind. */
+function append(extents: DeviceExtent[], extent: DeviceExtent): void {
+  const last = extents.at(-1);
+  if (last === undefined || last.state !== extent.state || last.zero !== extent.zero) extents.push(extent);
+  else extents[extents.length - 1] = { ...last, length: last.length + extent.length };
 }
 
 function covers(fetched: readonly Fetch[], blocks: BlockRange): boolean {

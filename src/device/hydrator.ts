@@ -7,7 +7,9 @@
 
 import type { Clock } from '../core/clock.ts';
 import { CodError } from '../core/errors.ts';
+import type { ByteExtent } from '../core/range-set.ts';
 import type { Fetcher } from './fetcher.ts';
+import { HydrationOrder } from './hydration-order.ts';
 import { RateLimiter } from './rate-limiter.ts';
 import type { Source } from './source.ts';
 import type { BlockRange, TargetStore } from './target-store.ts';
@@ -20,6 +22,8 @@ export interface HydrateOptions {
   readonly extentBytes?: number;
   /** What the background copy takes from the source at most, readers' demand counted in. Default: no limit. */
   readonly rateBytesPerSecond?: number;
+  /** What is copied first, in this order, as a {@link ReadRecorder} noted it in another run; the rest follows. Extents may overlap. Default: none. */
+  readonly order?: readonly ByteExtent[];
 }
 
 const MIN_STRETCH_BYTES = 2 ** 23;
@@ -32,6 +36,8 @@ const LATENCY_FACTOR = 64;
 const READ_BYTES = 2 ** 19;
 const READ_CONCURRENCY = 2;
 const MAX_CONCURRENCY = 8;
+/** What is to come first is in short stretches, most of whose time is waiting. One of a browser's six connections is left to readers. */
+const ORDER_CONCURRENCY = 4;
 /** Synced blocks shorter than this are read over rather than skipped, at least. */
 const MIN_SKIP_BYTES = 2 ** 18;
 /**
@@ -70,6 +76,7 @@ export class Hydrator {
   readonly #stop: AbortController = new AbortController();
   readonly #stretches = new Set<Stretch>();
   readonly #idleBuffers: Uint8Array[] = [];
+  readonly #order: HydrationOrder;
   #cursor = 0;
   #wanted = 1;
   #workers = 0;
@@ -87,6 +94,7 @@ export class Hydrator {
     this.#store = store;
     this.#fetcher = fetcher;
     this.#options = options;
+    this.#order = new HydrationOrder(options.order ?? [], store.journal.geometry);
     this.#limiter = new RateLimiter(clock, options.rateBytesPerSecond);
   }
 
@@ -135,8 +143,8 @@ export class Hydrator {
   }
 
   #startWorkers(): void {
-    while (this.#workers < this.#wanted && this.#failure === undefined && !this.#stop.signal.aborted) {
-      const stretch = this.#claim();
+    while (this.#failure === undefined && !this.#stop.signal.aborted) {
+      const stretch = this.#workers < this.#orderWanted ? (this.#claimOrdered() ?? this.#claim()) : this.#claim();
       if (stretch === undefined) break;
       this.#workers++;
       void this.#work(stretch).then(() => {
@@ -159,8 +167,22 @@ export class Hydrator {
     }
   }
 
-  /** The next stretch that nobody has, from where the last one ended on, and round once. */
+  /** Stretches of the order at a time. Within a rate they would only slow down the first of them. */
+  get #orderWanted(): number {
+    const fixed = this.#options.concurrency !== undefined || this.#limiter.rate !== undefined;
+    return fixed ? this.#wanted : Math.max(this.#wanted, ORDER_CONCURRENCY);
+  }
+
+  /** The next stretch of what is to come first. */
+  #claimOrdered(): Stretch | undefined {
+    const blocks = this.#order.next(this.#store.journal.map, (block) => this.#taken(block));
+    if (blocks === undefined) return undefined;
+    return this.#begin(blocks.start, Math.min(blocks.end, this.#end(blocks.start)));
+  }
+
+  /** The next stretch that nobody has, from where the last one ended on, and round once; none if as many are under way as are wanted. */
   #claim(): Stretch | undefined {
+    if (this.#workers >= this.#wanted) return undefined;
     const { map, geometry } = this.#store.journal;
     for (const from of [this.#cursor, 0]) {
       let start = map.nextUnsynced(from);
@@ -168,11 +190,15 @@ export class Hydrator {
       if (start >= geometry.blockCount) continue;
       const end = this.#end(start);
       this.#cursor = end;
-      const stretch: Stretch = { start, end, recorded: start, filled: start, record: () => undefined, waiting: [] };
-      this.#stretches.add(stretch);
-      return stretch;
+      return this.#begin(start, end);
     }
     return undefined;
+  }
+
+  #begin(start: number, end: number): Stretch {
+    const stretch: Stretch = { start, end, recorded: start, filled: start, record: () => undefined, waiting: [] };
+    this.#stretches.add(stretch);
+    return stretch;
   }
 
   #taken(block: number): Stretch | undefined {
@@ -277,10 +303,13 @@ export class Hydrator {
         await this.#turn(stretch);
         signal.throwIfAborted();
       }
-    } finally {
-      await recording;
-      await record();
+    } catch (error) {
+      // What came before the fault is kept where it can be; it is the fault that is told, not what it led to.
+      await recording.then(record).catch(() => undefined);
+      throw error;
     }
+    await recording;
+    await record();
     // What follows would be recorded together with what is missing here.
     if (at < end) throw wrongLength(start, end, `${at - start}`);
   }

@@ -9,7 +9,7 @@ import type { RecoveredState } from '../log/recovered-state.ts';
 import { recover } from '../log/recovery.ts';
 import { Slots } from '../log/slots.ts';
 import { Core } from '../wasm/core.ts';
-import { CopyOnDemandDevice, type Device } from './device.ts';
+import { CopyOnDemandDevice, type LocalDevice } from './device.ts';
 import type { HydrateOptions } from './hydrator.ts';
 import type { Source } from './source.ts';
 
@@ -32,6 +32,8 @@ export interface OpenDeviceOptions {
   readonly target: string;
   /** The background copy. Default: on. */
   readonly hydrate?: false | HydrateOptions;
+  /** Called with each read of a user that is about to be served, not with those of the background copy; it must not throw. Made for a {@link ReadRecorder}. */
+  readonly onRead?: (offset: number, length: number) => void;
   /** 4096 or a larger power of two; a copy that goes on keeps the one it began with. Default: 4096. */
   readonly blockSize?: number;
   /** At the latest so long after a change it is made durable. Default: 10,000. */
@@ -43,17 +45,21 @@ export interface OpenDeviceOptions {
 }
 
 function checkOptions(options: OpenDeviceOptions): void {
-  const { hydrate, checkpointIntervalMs, target } = options;
+  const { source, hydrate, checkpointIntervalMs, target } = options;
   if (typeof target !== 'string' || target === '') throw new TypeError('`target` must be the name of a file');
   if (checkpointIntervalMs !== undefined && !(checkpointIntervalMs > 0))
     throw new RangeError(`checkpointIntervalMs: ${checkpointIntervalMs}`);
   if (hydrate === undefined || hydrate === false) return;
-  const { concurrency, extentBytes, rateBytesPerSecond } = hydrate;
+  const { concurrency, extentBytes, rateBytesPerSecond, order } = hydrate;
   if (concurrency !== undefined && !(Number.isInteger(concurrency) && concurrency > 0))
     throw new RangeError(`hydrate.concurrency: ${concurrency}`);
   if (extentBytes !== undefined && !(extentBytes > 0)) throw new RangeError(`hydrate.extentBytes: ${extentBytes}`);
   if (rateBytesPerSecond !== undefined && !(rateBytesPerSecond > 0))
     throw new RangeError(`hydrate.rateBytesPerSecond: ${rateBytesPerSecond}`);
+  for (const { offset, length } of order ?? []) {
+    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0 || offset + length > source.size)
+      throw new RangeError(`hydrate.order: bytes ${offset} + ${length} are outside the source of ${source.size} bytes`);
+  }
 }
 
 /** A resume must be of the same content: the target already has a part of it. */
@@ -119,7 +125,7 @@ async function resumeTarget(fileSystem: FileSystem, target: string, state: Recov
  * @throws {@link CodError} COD_EXISTS if the target exists and is nobody's copy; COD_LOCKED if somebody has it; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something
  *   else; COD_CORRUPT, COD_VERSION; what the file system says. `TypeError`, `RangeError` for wrong options.
  */
-export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<Device> {
+export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<LocalDevice> {
   checkOptions(options);
   const { source, fileSystem, target, signal } = options;
   if (source.size === 0) throw new CodError('COD_SIZE_MISMATCH', 'the source is empty: there is nothing to copy');
@@ -166,6 +172,7 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
       target: file!,
       blank: state === undefined,
       hydrate: options.hydrate ?? {},
+      onRead: options.onRead,
       unlock,
     });
   } catch (error) {

@@ -20,6 +20,11 @@ export class RangeLock {
   /** Held and waiting, in order of arrival. */
   #entries: Entry[] = [];
 
+  /** Whether nobody stands in the way of a lock on blocks `[start, end)`: for what is done before anybody else can ask. */
+  isFree(start: number, end: number, mode: LockMode): boolean {
+    return this.#entries.length === 0 || !this.#blocked({ start, end, mode, held: false, grant: undefined }, this.#entries.length);
+  }
+
   /** The lock on blocks `[start, end)` if nobody stands in the way, at once. */
   tryAcquire(start: number, end: number, mode: LockMode): Release | undefined {
     const entry: Entry = { start, end, mode, held: true, grant: undefined };

@@ -52,10 +52,57 @@ export class TargetStore {
     return this.#target.read(into, offset);
   }
 
+  /** As {@link read}, inside the call; false where the target cannot. Nobody may hold the lock exclusively. */
+  readNow(into: Uint8Array, offset: number): boolean {
+    return this.#target.readNow?.(into, offset) ?? false;
+  }
+
+  /** As {@link write} of blocks that are synced, inside the call; false where the target cannot. Nobody may hold the lock. */
+  overwriteNow(from: Uint8Array, offset: number): boolean {
+    try {
+      if (!this.#target.writeNow?.(from, offset)) return false;
+    } catch (error) {
+      this.#blank = false;
+      throw error;
+    }
+    this.journal.rewritten();
+    return true;
+  }
+
+  /**
+   * As {@link write}, under a lock of its own, the bytes inside the call: a promise for the moment when they are recorded, or undefined, and nothing done, where the
+   * target cannot or somebody has the lock.
+   */
+  writeNow(from: Uint8Array, offset: number): Promise<void> | undefined {
+    const { start, end } = this.blocksOf(offset, from.length);
+    const release = this.locks.tryAcquire(start, end, 'exclusive');
+    if (release === undefined) return undefined;
+    let recorded: Promise<void> | undefined;
+    try {
+      if (this.#target.writeNow?.(from, offset)) recorded = this.journal.written(offset, from.length);
+    } catch (error) {
+      this.#blank = false;
+      throw error;
+    } finally {
+      if (recorded === undefined) release();
+      else
+        recorded.then(release, () => {
+          this.#blank = false;
+          release();
+        });
+    }
+    return recorded;
+  }
+
   /** Writes a user's bytes and records them; the caller holds the lock, exclusively. */
   async write(from: Uint8Array, offset: number): Promise<void> {
-    await this.#write(from, offset);
-    await this.#record(offset, from.length);
+    try {
+      await this.#target.write(from, offset);
+      await this.journal.written(offset, from.length);
+    } catch (error) {
+      this.#blank = false;
+      throw error;
+    }
   }
 
   /** Makes the range read as zeros and records it; the caller holds the lock, exclusively. */
@@ -143,12 +190,15 @@ export class TargetStore {
     return holes;
   }
 
-  /** Writes all but long runs of zeros, which are there already on a target that is sparse. */
+  /**
+   * Writes all but long runs of zeros, which are there already on a target that is sparse. Pieces begin and end anywhere: what they have of a unit may be left out
+   * even if their neighbours cannot do the same with theirs.
+   */
   async #writeSparse(from: Uint8Array, offset: number): Promise<void> {
     let dataStart = 0;
     for (let at = 0; at < from.length; ) {
       const next = Math.min(from.length, at + ZERO_UNIT_BYTES - ((offset + at) % ZERO_UNIT_BYTES));
-      if (next - at === ZERO_UNIT_BYTES && isZero(from.subarray(at, next))) {
+      if (isZero(from.subarray(at, next))) {
         if (dataStart < at) await this.#write(from.subarray(dataStart, at), offset + dataStart);
         await this.#fillZero(offset + at, next - at);
         dataStart = next;

@@ -30,6 +30,13 @@ export interface File {
   read(into: Uint8Array, offset: number): Promise<void>;
   /** Writes all of `from` at `offset`; a gap behind the old end reads as zeros. @throws {@link CodError} COD_NO_SPACE, COD_TARGET_IO. */
   write(from: Uint8Array, offset: number): Promise<void>;
+  /**
+   * As {@link read}, inside the call; false, and nothing done, where that would keep the caller too long. Left out by a backend that always would.
+   * @throws {@link CodError} as {@link read}.
+   */
+  readNow?(into: Uint8Array, offset: number): boolean;
+  /** As {@link write}, inside the call, in the same way. */
+  writeNow?(from: Uint8Array, offset: number): boolean;
   /** Sets the size; what is gained reads as zeros, also where the file was longer before. */
   truncate(size: number): Promise<void>;
   /** Data, size and the file's name are durable when it resolves. */

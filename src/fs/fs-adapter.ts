@@ -133,23 +133,28 @@ class AdapterFile implements File {
     return this.#attempt('size', () => this.#options.fs.fstatSync(this.#fd).size);
   }
 
+  readNow(into: Uint8Array, offset: number): boolean {
+    if (this.#inline?.allows(into.length) === false) return false;
+    this.#assertOpen();
+    assertRange(offset, into.length);
+    const start = this.#inline?.start() ?? 0;
+    this.#readInline(into, offset);
+    // Whoever asks for it this way minds the loop's turns.
+    void this.#inline?.done(start);
+    return true;
+  }
+
   async read(into: Uint8Array, offset: number): Promise<void> {
     this.#assertOpen();
     assertRange(offset, into.length);
-    const { fs, pool } = this.#options;
-    const operation = { name: 'read', offset, length: into.length };
+    const { pool } = this.#options;
     if (pool === undefined || this.#inline?.allow(into.length)) {
       const start = this.#inline?.start() ?? 0;
-      for (let done = 0; done < into.length; ) {
-        const length = Math.min(into.length - done, CALL_BYTES);
-        const count = this.#attempt(operation, () => fs.readSync(this.#fd, into, done, length, offset + done));
-        if (count === 0) throw this.#shortRead(into.length, offset, done);
-        done += count;
-      }
+      this.#readInline(into, offset);
       const turn = this.#inline?.done(start);
       if (turn !== undefined) await turn;
     } else {
-      await this.#run(operation, async () => {
+      await this.#run({ name: 'read', offset, length: into.length }, async () => {
         for (let done = 0; done < into.length; ) {
           const count = await pool.read(this.#fd, into.subarray(done, done + CALL_BYTES), offset + done);
           if (count === 0) throw this.#shortRead(into.length, offset, done);
@@ -159,25 +164,58 @@ class AdapterFile implements File {
     }
   }
 
+  #readInline(into: Uint8Array, offset: number): void {
+    const { fs } = this.#options;
+    for (let done = 0; done < into.length; ) {
+      const length = Math.min(into.length - done, CALL_BYTES);
+      let count: number;
+      try {
+        count = fs.readSync(this.#fd, into, done, length, offset + done);
+      } catch (cause) {
+        throw this.#error({ name: 'read', offset, length: into.length }, cause);
+      }
+      if (count === 0) throw this.#shortRead(into.length, offset, done);
+      done += count;
+    }
+  }
+
+  writeNow(from: Uint8Array, offset: number): boolean {
+    if (this.#inline?.allows(from.length) === false) return false;
+    this.#assertWritable('write');
+    assertRange(offset, from.length);
+    const start = this.#inline?.start() ?? 0;
+    this.#writeInline(from, offset);
+    void this.#inline?.done(start);
+    return true;
+  }
+
   async write(from: Uint8Array, offset: number): Promise<void> {
     this.#assertWritable('write');
     assertRange(offset, from.length);
-    const { fs, pool } = this.#options;
-    const operation = { name: 'write', offset, length: from.length };
+    const { pool } = this.#options;
     if (pool === undefined || this.#inline?.allow(from.length)) {
       const start = this.#inline?.start() ?? 0;
-      for (let done = 0; done < from.length; ) {
-        const length = Math.min(from.length - done, CALL_BYTES);
-        done += this.#attempt(operation, () => atLeastOne(fs.writeSync(this.#fd, from, done, length, offset + done)));
-      }
+      this.#writeInline(from, offset);
       const turn = this.#inline?.done(start);
       if (turn !== undefined) await turn;
     } else {
-      await this.#run(operation, async () => {
+      await this.#run({ name: 'write', offset, length: from.length }, async () => {
         for (let done = 0; done < from.length; ) {
           done += atLeastOne(await pool.write(this.#fd, from.subarray(done, done + CALL_BYTES), offset + done));
         }
       });
+    }
+  }
+
+  #writeInline(from: Uint8Array, offset: number): void {
+    const { fs } = this.#options;
+    for (let done = 0; done < from.length; ) {
+      const length = Math.min(from.length - done, CALL_BYTES);
+      try {
+        done += atLeastOne(fs.writeSync(this.#fd, from, done, length, offset + done));
+      } catch (cause) {
+        throw this.#error({ name: 'write', offset, length: from.length }, cause);
+      }
     }
   }
 

@@ -6,6 +6,7 @@
  * - There is one taker at a time. A taker first gives its draft a taker's name, then looks for other takers; whoever sees a live one draws back.
  *   Of two takers the later one therefore sees the earlier one's name, or that the lock is already replaced: so the owner is read again after that look.
  *   If both draw back, both try again after a random while. Takers' names are unique, so those of dead processes can be removed by anybody.
+ * - Whoever has got it removes what processes left that were killed on the way; one that is about to write its draft finds it gone, and tries again.
  */
 
 import { randomBytes, randomInt } from 'node:crypto';
@@ -21,6 +22,8 @@ const held = new Set<string>();
 const ATTEMPTS = 50;
 const LONGEST_WAIT_MS = 20;
 const TAKER = '.taker';
+/** Behind the lock's name and a dot: a draft, or a taker. */
+const OWN_NAME = /^[0-9a-f]{16}(\.taker)?$/;
 
 /**
  * Takes the lock of the file at `path`, which need not exist; resolves to its release, which is idempotent. A lock whose owner is dead is taken over.
@@ -63,7 +66,10 @@ async function acquire(file: string): Promise<string> {
   const self = thisProcess();
   const line = `${JSON.stringify(self)}\n`;
   for (let count = 0; count < ATTEMPTS; count++) {
-    if (attempt(`lock ${file}`, () => tryOnce(file, line, self))) return line;
+    if (attempt(`lock ${file}`, () => tryOnce(file, line, self))) {
+      removeLeftovers(file, self);
+      return line;
+    }
     await new Promise((resolve) => setTimeout(resolve, randomInt(LONGEST_WAIT_MS)));
   }
   throw lockedError(file, 'other processes are taking it over');
@@ -77,11 +83,10 @@ function tryOnce(file: string, line: string, self: ProcessIdentity): boolean {
     writeDurably(draft, line);
     if (linkIfFree(draft, file, line)) return true;
     if (!assertDead(file, self)) return false;
-    fs.renameSync(draft, taker);
+    if (!renameIfThere(draft, taker)) return false;
     if (hasRival(file, taker, self)) return false;
     if (!assertDead(file, self)) return false;
-    fs.renameSync(taker, file);
-    return true;
+    return renameIfThere(taker, file);
   } finally {
     fs.rmSync(draft, { force: true });
     fs.rmSync(taker, { force: true });
@@ -93,7 +98,7 @@ function linkIfFree(draft: string, file: string, line: string): boolean {
     fs.linkSync(draft, file);
     return true;
   } catch (error) {
-    if (errnoOf(error) === 'EEXIST') return false;
+    if (errnoOf(error) === 'EEXIST' || errnoOf(error) === 'ENOENT') return false;
     if (!NO_LINKS.has(errnoOf(error) ?? '')) throw error;
   }
   // FAT and its like. A crash may leave it torn here, and then it is up to the user to remove it.
@@ -107,6 +112,33 @@ function linkIfFree(draft: string, file: string, line: string): boolean {
 }
 
 const NO_LINKS: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EINVAL']);
+
+/** False if it is not there: its owner now took it for a leftover, before there was anything in it. */
+function renameIfThere(from: string, to: string): boolean {
+  try {
+    fs.renameSync(from, to);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+/** To be called by the lock's owner. What is left over does no harm, and need not be removed where that is not allowed. */
+function removeLeftovers(file: string, self: ProcessIdentity): void {
+  const directory = dirname(file);
+  const prefix = `${basename(file)}.`;
+  try {
+    for (const name of fs.readdirSync(directory)) {
+      if (!name.startsWith(prefix) || !OWN_NAME.test(name.slice(prefix.length))) continue;
+      const path = join(directory, name);
+      const owner = parseOwner(readIfThere(path) ?? '');
+      if (owner === undefined || !mayBeAlive(owner, self)) fs.rmSync(path, { force: true });
+    }
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+  }
+}
 
 /** False if the lock is gone; throws if its owner may be alive. */
 function assertDead(file: string, self: ProcessIdentity): boolean {

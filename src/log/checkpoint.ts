@@ -13,9 +13,6 @@ import { type CheckpointHeader, encodeCheckpointHeader, HEADER_BYTES } from '../
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 
-/** A source's identity longer than this is refused: it would be no name but a content. */
-export const MAX_IDENTITY_BYTES = 65_536;
-
 const ZERO_HEADER = new Uint8Array(HEADER_BYTES);
 
 /** A checkpoint's body and the header that will commit it, at one moment of the maps. */

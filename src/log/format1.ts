@@ -11,8 +11,11 @@ import type { Core } from '../wasm/core.ts';
 import { feedFile, type MetadataFile, type RecoveredState } from './recovered-state.ts';
 import type { FileKind, SlotIndex } from './slots.ts';
 
-/** More than any map of that program: what is longer is no checkpoint. */
-const MAX_CHECKPOINT_BYTES = 2 ** 31;
+/** Read at a time: a checkpoint may have many parts, and a damaged one claim more than there is. */
+const WINDOW_BYTES = 2 ** 18;
+const CONTAINER_BLOCKS = 2 ** 16;
+/** A container of runs none of which touch is no longer than 2^17; the others are shorter. */
+const CONTAINER_BYTES = 2 ** 17 + 16;
 
 interface Format1File {
   readonly name: string;
@@ -22,23 +25,43 @@ interface Format1File {
   readonly bytes: number;
 }
 
+/** Walks through a checkpoint, of which no more is in memory than is asked for. */
 class Words {
-  readonly #bytes: Uint8Array;
-  readonly #view: DataView;
+  readonly #state: Format1File;
+  #window = new DataView(new ArrayBuffer(0));
+  /** Offset in the file of the window, and of the next word. */
+  #windowAt = FORMAT1_HEADER_BYTES;
   #at = FORMAT1_HEADER_BYTES;
 
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  constructor(state: Format1File) {
+    this.#state = state;
   }
 
   get at(): number {
     return this.#at;
   }
 
+  /** Sees to it that so many bytes are in memory. */
+  async need(bytes: number): Promise<void> {
+    if (this.#at + bytes <= this.#windowAt + this.#window.byteLength) return;
+    if (this.#at + bytes > this.#state.bytes) {
+      throw new CodError(
+        'COD_CORRUPT',
+        `checkpoint ends at ${this.#state.bytes} where ${bytes} bytes at offset ${this.#at} are due: cut short`,
+        {
+          details: { offset: this.#at, bytes: this.#state.bytes },
+        },
+      );
+    }
+    const window = new Uint8Array(Math.min(Math.max(bytes, WINDOW_BYTES), this.#state.bytes - this.#at));
+    await this.#state.file.read(window, this.#at);
+    this.#window = new DataView(window.buffer);
+    this.#windowAt = this.#at;
+  }
+
+  /** The next word, of those that were asked for by {@link need}. */
   next(): number {
-    if (this.#at + 8 > this.#bytes.length) throw this.#short(8);
-    const word = this.#view.getBigUint64(this.#at, true);
+    const word = this.#window.getBigUint64(this.#at - this.#windowAt, true);
     if (word > BigInt(Number.MAX_SAFE_INTEGER)) {
       throw new CodError('COD_CORRUPT', `checkpoint word at offset ${this.#at} is 0x${word.toString(16)}`, {
         details: { offset: this.#at },
@@ -48,34 +71,34 @@ class Words {
     return Number(word);
   }
 
+  /** The next bytes, likewise. */
   take(length: number): Uint8Array {
-    if (this.#at + length > this.#bytes.length) throw this.#short(length);
     this.#at += length;
-    return this.#bytes.subarray(this.#at - length, this.#at);
-  }
-
-  #short(wanted: number): CodError {
-    return new CodError(
-      'COD_CORRUPT',
-      `checkpoint ends at ${this.#bytes.length} where ${wanted} bytes at offset ${this.#at} are due: cut short`,
-      {
-        details: { offset: this.#at, bytes: this.#bytes.length },
-      },
-    );
+    return new Uint8Array(this.#window.buffer, this.#at - length - this.#windowAt, length);
   }
 }
 
 /** Loads a checkpoint into empty maps and returns its number of dirty parts. */
 async function loadCheckpoint(state: Format1File, shape: Geometry, map: BlockMap, dirty: DirtyMap): Promise<number> {
-  if (state.bytes > MAX_CHECKPOINT_BYTES) throw new CodError('COD_CORRUPT', `${state.name}: ${state.bytes} bytes are no checkpoint`);
-  const bytes = new Uint8Array(state.bytes);
-  await state.file.read(bytes, 0);
-  const words = new Words(bytes);
+  const words = new Words(state);
+  const next = async (): Promise<number> => {
+    await words.need(8);
+    return words.next();
+  };
+  // Of one block more than there are.
+  const mostBitmapBytes = (2 + Math.ceil(shape.blockCount / CONTAINER_BLOCKS)) * CONTAINER_BYTES;
   try {
-    for (let index = 0, length = words.next(); length !== 0; length = words.next(), index++) map.loadFormat1(index, words.take(length));
+    for (let index = 0, length = await next(); length !== 0; length = await next(), index++) {
+      if (length > mostBitmapBytes) {
+        throw new CodError('COD_CORRUPT', `bitmap ${index} of ${length} bytes, for ${shape.blockCount} blocks`, { details: { length } });
+      }
+      await words.need(length);
+      map.loadFormat1(index, words.take(length));
+    }
     let parts = 0;
-    for (let type = words.next(); type !== 0; type = words.next(), parts++) {
+    for (let type = await next(); type !== 0; type = await next(), parts++) {
       const at = words.at - 8;
+      await words.need(24);
       const [block, offset, length] = [words.next(), words.next(), words.next()];
       if (type !== 1 || length === 0 || offset + length > shape.blockSize) {
         throw new CodError('COD_CORRUPT', `dirty part at offset ${at}: type ${type}, block ${block}, bytes ${offset} + ${length}`, {
@@ -110,19 +133,21 @@ export async function recoverFormat1(core: Core, states: readonly Format1File[],
   const checkpoint = failover ?? find('checkpoint', 0);
   const map = await BlockMap.open(shape);
   const dirty = new DirtyMap(core, shape);
+  const replay = new Replay(core, shape);
   try {
     const records = new Map<string, { records: number; tornBytes: number }>();
     if (checkpoint !== undefined) {
       records.set(checkpoint.name, { records: await loadCheckpoint(checkpoint, shape, map, dirty), tornBytes: 0 });
     }
-    const replay = new Replay(core, shape);
     for (const log of [find('log', 1), find('log', 0)]) {
       if (log === undefined) continue;
-      await feedFile(core, log.file, { start: FORMAT1_HEADER_BYTES, end: log.bytes }, (piece) => replay.format1(piece));
+      await feedFile(core, log.file, { start: FORMAT1_HEADER_BYTES, end: log.bytes }, (piece) => {
+        replay.format1(piece);
+        return !replay.hasEnded;
+      });
       records.set(log.name, replay.endFormat1());
     }
     replay.emit(map, dirty);
-    replay.dispose();
     const files = states.map(
       ({ name, kind, bytes }): MetadataFile => ({ name, kind, format: 1, bytes, records: 0, tornBytes: 0, ...records.get(name) }),
     );
@@ -139,6 +164,9 @@ export async function recoverFormat1(core: Core, states: readonly Format1File[],
     };
   } catch (error) {
     map.dispose();
+    dirty.dispose();
     throw error;
+  } finally {
+    replay.dispose();
   }
 }

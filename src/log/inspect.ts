@@ -36,7 +36,7 @@ export async function inspectMetadata(fileSystem: FileSystem, target: string, op
     const { geometry, map, dirty, files } = state;
     try {
       const synced: [number, number][] = [];
-      for (const extent of map.extents(0, geometry.blockCount)) if (extent.synced) synced.push([extent.start, extent.end - 1]);
+      for (const [start, end] of map.snapshot().extents()) synced.push([start, end - 1]);
       return {
         target,
         size: geometry.size,
@@ -52,6 +52,7 @@ export async function inspectMetadata(fileSystem: FileSystem, target: string, op
       };
     } finally {
       map.dispose();
+      dirty.dispose();
     }
   } finally {
     await slots.close();

@@ -13,17 +13,17 @@ import type { Clock } from '../core/clock.ts';
 import { DirtyMap } from '../core/dirty-map.ts';
 import { CodError } from '../core/errors.ts';
 import { bytesOfBlock, type Geometry } from '../core/geometry.ts';
+import { MAX_IDENTITY_BYTES, MAX_LOG_BYTES } from '../core/headers.ts';
 import { Mutex } from '../core/mutex.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
-import { type CheckpointImage, commitCheckpoint, MAX_IDENTITY_BYTES, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
+import { type CheckpointImage, commitCheckpoint, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
 import type { RecoveredState } from './recovered-state.ts';
 import { type Slots, slotOf } from './slots.ts';
-import { WriteIntentLog } from './write-intent-log.ts';
+import { disownBoot, WriteIntentLog } from './write-intent-log.ts';
 
 /** A log is at least this long; it is a sparse file, so what is not used costs nothing. */
 const MIN_LOG_BYTES = 2 ** 20;
-const MAX_LOG_BYTES = 2 ** 28;
 /** A checkpoint up to this size is taken at each interval, however little changed; a larger one when the log has grown to its size. */
 const SMALL_CHECKPOINT_BYTES = 65_536;
 /** Records of one append: their frames stay within what a file system writes at once. */
@@ -36,6 +36,8 @@ export interface JournalOptions {
   identity: string | undefined;
   checkpointIntervalMs: number;
 }
+
+const DONE = Promise.resolve();
 
 interface Batch {
   /** Pairs of offset and length. */
@@ -75,6 +77,9 @@ export class Journal {
   #appended = 0;
   #flushed = 0;
   #checkpointed = 0;
+  /** Writes that needed no record, in memory's time, and how many of them a sync of the target has made durable. */
+  #rewritten = 0;
+  #rewrittenFlushed = 0;
   #growing = false;
   /** The present log's checkpoint could not be written yet; its predecessors still count. */
   #baseMissing = false;
@@ -106,6 +111,11 @@ export class Journal {
   static async resume(options: JournalOptions, state: RecoveredState, session: Uint8Array, target: File): Promise<Journal> {
     const journal = new Journal(options, { ...state, session: state.session ?? session });
     journal.#target = target;
+    // A process that was killed may have left the checkpoint that counts in the page cache only. What a power cut would bring back in its place is overwritten below.
+    if (state.format === 2) {
+      const checkpoint = await options.slots.make('checkpoint', slotOf(state.epoch));
+      await journal.#sync(() => checkpoint.sync());
+    }
     if (state.format === 1 || state.bothLogs) await journal.#writeStandalone();
     await journal.#begin();
     // A log of format 1 that is void need not be shown to anyone.
@@ -136,13 +146,18 @@ export class Journal {
   }
 
   /**
-   * These bytes of the target hold the truth: logs it and then says so in the maps. The target's write must have returned, and the caller must keep others
-   * away from these blocks until it resolves.
+   * These bytes of the target hold the truth: logs it and then says so in the maps, unless the maps say so of all these blocks, which is then in the log. The
+   * target's write must have returned, and the caller must keep others away from these blocks until it resolves.
    * @throws {@link CodError} COD_NO_SPACE, COD_TARGET_IO: nothing was recorded; COD_POISONED, COD_CLOSED.
    */
   written(offset: number, length: number): Promise<void> {
     if (this.#poison !== undefined) return Promise.reject(this.#poison);
     if (this.#closed) return Promise.reject(new CodError('COD_CLOSED', 'the device is closed'));
+    const { blockSize } = this.geometry;
+    if (this.map.hasRange(Math.floor(offset / blockSize), Math.ceil((offset + length) / blockSize))) {
+      this.rewritten();
+      return DONE;
+    }
     let batch = this.#batch;
     if (batch === undefined || batch.extents.length >= 2 * MAX_BATCH_RECORDS) {
       batch = this.#batch = newBatch();
@@ -151,6 +166,12 @@ export class Journal {
     }
     batch.extents.push(offset, length);
     return batch.done;
+  }
+
+  /** Notes a write over blocks that are synced, as {@link written} does by itself. */
+  rewritten(): void {
+    this.#rewritten++;
+    this.#startTimer();
   }
 
   async #commit(batch: Batch): Promise<void> {
@@ -257,12 +278,30 @@ export class Journal {
     try {
       await task();
     } catch (error) {
-      throw this.#poisoned(error);
+      const poison = this.#poisoned(error);
+      await this.#disownBoot();
+      throw poison;
     }
   }
 
   /**
-   * Everything that {@link written} resolved for before the call is durable. Two syncs, and none where nothing changed.
+   * Lets the next start believe only what was durable, even in this boot: what was written may be lost all the same. The logs are those that may count; no other
+   * may be touched, since it may be in the making. If this fails too there is nothing more that could be done.
+   */
+  async #disownBoot(): Promise<void> {
+    const log = this.#log as WriteIntentLog | undefined;
+    for (const slot of log === undefined || this.#baseMissing ? ([0, 1] as const) : [slotOf(log.epoch)]) {
+      try {
+        const file = await this.#options.slots.find('log', slot);
+        if (file !== undefined) await disownBoot(this.#options.core, file);
+      } catch {
+        // The caller has the error of the sync, which is why.
+      }
+    }
+  }
+
+  /**
+   * Everything that {@link written} resolved for before the call is durable. Two syncs, one where nothing was logged, and none where nothing changed.
    * @throws {@link CodError} COD_POISONED if a sync failed; COD_NO_SPACE, COD_TARGET_IO.
    */
   flush(): Promise<void> {
@@ -277,11 +316,14 @@ export class Journal {
   async #flush(): Promise<void> {
     if (this.#poison !== undefined) throw this.#poison;
     if (this.#baseMissing) await this.#writeBase();
-    if (this.#flushed === this.#appended) return;
+    const appended = this.#appended;
+    const rewritten = this.#rewritten;
+    if (this.#flushed === appended && this.#rewrittenFlushed === rewritten) return;
     const log = this.#log;
     const through = log.sequence;
-    const appended = this.#appended;
     await this.#sync(() => this.#target!.sync());
+    this.#rewrittenFlushed = rewritten;
+    if (this.#flushed === appended) return;
     await this.#appends.run(async () => {
       log.addBarrier(through);
       await log.append();
@@ -306,7 +348,8 @@ export class Journal {
     if (this.#poison !== undefined) throw this.#poison;
     this.#stopTimer();
     if (this.#baseMissing) await this.#writeBase();
-    if (this.#checkpointed === this.#appended) return;
+    // No map has changed, but the target may have.
+    if (this.#checkpointed === this.#appended) return this.#flush();
     const old = this.#log;
     await this.#appends.run(() => old.scrub());
     const next = await this.#createLog(this.#epoch + 1);
@@ -361,6 +404,7 @@ export class Journal {
   /** Writes the checkpoint that the present log stands on. */
   async #writeBase(): Promise<void> {
     const log = this.#log;
+    const rewritten = this.#rewritten;
     // After a failed attempt BASED may stand there, while the checkpoint is about to be written once more.
     await this.#appends.run(() => log.scrub());
     await this.#writeImage(log);
@@ -371,6 +415,7 @@ export class Journal {
     await this.#sync(() => log.sync());
     this.#baseMissing = false;
     this.#flushed = Math.max(this.#flushed, this.#checkpointed);
+    this.#rewrittenFlushed = rewritten;
   }
 
   async #writeImage(log: WriteIntentLog | undefined): Promise<void> {

@@ -34,18 +34,18 @@ export interface RecoveredState {
   readonly identity: string | undefined;
 }
 
-/** Calls `feed` with the file's bytes from `start` to `end` in pieces, through the core's staging area. */
+/** Calls `feed` with the file's bytes from `start` to `end` in pieces, through the core's staging area, until it returns false. */
 export async function feedFile(
   core: Core,
   file: File,
   range: { start: number; end: number },
-  feed: (piece: Uint8Array) => void,
+  feed: (piece: Uint8Array) => unknown,
 ): Promise<void> {
   for (let at = range.start; at < range.end; ) {
     const length = Math.min(core.staging.length, range.end - at);
     const piece = core.staging.subarray(0, length);
     await file.read(piece, at);
-    feed(piece);
+    if (feed(piece) === false) return;
     at += length;
   }
 }

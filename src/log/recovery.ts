@@ -170,6 +170,7 @@ async function recoverFormat2(core: Core, states: readonly SlotState[], bootName
   const shape = makeGeometry({ size: header.size, blockSize: header.blockSize });
   const map = await BlockMap.open(shape);
   const dirty = new DirtyMap(core, shape);
+  const replay = new Replay(core, shape);
   try {
     const { sections, checkpointParts } = await inFile(newest.name, async () => {
       const sections = await readCheckpointBody(core, newest.file, header);
@@ -182,7 +183,6 @@ async function recoverFormat2(core: Core, states: readonly SlotState[], bootName
       }
       return { sections, checkpointParts: dirty.partCount };
     });
-    const replay = new Replay(core, shape);
     const readings = new Map<string, LogReading>();
     const logOf = (wanted: number) => logs.find((log) => log.header.epoch === wanted);
     for (const log of logs) {
@@ -218,7 +218,6 @@ async function recoverFormat2(core: Core, states: readonly SlotState[], bootName
       throw corrupt(`${next.name}: its checkpoint, of epoch ${epoch + 1}, was durable and is missing`, { file: next.name });
     }
     replay.emit(map, dirty);
-    replay.dispose();
     const files = states
       .filter((state) => typeof state.header === 'object' || state.header === 'format1')
       .map((state): MetadataFile => {
@@ -245,7 +244,10 @@ async function recoverFormat2(core: Core, states: readonly SlotState[], bootName
     };
   } catch (error) {
     map.dispose();
+    dirty.dispose();
     throw error;
+  } finally {
+    replay.dispose();
   }
 }
 

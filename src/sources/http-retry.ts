@@ -6,7 +6,7 @@ import { CodError } from '../core/errors.ts';
 export interface HttpRetry {
   /** Requests without progress until it is given up. Default: 5 while opening, then 20, which outlasts a minute. */
   attempts?: number;
-  /** The first delay is random below this, each further one below twice as much. Default 250. */
+  /** The first delay is random between half of this and this, each further one between the double. Default 250. */
   baseDelayMs?: number;
   /** No delay is longer. Default 10,000; a server's Retry-After may make it longer, up to MAX_RETRY_AFTER_MS. */
   maxDelayMs?: number;
@@ -25,7 +25,7 @@ export class PassingError extends Error {
   }
 }
 
-/** Counts the failures since the last progress; exponential delays with full jitter between them. */
+/** Counts the failures since the last progress; exponential delays between them, of which half is jitter, so that the default outlasts a minute whatever it is. */
 export class Backoff {
   #failures = 0;
   readonly #what: string;
@@ -51,7 +51,7 @@ export class Backoff {
       const message = `${this.#what}: ${reasonOf(error)} (given up after ${this.#failures} ${this.#failures === 1 ? 'attempt' : 'attempts'})`;
       throw new CodError('COD_SOURCE_IO', message, { cause: error, details: { attempts: this.#failures } });
     }
-    const jittered = random() * Math.min(maxDelayMs, baseDelayMs * 2 ** (this.#failures - 1));
+    const jittered = ((1 + random()) / 2) * Math.min(maxDelayMs, baseDelayMs * 2 ** (this.#failures - 1));
     const asked = error instanceof PassingError ? Math.min(error.retryAfterMs, MAX_RETRY_AFTER_MS) : 0;
     try {
       await clock.sleep(Math.max(jittered, asked), signal);

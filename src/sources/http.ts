@@ -10,6 +10,7 @@ import { Backoff, type HttpRetry, PassingError } from './http-retry.ts';
 import type { HttpResponse, HttpTransport } from './http-transport.ts';
 import { checkRange } from './range.ts';
 import { StallWatch } from './stall-watch.ts';
+import { systemClock } from './system-clock.ts';
 
 export interface HttpSourceOptions {
   /** Sent with each request to the URL's own origin, and to no other. In a browser most of them cost a preflight. */
@@ -259,23 +260,3 @@ function closed(): CodError {
 function tooLong(asked: Asked): CodError {
   return new CodError('COD_SOURCE_IO', `${asked.what}: the server sent more than it announced`);
 }
-
-const systemClock: Clock = {
-  now: () => performance.now(),
-  sleep: (ms, signal) =>
-    new Promise((resolve, reject) => {
-      if (signal?.aborted) {
-        reject(signal.reason);
-        return;
-      }
-      const onAbort = () => {
-        clearTimeout(timer);
-        reject(signal?.reason);
-      };
-      const timer = setTimeout(() => {
-        signal?.removeEventListener('abort', onAbort);
-        resolve();
-      }, ms);
-      signal?.addEventListener('abort', onAbort, { once: true });
-    }),
-};

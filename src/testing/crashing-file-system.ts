@@ -127,8 +127,10 @@ export class CrashingFileSystem implements FileSystem {
    *
    * `'process'`: every write that had resolved is there, those in flight may be cut short anywhere; what was unsynced still is, and a power cut may
    * follow. `'power'`: unsynced-file.ts says what is left of a file; a name that was created or removed since it was last durable may be there or not.
+   *
+   * `options`: what is different from then on, such as the clock.
    */
-  crash({ kind, random }: Crash): CrashingFileSystem {
+  crash({ kind, random }: Crash, options: CrashingFileSystemOptions = {}): CrashingFileSystem {
     this.#freeze();
     const disk = this.#disk.clone();
     for (const effect of random.shuffle([...this.#inFlight])) effect.crash?.(disk, { kind, random });
@@ -137,9 +139,17 @@ export class CrashingFileSystem implements FileSystem {
       ...this.#options,
       random: random.fork(),
       bootId: newBoot ? `boot-${random.below(2 ** 32).toString(16)}` : this.bootId,
+      ...options,
     });
     after.#disk = kind === 'power' ? disk.afterPowerCut(random) : disk;
     return after;
+  }
+
+  /** Another one with the same files as they are now, synced or not, and none of them open; what is in flight does not count. */
+  clone(options: CrashingFileSystemOptions = {}): CrashingFileSystem {
+    const copy = new CrashingFileSystem({ ...this.#options, ...options });
+    copy.#disk = this.#disk.clone();
+    return copy;
   }
 
   async open(name: string, { create = false }: { create?: boolean } = {}): Promise<File> {
@@ -178,20 +188,28 @@ export class CrashingFileSystem implements FileSystem {
   }
 
   #handle(name: string, number: FileNumber): File {
-    const running = new Set<Promise<unknown>>();
+    /** What `close` waits for. */
+    let running = 0;
+    let onIdle: () => void = () => undefined;
     let closed: Promise<void> | undefined;
 
-    /** Lets `close` wait for the operation. */
-    const perform = async <T>(call: Call, effect: Effect<T>): Promise<T> => {
+    const perform = async <T>({ kind, offset = 0, length = 0 }: Call, effect: Effect<T>): Promise<T> => {
       if (closed !== undefined) throw new CodError('COD_CLOSED', `${name} is closed`, { details: { name } });
-      assertRange(call.offset ?? 0, call.length ?? 0);
-      const operation = this.#perform({ ...call, name }, effect);
-      running.add(operation);
-      return operation.finally(() => running.delete(operation));
+      assertRange(offset, length);
+      running++;
+      try {
+        return await this.#perform({ kind, name, offset, length }, effect);
+      } finally {
+        if (--running === 0) onIdle();
+      }
     };
 
     const close = async (): Promise<void> => {
-      await Promise.allSettled(running);
+      if (running > 0) {
+        await new Promise<void>((resolve) => {
+          onIdle = resolve;
+        });
+      }
       await this.#latency();
       if (this.#frozen) await never();
       this.#openCounts.set(number, this.#openCounts.get(number)! - 1);
@@ -248,10 +266,13 @@ export class CrashingFileSystem implements FileSystem {
     };
     return {
       complete: (disk) => {
-        if (from.length !== bytes.length || from.some((byte, index) => byte !== bytes[index])) {
+        if (!isSame(from, bytes)) {
           throw new Error(`write ${name} at offset ${offset}, ${bytes.length} bytes: the buffer was changed before the write ended`);
         }
-        const length = disk.file(number).live.fitting(offset, bytes.length, this.#allocatedLimit - disk.allocatedBytes);
+        const limited = this.#allocatedLimit < Number.POSITIVE_INFINITY;
+        const length = limited
+          ? disk.file(number).live.fitting(offset, bytes.length, this.#allocatedLimit - disk.allocatedBytes)
+          : bytes.length;
         writeBeginning(disk, length);
         if (length < bytes.length) {
           throw new CodError('COD_NO_SPACE', `write ${name} at offset ${offset}, ${bytes.length} bytes: no room after ${length}`, {
@@ -280,9 +301,9 @@ export class CrashingFileSystem implements FileSystem {
     };
   }
 
-  async #perform<T>(call: Call & { name: string }, effect: Effect<T>): Promise<T> {
+  async #perform<T>({ kind, name, offset = 0, length = 0 }: Call & { name: string }, effect: Effect<T>): Promise<T> {
     if (this.#frozen) return never();
-    const operation: StorageOperation = { offset: 0, length: 0, ...call, number: ++this.#operationCount };
+    const operation: StorageOperation = { number: ++this.#operationCount, kind, name, offset, length };
     this.#inFlight.add(effect);
     if (operation.number === this.#crashAt) this.#freeze();
     await this.#latency();
@@ -291,20 +312,19 @@ export class CrashingFileSystem implements FileSystem {
     const fault = this.#takeFault(operation);
     if (fault === undefined) return effect.complete(this.#disk);
     effect.fail?.(this.#disk);
-    const { number, kind, name, offset, length } = operation;
-    throw new CodError(fault.code, `${kind} ${name} at offset ${offset}, ${length} bytes: operation ${number} was told to fail`, {
+    throw new CodError(fault.code, `${kind} ${name} at offset ${offset}, ${length} bytes: operation ${operation.number} was told to fail`, {
       details: { ...operation },
     });
   }
 
   /** The time that an operation takes. */
-  async #latency(): Promise<void> {
+  #latency(): Promise<void> {
     const { clock, latencyMs = 1 } = this.#options;
-    if (clock !== undefined) await clock.sleep((latencyMs * this.#random.below(1000)) / 1000);
-    else for (let rounds = this.#random.below(4); rounds > 0; rounds--) await undefined;
+    return clock === undefined ? rounds(this.#random.below(4)) : clock.sleep((latencyMs * this.#random.below(1000)) / 1000);
   }
 
   #takeFault(operation: StorageOperation): Fault | undefined {
+    if (this.#faults.length === 0) return undefined;
     const fault = this.#faults.find(({ matches }) => matches(operation));
     if (fault !== undefined && !fault.stays) this.#faults.splice(this.#faults.indexOf(fault), 1);
     return fault;
@@ -338,9 +358,20 @@ interface Effect<T> {
   crash?(disk: SimulatedDisk, crash: Crash): void;
 }
 
+/** Some rounds of the microtask queue. */
+async function rounds(count: number): Promise<void> {
+  for (let round = 0; round < count; round++) await undefined;
+}
+
 /** A new one for each, so that whoever waits for it can be collected. */
 function never(): Promise<never> {
   return new Promise(() => {});
+}
+
+function isSame(one: Uint8Array, other: Uint8Array): boolean {
+  if (one.length !== other.length) return false;
+  for (let index = 0; index < one.length; index++) if (one[index] !== other[index]) return false;
+  return true;
 }
 
 function assertRange(offset: number, length: number): void {

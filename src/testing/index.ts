@@ -1,6 +1,7 @@
-/** What to test storage with: the suite that every {@link FileSystem} passes, and a file system that crashes. Needs no test runner. */
+/** What to test storage with: the suite that every {@link FileSystem} passes, a file system that crashes, an explorer of crashes, a recorder. Needs no test runner. */
 
 export type { Clock } from '../core/clock.ts';
+export type { CrashKind, Life, Story, StoryFigures, StoryOptions, Told } from './crash-story.ts';
 export {
   type Crash,
   CrashingFileSystem,
@@ -8,7 +9,11 @@ export {
   type FaultOptions,
   type StorageOperation,
 } from './crashing-file-system.ts';
+export { CrashFailure, type ExplorerOptions, exploreCrashes, replayCrashes } from './explorer.ts';
 export { type ConformanceTest, type FileSystemSuiteOptions, fileSystemSuite } from './file-system-suite.ts';
 export { type Random, seededRandom } from './random.ts';
+export { FileSystemRecorder, type RecorderOptions } from './recorder.ts';
+export { type ReplayOptions, replayTrace } from './replayer.ts';
 export { SimulatedClock, type SimulatedClockOptions } from './simulated-clock.ts';
+export type { TraceBytes, TraceStep } from './trace.ts';
 export { SECTOR_BYTES } from './unsynced-file.ts';

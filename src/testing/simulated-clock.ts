@@ -18,10 +18,12 @@ export interface SimulatedClockOptions {
 
 interface Sleeper {
   readonly wakeAt: number;
-  wake(): void;
+  wake: () => void;
 }
 
 const MICROTASK_ROUNDS = 100;
+/** So many times everything may settle before it counts as stuck. */
+const STUCK_ROUNDS = 100;
 
 /** See this file's header. Starts at 0 ms. */
 export class SimulatedClock implements Clock {
@@ -42,18 +44,18 @@ export class SimulatedClock implements Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
-      const sleeper: Sleeper = {
-        wakeAt: this.#now + Math.max(0, ms),
-        wake: () => {
-          signal?.removeEventListener('abort', abort);
+      const sleeper: Sleeper = { wakeAt: this.#now + Math.max(0, ms), wake: resolve };
+      if (signal !== undefined) {
+        const abort = (): void => {
+          this.#sleepers.splice(this.#sleepers.indexOf(sleeper), 1);
+          reject(signal.reason);
+        };
+        sleeper.wake = () => {
+          signal.removeEventListener('abort', abort);
           resolve();
-        },
-      };
-      const abort = (): void => {
-        this.#sleepers.splice(this.#sleepers.indexOf(sleeper), 1);
-        reject(signal?.reason);
-      };
-      signal?.addEventListener('abort', abort, { once: true });
+        };
+        signal.addEventListener('abort', abort, { once: true });
+      }
       const later = this.#sleepers.findIndex(({ wakeAt }) => wakeAt > sleeper.wakeAt);
       this.#sleepers.splice(later === -1 ? this.#sleepers.length : later, 0, sleeper);
       this.#onSleep?.();
@@ -64,12 +66,21 @@ export class SimulatedClock implements Clock {
   async advance(ms: number): Promise<void> {
     const end = this.#now + ms;
     await this.#settle();
-    while (this.#sleepers[0] !== undefined && this.#sleepers[0].wakeAt <= end) await this.#wakeNext();
+    while (this.#sleepers[0] !== undefined && this.#sleepers[0].wakeAt <= end) {
+      this.#wakeNext();
+      await this.#settle();
+    }
     this.#now = end;
   }
 
-  /** Lets time pass as fast as nothing happens, until `work` settles as the returned promise does. */
-  async run<T>(work: Promise<T>): Promise<T> {
+  /**
+   * Lets time pass as fast as nothing happens, until `work` settles as the returned promise does.
+   *
+   * With `limitMs` it also rejects if `work` takes longer than that in simulated time, or if nothing is left that could happen: then all that `work` waits for must be
+   * within reach of `settle`.
+   */
+  async run<T>(work: Promise<T>, { limitMs }: { limitMs?: number } = {}): Promise<T> {
+    const end = this.#now + (limitMs ?? Number.POSITIVE_INFINITY);
     let running = true;
     const settled = work.then(
       () => (running = false),
@@ -77,17 +88,22 @@ export class SimulatedClock implements Clock {
     );
     await this.#settle();
     while (running) {
-      if (this.#sleepers.length > 0) await this.#wakeNext();
-      else await Promise.race([settled, new Promise<void>((resolve) => (this.#onSleep = resolve))]);
+      if (this.#sleepers.length > 0) {
+        if (this.#sleepers[0]!.wakeAt > end) throw new Error(`it has not ended after ${limitMs} simulated milliseconds`);
+        this.#wakeNext();
+        await this.#settle();
+      } else if (limitMs !== undefined) {
+        for (let round = 0; round < STUCK_ROUNDS && running && this.#sleepers.length === 0; round++) await this.#settle();
+        if (running && this.#sleepers.length === 0) throw new Error('it is stuck: it has not ended, and nothing is left that could happen');
+      } else await Promise.race([settled, new Promise<void>((resolve) => (this.#onSleep = resolve))]);
     }
     return work;
   }
 
-  async #wakeNext(): Promise<void> {
+  #wakeNext(): void {
     const sleeper = this.#sleepers.shift()!;
     this.#now = Math.max(this.#now, sleeper.wakeAt);
     sleeper.wake();
-    await this.#settle();
   }
 }
 

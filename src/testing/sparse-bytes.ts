@@ -1,11 +1,21 @@
-/** The bytes of a file in memory, of which only the pages that were written take any. */
+/** The bytes of a file in memory, of which only the pages that were written take any. Copies share their pages until one of them writes. */
 
 const PAGE_BYTES = 4096;
 
+interface Page {
+  readonly bytes: Uint8Array;
+  /** Whether a copy may have it too: it is not to be changed any more. */
+  shared: boolean;
+}
+
 /** Bytes with a size; what was never written reads as zeros. */
 export class SparseBytes {
-  readonly #pages = new Map<number, Uint8Array>();
+  readonly #pages: Map<number, Page>;
   #size = 0;
+
+  constructor(pages: Map<number, Page> = new Map()) {
+    this.#pages = pages;
+  }
 
   get size(): number {
     return this.#size;
@@ -17,26 +27,35 @@ export class SparseBytes {
   }
 
   clone(): SparseBytes {
-    const copy = new SparseBytes();
+    for (const page of this.#pages.values()) page.shared = true;
+    const copy = new SparseBytes(new Map(this.#pages));
     copy.#size = this.#size;
-    for (const [index, page] of this.#pages) copy.#pages.set(index, page.slice());
     return copy;
   }
 
   /** Fills `into`; behind the end with zeros. */
   read(into: Uint8Array, offset: number): void {
-    for (const { index, start, piece } of pieces(into, offset)) {
-      const page = this.#pages.get(index);
-      if (page === undefined) piece.fill(0);
-      else piece.set(page.subarray(start, start + piece.length));
+    into.fill(0);
+    const first = Math.floor(offset / PAGE_BYTES);
+    const end = Math.ceil((offset + into.length) / PAGE_BYTES);
+    const copy = (index: number, page: Page | undefined): void => {
+      if (page === undefined) return;
+      const at = index * PAGE_BYTES - offset;
+      into.set(page.bytes.subarray(Math.max(0, -at), Math.min(PAGE_BYTES, into.length - at)), Math.max(0, at));
+    };
+    if (end - first > this.#pages.size) {
+      for (const [index, page] of this.#pages) if (index >= first && index < end) copy(index, page);
+    } else {
+      for (let index = first; index < end; index++) copy(index, this.#pages.get(index));
     }
   }
 
   write(from: Uint8Array, offset: number): void {
-    for (const { index, start, piece } of pieces(from, offset)) {
-      let page = this.#pages.get(index);
-      if (page === undefined) this.#pages.set(index, (page = new Uint8Array(PAGE_BYTES)));
-      page.set(piece, start);
+    for (let done = 0; done < from.length; ) {
+      const start = (offset + done) % PAGE_BYTES;
+      const bytes = Math.min(PAGE_BYTES - start, from.length - done);
+      this.#ownPage(Math.floor((offset + done) / PAGE_BYTES)).set(from.subarray(done, done + bytes), start);
+      done += bytes;
     }
     if (from.length > 0) this.#size = Math.max(this.#size, offset + from.length);
   }
@@ -46,9 +65,18 @@ export class SparseBytes {
       const last = Math.floor(size / PAGE_BYTES);
       for (const index of this.#pages.keys()) if (index > last) this.#pages.delete(index);
       if (size % PAGE_BYTES === 0) this.#pages.delete(last);
-      else this.#pages.get(last)?.fill(0, size % PAGE_BYTES);
+      else if (this.#pages.has(last)) this.#ownPage(last).fill(0, size % PAGE_BYTES);
     }
     this.#size = size;
+  }
+
+  /** The page, made if it is not there, and this file's own from now on. */
+  #ownPage(index: number): Uint8Array {
+    const page = this.#pages.get(index);
+    if (page !== undefined && !page.shared) return page.bytes;
+    const bytes = page === undefined ? new Uint8Array(PAGE_BYTES) : page.bytes.slice();
+    this.#pages.set(index, { bytes, shared: false });
+    return bytes;
   }
 
   /** How many of `length` bytes could be written at `offset` if no more than `freeBytes` can be allocated for them. */
@@ -60,16 +88,5 @@ export class SparseBytes {
       done += PAGE_BYTES - (position % PAGE_BYTES);
     }
     return length;
-  }
-}
-
-/** `bytes`, cut where pages meet. */
-function* pieces(bytes: Uint8Array, offset: number): Generator<{ index: number; start: number; piece: Uint8Array }> {
-  for (let done = 0; done < bytes.length; ) {
-    const position = offset + done;
-    const start = position % PAGE_BYTES;
-    const piece = bytes.subarray(done, done + PAGE_BYTES - start);
-    yield { index: Math.floor(position / PAGE_BYTES), start, piece };
-    done += piece.length;
   }
 }

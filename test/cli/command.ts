@@ -26,9 +26,16 @@ export interface Running {
 }
 
 /** Starts `copyondemand` with `args`; `onLine` is called with each line of its standard output. */
-export function startCommand(args: readonly string[], options: { cwd?: string; onLine?: (line: string) => void } = {}): Running {
+export function startCommand(
+  args: readonly string[],
+  options: { cwd?: string; env?: NodeJS.ProcessEnv; onLine?: (line: string) => void } = {},
+): Running {
   if (!existsSync(MAIN)) throw new Error(`${MAIN} is missing: run npm run build first`);
-  const child = spawn(process.execPath, [MAIN, ...args], { cwd: options.cwd, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [MAIN, ...args], {
+    cwd: options.cwd,
+    env: { ...process.env, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
   let stdout = '';
   let stderr = '';
   createInterface(child.stdout).on('line', (line) => {

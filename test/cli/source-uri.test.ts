@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { UsageError } from '../../src/cli/failure.ts';
 import { httpOptions, openSource, parseSourceUri, showSourceUri } from '../../src/cli/source-uri.ts';
+import { parseNbdUri } from '../../src/sources/nbd-uri.ts';
 
 describe('SOURCE', () => {
   test.each(['disk.raw', './a b', '/dev/sda', 'C:\\disk.raw', 'http:disk.raw', '-', '://x'])('%s is a path', (text) => {
@@ -12,8 +13,9 @@ describe('SOURCE', () => {
   });
 
   test.each([
-    'nbd://h/x',
-    'nbd+unix:///x?socket=/s',
+    'nbd:///x',
+    'nbd+unix:///x',
+    'nbd+vsock://1/',
     's3://bucket/key',
     'ftp://h/d',
     'file:///d',
@@ -23,6 +25,11 @@ describe('SOURCE', () => {
     'http://h:99999/',
   ])('%j is refused', (text) => {
     expect(() => parseSourceUri(text)).toThrow(UsageError);
+  });
+
+  test.each(['nbd://h/x', 'nbds://[::1]:99/x', 'nbd+unix:///x?socket=/s'])('%s is an NBD export', (text) => {
+    expect(parseSourceUri(text)).toEqual({ kind: 'nbd', location: parseNbdUri(text) });
+    expect(showSourceUri(parseSourceUri(text))).toBe(text);
   });
 
   test('a kind that is not supported is answered with those that are', () => {
@@ -54,6 +61,11 @@ describe('options over HTTP', () => {
 
   test('are refused with a path', async () => {
     const opening = openSource(parseSourceUri('disk.raw'), { retries: 1 }, new AbortController().signal);
+    await expect(opening).rejects.toThrow(UsageError);
+  });
+
+  test('are refused with NBD where it has no such thing', async () => {
+    const opening = openSource(parseSourceUri('nbd://127.0.0.1:9/'), { user: 'a:b' }, new AbortController().signal);
     await expect(opening).rejects.toThrow(UsageError);
   });
 });

@@ -6,6 +6,7 @@ import {
   formatDuration,
   formatPercent,
   formatRate,
+  parseGroupName,
   parseInteger,
   parseRate,
   parseSha256,
@@ -106,4 +107,10 @@ test('rates, durations and counts read like what people write', () => {
   expect(formatRate(31_250_000.4)).toBe('29.8 MiB/s');
   expect([0, 6.2, 65, 3600, 90_061].map(formatDuration)).toEqual(['0:00', '0:07', '1:05', '1:00:00', '25:01:01']);
   expect([counted(1, 'block'), counted(1_234_567, 'block')]).toEqual(['1 block', '1,234,567 blocks']);
+});
+
+test('a group has a name that can be a folder’s', () => {
+  for (const text of ['a', 'nightly-2', 'Host_1.b', 'x'.repeat(64)]) expect(parseGroupName(text)).toBe(text);
+  for (const text of ['', '.', '..', '../a', 'a/b', 'a b', '-a', 'x'.repeat(65), 'ä', 'a\n'])
+    expect(() => parseGroupName(text)).toThrow(UsageError);
 });

@@ -349,6 +349,7 @@ export function deviceSuite(
         await expect(device.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
         await expect(device.write(new Uint8Array(1), 0)).rejects.toMatchObject({ code: 'COD_POISONED' });
         await expect(device.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
+        await expect(device.read(new Uint8Array(1), 0)).rejects.toMatchObject({ code: 'COD_POISONED' });
         expect(device.status().state).toBe('poisoned');
         await device.close();
         broken = false;

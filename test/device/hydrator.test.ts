@@ -68,6 +68,23 @@ describe('what the background copy asks for', () => {
     }
   });
 
+  it('is written without its long runs of zeros, wherever pieces begin and end', async () => {
+    const rig = new Rig();
+    const bytes = new Uint8Array(4 * MIB);
+    bytes.set(pattern(MIB), MIB);
+    let written = 0;
+    rig.fileSystem.failWhen(({ kind, name, length }) => {
+      if (kind === 'write' && name === 'disk') written += length;
+      return false;
+    });
+    const random = seededRandom(3);
+    const source = new ControlledSource(bytes, { pieceBytes: () => 1 + random.below(3 * 65_536) });
+    await source.serve((await rig.open(source)).hydrated);
+    expectBytes(await rig.target(), bytes);
+    expect(written).toBeGreaterThanOrEqual(MIB);
+    expect(written).toBeLessThan(MIB + 2 * 65_536);
+  });
+
   it.each([
     { name: 'one byte', size: 1 },
     { name: 'a block and a byte', size: BLOCK + 1 },
@@ -522,6 +539,19 @@ describe('an error', () => {
     await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
     await immediate();
     expect(source.asks.map(({ outcome }) => outcome)).toEqual(['returned']);
+  });
+
+  it('is the one that came first, though what had come before it cannot be recorded either', async () => {
+    const rig = new Rig();
+    const source = new ControlledSource(pattern(MIB), { pieceBytes: () => 8 * BLOCK });
+    const device = await rig.open(source);
+    (await source.next()).release();
+    const next = await source.next(({ offset }) => offset > 0);
+    rig.fileSystem.failWhen(({ kind, name }) => kind === 'write' && name.startsWith('disk.wil'), { code: 'COD_NO_SPACE', stays: true });
+    const cause = new Error('the line is cut');
+    next.fail(cause);
+    await expect(device.hydrated).rejects.toBe(cause);
+    expect(device.status()).toMatchObject({ state: 'failed', syncedBlocks: 0 });
   });
 
   it.each([

@@ -125,6 +125,19 @@ describe('a lock is taken over', () => {
   });
 });
 
+test('what processes left that were killed while they took the lock is removed, and what a live one is at is not', async () => {
+  const pid = await deadProcess();
+  leaveLock({ pid }, '.0123456789abcdef');
+  leaveLock('', '.0123456789abcdee');
+  leaveLock('{"pid":', '.0123456789abcded');
+  leaveLock({ pid }, '.0123456789abcdec.taker');
+  await assertTakenOver();
+  const others = ['.0123456789abcdef', '.backup', '.0123456789abcdef.old'];
+  for (const suffix of others) leaveLock(suffix === others[0] ? {} : { pid }, suffix);
+  await (await lockFile(target))();
+  expect(readdirSync(directory).sort()).toEqual(others.map((suffix) => `disk.raw.lock${suffix}`).sort());
+});
+
 describe('a lock holds', () => {
   test('if its owner is in another container, where nobody can look', async () => {
     leaveLock({ pid: await deadProcess(), pidNamespace: 'pid:[1]' });

@@ -35,7 +35,7 @@ export function violation(state: State, found: Uint8Array, boot: 'same' | 'other
   const history = new ByteHistory(SOURCE);
   for (const event of state.events) {
     if (event === 'flushed') history.beginFlush()();
-    else history.begin(event.offset, event.bytes).acknowledged = true;
+    else history.acknowledge(history.begin(event.offset, event.bytes));
   }
   return history.violation(found, boot === 'same' ? 'acknowledged' : 'durable');
 }

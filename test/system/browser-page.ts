@@ -89,7 +89,7 @@ const actions = {
           begin: async ({ offset, length, seed: bytes }) => {
             const write = history.begin(offset, seededRandom(bytes).fill(new Uint8Array(length)));
             return () => {
-              write.acknowledged = true;
+              history.acknowledge(write);
             };
           },
           beginFlush: async () => history.beginFlush(),

@@ -123,7 +123,7 @@ describeWith(['chromium'], 'in Chromium', () => {
         if ('begin' in what) {
           const { id, offset, length, seed: bytesSeed } = what.begin;
           writes[id] = history.begin(offset, seededRandom(bytesSeed).fill(new Uint8Array(length)));
-        } else if ('acknowledged' in what) writes[what.acknowledged]!.acknowledged = true;
+        } else if ('acknowledged' in what) history.acknowledge(writes[what.acknowledged]!);
         else if ('flushing' in what) flushes[what.flushing] = history.beginFlush();
         else {
           flushes[what.flushed]!();

@@ -1,6 +1,8 @@
 /** What the command is called with, or finds, that it must not go on with: each row is told in one line, and changes nothing. */
 
+import { once } from 'node:events';
 import { copyFileSync, existsSync, linkSync, mkdirSync, readFileSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
+import { createServer, type ListenOptions } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { Core } from '../../src/wasm/core.ts';
@@ -36,20 +38,61 @@ const usage: readonly Row[] = [
   { name: 'no target', arrange: () => ['copy', 'a'], says: "'target'" },
   { name: 'no source', arrange: () => ['copy'], says: "'source'" },
   { name: 'one argument too many', arrange: () => ['copy', 'a', 'b', 'c'], says: 'too many arguments' },
+  { name: 'serve without a target', arrange: () => ['serve', 'a'], says: "'target'" },
+  { name: 'serve with an empty target', arrange: () => ['serve', 'a', ''], says: 'TARGET is empty' },
+  { name: 'serve at a socket and a port', arrange: () => ['serve', 'a', 'b', '--socket', 's', '--port', '1'], says: 'either --socket' },
+  { name: 'serve at a socket and a host', arrange: () => ['serve', 'a', 'b', '--socket', 's', '--host', '::1'], says: 'either --socket' },
+  { name: 'serve at a port beyond the last', arrange: () => ['serve', 'a', 'b', '--port', '65536'], says: 'from 0 to 65535' },
+  { name: 'serve at a port in words', arrange: () => ['serve', 'a', 'b', '--port', 'nbd'], says: 'from 0 to 65535' },
+  { name: 'serve at a socket without a path', arrange: () => ['serve', 'a', 'b', '--socket', ''], says: '1 to 107 bytes' },
+  {
+    name: 'serve at a socket with too long a path',
+    arrange: () => ['serve', 'a', 'b', '--socket', 'x'.repeat(108)],
+    says: '1 to 107 bytes',
+  },
+  { name: 'serve under too long a name', arrange: () => ['serve', 'a', 'b', '--export', 'x'.repeat(4097)], says: '4096' },
+  { name: 'serve with a certificate and no key', arrange: () => ['serve', 'a', 'b', '--tls-cert', 'c'], says: 'belong together' },
+  { name: 'serve with a key and no certificate', arrange: () => ['serve', 'a', 'b', '--tls-key', 'k'], says: 'belong together' },
+  { name: 'serve with an authority alone', arrange: () => ['serve', 'a', 'b', '--tls-ca', 'a'], says: '--tls-ca' },
+  { name: 'serve with a rate and no copying', arrange: () => ['serve', 'a', 'b', '--no-hydrate', '--rate', '1M'], says: '--no-hydrate' },
+  { name: 'serve with a rate in words', arrange: () => ['serve', 'a', 'b', '--rate', 'fast'], says: '250mbit' },
+  { name: 'serve with an option of copy', arrange: () => ['serve', 'a', 'b', '--sha256', DIGEST], says: '--sha256' },
+  { name: 'serve from a scheme that is unknown', arrange: () => ['serve', 'ftp://a/b', 'c'], says: 'ftp://' },
   { name: 'inspect without a target', arrange: () => ['inspect'], says: "'target'" },
   { name: 'a rate without a value', arrange: () => ['copy', 'a', 'b', '--rate'], says: '--rate' },
   { name: 'a rate in words', arrange: () => ['copy', 'a', 'b', '--rate', 'fast'], says: '250mbit' },
   { name: 'a rate of nothing', arrange: () => ['copy', 'a', 'b', '--rate', '0'], says: 'at least one byte' },
   { name: 'a negative rate', arrange: () => ['copy', 'a', 'b', '--rate=-1M'], says: '--rate' },
   { name: 'a rate in megabytes of 1000', arrange: () => ['copy', 'a', 'b', '--rate', '10MB'], says: '--rate' },
+  { name: 'a group without a rate', arrange: (dir) => ['copy', makeImage(dir), 'b', '--rate-group', 'g'], says: '--rate-file' },
+  {
+    name: 'an order for a server that copies nothing by itself',
+    arrange: (dir) => ['serve', makeImage(dir), 'b', '--socket', 's', '--no-hydrate', '--order', 'o'],
+    says: '--no-hydrate',
+  },
+  { name: 'a group with an odd name', arrange: () => ['copy', 'a', 'b', '--rate', '1M', '--rate-group', '../g'], says: '--rate-group' },
+  {
+    name: 'a rate file that says no rate',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'rate'), 'fast');
+      return ['copy', makeImage(dir), 'b', '--rate-file', 'rate'];
+    },
+    says: 'unlimited',
+  },
   { name: 'a digest that is too short', arrange: () => ['copy', 'a', 'b', '--sha256', 'abc'], says: '64 hexadecimal' },
   { name: 'a digest with other letters', arrange: () => ['copy', 'a', 'b', '--sha256', 'xy'.repeat(32)], says: '64 hexadecimal' },
   { name: 'no requests at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '0'], says: 'from 1 to 64' },
   { name: 'half a request at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '1.5'], says: 'from 1 to 64' },
   { name: 'a size in words', arrange: () => ['inspect', 'a', '--size', 'big'], says: '--size' },
   { name: 'a timeout of nothing', arrange: () => ['copy', 'a', 'b', '--timeout', '0'], says: '--timeout' },
-  { name: 'an NBD source', arrange: () => ['copy', 'nbd://h/x', 'b'], says: /nbd:\/\/ are not supported.*http/ },
-  { name: 'an NBD source over a socket', arrange: () => ['copy', 'nbd+unix:///x?socket=s', 'b'], says: 'not supported' },
+  { name: 'an NBD source without host', arrange: () => ['copy', 'nbd:///x', 'b'], says: 'host' },
+  { name: 'an NBD source without its socket', arrange: () => ['copy', 'nbd+unix:///x', 'b'], says: '?socket=PATH' },
+  {
+    name: 'an NBD source with a parameter that is not known',
+    arrange: () => ['copy', 'nbds://h/x?tls-psk-file=f', 'b'],
+    says: 'tls-psk-file',
+  },
+  { name: 'HTTP options with an NBD source', arrange: () => ['copy', 'nbd://127.0.0.1:9/x', 'b', '--user', 'a:b'], says: 'over HTTP' },
   { name: 'an S3 source', arrange: () => ['copy', 's3://bucket/key', 'b'], says: /s3:\/\/ are not supported.*a path/ },
   { name: 'a URL that is none', arrange: () => ['copy', 'http://h:99999/', 'b'], says: 'no valid URL' },
   { name: 'an empty source', arrange: () => ['copy', '', 'b'], says: 'SOURCE is empty' },
@@ -62,7 +105,7 @@ const usage: readonly Row[] = [
     says: 'Range',
   },
   { name: 'a user without a password', arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--user', 'me'], says: 'name:password' },
-  { name: 'HTTP options with a path', arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'], says: 'over HTTP' },
+  { name: 'HTTP options with a path', arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'], says: 'over a network' },
 ];
 
 const files: readonly Refusal[] = [
@@ -72,6 +115,18 @@ const files: readonly Refusal[] = [
     arrange: (dir) => ['copy', `${makeImage(dir)}/below`, 'disk'],
     code: 'COD_NOT_FOUND',
     says: 'below',
+  },
+  {
+    name: 'an NBD server that is not there',
+    arrange: () => ['copy', 'nbd+unix:///?socket=nothing', 'disk', '--retries', '0'],
+    code: 'COD_SOURCE_IO',
+    says: 'ENOENT',
+  },
+  {
+    name: 'certificates that are not there',
+    arrange: () => ['copy', 'nbds://127.0.0.1:9/?tls-certificates=.', 'disk'],
+    code: 'COD_NOT_FOUND',
+    says: 'ca-cert.pem',
   },
   { name: 'a source that is a directory', arrange: () => ['copy', '.', 'disk'], code: 'COD_SOURCE_IO', says: 'directory' },
   {
@@ -140,6 +195,33 @@ const files: readonly Refusal[] = [
   { name: 'inspect of nothing', arrange: () => ['inspect', 'disk'], code: 'COD_NOT_FOUND', says: 'no metadata' },
   { name: 'inspect of a finished copy', arrange: (dir) => ['inspect', makeImage(dir)], code: 'COD_NOT_FOUND', says: 'no metadata' },
   { name: 'inspect in no directory', arrange: () => ['inspect', 'no/disk'], code: 'COD_NOT_FOUND', says: 'no metadata' },
+  {
+    name: 'an order file that is missing',
+    arrange: (dir) => ['copy', makeImage(dir), 'disk', '--order', 'order'],
+    code: 'COD_NOT_FOUND',
+    says: 'order',
+  },
+  {
+    name: 'an order file that is something else',
+    arrange: (dir) => ['copy', makeImage(dir), 'disk', '--order', 'image'],
+    code: 'COD_CORRUPT',
+    says: 'no order file',
+  },
+  {
+    name: 'an order recorded into a file that is something else',
+    arrange: (dir) => ['serve', makeImage(dir), 'disk', '--socket', 's', '--record-order', 'image'],
+    code: 'COD_EXISTS',
+    says: 'no order file',
+  },
+  {
+    name: 'an order file for another image',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'order'), 'copyondemand order 1\nsize 512\n');
+      return ['copy', makeImage(dir), 'disk', '--order', 'order'];
+    },
+    code: 'COD_SIZE_MISMATCH',
+    says: '512',
+  },
   {
     name: 'inspect of another size',
     arrange: async (dir) => ['inspect', await leaveCopy(makeImage(dir), dir), '--size', '8M'],
@@ -367,6 +449,89 @@ const servers: readonly Refusal[] = [
   },
 ];
 
+/** Listens until the test ends. */
+async function listenAt(where: ListenOptions): Promise<number> {
+  const server = createServer().listen(where);
+  onTestFinished(() => {
+    server.close();
+  });
+  await once(server, 'listening');
+  const address = server.address();
+  return address === null || typeof address === 'string' ? 0 : address.port;
+}
+
+const serving: readonly Refusal[] = [
+  {
+    name: 'a unix socket that somebody listens at',
+    arrange: async (dir) => {
+      await listenAt({ path: join(dir, 's') });
+      return ['serve', makeImage(dir), 'disk', '--socket', 's'];
+    },
+    code: 'COD_LOCKED',
+    says: 'somebody listens at s',
+  },
+  {
+    name: 'a file where the unix socket is to be',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 's'), 'precious');
+      return ['serve', makeImage(dir), 'disk', '--socket', 's'];
+    },
+    code: 'COD_EXISTS',
+    says: 'no socket',
+  },
+  {
+    name: 'a unix socket in a folder that is missing',
+    arrange: (dir) => ['serve', makeImage(dir), 'disk', '--socket', 'none/s'],
+    code: 'COD_NOT_FOUND',
+    says: 'no folder none',
+  },
+  {
+    name: 'a port that somebody listens at',
+    arrange: async (dir) => ['serve', makeImage(dir), 'disk', '--port', String(await listenAt({ port: 0, host: '127.0.0.1' }))],
+    code: 'COD_LOCKED',
+    says: 'somebody listens at 127.0.0.1',
+  },
+  {
+    name: 'an address of another machine',
+    arrange: (dir) => ['serve', makeImage(dir), 'disk', '--host', '192.0.2.1', '--port', '0'],
+    code: 'COD_NOT_FOUND',
+    says: '192.0.2.1',
+  },
+  {
+    name: 'a certificate that is missing',
+    arrange: (dir) => ['serve', makeImage(dir), 'disk', '--socket', 's', '--tls-cert', 'c.pem', '--tls-key', 'k.pem'],
+    code: 'COD_NOT_FOUND',
+    says: '.pem',
+  },
+  {
+    name: 'a source to serve that is missing',
+    arrange: () => ['serve', 'nothing', 'disk', '--socket', 's'],
+    code: 'COD_NOT_FOUND',
+    says: 'nothing',
+  },
+  {
+    name: 'a target to serve that is nobody’s copy',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'disk'), 'precious');
+      return ['serve', makeImage(dir), 'disk', '--socket', 's'];
+    },
+    code: 'COD_EXISTS',
+    says: 'disk',
+  },
+  {
+    name: 'a target to serve in a folder that is missing',
+    arrange: (dir) => ['serve', makeImage(dir), 'none/disk', '--socket', 's'],
+    code: 'COD_NOT_FOUND',
+    says: 'none',
+  },
+  {
+    name: 'a source to serve that is the target',
+    arrange: (dir) => ['serve', makeImage(dir), 'image', '--socket', 's'],
+    code: 'COD_EXISTS',
+    says: 'same file',
+  },
+];
+
 function expectOneLine({ stderr }: Result, says: string | RegExp): void {
   const [line, ...rest] = stderr.trimEnd().split('\n');
   expect(rest).toEqual([]);
@@ -389,7 +554,7 @@ describe.for(usage)('wrong usage: $name', (row) => {
   });
 });
 
-describe.for([...files, ...metadata, ...servers])('refused: $name', ({ arrange, code, says, begins }) => {
+describe.for([...files, ...metadata, ...servers, ...serving])('refused: $name', ({ arrange, code, says, begins }) => {
   test(`${code}, one line, and nothing changed`, async () => {
     const directory = temporaryDirectory();
     const args = await arrange(directory);
@@ -401,7 +566,7 @@ describe.for([...files, ...metadata, ...servers])('refused: $name', ({ arrange, 
     expect(result.exitCode).toBe(1);
     if (!begins) expect(contentsOf(directory)).toEqual(before);
 
-    if (args[0] !== 'copy' || begins) return;
+    if ((args[0] !== 'copy' && args[0] !== 'serve') || begins) return;
     const again = await runCommand([...args, '--json'], { cwd: directory });
     expect(again.exitCode).toBe(1);
     expect(eventsOf(again).at(-1)).toMatchObject({ event: 'error', code });

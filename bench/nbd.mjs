@@ -1,0 +1,369 @@
+/**
+ * The export beside other servers, in one run: random 4 KiB reads and writes on a hydrated device, on one that is still hydrating, and cold reads over HTTP. Rounds are
+ * interleaved, figures are medians.
+ *
+ *   node bench/nbd.mjs [--size MIB] [--rounds N] [--seconds N] [--latency MS] [--only hot|hydrating|cold] [--json]
+ *
+ * Exits with 1 if a bar is missed. Programs that are not installed are left out, and so are their bars; without fio with its nbd engine nothing can be measured but what is cold.
+ * Needs `npm run build` before.
+ */
+
+import { spawn, spawnSync } from 'node:child_process';
+import { randomFillSync } from 'node:crypto';
+import { closeSync, copyFileSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs';
+import { createServer } from 'node:http';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+const { values: options } = parseArgs({
+  options: {
+    size: { type: 'string', default: '512' },
+    rounds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '3' },
+    latency: { type: 'string', default: '20' },
+    only: { type: 'string' },
+    json: { type: 'boolean', default: false },
+    serve: { type: 'string' },
+  },
+});
+
+const MiB = 2 ** 20;
+const here = fileURLToPath(import.meta.url);
+const command = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
+const children = new Set();
+
+function serveWithDelay(file, latencyMs) {
+  const { size } = statSync(file);
+  const fd = openSync(file, 'r');
+  const server = createServer((request, response) => {
+    const match = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
+    const start = match ? Number(match[1]) : 0;
+    const end = match?.[2] ? Math.min(Number(match[2]), size - 1) : size - 1;
+    const head = { 'accept-ranges': 'bytes', etag: '"bench"', 'content-length': end - start + 1 };
+    const answer = () => {
+      response.writeHead(match ? 206 : 200, match ? { ...head, 'content-range': `bytes ${start}-${end}/${size}` } : head);
+      if (request.method === 'HEAD') return response.end();
+      let at = start;
+      const step = () => {
+        if (response.destroyed) return;
+        if (at > end) return response.end();
+        const piece = Buffer.allocUnsafe(Math.min(262_144, end - at + 1));
+        readSync(fd, piece, 0, piece.length, at);
+        at += piece.length;
+        if (response.write(piece)) setImmediate(step);
+        else response.once('drain', step);
+      };
+      step();
+    };
+    if (latencyMs === 0) answer();
+    else setTimeout(answer, latencyMs);
+  });
+  server.listen(0, '127.0.0.1', () => process.stdout.write(`${server.address().port}\n`));
+}
+
+function has(program) {
+  return spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
+}
+
+/** Starts a server that stays; ended with the bench. */
+function start(program, args) {
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  children.add(child);
+  child.once('close', () => children.delete(child));
+  child.stderr.resume();
+  return child;
+}
+
+async function stop(child) {
+  child.kill('SIGTERM');
+  if (child.exitCode === null && child.signalCode === null) await new Promise((resolve) => child.once('close', resolve));
+}
+
+/** The first of a process's lines that matches. */
+function line(child, pattern) {
+  return new Promise((resolve, reject) => {
+    let text = '';
+    child.stdout.on('data', (data) => {
+      text += data;
+      const found = pattern.exec(text);
+      if (found) resolve(found);
+    });
+    child.once('close', () => reject(new Error(`ended without ${pattern}: ${text}`)));
+  });
+}
+
+async function webServer(file, latencyMs) {
+  const child = start(process.execPath, [here, '--serve', file, '--latency', String(latencyMs)]);
+  const [, port] = await line(child, /(\d+)\n/);
+  return { child, url: `http://127.0.0.1:${port}/disk.raw` };
+}
+
+/** Ours, as a process: resolves when clients can connect. */
+async function serveOurs(source, target, socket, flags = []) {
+  const child = start(process.execPath, [command, 'serve', source, target, '--socket', socket, '--json', ...flags]);
+  const hydrated = line(child, /"event":"hydrated"/);
+  hydrated.catch(() => undefined);
+  await line(child, /"event":"listening"/);
+  return { child, hydrated };
+}
+
+async function socketThere(path) {
+  for (;;) {
+    const connected = await new Promise((resolve) => {
+      const probe = connect(path);
+      probe.once('connect', () => resolve(true));
+      probe.once('error', () => resolve(false));
+      probe.once('connect', () => probe.destroy());
+    });
+    if (connected) return;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Operations a second, of 4 KiB at random, by fio. */
+function fio(socket, rw, depth, seconds) {
+  const job = ['--name=j', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${socket}`, `--rw=${rw}`, '--bs=4k', `--iodepth=${depth}`];
+  const how = ['--time_based', `--runtime=${seconds}`, '--norandommap', '--randrepeat=0', '--thread=0', '--output-format=json'];
+  return new Promise((resolve, reject) => {
+    const child = spawn('fio', [...job, ...how], { stdio: ['ignore', 'pipe', 'pipe'] });
+    let text = '';
+    child.stdout.on('data', (data) => (text += data));
+    child.stderr.resume();
+    child.once('close', (status) => {
+      if (status !== 0) return reject(new Error(`fio: ${text}`));
+      const [found] = JSON.parse(text.slice(text.indexOf('{'))).jobs;
+      resolve(found[rw === 'randread' ? 'read' : 'write'].iops);
+    });
+  });
+}
+
+/** A client of NBD that does one thing at a time, for what is cold. */
+class Client {
+  #socket;
+  #received = Buffer.alloc(0);
+  #wanted = 0;
+  #wake = () => undefined;
+
+  static async open(path) {
+    const client = new Client();
+    client.#socket = connect(path);
+    client.#socket.on('data', (data) => {
+      client.#received = client.#received.length === 0 ? data : Buffer.concat([client.#received, data]);
+      if (client.#received.length >= client.#wanted) client.#wake();
+    });
+    client.#socket.on('error', () => undefined);
+    await client.#take(18);
+    const flags = Buffer.from([0, 0, 0, 3]);
+    client.#socket.write(Buffer.concat([flags, Buffer.from('IHAVEOPT'), Buffer.from([0, 0, 0, 1, 0, 0, 0, 0])]));
+    await client.#take(10);
+    return client;
+  }
+
+  async #take(bytes) {
+    if (this.#received.length < bytes) {
+      this.#wanted = bytes;
+      await new Promise((resolve) => (this.#wake = resolve));
+    }
+    const taken = this.#received.subarray(0, bytes);
+    this.#received = this.#received.subarray(bytes);
+    return taken;
+  }
+
+  async read(offset, length) {
+    const request = Buffer.alloc(28);
+    request.writeUInt32BE(0x25609513, 0);
+    request.writeBigUInt64BE(BigInt(offset), 16);
+    request.writeUInt32BE(length, 24);
+    this.#socket.write(request);
+    const head = await this.#take(16);
+    if (head.readUInt32BE(4) !== 0) throw new Error(`error ${head.readUInt32BE(4)}`);
+    return this.#take(length);
+  }
+
+  close() {
+    this.#socket.destroy();
+  }
+}
+
+function median(values) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)];
+}
+
+/** Figures under `name`, by `label`. */
+class Table {
+  rows = [];
+
+  add(group, label, value) {
+    let row = this.rows.find((each) => each.group === group && each.label === label);
+    if (row === undefined) this.rows.push((row = { group, label, values: [] }));
+    row.values.push(value);
+  }
+
+  median(group, label) {
+    const row = this.rows.find((each) => each.group === group && each.label === label);
+    return row && median(row.values);
+  }
+}
+
+async function main() {
+  const directory = mkdtempSync(join(tmpdir(), 'cod-bench-nbd-'));
+  const ended = () => {
+    for (const child of children) child.kill('SIGKILL');
+    rmSync(directory, { recursive: true, force: true });
+  };
+  process.once('exit', ended);
+  process.once('SIGINT', () => process.exit(130));
+  const image = join(directory, 'image');
+  makeImage(image, Number(options.size));
+  const table = new Table();
+  const bars = [];
+  const wants = (name) => options.only === undefined || options.only === name;
+  const haveFio = has('fio') && spawnSync('fio', ['--enghelp=nbd'], { encoding: 'utf8' }).stdout.includes('uri');
+  if (haveFio && wants('hot')) await hot(directory, image, table, bars);
+  if (haveFio && wants('hydrating')) await hydrating(directory, image, table, bars);
+  if (wants('cold')) await cold(directory, image, table, bars);
+  report(table, bars);
+  process.exitCode = bars.every(({ met }) => met) ? 0 : 1;
+}
+
+function makeImage(path, mebibytes) {
+  const fd = openSync(path, 'w');
+  const piece = Buffer.alloc(MiB);
+  for (let index = 0; index < mebibytes; index++) writeSync(fd, randomFillSync(piece));
+  closeSync(fd);
+}
+
+const DEPTHS = [1, 8, 32];
+
+/** Measures all servers in turn, at each depth. */
+async function measure(table, group, servers, rws) {
+  for (let round = 0; round < Number(options.rounds); round++) {
+    for (const rw of rws) {
+      for (const depth of DEPTHS) {
+        for (const [label, socket] of servers)
+          table.add(`${group} ${rw} depth ${depth}`, label, await fio(socket, rw, depth, options.seconds));
+      }
+    }
+  }
+}
+
+function addBars(table, bars, group, rws, peer, factor) {
+  for (const rw of rws) {
+    for (const depth of DEPTHS) {
+      const name = `${group} ${rw} depth ${depth}`;
+      const [ours, theirs] = [table.median(name, 'ours'), table.median(name, peer)];
+      if (theirs === undefined) continue;
+      bars.push({ name: `${name}: at least ${factor} x ${peer}`, value: ours / theirs, met: ours >= factor * theirs });
+    }
+  }
+}
+
+async function hot(directory, image, table, bars) {
+  const at = (name) => join(directory, name);
+  const ours = await serveOurs(image, at('ours'), at('ours.sock'));
+  await ours.hydrated;
+  const servers = [['ours', at('ours.sock')]];
+  const peers = [ours.child];
+  const peer = async (label, program, args, socket) => {
+    if (!has(program)) return;
+    peers.push(start(program, args));
+    await socketThere(socket);
+    servers.push([label, socket]);
+  };
+  for (const name of ['file', 'qemu']) copyFileSync(image, at(name));
+  await peer('nbdkit file', 'nbdkit', ['-f', '-U', at('file.sock'), 'file', at('file')], at('file.sock'));
+  const cow = ['--filter=cow', 'file', image, 'cow-on-read=true', 'cow-block-size=4096'];
+  await peer('nbdkit cow', 'nbdkit', ['-f', '-U', at('cow.sock'), ...cow], at('cow.sock'));
+  await peer('qemu-nbd', 'qemu-nbd', ['-f', 'raw', '-t', '--shared=0', '-k', at('qemu.sock'), at('qemu')], at('qemu.sock'));
+  const rws = ['randread', 'randwrite'];
+  await measure(table, 'hot', servers, rws);
+  for (const label of ['nbdkit file', 'nbdkit cow', 'qemu-nbd']) addBars(table, bars, 'hot', rws, label, 1);
+  for (const child of peers) await stop(child);
+}
+
+async function hydrating(directory, image, table, bars) {
+  const rws = ['randread', 'randwrite'];
+  if (!has('nbdkit')) return;
+  for (let round = 0; round < Number(options.rounds); round++) {
+    for (const rw of rws) {
+      for (const depth of DEPTHS) {
+        const name = `hydrating ${rw} depth ${depth}`;
+        const [target, socket] = [join(directory, 'slow'), join(directory, 'slow.sock')];
+        // A copy that takes longer than the measurement.
+        const ours = await serveOurs(image, target, socket, ['--rate', '8M']);
+        table.add(name, 'ours', await fio(socket, rw, depth, options.seconds));
+        await stop(ours.child);
+        for (const file of [target, `${target}.bak`, `${target}.bak.1`, `${target}.wil`, `${target}.wil.1`]) rmSync(file, { force: true });
+        const cow = ['--filter=cow', 'file', image, 'cow-on-read=true', 'cow-block-size=4096'];
+        const peer = start('nbdkit', ['-f', '-U', join(directory, 'cow.sock'), ...cow]);
+        await socketThere(join(directory, 'cow.sock'));
+        table.add(name, 'nbdkit cow', await fio(join(directory, 'cow.sock'), rw, depth, options.seconds));
+        await stop(peer);
+        rmSync(join(directory, 'cow.sock'), { force: true });
+      }
+    }
+  }
+  addBars(table, bars, 'hydrating', rws, 'nbdkit cow', 0.9);
+}
+
+/** From the command's start to the first byte; single cold reads; a cold run. */
+async function cold(directory, image, table, bars) {
+  const { size } = statSync(image);
+  const content = openSync(image, 'r');
+  for (const latencyMs of [0, Number(options.latency)]) {
+    const web = await webServer(image, latencyMs);
+    for (let round = 0; round < Number(options.rounds); round++) {
+      const [target, socket] = [join(directory, `cold-${latencyMs}-${round}`), join(directory, 'cold.sock')];
+      const began = performance.now();
+      const ours = await serveOurs(web.url, target, socket, ['--no-hydrate']);
+      const client = await Client.open(socket);
+      await client.read(size - 4096, 4096);
+      table.add(`first byte, ms, latency ${latencyMs}`, 'ours', performance.now() - began);
+      const expected = Buffer.alloc(4096);
+      for (let count = 0; count < 100; count++) {
+        const offset = Math.floor(Math.random() * (size / 2 / 4096)) * 4096;
+        const asked = performance.now();
+        const found = await client.read(offset, 4096);
+        table.add(`cold 4 KiB, ms, latency ${latencyMs}`, 'ours', performance.now() - asked);
+        readSync(content, expected, 0, 4096, offset);
+        if (!found.equals(expected)) throw new Error(`other bytes at ${offset}`);
+      }
+      const runBytes = Math.min(32 * MiB, size / 4);
+      const started = performance.now();
+      for (let offset = size / 2; offset < size / 2 + runBytes; offset += 65_536) await client.read(offset, 65_536);
+      table.add(`cold run of 64 KiB, MB/s, latency ${latencyMs}`, 'ours', runBytes / 1e3 / (performance.now() - started));
+      client.close();
+      await stop(ours.child);
+    }
+    await stop(web.child);
+  }
+  closeSync(content);
+  const bar = (group, limit, lower) => {
+    const value = table.median(group, 'ours');
+    bars.push({ name: `${group}: ${lower ? 'at most' : 'at least'} ${limit}`, value, met: lower ? value <= limit : value >= limit });
+  };
+  bar('first byte, ms, latency 0', 200, true);
+  bar('cold 4 KiB, ms, latency 0', 0.45, true);
+  bar(`cold 4 KiB, ms, latency ${options.latency}`, Number(options.latency) + 1, true);
+  bar(`cold run of 64 KiB, MB/s, latency ${options.latency}`, 32, false);
+}
+
+function report(table, bars) {
+  if (options.json) {
+    process.stdout.write(
+      `${JSON.stringify({ figures: table.rows.map(({ group, label, values }) => ({ group, label, median: median(values) })), bars })}\n`,
+    );
+    return;
+  }
+  for (const { group, label, values } of table.rows)
+    process.stdout.write(`${group.padEnd(40)} ${label.padEnd(14)} ${median(values).toFixed(2).padStart(12)}\n`);
+  for (const { name, value, met } of bars) process.stdout.write(`${met ? 'met   ' : 'MISSED'} ${name}: ${value.toFixed(2)}\n`);
+}
+
+/** A web server with a delay, as a process of its own so that it does not share a core's time with the bench: `--serve FILE --latency MS`. */
+if (options.serve !== undefined) serveWithDelay(options.serve, Number(options.latency));
+else await main();

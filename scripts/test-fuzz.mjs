@@ -1,0 +1,35 @@
+/**
+ * `npm run test:fuzz [-- --for 10m] [--seed N]`: damage of every kind for both parsers (test/fuzz), for as long as one likes. A failure prints the shortest case that
+ * shows it; the same seed comes to it again.
+ */
+import { parseArgs } from 'node:util';
+import { ensureBuilt, ensureInstalled, StepError, say, script } from './lib/steps.mjs';
+import { runTests } from './lib/vitest.mjs';
+
+/** @type {Record<string, number>} */
+const UNITS = { s: 1000, m: 60_000, h: 3_600_000 };
+
+/** @param {string} text such as `90s`, `10m` or `1h` */
+function milliseconds(text) {
+  const [, number, unit] = /^(\d+)([smh])$/.exec(text) ?? [];
+  if (number === undefined || unit === undefined || Number(number) === 0)
+    throw new StepError(`--for ${text}: a time is like 90s, 10m or 1h`, '', 2);
+  return Number(number) * /** @type {number} */ (UNITS[unit]);
+}
+
+/** @param {string} text */
+function seedOf(text) {
+  if (!/^\d{1,9}$/.test(text)) throw new StepError(`--seed ${text}: a seed is a number of up to nine digits`, '', 2);
+  return text;
+}
+
+await script(async () => {
+  const { values } = parseArgs({ options: { for: { type: 'string', default: '2m' }, seed: { type: 'string' } } });
+  const forMs = milliseconds(values.for);
+  const seed = seedOf(values.seed ?? String(Date.now() % 1e9));
+  await ensureInstalled();
+  await ensureBuilt();
+  say(`to repeat: npm run test:fuzz -- --for ${values.for} --seed ${seed}`);
+  const env = { ...process.env, COD_FUZZ_MS: String(forMs), COD_FUZZ_SEED: seed };
+  return runTests('fuzz', ['--project', 'unit', 'test/fuzz'], { env });
+});

@@ -1,0 +1,210 @@
+/**
+ * Files that say in which order an image is read, so that the next copy of it begins with what is wanted first. Text, one extent a line:
+ *
+ *     copyondemand order 1
+ *     size 1073741824
+ *     0 0 4096
+ *     12 1048576 65536
+ *
+ * that is: the ms after which it was first read, its offset, and its length in bytes. A last line without its end was torn by a crash and does not count.
+ */
+
+import { CodError } from '../core/errors.ts';
+import type { ByteExtent } from '../core/range-set.ts';
+import { type ReadExtent, ReadRecorder } from '../device/read-recorder.ts';
+import type { File, FileSystem } from '../fs/file-system.ts';
+import { nodeFileSystem } from '../fs/node.ts';
+
+const VERSION = 1;
+const TITLE = /^copyondemand order (\d{1,9})$/;
+const SIZE = /^size (\d{1,16})$/;
+const EXTENT = /^\d{1,16} (\d{1,16}) (\d{1,16})$/;
+/** A recorder notes 131,072 extents at most, of 50 characters at most. */
+const MAX_FILE_BYTES = 2 ** 23;
+/** What was read is in the file after so long; reads that go on within this time are one line. */
+const WRITE_AFTER_MS = 50;
+
+/** A recording under way. */
+export interface OrderRecording {
+  /** Notes a read; for `openDevice`. */
+  readonly onRead: (offset: number, length: number) => void;
+  /** Writes what is left and lets go of the file. Idempotent. */
+  close(): Promise<void>;
+}
+
+/**
+ * The order in the file at `path`, for an image of `size` bytes.
+ * @throws {@link CodError} COD_NOT_FOUND; COD_CORRUPT, naming the line, if it is no such file; COD_VERSION; COD_SIZE_MISMATCH if it is for another image.
+ */
+export async function readOrder(path: string, size: number): Promise<ByteExtent[]> {
+  const file = await nodeFileSystem('.', { readOnly: true }).open(path);
+  try {
+    return parseOrder(await textOf(file, path), { path, size }).extents;
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Records what is read of an image of `size` bytes into the file at `path`: a new one, or one that an earlier run began, which is gone on with. Whatever cannot be
+ * written is told to `onProblem`, once, and ends the recording: no reader is to suffer from it.
+ * @throws {@link CodError} COD_EXISTS if the file is something else; COD_LOCKED if somebody records into it; COD_SIZE_MISMATCH, COD_VERSION as {@link readOrder}.
+ */
+export async function recordOrder(
+  path: string,
+  size: number,
+  onProblem: (error: unknown) => void,
+  fileSystem: FileSystem = nodeFileSystem(),
+): Promise<OrderRecording> {
+  const unlock = (await fileSystem.lock?.(path)) ?? (async () => undefined);
+  let file: File | undefined;
+  try {
+    file = await fileSystem.open(path, { create: true });
+    const known = await beginOrContinue(file, { path, size });
+    return new Recording({
+      file,
+      unlock,
+      onProblem,
+      at: known.bytes,
+      recorder: new ReadRecorder({ size, clock: performance, known: known.extents }),
+    });
+  } catch (error) {
+    await file?.close();
+    await unlock();
+    throw error;
+  }
+}
+
+class Recording implements OrderRecording {
+  readonly #file: File;
+  readonly #unlock: () => Promise<void>;
+  readonly #onProblem: (error: unknown) => void;
+  readonly #recorder: ReadRecorder;
+  #at: number;
+  #timer: NodeJS.Timeout | undefined;
+  #writing: Promise<void> = Promise.resolve();
+  #failed = false;
+  #closing: Promise<void> | undefined;
+
+  constructor(parts: { file: File; unlock: () => Promise<void>; onProblem: (error: unknown) => void; at: number; recorder: ReadRecorder }) {
+    this.#file = parts.file;
+    this.#unlock = parts.unlock;
+    this.#onProblem = parts.onProblem;
+    this.#at = parts.at;
+    this.#recorder = parts.recorder;
+  }
+
+  readonly onRead = (offset: number, length: number): void => {
+    if (this.#failed || this.#closing !== undefined) return;
+    this.#recorder.read(offset, length);
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      this.#write();
+    }, WRITE_AFTER_MS);
+  };
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#write();
+    await this.#writing;
+    if (!this.#failed) await this.#file.sync().catch((error: unknown) => this.#onProblem(error));
+    await this.#file.close();
+    await this.#unlock();
+  }
+
+  /** One write after the other, so that a crash tears the end and nothing else. */
+  #write(): void {
+    this.#writing = this.#writing.then(async () => {
+      const lines = this.#recorder.take();
+      if (lines.length === 0 || this.#failed) return;
+      const bytes = Buffer.from(lines.map(lineOf).join(''), 'latin1');
+      try {
+        await this.#file.write(bytes, this.#at);
+        this.#at += bytes.length;
+      } catch (error) {
+        this.#failed = true;
+        this.#onProblem(error);
+      }
+    });
+  }
+}
+
+function lineOf({ atMs, offset, length }: ReadExtent): string {
+  return `${atMs} ${offset} ${length}\n`;
+}
+
+function headOf(size: number): string {
+  return `copyondemand order ${VERSION}\nsize ${size}\n`;
+}
+
+async function textOf(file: File, path: string): Promise<string> {
+  const size = await file.size();
+  if (size > MAX_FILE_BYTES) throw corrupt(path, `${size} bytes are more than an order can have`);
+  const bytes = Buffer.alloc(size);
+  await file.read(bytes, 0);
+  return bytes.toString('latin1');
+}
+
+/** What the file says already; it has a whole head, and no torn end, afterwards. */
+async function beginOrContinue(file: File, { path, size }: Named): Promise<ParsedOrder> {
+  const text = await textOf(file, path);
+  const head = headOf(size);
+  if (head.startsWith(text)) {
+    // New, or of a process that got no further.
+    await file.write(Buffer.from(head, 'latin1'), 0);
+    return { extents: [], bytes: head.length };
+  }
+  if (!TITLE.test(text.slice(0, text.indexOf('\n')))) {
+    throw new CodError('COD_EXISTS', `${path} exists and is no order file: remove it, or name another one`, { details: { path } });
+  }
+  const known = parseOrder(text, { path, size });
+  await file.truncate(known.bytes);
+  return known;
+}
+
+interface Named {
+  readonly path: string;
+  readonly size: number;
+}
+
+interface ParsedOrder {
+  readonly extents: ByteExtent[];
+  /** Up to the end of the last whole line. */
+  readonly bytes: number;
+}
+
+function parseOrder(text: string, { path, size }: Named): ParsedOrder {
+  const bytes = text.lastIndexOf('\n') + 1;
+  const [title = '', sizeLine = '', ...lines] = text.slice(0, bytes).split('\n').slice(0, -1);
+  const version = TITLE.exec(title)?.[1];
+  if (version === undefined) throw corrupt(path, 'it is no order file: it does not begin with `copyondemand order`');
+  if (Number(version) !== VERSION) {
+    throw new CodError('COD_VERSION', `${path} is of version ${version}, this program knows version ${VERSION}`, { details: { path } });
+  }
+  const found = SIZE.exec(sizeLine)?.[1];
+  if (found === undefined) throw corrupt(path, 'line 2 is not like `size 1073741824`');
+  if (Number(found) !== size) {
+    throw new CodError('COD_SIZE_MISMATCH', `${path} is for an image of ${found} bytes, this one has ${size}`, {
+      details: { path, size, orderSize: Number(found) },
+    });
+  }
+  const extents = lines.map((line, index) => {
+    const match = EXTENT.exec(line);
+    const extent = { offset: Number(match?.[1]), length: Number(match?.[2]) };
+    // Not a number compares as false.
+    if (!(extent.length > 0 && extent.offset + extent.length <= size)) {
+      throw corrupt(path, `line ${index + 3} is not like \`12 1048576 65536\` (ms, offset and length within the image)`);
+    }
+    return extent;
+  });
+  return { extents, bytes };
+}
+
+function corrupt(path: string, what: string): CodError {
+  return new CodError('COD_CORRUPT', `${path}: ${what}`, { details: { path } });
+}

@@ -1,0 +1,83 @@
+/**
+ * What the background copy takes first: a list of extents, as a boot read them, made into stretches that are worth a request each.
+ *
+ * A boot reads small pieces all over the image, and a request for each would spend its time waiting. Extents that are wanted at about the same time and lie close to each
+ * other are therefore taken together, with what lies between them: that has to come anyway.
+ */
+
+import type { Geometry } from '../core/geometry.ts';
+import type { ByteExtent } from '../core/range-set.ts';
+import type { BlockRange } from './target-store.ts';
+
+/** Extents are joined within groups of so many, or so many bytes: what comes much later is not to delay what comes now. */
+const GROUP_EXTENTS = 64;
+const GROUP_BYTES = 2 ** 22;
+/** Extents of a group with at most so much between them are taken by one request: at 100 MB/s it costs 2.6 ms, less than most requests. */
+const GAP_BYTES = 2 ** 18;
+
+/** What an order needs to know of the block map. */
+export interface SyncedMap {
+  hasRange(start: number, end: number): boolean;
+  nextUnsynced(from: number, limit?: number): number;
+}
+
+export class HydrationOrder {
+  readonly #ranges: readonly BlockRange[];
+  /** All before are synced. */
+  #at = 0;
+
+  /** @param extents within the device; they may overlap */
+  constructor(extents: readonly ByteExtent[], geometry: Geometry) {
+    this.#ranges = groupsOf(extents).flatMap((group) => joined(group, geometry));
+  }
+
+  /**
+   * The first blocks of the order that are unsynced and that nobody has; undefined if there are none.
+   * @param taken the range that has a block, if any
+   */
+  next(map: SyncedMap, taken: (block: number) => BlockRange | undefined): BlockRange | undefined {
+    const ranges = this.#ranges;
+    while (this.#at < ranges.length && map.hasRange(ranges[this.#at]!.start, ranges[this.#at]!.end)) this.#at++;
+    for (let index = this.#at; index < ranges.length; index++) {
+      const { start, end } = ranges[index]!;
+      let from = map.nextUnsynced(start, end);
+      for (let has = taken(from); from < end && has !== undefined; has = taken(from)) from = map.nextUnsynced(Math.min(end, has.end), end);
+      if (from < end) return { start: from, end };
+    }
+    return undefined;
+  }
+}
+
+function groupsOf(extents: readonly ByteExtent[]): ByteExtent[][] {
+  const groups: ByteExtent[][] = [];
+  let bytes = Number.POSITIVE_INFINITY;
+  for (const extent of extents) {
+    if (extent.length === 0) continue;
+    if (bytes + extent.length > GROUP_BYTES || groups.at(-1)!.length >= GROUP_EXTENTS) {
+      groups.push([]);
+      bytes = 0;
+    }
+    groups.at(-1)!.push(extent);
+    bytes += extent.length;
+  }
+  return groups;
+}
+
+/** Whole blocks of a group, joined where they lie close to each other, in the order of what is wanted first of each. */
+function joined(group: readonly ByteExtent[], { blockSize }: Geometry): BlockRange[] {
+  const gap = Math.ceil(GAP_BYTES / blockSize);
+  const byPlace = group
+    .map(({ offset, length }, rank) => ({
+      start: Math.floor(offset / blockSize),
+      end: Math.ceil((offset + length) / blockSize),
+      rank,
+    }))
+    .sort((a, b) => a.start - b.start);
+  const ranges: { start: number; end: number; rank: number }[] = [];
+  for (const range of byPlace) {
+    const last = ranges.at(-1);
+    if (last === undefined || range.start - last.end > gap) ranges.push({ ...range });
+    else Object.assign(last, { end: Math.max(last.end, range.end), rank: Math.min(last.rank, range.rank) });
+  }
+  return ranges.sort((a, b) => a.rank - b.rank).map(({ start, end }) => ({ start, end }));
+}

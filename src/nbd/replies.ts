@@ -1,0 +1,118 @@
+/**
+ * What goes to one client: replies of one turn leave as one write.
+ *
+ * Small replies are made in place, in a buffer that is used again once the socket has taken it; large ones come as they are. Order is kept.
+ */
+
+import type { Duplex } from 'node:stream';
+
+/** Room for small replies: two turns of a client with 32 reads of 4 KiB under way. */
+const ARENA_BYTES = 2 ** 18;
+
+interface Arena {
+  readonly bytes: Buffer;
+  used: number;
+  /** Writes that the socket has not taken. */
+  pending: number;
+}
+
+function newArena(): Arena {
+  return { bytes: Buffer.allocUnsafeSlow(ARENA_BYTES), used: 0, pending: 0 };
+}
+
+export class Replies {
+  readonly #socket: Duplex;
+  readonly #onTaken: () => void;
+  #arena: Arena = newArena();
+  #spare: Arena | undefined;
+  /** What of the arena has been filled and not handed to the socket: from here to `used`. */
+  #start = 0;
+  #corked = false;
+  #scheduled = false;
+
+  /** `onTaken` is called whenever the socket has taken something. */
+  constructor(socket: Duplex, onTaken: () => void) {
+    this.#socket = socket;
+    this.#onTaken = onTaken;
+  }
+
+  /** Bytes that the client has not taken. */
+  get unsentBytes(): number {
+    return this.#socket.writableLength + this.#arena.used - this.#start;
+  }
+
+  /** Room for a reply of a quarter of a megabyte at most, to be filled before the next call; it leaves with {@link flush}. */
+  reserve(length: number): Uint8Array {
+    if (this.#arena.used + length > ARENA_BYTES) this.#nextArena();
+    const arena = this.#arena;
+    const at = arena.used;
+    arena.used += length;
+    return arena.bytes.subarray(at, at + length);
+  }
+
+  /** Takes back the room that was reserved last. */
+  unreserve(length: number): void {
+    this.#arena.used -= length;
+  }
+
+  /** Sends a reply as it is: its bytes are the socket's. */
+  send(bytes: Uint8Array): void {
+    this.#cork();
+    this.#writeArena();
+    this.#socket.write(bytes, () => this.#onTaken());
+  }
+
+  /** Lets what has gathered go. */
+  flush(): void {
+    this.#writeArena();
+    if (!this.#corked) return;
+    this.#corked = false;
+    this.#socket.uncork();
+  }
+
+  /** As {@link flush}, once all that is done in this turn is done. */
+  flushSoon(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    process.nextTick(() => {
+      this.#scheduled = false;
+      this.flush();
+    });
+  }
+
+  #cork(): void {
+    if (this.#corked) return;
+    this.#corked = true;
+    this.#socket.cork();
+  }
+
+  #writeArena(): void {
+    const arena = this.#arena;
+    if (this.#start === arena.used) return;
+    const bytes = arena.bytes.subarray(this.#start, arena.used);
+    this.#start = arena.used;
+    arena.pending++;
+    this.#socket.write(bytes, () => {
+      arena.pending--;
+      if (arena.pending === 0) this.#reuse(arena);
+      this.#onTaken();
+    });
+  }
+
+  #reuse(arena: Arena): void {
+    if (arena !== this.#arena) {
+      arena.used = 0;
+      this.#spare = arena;
+    } else if (this.#start === arena.used) {
+      arena.used = 0;
+      this.#start = 0;
+    }
+  }
+
+  #nextArena(): void {
+    this.#writeArena();
+    this.#arena = this.#spare ?? newArena();
+    this.#spare = undefined;
+    this.#start = 0;
+  }
+}

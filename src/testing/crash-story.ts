@@ -1,0 +1,173 @@
+/**
+ * One story: a workload that is crashed, recovers, goes on, is crashed again, and in the end recovers for good.
+ *
+ * Invariant: what happens depends on the seed, on the crashes, and on the code under test; on nothing else.
+ */
+
+import { CodError } from '../core/errors.ts';
+import { CrashingFileSystem, type CrashingFileSystemOptions } from './crashing-file-system.ts';
+import { type Random, seededRandom } from './random.ts';
+import { SimulatedClock } from './simulated-clock.ts';
+
+/** What ends a life: the death of the process, or a power cut. */
+export type CrashKind = 'process' | 'power';
+
+/** From one start of the process to its end. */
+export interface Life {
+  /** 0 for the first. */
+  readonly number: number;
+  /** All storage of this life. Faults may be put into it. */
+  readonly fileSystem: CrashingFileSystem;
+  /** All time of this life. */
+  readonly clock: SimulatedClock;
+  /** The only randomness that may be used, or the story could not be told again. */
+  readonly random: Random;
+  /** How the life before this one ended; undefined in the first. */
+  readonly crash: CrashKind | undefined;
+  /** Whether this life will not be crashed: the place for checks that take long. */
+  readonly isLast: boolean;
+}
+
+/** The code under test, and what is known of what it promised. Made anew for each story. */
+export interface Story {
+  /** What is crashed: uses the storage, and notes what was promised. Called in the first life, and in some later ones once `recover` has resolved. */
+  work(life: Life): Promise<void>;
+  /** Opens the storage as any start after a crash does, and rejects if a promise was broken. It may be crashed too: then it is called again in the next life. */
+  recover(life: Life): Promise<void>;
+}
+
+/** One crash of a story. */
+export interface PlannedCrash {
+  /** The operation of its life, from 1 on, that is in flight when it comes. */
+  readonly at: number;
+  readonly kind: CrashKind;
+  /** Decides what is left, and all that is random in the life that follows. */
+  readonly seed: number;
+  /** Whether this life goes on with `work` after it recovered; the first always works. */
+  readonly works: boolean;
+}
+
+/** All that is needed to tell a story once more. */
+export interface StoryPlan {
+  /** Decides all that is random in the first life. */
+  readonly seed: number;
+  readonly crashes: readonly PlannedCrash[];
+}
+
+/** What stories run in. */
+export interface StoryOptions {
+  /** How the file systems behave; their clock and randomness are the story's. */
+  readonly fileSystem?: Omit<CrashingFileSystemOptions, 'clock' | 'random'>;
+  /** What the first life finds: each story begins with a copy. Default: nothing. */
+  readonly initial?: CrashingFileSystem;
+  /** As for {@link SimulatedClock}. On Node `() => new Promise(process.nextTick)` is exact and the fastest. */
+  readonly settle?: () => Promise<void>;
+  /** A life that is longer than this, in operations or in simulated milliseconds, is a failure. Default: 1,000,000 and an hour. */
+  readonly maxOperations?: number;
+  readonly maxLifeMs?: number;
+}
+
+/** What happened in a story, or in many. */
+export interface StoryFigures {
+  stories: number;
+  lives: number;
+  crashes: number;
+  /** Storage operations of all lives. */
+  operations: number;
+}
+
+/** What one story was like. */
+export interface Told {
+  /** Crashes that came; one that was planned behind the end of its life did not, nor did those after it. */
+  readonly crashes: number;
+  /** Storage operations of each life. */
+  readonly operations: readonly number[];
+}
+
+/**
+ * Tells a story. Rejects with what `work` and `recover` reject with, or if a life does not end.
+ *
+ * A life that ends before its crash is followed by the last one.
+ */
+export async function tellStory(story: Story, plan: StoryPlan, options: StoryOptions = {}): Promise<Told> {
+  const { settle, maxOperations = 1_000_000, maxLifeMs = 3_600_000 } = options;
+  const operations: number[] = [];
+  const newClock = (): SimulatedClock => new SimulatedClock(settle === undefined ? {} : { settle });
+  const first = seededRandom(plan.seed);
+  const clock = newClock();
+  const begin = { ...options.fileSystem, random: first.fork(), clock };
+  let life: Life = {
+    number: 0,
+    fileSystem: options.initial?.clone(begin) ?? new CrashingFileSystem(begin),
+    clock,
+    random: first,
+    crash: undefined,
+    isLast: false,
+  };
+  for (let crashes = 0; ; ) {
+    const planned = life.isLast ? undefined : plan.crashes[life.number];
+    const { fileSystem } = life;
+    const end = planned?.at ?? maxOperations;
+    fileSystem.crashAt(end);
+    const steps = async (): Promise<true> => {
+      if (life.number > 0) await story.recover(life);
+      if (life.number === 0 || planned?.works) await story.work(life);
+      return true;
+    };
+    const ended = await life.clock.run(Promise.race([steps(), fileSystem.crashed.then(() => false)]), { limitMs: maxLifeMs });
+    operations.push(Math.min(fileSystem.operationCount, end));
+    if (!ended && planned === undefined) throw new Error(`life ${life.number} has not ended after ${maxOperations} storage operations`);
+    if (life.isLast) return { crashes, operations };
+    if (!ended) crashes++;
+    const kind = planned?.kind ?? 'process';
+    const random = seededRandom(planned?.seed ?? plan.seed);
+    const nextClock = newClock();
+    life = {
+      number: life.number + 1,
+      fileSystem: fileSystem.crash({ kind, random }, { clock: nextClock }),
+      clock: nextClock,
+      random,
+      crash: kind,
+      isLast: ended || life.number + 1 >= plan.crashes.length,
+    };
+  }
+}
+
+const VERSION = 1;
+
+/** The plan as one line. */
+export function planToLine(plan: StoryPlan): string {
+  const crashes = plan.crashes.map(({ at, kind, seed, works }) => [at, kind, seed, works ? 1 : 0]);
+  return JSON.stringify({ version: VERSION, seed: plan.seed, crashes });
+}
+
+/** @throws {@link CodError} COD_VERSION if it is another version's; COD_CORRUPT if it is no plan at all. */
+export function planFromLine(line: string): StoryPlan {
+  const corrupt = (what: string): CodError => new CodError('COD_CORRUPT', `${line.slice(0, 200)}: ${what}`);
+  let plan: { version?: unknown; seed?: unknown; crashes?: unknown } | null;
+  try {
+    plan = JSON.parse(line) as typeof plan;
+  } catch (error) {
+    throw corrupt(`no JSON (${String(error)})`);
+  }
+  if (typeof plan !== 'object' || plan === null) throw corrupt('no object');
+  const { version, seed, crashes } = plan;
+  if (typeof version === 'number' && version !== VERSION)
+    throw new CodError('COD_VERSION', `a story of version ${version}, not ${VERSION}`);
+  if (version !== VERSION || !isSeed(seed) || !Array.isArray(crashes)) throw corrupt('version, seed and crashes are wanted');
+  return {
+    seed,
+    crashes: crashes.map((crash: unknown): PlannedCrash => {
+      if (!Array.isArray(crash) || crash.length !== 4) throw corrupt('a crash is [at, kind, seed, works]');
+      const [at, kind, crashSeed, works] = crash as unknown[];
+      if (!Number.isSafeInteger(at) || (at as number) < 1) throw corrupt(`a crash at ${String(at)}`);
+      if (kind !== 'process' && kind !== 'power') throw corrupt(`a crash of kind ${String(kind)}`);
+      if (!isSeed(crashSeed) || (works !== 0 && works !== 1)) throw corrupt('a crash is [at, kind, seed, works]');
+      return { at: at as number, kind, seed: crashSeed, works: works === 1 };
+    }),
+  };
+}
+
+function isSeed(value: unknown): value is number {
+  return typeof value === 'number' && Number.isInteger(value) && value >= -(2 ** 31) && value < 2 ** 32;
+}

@@ -1,0 +1,124 @@
+/**
+ * Looks for a crash that breaks a promise: tells the same story again and again, crashed at operation 1, 2, 3 … until it ends by itself, and crashed
+ * again while it recovers.
+ */
+
+import {
+  type CrashKind,
+  type PlannedCrash,
+  planFromLine,
+  planToLine,
+  type Story,
+  type StoryFigures,
+  type StoryOptions,
+  type StoryPlan,
+  type Told,
+  tellStory,
+} from './crash-story.ts';
+import { seededRandom } from './random.ts';
+
+/** A crash that is to hit a recovery falls into so many operations. */
+const RECOVERY_OPERATIONS = 50;
+
+/** What is to be explored. */
+export interface ExplorerOptions extends StoryOptions {
+  /** A 32-bit integer: the same seed and the same code give the same run. Default: 0. */
+  readonly seed?: number;
+  /** Default: 'mixed', which draws one of the two for each crash. */
+  readonly kind?: CrashKind | 'mixed';
+  /** The most crashes of a story. Default: 2. */
+  readonly crashes?: number;
+  /** So many of them are tried at each operation of their life, every combination; the others fall anywhere. Default: 1. */
+  readonly depth?: number;
+  /** For a large workload: so many stories, whose crashes all fall anywhere, in place of one for each operation. */
+  readonly samples?: number;
+  /** Called after each story, with all figures so far; false ends the exploration. */
+  readonly onStory?: (figures: Readonly<StoryFigures>) => unknown;
+}
+
+/** A promise was broken, or a story did not end. `replay` is one line that {@link replayCrashes} takes; `cause` is what was thrown. */
+export class CrashFailure extends Error {
+  override readonly name = 'CrashFailure';
+  readonly replay: string;
+
+  constructor(plan: StoryPlan, cause: unknown) {
+    const replay = planToLine(plan);
+    super(`${cause instanceof Error ? cause.message : String(cause)}\nreplay: ${replay}`, { cause });
+    this.replay = replay;
+  }
+}
+
+/**
+ * Explores the crashes of a story.
+ *
+ * @param begin makes a story that knows nothing of earlier ones
+ * @returns what was done, if no promise was broken
+ * @throws {@link CrashFailure} at the first one that was.
+ */
+export async function exploreCrashes(begin: () => Story, options: ExplorerOptions = {}): Promise<StoryFigures> {
+  const { seed = 0, kind = 'mixed', crashes = 2, depth = 1, samples, onStory } = options;
+  const random = seededRandom(seed);
+  const figures: StoryFigures = { stories: 0, lives: 0, crashes: 0, operations: 0 };
+  /** Operations of the longest life of each sort so far, to draw places from. */
+  const longest = { first: 1, later: 1 };
+
+  const tell = async (planned: readonly PlannedCrash[]): Promise<Told> => {
+    const told = await tellOne(begin, { seed, crashes: planned }, options);
+    const [first, ...later] = told.operations;
+    longest.first = Math.max(longest.first, first!);
+    longest.later = Math.max(longest.later, ...later);
+    figures.stories++;
+    figures.lives += told.operations.length;
+    figures.crashes += told.crashes;
+    for (const count of told.operations) figures.operations += count;
+    return told;
+  };
+  const crashAt = (at: number, works: boolean): PlannedCrash => ({
+    at,
+    kind: kind === 'mixed' ? (random.oneIn(2) ? 'process' : 'power') : kind,
+    seed: random.below(2 ** 32),
+    works,
+  });
+  /** A crash anywhere in a life that recovers; one in three lives works as well. */
+  const anywhere = (): PlannedCrash => {
+    const works = random.oneIn(3);
+    return crashAt(works ? 1 + random.below(longest.later) : 1 + random.below(Math.min(longest.later, RECOVERY_OPERATIONS)), works);
+  };
+  const upTo = (limit: number): PlannedCrash[] => Array.from({ length: random.below(limit + 1) }, anywhere);
+
+  await tell([]);
+  if (samples !== undefined) {
+    for (let count = 0; count < samples && crashes > 0; count++) {
+      await tell([crashAt(1 + random.below(longest.first), true), ...upTo(crashes - 1)]);
+      if (onStory?.(figures) === false) break;
+    }
+    return figures;
+  }
+  const places = Math.min(depth, crashes);
+  for (let at = Array.from({ length: places }, () => 1); at.length > 0; ) {
+    const told = await tell([...at.map((place, index) => crashAt(place, index === 0)), ...upTo(crashes - places)]);
+    if (onStory?.(figures) === false) break;
+    // The first crash that did not come was behind its life's end: the one before it goes on, and this one begins anew.
+    at = told.crashes >= places ? at : at.slice(0, told.crashes);
+    if (at.length === 0) break;
+    at = [...at.slice(0, -1), at.at(-1)! + 1];
+    while (at.length < places) at.push(1);
+  }
+  return figures;
+}
+
+/**
+ * Tells the story of a {@link CrashFailure} once more; `begin` and the options must be the same.
+ * @throws {@link CrashFailure} if the promise is still broken; {@link CodError} COD_CORRUPT or COD_VERSION for a line that is none.
+ */
+export async function replayCrashes(begin: () => Story, line: string, options: StoryOptions = {}): Promise<Told> {
+  return tellOne(begin, planFromLine(line), options);
+}
+
+async function tellOne(begin: () => Story, plan: StoryPlan, options: StoryOptions): Promise<Told> {
+  try {
+    return await tellStory(begin(), plan, options);
+  } catch (error) {
+    throw new CrashFailure(plan, error);
+  }
+}

@@ -1,0 +1,165 @@
+/** Writes down all that is done to a file system, so that it can be done again elsewhere (trace.ts says how it is written). */
+
+import { type CodErrorCode, isCodError } from '../core/errors.ts';
+import type { File, FileSystem } from '../fs/file-system.ts';
+import { checksum, encodeBytes, PIECE_BYTES, type TraceStep, traceHeader } from './trace.ts';
+
+/** How much is kept. */
+export interface RecorderOptions {
+  /** Bytes of the trace, roughly; what comes after is not recorded, and the trace says so. Default: 64 MiB. */
+  readonly maxBytes?: number;
+}
+
+/**
+ * Passes every call on to a file system, and keeps a trace.
+ *
+ * Steps stand in the order in which they ended; calls that have not ended are not in the trace. Replayed, it gives the same files where no two calls
+ * on the same bytes overlapped in time: their order is nobody's promise.
+ */
+export class FileSystemRecorder {
+  /** To be used in place of the one that was given. */
+  readonly fileSystem: FileSystem;
+  readonly #inner: FileSystem;
+  readonly #maxBytes: number;
+  readonly #lines: string[];
+  readonly #known = new Set<string>();
+  #bytes = 0;
+  #files = 0;
+  #isCut = false;
+
+  constructor(inner: FileSystem, { maxBytes = 2 ** 26 }: RecorderOptions = {}) {
+    this.#inner = inner;
+    this.#maxBytes = maxBytes;
+    this.#lines = [traceHeader(inner.bootId)];
+    const { bootId } = inner;
+    this.fileSystem = {
+      ...(bootId === undefined ? {} : { bootId }),
+      open: (name, options) => this.#open(name, options?.create ?? false),
+      remove: (name) => this.#call({ op: 'remove', name }, () => inner.remove(name)),
+      ...(inner.lock === undefined ? {} : { lock: (name: string) => inner.lock!(name) }),
+    };
+  }
+
+  /** Whether it had become too long. */
+  get isCut(): boolean {
+    return this.#isCut;
+  }
+
+  /** What was done so far: JSON lines in UTF-8. */
+  trace(): Uint8Array {
+    return new TextEncoder().encode(`${this.#lines.join('\n')}\n`);
+  }
+
+  #add(step: TraceStep): void {
+    if (this.#isCut) return;
+    const line = JSON.stringify(step);
+    this.#bytes += line.length + 1;
+    this.#isCut = this.#bytes > this.#maxBytes;
+    this.#lines.push(this.#isCut ? JSON.stringify({ op: 'cut' }) : line);
+  }
+
+  /** Does what a step says, and adds it with its outcome. */
+  async #call<T>(
+    step: Exclude<TraceStep, { op: 'cut' | 'content' }>,
+    work: () => Promise<T>,
+    outcome: (result: T) => object = () => ({}),
+    failure: () => Promise<object> = async () => ({}),
+  ): Promise<T> {
+    let result: T;
+    try {
+      result = await work();
+    } catch (error) {
+      const left = await failure().catch(() => ({}));
+      this.#add({ ...step, ...left, error: codeOf(error) } as TraceStep);
+      throw error;
+    }
+    this.#add({ ...step, ...outcome(result) } as TraceStep);
+    return result;
+  }
+
+  async #open(name: string, create: boolean): Promise<File> {
+    if (!this.#known.has(name)) {
+      this.#known.add(name);
+      await this.#recordContent(name);
+    }
+    let number = 0;
+    const file = await this.#call(
+      { op: 'open', name, create, file: 0 },
+      () => this.#inner.open(name, { create }),
+      () => ({ file: (number = ++this.#files) }),
+      async () => ({ file: undefined }),
+    );
+    return this.#record(file, number);
+  }
+
+  /** What is there before anything is done to it. */
+  async #recordContent(name: string): Promise<void> {
+    let file: File;
+    try {
+      file = await this.#inner.open(name);
+    } catch {
+      // It is not there, or cannot be opened, as the caller will see.
+      return;
+    }
+    try {
+      const size = await file.size();
+      this.#add({ op: 'content', name, size, offset: 0, bytes: encodeBytes(new Uint8Array()) });
+      for (let offset = 0; offset < size && !this.#isCut; offset += PIECE_BYTES) {
+        const piece = new Uint8Array(Math.min(PIECE_BYTES, size - offset));
+        await file.read(piece, offset);
+        if (piece.some((byte) => byte !== 0)) this.#add({ op: 'content', name, offset, bytes: encodeBytes(piece) });
+      }
+    } finally {
+      await file.close();
+    }
+  }
+
+  #record(inner: File, file: number): File {
+    let closing: Promise<void> | undefined;
+    return {
+      size: () =>
+        this.#call(
+          { op: 'size', file },
+          () => inner.size(),
+          (size) => ({ size }),
+        ),
+      read: (into, offset) =>
+        this.#call(
+          { op: 'read', file, offset, length: into.length },
+          () => inner.read(into, offset),
+          () => ({ sum: checksum(into) }),
+        ),
+      write: (from, offset) => {
+        const bytes = encodeBytes(from);
+        return this.#call(
+          { op: 'write', file, offset, bytes },
+          () => inner.write(from, offset),
+          undefined,
+          // What it left behind is found out, so that the replay leaves the same.
+          async () => {
+            const size = await inner.size();
+            const left = new Uint8Array(Math.max(0, Math.min(from.length, size - offset)));
+            await inner.read(left, offset);
+            return { size, bytes: encodeBytes(left) };
+          },
+        );
+      },
+      truncate: (size) =>
+        this.#call(
+          { op: 'truncate', file, size },
+          () => inner.truncate(size),
+          undefined,
+          async () => ({ size: await inner.size() }),
+        ),
+      sync: () => this.#call({ op: 'sync', file }, () => inner.sync()),
+      close: () => {
+        closing ??= this.#call({ op: 'close', file }, () => inner.close());
+        return closing;
+      },
+    };
+  }
+}
+
+function codeOf(error: unknown): CodErrorCode | 'other' {
+  return isCodError(error) ? error.code : 'other';
+}

@@ -1,0 +1,121 @@
+/** Does again what a trace tells, step by step, over any file system. */
+
+import { CodError } from '../core/errors.ts';
+import type { File, FileSystem } from '../fs/file-system.ts';
+import { checksum, decodeBytes, lengthOf, PIECE_BYTES, parseTrace, type TraceBytes, type TraceStep } from './trace.ts';
+
+/** How far a replay goes. */
+export interface ReplayOptions {
+  /** A file that would become longer than this is refused: a damaged trace must not fill the disk. Default: 1 GiB. */
+  readonly maxFileBytes?: number;
+}
+
+/**
+ * Replays a trace over `fileSystem`, whose files of the same names must not be there yet. Each step is yielded once it is done: all of it is done when the iteration
+ * ends. What was rejected is not tried again: it leaves what it left.
+ *
+ * @throws {@link CodError} COD_CORRUPT if the trace is damaged, or what is read or measured is not what was then; COD_VERSION; COD_NO_SPACE for a file that
+ *   is too long; what the file system says.
+ */
+export async function* replayTrace(
+  trace: Uint8Array | string,
+  fileSystem: FileSystem,
+  { maxFileBytes = 2 ** 30 }: ReplayOptions = {},
+): AsyncGenerator<TraceStep, void, undefined> {
+  const files = new Map<number, File>();
+  let number = 0;
+  const corrupt = (step: TraceStep, what: string): CodError =>
+    new CodError('COD_CORRUPT', `trace, step ${number}, ${step.op}: ${what}`, { details: { step: number, op: step.op } });
+  const fileOf = (step: TraceStep & { file: number }): File => {
+    const file = files.get(step.file);
+    if (file === undefined) throw corrupt(step, `file ${step.file} is not open`);
+    return file;
+  };
+  const checkEnd = (end: number): void => {
+    if (end <= maxFileBytes) return;
+    throw new CodError('COD_NO_SPACE', `trace, step ${number}: a file of ${end} bytes, and ${maxFileBytes} are allowed`, {
+      details: { bytes: end, allowed: maxFileBytes },
+    });
+  };
+  const write = async (file: File, bytes: TraceBytes, offset: number): Promise<void> => {
+    checkEnd(offset + lengthOf(bytes));
+    let at = offset;
+    for (const piece of decodeBytes(bytes)) {
+      await file.write(piece, at);
+      at += piece.length;
+    }
+  };
+  const perform = async (step: TraceStep): Promise<void> => {
+    switch (step.op) {
+      case 'content': {
+        const file = await fileSystem.open(step.name, { create: true });
+        try {
+          if (step.size !== undefined) checkEnd(step.size);
+          if (step.size !== undefined) await file.truncate(step.size);
+          await write(file, step.bytes, step.offset);
+          await file.sync();
+        } finally {
+          await file.close();
+        }
+        return;
+      }
+      case 'open':
+        if ('error' in step) return;
+        if (files.has(step.file)) throw corrupt(step, `file ${step.file} is open already`);
+        files.set(step.file, await fileSystem.open(step.name, { create: step.create }));
+        return;
+      case 'remove':
+        return step.error === undefined ? fileSystem.remove(step.name) : undefined;
+      case 'size': {
+        const size = step.error === undefined ? await fileOf(step).size() : undefined;
+        if (size !== step.size) throw corrupt(step, `file ${step.file} has ${size} bytes instead of ${step.size}`);
+        return;
+      }
+      case 'read': {
+        const file = fileOf(step);
+        if (step.error !== undefined) return;
+        let sum: number | undefined;
+        for (let at = 0; at < step.length; at += PIECE_BYTES) {
+          const piece = new Uint8Array(Math.min(PIECE_BYTES, step.length - at));
+          await file.read(piece, step.offset + at);
+          sum = checksum(piece, sum);
+        }
+        sum ??= checksum(new Uint8Array());
+        if (sum !== step.sum)
+          throw corrupt(step, `bytes ${step.offset} + ${step.length} of file ${step.file} are not those that were read`);
+        return;
+      }
+      case 'write': {
+        const file = fileOf(step);
+        if (step.error !== undefined && step.size === undefined) return;
+        await write(file, step.bytes, step.offset);
+        if (step.size !== undefined && step.size > (await file.size())) {
+          checkEnd(step.size);
+          await file.truncate(step.size);
+        }
+        return;
+      }
+      case 'truncate':
+        checkEnd(step.size);
+        return fileOf(step).truncate(step.size);
+      case 'sync':
+        return step.error === undefined ? fileOf(step).sync() : undefined;
+      case 'close': {
+        const file = fileOf(step);
+        files.delete(step.file);
+        return file.close();
+      }
+      case 'cut':
+        return;
+    }
+  };
+  try {
+    for (const step of parseTrace(trace)) {
+      number++;
+      await perform(step);
+      yield step;
+    }
+  } finally {
+    for (const file of files.values()) await file.close();
+  }
+}

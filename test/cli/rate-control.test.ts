@@ -1,0 +1,208 @@
+/** Rates that are changed from outside and shared, over real files and a clock that is moved by hand. */
+
+import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest';
+import { UsageError } from '../../src/cli/failure.ts';
+import { type Allowance, RateControl, type RateFlags } from '../../src/cli/rate-control.ts';
+import { RateFile } from '../../src/cli/rate-file.ts';
+import { RateGroup } from '../../src/cli/rate-group.ts';
+import { BEAT_MS, SILENT_MS } from '../../src/cli/rate-share.ts';
+import { runtimeDirectory } from '../../src/cli/runtime-directory.ts';
+import { thisProcess } from '../../src/fs/node-process.ts';
+import { SimulatedClock } from '../../src/testing/index.ts';
+import { temporaryDirectory } from './temporary.ts';
+
+let runtime: string;
+
+beforeEach(() => {
+  runtime = temporaryDirectory();
+  vi.stubEnv('XDG_RUNTIME_DIR', runtime);
+  return () => vi.unstubAllEnvs();
+});
+
+/** A copy whose rate is looked after. */
+class Copy {
+  /** As the device was opened with it, and told since. */
+  readonly rates: (number | undefined)[];
+  readonly told: Allowance[] = [];
+  readonly problems: string[] = [];
+  readonly control: RateControl;
+  complete!: () => void;
+
+  constructor(flags: RateFlags, clock: SimulatedClock) {
+    const hooks = {
+      onRate: (allowance: Allowance) => void this.told.push(allowance),
+      onProblem: (text: string) => void this.problems.push(text),
+    };
+    this.control = new RateControl(flags, hooks, clock);
+    this.rates = [this.control.rate];
+    const hydrated = new Promise<void>((resolve) => (this.complete = resolve));
+    this.control.govern({ setRate: (rate) => void this.rates.push(rate), hydrated });
+    onTestFinished(() => this.control.stop());
+  }
+
+  get rate(): number | undefined {
+    return this.rates.at(-1);
+  }
+}
+
+describe('a rate file', () => {
+  test('is followed while the copy goes on', async () => {
+    const clock = new SimulatedClock();
+    const path = join(temporaryDirectory(), 'rate');
+    const copy = new Copy({ rate: 500, rateFile: path }, clock);
+    expect(copy.rates).toEqual([500]);
+    const steps: [text: string | undefined, rate: number | undefined][] = [
+      ['1000\n', 1000],
+      ['8kbit', 1000],
+      ['', 1000],
+      ['unlimited\n', undefined],
+      ['20M\n', 20 * 2 ** 20],
+      [undefined, 500],
+    ];
+    for (const [text, rate] of steps) {
+      if (text === undefined) rmSync(path);
+      else writeFileSync(path, text);
+      await clock.advance(BEAT_MS);
+      expect(copy.rate, JSON.stringify(text)).toBe(rate);
+    }
+    expect(copy.rates, 'told only when it is another one').toEqual([500, 1000, undefined, 20 * 2 ** 20, 500]);
+    expect(copy.told).toEqual(copy.rates.map((rate) => ({ rate, members: undefined })));
+    expect(copy.problems).toEqual([]);
+  });
+
+  test('that says no rate is told of once, and the rate stays as it was', async () => {
+    const clock = new SimulatedClock();
+    const path = join(temporaryDirectory(), 'rate');
+    writeFileSync(path, '1000');
+    const copy = new Copy({ rateFile: path }, clock);
+    writeFileSync(path, 'fast');
+    await clock.advance(5 * BEAT_MS);
+    expect(copy.rates).toEqual([1000]);
+    expect(copy.problems).toEqual([expect.stringContaining('"fast"')]);
+  });
+
+  test('that says no rate, or cannot be read, is refused to begin with', () => {
+    const directory = temporaryDirectory();
+    const path = join(directory, 'rate');
+    for (const text of ['fast', '0', '-1', '\0'.repeat(300), '1 2']) {
+      writeFileSync(path, text);
+      expect(() => new RateFile(path, 1).read(), JSON.stringify(text)).toThrow(UsageError);
+    }
+    expect(() => new RateFile(directory, 1).read()).toThrow(expect.objectContaining({ code: 'COD_TARGET_IO' }));
+  });
+});
+
+describe('a group', () => {
+  test('shares its rate among those who are still copying', async () => {
+    const clock = new SimulatedClock();
+    const flags = { rate: 1200, rateGroup: 'night' };
+    const first = new Copy(flags, clock);
+    expect(first.rate).toBe(1200);
+    const second = new Copy(flags, clock);
+    const third = new Copy({ rate: 900, rateGroup: 'night' }, clock);
+    const other = new Copy({ rate: 900, rateGroup: 'day' }, clock);
+    expect(third.rate).toBe(300);
+    await clock.advance(BEAT_MS);
+    expect([first.rate, second.rate, third.rate, other.rate]).toEqual([300, 300, 300, 900]);
+    third.complete();
+    await clock.advance(BEAT_MS);
+    expect([first.rate, second.rate]).toEqual([600, 600]);
+    second.control.stop();
+    await clock.advance(BEAT_MS);
+    expect(first.rate).toBe(1200);
+    expect(first.told.map(({ members }) => members)).toEqual([1, 3, 2, 1]);
+    first.control.stop();
+    expect(readdirSync(join(runtime, 'copyondemand', 'rate-night'))).toEqual([]);
+  });
+
+  test('has its rate from a file too', async () => {
+    const clock = new SimulatedClock();
+    const path = join(temporaryDirectory(), 'rate');
+    writeFileSync(path, 'unlimited');
+    const copies = [1, 2].map(() => new Copy({ rateFile: path, rateGroup: 'night' }, clock));
+    expect(copies.map(({ rate }) => rate)).toEqual([undefined, undefined]);
+    writeFileSync(path, '4000');
+    await clock.advance(2 * BEAT_MS);
+    expect(copies.map(({ rate }) => rate)).toEqual([2000, 2000]);
+  });
+
+  test('takes back the share of a member that was stopped, and gives it again when it goes on', () => {
+    const [one, stopped] = [new RateGroup('night'), new RateGroup('night')];
+    stopped.beat(1000, 0);
+    for (let ms = 0; ms < SILENT_MS; ms += BEAT_MS) expect(one.beat(1000, ms).share).toBe(500);
+    expect(one.beat(1000, SILENT_MS)).toMatchObject({ share: 1000, gone: [expect.any(String)] });
+    expect(stopped.beat(1000, SILENT_MS).share).toBe(500);
+    expect(one.beat(1000, SILENT_MS + 1).share).toBe(500);
+    one.leave();
+    stopped.leave();
+  });
+
+  test('counts a file that makes no sense for as long as a silent member, and then removes it', () => {
+    const group = new RateGroup('night');
+    group.beat(1000, 0);
+    const directory = join(runtime, 'copyondemand', 'rate-night');
+    const texts = [
+      '',
+      'x',
+      'null',
+      '{"pid":-1}',
+      '{"pid":1,"total":-5}',
+      '{"pid":1e99}',
+      JSON.stringify({ ...thisProcess(), startTime: 1 }),
+    ];
+    texts.forEach((text, index) => {
+      writeFileSync(join(directory, `${index}.member`), text);
+    });
+    // The last one is of a process that has this one's number and began at another time: dead.
+    expect(group.beat(1000, 1)).toMatchObject({ members: 7, gone: ['6.member'] });
+    expect(group.beat(1000, 1 + SILENT_MS).members).toBe(1);
+    expect(readdirSync(directory)).toHaveLength(1);
+    group.leave();
+  });
+
+  test('goes on when its folder is removed', () => {
+    const group = new RateGroup('night');
+    group.beat(1000, 0);
+    rmSync(join(runtime, 'copyondemand'), { recursive: true });
+    expect(group.beat(1000, 1).share).toBe(1000);
+    group.leave();
+    group.leave();
+  });
+
+  test('needs a rate', () => {
+    expect(() => new RateControl({ rateGroup: 'night' }, { onProblem: () => undefined })).toThrow(UsageError);
+    expect(existsSync(join(runtime, 'copyondemand')), 'nothing is left behind').toBe(false);
+  });
+
+  test('that cannot be looked after any more is told of once, and the rate stays', async () => {
+    const clock = new SimulatedClock();
+    const copy = new Copy({ rate: 1000, rateGroup: 'night' }, clock);
+    rmSync(join(runtime, 'copyondemand'), { recursive: true });
+    writeFileSync(join(runtime, 'copyondemand'), '');
+    await clock.advance(5 * BEAT_MS);
+    expect(copy.rates).toEqual([1000]);
+    expect(copy.problems).toHaveLength(1);
+  });
+});
+
+describe('the runtime folder', () => {
+  test('is the user’s own, and nobody else’s', () => {
+    const path = runtimeDirectory('rate-x');
+    expect(path).toBe(join(runtime, 'copyondemand', 'rate-x'));
+    chmodSync(path, 0o777);
+    expect(() => runtimeDirectory('rate-x')).toThrow(expect.objectContaining({ code: 'COD_TARGET_IO' }));
+    rmSync(path, { recursive: true });
+    mkdirSync(join(runtime, 'elsewhere'));
+    symlinkSync(join(runtime, 'elsewhere'), path);
+    expect(() => runtimeDirectory('rate-x')).toThrow(expect.objectContaining({ code: 'COD_TARGET_IO' }));
+  });
+
+  test('is in the folder for temporary files where there is no other', () => {
+    const temporary = temporaryDirectory();
+    vi.stubEnv('XDG_RUNTIME_DIR', undefined);
+    vi.stubEnv('TMPDIR', temporary);
+    expect(runtimeDirectory('x')).toBe(join(temporary, `copyondemand-${process.getuid?.() ?? 'user'}`, 'x'));
+  });
+});

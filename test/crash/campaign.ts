@@ -1,0 +1,159 @@
+/** Every device, on every machine, through every kind of crash. */
+
+import { BlockMap } from '../../src/core/block-map.ts';
+import { geometry } from '../../src/core/geometry.ts';
+import {
+  CrashFailure,
+  type ExplorerOptions,
+  exploreCrashes,
+  replayCrashes,
+  type Story,
+  type StoryFigures,
+  type StoryOptions,
+} from '../../src/testing/index.ts';
+import { checked, deviceStory, type Image, type Machine, type Shape } from './device-story.ts';
+import { goldenState, goldenStates, randomImage } from './images.ts';
+
+/** A write to blocks that the target has needs no record: devices with less than these blocks soon have nothing more to log. */
+const SHAPES: readonly (Shape & { readonly samples?: number })[] = [
+  { name: 'one block', size: 4096, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
+  { name: 'short last block', size: 9 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
+  { name: 'no background copy', size: 12 * 4096, blockSize: 4096, hydrate: false, users: 2, steps: 6 },
+  { name: 'four writers', size: 12 * 4096 + 100, blockSize: 4096, hydrate: true, users: 4, steps: 4 },
+  { name: 'blocks of 64 KiB', size: 65536 + 5000, blockSize: 65536, hydrate: true, users: 2, steps: 6 },
+  { name: 'faults', size: 9 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6, faults: true, samples: 20 },
+  { name: 'faults, six writers', size: 16 * 4096, blockSize: 4096, hydrate: false, users: 6, steps: 4, faults: true, samples: 20 },
+  { name: 'many blocks', size: 40 * 4096 + 1, blockSize: 4096, hydrate: true, users: 4, steps: 30, samples: 30 },
+];
+const GOLDEN_SAMPLES = 4;
+const PAIRS: Shape = { name: 'each pair of crashes', size: 4096, blockSize: 4096, hydrate: false, users: 1, steps: 2 };
+
+const KINDS = ['process', 'power', 'mixed'] as const;
+
+/** One device on one machine, through one kind of crash. */
+export interface Scenario {
+  readonly name: string;
+  readonly kind: (typeof KINDS)[number];
+  readonly shape: Shape;
+  readonly machine: Machine;
+  readonly samples?: number;
+  readonly depth?: number;
+  /** The image, and what the file system holds to begin with. */
+  readonly load: () => Promise<{ shape: Shape; image: Image; initial?: StoryOptions['initial'] }>;
+}
+
+function onEveryMachine(base: Omit<Scenario, 'kind' | 'machine'>): Scenario[] {
+  return KINDS.flatMap((kind) =>
+    ['boot', undefined].flatMap((bootId) =>
+      [true, false].map((sectors) => ({
+        ...base,
+        name: `${base.name}, ${kind}, ${bootId === undefined ? 'boots without names' : 'boots with names'}, ${sectors ? 'sectors' : 'bytes'}`,
+        kind,
+        machine: { bootId, sectors },
+      })),
+    ),
+  );
+}
+
+const devices = SHAPES.map(({ samples, ...shape }) =>
+  onEveryMachine({
+    name: shape.name,
+    shape,
+    ...(samples === undefined ? {} : { samples }),
+    load: async () => ({ shape, image: randomImage(shape.size) }),
+  }),
+);
+
+const golden = goldenStates.map((state) => {
+  const shape: Shape = { name: `format 1, ${state}`, size: 0, blockSize: 4096, hydrate: false, users: 2, steps: 4 };
+  return onEveryMachine({
+    name: shape.name,
+    shape,
+    samples: GOLDEN_SAMPLES,
+    load: async () => {
+      const { size, image, initial } = await goldenState(state);
+      return { shape: { ...shape, size }, image, initial };
+    },
+  });
+});
+
+/** Every crash, and after it every crash of the recovery: a combination of two places that falls together too seldom by chance. */
+const pairs: Scenario = {
+  ...onEveryMachine({
+    name: 'each pair of crashes',
+    shape: PAIRS,
+    load: async () => ({ shape: PAIRS, image: randomImage(PAIRS.size) }),
+  }).find(({ kind, machine }) => kind === 'mixed' && machine.bootId !== undefined && machine.sectors)!,
+  depth: 2,
+};
+
+/** All of them, in an order in which any few in a row differ. */
+export const scenarios: readonly Scenario[] = [...interleaved([...devices, ...golden]), pairs];
+
+/** One of each list in turn, beginning a different place in each. */
+function interleaved(lists: readonly Scenario[][]): Scenario[] {
+  const longest = Math.max(...lists.map(({ length }) => length));
+  return Array.from({ length: longest }, (_, round) => lists.map((list, index) => list[(round + 5 * index) % list.length]!)).flat();
+}
+
+export interface CampaignFigures extends StoryFigures {
+  /** Bytes that were held against a promise. */
+  bytes: number;
+}
+
+const loaded = new Map<Scenario['load'], ReturnType<Scenario['load']>>();
+
+async function prepared(scenario: Scenario): Promise<{ begin: () => Story; options: StoryOptions }> {
+  // Else the first open of all would wait for a compilation, which no simulated clock knows of.
+  (await BlockMap.open(geometry({ size: 4096, blockSize: 4096 }))).dispose();
+  let state = loaded.get(scenario.load);
+  if (state === undefined) loaded.set(scenario.load, (state = scenario.load()));
+  const { shape, image, initial } = await state;
+  const { machine } = scenario;
+  return {
+    begin: () => deviceStory(shape, machine, image),
+    options: {
+      ...(initial === undefined ? {} : { initial }),
+      fileSystem: { bootId: machine.bootId, tearBytes: machine.sectors ? 512 : 1 },
+      settle: () => new Promise(process.nextTick),
+      maxOperations: 20_000,
+      maxLifeMs: 600_000,
+    },
+  };
+}
+
+/**
+ * Explores a scenario.
+ * @throws {CrashFailure} whose `replay` is for {@link replayScenario}.
+ */
+export async function exploreScenario(
+  scenario: Scenario,
+  seed: number,
+  limits: Pick<ExplorerOptions, 'crashes' | 'depth' | 'samples' | 'onStory'> = {},
+): Promise<CampaignFigures> {
+  const { begin, options } = await prepared(scenario);
+  const samples = limits.samples ?? scenario.samples;
+  const before = checked.bytes;
+  const figures = await exploreCrashes(begin, {
+    crashes: scenario.depth ?? 6,
+    ...(scenario.depth === undefined ? {} : { depth: scenario.depth }),
+    ...options,
+    ...limits,
+    seed,
+    kind: scenario.kind,
+    ...(samples === undefined ? {} : { samples }),
+  });
+  return { ...figures, bytes: checked.bytes - before };
+}
+
+/** @throws {CrashFailure} if it still fails. */
+export async function replayScenario(scenario: Scenario, line: string): Promise<void> {
+  const { begin, options } = await prepared(scenario);
+  await replayCrashes(begin, line, options);
+}
+
+/** The one line that says which scenario failed, and how. */
+export function lineOf(scenario: Scenario, error: unknown, seed: number): string {
+  const plan: unknown = error instanceof CrashFailure ? JSON.parse(error.replay) : { seed };
+  return JSON.stringify({ scenario: scenario.name, ...(plan as object) });
+}

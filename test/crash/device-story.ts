@@ -1,0 +1,268 @@
+/**
+ * A device as a story of crashes: some users at once write, read, discard, zero, flush and checkpoint over a background copy; after each crash
+ * every byte is held against what was promised, and in the end the copy is finished and compared.
+ */
+
+import type { Device } from '../../src/device/device.ts';
+import { openDeviceIn } from '../../src/device/open.ts';
+import type { Source } from '../../src/device/source.ts';
+import { CodError, type CodErrorCode, isCodError } from '../../src/index.ts';
+import type { CrashingFileSystem, Life, Random, SimulatedClock, Story } from '../../src/testing/index.ts';
+import { SECTOR_BYTES } from '../../src/testing/index.ts';
+import { ByteHistory, type Counting, type HistoricWrite } from '../support/byte-history.ts';
+
+/** A device and what is done with it. */
+export interface Shape {
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly blockSize: number;
+  readonly hydrate: boolean;
+  /** Users at once, and what each does in a life. */
+  readonly users: number;
+  readonly steps: number;
+  /** Whether target and source fail now and then. */
+  readonly faults?: boolean;
+}
+
+/** Bytes of the device that are used and checked, whole blocks, and what they are to begin with. */
+export interface Window {
+  readonly offset: number;
+  readonly content: Uint8Array;
+}
+
+/** The device's content, and what its copy begins with. */
+export interface Image {
+  readonly target: string;
+  /** Names the source's content, if anything does. */
+  readonly identity: string | undefined;
+  /** Fills `into` with the source's bytes. */
+  read(into: Uint8Array, offset: number): void;
+  /** What is used and checked. One that holds all of the device lets its copy be finished too. */
+  readonly windows: readonly Window[];
+}
+
+/** The machine that a device runs on. */
+export interface Machine {
+  readonly bootId: string | undefined;
+  /** Whether users write whole sectors, none of which may then be a mixture; else any bytes, and a killed process leaves a write cut anywhere. */
+  readonly sectors: boolean;
+}
+
+const INTERVAL_MS = 50;
+
+/** Bytes that were held against a promise. */
+export const checked = { bytes: 0 };
+
+/** What an operation may say under faults. */
+const FAULTS: readonly CodErrorCode[] = ['COD_TARGET_IO', 'COD_NO_SPACE', 'COD_POISONED', 'COD_SOURCE_IO'];
+
+/** Bytes that are there at once, or after a while, or not; known to be zeros where they are. */
+function sourceOf(image: Image, size: number, clock: SimulatedClock, random: Random, faults: boolean): Source {
+  const wait = async (signal: AbortSignal | undefined): Promise<void> => {
+    await clock.sleep(random.below(4), signal);
+    if (faults && random.oneIn(12)) throw new CodError('COD_SOURCE_IO', 'the source was told to fail');
+  };
+  return {
+    size,
+    ...(image.identity === undefined ? {} : { identity: image.identity }),
+    read: async (into, offset, { signal } = {}) => {
+      await wait(signal);
+      image.read(into, offset);
+    },
+    stream: async function* (offset, length, { signal } = {}) {
+      for (let at = offset; at < offset + length; ) {
+        await wait(signal);
+        const end = Math.min(offset + length, at + 1 + random.below(20_000));
+        const piece = new Uint8Array(end - at);
+        image.read(piece, at);
+        yield piece;
+        at = end;
+      }
+    },
+    close: async () => undefined,
+  };
+}
+
+/** The story of one device. */
+export function deviceStory(shape: Shape, machine: Machine, image: Image): Story {
+  const { size, blockSize } = shape;
+  const parts = image.windows.map(({ offset, content }) => ({
+    base: offset,
+    length: content.length,
+    // What another program left may have dirty parts that end within a sector.
+    history: new ByteHistory(content, { wholeSectors: machine.sectors && content.length === size }),
+  }));
+  const isWhole = parts[0]!.length === size;
+  let device: Device | undefined;
+  /** What of the writes since the last check counts, by the crashes since. */
+  let counts: Counting = 'acknowledged';
+
+  const open = (life: Life, hydrate: boolean, faults: boolean): Promise<Device> =>
+    openDeviceIn(
+      { clock: life.clock, randomBytes: (into) => life.random.fill(into) },
+      {
+        source: sourceOf(image, size, life.clock, life.random.fork(), faults),
+        fileSystem: life.fileSystem,
+        target: image.target,
+        blockSize,
+        hydrate: hydrate ? {} : false,
+        checkpointIntervalMs: INTERVAL_MS,
+      },
+    );
+
+  /** Reads all parts. */
+  const readAll = async (from: Device): Promise<Uint8Array[]> =>
+    Promise.all(
+      parts.map(async ({ base, length }) => {
+        const bytes = new Uint8Array(length);
+        await from.read(bytes, base);
+        checked.bytes += length;
+        return bytes;
+      }),
+    );
+
+  const step = async (from: Device, clock: SimulatedClock, random: Random): Promise<void> => {
+    const { base, length: all, history } = parts[parts.length === 1 ? 0 : random.below(parts.length)]!;
+    // Small and large, aligned and not, across blocks and within; offsets are those in this part.
+    const unit = random.oneIn(3) ? blockSize : machine.sectors ? SECTOR_BYTES : 1;
+    const offset = random.below(Math.ceil(all / unit)) * unit;
+    const longest = random.oneIn(2) ? 3 * blockSize : 3 * SECTOR_BYTES;
+    const length = Math.min(all - offset, (1 + random.below(Math.ceil(longest / unit))) * unit);
+    /** Makes a change, and says to the history how it went. */
+    const change = async (write: HistoricWrite, work: Promise<void>, durable = false): Promise<void> => {
+      try {
+        await work;
+      } catch (error) {
+        history.fail(write);
+        throw error;
+      }
+      history.acknowledge(write, { durable });
+    };
+    switch (random.below(12)) {
+      case 0:
+      case 1: {
+        const done = parts.map((part) => part.history.beginFlush());
+        await from.flush();
+        for (const note of done) note();
+        return;
+      }
+      case 2:
+        return from.checkpoint();
+      case 3: {
+        const into = new Uint8Array(length);
+        const check = history.beginRead(offset);
+        await from.read(into, base + offset);
+        checked.bytes += length;
+        const wrong = check(into);
+        if (wrong !== undefined) throw new Error(`a read, from ${base} on: ${wrong}`);
+        return;
+      }
+      case 4:
+        return change(history.begin(offset, new Uint8Array(length)), from.writeZeroes(base + offset, length));
+      case 5: {
+        const start = Math.ceil(offset / blockSize) * blockSize;
+        const end = offset + length === all ? all : Math.floor((offset + length) / blockSize) * blockSize;
+        if (start >= end) return from.discard(base + offset, length);
+        return change(history.begin(start, new Uint8Array(end - start)), from.discard(base + offset, length));
+      }
+      case 6:
+        return clock.sleep(random.below(2 * INTERVAL_MS));
+      default: {
+        const bytes = random.fill(new Uint8Array(length));
+        const fua = random.oneIn(4);
+        return change(history.begin(offset, bytes), from.write(bytes, base + offset, { fua }), fua);
+      }
+    }
+  };
+
+  const tolerant = async (work: Promise<void>): Promise<void> => {
+    try {
+      await work;
+    } catch (error) {
+      if (!shape.faults || !FAULTS.some((code) => isCodError(error, code))) throw error;
+    }
+  };
+
+  /** Lets something fail, now or later, for a while or for good. */
+  const putFault = async ({ clock, random, fileSystem }: Life): Promise<void> => {
+    await clock.sleep(random.below(20));
+    if (random.oneIn(2)) fileSystem.limitSpace(random.below(12) * 4096);
+    else {
+      const from = fileSystem.operationCount + 1 + random.below(40);
+      // Failed writes and syncs are what most can go wrong after.
+      const kinds = machine.sectors
+        ? (['write', 'write', 'sync', 'sync', 'sync', 'truncate', 'open', 'read', undefined] as const)
+        : (['write', 'write', 'write', 'truncate', 'open', 'read'] as const);
+      const kind = kinds[random.below(kinds.length)];
+      const stays = random.oneIn(2);
+      const metadataOnly = random.oneIn(2);
+      fileSystem.failWhen(
+        (operation) => {
+          // After a failed sync a mark is written, which then has to work, and whole.
+          if (metadataOnly && operation.name === image.target) return false;
+          const fails = operation.number >= from && (kind === undefined ? !(stays && operation.kind === 'sync') : operation.kind === kind);
+          // What a failed sync lost is lost: what was flushed before it is promised, no more.
+          if (fails && operation.kind === 'sync') counts = 'durable';
+          return fails;
+        },
+        { stays, ...(random.oneIn(2) ? { code: 'COD_NO_SPACE' as const } : {}) },
+      );
+    }
+    if (random.oneIn(2)) return;
+    await clock.sleep(random.below(60));
+    fileSystem.clearFaults();
+  };
+
+  /** The copy is finished, and compared as a file like any other. */
+  const finish = async (life: Life, opened: Device, found: readonly Uint8Array[]): Promise<void> => {
+    await opened.hydrated;
+    expectSame((await readAll(opened))[0]!, found[0]!, 'once the copy is complete');
+    await opened.finish();
+    expectSame(await contentOf(life.fileSystem, image.target), found[0]!, 'the finished target');
+  };
+
+  return {
+    work: async (life) => {
+      const opened = device ?? (await open(life, shape.hydrate, shape.faults ?? false));
+      device = undefined;
+      const { random } = life;
+      const fault = shape.faults && random.oneIn(2) ? putFault(life) : undefined;
+      const user = async (mine: Random): Promise<void> => {
+        for (let count = 0; count < shape.steps; count++) await tolerant(step(opened, life.clock, mine));
+      };
+      await Promise.all([fault, ...Array.from({ length: shape.users }, () => user(random.fork()))]);
+      await tolerant(opened.close());
+    },
+    recover: async (life) => {
+      if (life.crash === 'power' || machine.bootId === undefined) counts = 'durable';
+      const opened = await open(life, isWhole && (shape.hydrate || life.isLast), false);
+      const found = await readAll(opened);
+      for (const [index, { base, history }] of parts.entries()) {
+        const wrong = history.violation(found[index]!, counts);
+        if (wrong !== undefined) throw new Error(`after a ${life.crash} crash, from ${base} on: ${wrong}`);
+        // An open device has made durable what it recovered.
+        history.settle(found[index]!);
+      }
+      counts = 'acknowledged';
+      if (!life.isLast) device = opened;
+      else if (isWhole && life.random.oneIn(2)) await finish(life, opened, found);
+      else await opened.close();
+    },
+  };
+}
+
+async function contentOf(fileSystem: CrashingFileSystem, name: string): Promise<Uint8Array> {
+  const file = await fileSystem.open(name);
+  const bytes = new Uint8Array(await file.size());
+  await file.read(bytes, 0);
+  await file.close();
+  checked.bytes += bytes.length;
+  return bytes;
+}
+
+function expectSame(found: Uint8Array, expected: Uint8Array, what: string): void {
+  if (Buffer.compare(found, expected) === 0) return;
+  const at = found.findIndex((byte, index) => byte !== expected[index]);
+  throw new Error(`${what}: ${found.length} bytes, ${expected.length} expected; byte ${at} is ${found[at]} instead of ${expected[at]}`);
+}

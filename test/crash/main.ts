@@ -1,0 +1,182 @@
+/**
+ * The campaign as a command: `npm run test:crash [-- --seed N] [--crashes N | --for 1h] [--workers N] [--replay LINE]`. Whole passes over all scenarios until
+ * there were as many crashes; or as many scenarios as fit in the time.
+ */
+
+import { type ChildProcess, fork } from 'node:child_process';
+import { rm } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import type { CampaignFigures } from './campaign.ts';
+import type { Failure, Hello, Job, JobResult } from './jobs.ts';
+import { patchedBuild } from './patched-build.ts';
+import { SMALL_CONSTANTS } from './small-constants.ts';
+
+const CRASHES = 20_000;
+/** A scenario that takes longer than this hangs. */
+const JOB_MS = 900_000;
+const PROGRESS_MS = 10_000;
+
+class UsageError extends Error {}
+
+interface Options {
+  readonly seed: number;
+  readonly crashes: number;
+  readonly forMs: number | undefined;
+  readonly workers: number;
+  readonly replay: string | undefined;
+}
+
+function wholeNumber(text: string | undefined, name: string, fallback: number): number {
+  if (text === undefined) return fallback;
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value >= 2 ** 32) throw new UsageError(`--${name} ${text}: a whole number is wanted`);
+  return value;
+}
+
+function duration(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const found = /^(\d+)(s|m|h)$/.exec(text);
+  if (found === null) throw new UsageError(`--for ${text}: as in 90s, 10m or 1h`);
+  return Number(found[1]) * { s: 1000, m: 60_000, h: 3_600_000 }[found[2] as 's' | 'm' | 'h'];
+}
+
+function optionsFrom(args: string[]): Options {
+  try {
+    const { values } = parseArgs({
+      args,
+      options: {
+        seed: { type: 'string' },
+        crashes: { type: 'string' },
+        for: { type: 'string' },
+        workers: { type: 'string' },
+        replay: { type: 'string' },
+      },
+    });
+    return {
+      seed: wholeNumber(values.seed, 'seed', 1),
+      crashes: wholeNumber(values.crashes, 'crashes', CRASHES),
+      forMs: duration(values.for),
+      workers: Math.max(1, wholeNumber(values.workers, 'workers', availableParallelism())),
+      replay: values.replay,
+    };
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** A process that does one job at a time. */
+class Worker {
+  readonly #child: ChildProcess;
+  #answer: ((message: unknown) => void) | undefined;
+  readonly hello: Promise<Hello>;
+
+  constructor(bundle: string) {
+    this.#child = fork(fileURLToPath(bundle), { execArgv: ['--enable-source-maps'] });
+    this.hello = this.#next().then((message) => message as Hello);
+    this.#child.on('message', (message) => this.#answer?.(message));
+    this.#child.on('exit', (code, signal) =>
+      this.#answer?.({ failure: { name: '', message: `the worker ended with ${signal ?? code}`, line: '' } }),
+    );
+  }
+
+  async run(job: Job): Promise<JobResult> {
+    const answer = this.#next();
+    this.#child.send(job);
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), JOB_MS);
+    try {
+      return (await answer) as JobResult;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  end(): void {
+    this.#child.kill();
+  }
+
+  #next(): Promise<unknown> {
+    return new Promise((resolve) => {
+      this.#answer = resolve;
+    });
+  }
+}
+
+function told({ crashes, stories, lives, operations, bytes }: CampaignFigures, startedAt: number): string {
+  const seconds = (performance.now() - startedAt) / 1000;
+  const number = (value: number): string => value.toLocaleString('en');
+  return `${number(crashes)} crashes in ${number(stories)} stories of ${number(lives)} lives, ${number(operations)} storage operations, ${number(bytes)} bytes checked; ${seconds.toFixed(0)} s, ${(crashes / seconds).toFixed(0)} crashes a second`;
+}
+
+async function replay(worker: Worker, text: string): Promise<number> {
+  let line: { scenario?: unknown } | null;
+  try {
+    line = JSON.parse(text) as typeof line;
+  } catch {
+    throw new UsageError('--replay: a line is wanted that a failure printed');
+  }
+  const { scenario, ...plan } = line ?? {};
+  const index = (await worker.hello).scenarios.indexOf(String(scenario));
+  if (index < 0) throw new UsageError(`--replay: there is no scenario ${String(scenario)}`);
+  const { failure } = await worker.run({ scenario: index, seed: 0, replay: JSON.stringify(plan) });
+  console.log(failure === undefined ? 'it does not fail' : failure.message);
+  return failure === undefined ? 0 : 1;
+}
+
+async function campaign(workers: readonly Worker[], options: Options): Promise<number> {
+  const startedAt = performance.now();
+  const names = (await workers[0]!.hello).scenarios;
+  const sum: CampaignFigures = { stories: 0, lives: 0, crashes: 0, operations: 0, bytes: 0 };
+  const failures: Failure[] = [];
+  let next = 0;
+  let shownAt = startedAt;
+  const isOver = (): boolean => {
+    if (failures.length > 0) return true;
+    if (options.forMs !== undefined) return performance.now() - startedAt >= options.forMs;
+    return next % names.length === 0 && next > 0 && sum.crashes >= options.crashes;
+  };
+  const work = async (worker: Worker): Promise<void> => {
+    await worker.hello;
+    while (!isOver()) {
+      const scenario = next % names.length;
+      const job: Job = { scenario, seed: (options.seed + Math.floor(next++ / names.length)) % 2 ** 32 };
+      const { figures, failure } = await worker.run(job);
+      if (failure !== undefined) {
+        failures.push({
+          ...failure,
+          name: failure.name || names[scenario]!,
+          line: failure.line || JSON.stringify({ scenario: names[scenario], seed: job.seed }),
+        });
+      }
+      if (figures === undefined) continue;
+      for (const key of Object.keys(sum) as (keyof CampaignFigures)[]) sum[key] += figures[key];
+      if (performance.now() - shownAt < PROGRESS_MS) continue;
+      shownAt = performance.now();
+      console.error(told(sum, startedAt));
+    }
+  };
+  await Promise.all(workers.map(work));
+  for (const { name, message, line } of failures) console.log(`FAILED ${name}: ${message}\n  npm run test:crash -- --replay '${line}'`);
+  console.log(`seed ${options.seed}, ${next} scenarios: ${told(sum, startedAt)}`);
+  return failures.length > 0 ? 1 : 0;
+}
+
+/** The exit code: 0 if all promises held, 1 if one did not, 2 for wrong usage. */
+export async function main(args: string[]): Promise<number> {
+  const workers: Worker[] = [];
+  let bundle: string | undefined;
+  try {
+    const options = optionsFrom(args);
+    bundle = await patchedBuild('test/crash/worker.ts', 'worker', SMALL_CONSTANTS);
+    for (let count = options.replay === undefined ? options.workers : 1; count > 0; count--) workers.push(new Worker(bundle));
+    return options.replay === undefined ? await campaign(workers, options) : await replay(workers[0]!, options.replay);
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    console.error(`test:crash: ${error.message}`);
+    return 2;
+  } finally {
+    for (const worker of workers) worker.end();
+    if (bundle !== undefined) await rm(new URL(bundle), { force: true });
+  }
+}

@@ -1,0 +1,62 @@
+/** The campaign finds bugs: those that are planted here, each within a bounded effort. */
+
+import { rm } from 'node:fs/promises';
+import { describe, expect, it } from 'vitest';
+import { patchedBuild } from './patched-build.ts';
+import { PLANTED_BUGS } from './planted-bugs.ts';
+import { SMALL_CONSTANTS } from './small-constants.ts';
+
+/** Crashes within which each bug must be found. */
+const EFFORT = 10_000;
+
+type Campaign = typeof import('./campaign.ts');
+
+async function campaignWith(name: string, patches: Parameters<typeof patchedBuild>[2]): Promise<Campaign> {
+  const url = await patchedBuild('test/crash/campaign.ts', name, patches);
+  try {
+    return (await import(/* @vite-ignore */ url)) as Campaign;
+  } finally {
+    await rm(new URL(url));
+  }
+}
+
+/** What the campaign says first, and after how many crashes. */
+async function firstFailure(
+  { scenarios, exploreScenario, lineOf }: Campaign,
+  where: RegExp,
+): Promise<{ line: string; crashes: number } | undefined> {
+  let crashes = 0;
+  for (let seed = 1; ; seed++) {
+    for (const scenario of scenarios) {
+      if (!where.test(scenario.name)) continue;
+      let here = 0;
+      const onStory = (figures: { crashes: number }): boolean => crashes + (here = figures.crashes) < EFFORT;
+      try {
+        await exploreScenario(scenario, seed, { onStory });
+      } catch (error) {
+        return { line: lineOf(scenario, error, seed), crashes: crashes + here };
+      }
+      crashes += here;
+      if (crashes >= EFFORT) return undefined;
+    }
+  }
+}
+
+describe('the campaign finds', () => {
+  it.each(PLANTED_BUGS)('$name', { timeout: 300_000 }, async ({ name, where = /./, patches }) => {
+    const index = PLANTED_BUGS.findIndex((bug) => bug.name === name);
+    const campaign = await campaignWith(`planted-${index}`, [...SMALL_CONSTANTS, ...patches]);
+    const failure = await firstFailure(campaign, where);
+    expect(failure, `not found within ${EFFORT} crashes`).toBeDefined();
+    // The line tells the same story again.
+    const { scenario: wanted, ...plan } = JSON.parse(failure!.line) as { scenario: string };
+    const scenario = campaign.scenarios.find((candidate) => candidate.name === wanted)!;
+    await expect(campaign.replayScenario(scenario, JSON.stringify(plan))).rejects.toThrow();
+    if (process.env['COD_CRASH_FIGURES']) console.log(`${name}: ${failure!.crashes} crashes`);
+  });
+});
+
+it('a planted bug whose line is gone is an error, not a success', async () => {
+  const patch = { file: 'src/log/journal.ts', find: 'no such line', replace: '' };
+  await expect(patchedBuild('test/crash/campaign.ts', 'planted-none', [patch])).rejects.toThrow('not once: no such line');
+});

@@ -1,0 +1,104 @@
+/**
+ * Both parsers against damage of every kind: what is accepted means what the files say, read in the plainest way; everything else is refused, within bounds of memory, and
+ * the same core reads a good state next. `npm run test:fuzz -- --for 10m --seed N` goes on for longer.
+ */
+
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { BASES, type Edit, type FuzzCase } from './cases.ts';
+import { runCase } from './harness.ts';
+
+const FOR_MS = Number(process.env['COD_FUZZ_MS'] ?? 0);
+const SEED = Number(process.env['COD_FUZZ_SEED'] ?? 1);
+const RUNS = 400;
+const corpusFile = new URL('../fixtures/fuzz/corpus.json', import.meta.url);
+
+interface Kept extends FuzzCase {
+  readonly outcome: string;
+}
+
+const corpus = existsSync(corpusFile) ? (JSON.parse(readFileSync(corpusFile, 'utf8')) as readonly Kept[]) : [];
+
+const number = (max: number): fc.Arbitrary<number> => fc.nat(max);
+/** Headers are small and decide much. */
+const place = fc.oneof(number(127), number(1023), number(2 ** 16));
+const edit: fc.Arbitrary<Edit> = fc.record({
+  kind: fc.constantFrom(
+    ...([
+      'flip',
+      'flip',
+      'value',
+      'value',
+      'value',
+      'zero',
+      'random',
+      'copy',
+      'insert',
+      'cut',
+      'resize',
+      'delete',
+      'swap',
+      'replace',
+    ] as const),
+  ),
+  file: number(3),
+  other: number(3),
+  at: place,
+  from: place,
+  length: number(600),
+  value: number(255),
+});
+const fuzzCase: fc.Arbitrary<FuzzCase> = fc.record({
+  base: fc.constantFrom(...BASES.keys()),
+  boot: fc.constantFrom('same', 'other'),
+  sealed: fc.boolean(),
+  via: fc.constantFrom('recover', 'recover', 'recover', 'inspect', 'open'),
+  edits: fc.array(edit, { maxLength: 4 }),
+});
+
+it('what once failed, or takes a way of its own, ends as it did then', async () => {
+  for (const { outcome, ...one } of corpus) expect((await runCase(one)).outcome, JSON.stringify(one)).toBe(outcome);
+  expect(corpus.length).toBeGreaterThan(40);
+});
+
+describe.each([...BASES.keys()])('%s', (base) => {
+  it('is read as it is', async () => {
+    // Format 1 knows neither boots nor checksums.
+    const isNew = BASES.get(base)!.format === 2;
+    for (const boot of isNew ? (['same', 'other'] as const) : (['same'] as const)) {
+      for (const sealed of isNew ? [false, true] : [false]) {
+        for (const via of ['recover', 'inspect', 'open'] as const) {
+          expect((await runCase({ base, boot, via, sealed, edits: [] })).outcome).toBe('read');
+        }
+      }
+    }
+  });
+});
+
+it(
+  'damage of any kind is refused, or what is read is what the files say',
+  async () => {
+    const ways = new Map<string, Kept>();
+    let cases = 0;
+    await fc.assert(
+      fc.asyncProperty(fuzzCase, async (one) => {
+        const { outcome, way } = await runCase(one);
+        cases++;
+        const name = `${BASES.get(one.base)!.format} ${outcome} ${way}`;
+        if (!ways.has(name)) ways.set(name, { ...one, outcome });
+      }),
+      {
+        seed: SEED,
+        ...(FOR_MS > 0 ? { numRuns: 2 ** 31 - 1, interruptAfterTimeLimit: FOR_MS, markInterruptAsFailure: false } : { numRuns: RUNS }),
+      },
+    );
+    if (FOR_MS > 0) console.log(`${cases} cases of seed ${SEED}, ended in ${ways.size} ways`);
+    if (process.env['COD_FUZZ_KEEP'] !== undefined) {
+      const kept = [...ways].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, one]) => JSON.stringify(one));
+      writeFileSync(corpusFile, `[\n${kept.join(',\n')}\n]\n`);
+    }
+    expect(ways.size).toBeGreaterThan(20);
+  },
+  FOR_MS + 120_000,
+);

@@ -1,0 +1,203 @@
+/** Runs one case through recovery, an inspection or an opening, and says what must not be. */
+
+import { isCodError } from '../../src/core/errors.ts';
+import { openDeviceIn } from '../../src/device/open.ts';
+import type { File, FileSystem, Source } from '../../src/index.ts';
+import { inspectMetadata } from '../../src/log/inspect.ts';
+import { recover } from '../../src/log/recovery.ts';
+import { Slots } from '../../src/log/slots.ts';
+import { SimulatedClock } from '../../src/testing/index.ts';
+import { Core } from '../../src/wasm/core.ts';
+import { type Image, type Images, MemoryFiles } from '../log/memory-files.ts';
+import { BASES, type FuzzCase, imagesOf, TARGET } from './cases.ts';
+import { isWithin, meaningOf, type Ranges, union } from './plain-recovery.ts';
+
+const MIB = 2 ** 20;
+const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_SIZE_MISMATCH']);
+/** One for all cases: a refusal must leave it usable. */
+const core = Core.create();
+const PROBE = 'golden/log-torn-word';
+
+/** Counts what is read, and stops what reads without end. */
+class Metered implements FileSystem {
+  readonly bootId?: string;
+  readonly #inner: MemoryFiles;
+  #left: number;
+
+  constructor(inner: MemoryFiles, limit: number) {
+    this.#inner = inner;
+    this.#left = limit;
+    if (inner.bootId !== undefined) this.bootId = inner.bootId;
+  }
+
+  async open(name: string, options?: { create?: boolean }): Promise<File> {
+    const file = await this.#inner.open(name, options);
+    return {
+      ...file,
+      read: (into, offset) => {
+        this.#left -= into.length;
+        if (this.#left < 0) throw new Error('more was read than there is');
+        return file.read(into, offset);
+      },
+    };
+  }
+
+  remove(name: string): Promise<void> {
+    return this.#inner.remove(name);
+  }
+}
+
+/** Runs `work`, and returns how many bytes it asked of JavaScript's heap in arrays. */
+async function countingMemory<T>(work: () => Promise<T>): Promise<{ result: T; bytes: number }> {
+  const names = ['Uint8Array', 'ArrayBuffer', 'Uint32Array', 'Float64Array'] as const;
+  const originals = names.map((name) => globalThis[name]);
+  let bytes = 0;
+  for (const name of names) {
+    const original = globalThis[name] as unknown as { new (...args: unknown[]): object; BYTES_PER_ELEMENT?: number };
+    const counting: object = new Proxy(original, {
+      construct: (target, args: unknown[], newTarget): object => {
+        if (typeof args[0] === 'number') {
+          bytes += args[0] * (original.BYTES_PER_ELEMENT ?? 1);
+          // Not even tried: a gigabyte that is asked for is found just as well.
+          if (args[0] > 2 ** 30) throw new Error(`an array of ${args[0]} elements was asked for`);
+        }
+        return Reflect.construct(target, args, newTarget === counting ? target : newTarget) as object;
+      },
+    });
+    Object.defineProperty(globalThis, name, { value: counting, configurable: true, writable: true });
+  }
+  try {
+    return { result: await work(), bytes };
+  } finally {
+    for (const [index, name] of names.entries())
+      Object.defineProperty(globalThis, name, { value: originals[index], configurable: true, writable: true });
+  }
+}
+
+interface Reading {
+  readonly size: number;
+  readonly truth: Ranges;
+  readonly identity: string | undefined;
+}
+
+/** What recovery says is true. */
+async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['via']): Promise<Reading | undefined> {
+  if (via === 'inspect') {
+    const found = await inspectMetadata(fileSystem, TARGET, { size });
+    const synced = found.synced.map(([first, last]): [number, number] => [
+      first * found.blockSize,
+      Math.min(found.size, (last + 1) * found.blockSize),
+    ]);
+    const dirty = found.dirty.flatMap(({ block, ranges }) =>
+      ranges.map(([offset, length]): [number, number] => [block * found.blockSize + offset, block * found.blockSize + offset + length]),
+    );
+    return { size: found.size, truth: union([...synced, ...dirty]), identity: undefined };
+  }
+  const state = await recover(core, new Slots(fileSystem, TARGET), async () => size);
+  if (state === undefined) return undefined;
+  const { map, dirty, geometry, identity } = state;
+  const { blockSize } = geometry;
+  const ranges: [number, number][] = [];
+  for (const [start, end] of map.snapshot().extents()) ranges.push([start * blockSize, Math.min(geometry.size, end * blockSize)]);
+  for (const block of dirty.blocks()) {
+    for (const [start, end] of dirty.parts(block)) ranges.push([block * blockSize + start, block * blockSize + end]);
+  }
+  map.dispose();
+  dirty.dispose();
+  return { size: geometry.size, truth: union(ranges), identity };
+}
+
+/** Opens a device over an accepted state and closes it again: a repair, which must leave what was true. */
+async function repair(images: Images, bootId: string, { size, identity }: Reading): Promise<Images> {
+  const target: Image = { bytes: new Uint8Array(0), size };
+  const fileSystem = new MemoryFiles(new Map(images).set(TARGET, target), { bootId });
+  const source: Source = {
+    size,
+    ...(identity === undefined ? {} : { identity }),
+    read: async (into) => void into.fill(1),
+    close: async () => undefined,
+  };
+  const device = await openDeviceIn(
+    { clock: new SimulatedClock(), randomBytes: (into) => into.fill(7) },
+    { source, fileSystem, target: TARGET, hydrate: false },
+  );
+  await device.close();
+  return fileSystem.images();
+}
+
+const promises = new Map<string, { durable: Ranges; all: Ranges }>();
+
+/** What a frozen state promises: what must be read after power was lost, and all that it has. */
+function promised(name: string): { durable: Ranges; all: Ranges } {
+  let known = promises.get(name);
+  if (known === undefined) {
+    const { images, size, bootId } = BASES.get(name)!;
+    known = {
+      durable: meaningOf(images, TARGET, { bootId: '', size }).truth,
+      all: meaningOf(images, TARGET, { bootId, size }).truth,
+    };
+    promises.set(name, known);
+  }
+  return known;
+}
+
+/** Whether all that changed in the logs became zeros, or a file: a log put back to an earlier state of its epoch cannot be noticed. */
+function mayBeEarlier(base: Images, images: Images): boolean {
+  return [...base].some(([name, { bytes }]) => {
+    const changed = images.get(name);
+    return name.includes('.wil') && changed !== undefined && bytes.some((byte, at) => byte !== 0 && (changed.bytes[at] ?? 0) === 0);
+  });
+}
+
+/** How a case ended, and a name for the way that it took. @throws for what must not be. */
+export async function runCase(one: FuzzCase): Promise<{ outcome: string; way: string }> {
+  const base = BASES.get(one.base)!;
+  const images = imagesOf(core, one);
+  const bootId = one.boot === 'same' ? base.bootId : 'another boot';
+  const sizes = [...images.values()].map(({ size }) => size);
+  const readable = sizes.reduce((sum, size) => sum + 3 * Math.min(size, 2 ** 28), MIB);
+  const allowed = [...images.values()].reduce((sum, { size }) => sum + 8 * Math.min(size, 2 ** 22), 16 * MIB);
+  const { stackTraceLimit } = Error;
+  Error.stackTraceLimit = 0;
+  let outcome: { outcome: string; way: string };
+  try {
+    const { result, bytes } = await countingMemory(() =>
+      readState(new Metered(new MemoryFiles(images, { bootId }), readable), base.size, one.via),
+    );
+    if (bytes > allowed) throw new Error(`${bytes} bytes of memory were asked for, ${allowed} at most are in proportion`);
+    if (result !== undefined) await checkReading(one, images, bootId, result);
+    outcome = { outcome: 'read', way: result === undefined ? 'nothing' : 'read' };
+  } catch (error) {
+    const isNothing = isCodError(error, 'COD_NOT_FOUND') && one.via === 'inspect';
+    if (!isCodError(error) || !(REFUSALS.has(error.code) || isNothing)) throw error;
+    outcome = {
+      outcome: error.code,
+      way: error.message.replace(/0x[0-9a-f]+|\b[0-9a-f]{2}( [0-9a-f]{2})*\b|\d+/g, '#').replace(/^\S+: /, ''),
+    };
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit;
+  }
+  if (core.memoryBytes > 256 * MIB) throw new Error(`the core has grown to ${core.memoryBytes} bytes`);
+  const probe = BASES.get(PROBE)!;
+  const found = await readState(new MemoryFiles(probe.images), probe.size, 'recover');
+  if (JSON.stringify(found!.truth) !== JSON.stringify(promised(PROBE).all)) throw new Error('a good state is not read rightly afterwards');
+  return outcome;
+}
+
+async function checkReading(one: FuzzCase, images: Images, bootId: string, reading: Reading): Promise<void> {
+  const base = BASES.get(one.base)!;
+  const { truth } = meaningOf(images, TARGET, { bootId, size: base.size });
+  if (JSON.stringify(truth) !== JSON.stringify(reading.truth)) {
+    throw new Error(`says ${JSON.stringify(reading.truth).slice(0, 300)} where the files say ${JSON.stringify(truth).slice(0, 300)}`);
+  }
+  if (base.format === 2 && !one.sealed) {
+    const { durable, all } = promised(one.base);
+    if (!isWithin(reading.truth, all)) throw new Error('believes what nobody wrote');
+    if (!mayBeEarlier(base.images, images) && !isWithin(one.boot === 'same' ? all : durable, reading.truth))
+      throw new Error('has lost what was durable');
+  }
+  if (one.via !== 'open' || reading.size === 0) return;
+  const repaired = await repair(images, bootId, reading);
+  const again = await readState(new MemoryFiles(repaired, { bootId: 'yet another' }), base.size, 'recover');
+  if (JSON.stringify(again?.truth) !== JSON.stringify(reading.truth)) throw new Error('says something else after it was opened and closed');
+}

@@ -1,0 +1,164 @@
+/**
+ * A recovery that is refused leaves the core as it was: nothing of its memory is lost, and the next state is read. And files that claim to be huge, which costs a disk
+ * nothing, cost no memory and no time either.
+ */
+
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { isCodError } from '../../src/core/errors.ts';
+import { recover } from '../../src/log/recovery.ts';
+import { Slots } from '../../src/log/slots.ts';
+import { Core } from '../../src/wasm/core.ts';
+import { type Image, MemoryFiles } from './memory-files.ts';
+
+const MIB = 2 ** 20;
+const fixtures = new URL('../fixtures/', import.meta.url);
+
+/** The metadata of a frozen state, its logs as long as their headers say. */
+function load(state: string): Map<string, Image> {
+  const folder = new URL(`${state}/`, fixtures);
+  const images = new Map<string, Image>();
+  for (const name of readdirSync(folder).filter((file) => file.startsWith('disk.raw'))) {
+    const bytes = new Uint8Array(readFileSync(new URL(name, folder)));
+    const isSparse = name.includes('.wil') && bytes[8] === 2;
+    images.set(name, { bytes, size: isSparse ? Number(new DataView(bytes.buffer).getBigUint64(56, true)) : bytes.length });
+  }
+  return images;
+}
+
+async function outcome(core: Core, images: Map<string, Image>, size: number): Promise<string> {
+  try {
+    const state = await recover(core, new Slots(new MemoryFiles(images), 'disk.raw'), async () => size);
+    state?.map.dispose();
+    state?.dirty.dispose();
+    return state === undefined ? 'nothing' : `${state.map.constructor.name}`;
+  } catch (error) {
+    return isCodError(error) ? error.code : String(error);
+  }
+}
+
+it.each([
+  // Its last log ends in a record of no known type; tens of thousands of parts were taken in before.
+  { state: 'golden/dirty-heavy', file: 'disk.raw.wil', damage: (bytes: Uint8Array) => bytes.fill(7, bytes.length - 32) },
+  // The log's last frame has a wrong checksum, behind a checkpoint with both maps.
+  { state: 'format2/mid-copy', file: 'disk.raw.wil', damage: (bytes: Uint8Array) => (bytes[bytes.length - 8]! ^= 1) },
+])('$state, damaged at the end of a log, a thousand times: the core needs no more memory for it', async ({ state, file, damage }) => {
+  const expected = new URL(`${state}/expected.json`, fixtures);
+  expect(existsSync(expected)).toBe(true);
+  const { deviceSize, size = deviceSize } = JSON.parse(readFileSync(expected, 'utf8')) as { deviceSize: number; size?: number };
+  const images = load(state);
+  const bytes = images.get(file)!.bytes.slice();
+  damage(bytes);
+  const damaged = new Map(images).set(file, { bytes, size: images.get(file)!.size });
+  const core = Core.create();
+  expect(await outcome(core, images, size)).toBe('BlockMap');
+  expect(await outcome(core, damaged, size)).toBe('COD_CORRUPT');
+  const { memoryBytes } = core;
+  expect(memoryBytes).toBeLessThan(16 * MIB);
+  for (let times = 0; times < 1000; times++) expect(await outcome(core, damaged, size)).toBe('COD_CORRUPT');
+  expect(core.memoryBytes).toBe(memoryBytes);
+  expect(await outcome(core, images, size)).toBe('BlockMap');
+});
+
+/** Files whose reads are counted. */
+class CountedFiles extends MemoryFiles {
+  readBytes = 0;
+
+  override async open(name: string, options?: { create?: boolean }): ReturnType<MemoryFiles['open']> {
+    const file = await super.open(name, options);
+    return {
+      ...file,
+      read: (into, offset) => {
+        this.readBytes += into.length;
+        return file.read(into, offset);
+      },
+    };
+  }
+}
+
+/** A header of format 2 with another number at `at`, and the checksum that belongs to it. */
+function withNumber(image: Image, at: number, value: bigint, size = image.size): Image {
+  const bytes = image.bytes.slice();
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(at, value, true);
+  view.setUint32(500, Core.create().crc32c(bytes.subarray(0, 500)), true);
+  return { bytes, size };
+}
+
+const HUGE = 2 ** 40;
+const AT = { epoch: 32, bytes: 56, dirtyBytes: 80 } as const;
+
+describe('a file of a tebibyte, of which next to nothing is there', () => {
+  const outcomes: readonly { name: string; state: string; size?: number; change: (images: Map<string, Image>) => void; outcome: string }[] =
+    [
+      {
+        name: 'log of format 1 that a record of zeros ends',
+        state: 'golden/log-zero-tail',
+        change: (images) => {
+          const name = [...images.keys()].find((file) => file.includes('.wil'))!;
+          images.set(name, { bytes: images.get(name)!.bytes, size: HUGE });
+        },
+        outcome: 'BlockMap',
+      },
+      {
+        name: 'checkpoint of format 1 with bytes behind its end',
+        state: 'golden/map-only',
+        change: (images) => images.set('disk.raw.bak', { bytes: images.get('disk.raw.bak')!.bytes, size: HUGE }),
+        outcome: 'BlockMap',
+      },
+      {
+        name: 'checkpoint of format 1 that claims a bitmap of its length',
+        state: 'golden/map-only',
+        change: (images) => {
+          const bytes = images.get('disk.raw.bak')!.bytes.slice();
+          new DataView(bytes.buffer).setBigUint64(16, BigInt(HUGE - 100), true);
+          images.set('disk.raw.bak', { bytes, size: HUGE });
+        },
+        outcome: 'COD_CORRUPT',
+      },
+      {
+        name: 'log of format 2 whose header says so',
+        state: 'format2/mid-copy',
+        change: (images) => images.set('disk.raw.wil', withNumber(images.get('disk.raw.wil')!, AT.bytes, BigInt(HUGE), HUGE)),
+        outcome: 'COD_CORRUPT',
+      },
+      {
+        name: 'checkpoint of format 2 that claims so many dirty parts',
+        state: 'format2/mid-copy',
+        change: (images) => {
+          const image = images.get('disk.raw.bak')!;
+          const view = new DataView(image.bytes.buffer);
+          const more = BigInt(HUGE) - 4096n - view.getBigUint64(AT.bytes, true);
+          const parts = withNumber(image, AT.dirtyBytes, view.getBigUint64(AT.dirtyBytes, true) + more);
+          images.set('disk.raw.bak', withNumber(parts, AT.bytes, BigInt(HUGE) - 4096n, HUGE));
+        },
+        outcome: 'COD_CORRUPT',
+      },
+    ];
+
+  it.each(outcomes)('is dealt with at once: a $name', async ({ state, change, outcome: expected }) => {
+    const { deviceSize = 0 } = JSON.parse(readFileSync(new URL(`${state}/expected.json`, fixtures), 'utf8')) as { deviceSize?: number };
+    const images = load(state);
+    change(images);
+    const files = new CountedFiles(images);
+    let found: string;
+    try {
+      const read = await recover(Core.create(), new Slots(files, 'disk.raw'), async () => deviceSize);
+      found = read!.map.constructor.name;
+      read!.map.dispose();
+    } catch (error) {
+      found = isCodError(error) ? error.code : String(error);
+    }
+    expect(found).toBe(expected);
+    expect(files.readBytes).toBeLessThan(8 * MIB);
+  });
+});
+
+it('an epoch that has no next one is damage', async () => {
+  const images = load('format2/standalone');
+  const name = 'disk.raw.bak.1';
+  for (const epoch of [2n ** 53n - 1n, 2n ** 63n + 1n]) {
+    const changed = new Map(images).set(name, withNumber(images.get(name)!, AT.epoch, epoch));
+    expect(await outcome(Core.create(), changed, 0)).toBe('COD_CORRUPT');
+  }
+});

@@ -1,0 +1,48 @@
+import { expect, test } from 'vitest';
+import { ReadAhead } from '../../src/nbd/read-ahead.ts';
+
+const KiB = 1024;
+const SIZE = 64 * 1024 * KiB;
+
+function begin(size = SIZE): { ahead: ReadAhead; fetched: [offset: number, length: number][] } {
+  const fetched: [number, number][] = [];
+  return { ahead: new ReadAhead(size, (offset, length) => fetched.push([offset, length])), fetched };
+}
+
+/** Bytes fetched, each once, without a gap between them. */
+function contiguous(fetched: readonly [offset: number, length: number][]): [start: number, end: number] {
+  for (let index = 1; index < fetched.length; index++) expect(fetched[index]![0]).toBe(fetched[index - 1]![0] + fetched[index - 1]![1]);
+  return [fetched[0]![0], fetched.at(-1)![0] + fetched.at(-1)![1]];
+}
+
+test('one read fetches nothing ahead, nor do reads here and there', () => {
+  const { ahead, fetched } = begin();
+  for (const offset of [0, 100, 5000, 9000, 3000, 8000]) ahead.note(offset * KiB, 4 * KiB);
+  expect(fetched).toEqual([]);
+});
+
+test('a run is fetched ahead of, ever further, in pieces, and to the end of the device at most', () => {
+  const { ahead, fetched } = begin();
+  for (let offset = 0; offset < SIZE; offset += 64 * KiB) ahead.note(offset, 64 * KiB);
+  expect(contiguous(fetched)).toEqual([128 * KiB, SIZE]);
+  expect(Math.max(...fetched.map(([, length]) => length))).toBe(256 * KiB);
+});
+
+test('a run goes on behind what was fetched in time', () => {
+  const { ahead, fetched } = begin();
+  ahead.note(0, 64 * KiB);
+  ahead.note(64 * KiB, 64 * KiB);
+  const [, end] = contiguous(fetched);
+  expect(end).toBe(384 * KiB);
+  ahead.note(end, 64 * KiB);
+  expect(fetched.slice(1)[0]![0]).toBe(end + 64 * KiB);
+});
+
+test('several runs at once do not end each other', () => {
+  const { ahead, fetched } = begin();
+  for (let step = 0; step < 16; step++) for (const base of [0, 8, 16, 24]) ahead.note((base * 1024 + step * 64) * KiB, 64 * KiB);
+  for (const base of [0, 8, 16, 24]) {
+    const mine = fetched.filter(([offset]) => Math.floor(offset / (8 * 1024 * KiB)) === base / 8);
+    expect(contiguous(mine)[1] - base * 1024 * KiB).toBeGreaterThan(1024 * KiB);
+  }
+});

@@ -1,0 +1,64 @@
+/** What the users of a device that is to be killed do: decided by numbers alone, so that two processes know it alike. */
+
+import { seededRandom } from '../../src/testing/random.ts';
+
+const BLOCK_BYTES = 4096;
+export const SECTOR_BYTES = 512;
+
+/** How the killed process is called, as JSON. */
+export interface LoadOrder {
+  readonly source: string;
+  readonly target: string;
+  readonly size: number;
+  readonly users: number;
+  readonly seed: number;
+  readonly life: number;
+  readonly rateBytesPerSecond: number;
+}
+
+export type LoadOperation =
+  /** `bytes` from `offset` on; zeros for what is zeroed or discarded. */
+  | { readonly kind: 'write' | 'writeZeroes' | 'discard'; readonly offset: number; readonly bytes: Uint8Array; readonly fua: boolean }
+  | { readonly kind: 'read'; readonly offset: number; readonly length: number }
+  | { readonly kind: 'flush' | 'checkpoint' };
+
+/** The bytes that belong to one user alone. They begin and end within blocks, so that users share blocks but no sector. */
+function regionOf({ size, users }: Pick<LoadOrder, 'size' | 'users'>, user: number): { start: number; end: number } {
+  const boundary = (index: number): number => Math.floor((size / users / SECTOR_BYTES) * index) * SECTOR_BYTES;
+  return { start: boundary(user), end: user + 1 === users ? size : boundary(user + 1) };
+}
+
+/** All but the last user write whole sectors, as those of a disk do; that one writes bytes. */
+export function writesSectors({ users }: Pick<LoadOrder, 'users'>, user: number): boolean {
+  return user + 1 < users;
+}
+
+/** What `user` does as its operation number `index` in this life. */
+export function loadOperation(order: LoadOrder, user: number, index: number): LoadOperation {
+  const { start, end } = regionOf(order, user);
+  const random = seededRandom(Math.imul(order.seed, 0x9e3779b1) ^ Math.imul(order.life, 0x85ebca6b) ^ Math.imul(user, 0xc2b2ae35) ^ index);
+  const place = (longest: number): { offset: number; length: number } => {
+    const unit = random.oneIn(2) ? BLOCK_BYTES : writesSectors(order, user) ? SECTOR_BYTES : 1;
+    const first = Math.ceil(start / unit);
+    const count = Math.floor(end / unit) - first;
+    const length = 1 + random.below(Math.min(count, Math.ceil(longest / unit)));
+    return { offset: (first + random.below(count - length + 1)) * unit, length: length * unit };
+  };
+  const choice = random.below(100);
+  if (choice < 70) {
+    const { offset, length } = place(random.oneIn(8) ? 65_536 : 6000);
+    return { kind: 'write', offset, bytes: random.fill(new Uint8Array(length)), fua: random.oneIn(12) };
+  }
+  if (choice < 76) {
+    const { offset, length } = place(20_000);
+    return { kind: 'writeZeroes', offset, bytes: new Uint8Array(length), fua: false };
+  }
+  if (choice < 82) {
+    const { offset, length } = place(20_000);
+    const first = Math.ceil(offset / BLOCK_BYTES) * BLOCK_BYTES;
+    const behind = offset + length === order.size ? order.size : Math.floor((offset + length) / BLOCK_BYTES) * BLOCK_BYTES;
+    return { kind: 'discard', offset: first, bytes: new Uint8Array(Math.max(0, behind - first)), fua: false };
+  }
+  if (choice < 92) return { kind: 'read', ...place(30_000) };
+  return { kind: choice < 97 ? 'flush' : 'checkpoint' };
+}

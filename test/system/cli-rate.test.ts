@@ -1,0 +1,102 @@
+/** Copies and servers that are steered from outside, as processes: by an order, by a rate file, and by each other. */
+
+import { appendFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { sha256OfFile } from '../../src/cli/hash.ts';
+import { readOrder } from '../../src/cli/order-file.ts';
+import { nbdSource } from '../../src/nbd.ts';
+import { seededRandom } from '../../src/testing/index.ts';
+import { type JsonEvent, type Running, runCommand, startCommand } from '../cli/command.ts';
+import { temporaryDirectory } from '../cli/temporary.ts';
+import { HostileServer } from '../support/http-server.ts';
+import { startServe } from '../support/programs.ts';
+
+const MIB = 2 ** 20;
+
+/** A command that tells what it does, and can be waited for. */
+class Steered {
+  readonly running: Running;
+  readonly #events: JsonEvent[] = [];
+  #waiting: (() => void)[] = [];
+
+  constructor(args: readonly string[], options: { cwd: string; env: NodeJS.ProcessEnv }) {
+    this.running = startCommand([...args, '--json'], {
+      ...options,
+      onLine: (line) => {
+        this.#events.push(JSON.parse(line) as JsonEvent);
+        for (const wake of this.#waiting.splice(0)) wake();
+      },
+    });
+    onTestFinished(() => void this.running.child.kill('SIGKILL'));
+  }
+
+  /** Resolves when the last word on the rate is this. */
+  async rate(bytesPerSecond: number | null, members: number): Promise<void> {
+    for (;;) {
+      const last = this.#events.findLast(({ event }) => event === 'rate');
+      if (last?.['bytesPerSecond'] === bytesPerSecond && last['members'] === members) return;
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+  }
+}
+
+test('copies and servers share a rate; those that are killed or interrupted give theirs back; a file changes it for all', async () => {
+  const directory = temporaryDirectory();
+  const env = { XDG_RUNTIME_DIR: temporaryDirectory() };
+  writeFileSync(join(directory, 'image'), seededRandom(1).fill(new Uint8Array(32 * MIB)));
+  writeFileSync(join(directory, 'rate'), '3M\n');
+  const flags = ['--rate-file', 'rate', '--rate-group', 'test'];
+  const start = (...args: string[]) => new Steered([...args, ...flags], { cwd: directory, env });
+  const killed = start('copy', 'image', 'a');
+  const interrupted = start('serve', 'image', 'b', '--socket', 's');
+  const last = start('copy', 'image', 'c');
+  await Promise.all([killed, interrupted, last].map((one) => one.rate(MIB, 3)));
+
+  killed.running.child.kill('SIGKILL');
+  await Promise.all([interrupted, last].map((one) => one.rate(1.5 * MIB, 2)));
+
+  interrupted.running.child.kill('SIGTERM');
+  expect((await interrupted.running.result).exitCode).toBe(0);
+  await last.rate(3 * MIB, 1);
+
+  writeFileSync(join(directory, 'rate'), 'unlimited\n');
+  await last.rate(null, 1);
+  expect((await last.running.result).exitCode).toBe(0);
+  expect(await sha256OfFile(join(directory, 'c'))).toBe(await sha256OfFile(join(directory, 'image')));
+});
+
+test('what is read of a server that is killed is recorded, and comes first the next time', async () => {
+  const directory = temporaryDirectory();
+  const image = seededRandom(2).fill(new Uint8Array(8 * MIB));
+  const server = await HostileServer.start(image);
+  onTestFinished(() => server.stop());
+  const [order, socket] = [join(directory, 'order'), join(directory, 's')];
+  const at = (name: string) => [server.url, join(directory, name), '--socket', socket];
+
+  const first = await startServe(...at('first'), '--no-hydrate', '--record-order', order);
+  const reader = await nbdSource(first.uri);
+  for (const offset of [6 * MIB + 5, 2 * MIB, 6 * MIB, 4 * MIB]) await reader.read(new Uint8Array(600_000), offset);
+  await vi.waitFor(async () => expect(await readOrder(order, 8 * MIB)).toHaveLength(3), { timeout: 60_000 });
+  await reader.close();
+  await first.stop('SIGKILL');
+  appendFileSync(order, '99 12');
+
+  // Within a rate one stretch is under way at a time.
+  server.asks.length = 0;
+  const second = await startServe(...at('second'), '--rate', '1G', '--order', order);
+  await vi.waitFor(() => expect(server.asks.length).toBeGreaterThanOrEqual(5), { timeout: 60_000 });
+  expect(server.ranges.slice(1, 4).map((range) => Number(/\d+/.exec(range ?? '')))).toEqual([6 * MIB, 2 * MIB, 4 * MIB]);
+  expect((await second.stop()).exitCode).toBe(0);
+});
+
+test('--order copies first what is in the file', async () => {
+  const directory = temporaryDirectory();
+  const server = await HostileServer.start(seededRandom(2).fill(new Uint8Array(8 * MIB)));
+  onTestFinished(() => server.stop());
+  const order = `copyondemand order 1\nsize ${8 * MIB}\n0 ${6 * MIB} 4096\n3 ${2 * MIB} 8192\n`;
+  writeFileSync(join(directory, 'order'), order);
+  const result = await runCommand(['copy', server.url, 'disk', '--order', 'order', '--concurrency', '1', '--quiet'], { cwd: directory });
+  expect(result).toMatchObject({ exitCode: 0, stderr: '' });
+  expect(server.ranges.slice(1, 3)).toEqual([`bytes=${6 * MIB}-${6 * MIB + 4095}`, `bytes=${2 * MIB}-${2 * MIB + 8191}`]);
+});

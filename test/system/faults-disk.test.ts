@@ -1,0 +1,160 @@
+/** A disk that is full, really: while a copy is made, while it is written to, while it is begun; and then room again. */
+
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { isCodError } from '../../src/core/errors.ts';
+import { bytesSource, type Device, openDevice } from '../../src/index.ts';
+import { nodeFileSystem } from '../../src/node.ts';
+import { seededRandom } from '../../src/testing/index.ts';
+import { eventsOf, runCommand } from '../cli/command.ts';
+import { temporaryDirectory } from '../cli/temporary.ts';
+import { expectBytes } from '../support/bytes.ts';
+import { canMountDisks, smallDisk } from '../support/small-disk.ts';
+
+const MIB = 2 ** 20;
+const BLOCK = 4096;
+const SIZE = 16 * MIB + 100;
+/** No part of it is zeros, which would take no room. */
+const IMAGE = seededRandom(1).fill(new Uint8Array(SIZE));
+
+async function readAll(device: Device): Promise<Uint8Array> {
+  const bytes = new Uint8Array(device.size);
+  await device.read(bytes, 0);
+  return bytes;
+}
+
+describe.runIf(canMountDisks())('a full disk', () => {
+  const open = async (directory: string, hydrate?: false): Promise<Device> => {
+    const device = await openDevice({
+      source: bytesSource(IMAGE, { identity: 'image' }),
+      fileSystem: nodeFileSystem(directory),
+      target: 'disk',
+      ...(hydrate === undefined ? {} : { hydrate }),
+    });
+    onTestFinished(() => device.close().catch(() => undefined));
+    return device;
+  };
+
+  /** Ends a copy, and requires the very bytes. */
+  const finish = async (directory: string, model: Uint8Array): Promise<void> => {
+    const device = await open(directory);
+    await device.hydrated;
+    await device.finish();
+    expectBytes(new Uint8Array(readFileSync(join(directory, 'disk'))), model);
+    expect(readdirSync(directory)).toEqual(['disk']);
+  };
+
+  test('ends the background copy; all can still be read, and with room again it is finished at the next opening', async () => {
+    const disk = smallDisk(6 * MIB);
+    const device = await open(disk.directory);
+    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    expect(device.status().state).toBe('failed');
+    const { syncedBlocks } = device.status();
+    expectBytes(await readAll(device), IMAGE);
+    disk.resize(40 * MIB);
+    const model = IMAGE.slice();
+    const written = seededRandom(2).fill(new Uint8Array(3 * MIB + 5));
+    await device.write(written, 10 * MIB + 1);
+    model.set(written, 10 * MIB + 1);
+    await device.flush();
+    expectBytes(await readAll(device), model);
+    await device.close();
+    const again = await open(disk.directory, false);
+    expect(again.status().syncedBlocks).toBeGreaterThanOrEqual(syncedBlocks);
+    await again.close();
+    await finish(disk.directory, model);
+  });
+
+  test('is told to the writer; what was acknowledged stays, later writes work when there is room, and the copy can be finished', async () => {
+    const disk = smallDisk(6 * MIB);
+    const model = IMAGE.slice();
+    let device = await open(disk.directory, false);
+    const random = seededRandom(3);
+    const failed: { offset: number; bytes: Uint8Array }[] = [];
+    for (let at = 0; failed.length < 20; at += 40 * BLOCK + 1234) {
+      const bytes = random.fill(new Uint8Array(1 + random.below(30 * BLOCK)));
+      const offset = at % (SIZE - bytes.length);
+      try {
+        await device.write(bytes, offset);
+        model.set(bytes, offset);
+      } catch (error) {
+        if (!isCodError(error, 'COD_NO_SPACE')) throw error;
+        failed.push({ offset, bytes });
+      }
+    }
+    // A write that failed may have been done in part where its blocks were written before: it is made good, there and in the model.
+    disk.resize(40 * MIB);
+    for (const { offset, bytes } of failed) {
+      await device.write(bytes, offset);
+      model.set(bytes, offset);
+    }
+    expectBytes(await readAll(device), model);
+    await device.close();
+    device = await open(disk.directory, false);
+    expectBytes(await readAll(device), model);
+    await device.close();
+    await finish(disk.directory, model);
+  });
+
+  test('under a flush, a checkpoint or a close is told, and nothing that was acknowledged is lost', async () => {
+    const disk = smallDisk(6 * MIB);
+    const model = IMAGE.slice();
+    const device = await open(disk.directory, false);
+    // A part of every other block: a large checkpoint of many dirty parts.
+    for (let at = 1; at + 600 < 12 * MIB; at += 2 * BLOCK) {
+      const bytes = seededRandom(at).fill(new Uint8Array(1));
+      try {
+        await device.write(bytes, at);
+        model.set(bytes, at);
+      } catch (error) {
+        if (!isCodError(error, 'COD_NO_SPACE')) throw error;
+        break;
+      }
+    }
+    // Nothing is left, not a page.
+    try {
+      for (let count = 0; ; count++) writeFileSync(join(disk.directory, `filler${count}`), new Uint8Array(BLOCK));
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'ENOSPC' });
+    }
+    const outcome = await device.checkpoint().then(
+      () => 'done',
+      (error: unknown) => (isCodError(error) ? error.code : String(error)),
+    );
+    expect(outcome).toBe('COD_NO_SPACE');
+    expectBytes(await readAll(device), model);
+    await expect(device.close()).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    disk.resize(40 * MIB);
+    for (const name of readdirSync(disk.directory)) if (name.startsWith('filler')) writeFileSync(join(disk.directory, name), '');
+    const again = await open(disk.directory, false);
+    expectBytes(await readAll(again), model);
+    await again.checkpoint();
+    await again.close();
+  });
+
+  test('ends the command with 1 and COD_NO_SPACE; with room again the same command goes on', async () => {
+    const disk = smallDisk(6 * MIB);
+    const image = join(temporaryDirectory(), 'image');
+    writeFileSync(image, IMAGE);
+    const command = ['copy', image, join(disk.directory, 'disk'), '--json'];
+    const full = await runCommand(command);
+    expect(full.exitCode).toBe(1);
+    expect(full.stderr).toMatch(/^copyondemand: COD_NO_SPACE: .+\n$/);
+    expect(eventsOf(full).at(-1)).toMatchObject({ event: 'error', code: 'COD_NO_SPACE' });
+    expect((await runCommand(command)).stderr).toMatch(/^copyondemand: COD_NO_SPACE: .+\n$/);
+    disk.resize(40 * MIB);
+    const again = await runCommand(command);
+    expect(again).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(eventsOf(again)[0]!['resumedBytes']).toBeGreaterThan(MIB);
+    expectBytes(new Uint8Array(readFileSync(join(disk.directory, 'disk'))), IMAGE);
+    expect(readdirSync(disk.directory)).toEqual(['disk']);
+  });
+
+  test('from the first moment leaves nothing that another try would trip over', async () => {
+    const disk = smallDisk(BLOCK);
+    await expect(open(disk.directory)).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    disk.resize(40 * MIB);
+    await finish(disk.directory, IMAGE);
+  });
+});

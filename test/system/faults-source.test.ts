@@ -1,0 +1,212 @@
+/** Servers that fail in the middle of a copy by the command, for a while or for good. Those that fail from the start are in cli-refusals.test.ts. */
+
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { beforeAll, expect, onTestFinished, test } from 'vitest';
+import { type Device, openDevice } from '../../src/index.ts';
+import { httpSource, nodeFileSystem } from '../../src/node.ts';
+import { seededRandom } from '../../src/testing/index.ts';
+import { eventsOf, type Result, runCommand } from '../cli/command.ts';
+import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
+import { expectBytes } from '../support/bytes.ts';
+import { type Ask, type Behaviour, HostileServer, honest } from '../support/http-server.ts';
+
+const MIB = 2 ** 20;
+const IMAGE = seededRandom(1).fill(new Uint8Array(24 * MIB + 5));
+/** What of an answer comes before it goes wrong. */
+const GOOD_BYTES = 3 * MIB + 1000;
+/** How many answers go wrong, one after the other, each after some progress. */
+const FAULTS = 4;
+
+/** The head of a right answer, and the beginning of its body. */
+function sendBeginning(ask: Ask, bytes = GOOD_BYTES): void {
+  ask.send({ body: false });
+  ask.socket.write(IMAGE.subarray(ask.start, Math.min(ask.end, ask.start + bytes)));
+}
+
+interface Passing {
+  readonly name: string;
+  readonly fail: Behaviour;
+}
+
+const passing: readonly Passing[] = [
+  { name: 'stalls before its answer', fail: () => {} },
+  { name: 'stalls in the middle of its answer', fail: (ask) => sendBeginning(ask) },
+  {
+    name: 'resets the connection in the middle of its answer',
+    fail: (ask) => {
+      sendBeginning(ask);
+      setTimeout(() => ask.socket.resetAndDestroy(), 50);
+    },
+  },
+  {
+    name: 'ends the connection before its answer is whole',
+    fail: (ask) => {
+      sendBeginning(ask);
+      ask.socket.end();
+    },
+  },
+  {
+    name: 'answers 500, 502, 503 and 429',
+    fail: (ask) => ask.send({ status: [500, 502, 503, 429][ask.index % 4]!, body: 'try later', headers: { 'content-range': undefined } }),
+  },
+];
+
+async function serve(behaviour: Behaviour): Promise<HostileServer> {
+  const server = await HostileServer.start(IMAGE, behaviour);
+  onTestFinished(() => server.stop());
+  return server;
+}
+
+/** Sends the beginning of the first answer that is not the opening's, and does `then` with it and whatever comes after. */
+function failingHalfWay(then: Behaviour): Behaviour {
+  let begun = false;
+  return (ask) => {
+    if (ask.index === 0) ask.send();
+    else if (begun) then(ask);
+    else {
+      begun = true;
+      sendBeginning(ask);
+      setTimeout(() => ask.socket.destroy(), 300);
+    }
+  };
+}
+
+function expectCopied(result: Result, directory: string): void {
+  expect(result).toMatchObject({ exitCode: 0, stderr: '' });
+  expectBytes(new Uint8Array(readFileSync(join(directory, 'disk'))), IMAGE);
+  expect(readdirSync(directory)).toEqual(['disk']);
+}
+
+function resumedBytes(result: Result): number {
+  return eventsOf(result)[0]!['resumedBytes'] as number;
+}
+
+/** A minute of real time, as a server takes to start anew: it passes while the other tests here run. */
+const OUTAGE_MS = 60_000;
+const outage = { directory: '', refusals: 0, result: undefined as Promise<Result> | undefined };
+
+beforeAll(async () => {
+  outage.directory = mkdtempSync(join(tmpdir(), 'cod-outage-'));
+  let brokenAt: number | undefined;
+  const server = await HostileServer.start(IMAGE, (ask) => {
+    if (ask.index === 0) ask.send();
+    else if (brokenAt === undefined) {
+      brokenAt = performance.now();
+      sendBeginning(ask);
+      ask.socket.end();
+    } else if (performance.now() - brokenAt < OUTAGE_MS) {
+      outage.refusals++;
+      ask.send({ status: 500, body: 'out of order', headers: { 'content-range': undefined } });
+    } else ask.send();
+  });
+  outage.result = runCommand(['copy', server.url, 'disk', '--json'], { cwd: outage.directory });
+  return async () => {
+    await outage.result;
+    await server.stop();
+    rmSync(outage.directory, { recursive: true });
+  };
+});
+
+test.for(passing)('a source that $name, for a while, is asked again until the copy is complete', async ({ fail }) => {
+  let faults = 0;
+  const server = await serve((ask) => (ask.index > 0 && faults++ < FAULTS ? fail(ask) : ask.send()));
+  const directory = temporaryDirectory();
+  const result = await runCommand(['copy', server.url, 'disk', '--json', '--timeout', '1'], { cwd: directory });
+  expect(faults).toBeGreaterThan(FAULTS);
+  expectCopied(result, directory);
+});
+
+test('a source that changes its ETag half way is refused, in that run and in later ones; what came before is kept for the right one', async () => {
+  const server = await serve(failingHalfWay((ask) => ask.send({ headers: { etag: '"v2"' } })));
+  const directory = temporaryDirectory();
+  const command = ['copy', server.url, 'disk', '--json'];
+  const changed = await runCommand(command, { cwd: directory });
+  expect(changed.exitCode).toBe(1);
+  expect(changed.stderr).toMatch(/^copyondemand: COD_SOURCE_CHANGED: .*"v2".*\n$/);
+
+  server.behaviour = (ask) => ask.send({ headers: { etag: '"v2"' } });
+  const before = contentsOf(directory);
+  const later = await runCommand(command, { cwd: directory });
+  expect(later.exitCode).toBe(1);
+  expect(later.stderr).toMatch(/^copyondemand: COD_SOURCE_CHANGED: /);
+  expect(contentsOf(directory)).toEqual(before);
+
+  server.behaviour = honest;
+  const again = await runCommand(command, { cwd: directory });
+  expect(resumedBytes(again)).toBeGreaterThan(2 * MIB);
+  expectCopied(again, directory);
+});
+
+test('a source that goes away for good ends the command with 1; from another place with the same content it goes on', async () => {
+  const server = await HostileServer.start(IMAGE, (ask) => {
+    if (ask.index === 0) ask.send();
+    else {
+      sendBeginning(ask);
+      setTimeout(() => void server.stop(), 300);
+    }
+  });
+  const directory = temporaryDirectory();
+  const gone = await runCommand(['copy', server.url, 'disk', '--json', '--retries', '2'], { cwd: directory });
+  expect(gone.exitCode).toBe(1);
+  expect(gone.stderr).toMatch(/^copyondemand: COD_SOURCE_IO: .+after 3 attempts.+\n$/);
+  expect(eventsOf(gone).at(-1)).toMatchObject({ event: 'error', code: 'COD_SOURCE_IO' });
+
+  const mirror = await serve(honest);
+  const again = await runCommand(['copy', mirror.url, 'disk', '--json'], { cwd: directory });
+  expect(resumedBytes(again)).toBeGreaterThan(2 * MIB);
+  expect(mirror.asks.slice(1).every(({ start }) => start >= resumedBytes(again))).toBe(true);
+  expectCopied(again, directory);
+});
+
+test('while a source is away a device serves what it has and takes what is written; what needs the source fails, and works once it is back', async () => {
+  const server = await serve(honest);
+  const source = await httpSource(server.url, { retry: { attempts: 2, baseDelayMs: 1 } });
+  const directory = temporaryDirectory();
+  const open = (hydrate: boolean): Promise<Device> =>
+    openDevice({ source, fileSystem: nodeFileSystem(directory), target: 'disk', ...(hydrate ? {} : { hydrate: false }) });
+  const model = IMAGE.slice();
+  const write = async (device: Device, offset: number, bytes: Uint8Array): Promise<void> => {
+    await device.write(bytes, offset);
+    model.set(bytes, offset);
+  };
+  let device = await open(false);
+  await device.read(new Uint8Array(MIB), 0);
+  await device.close();
+  server.behaviour = (ask) => ask.socket.destroy();
+
+  device = await open(true);
+  await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+  expect(device.status().state).toBe('failed');
+  await write(device, 5 * MIB + 3, seededRandom(2).fill(new Uint8Array(MIB)));
+  await write(device, 100, seededRandom(3).fill(new Uint8Array(100)));
+  await device.flush();
+  for (const [offset, length] of [
+    [0, MIB],
+    [5 * MIB + 3, MIB],
+  ] as const) {
+    const bytes = new Uint8Array(length);
+    await device.read(bytes, offset);
+    expectBytes(bytes, model.slice(offset, offset + length));
+  }
+  await expect(device.read(new Uint8Array(10), 8 * MIB)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+  server.behaviour = honest;
+  const bytes = new Uint8Array(IMAGE.length);
+  await device.read(bytes, 0);
+  expectBytes(bytes, model);
+  await device.close();
+
+  device = await open(true);
+  await device.hydrated;
+  await device.finish();
+  await source.close();
+  expectBytes(new Uint8Array(readFileSync(join(directory, 'disk'))), model);
+});
+
+test('a source that answers 500 for a minute in the middle of a copy is waited for, by default', async () => {
+  expectCopied((await outage.result)!, outage.directory);
+  expect(outage.refusals).toBeGreaterThan(5);
+  // It is not asked again and again without a pause.
+  expect(outage.refusals).toBeLessThan(20);
+});

@@ -1,0 +1,59 @@
+/** What the README of the testing module shows is run as it stands there. */
+
+import { execFile } from 'node:child_process';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { build } from 'esbuild';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+
+const readme = await readFile(new URL('../../src/testing/README.md', import.meta.url), 'utf8');
+const entry = fileURLToPath(new URL('../../src/testing/index.ts', import.meta.url));
+
+function snippet(name: string): string {
+  const found = readme.split(`\`\`\`js ${name}\n`)[1]?.split('```')[0];
+  if (found === undefined) throw new Error(`src/testing/README.md shows no ${name}`);
+  return found;
+}
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'cod-readme-'));
+});
+afterAll(async () => {
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** Runs the example over a log, and returns what it printed; rejects if it ends with an error. */
+async function run(log: string): Promise<{ stdout: string }> {
+  await writeFile(join(folder, 'test.mjs'), snippet('test.mjs'));
+  await writeFile(join(folder, 'my-log.mjs'), log);
+  const outfile = join(folder, 'bundle.mjs');
+  await build({
+    entryPoints: [join(folder, 'test.mjs')],
+    outfile,
+    bundle: true,
+    format: 'esm',
+    platform: 'node',
+    alias: { 'copyondemand/testing': entry },
+    logLevel: 'silent',
+  });
+  return promisify(execFile)(process.execPath, [outfile]);
+}
+
+it('shows in 20 lines how to crash-test code', async () => {
+  expect(snippet('test.mjs').trimEnd().split('\n').length).toBeLessThanOrEqual(22);
+  const { stdout } = await run(snippet('my-log.mjs'));
+  expect(stdout).toMatch(/crashes: \d\d/);
+});
+
+it('shows a test that fails where the code does not sync, with a line that replays it', async () => {
+  const log = snippet('my-log.mjs');
+  const without = log.replace('      await file.sync();\n', '');
+  expect(without).not.toBe(log);
+  await expect(run(without)).rejects.toMatchObject({
+    stderr: expect.stringMatching(/was promised[\s\S]*replay: \{"version":1,/) as unknown,
+  });
+});
