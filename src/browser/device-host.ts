@@ -97,6 +97,8 @@ export class DeviceHost {
         return device.status();
       case 'countSynced':
         return countSynced(device, operation);
+      case 'countDirty':
+        return countDirty(device, operation);
       case 'setRate':
         return device.setRate(operation.bytesPerSecond);
     }
@@ -128,10 +130,23 @@ export class DeviceHost {
   }
 }
 
-/** The number of synced blocks in each of `stretches` equal parts of blocks [start, end). */
-function countSynced(device: Device, { start, end, stretches }: { start: number; end: number; stretches: number }): Float64Array {
+/** Blocks [start, end) in so many equal parts. */
+interface Stretches {
+  readonly start: number;
+  readonly end: number;
+  readonly stretches: number;
+}
+
+/** The first block of each part. */
+function edgeOf({ start, end, stretches }: Stretches, index: number): number {
+  return start + Math.floor(((end - start) * index) / stretches);
+}
+
+/** The number of synced blocks in each part. */
+function countSynced(device: Device, parts: Stretches): Float64Array {
+  const { end, stretches } = parts;
   const counts = new Float64Array(stretches);
-  const edge = (index: number): number => start + Math.floor(((end - start) * index) / stretches);
+  const edge = (index: number): number => edgeOf(parts, index);
   const blocks = device.syncedBlocks();
   let index = 0;
   for (const [from, to] of blocks.extents()) {
@@ -143,5 +158,19 @@ function countSynced(device: Device, { start, end, stretches }: { start: number;
     }
   }
   blocks.dispose();
+  return counts;
+}
+
+/** The number of dirty blocks in each part. */
+function countDirty(device: Device, parts: Stretches): Float64Array {
+  const { start, end, stretches } = parts;
+  const counts = new Float64Array(stretches);
+  let index = 0;
+  for (const block of device.dirtyBlocks()) {
+    if (block < start) continue;
+    if (block >= end) break;
+    while (edgeOf(parts, index + 1) <= block) index++;
+    counts[index]!++;
+  }
   return counts;
 }

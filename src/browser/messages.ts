@@ -14,7 +14,7 @@ export type Operation =
   | { readonly op: 'write'; readonly offset: number; readonly bytes: Uint8Array<ArrayBuffer>; readonly fua: boolean }
   | { readonly op: 'discard' | 'writeZeroes'; readonly offset: number; readonly length: number }
   | { readonly op: 'flush' | 'checkpoint' | 'finish' | 'status' }
-  | { readonly op: 'countSynced'; readonly start: number; readonly end: number; readonly stretches: number }
+  | { readonly op: 'countSynced' | 'countDirty'; readonly start: number; readonly end: number; readonly stretches: number }
   | { readonly op: 'setRate'; readonly bytesPerSecond: number | undefined };
 
 /** To whoever has the device. `id` is the caller's own; only what is `abortable` is ever aborted. */

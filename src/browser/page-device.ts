@@ -31,12 +31,14 @@ export interface OpenBrowserDeviceOptions extends Pick<WorkerOptions, 'hydrate' 
 }
 
 /** A device whose work is done in a worker, this tab's or another's. */
-export interface BrowserDevice extends Omit<Device, 'syncedBlocks'> {
+export interface BrowserDevice extends Omit<Device, 'syncedBlocks' | 'dirtyBlocks'> {
   /** As last heard, at most a quarter of a second ago; {@link refreshStatus} asks. */
   status(): DeviceStatus;
   refreshStatus(): Promise<DeviceStatus>;
   /** The number of synced blocks in each of so many equal stretches of blocks `[start, end)`; default: of the whole device. */
   countSynced(stretches: number, blocks?: { start: number; end: number }): Promise<Float64Array>;
+  /** The same for blocks that were written in part while only the source has them as a whole. */
+  countDirty(stretches: number, blocks?: { start: number; end: number }): Promise<Float64Array>;
   /** Whether this tab's worker has the device, or that of another tab, whose place it will take. */
   readonly role: 'owner' | 'guest';
   /** Who has it. */
@@ -189,13 +191,25 @@ class PageDevice implements BrowserDevice {
     return (this.#status = (await this.#ask(() => ({ operation: { op: 'status' } }))) as DeviceStatus);
   }
 
-  async countSynced(stretches: number, blocks?: { start: number; end: number }): Promise<Float64Array> {
+  countSynced(stretches: number, blocks?: { start: number; end: number }): Promise<Float64Array> {
+    return this.#count('countSynced', stretches, blocks);
+  }
+
+  countDirty(stretches: number, blocks?: { start: number; end: number }): Promise<Float64Array> {
+    return this.#count('countDirty', stretches, blocks);
+  }
+
+  async #count(
+    op: 'countSynced' | 'countDirty',
+    stretches: number,
+    blocks: { start: number; end: number } | undefined,
+  ): Promise<Float64Array> {
     const { start, end } = blocks ?? { start: 0, end: this.#status.totalBlocks };
     const whole = [stretches, start, end].every(Number.isSafeInteger);
     if (!whole || stretches < 1 || stretches > 2 ** 24 || start < 0 || end < start || end > this.#status.totalBlocks) {
       throw new RangeError(`${stretches} stretches of blocks ${start} to ${end} of ${this.#status.totalBlocks}`);
     }
-    return (await this.#ask(() => ({ operation: { op: 'countSynced', stretches, start, end } }))) as Float64Array;
+    return (await this.#ask(() => ({ operation: { op, stretches, start, end } }))) as Float64Array;
   }
 
   setRate(bytesPerSecond: number | undefined): void {

@@ -70,6 +70,8 @@ export interface Device extends AsyncDisposable {
   status(): DeviceStatus;
   /** The blocks that the target has, as they are now. `dispose` it when done. */
   syncedBlocks(): SyncedBlocks;
+  /** The blocks that only the source has as a whole and that were written in part, ascending, as they are now. */
+  dirtyBlocks(): Float64Array<ArrayBuffer>;
   /**
    * The target is a complete copy, and durable. Rejects with COD_CLOSED if closed first, with the cause if the copy cannot go on; never an
    * unhandled rejection.
@@ -570,6 +572,11 @@ export class CopyOnDemandDevice implements LocalDevice {
   syncedBlocks(): SyncedBlocks {
     if (this.#closing !== undefined) throw new CodError('COD_CLOSED', 'the device is closed');
     return this.#journal.map.snapshot();
+  }
+
+  dirtyBlocks(): Float64Array<ArrayBuffer> {
+    if (this.#closing !== undefined) throw new CodError('COD_CLOSED', 'the device is closed');
+    return this.#journal.dirty.blocks();
   }
 
   setRate(bytesPerSecond: number | undefined): void {

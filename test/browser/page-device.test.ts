@@ -1,7 +1,16 @@
 /** A device in a page: its worker does the work, and may be ended at any moment. */
 
 import { afterEach, describe, expect, inject, test } from 'vitest';
-import { type BrowserDevice, CodError, isCodError, type OpenBrowserDeviceOptions, openDevice } from '../../src/browser.ts';
+import {
+  type BrowserDevice,
+  CodError,
+  copyAsFile,
+  inspectSource,
+  isCodError,
+  type OpenBrowserDeviceOptions,
+  openDevice,
+  removeCopy,
+} from '../../src/browser.ts';
 import { seededRandom } from '../../src/testing/random.ts';
 import { IMAGE_BYTES, imageBytes } from './image.ts';
 
@@ -116,6 +125,37 @@ describe('the interface is that of a device', () => {
     expect([...(await device.countSynced(3, { start: 99, end: 102 }))]).toEqual([0, 1, 0]);
     expect([...(await device.countSynced(5, { start: 100, end: 101 }))]).toEqual([0, 0, 0, 0, 1]);
     await expect(device.countSynced(0)).rejects.toBeInstanceOf(RangeError);
+  });
+
+  test('blocks that were written in part are counted in stretches', async () => {
+    const device = await open();
+    await device.write(random(10, 1), 2 * BLOCK + 5);
+    await device.write(random(10, 1), 3 * BLOCK);
+    await device.write(random(10, 1), 100 * BLOCK);
+    expect([...(await device.countDirty(4, { start: 0, end: 8 }))]).toEqual([0, 2, 0, 0]);
+    expect([...(await device.countDirty(3, { start: 99, end: 102 }))]).toEqual([0, 1, 0]);
+    expect([...(await device.countDirty(5, { start: 100, end: 101 }))]).toEqual([0, 0, 0, 0, 1]);
+  });
+
+  test('a copy is a file while it is open, and is removed once nobody has it', async () => {
+    const target = newTarget();
+    const device = await open({ target });
+    await device.write(random(2 * BLOCK, 1), 0);
+    const file = await copyAsFile({ target });
+    expect(file.size).toBe(image.length);
+    expectBytes(new Uint8Array(await file.slice(0, 2 * BLOCK).arrayBuffer()), random(2 * BLOCK, 1));
+    await expect(removeCopy({ target })).rejects.toMatchObject({ code: 'COD_LOCKED' });
+    await device.close();
+    await removeCopy({ target });
+    await removeCopy({ target });
+    await expect(copyAsFile({ target })).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
+    const again = await open({ target });
+    expect(again.status().syncedBlocks).toBe(0);
+  });
+
+  test('a source tells its size before it is copied', async () => {
+    expect(await inspectSource(new Blob([new Uint8Array(700)]))).toEqual({ size: 700, identity: undefined });
+    await expect(inspectSource('/missing.raw')).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
   });
 
   test('a rate holds the background copy back, and lifting it lets it go', async () => {

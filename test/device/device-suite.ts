@@ -298,6 +298,14 @@ export function deviceSuite(
         snapshot.dispose();
       });
 
+      it('names the blocks that were written in part', async () => {
+        const device = await open({ source: bytesSource(pattern(10 * BLOCK)), hydrate: false });
+        await device.write(new Uint8Array(3 * BLOCK), 4 * BLOCK - 1);
+        expect([...device.dirtyBlocks()]).toEqual([3, 6]);
+        await device.write(new Uint8Array(BLOCK), 3 * BLOCK);
+        expect([...device.dirtyBlocks()]).toEqual([6]);
+      });
+
       it('keeps the dirty map small: a block written in very many parts is fetched and made whole', async () => {
         const bytes = pattern(2 * BLOCK);
         const device = await open({ source: bytesSource(bytes), hydrate: false });

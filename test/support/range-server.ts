@@ -6,7 +6,7 @@ import { type RangeServer, type RangeServerOptions, startRangeServer } from '../
 /** Serves the file at `path`, with an ETag that names its size and time of modification. */
 export async function serveFile(
   path: string,
-  options: Pick<RangeServerOptions, 'bytesPerSecond' | 'latencyMs'> = {},
+  options: Pick<RangeServerOptions, 'bytesPerSecond' | 'latencyMs' | 'headers'> = {},
 ): Promise<RangeServer> {
   const file = await open(path, 'r');
   const { size, mtimeMs } = await file.stat();

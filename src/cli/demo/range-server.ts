@@ -15,6 +15,8 @@ export interface RangeServerOptions {
   read(into: Uint8Array, offset: number): Promise<void>;
   /** With its quotes; sent with each answer. */
   readonly etag: string;
+  /** Sent with each answer beside those of the protocol, such as the permission for pages of other origins. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** Of all connections together. Default: no limit. */
   readonly bytesPerSecond?: number;
   /** Before each answer. Default: none. */
@@ -64,11 +66,12 @@ export async function startRangeServer(options: RangeServerOptions): Promise<Ran
 async function answer(
   request: IncomingMessage,
   response: ServerResponse,
-  { size, read, etag, latencyMs = 0 }: RangeServerOptions,
+  { size, read, etag, headers = {}, latencyMs = 0 }: RangeServerOptions,
   take: (bytes: number) => Promise<void>,
 ): Promise<void> {
   if (latencyMs > 0) await sleep(latencyMs);
   const range = rangeOf(request.headers.range, size);
+  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
   response.setHeader('ETag', etag);
   response.setHeader('Accept-Ranges', 'bytes');
   if (range === 'unsatisfiable') {

@@ -1,0 +1,145 @@
+/**
+ * `npm run web [-- --serve] [--port 8080] [--images FOLDER] [--out FOLDER]`: builds the page into `dist/web`, static files only; `--serve` then serves them on this machine, with
+ * the images of a folder beside them to try it with.
+ */
+import { copyFileSync, createReadStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { basename, extname, join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { ensureBuilt, ensureInstalled, root, StepError, say, script } from './lib/steps.mjs';
+
+const DEFAULT_PORT = 8080;
+
+/** @param {string} outdir */
+async function buildPage(outdir) {
+  const { build } = await import('esbuild');
+  const sources = join(root, 'src', 'web');
+  rmSync(outdir, { recursive: true, force: true });
+  mkdirSync(outdir, { recursive: true });
+  await build({
+    absWorkingDir: root,
+    entryPoints: [join(sources, 'main.ts'), join(sources, 'style.css')],
+    outdir,
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    target: ['es2022', 'chrome123', 'firefox120', 'safari17.5'],
+    platform: 'browser',
+    logLevel: 'warning',
+  });
+  const page = readFileSync(join(sources, 'index.html'), 'utf8');
+  writeFileSync(join(outdir, 'index.html'), addPc(outdir) ? page.replace('<div id="app"', '<div id="app" data-pc="v86"') : page);
+  copyFileSync(join(root, 'dist', 'browser-worker.js'), join(outdir, 'browser-worker.js'));
+}
+
+/**
+ * Puts v86 beside the page, and a BIOS for it if Debian's package `seabios` is here: no npm package has one.
+ * @param {string} outdir
+ */
+function addPc(outdir) {
+  const emulator = join(root, 'node_modules', 'v86', 'build');
+  /** @type {Record<string, string>} */
+  const files = {
+    'libv86.mjs': join(emulator, 'libv86.mjs'),
+    'v86.wasm': join(emulator, 'v86.wasm'),
+    'bios.bin': '/usr/share/seabios/bios.bin',
+    'vgabios.bin': '/usr/share/seabios/vgabios-stdvga.bin',
+  };
+  if (!Object.values(files).every((path) => existsSync(path))) {
+    say('without a PC to boot images in: that takes the package seabios');
+    return false;
+  }
+  mkdirSync(join(outdir, 'v86'));
+  for (const [name, path] of Object.entries(files)) copyFileSync(path, join(outdir, 'v86', name));
+  return true;
+}
+
+/** @type {Record<string, string>} */
+const TYPES = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript',
+  '.mjs': 'text/javascript',
+  '.wasm': 'application/wasm',
+  '.css': 'text/css',
+};
+
+/**
+ * Serves the page, and under /images/ the files of a folder, with ranges.
+ * @param {string} page
+ * @param {string | undefined} images
+ * @param {number} port
+ */
+function serve(page, images, port) {
+  /** @param {import('node:http').IncomingMessage} request @param {import('node:http').ServerResponse} response */
+  const answer = async (request, response) => {
+    const path = decodeURIComponent(new URL(request.url ?? '/', 'http://localhost').pathname);
+    const folder = images !== undefined && path.startsWith('/images/') ? images : path.startsWith('/v86/') ? join(page, 'v86') : page;
+    // Files of these folders themselves: no path leads out of them.
+    const file = join(folder, path === '/' ? 'index.html' : basename(path));
+    const stats = await stat(file).catch(() => undefined);
+    if (!stats?.isFile()) {
+      response.writeHead(404).end();
+      return;
+    }
+    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
+    const start = Number(range?.[1] ?? 0);
+    const end = Math.min(stats.size - 1, range?.[2] ? Number(range[2]) : stats.size - 1);
+    if (range && start > end) {
+      response.writeHead(416, { 'content-range': `bytes */${stats.size}` }).end();
+      return;
+    }
+    response.writeHead(range ? 206 : 200, {
+      'content-type': TYPES[extname(file)] ?? 'application/octet-stream',
+      'content-length': Math.max(0, end - start + 1),
+      'cache-control': 'no-cache',
+      'accept-ranges': 'bytes',
+      etag: `"${stats.size}-${stats.mtimeMs}"`,
+      ...(range ? { 'content-range': `bytes ${start}-${end}/${stats.size}` } : {}),
+    });
+    if (request.method === 'HEAD' || stats.size === 0) response.end();
+    else {
+      const stream = createReadStream(file, { start, end });
+      stream.on('error', () => response.destroy());
+      response.on('close', () => stream.destroy());
+      stream.pipe(response);
+    }
+  };
+  const server = createServer((request, response) => {
+    answer(request, response).catch(() => response.destroy());
+  });
+  server.on('error', (error) => {
+    say(error.message);
+    process.exitCode = 1;
+  });
+  server.listen(port, '127.0.0.1', () => {
+    const address = server.address();
+    const actual = address !== null && typeof address === 'object' ? address.port : port;
+    const url = `http://127.0.0.1:${actual}/`;
+    say(`the page is at ${url}${images === undefined ? '' : `, and the images of ${images} at ${url}?image=images/NAME`}`);
+  });
+}
+
+await script(async () => {
+  const options = /** @type {const} */ ({
+    serve: { type: 'boolean' },
+    port: { type: 'string' },
+    images: { type: 'string' },
+    out: { type: 'string' },
+  });
+  let values;
+  try {
+    ({ values } = parseArgs({ options }));
+  } catch (error) {
+    throw new StepError(/** @type {Error} */ (error).message, '', 2);
+  }
+  const port = Number(values.port ?? DEFAULT_PORT);
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new StepError(`not a port: ${values.port}`, '', 2);
+  const from = process.env['INIT_CWD'] ?? process.cwd();
+  const outdir = values.out === undefined ? join(root, 'dist', 'web') : resolve(from, values.out);
+  await ensureInstalled();
+  await ensureBuilt();
+  await buildPage(outdir);
+  say(`the page is built: ${outdir}`);
+  if (values.serve) serve(outdir, values.images === undefined ? undefined : resolve(from, values.images), port);
+});

@@ -1,0 +1,146 @@
+/** What is on the disk: its partitions, as a bar and as the branches of a tree, and the directories and files of its volumes. */
+
+import { el } from './dom.ts';
+import { FileView } from './file-view.ts';
+import type { Session } from './session.ts';
+import { Tree, type TreeItem } from './tree.ts';
+import { formatBytes } from './units.ts';
+import { type DiskContents, findVolume, readDisk } from './volumes/disk.ts';
+import type { Partition } from './volumes/partitions.ts';
+import type { Entry, Volume } from './volumes/volume.ts';
+
+export interface ContentsOptions {
+  readonly session: Session;
+  /** A partition was chosen. */
+  onPartition(partition: Partition): void;
+  /** A file was chosen, which lies there on the disk. */
+  onFile(ranges: readonly { start: number; end: number }[]): void;
+  /** Its bytes are to be shown. */
+  onShowBytes(offset: number): void;
+}
+
+export class ContentsView {
+  readonly element: HTMLElement;
+  readonly #options: ContentsOptions;
+  readonly #body: HTMLElement;
+  readonly #title: HTMLElement;
+  readonly #file: FileView;
+  readonly #over = new AbortController();
+
+  constructor(options: ContentsOptions) {
+    this.#options = options;
+    this.#title = el('small', {});
+    this.#body = el('div', { class: 'contents-body', role: 'status' }, el('p', { class: 'muted' }, 'Reading the partition table …'));
+    this.#file = new FileView(options);
+    const panel = el(
+      'section',
+      { class: 'card contents', 'aria-labelledby': 'contents-title' },
+      el('header', {}, el('h2', { id: 'contents-title' }, 'What is on it'), this.#title),
+      this.#body,
+    );
+    this.element = el('div', { class: 'columns' }, panel, this.#file.element);
+    void this.#read();
+  }
+
+  close(): void {
+    this.#over.abort();
+    this.#file.close();
+  }
+
+  async #read(): Promise<void> {
+    try {
+      const contents = await readDisk(this.#options.session, this.#over.signal);
+      const tree = new Tree(
+        'Partitions and files',
+        contents.parts.map((partition) => this.#partition(partition)),
+      );
+      const { table } = contents;
+      this.#title.textContent =
+        table === undefined
+          ? 'no partition table'
+          : `${table.kind}, ${table.partitions.length} ${table.partitions.length === 1 ? 'partition' : 'partitions'}`;
+      this.#body.removeAttribute('role');
+      this.#body.replaceChildren(
+        ...(table === undefined ? [] : [this.#bar(contents)]),
+        ...(table?.remark === undefined ? [] : [el('p', { class: 'remark' }, `Careful: ${table.remark}.`)]),
+        tree.element,
+      );
+      if (contents.parts.length === 1) await tree.openFirst();
+    } catch (error) {
+      if (this.#over.signal.aborted) return;
+      const again = el('button', { type: 'button', class: 'small', onclick: () => void this.#read() }, 'Try again');
+      this.#body.replaceChildren(el('p', { class: 'remark' }, (error as Error).message), again);
+    }
+  }
+
+  /** The partitions, as wide as they are long, but wide enough to be seen. */
+  #bar({ parts }: DiskContents): HTMLElement {
+    const { size } = this.#options.session;
+    return el(
+      'ol',
+      { class: 'bar', 'aria-label': 'Partitions by size' },
+      ...parts.map((partition) => {
+        const { number, type, name, size: bytes } = partition;
+        const text = `${number}`;
+        const title = `Partition ${number}: ${type}${name === '' ? '' : `, ${name}`}, ${formatBytes(bytes)}`;
+        const item = el(
+          'li',
+          {},
+          el(
+            'button',
+            { type: 'button', title, 'aria-label': `${title}: show it on the map`, onclick: () => this.#options.onPartition(partition) },
+            text,
+          ),
+        );
+        item.style.flexGrow = String(Math.max(3, (bytes / size) * 100));
+        return item;
+      }),
+    );
+  }
+
+  #partition(partition: Partition): TreeItem {
+    const { number, type, name, size } = partition;
+    const text = number === 0 ? 'The whole disk' : `${number} · ${name === '' ? type : name}`;
+    const note = [name === '' || number === 0 ? '' : type, formatBytes(size)].filter((part) => part !== '').join(' · ');
+    return {
+      text,
+      note,
+      icon: 'disk',
+      children: async () => {
+        const found = await findVolume(this.#options.session, partition, this.#over.signal);
+        if (!('volume' in found)) return { items: [], remark: found.reason };
+        const { volume } = found;
+        const about = `${volume.kind}${volume.label === '' ? '' : ` “${volume.label}”`}${volume.remark === undefined ? '' : `, ${volume.remark}`}`;
+        const { items, remark } = await this.#directory(volume, volume.root, partition, '');
+        return { items, remark: remark === undefined ? about : `${about}; ${remark}` };
+      },
+    };
+  }
+
+  async #directory(
+    volume: Volume,
+    directory: Entry,
+    partition: Partition,
+    path: string,
+  ): Promise<{ items: TreeItem[]; remark: string | undefined }> {
+    const { entries, cut } = await volume.list(directory, this.#over.signal);
+    const sorted = [...entries].sort((a, b) => Number(b.kind === 'directory') - Number(a.kind === 'directory') || order(a.name, b.name));
+    const items = sorted.map((entry): TreeItem => {
+      const own = `${path}/${entry.name}`;
+      const base = { text: visible(entry.name), icon: entry.kind, ...(entry.size === undefined ? {} : { note: formatBytes(entry.size) }) };
+      if (entry.kind === 'directory') return { ...base, children: () => this.#directory(volume, entry, partition, own) };
+      return { ...base, onChoose: () => void this.#file.show({ volume, entry, path: visible(own), volumeStart: partition.start }) };
+    });
+    return { items, remark: cut ? `only the first ${entries.length} are shown` : undefined };
+  }
+}
+
+/** By code unit, which is quick and always the same; capital letters apart from small ones as on the disk. */
+function order(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** Names are the image's: nothing in them may act on the page's text. */
+function visible(name: string): string {
+  return name.replaceAll(/[\p{Cc}\p{Bidi_Control}]/gu, '\ufffd');
+}

@@ -1,0 +1,214 @@
+/** A disk that is open: how far it is, what can be done with it, and all the views of it. */
+
+import { copyAsFile, isCodError } from '../browser.ts';
+import { ContentsView } from './contents-view.ts';
+import { placeOf } from './copies.ts';
+import { CurvesView } from './curves.ts';
+import { el, saveBlob, setText } from './dom.ts';
+import { HexView } from './hex-view.ts';
+import { MapView } from './map-view.ts';
+import { PcView, pcFolder } from './pc-view.ts';
+import { explain, type Problem } from './problem.ts';
+import type { Session } from './session.ts';
+import { formatBytes, formatDuration, formatShare } from './units.ts';
+
+export interface DiskOptions {
+  readonly session: Session;
+  /** Leaves the disk; the copy stays. */
+  onLeave(): void;
+  /** Removes the copy. */
+  onForget(): void;
+  /** Opens it again; `anew`: as if it had never been copied. */
+  onReopen(options: { anew: boolean }): void;
+}
+
+/** Where the bytes are shown from to begin with: an MBR has its table from here on, and a GPT follows. */
+const BOOT_TABLE_AT = 0x1b0;
+
+const RATES: readonly (readonly [string, number | undefined])[] = [
+  ['no limit', undefined],
+  ['256 KiB/s', 2 ** 18],
+  ['1 MiB/s', 2 ** 20],
+  ['4 MiB/s', 2 ** 22],
+  ['16 MiB/s', 2 ** 24],
+  ['64 MiB/s', 2 ** 26],
+];
+
+export class DiskView {
+  readonly element: HTMLElement;
+  readonly #options: DiskOptions;
+  readonly #share = el('strong', { class: 'share' });
+  readonly #state = el('span', { class: 'state' });
+  readonly #role = el('span', { class: 'badge' });
+  readonly #progress = el('progress', { max: 1, 'aria-label': 'Of the disk is here' });
+  readonly #rest: HTMLButtonElement;
+  readonly #rate: HTMLSelectElement;
+  readonly #download: HTMLButtonElement;
+  readonly #problem = el('div', { role: 'alert' });
+  readonly #contents: ContentsView;
+  readonly #pc: PcView | undefined;
+  readonly #title: HTMLElement;
+
+  constructor(options: DiskOptions) {
+    const { session } = (this.#options = options);
+    const hex = new HexView(session);
+    const showBytes = (offset: number): void => {
+      void hex.show(offset);
+      hex.element.scrollIntoView({
+        block: 'nearest',
+        behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth',
+      });
+    };
+    const map = new MapView({ session, onChoose: (offset) => void hex.show(offset) });
+    const curves = new CurvesView(session);
+    this.#contents = new ContentsView({
+      session,
+      onPartition: ({ start, size }) => map.showBytes(start, start + size),
+      onFile: (ranges) => map.mark(ranges),
+      onShowBytes: showBytes,
+    });
+    const pc = pcFolder();
+    this.#pc = pc === undefined ? undefined : new PcView(session, pc);
+    this.#rest = el('button', { type: 'button', onclick: () => this.#toggleRest() });
+    this.#rate = el(
+      'select',
+      { id: 'rate', onchange: () => session.setRate(RATES[this.#rate.selectedIndex]?.[1]) },
+      ...RATES.map(([name, rate]) => el('option', { selected: rate === session.rate }, name)),
+    );
+    this.#download = el('button', { type: 'button', onclick: () => void this.#saveImage() }, 'Download the image');
+    const forget = this.#forgetDialog();
+    this.#title = el('h1', { tabindex: -1 }, el('bdi', {}, session.name));
+    this.element = el(
+      'main',
+      { class: 'disk' },
+      el(
+        'section',
+        { class: 'summary', 'aria-label': 'The copy' },
+        el(
+          'div',
+          { class: 'title' },
+          el('button', { type: 'button', class: 'link', onclick: () => options.onLeave() }, '← All images'),
+          this.#title,
+          el(
+            'p',
+            { class: 'muted' },
+            `${formatBytes(session.size)} · ${session.image instanceof File ? 'a file of this computer' : new URL(session.image).host}`,
+          ),
+        ),
+        el('div', { class: 'figures' }, this.#share, el('div', {}, this.#state, this.#role)),
+        this.#progress,
+        el(
+          'div',
+          { class: 'actions' },
+          this.#rest,
+          el('label', { for: 'rate' }, 'Limit'),
+          this.#rate,
+          this.#download,
+          el('button', { type: 'button', class: 'quiet', onclick: () => forget.showModal() }, 'Forget …'),
+        ),
+      ),
+      this.#problem,
+      map.element,
+      curves.element,
+      this.#contents.element,
+      hex.element,
+      ...(this.#pc === undefined ? [] : [this.#pc.element]),
+      forget,
+    );
+    session.onTick(() => this.#tell());
+    session.device.onRoleChange = () => this.#tell();
+    session.device.hydrated.then(
+      () => this.#tell(),
+      (error: unknown) => {
+        if (!isCodError(error, 'COD_CLOSED')) this.#complain(error);
+      },
+    );
+    this.#tell();
+    void hex.show(BOOT_TABLE_AT);
+  }
+
+  focus(): void {
+    this.#title.focus();
+  }
+
+  /** Ends what it does; the session is the caller's. */
+  close(): void {
+    this.#contents.close();
+    this.#pc?.close();
+  }
+
+  #toggleRest(): void {
+    this.#options.session.rest(!this.#options.session.resting);
+    this.#tell();
+  }
+
+  #tell(): void {
+    const { session } = this.#options;
+    const { device, size, syncedBytes, isComplete, bytesPerSecond, resting } = session;
+    setText(this.#share, formatShare(syncedBytes, size));
+    this.#progress.value = syncedBytes / size;
+    const left = size - syncedBytes;
+    const speed = bytesPerSecond > 0 ? `${formatBytes(bytesPerSecond)}/s` : 'waiting';
+    const duration = formatDuration(left / bytesPerSecond);
+    const going = resting ? 'Paused: only what you open is fetched' : `${speed}${duration === '' ? '' : `, ${duration} left`}`;
+    setText(this.#state, isComplete ? 'All of it is here' : `${formatBytes(syncedBytes)} here · ${going}`);
+    setText(this.#role, device.role === 'guest' ? 'shared: another tab does the work' : '');
+    setText(this.#rest, resting ? 'Resume' : 'Pause');
+    this.#rest.disabled = isComplete;
+    this.#rate.disabled = isComplete || resting;
+    this.#download.disabled = !isComplete;
+    this.#download.title = isComplete ? '' : 'When all of it is here';
+    document.title = `${isComplete ? '✓' : formatShare(syncedBytes, size)} ${session.name}`;
+  }
+
+  #complain(error: unknown): void {
+    this.#problem.replaceChildren(problemCard(explain(error), (anew) => this.#options.onReopen({ anew })));
+  }
+
+  async #saveImage(): Promise<void> {
+    const { session } = this.#options;
+    try {
+      await session.device.flush();
+      saveBlob(await copyAsFile(placeOf(session.id)), session.name);
+    } catch (error) {
+      this.#complain(error);
+    }
+  }
+
+  #forgetDialog(): HTMLDialogElement {
+    const dialog: HTMLDialogElement = el(
+      'dialog',
+      { 'aria-labelledby': 'forget-title', onclose: () => dialog.returnValue === 'forget' && this.#options.onForget() },
+      el(
+        'form',
+        { method: 'dialog' },
+        el('h2', { id: 'forget-title' }, 'Forget this copy?'),
+        el('p', {}, 'What has arrived, and what was written, is removed from this browser. The image at its source stays as it is.'),
+        el(
+          'div',
+          { class: 'actions' },
+          el('button', { value: 'keep', autofocus: true }, 'Keep it'),
+          el('button', { value: 'forget', class: 'danger' }, 'Forget it'),
+        ),
+      ),
+    );
+    return dialog;
+  }
+}
+
+/** A problem with what may be done about it. */
+export function problemCard({ title, text, remedy }: Problem, onRemedy: (anew: boolean) => void): HTMLElement {
+  return el(
+    'section',
+    { class: 'card problem' },
+    el('h2', {}, title),
+    el('p', {}, text),
+    remedy === undefined
+      ? undefined
+      : el(
+          'button',
+          { type: 'button', class: 'primary', onclick: () => onRemedy(remedy === 'anew') },
+          remedy === 'anew' ? 'Begin anew' : 'Try again',
+        ),
+  );
+}

@@ -1,0 +1,103 @@
+/** The disk as the hard disk of a PC, emulated by v86: it boots long before the copy is complete, and what it writes stays. Only where the build has found v86 and a BIOS. */
+
+import type { V86 } from 'v86';
+import { v86Disk } from '../v86.ts';
+import { el, setText } from './dom.ts';
+import type { Session } from './session.ts';
+
+const MEMORY_BYTES = 128 * 2 ** 20;
+
+/** The folder with the emulator; `undefined` if this page was built without. */
+export function pcFolder(): string | undefined {
+  return document.querySelector<HTMLElement>('#app')?.dataset['pc'];
+}
+
+export class PcView {
+  readonly element: HTMLElement;
+  readonly #session: Session;
+  readonly #folder: string;
+  readonly #button: HTMLButtonElement;
+  readonly #state = el('span', { class: 'muted', role: 'status' });
+  readonly #screen: HTMLElement;
+  #emulator: V86 | undefined;
+  #starting = false;
+
+  constructor(session: Session, folder: string) {
+    this.#session = session;
+    this.#folder = folder;
+    this.#button = el('button', { type: 'button', class: 'small', onclick: () => void this.#toggle() }, 'Start the PC');
+    // As v86 wants it: text is drawn into the first, graphics into the second.
+    this.#screen = el('div', {
+      class: 'screen',
+      tabindex: 0,
+      role: 'application',
+      'aria-label': 'Screen of the PC; while it has the focus, keys go to the PC',
+      hidden: true,
+    });
+    this.#screen.append(el('div'), el('canvas', { 'aria-hidden': 'true' }));
+    this.#screen.addEventListener('focus', () => this.#emulator?.keyboard_set_enabled(true));
+    this.#screen.addEventListener('blur', () => this.#emulator?.keyboard_set_enabled(false));
+    this.element = el(
+      'section',
+      { class: 'card pc', 'aria-labelledby': 'pc-title' },
+      el('header', {}, el('h2', { id: 'pc-title' }, 'Boot it'), this.#button, this.#state),
+      el('p', { class: 'muted' }, 'A 32-bit PC with this disk. What it writes is durable when it is told so, and there after a reload.'),
+      this.#screen,
+    );
+  }
+
+  /** Switches the PC off. */
+  close(): void {
+    const emulator = this.#emulator;
+    this.#emulator = undefined;
+    void emulator?.destroy();
+  }
+
+  async #toggle(): Promise<void> {
+    if (this.#starting) return;
+    if (this.#emulator !== undefined) {
+      this.close();
+      this.#screen.hidden = true;
+      setText(this.#button, 'Start the PC');
+      setText(this.#state, 'It is off.');
+      return;
+    }
+    // Two PCs on one disk would destroy it.
+    if (this.#session.device.role === 'guest') {
+      setText(this.#state, 'Another tab has this disk: start it there.');
+      return;
+    }
+    this.#starting = true;
+    setText(this.#state, 'Starting …');
+    try {
+      await this.#start();
+      setText(this.#button, 'Switch it off');
+      setText(this.#state, 'Click the screen to type.');
+    } catch (error) {
+      setText(this.#state, (error as Error).message);
+    }
+    this.#starting = false;
+  }
+
+  async #start(): Promise<void> {
+    const at = (name: string): string => new URL(`${this.#folder}/${name}`, document.baseURI).href;
+    const { V86 } = (await import(at('libv86.mjs'))) as typeof import('v86');
+    this.#screen.hidden = false;
+    const disk = v86Disk(this.#session.device, {
+      onError: (error) => setText(this.#state, `The disk has failed, and the PC waits for ever: ${(error as Error).message}`),
+    });
+    this.#emulator = new V86({
+      wasm_path: at('v86.wasm'),
+      bios: { url: at('bios.bin') },
+      vga_bios: { url: at('vgabios.bin') },
+      // The emulator takes any object with the methods of a disk; its declarations know only its own.
+      hda: disk as never,
+      memory_size: MEMORY_BYTES,
+      screen_container: this.#screen,
+      autostart: true,
+      disable_speaker: true,
+    });
+    this.#emulator.keyboard_set_enabled(false);
+    this.#screen.focus();
+  }
+}

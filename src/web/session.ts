@@ -1,0 +1,171 @@
+/** One disk that is open: the device, what its readers see of it, and how fast it goes. */
+
+import { type BrowserDevice, type DeviceStatus, openDevice } from '../browser.ts';
+import { type CopyRecord, type Image, idOf, keepRecord, nameOf, placeOf, recordOf } from './copies.ts';
+import type { Bytes } from './volumes/bytes.ts';
+
+/** How the page sees one read of its own. */
+export interface ReadSample {
+  readonly atMs: number;
+  readonly tookMs: number;
+  readonly bytes: number;
+}
+
+/** What arrived in one interval. */
+export interface RateSample {
+  readonly atMs: number;
+  readonly bytesPerSecond: number;
+}
+
+const TICK_MS = 250;
+const KEPT_MS = 60_000;
+const SMOOTHED_TICKS = 5;
+/** The background copy rests at this rate; readers do not. */
+const RESTING_RATE = 1;
+
+export class Session implements Bytes {
+  readonly id: string;
+  readonly name: string;
+  readonly image: Image;
+  readonly device: BrowserDevice;
+  /** Reads under way, by what they are for: [start, end) in bytes. */
+  readonly reading: Set<{ readonly start: number; readonly end: number }> = new Set();
+  readonly reads: ReadSample[] = [];
+  readonly rates: RateSample[] = [];
+  #rate: number | undefined;
+  #resting: boolean;
+  /** What had come at the last ticks: the status comes in steps of its own, which a single interval would show as spikes. */
+  #ticks: { atMs: number; sourceBytes: number }[];
+  #kept = 0;
+  readonly #timer: ReturnType<typeof setInterval>;
+  readonly #listeners = new Set<() => void>();
+
+  private constructor(image: Image, id: string, device: BrowserDevice, record: CopyRecord | undefined) {
+    this.image = image;
+    this.id = id;
+    this.name = nameOf(image);
+    this.device = device;
+    this.#resting = record?.rate === 0;
+    this.#rate = record?.rate === 0 ? undefined : record?.rate;
+    this.#ticks = [{ atMs: performance.now(), sourceBytes: device.status().sourceBytes }];
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    this.#keep();
+  }
+
+  /** Begins the copy of an image, or goes on with it. @throws what `openDevice` does. */
+  static async open(image: Image, signal?: AbortSignal): Promise<Session> {
+    const id = await idOf(image);
+    const record = recordOf(id);
+    const rate = record?.rate === 0 ? RESTING_RATE : record?.rate;
+    const device = await openDevice({
+      source: image,
+      ...placeOf(id),
+      target: placeOf(id).target,
+      hydrate: rate === undefined ? {} : { rateBytesPerSecond: rate },
+      ...(signal === undefined ? {} : { signal }),
+    });
+    return new Session(image, id, device, record);
+  }
+
+  get size(): number {
+    return this.device.size;
+  }
+
+  get status(): DeviceStatus {
+    return this.device.status();
+  }
+
+  get syncedBytes(): number {
+    const { syncedBlocks, blockSize } = this.status;
+    return Math.min(this.size, syncedBlocks * blockSize);
+  }
+
+  get isComplete(): boolean {
+    const { syncedBlocks, totalBlocks } = this.status;
+    return syncedBlocks === totalBlocks;
+  }
+
+  /** Called four times a second. */
+  onTick(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
+  /** Reads through the device: what is not here yet is fetched. */
+  async read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
+    const bytes = new Uint8Array(length);
+    const range = { start: offset, end: offset + length };
+    const begun = performance.now();
+    this.reading.add(range);
+    try {
+      await this.device.read(bytes, offset, signal === undefined ? {} : { signal });
+      const atMs = performance.now();
+      this.reads.push({ atMs, tookMs: atMs - begun, bytes: length });
+      return bytes;
+    } finally {
+      this.reading.delete(range);
+    }
+  }
+
+  get resting(): boolean {
+    return this.#resting;
+  }
+
+  rest(resting: boolean): void {
+    this.#resting = resting;
+    this.#applyRate();
+  }
+
+  /** Bytes per second of the background copy; `undefined`: no limit. */
+  get rate(): number | undefined {
+    return this.#rate;
+  }
+
+  setRate(bytesPerSecond: number | undefined): void {
+    this.#rate = bytesPerSecond;
+    this.#applyRate();
+  }
+
+  /** What arrives at the moment. */
+  get bytesPerSecond(): number {
+    return this.rates.at(-1)?.bytesPerSecond ?? 0;
+  }
+
+  /** Lets go of the device; the copy stays. */
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    this.#listeners.clear();
+    this.#keep();
+    await this.device.close();
+  }
+
+  #applyRate(): void {
+    this.device.setRate(this.#resting ? RESTING_RATE : this.#rate);
+    this.#keep();
+  }
+
+  #tick(): void {
+    const atMs = performance.now();
+    const { sourceBytes } = this.status;
+    // The count begins anew with another owner.
+    if (sourceBytes < this.#ticks.at(-1)!.sourceBytes) this.#ticks = [];
+    this.#ticks.push({ atMs, sourceBytes });
+    this.#ticks.splice(0, this.#ticks.length - SMOOTHED_TICKS);
+    const first = this.#ticks[0]!;
+    const elapsed = Math.max(0.05, (atMs - first.atMs) / 1000);
+    this.rates.push({ atMs, bytesPerSecond: (sourceBytes - first.sourceBytes) / elapsed });
+    for (const samples of [this.rates, this.reads]) {
+      const old = samples.findIndex((sample) => sample.atMs > atMs - KEPT_MS);
+      samples.splice(0, old < 0 ? samples.length : old);
+    }
+    if (this.#kept !== this.syncedBytes) this.#keep();
+    for (const listener of this.#listeners) listener();
+  }
+
+  #keep(): void {
+    this.#kept = this.syncedBytes;
+    const { id, name, image, size } = this;
+    const url = image instanceof File ? undefined : image;
+    const rate = this.#resting ? 0 : this.#rate;
+    keepRecord({ id, name, url, size, openedMs: Date.now(), syncedBytes: this.#kept, rate });
+  }
+}

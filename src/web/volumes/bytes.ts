@@ -1,0 +1,90 @@
+/**
+ * Bytes of an image, which may be damaged or made to do harm: nothing is read outside of it, nothing is allocated by what it says, and each
+ * loop that follows it ends.
+ */
+
+/** Something that can be read anywhere within its size; it rejects outside with a {@link VolumeError}. */
+export interface Bytes {
+  readonly size: number;
+  read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
+}
+
+/** What is wrong with an image, in words for whoever looks at it. */
+export class VolumeError extends Error {
+  override readonly name = 'VolumeError';
+}
+
+/** No single read is longer. */
+export const MAX_READ_BYTES: number = 2 ** 24;
+
+export function checkRange(bytes: Bytes, offset: number, length: number): void {
+  const whole = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0;
+  if (!whole || length > MAX_READ_BYTES || offset > bytes.size - length) {
+    throw new VolumeError(`the image points to ${length} bytes at ${offset}, outside of its ${bytes.size} bytes`);
+  }
+}
+
+/** Bytes [start, start + size) of others, cut where those end. */
+export function partOf(whole: Bytes, start: number, size: number): Bytes {
+  const part: Bytes = {
+    size: Math.max(0, Math.min(size, whole.size - start)),
+    read: async (offset, length, signal) => {
+      checkRange(part, offset, length);
+      return whole.read(start + offset, length, signal);
+    },
+  };
+  return part;
+}
+
+const PAGE_BYTES = 4096;
+const MAX_PAGES = 1024;
+
+/** Remembers the pages that were read last, 4 MiB of them: tables are read a few bytes at a time. */
+export function remembered(bytes: Bytes): Bytes {
+  const pages = new Map<number, Promise<Uint8Array>>();
+  const page = (index: number, signal: AbortSignal | undefined): Promise<Uint8Array> => {
+    let found = pages.get(index);
+    if (found === undefined) {
+      const at = index * PAGE_BYTES;
+      found = bytes.read(at, Math.min(PAGE_BYTES, bytes.size - at), signal);
+      found.catch(() => pages.delete(index));
+      if (pages.size >= MAX_PAGES) pages.delete(pages.keys().next().value!);
+    } else pages.delete(index);
+    pages.set(index, found);
+    return found;
+  };
+  const cached: Bytes = {
+    size: bytes.size,
+    read: async (offset, length, signal) => {
+      checkRange(cached, offset, length);
+      if (length > 4 * PAGE_BYTES) return bytes.read(offset, length, signal);
+      const result = new Uint8Array(length);
+      for (let done = 0; done < length; ) {
+        const index = Math.floor((offset + done) / PAGE_BYTES);
+        const from = offset + done - index * PAGE_BYTES;
+        const piece = (await page(index, signal)).subarray(from, from + length - done);
+        result.set(piece, done);
+        done += piece.length;
+      }
+      return result;
+    },
+  };
+  return cached;
+}
+
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** A little-endian u64; beyond 2^53 nothing is what it says. */
+export function u64(view: DataView, at: number): number {
+  const value = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
+  if (!Number.isSafeInteger(value)) throw new VolumeError(`the image has a number beyond 2^53: ${value}`);
+  return value;
+}
+
+/** Text up to its first NUL. */
+export function text(bytes: Uint8Array, encoding = 'utf-8'): string {
+  const end = bytes.indexOf(0);
+  return new TextDecoder(encoding).decode(end < 0 ? bytes : bytes.subarray(0, end));
+}

@@ -1,0 +1,44 @@
+/** What is on a disk: partitions with volumes, or one volume. */
+
+import { type Bytes, partOf, VolumeError } from './bytes.ts';
+import { openExt } from './ext.ts';
+import { openFat } from './fat.ts';
+import { type Partition, type PartitionTable, readPartitions } from './partitions.ts';
+import { recognize } from './signatures.ts';
+import type { Volume } from './volume.ts';
+
+export interface DiskContents {
+  readonly table: PartitionTable | undefined;
+  /** The partitions; without a table, the whole disk as one, with number 0. */
+  readonly parts: readonly Partition[];
+}
+
+/** What a partition has on it. */
+export type Found =
+  | { readonly volume: Volume }
+  /** What it is, where that is known, and why it cannot be browsed. */
+  | { readonly kind: string | undefined; readonly reason: string };
+
+/** @throws VolumeError; what reading throws. */
+export async function readDisk(disk: Bytes, signal?: AbortSignal): Promise<DiskContents> {
+  const whole: Partition = { number: 0, start: 0, size: disk.size, type: '', name: '' };
+  // A volume may lie on the disk itself; its boot sector can look like a table.
+  const own = await findVolume(disk, whole, signal);
+  if ('volume' in own) return { table: undefined, parts: [whole] };
+  const table = await readPartitions(disk, signal);
+  return { table, parts: table === undefined || table.partitions.length === 0 ? [whole] : table.partitions };
+}
+
+/** Never rejects for what is wrong with the image. */
+export async function findVolume(disk: Bytes, { start, size }: Partition, signal?: AbortSignal): Promise<Found> {
+  const bytes = partOf(disk, start, size);
+  try {
+    const volume = (await openExt(bytes, signal)) ?? (await openFat(bytes, signal));
+    if (volume !== undefined) return { volume };
+    const kind = await recognize(bytes, signal);
+    return { kind, reason: kind === undefined ? 'nothing that is known here' : `${kind}, which is not browsed here` };
+  } catch (error) {
+    if (error instanceof VolumeError) return { kind: undefined, reason: error.message };
+    throw error;
+  }
+}

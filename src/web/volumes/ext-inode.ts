@@ -1,0 +1,147 @@
+/** An inode of ext2, ext3 or ext4, and where its contents lie: a tree of extents, or blocks of block numbers. */
+
+import { type Bytes, u64, VolumeError, viewOf } from './bytes.ts';
+import { type FileInfo, type Run, Runs } from './volume.ts';
+
+export const FILE_TYPE = { directory: 4, file: 8, link: 10 } as const;
+export const INODE_FLAG = { encrypted: 0x800, extents: 0x80000, inlineData: 0x10000000 } as const;
+
+const EXTENT_MAGIC = 0xf30a;
+const MAX_DEPTH = 5;
+const MAP_AT = 40;
+const MAP_BYTES = 60;
+/** Extents longer than this are reserved but not written yet. */
+const MAX_WRITTEN_BLOCKS = 32_768;
+
+export class Inode {
+  /** One of {@link FILE_TYPE}, or another. */
+  readonly type: number;
+  readonly size: number;
+  readonly flags: number;
+  readonly #modifiedMs: number;
+  /** Whether there are blocks of its own, beside those of its attributes. */
+  readonly #hasBlocks: boolean;
+  readonly #map: Uint8Array;
+  readonly #volume: { readonly bytes: Bytes; readonly blockBytes: number; readonly blockCount: number };
+
+  constructor(raw: Uint8Array, volume: { bytes: Bytes; blockBytes: number; blockCount: number }) {
+    const view = viewOf(raw);
+    this.#volume = volume;
+    this.type = view.getUint16(0, true) >> 12;
+    this.flags = view.getUint32(32, true);
+    // Only files and, with a feature of its own, directories are longer than 4 GiB.
+    const isLong = this.type === FILE_TYPE.file;
+    this.size = isLong ? u64(viewOf(Uint8Array.of(...raw.subarray(4, 8), ...raw.subarray(108, 112))), 0) : view.getUint32(4, true);
+    // Signed seconds; the large inodes of ext4 have two bits more.
+    const more = raw.length >= 160 && view.getUint16(128, true) >= 12 ? (view.getUint32(136, true) & 3) * 2 ** 32 : 0;
+    this.#modifiedMs = (view.getInt32(16, true) + more) * 1000;
+    const attributeBlocks = view.getUint32(104, true) === 0 ? 0 : volume.blockBytes / 512;
+    this.#hasBlocks = view.getUint32(28, true) > attributeBlocks;
+    this.#map = raw.slice(MAP_AT, MAP_AT + MAP_BYTES);
+  }
+
+  /** @throws VolumeError for contents that are kept where nobody looks here. */
+  file(): FileInfo {
+    const { size } = this;
+    const base = { size, modifiedMs: this.#modifiedMs };
+    const isInline = (this.flags & INODE_FLAG.inlineData) !== 0 || (this.type === FILE_TYPE.link && size < MAP_BYTES && !this.#hasBlocks);
+    if (isInline) {
+      if (size > MAP_BYTES || this.type === FILE_TYPE.directory) throw new VolumeError('what lies within attributes is not read here');
+      const inline = this.#map.slice(0, size);
+      return { ...base, inline, runs: async function* () {} };
+    }
+    return { ...base, runs: (signal) => this.#runs(signal) };
+  }
+
+  /** Blocks as they come, as runs of bytes that make up the size, with holes between and behind them. */
+  async *#runs(signal: AbortSignal | undefined): AsyncGenerator<Run> {
+    const { blockBytes, blockCount } = this.#volume;
+    const blocks = this.flags & INODE_FLAG.extents ? this.#extents(this.#map, undefined, 0, signal) : this.#pointers(signal);
+    const runs = new Runs();
+    let at = 0;
+    const put = function* (offset: number | undefined, length: number): Generator<Run> {
+      const run = length > 0 ? runs.add(offset, length) : undefined;
+      at += Math.max(0, length);
+      if (run !== undefined) yield run;
+    };
+    for await (const { logical, block, count } of blocks) {
+      const start = logical * blockBytes;
+      if (start >= this.size) break;
+      if (start < at) throw new VolumeError('the extents of this file overlap');
+      if (block !== undefined && block + count > blockCount)
+        throw new VolumeError(`this file has block ${block + count - 1} of ${blockCount}`);
+      yield* put(undefined, start - at);
+      yield* put(block === undefined ? undefined : block * blockBytes, Math.min(count * blockBytes, this.size - at));
+    }
+    yield* put(undefined, this.size - at);
+    const last = runs.end();
+    if (last !== undefined) yield last;
+  }
+
+  /** A node's extents. Below the root no node is empty and each gets further, so that this ends; its depth is one less than its parent's. */
+  async *#extents(node: Uint8Array, depth: number | undefined, from: number, signal: AbortSignal | undefined): AsyncGenerator<Blocks> {
+    signal?.throwIfAborted();
+    const view = viewOf(node);
+    const count = view.getUint16(2, true);
+    const found = view.getUint16(6, true);
+    const sound = view.getUint16(0, true) === EXTENT_MAGIC && 12 + count * 12 <= node.length && found <= MAX_DEPTH;
+    if (!sound || (depth !== undefined && (found !== depth || count === 0)))
+      throw new VolumeError('the extent tree of this file is damaged');
+    let next = from;
+    for (let at = 12; at < 12 + count * 12; at += 12) {
+      const logical = view.getUint32(at, true);
+      if (logical < next) throw new VolumeError('the extent tree of this file is out of order');
+      if (found > 0) {
+        const child = view.getUint32(at + 4, true) + view.getUint16(at + 8, true) * 2 ** 32;
+        yield* this.#extents(await this.#block(child, signal), found - 1, logical, signal);
+        next = logical + 1;
+        continue;
+      }
+      const stored = view.getUint16(at + 4, true);
+      const isWritten = stored <= MAX_WRITTEN_BLOCKS;
+      const length = isWritten ? stored : stored - MAX_WRITTEN_BLOCKS;
+      if (length === 0) throw new VolumeError('the extent tree of this file has an empty extent');
+      const block = view.getUint32(at + 8, true) + view.getUint16(at + 6, true) * 2 ** 32;
+      yield { logical, block: isWritten ? block : undefined, count: length };
+      next = logical + length;
+    }
+  }
+
+  /** Twelve blocks, then a block of numbers, one of such blocks, and one of those. */
+  async *#pointers(signal: AbortSignal | undefined): AsyncGenerator<Blocks> {
+    const view = viewOf(this.#map);
+    const perBlock = this.#volume.blockBytes / 4;
+    let logical = 0;
+    for (let index = 0; index < 15 && logical * this.#volume.blockBytes < this.size; index++) {
+      const depth = Math.max(0, index - 11);
+      yield* this.#pointer(view.getUint32(index * 4, true), depth, logical, signal);
+      logical += perBlock ** depth;
+    }
+  }
+
+  async *#pointer(block: number, depth: number, logical: number, signal: AbortSignal | undefined): AsyncGenerator<Blocks> {
+    if (block === 0 || logical * this.#volume.blockBytes >= this.size) return;
+    if (depth === 0) {
+      yield { logical, block, count: 1 };
+      return;
+    }
+    signal?.throwIfAborted();
+    const view = viewOf(await this.#block(block, signal));
+    const perBlock = this.#volume.blockBytes / 4;
+    for (let index = 0; index < perBlock; index++) {
+      yield* this.#pointer(view.getUint32(index * 4, true), depth - 1, logical + index * perBlock ** (depth - 1), signal);
+    }
+  }
+
+  #block(block: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
+    const { bytes, blockBytes } = this.#volume;
+    return bytes.read(block * blockBytes, blockBytes, signal);
+  }
+}
+
+/** Consecutive blocks of a file; `block` is undefined where they are reserved but not written. */
+interface Blocks {
+  readonly logical: number;
+  readonly block: number | undefined;
+  readonly count: number;
+}

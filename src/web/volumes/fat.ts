@@ -1,0 +1,255 @@
+/** FAT12, FAT16 and FAT32, with long names. After Microsoft's "FAT: General Overview of On-Disk Format" (fatgen103), and Linux where that differs. */
+
+import { type Bytes, remembered, VolumeError, viewOf } from './bytes.ts';
+import { type Entry, type FileInfo, type Listing, MAX_ENTRIES, type Run, Runs, type Volume } from './volume.ts';
+
+const ENTRY_BYTES = 32;
+/** The format's own limit of a directory: 65,536 entries. */
+const MAX_DIRECTORY_BYTES = 2 ** 21;
+const ATTRIBUTE = { volumeLabel: 0x08, directory: 0x10, longName: 0x0f } as const;
+/** `id` of the root where it is not a chain of clusters. */
+const FIXED_ROOT = -1;
+
+/** The upper half of code page 437, in which short names are most often. */
+const CODE_PAGE_437 =
+  'ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u00a0';
+
+interface Layout {
+  readonly bits: 12 | 16 | 32;
+  readonly fatOffset: number;
+  readonly rootOffset: number;
+  readonly rootBytes: number;
+  readonly dataOffset: number;
+  readonly clusterBytes: number;
+  readonly clusterCount: number;
+  readonly rootCluster: number;
+  readonly label: string;
+}
+
+/** The volume in `bytes`; `undefined` if its boot sector is none of FAT's. */
+export async function openFat(bytes: Bytes, signal?: AbortSignal): Promise<Volume | undefined> {
+  if (bytes.size < 512) return undefined;
+  const layout = layoutOf(await bytes.read(0, 512, signal), bytes.size);
+  return layout && new FatVolume(bytes, layout);
+}
+
+function layoutOf(sector: Uint8Array, size: number): Layout | undefined {
+  const view = viewOf(sector);
+  const u16 = (at: number): number => view.getUint16(at, true);
+  const u32 = (at: number): number => view.getUint32(at, true);
+  const sectorBytes = u16(11);
+  const sectorsPerCluster = sector[13]!;
+  const reserved = u16(14);
+  const fats = sector[16]!;
+  const rootEntries = u16(17);
+  const media = sector[21]!;
+  const isPower = (value: number): boolean => value > 0 && (value & (value - 1)) === 0;
+  if (!isPower(sectorBytes) || sectorBytes < 512 || sectorBytes > 4096 || !isPower(sectorsPerCluster)) return undefined;
+  if (reserved === 0 || fats === 0 || fats > 4 || (media < 0xf8 && media !== 0xf0)) return undefined;
+  const isFat32 = u16(22) === 0;
+  const fatSectors = isFat32 ? u32(36) : u16(22);
+  const sectors = u16(19) || u32(32);
+  const rootSectors = Math.ceil((rootEntries * ENTRY_BYTES) / sectorBytes);
+  const dataSector = reserved + fats * fatSectors + rootSectors;
+  if (fatSectors === 0 || sectors <= dataSector || dataSector * sectorBytes >= size) return undefined;
+  if (isFat32 ? rootEntries !== 0 : rootEntries === 0) return undefined;
+  const counted = Math.floor((sectors - dataSector) / sectorsPerCluster);
+  const bits = isFat32 ? 32 : counted > 4084 ? 16 : 12;
+  return {
+    bits,
+    fatOffset: reserved * sectorBytes,
+    rootOffset: (reserved + fats * fatSectors) * sectorBytes,
+    rootBytes: rootEntries * ENTRY_BYTES,
+    dataOffset: dataSector * sectorBytes,
+    clusterBytes: sectorsPerCluster * sectorBytes,
+    // No more than the table has entries for, and than there is room for.
+    clusterCount: Math.min(
+      counted,
+      Math.floor((fatSectors * sectorBytes * 8) / bits) - 2,
+      Math.ceil((size - dataSector * sectorBytes) / (sectorsPerCluster * sectorBytes)),
+    ),
+    rootCluster: isFat32 ? u32(44) : FIXED_ROOT,
+    label: shortText(sector.subarray(isFat32 ? 71 : 43, isFat32 ? 82 : 54)).trim(),
+  };
+}
+
+class FatVolume implements Volume {
+  readonly kind: string;
+  readonly label: string;
+  readonly remark: undefined;
+  readonly bytes: Bytes;
+  readonly root: Entry;
+  readonly #tables: Bytes;
+  readonly #layout: Layout;
+
+  constructor(bytes: Bytes, layout: Layout) {
+    this.bytes = bytes;
+    this.#tables = remembered(bytes);
+    this.#layout = layout;
+    this.kind = `FAT${layout.bits}`;
+    this.label = layout.label === 'NO NAME' ? '' : layout.label;
+    this.root = { name: '', kind: 'directory', size: undefined, modifiedMs: undefined, id: layout.rootCluster };
+  }
+
+  async list(directory: Entry, signal?: AbortSignal): Promise<Listing> {
+    const entries: Entry[] = [];
+    const names = new LongName();
+    for await (const piece of this.#directory(directory.id, signal)) {
+      for (let at = 0; at + ENTRY_BYTES <= piece.length; at += ENTRY_BYTES) {
+        const raw = piece.subarray(at, at + ENTRY_BYTES);
+        if (raw[0] === 0) return { entries, cut: false };
+        if (raw[0] === 0xe5) names.clear();
+        else if ((raw[11]! & 0x3f) === ATTRIBUTE.longName) names.add(raw);
+        else {
+          const entry = this.#entry(raw, names.take(raw));
+          if (entry === undefined) continue;
+          if (entries.length === MAX_ENTRIES) return { entries, cut: true };
+          entries.push(entry);
+        }
+      }
+    }
+    return { entries, cut: false };
+  }
+
+  async look(file: Entry): Promise<FileInfo> {
+    const size = file.size ?? 0;
+    return { size, modifiedMs: file.modifiedMs, runs: (signal) => this.#runs(file.id, size, signal) };
+  }
+
+  #entry(raw: Uint8Array, longName: string | undefined): Entry | undefined {
+    if (raw[11]! & ATTRIBUTE.volumeLabel) return undefined;
+    const name = longName ?? shortName(raw);
+    if (name === '.' || name === '..' || name === '') return undefined;
+    const view = viewOf(raw);
+    const isDirectory = (raw[11]! & ATTRIBUTE.directory) !== 0;
+    const high = this.#layout.bits === 32 ? view.getUint16(20, true) : 0;
+    return {
+      name,
+      kind: isDirectory ? 'directory' : 'file',
+      size: isDirectory ? undefined : view.getUint32(28, true),
+      modifiedMs: dosTime(view.getUint16(24, true), view.getUint16(22, true)),
+      id: high * 2 ** 16 + view.getUint16(26, true),
+    };
+  }
+
+  async *#directory(cluster: number, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
+    const { rootOffset, rootBytes, clusterBytes } = this.#layout;
+    if (cluster === FIXED_ROOT) {
+      yield await this.bytes.read(rootOffset, rootBytes, signal);
+      return;
+    }
+    let bytes = 0;
+    for await (const at of this.#chain(cluster, signal)) {
+      yield await this.bytes.read(this.#offset(at), clusterBytes, signal);
+      if ((bytes += clusterBytes) >= MAX_DIRECTORY_BYTES) return;
+    }
+  }
+
+  async *#runs(cluster: number, size: number, signal: AbortSignal | undefined): AsyncGenerator<Run> {
+    const runs = new Runs();
+    let left = size;
+    if (left > 0) {
+      for await (const at of this.#chain(cluster, signal)) {
+        const length = Math.min(left, this.#layout.clusterBytes);
+        const run = runs.add(this.#offset(at), length);
+        if (run !== undefined) yield run;
+        if ((left -= length) === 0) break;
+      }
+    }
+    const last = runs.end();
+    if (last !== undefined) yield last;
+  }
+
+  /** The clusters of a chain; one that is longer than the volume goes round in a circle. */
+  async *#chain(first: number, signal: AbortSignal | undefined): AsyncGenerator<number> {
+    const { bits, clusterCount } = this.#layout;
+    const end = bits === 32 ? 0x0ffffff8 : bits === 16 ? 0xfff8 : 0xff8;
+    let cluster = first;
+    for (let count = 0; cluster < end; count++) {
+      signal?.throwIfAborted();
+      if (cluster < 2 || cluster >= clusterCount + 2)
+        throw new VolumeError(`the file allocation table points to cluster ${cluster} of ${clusterCount}`);
+      if (count === clusterCount) throw new VolumeError('the file allocation table goes round in a circle');
+      yield cluster;
+      cluster = await this.#next(cluster, signal);
+    }
+  }
+
+  async #next(cluster: number, signal: AbortSignal | undefined): Promise<number> {
+    const { bits, fatOffset } = this.#layout;
+    const at = fatOffset + Math.floor((cluster * bits) / 8);
+    const view = viewOf(await this.#tables.read(at, bits === 32 ? 4 : 2, signal));
+    if (bits === 32) return view.getUint32(0, true) & 0x0fffffff;
+    const word = view.getUint16(0, true);
+    return bits === 16 ? word : cluster % 2 === 1 ? word >> 4 : word & 0xfff;
+  }
+
+  #offset(cluster: number): number {
+    return this.#layout.dataOffset + (cluster - 2) * this.#layout.clusterBytes;
+  }
+}
+
+/** A long name lies in the entries before the short one, its last part first, tied to that by a sum. */
+class LongName {
+  #parts: string[] = [];
+  #sum = 0;
+  #expected = 0;
+
+  clear(): void {
+    this.#parts = [];
+    this.#expected = 0;
+  }
+
+  add(raw: Uint8Array): void {
+    const order = raw[0]! & 0x1f;
+    if (raw[0]! & 0x40) {
+      this.#parts = [];
+      this.#sum = raw[13]!;
+      this.#expected = order;
+    }
+    if (order === 0 || order !== this.#expected || raw[13] !== this.#sum) {
+      this.clear();
+      return;
+    }
+    this.#expected--;
+    const view = viewOf(raw);
+    let part = '';
+    for (const at of [1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30]) {
+      const unit = view.getUint16(at, true);
+      if (unit === 0) break;
+      part += String.fromCharCode(unit);
+    }
+    this.#parts.unshift(part);
+  }
+
+  /** The name that belongs to a short entry, if there is one. */
+  take(raw: Uint8Array): string | undefined {
+    const complete = this.#parts.length > 0 && this.#expected === 0;
+    const sum = raw.subarray(0, 11).reduce((total, byte) => (((total & 1) << 7) + (total >> 1) + byte) & 0xff, 0);
+    const name = complete && sum === this.#sum ? this.#parts.join('') : undefined;
+    this.clear();
+    return name;
+  }
+}
+
+function shortName(raw: Uint8Array): string {
+  const bytes = raw.slice(0, 11);
+  if (bytes[0] === 0x05) bytes[0] = 0xe5;
+  // Windows notes in two bits that a part was written in small letters.
+  const part = (from: number, to: number, small: number): string => {
+    const text = shortText(bytes.subarray(from, to)).trimEnd();
+    return raw[12]! & small ? text.toLowerCase() : text;
+  };
+  const extension = part(8, 11, 0x10);
+  return part(0, 8, 0x08) + (extension === '' ? '' : `.${extension}`);
+}
+
+function shortText(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => (byte >= 0x80 ? CODE_PAGE_437[byte - 0x80]! : byte < 0x20 ? '' : String.fromCharCode(byte))).join('');
+}
+
+/** Local time, as the format has it; taken as that of the browser. */
+function dosTime(date: number, time: number): number | undefined {
+  if (date === 0) return undefined;
+  return new Date(1980 + (date >> 9), ((date >> 5) & 15) - 1, date & 31, time >> 11, (time >> 5) & 63, (time & 31) * 2).getTime();
+}

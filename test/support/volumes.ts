@@ -1,0 +1,71 @@
+/** Looking through disk images in memory. */
+
+import { type Bytes, checkRange, VolumeError } from '../../src/web/volumes/bytes.ts';
+import { findVolume, readDisk } from '../../src/web/volumes/disk.ts';
+import { type Entry, readFile, type Volume } from '../../src/web/volumes/volume.ts';
+
+/** An array as a disk that is read only within it; it counts what is read. */
+export function arrayBytes(array: Uint8Array): Bytes & { reads: number; bytesRead: number } {
+  const bytes = {
+    size: array.length,
+    reads: 0,
+    bytesRead: 0,
+    read: async (offset: number, length: number): Promise<Uint8Array> => {
+      checkRange(bytes, offset, length);
+      bytes.reads++;
+      bytes.bytesRead += length;
+      return array.slice(offset, offset + length);
+    },
+  };
+  return bytes;
+}
+
+/** The entry at a path of names with `/` between them. */
+export async function find(volume: Volume, path: string): Promise<Entry> {
+  let entry = volume.root;
+  for (const name of path.split('/')) {
+    const found = (await volume.list(entry)).entries.find((other) => other.name === name);
+    if (found === undefined) throw new Error(`there is no ${name} of ${path}`);
+    entry = found;
+  }
+  return entry;
+}
+
+const MAX_VISITED = 60;
+const MAX_FILE_BYTES = 2 ** 16;
+
+/** Opens what there is on a disk, as deep as somebody would who looks around: some directories and the beginnings of some files. Passes over what is refused. */
+export async function visit(disk: Bytes): Promise<{ volumes: number; entries: number; refusals: number }> {
+  const seen = { volumes: 0, entries: 0, refusals: 0 };
+  const attempt = async (look: () => Promise<void>): Promise<void> => {
+    try {
+      await look();
+    } catch (error) {
+      if (!(error instanceof VolumeError)) throw error;
+      seen.refusals++;
+    }
+  };
+  const look = async (volume: Volume): Promise<void> => {
+    const waiting: Entry[] = [volume.root];
+    for (let entry = waiting.shift(); entry !== undefined && seen.entries < MAX_VISITED; entry = waiting.shift()) {
+      const current = entry;
+      seen.entries++;
+      await attempt(async () => {
+        if (current.kind === 'directory') waiting.push(...(await volume.list(current)).entries.slice(0, 8));
+        else {
+          const file = await volume.look(current);
+          for await (const _ of readFile(volume, file, { from: 0, to: MAX_FILE_BYTES }, { pieceBytes: 4096 }));
+        }
+      });
+    }
+  };
+  await attempt(async () => {
+    for (const part of (await readDisk(disk)).parts) {
+      const found = await findVolume(disk, part);
+      if (!('volume' in found)) continue;
+      seen.volumes++;
+      await look(found.volume);
+    }
+  });
+  return seen;
+}

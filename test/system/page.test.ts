@@ -1,0 +1,343 @@
+/** The page as its users have it: built, served by a static server, in Chromium, with images on another origin. */
+
+import { execFileSync } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Page } from 'playwright';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { type RangeServer, startRangeServer } from '../../src/cli/demo/range-server.ts';
+import { expectBytes } from '../support/bytes.ts';
+import { Chromium } from '../support/chromium.ts';
+import { contentsOf, imageTools, makeDisk, makeExt, makeFat, makeFolder } from '../support/disk-images.ts';
+import { type Site, startSite } from '../support/site.ts';
+import { describeWith } from '../support/tools.ts';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const PERMISSION = { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'content-range, etag' };
+/** From the package grub-rescue-pc. */
+const GRUB = '/usr/lib/grub-rescue/grub-rescue-floppy.img';
+const BIOS = '/usr/share/seabios/bios.bin';
+const WAIT = { timeout: 60_000 };
+
+describeWith(['chromium', ...imageTools], 'the page', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cod-page-'));
+  const downloads = join(folder, 'downloads');
+  const disk = join(folder, 'disk.img');
+  const servers: RangeServer[] = [];
+  const pages: Page[] = [];
+  let errors: string[] = [];
+  let chromium: Chromium;
+  let site: Site;
+
+  beforeAll(async () => {
+    execFileSync(process.execPath, [join(root, 'scripts', 'web.mjs'), '--out', join(folder, 'page')], { stdio: 'pipe' });
+    const files = makeFolder(join(folder, 'files'), { links: true });
+    makeExt(join(folder, 'ext4'), { kind: 'ext4', folder: files, mebibytes: 20 });
+    makeFat(join(folder, 'fat'), { bits: 12, folder: files, mebibytes: 4 });
+    const table = 'label: gpt\nstart=1MiB, size=4MiB, type=U, name="boot"\nstart=8MiB, size=20MiB, type=L, name="root"\n';
+    const volumes = [
+      { at: 1, path: join(folder, 'fat') },
+      { at: 8, path: join(folder, 'ext4') },
+    ];
+    makeDisk(disk, { mebibytes: 40, table, volumes });
+    mkdirSync(downloads);
+    site = await startSite({ folders: { '/': join(folder, 'page') } });
+    chromium = await Chromium.start(join(folder, 'profile'));
+    const session = await chromium.browser.newBrowserCDPSession();
+    await session.send('Browser.setDownloadBehavior', { behavior: 'allow', downloadPath: downloads });
+  });
+
+  afterEach(async () => {
+    for (const page of pages.splice(0)) await page.close();
+    for (const server of servers.splice(0)) await server.close();
+    expect(errors.splice(0)).toEqual([]);
+  });
+
+  afterAll(async () => {
+    await chromium?.close();
+    await site?.close();
+    rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+  });
+
+  /** Serves the disk, each time as another image, so slowly that something can happen meanwhile. */
+  async function serve(
+    options: { path?: string; size?: number; bytesPerSecond?: number; etag?: () => string; headers?: Record<string, string> } = {},
+  ): Promise<RangeServer> {
+    const file = openSync(options.path ?? disk, 'r');
+    const { size = 40 * 2 ** 20, headers = PERMISSION, etag = () => '"one"' } = options;
+    const server = await startRangeServer({
+      size,
+      bytesPerSecond: options.bytesPerSecond ?? 8 * 2 ** 20,
+      latencyMs: 10,
+      headers,
+      get etag() {
+        return etag();
+      },
+      read: async (into, offset) => {
+        readSync(file, into, 0, into.length, offset);
+      },
+    });
+    servers.push({ ...server, close: () => server.close().then(() => closeSync(file)) } as RangeServer);
+    return server;
+  }
+
+  async function openPage(path = '/'): Promise<Page> {
+    const page = await chromium.browser.contexts()[0]!.newPage();
+    pages.push(page);
+    errors = [];
+    page.on('pageerror', (error) => errors.push(error.message));
+    await page.setViewportSize({ width: 1280, height: 900 });
+    await page.goto(`${site.url}${path}`);
+    return page;
+  }
+
+  async function begin(url: string): Promise<Page> {
+    const page = await openPage();
+    await page.fill('#image', url);
+    await page.press('#image', 'Enter');
+    await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
+    await page.getByRole('tree').waitFor(WAIT);
+    return page;
+  }
+
+  /** As somebody does in the browser's own dialog; the driver's way copies the file. */
+  async function pick(page: Page, path: string): Promise<void> {
+    const session = await page.context().newCDPSession(page);
+    const { result } = await session.send('Runtime.evaluate', { expression: "document.querySelector('input[type=file]')" });
+    await session.send('DOM.setFileInputFiles', { files: [path], objectId: result.objectId! });
+    await session.detach();
+  }
+
+  const shareOf = async (page: Page): Promise<number> => Number.parseFloat((await page.locator('.share').textContent()) ?? '');
+  const until = (page: Page, text: string): Promise<unknown> => page.getByText(text).first().waitFor(WAIT);
+
+  async function downloaded(name: string): Promise<Uint8Array> {
+    const path = join(downloads, name);
+    await expect.poll(() => existsSync(path), WAIT).toBe(true);
+    const bytes = readFileSync(path);
+    rmSync(path);
+    return bytes;
+  }
+
+  test('a file is read long before the copy is complete, a reload goes on, and all of it can be downloaded in the end', async () => {
+    const server = await serve();
+    const page = await openPage();
+    await page.fill('#image', server.url);
+    await page.press('#image', 'Enter');
+    await until(page, 'disk.raw');
+    expect(await page.locator('.outcome').textContent()).toMatch(/disk\.raw · 40 MiBThis browser has room for [\d.]+ [KMGT]iB/);
+    await page.getByRole('button', { name: 'Start the copy' }).click();
+    await page.getByRole('button', { name: 'Pause' }).click(WAIT);
+
+    await page.getByRole('treeitem', { name: '2 · root' }).click(WAIT);
+    await page.getByRole('treeitem', { name: 'licence.txt' }).click(WAIT);
+    await until(page, 'Copying is fine.');
+    await page.getByRole('treeitem', { name: 'big.bin' }).click();
+    await page.getByRole('button', { name: 'Download', exact: true }).click(WAIT);
+    expectBytes(await downloaded('big.bin'), contentsOf('big.bin'));
+    const share = await shareOf(page);
+    expect(share).toBeLessThan(80);
+    expect(await page.getByRole('img', { name: /Map of the disk/ }).getAttribute('aria-label')).toMatch(/\d % of 40 MiB are here/);
+    expect(await page.getByRole('button', { name: 'Download the image' }).isDisabled()).toBe(true);
+
+    await page.reload();
+    await until(page, 'Paused');
+    expect(await shareOf(page)).toBeGreaterThanOrEqual(share);
+    await page.getByRole('button', { name: 'Resume' }).click();
+    await until(page, 'All of it is here');
+    await page.getByRole('button', { name: 'Download the image' }).click();
+    expectBytes(await downloaded('disk.raw'), readFileSync(disk));
+  });
+
+  test('the bytes of any place can be seen, with the keyboard too', async () => {
+    const page = await begin((await serve()).url);
+    await page.fill('#hex-offset', '0x200');
+    await page.press('#hex-offset', 'Enter');
+    await page.locator('.bytes').getByText('EFI PART').waitFor(WAIT);
+    await page.focus('.bytes');
+    await page.keyboard.press('End');
+    await page.locator('.bytes').getByText('027ffff0').waitFor(WAIT);
+    await page.fill('#hex-offset', '1 TiB');
+    await page.press('#hex-offset', 'Enter');
+    await until(page, 'an offset below 40 MiB');
+
+    // On the map, Enter shows the bytes of a square; zooming in makes squares smaller.
+    await page.focus('.map canvas');
+    await page.keyboard.press('ArrowRight');
+    await page.keyboard.press('ArrowDown');
+    await page.keyboard.press('+');
+    await until(page, 'Whole disk');
+    expect(await page.locator('.map .span').textContent()).toMatch(/ – .* · a square is/);
+    await page.keyboard.press('Enter');
+    await expect.poll(() => page.inputValue('#hex-offset'), WAIT).not.toBe('1 TiB');
+    await page.getByText('The map in words').click();
+    await expect.poll(() => page.locator('.words tbody tr').count(), WAIT).toBe(16);
+
+    // The tree goes by arrow keys.
+    await page.getByRole('treeitem', { name: '1 · boot' }).focus();
+    await page.keyboard.press('ArrowRight');
+    await page.getByRole('treeitem', { name: 'docs' }).waitFor(WAIT);
+    await page.keyboard.press('ArrowDown');
+    await page.keyboard.press('ArrowRight');
+    await page.getByRole('treeitem', { name: 'deeper' }).waitFor(WAIT);
+    await page.keyboard.press('l');
+    await page.keyboard.press('Enter');
+    await until(page, 'So is reading.');
+  });
+
+  test('what is written is on the map, and stays when the tab is gone and the copy complete', async () => {
+    const { url } = await serve();
+    const page = await begin(url);
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.fill('#hex-offset', '39 MiB');
+    await page.press('#hex-offset', 'Enter');
+    await expect.poll(() => page.inputValue('#hex-offset'), WAIT).toBe('0x02700000');
+    await page.fill('#hex-values', 'no bytes');
+    await page.press('#hex-values', 'Enter');
+    await until(page, 'bytes such as 48 69');
+    await page.fill('#hex-values', '"Kilroy was here"');
+    await page.press('#hex-values', 'Enter');
+    await until(page, '15 written, and safe');
+    const address = new URL(page.url()).hash;
+    await pages.splice(pages.indexOf(page), 1)[0]!.close();
+
+    const next = await openPage(`/${address}`);
+    await next.getByRole('button', { name: 'Resume' }).click(WAIT);
+    await until(next, 'All of it is here');
+    await next.getByRole('button', { name: 'Download the image' }).click();
+    const expected = Uint8Array.from(readFileSync(disk));
+    expected.set(new TextEncoder().encode('Kilroy was here'), 39 * 2 ** 20);
+    expectBytes(await downloaded('disk.raw'), expected);
+  });
+
+  test('two tabs share one copy, and the second goes on when the first is closed', async () => {
+    const { url } = await serve();
+    const first = await begin(url);
+    await first.getByRole('button', { name: 'Pause' }).click();
+    const second = await openPage(new URL(first.url()).hash.replace(/^/, '/'));
+    await until(second, 'another tab does the work');
+    await second.getByRole('treeitem', { name: '2 · root' }).click(WAIT);
+    await second.getByRole('treeitem', { name: 'licence.txt' }).click(WAIT);
+    await until(second, 'Copying is fine.');
+    await pages.splice(pages.indexOf(first), 1)[0]!.close();
+    await expect.poll(() => second.locator('.badge').textContent(), WAIT).toBe('');
+    await second.getByRole('button', { name: /Resume/ }).click(WAIT);
+    await until(second, 'All of it is here');
+  });
+
+  test('a server that does not let pages read it is explained', async () => {
+    const { url } = await serve({ headers: {} });
+    const page = await openPage(`/?image=${encodeURIComponent(url)}`);
+    await until(page, 'The server does not let this page read the image');
+    expect(await page.locator('.outcome').textContent()).toMatch(
+      /Access-Control-Allow-Origin: http:\/\/127\.0\.0\.1:\d+.*drop the file here/s,
+    );
+  });
+
+  test('a source that changes stops the copy, which can be begun anew', async () => {
+    let etag = '"one"';
+    const { url } = await serve({ etag: () => etag });
+    const page = await begin(url);
+    await page.getByRole('button', { name: 'Pause' }).click();
+    etag = '"two"';
+    await page.reload();
+    await until(page, 'The image has changed at its source');
+    await page.getByRole('button', { name: 'Begin anew' }).click();
+    await until(page, 'All of it is here');
+  });
+
+  test('an image that is larger than the room there is says so, before and after', async () => {
+    const { url } = await serve({ size: 16 * 2 ** 40 });
+    const page = await openPage();
+    await page.fill('#image', url);
+    await page.press('#image', 'Enter');
+    await until(page, 'will probably not fit');
+    await page.getByRole('button', { name: 'Start the copy' }).click();
+    await until(page, 'There is not enough room in this browser');
+  });
+
+  test('a copy that meets its quota can be tried again when there is room', async () => {
+    const page = await openPage();
+    const session = await page.context().newCDPSession(page);
+    const { usage } = await session.send('Storage.getUsageAndQuota', { origin: site.url });
+    await session.send('Storage.overrideQuotaForOrigin', { origin: site.url, quotaSize: usage + 2 ** 20 });
+    await page.fill('#image', (await serve()).url);
+    await page.press('#image', 'Enter');
+    await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
+    await until(page, 'There is not enough room in this browser');
+    await session.send('Storage.overrideQuotaForOrigin', { origin: site.url });
+    await page.getByRole('button', { name: 'Try again' }).click();
+    await page.getByRole('tree').waitFor(WAIT);
+  });
+
+  test('a picked file is copied, asked for again after a reload, and forgotten', async () => {
+    const page = await openPage();
+    await pick(page, join(folder, 'fat'));
+    await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
+    await until(page, 'All of it is here');
+    await page.reload();
+    await until(page, 'pick it again');
+    await pick(page, join(folder, 'fat'));
+    await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
+    await until(page, 'All of it is here');
+    await page.getByRole('treeitem', { name: 'The whole disk' }).waitFor(WAIT);
+    await page.getByRole('button', { name: 'Forget …' }).click();
+    await page.getByRole('button', { name: 'Forget it' }).click();
+    await until(page, 'Address of a disk image');
+    expect(await page.getByRole('button', { name: 'Go on with fat' }).count()).toBe(0);
+    expect(await page.evaluate(namesOfCopies)).not.toContain('fat');
+  });
+
+  test.skipIf(!existsSync(GRUB) || !existsSync(BIOS))('an image is booted before it has arrived', async () => {
+    const { url } = await serve({ path: GRUB, size: statSync(GRUB).size, bytesPerSecond: 2 ** 17 });
+    const page = await begin(url);
+    await page.getByRole('button', { name: 'Pause' }).click();
+    await page.getByRole('button', { name: 'Start the PC' }).click();
+    await until(page, 'GNU GRUB');
+    await page.getByRole('button', { name: 'Switch it off' }).click();
+    await until(page, 'It is off.');
+  });
+
+  test.skipIf(!existsSync(BIOS))('what a booted image writes is there after a reload', async () => {
+    const image = new Uint8Array(2 ** 20);
+    // A boot sector that writes itself to the third sector by the BIOS, and then shows "W#".
+    const code = [0x31, 0xdb, 0x8e, 0xc3, 0xbb, 0, 0x7c, 0xb8, 1, 3, 0xb9, 3, 0, 0xba, 0x80, 0, 0xcd, 0x13];
+    for (const character of 'W#') code.push(0xb8, character.charCodeAt(0), 0x0e, 0xcd, 0x10);
+    image.set([...code, 0xf4, 0xeb, 0xfd]);
+    image.set([0x55, 0xaa], 510);
+    const path = join(folder, 'writer.img');
+    writeFileSync(path, image);
+    const page = await begin((await serve({ path, size: image.length })).url);
+    await page.getByRole('button', { name: 'Start the PC' }).click();
+    await page.locator('.screen').getByText('W#').waitFor(WAIT);
+    await page.reload();
+    await until(page, 'All of it is here');
+    await page.getByRole('button', { name: 'Download the image' }).click();
+    const expected = image.slice();
+    expected.copyWithin(1024, 0, 512);
+    expectBytes(await downloaded('disk.raw'), expected);
+  });
+
+  test('it fits a phone, light and dark, and everything to press has a name', async () => {
+    const page = await begin((await serve()).url);
+    await page.getByRole('treeitem', { name: '2 · root' }).click(WAIT);
+    await page.getByRole('treeitem', { name: 'big.bin' }).click(WAIT);
+    await page.getByRole('button', { name: 'Show its bytes' }).waitFor(WAIT);
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme });
+      for (const width of [360, 800, 1600]) {
+        await page.setViewportSize({ width, height: 800 });
+        expect(await page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')).toBeLessThanOrEqual(0);
+      }
+      expect(await page.evaluate("getComputedStyle(document.body).backgroundColor === 'rgb(16, 20, 19)'")).toBe(colorScheme === 'dark');
+    }
+    const nameless =
+      "[...document.querySelectorAll('button, input, select, canvas')].filter((e) => !e.labels?.length && !e.textContent.trim() && !e.ariaLabel && e.ariaHidden !== 'true').length";
+    expect(await page.evaluate(nameless)).toBe(0);
+  });
+});
+
+/** What the page remembers; run in it. */
+const namesOfCopies = 'Object.values(localStorage).map((text) => JSON.parse(text).name)';
