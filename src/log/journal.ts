@@ -20,7 +20,7 @@ import type { Core } from '../wasm/core.ts';
 import { type CheckpointImage, commitCheckpoint, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
 import type { RecoveredState } from './recovered-state.ts';
 import { type Slots, slotOf } from './slots.ts';
-import { disownBoot, WriteIntentLog } from './write-intent-log.ts';
+import { disownBoot, type OwnedLog, ownedLog, WriteIntentLog } from './write-intent-log.ts';
 
 /** A log is at least this long; it is a sparse file, so what is not used costs nothing. */
 const MIN_LOG_BYTES = 2 ** 20;
@@ -286,17 +286,22 @@ export class Journal {
 
   /**
    * Lets the next start believe only what was durable, even in this boot: what was written may be lost all the same. The logs are those that may count; no other
-   * may be touched, since it may be in the making. If this fails too there is nothing more that could be done.
+   * may be touched, since it may be in the making. The older one first: whatever cuts this short, a log must not go on in one of another boot. If it fails
+   * there is nothing more that could be done.
    */
   async #disownBoot(): Promise<void> {
+    const { core, slots } = this.#options;
     const log = this.#log as WriteIntentLog | undefined;
-    for (const slot of log === undefined || this.#baseMissing ? ([0, 1] as const) : [slotOf(log.epoch)]) {
-      try {
-        const file = await this.#options.slots.find('log', slot);
-        if (file !== undefined) await disownBoot(this.#options.core, file);
-      } catch {
-        // The caller has the error of the sync, which is why.
+    try {
+      const logs: OwnedLog[] = [];
+      for (const slot of log === undefined || this.#baseMissing ? ([0, 1] as const) : [slotOf(log.epoch)]) {
+        const file = await slots.find('log', slot);
+        const owned = file && (await ownedLog(core, file));
+        if (owned !== undefined) logs.push(owned);
       }
+      for (const owned of logs.sort((one, other) => one.header.epoch - other.header.epoch)) await disownBoot(core, owned);
+    } catch {
+      // The caller has the error of the sync, which is why.
     }
   }
 

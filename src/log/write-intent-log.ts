@@ -8,7 +8,7 @@
 
 import { FrameEncoder } from '../core/frames.ts';
 import type { Geometry } from '../core/geometry.ts';
-import { decodeHeader, encodeLogHeader, HEADER_BYTES } from '../core/headers.ts';
+import { decodeHeader, encodeLogHeader, HEADER_BYTES, type LogHeader } from '../core/headers.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 
@@ -40,14 +40,24 @@ export function bootNameBytes(bootId: string | undefined): Uint8Array {
   return bootId === undefined ? new Uint8Array(0) : new TextEncoder().encode(bootId).subarray(0, 255);
 }
 
-/** Takes the boot's name out of a log's header: from then on only what its barriers cover is believed. Not durable, as the page cache that it speaks of. */
-export async function disownBoot(core: Core, file: File): Promise<void> {
-  if ((await file.size()) < HEADER_BYTES) return;
+/** A log's file, and its header, which names a boot. */
+export interface OwnedLog {
+  readonly file: File;
+  readonly header: LogHeader;
+}
+
+/** Undefined where there is no log, or one that names no boot. */
+export async function ownedLog(core: Core, file: File): Promise<OwnedLog | undefined> {
+  if ((await file.size()) < HEADER_BYTES) return undefined;
   const sector = new Uint8Array(HEADER_BYTES);
   await file.read(sector, 0);
   const decoded = decodeHeader(core, 'log', sector);
-  if (decoded.state !== 'valid' || decoded.header.bootName.length === 0) return;
-  await file.write(encodeLogHeader(core, { ...decoded.header, bootName: new Uint8Array(0) }), 0);
+  return decoded.state === 'valid' && decoded.header.bootName.length > 0 ? { file, header: decoded.header } : undefined;
+}
+
+/** Takes the boot's name out of a log's header: from then on only what its barriers cover is believed. Not durable, as the page cache that it speaks of. */
+export async function disownBoot(core: Core, { file, header }: OwnedLog): Promise<void> {
+  await file.write(encodeLogHeader(core, { ...header, bootName: new Uint8Array(0) }), 0);
 }
 
 export class WriteIntentLog {

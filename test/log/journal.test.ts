@@ -473,6 +473,31 @@ describe('what may be lost', () => {
     }
   });
 
+  it('is not mistaken for damage when a process dies while it marks its logs after a failed sync', async () => {
+    // Of an older log in each of the two slots, and dying at each operation from the failed sync on.
+    for (const checkpointsBefore of [0, 1]) {
+      for (let later = 1; later < 12; later++) {
+        const fileSystem = new CrashingFileSystem({ bootId: 'boot' });
+        const device = await open(fileSystem, bytesSource(source));
+        for (let count = 0; count < checkpointsBefore; count++) {
+          await device.write(pattern(BLOCK, count), 0);
+          await device.checkpoint();
+        }
+        await device.write(pattern(BLOCK, 7), BLOCK);
+        fileSystem.failWhen(({ kind, number }) => {
+          if (kind !== 'sync') return false;
+          fileSystem.crashAt(number + later);
+          return true;
+        });
+        const work = device.checkpoint().catch((error: unknown) => expect(error).toMatchObject({ code: 'COD_POISONED' }));
+        await Promise.race([work, fileSystem.crashed]);
+        const again = await open(fileSystem.crash({ kind: 'process', random: seededRandom(later) }), bytesSource(source));
+        expect((await readAll(again)).length).toBe(size);
+        await again.close();
+      }
+    }
+  });
+
   it('is not built on: a checkpoint that a killed process left in the page cache, and a power cut while the next one starts', async () => {
     /** Runs to the moment in which a checkpoint's header is written and not yet synced. */
     const killed = async (at?: number): Promise<{ fileSystem: CrashingFileSystem; lastSync: number }> => {
