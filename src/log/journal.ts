@@ -358,18 +358,20 @@ export class Journal {
     const old = this.#log;
     await this.#appends.run(() => old.scrub());
     const next = await this.#createLog(this.#epoch + 1);
-    await this.#appends.run(async () => {
-      old.addContinued();
-      try {
+    try {
+      // Before the old log says that it goes on there: what a sync that fails later drops must not be all of it.
+      await this.#sync(() => next.sync());
+      await this.#appends.run(async () => {
+        old.addContinued();
         await old.append();
-      } catch (error) {
-        next.dispose();
-        throw error;
-      }
-      this.#metadataBytes += old.usedBytes;
-      this.#switchTo(next);
-      old.dispose();
-    });
+        this.#metadataBytes += old.usedBytes;
+        this.#switchTo(next);
+        old.dispose();
+      });
+    } catch (error) {
+      if (this.#log !== next) next.dispose();
+      throw error;
+    }
     await this.#writeBase();
   }
 
