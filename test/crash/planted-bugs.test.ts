@@ -7,7 +7,7 @@ import { PLANTED_BUGS } from './planted-bugs.ts';
 import { SMALL_CONSTANTS } from './small-constants.ts';
 
 /** Crashes within which each bug must be found. */
-const EFFORT = 10_000;
+const EFFORT = 20_000;
 
 type Campaign = typeof import('./campaign.ts');
 
@@ -24,6 +24,7 @@ async function campaignWith(name: string, patches: Parameters<typeof patchedBuil
 async function firstFailure(
   { scenarios, exploreScenario, lineOf }: Campaign,
   where: RegExp,
+  samples: number | undefined,
 ): Promise<{ line: string; crashes: number } | undefined> {
   let crashes = 0;
   for (let seed = 1; ; seed++) {
@@ -32,7 +33,7 @@ async function firstFailure(
       let here = 0;
       const onStory = (figures: { crashes: number }): boolean => crashes + (here = figures.crashes) < EFFORT;
       try {
-        await exploreScenario(scenario, seed, { onStory });
+        await exploreScenario(scenario, seed, { onStory, ...(samples === undefined ? {} : { samples }) });
       } catch (error) {
         return { line: lineOf(scenario, error, seed), crashes: crashes + here };
       }
@@ -43,10 +44,10 @@ async function firstFailure(
 }
 
 describe('the campaign finds', () => {
-  it.each(PLANTED_BUGS)('$name', { timeout: 300_000 }, async ({ name, where = /./, patches }) => {
+  it.each(PLANTED_BUGS)('$name', { timeout: 300_000 }, async ({ name, where = /./, samples, patches }) => {
     const index = PLANTED_BUGS.findIndex((bug) => bug.name === name);
     const campaign = await campaignWith(`planted-${index}`, [...SMALL_CONSTANTS, ...patches]);
-    const failure = await firstFailure(campaign, where);
+    const failure = await firstFailure(campaign, where, samples);
     expect(failure, `not found within ${EFFORT} crashes`).toBeDefined();
     // The line tells the same story again.
     const { scenario: wanted, ...plan } = JSON.parse(failure!.line) as { scenario: string };

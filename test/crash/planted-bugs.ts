@@ -6,6 +6,8 @@ export interface PlantedBug {
   readonly name: string;
   /** The scenarios to look in, where all of them would take long. */
   readonly where?: RegExp;
+  /** In how many places to crash each story, where other stories tell more than other places of the same do. */
+  readonly samples?: number;
   readonly patches: readonly Patch[];
 }
 
@@ -158,6 +160,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'a failed sync after which the device goes on',
     where: /^faults.*sectors$/,
+    samples: 5,
     patches: [
       {
         file: JOURNAL,
@@ -169,11 +172,13 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'a failed sync whose records are believed at the next start',
     where: /^faults.*(process|mixed), boots with names, sectors$/,
+    samples: 5,
     patches: [{ file: JOURNAL, find: '      await this.#disownBoot();\n', replace: '' }],
   },
   {
     name: 'a place in the log that is written again though an append had failed there',
     where: /^faults, six writers.*bytes$/,
+    samples: 5,
     patches: [
       {
         file: LOG,
