@@ -161,8 +161,8 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
       journal = await Journal.create(journalOptions, shape, session, async () => (file = await makeTarget(fileSystem, target, shape.size)));
     } else {
       checkSource(state, source);
-      file = await resumeTarget(fileSystem, target, state);
-      journal = await Journal.resume(journalOptions, state, session, file);
+      const found = state;
+      journal = await Journal.resume(journalOptions, found, session, async () => (file = await resumeTarget(fileSystem, target, found)));
     }
     signal?.throwIfAborted();
     return new CopyOnDemandDevice({

@@ -107,15 +107,23 @@ export class Journal {
     }
   }
 
-  /** Goes on from what {@link recover} found. Resolves when a checkpoint of it is durable and a new log begun. */
-  static async resume(options: JournalOptions, state: RecoveredState, session: Uint8Array, target: File): Promise<Journal> {
+  /**
+   * Goes on from what {@link recover} found. Resolves when a checkpoint of it is durable and a new log begun. `openTarget` is called once a restart would
+   * find the copy, since it may have to make the target.
+   */
+  static async resume(
+    options: JournalOptions,
+    state: RecoveredState,
+    session: Uint8Array,
+    openTarget: () => Promise<File>,
+  ): Promise<Journal> {
     const journal = new Journal(options, { ...state, session: state.session ?? session });
-    journal.#target = target;
     // A process that was killed may have left the checkpoint that counts in the page cache only. What a power cut would bring back in its place is overwritten below.
     if (state.format === 2) {
       const checkpoint = await options.slots.make('checkpoint', slotOf(state.epoch));
       await journal.#sync(() => checkpoint.sync());
     }
+    journal.#target = await openTarget();
     if (state.format === 1 || state.bothLogs) await journal.#writeStandalone();
     await journal.#begin();
     // A log of format 1 that is void need not be shown to anyone.

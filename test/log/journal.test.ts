@@ -523,6 +523,29 @@ describe('what may be lost', () => {
     }
   });
 
+  it('is not a target without metadata, when a process dies while it begins a copy, and then the machine while the next one goes on', async () => {
+    const dead = async (fileSystem: CrashingFileSystem, at: number): Promise<boolean> => {
+      fileSystem.crashAt(fileSystem.operationCount + at);
+      let ended = false;
+      const work = open(fileSystem, bytesSource(source)).then(() => (ended = true));
+      await Promise.race([work, fileSystem.crashed]);
+      return !ended;
+    };
+    for (let first = 5; first < 14; first++) {
+      for (let second = 1; second < 16; second++) {
+        for (let seed = 0; seed < 24; seed++) {
+          const begun = new CrashingFileSystem({ bootId: 'boot' });
+          if (!(await dead(begun, first))) continue;
+          const next = begun.crash({ kind: 'process', random: seededRandom(seed) });
+          if (!(await dead(next, second))) continue;
+          const device = await open(next.crash({ kind: 'power', random: seededRandom(seed) }), bytesSource(source));
+          expectBytes(await readAll(device), source);
+          await device.close();
+        }
+      }
+    }
+  });
+
   it('is not built on: a checkpoint that a killed process left in the page cache, and a power cut while the next one starts', async () => {
     /** Runs to the moment in which a checkpoint's header is written and not yet synced. */
     const killed = async (at?: number): Promise<{ fileSystem: CrashingFileSystem; lastSync: number }> => {
