@@ -1,8 +1,8 @@
 /** What an answer to a range request says, and whether it is the answer to this one. Pure. */
 
 import { CodError } from '../core/errors.ts';
-import { PassingError, retryAfterMs } from './http-retry.ts';
 import type { HttpResponse } from './http-transport.ts';
+import { PassingError, retryAfterMs } from './retry.ts';
 
 /** What is asked for: `[start, end)`; `what` names it in messages. */
 export interface Asked {

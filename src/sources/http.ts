@@ -3,14 +3,14 @@
 import type { Clock } from '../core/clock.ts';
 import { CodError } from '../core/errors.ts';
 import type { Source } from '../device/source.ts';
+import { systemClock } from '../system-clock.ts';
 import { fetchTransport } from './fetch-transport.ts';
 import { type Asked, checkAnswer, type Known, readOpening } from './http-answer.ts';
 import { HttpLocation } from './http-location.ts';
-import { Backoff, type HttpRetry, PassingError } from './http-retry.ts';
 import type { HttpResponse, HttpTransport } from './http-transport.ts';
 import { checkRange } from './range.ts';
+import { Backoff, PassingError, type Retry } from './retry.ts';
 import { StallWatch } from './stall-watch.ts';
-import { systemClock } from './system-clock.ts';
 
 export interface HttpSourceOptions {
   /** Sent with each request to the URL's own origin, and to no other. In a browser most of them cost a preflight. */
@@ -23,7 +23,7 @@ export interface HttpSourceOptions {
    * Made for one stream from offset 0; a read far behind costs all that is before it.
    */
   allowWholeBody?: boolean;
-  retry?: HttpRetry;
+  retry?: Retry;
   /** No byte for so long while one is waited for: the request is given up and the rest asked for again. Default 15,000. */
   stallTimeoutMs?: number;
   /** Aborts the opening, not the source. */
@@ -108,7 +108,7 @@ class HttpSource implements Source {
 class Requests {
   readonly #location: HttpLocation;
   readonly #allowWholeBody: boolean;
-  readonly #retry: HttpRetry;
+  readonly #retry: Retry;
   readonly #stallTimeoutMs: number;
   readonly #clock: Clock;
   readonly #random: () => number;

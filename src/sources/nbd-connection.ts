@@ -5,10 +5,10 @@ import { connect as connectTls, type SecureContextOptions } from 'node:tls';
 import type { Clock } from '../core/clock.ts';
 import { CodError } from '../core/errors.ts';
 import { BYTES, COMMAND, MAGIC } from '../nbd/constants.ts';
-import { PassingError } from './http-retry.ts';
 import { type NbdExportInfo, Negotiation } from './nbd-negotiation.ts';
 import { type AllocationRun, type ReadRequest, ReplyParser, type StatusRequest } from './nbd-replies.ts';
 import type { NbdLocation } from './nbd-uri.ts';
+import { PassingError } from './retry.ts';
 
 /** What TLS is done with, in PEM. */
 export interface NbdTls extends Pick<SecureContextOptions, 'ca' | 'cert' | 'key'> {

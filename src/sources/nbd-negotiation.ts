@@ -19,8 +19,8 @@ import {
   OPTION_REPLY,
   TRANSMISSION_FLAG,
 } from '../nbd/constants.ts';
-import { PassingError } from './http-retry.ts';
 import { Intake } from './nbd-intake.ts';
+import { PassingError } from './retry.ts';
 
 /** What was agreed on. */
 export interface NbdExportInfo {

@@ -8,9 +8,9 @@
 import { CodError } from '../core/errors.ts';
 import { RangeSet } from '../core/range-set.ts';
 import { ALLOCATION_FLAG, BYTES, MAGIC, MAX_STRING_BYTES, NBD_ERROR, REPLY_FLAG, REPLY_TYPE } from '../nbd/constants.ts';
-import { PassingError } from './http-retry.ts';
 import { Intake } from './nbd-intake.ts';
 import { printable } from './nbd-negotiation.ts';
+import { PassingError } from './retry.ts';
 
 /** A run of an export's bytes. */
 export interface AllocationRun {

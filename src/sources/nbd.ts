@@ -6,17 +6,17 @@ import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import { CodError } from '../core/errors.ts';
 import type { Source, SourceExtent } from '../device/source.ts';
-import { Backoff, type HttpRetry } from './http-retry.ts';
+import { systemClock } from '../system-clock.ts';
 import { NbdConnection, type NbdConnectionOptions, type NbdTls } from './nbd-connection.ts';
 import type { AllocationRun } from './nbd-replies.ts';
 import { type NbdLocation, parseNbdUri, showNbdLocation } from './nbd-uri.ts';
 import { checkRange } from './range.ts';
-import { systemClock } from './system-clock.ts';
+import { Backoff, type Retry } from './retry.ts';
 
 export interface NbdSourceOptions {
   /** For `nbds://`; goes before the URI's `tls-certificates`. Default: the system's authorities, and no certificate of our own. */
   tls?: NbdTls;
-  retry?: HttpRetry;
+  retry?: Retry;
   /** No byte for so long while one is waited for: the connection is given up and the rest asked for again. Default 15,000. */
   stallTimeoutMs?: number;
   /** Names the content of the export, which NBD does not: a resume against another identity is refused. Default: none. */
@@ -65,7 +65,7 @@ class NbdSource implements Source {
   declare readonly identity?: string;
   extents?: (offset: number, length: number) => Promise<readonly SourceExtent[]>;
   readonly #connectionOptions: NbdConnectionOptions;
-  readonly #retry: HttpRetry;
+  readonly #retry: Retry;
   readonly #random: () => number;
   readonly #closed = new AbortController();
   #connection: NbdConnection | undefined;

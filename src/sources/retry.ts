@@ -3,7 +3,7 @@
 import type { Clock } from '../core/clock.ts';
 import { CodError } from '../core/errors.ts';
 
-export interface HttpRetry {
+export interface Retry {
   /** Requests without progress until it is given up. Default: 5 while opening, then 20, which outlasts a minute. */
   attempts?: number;
   /** The first delay is random between half of this and this, each further one between the double. Default 250. */
@@ -29,10 +29,10 @@ export class PassingError extends Error {
 export class Backoff {
   #failures = 0;
   readonly #what: string;
-  readonly #policy: Required<HttpRetry> & { clock: Clock; random: () => number };
+  readonly #policy: Required<Retry> & { clock: Clock; random: () => number };
 
   /** `what` is being asked for: "GET https://…, bytes 0-4095". */
-  constructor(what: string, policy: Required<HttpRetry> & { clock: Clock; random: () => number }) {
+  constructor(what: string, policy: Required<Retry> & { clock: Clock; random: () => number }) {
     this.#what = what;
     this.#policy = policy;
   }

@@ -1,6 +1,6 @@
-/** The machine's clock, for sources that are handed none. */
+/** The machine's clock, as Node and every browser have it alike. */
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from './core/clock.ts';
 
 export const systemClock: Clock = {
   now: () => performance.now(),
