@@ -8,25 +8,12 @@
  */
 
 import { spawn, spawnSync } from 'node:child_process';
-import { randomFillSync } from 'node:crypto';
-import {
-  closeSync,
-  existsSync,
-  fsyncSync,
-  mkdtempSync,
-  openSync,
-  readSync,
-  rmSync,
-  statSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
-import { createServer } from 'node:http';
+import { existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { have, makeImage, median, slowServer } from './lib/tools.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -35,58 +22,10 @@ const { values: options } = parseArgs({
     latency: { type: 'string', default: '20' },
     only: { type: 'string' },
     json: { type: 'boolean', default: false },
-    serve: { type: 'string' },
   },
 });
 
-const here = fileURLToPath(import.meta.url);
-
-/** The server with a delay, as a process of its own so that it does not share a core's time with the bench: `--serve FILE --latency MS`. */
-if (options.serve !== undefined) {
-  serveSlowly(options.serve, Number(options.latency));
-} else {
-  await main();
-}
-
-function serveSlowly(file, latencyMs) {
-  const { size } = statSync(file);
-  const fd = openSync(file, 'r');
-  const server = createServer((request, response) => {
-    const match = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
-    const start = match ? Number(match[1]) : 0;
-    const end = match?.[2] ? Math.min(Number(match[2]), size - 1) : size - 1;
-    setTimeout(() => {
-      response.writeHead(match ? 206 : 200, {
-        'accept-ranges': 'bytes',
-        etag: '"bench"',
-        'content-length': end - start + 1,
-        ...(match ? { 'content-range': `bytes ${start}-${end}/${size}` } : {}),
-      });
-      if (request.method === 'HEAD') return response.end();
-      let at = start;
-      const step = () => {
-        if (response.destroyed) return;
-        if (at > end) return response.end();
-        const piece = Buffer.allocUnsafe(Math.min(262_144, end - at + 1));
-        readSync(fd, piece, 0, piece.length, at);
-        at += piece.length;
-        if (response.write(piece)) setImmediate(step);
-        else response.once('drain', step);
-      };
-      step();
-    }, latencyMs);
-  });
-  server.listen(0, '127.0.0.1', () => process.stdout.write(`${server.address().port}\n`));
-}
-
-function have(program) {
-  return (process.env.PATH ?? '').split(':').some((folder) => existsSync(join(folder, program)));
-}
-
-function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1];
-}
+const cli = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 
 function run(command, env) {
   const start = process.hrtime.bigint();
@@ -105,18 +44,13 @@ async function main() {
   const target = join(folder, 'copy.img');
   const children = [];
   try {
-    const fd = openSync(image, 'w');
-    const chunk = Buffer.alloc(2 ** 20);
-    for (let index = 0; index < sizeMiB; index++) writeSync(fd, randomFillSync(chunk));
-    fsyncSync(fd);
-    closeSync(fd);
-    const cli = join(dirname(here), '..', 'dist', 'cli', 'main.js');
+    makeImage(image, sizeMiB);
     const ours = (source) => `node "${cli}" copy --quiet "${source}" "$DST"`;
     const sized = `truncate -s ${sizeMiB}M "$DST"; `;
 
     const http = await startHttp(folder, image, children);
     const slow = await new Promise((resolve) => {
-      const child = spawn(process.execPath, [here, '--serve', image, '--latency', options.latency], {
+      const child = spawn(process.execPath, [slowServer, image, options.latency], {
         stdio: ['ignore', 'pipe', 'inherit'],
       });
       children.push(child);
@@ -217,10 +151,10 @@ async function main() {
   }
 }
 
-/** nginx where it is installed, as the fastest server at hand; else the server above without delay. */
+/** nginx where it is installed, as the fastest server at hand; else the slow one without delay. */
 async function startHttp(folder, image, children) {
   if (!have('nginx') && !existsSync('/usr/sbin/nginx')) {
-    const child = spawn(process.execPath, [here, '--serve', image, '--latency', '0'], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, [slowServer, image, '0'], { stdio: ['ignore', 'pipe', 'inherit'] });
     children.push(child);
     return new Promise((resolve) => child.stdout.once('data', (line) => resolve(`http://127.0.0.1:${String(line).trim()}/disk.img`)));
   }
@@ -245,3 +179,5 @@ server { listen 127.0.0.1:${port}; root ${folder}; default_type application/octe
   }
   throw new Error('nginx does not answer');
 }
+
+await main();

@@ -9,14 +9,13 @@
  */
 
 import { spawn, spawnSync } from 'node:child_process';
-import { randomFillSync } from 'node:crypto';
-import { closeSync, copyFileSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeSync } from 'node:fs';
-import { createServer } from 'node:http';
+import { closeSync, copyFileSync, mkdtempSync, openSync, readSync, rmSync, statSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { have, makeImage, median, slowServer } from './lib/tools.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -26,47 +25,12 @@ const { values: options } = parseArgs({
     latency: { type: 'string', default: '20' },
     only: { type: 'string' },
     json: { type: 'boolean', default: false },
-    serve: { type: 'string' },
   },
 });
 
 const MiB = 2 ** 20;
-const here = fileURLToPath(import.meta.url);
 const command = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 const children = new Set();
-
-function serveWithDelay(file, latencyMs) {
-  const { size } = statSync(file);
-  const fd = openSync(file, 'r');
-  const server = createServer((request, response) => {
-    const match = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
-    const start = match ? Number(match[1]) : 0;
-    const end = match?.[2] ? Math.min(Number(match[2]), size - 1) : size - 1;
-    const head = { 'accept-ranges': 'bytes', etag: '"bench"', 'content-length': end - start + 1 };
-    const answer = () => {
-      response.writeHead(match ? 206 : 200, match ? { ...head, 'content-range': `bytes ${start}-${end}/${size}` } : head);
-      if (request.method === 'HEAD') return response.end();
-      let at = start;
-      const step = () => {
-        if (response.destroyed) return;
-        if (at > end) return response.end();
-        const piece = Buffer.allocUnsafe(Math.min(262_144, end - at + 1));
-        readSync(fd, piece, 0, piece.length, at);
-        at += piece.length;
-        if (response.write(piece)) setImmediate(step);
-        else response.once('drain', step);
-      };
-      step();
-    };
-    if (latencyMs === 0) answer();
-    else setTimeout(answer, latencyMs);
-  });
-  server.listen(0, '127.0.0.1', () => process.stdout.write(`${server.address().port}\n`));
-}
-
-function has(program) {
-  return spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
-}
 
 /** Starts a server that stays; ended with the bench. */
 function start(program, args) {
@@ -96,7 +60,7 @@ function line(child, pattern) {
 }
 
 async function webServer(file, latencyMs) {
-  const child = start(process.execPath, [here, '--serve', file, '--latency', String(latencyMs)]);
+  const child = start(process.execPath, [slowServer, file, String(latencyMs)]);
   const [, port] = await line(child, /(\d+)\n/);
   return { child, url: `http://127.0.0.1:${port}/disk.raw` };
 }
@@ -188,11 +152,6 @@ class Client {
   }
 }
 
-function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)];
-}
-
 /** Figures under `name`, by `label`. */
 class Table {
   rows = [];
@@ -222,19 +181,12 @@ async function main() {
   const table = new Table();
   const bars = [];
   const wants = (name) => options.only === undefined || options.only === name;
-  const haveFio = has('fio') && spawnSync('fio', ['--enghelp=nbd'], { encoding: 'utf8' }).stdout.includes('uri');
+  const haveFio = have('fio') && spawnSync('fio', ['--enghelp=nbd'], { encoding: 'utf8' }).stdout.includes('uri');
   if (haveFio && wants('hot')) await hot(directory, image, table, bars);
   if (haveFio && wants('hydrating')) await hydrating(directory, image, table, bars);
   if (wants('cold')) await cold(directory, image, table, bars);
   report(table, bars);
   process.exitCode = bars.every(({ met }) => met) ? 0 : 1;
-}
-
-function makeImage(path, mebibytes) {
-  const fd = openSync(path, 'w');
-  const piece = Buffer.alloc(MiB);
-  for (let index = 0; index < mebibytes; index++) writeSync(fd, randomFillSync(piece));
-  closeSync(fd);
 }
 
 const DEPTHS = [1, 8, 32];
@@ -269,7 +221,7 @@ async function hot(directory, image, table, bars) {
   const servers = [['ours', at('ours.sock')]];
   const peers = [ours.child];
   const peer = async (label, program, args, socket) => {
-    if (!has(program)) return;
+    if (!have(program)) return;
     peers.push(start(program, args));
     await socketThere(socket);
     servers.push([label, socket]);
@@ -287,7 +239,7 @@ async function hot(directory, image, table, bars) {
 
 async function hydrating(directory, image, table, bars) {
   const rws = ['randread', 'randwrite'];
-  if (!has('nbdkit')) return;
+  if (!have('nbdkit')) return;
   for (let round = 0; round < Number(options.rounds); round++) {
     for (const rw of rws) {
       for (const depth of DEPTHS) {
@@ -364,6 +316,4 @@ function report(table, bars) {
   for (const { name, value, met } of bars) process.stdout.write(`${met ? 'met   ' : 'MISSED'} ${name}: ${value.toFixed(2)}\n`);
 }
 
-/** A web server with a delay, as a process of its own so that it does not share a core's time with the bench: `--serve FILE --latency MS`. */
-if (options.serve !== undefined) serveWithDelay(options.serve, Number(options.latency));
-else await main();
+await main();
