@@ -1,7 +1,7 @@
 /** A source over HTTP range requests: every answer is checked, what breaks is asked for again from where it broke. */
 
 import type { Clock } from '../core/clock.ts';
-import { CodError } from '../core/errors.ts';
+import { CodError, isCodError } from '../core/errors.ts';
 import type { Source } from '../device/source.ts';
 import { systemClock } from '../system-clock.ts';
 import { fetchTransport } from './fetch-transport.ts';
@@ -42,7 +42,8 @@ const ATTEMPTS = 20;
  * Opens `url` with one request for its first byte, which tells its size, its identity and whether ranges work.
  * The identity is a strong ETag, else Last-Modified and the size; undefined if the server sends neither.
  *
- * Answers with another total size, ETag or Last-Modified than at opening reject with COD_SOURCE_CHANGED. Wrong ranges, short and long bodies,
+ * Answers with another total size, ETag or Last-Modified than at opening reject with COD_SOURCE_CHANGED, and so does all else from then on, what is under
+ * way too: its bytes may be of either version. Wrong ranges, short and long bodies,
  * 408, 425, 429, 5xx, failed connections and stalls are asked for again, then reject with COD_SOURCE_IO. After `close()`: COD_CLOSED.
  * @throws {@link CodError} COD_NOT_FOUND for 404 and 410; COD_SOURCE_IO for 401 and 403, a server without ranges (see `allowWholeBody`) or one
  * that compresses. TypeError for a URL that is not http or https. The signal's reason if it is aborted.
@@ -64,7 +65,8 @@ class HttpSource implements Source {
   readonly #requests: Requests;
   readonly #transport: HttpTransport;
   readonly #running = new Set<AbortController>();
-  #closed = false;
+  /** Why nothing can be read any more. */
+  #end: CodError | undefined;
 
   constructor(requests: Requests, transport: HttpTransport, known: Known) {
     this.#requests = requests;
@@ -82,7 +84,7 @@ class HttpSource implements Source {
   }
 
   async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncIterableIterator<Uint8Array> {
-    if (this.#closed) throw closed();
+    if (this.#end !== undefined) throw this.#end;
     options.signal?.throwIfAborted();
     checkRange(this.size, offset, length);
     if (length === 0) return;
@@ -91,6 +93,9 @@ class HttpSource implements Source {
     this.#running.add(running);
     try {
       yield* this.#requests.pieces(offset, offset + length, running.signal);
+    } catch (error) {
+      if (isCodError(error, 'COD_SOURCE_CHANGED')) this.#endWith(error);
+      throw error;
     } finally {
       this.#running.delete(running);
       unlink();
@@ -98,9 +103,13 @@ class HttpSource implements Source {
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
-    for (const running of this.#running) running.abort(closed());
+    this.#endWith(new CodError('COD_CLOSED', 'the source is closed'));
     this.#transport.close();
+  }
+
+  #endWith(end: CodError): void {
+    this.#end = end;
+    for (const running of this.#running) running.abort(end);
   }
 }
 
@@ -251,10 +260,6 @@ function link(from: AbortSignal | undefined, to: AbortController): () => void {
   if (from?.aborted) onAbort();
   from?.addEventListener('abort', onAbort, { once: true });
   return () => from?.removeEventListener('abort', onAbort);
-}
-
-function closed(): CodError {
-  return new CodError('COD_CLOSED', 'the source is closed');
 }
 
 function tooLong(asked: Asked): CodError {

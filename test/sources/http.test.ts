@@ -265,6 +265,21 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       await expectCode(source.read(new Uint8Array(10), 0), 'COD_SOURCE_CHANGED');
     });
 
+    it('reads nothing after a change, ends what is under way, and does not believe the former content if it comes back', async () => {
+      const server = await start((ask) => {
+        if (ask.end - ask.start < SIZE) return ask.send({ headers: { etag: ask.index === 2 ? '"v2"' : '"v1"' } });
+        ask.send({ body: false });
+        return ask.socket.write(content.subarray(0, 1000));
+      });
+      const source = await open(server.url);
+      const underWay = source.stream!(0, SIZE)[Symbol.asyncIterator]();
+      expect((await underWay.next()).value).toEqual(content.subarray(0, 1000));
+      await expectCode(source.read(new Uint8Array(10), 0), 'COD_SOURCE_CHANGED');
+      await expectCode(underWay.next(), 'COD_SOURCE_CHANGED');
+      await expectCode(source.read(new Uint8Array(10), 0), 'COD_SOURCE_CHANGED');
+      expect(server.asks.length).toBe(3);
+    });
+
     it.each<[string, Behaviour, CodErrorCode, RegExp]>([
       ['a 404', (ask) => ask.send({ status: 404, body: '' }), 'COD_NOT_FOUND', /404/],
       ['a 403', (ask) => ask.send({ status: 403, body: '' }), 'COD_SOURCE_IO', /credentials/],
