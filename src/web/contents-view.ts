@@ -2,6 +2,7 @@
 
 import { el } from './dom.ts';
 import { FileView } from './file-view.ts';
+import { brief } from './problem.ts';
 import type { Session } from './session.ts';
 import { Tree, type TreeItem } from './tree.ts';
 import { formatBytes } from './units.ts';
@@ -69,7 +70,7 @@ export class ContentsView {
     } catch (error) {
       if (this.#over.signal.aborted) return;
       const again = el('button', { type: 'button', class: 'small', onclick: () => void this.#read() }, 'Try again');
-      this.#body.replaceChildren(el('p', { class: 'remark' }, (error as Error).message), again);
+      this.#body.replaceChildren(el('p', { class: 'remark' }, brief(error)), again);
     }
   }
 

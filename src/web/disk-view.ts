@@ -48,6 +48,8 @@ export class DiskView {
   readonly #contents: ContentsView;
   readonly #pc: PcView | undefined;
   readonly #title: HTMLElement;
+  /** The background copy has failed, or would if it did not rest. */
+  #stopped = false;
 
   constructor(options: DiskOptions) {
     const { session } = (this.#options = options);
@@ -120,9 +122,10 @@ export class DiskView {
     session.device.hydrated.then(
       () => this.#tell(),
       (error: unknown) => {
-        if (!isCodError(error, 'COD_CLOSED')) this.#complain(error);
+        if (!isCodError(error, 'COD_CLOSED')) this.#stop(error);
       },
     );
+    session.onSourceChanged = (error) => this.#stop(error);
     this.#tell();
     void hex.show(BOOT_TABLE_AT);
   }
@@ -151,18 +154,28 @@ export class DiskView {
     const speed = bytesPerSecond > 0 ? `${formatBytes(bytesPerSecond)}/s` : 'waiting';
     const duration = formatDuration(left / bytesPerSecond);
     const going = resting ? 'Paused: only what you open is fetched' : `${speed}${duration === '' ? '' : `, ${duration} left`}`;
-    setText(this.#state, isComplete ? 'All of it is here' : `${formatBytes(syncedBytes)} here · ${going}`);
+    setText(this.#state, isComplete ? 'All of it is here' : `${formatBytes(syncedBytes)} here · ${this.#stopped ? 'Stopped' : going}`);
     setText(this.#role, device.role === 'guest' ? 'shared: another tab does the work' : '');
     setText(this.#rest, resting ? 'Resume' : 'Pause');
-    this.#rest.disabled = isComplete;
-    this.#rate.disabled = isComplete || resting;
+    this.#rest.disabled = isComplete || this.#stopped;
+    this.#rate.disabled = isComplete || this.#stopped || resting;
     this.#download.disabled = !isComplete;
     this.#download.title = isComplete ? '' : 'When all of it is here';
-    document.title = `${isComplete ? '✓' : formatShare(syncedBytes, size)} ${session.name}`;
+    document.title = `${isComplete ? '✓' : this.#stopped ? '⚠' : formatShare(syncedBytes, size)} ${session.name}`;
+  }
+
+  #stop(error: unknown): void {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#complain(error);
+    this.#tell();
   }
 
   #complain(error: unknown): void {
-    this.#problem.replaceChildren(problemCard(explain(error), (anew) => this.#options.onReopen({ anew })));
+    const note = isCodError(error, 'COD_SOURCE_CHANGED')
+      ? 'Until you leave this page, files that are here can still be opened and downloaded, and what you write is kept.'
+      : undefined;
+    this.#problem.replaceChildren(problemCard(explain(error), (anew) => this.#options.onReopen({ anew }), note));
   }
 
   async #saveImage(): Promise<void> {
@@ -196,19 +209,21 @@ export class DiskView {
   }
 }
 
-/** A problem with what may be done about it. */
-export function problemCard({ title, text, remedy }: Problem, onRemedy: (anew: boolean) => void): HTMLElement {
+/** A problem with what may be done about it; what is forgotten is gone, so that beginning anew takes a second press. */
+export function problemCard({ title, text, detail, remedies }: Problem, onRemedy: (anew: boolean) => void, note?: string): HTMLElement {
+  const anew = el('button', { type: 'button', class: 'danger', onclick: () => beginAnew() }, 'Begin anew');
+  const beginAnew = (): void => {
+    if (anew.textContent === 'Begin anew') setText(anew, 'Really begin anew?');
+    else onRemedy(true);
+  };
+  const again = el('button', { type: 'button', class: 'primary', onclick: () => onRemedy(false) }, 'Try again');
   return el(
     'section',
     { class: 'card problem' },
     el('h2', {}, title),
     el('p', {}, text),
-    remedy === undefined
-      ? undefined
-      : el(
-          'button',
-          { type: 'button', class: 'primary', onclick: () => onRemedy(remedy === 'anew') },
-          remedy === 'anew' ? 'Begin anew' : 'Try again',
-        ),
+    note === undefined ? undefined : el('p', {}, note),
+    detail === undefined ? undefined : el('p', { class: 'muted' }, detail),
+    el('div', { class: 'actions' }, ...remedies.map((remedy) => (remedy === 'anew' ? anew : again))),
   );
 }

@@ -2,6 +2,7 @@
 
 import { el, saveBlob, setText } from './dom.ts';
 import { charactersOf } from './hex-view.ts';
+import { brief } from './problem.ts';
 import type { Session } from './session.ts';
 import { formatBytes, formatMilliseconds, formatOffset, formatShare } from './units.ts';
 import { type Entry, type FileInfo, readFile, readPart, type Volume } from './volumes/volume.ts';
@@ -91,7 +92,7 @@ export class FileView {
       const preview = await this.#preview(volume, file, entry, beginning, signal);
       if (!signal.aborted) this.#body.append(preview);
     } catch (error) {
-      if (!signal.aborted) setText(line, (error as Error).message);
+      if (!signal.aborted) setText(line, brief(error));
     }
   }
 
@@ -129,7 +130,7 @@ export class FileView {
       }
       saveBlob(new Blob(parts), name);
     } catch (error) {
-      if (!stop.signal.aborted) outcome = `Download again: ${(error as Error).message}`;
+      if (!stop.signal.aborted) outcome = `Download again: ${brief(error)}`;
     }
     stop.abort();
     setText(button, outcome);

@@ -1,6 +1,7 @@
 /** The bytes of the disk, a screen at a time; what is not here yet is fetched as one looks. */
 
 import { el, setText } from './dom.ts';
+import { brief } from './problem.ts';
 import type { Session } from './session.ts';
 import { formatBytes, formatOffset, parseBytes, parseOffset } from './units.ts';
 
@@ -77,7 +78,7 @@ export class HexView {
       setText(this.#state, `read in ${Math.max(1, Math.round(performance.now() - begun))} ms`);
       this.#draw();
     } catch (error) {
-      if (!going.signal.aborted) setText(this.#state, (error as Error).message);
+      if (!going.signal.aborted) setText(this.#state, brief(error));
     } finally {
       clearTimeout(slow);
     }
@@ -131,7 +132,7 @@ export class HexView {
       await this.show(this.#offset);
       setText(this.#state, `${bytes.length} written, and safe`);
     } catch (error) {
-      setText(this.#state, (error as Error).message);
+      setText(this.#state, brief(error));
     }
   }
 

@@ -1,6 +1,6 @@
 /** One disk that is open: the device, what its readers see of it, and how fast it goes. */
 
-import { type BrowserDevice, type DeviceStatus, openDevice } from '../browser.ts';
+import { type BrowserDevice, type DeviceStatus, isCodError, openDevice } from '../browser.ts';
 import { type CopyRecord, type Image, idOf, keepRecord, nameOf, placeOf, recordOf } from './copies.ts';
 import type { Bytes } from './volumes/bytes.ts';
 
@@ -32,6 +32,8 @@ export class Session implements Bytes {
   readonly reading: Set<{ readonly start: number; readonly end: number }> = new Set();
   readonly reads: ReadSample[] = [];
   readonly rates: RateSample[] = [];
+  /** Called when a read finds that the source has changed: a background copy that rests does not notice. */
+  onSourceChanged: ((error: unknown) => void) | undefined;
   #rate: number | undefined;
   #resting: boolean;
   /** What had come at the last ticks: the status comes in steps of its own, which a single interval would show as spikes. */
@@ -101,6 +103,9 @@ export class Session implements Bytes {
       const atMs = performance.now();
       this.reads.push({ atMs, tookMs: atMs - begun, bytes: length });
       return bytes;
+    } catch (error) {
+      if (isCodError(error, 'COD_SOURCE_CHANGED')) this.onSourceChanged?.(error);
+      throw error;
     } finally {
       this.reading.delete(range);
     }

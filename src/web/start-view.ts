@@ -184,6 +184,6 @@ export class StartView {
 }
 
 function problem(error: unknown): HTMLElement[] {
-  const { title, text } = explain(error);
-  return [el('h2', {}, title), el('p', {}, text)];
+  const { title, text, detail } = explain(error);
+  return [el('h2', {}, title), el('p', {}, text), ...(detail === undefined ? [] : [el('p', { class: 'muted' }, detail)])];
 }

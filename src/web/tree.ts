@@ -1,6 +1,7 @@
 /** A tree as screen readers and keyboards expect one: the WAI-ARIA tree view. Branches are filled when they are opened. */
 
 import { el } from './dom.ts';
+import { brief } from './problem.ts';
 
 export interface TreeItem {
   readonly text: string;
@@ -90,7 +91,7 @@ export class Tree {
       if (items.length === 0 && remark === undefined) list.append(note('empty'));
     } catch (error) {
       // Asked again when it is opened again.
-      list.replaceChildren(note((error as Error).message));
+      list.replaceChildren(note(brief(error)));
       li.addEventListener('click', () => list.remove(), { once: true, capture: true });
     }
   }

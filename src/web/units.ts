@@ -31,6 +31,8 @@ export function formatDuration(seconds: number): string {
 }
 
 export function formatMilliseconds(ms: number): string {
+  // Firefox's clock counts whole milliseconds.
+  if (ms === 0) return '< 1 ms';
   if (ms < 9.95) return `${ms.toFixed(1)} ms`;
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }

@@ -1,21 +1,18 @@
 /** The page as its users have it: built, served by a static server, in Chromium, with images on another origin. */
 
-import { execFileSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Page } from 'playwright';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { type RangeServer, startRangeServer } from '../../src/cli/demo/range-server.ts';
+import type { RangeServer } from '../../src/cli/demo/range-server.ts';
+import { buildPage, makeSampleDisk, serveImage } from '../support/built-page.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { Chromium } from '../support/chromium.ts';
-import { contentsOf, imageTools, makeDisk, makeExt, makeFat, makeFolder } from '../support/disk-images.ts';
+import { contentsOf, imageTools } from '../support/disk-images.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 
-const root = fileURLToPath(new URL('../../', import.meta.url));
-const PERMISSION = { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'content-range, etag' };
 /** From the package grub-rescue-pc. */
 const GRUB = '/usr/lib/grub-rescue/grub-rescue-floppy.img';
 const BIOS = '/usr/share/seabios/bios.bin';
@@ -32,16 +29,8 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   let site: Site;
 
   beforeAll(async () => {
-    execFileSync(process.execPath, [join(root, 'scripts', 'web.mjs'), '--out', join(folder, 'page')], { stdio: 'pipe' });
-    const files = makeFolder(join(folder, 'files'), { links: true });
-    makeExt(join(folder, 'ext4'), { kind: 'ext4', folder: files, mebibytes: 20 });
-    makeFat(join(folder, 'fat'), { bits: 12, folder: files, mebibytes: 4 });
-    const table = 'label: gpt\nstart=1MiB, size=4MiB, type=U, name="boot"\nstart=8MiB, size=20MiB, type=L, name="root"\n';
-    const volumes = [
-      { at: 1, path: join(folder, 'fat') },
-      { at: 8, path: join(folder, 'ext4') },
-    ];
-    makeDisk(disk, { mebibytes: 40, table, volumes });
+    buildPage(join(folder, 'page'));
+    makeSampleDisk(folder);
     mkdirSync(downloads);
     site = await startSite({ folders: { '/': join(folder, 'page') } });
     chromium = await Chromium.start(join(folder, 'profile'));
@@ -61,25 +50,9 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   });
 
-  /** Serves the disk, each time as another image, so slowly that something can happen meanwhile. */
-  async function serve(
-    options: { path?: string; size?: number; bytesPerSecond?: number; etag?: () => string; headers?: Record<string, string> } = {},
-  ): Promise<RangeServer> {
-    const file = openSync(options.path ?? disk, 'r');
-    const { size = 40 * 2 ** 20, headers = PERMISSION, etag = () => '"one"' } = options;
-    const server = await startRangeServer({
-      size,
-      bytesPerSecond: options.bytesPerSecond ?? 8 * 2 ** 20,
-      latencyMs: 10,
-      headers,
-      get etag() {
-        return etag();
-      },
-      read: async (into, offset) => {
-        readSync(file, into, 0, into.length, offset);
-      },
-    });
-    servers.push({ ...server, close: () => server.close().then(() => closeSync(file)) } as RangeServer);
+  async function serve({ path = disk, ...options }: { path?: string } & Parameters<typeof serveImage>[1] = {}): Promise<RangeServer> {
+    const server = await serveImage(path, options);
+    servers.push(server);
     return server;
   }
 
@@ -245,8 +218,66 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.reload();
     await until(page, 'The image has changed at its source');
     await page.getByRole('button', { name: 'Begin anew' }).click();
+    await page.getByRole('button', { name: 'Really begin anew?' }).click();
     await until(page, 'All of it is here');
   });
+
+  test.each([
+    ['goes on', { rests: false }],
+    ['rests', { rests: true }],
+  ])(
+    'a source that changes while the copy %s is noticed; what is here stays, and goes on if the former version comes back',
+    async (_, { rests }) => {
+      let etag = '"one"';
+      const server = await serve({ etag: () => etag, bytesPerSecond: 2 ** 21 });
+      const page = await begin(server.url);
+      const goTo = async (offset: string, shown: string): Promise<void> => {
+        await page.fill('#hex-offset', offset);
+        await page.press('#hex-offset', 'Enter');
+        await page.locator('.bytes').getByText(shown).waitFor(WAIT);
+      };
+      const write = async (text: string): Promise<void> => {
+        await page.fill('#hex-values', `"${text}"`);
+        await page.press('#hex-values', 'Enter');
+        await until(page, `${text.length} written, and safe`);
+      };
+      if (rests) await page.getByRole('button', { name: 'Pause' }).click();
+      await page.getByRole('treeitem', { name: '2 · root' }).click(WAIT);
+      await page.getByRole('treeitem', { name: 'licence.txt' }).click(WAIT);
+      await until(page, 'Copying is fine.');
+      await goTo('39 MiB', '02700000');
+      await write('Kilroy was here');
+
+      etag = '"two"';
+      await page.getByRole('treeitem', { name: 'big.bin' }).click();
+      await page.getByRole('alert').getByText('The image has changed at its source').waitFor(WAIT);
+      await page.getByRole('region', { name: 'File' }).getByText('The image has changed at its source').waitFor(WAIT);
+      await until(page, 'here · Stopped');
+      // Nothing more comes, long before all of it has.
+      const sentSoon = async (): Promise<number> => {
+        const { sentBytes } = server;
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        return server.sentBytes - sentBytes;
+      };
+      await expect.poll(sentSoon, WAIT).toBe(0);
+      expect(server.sentBytes).toBeLessThan(30 * 2 ** 20);
+      expect(await page.getByRole('button', { name: rests ? 'Resume' : 'Pause' }).isDisabled()).toBe(true);
+      await goTo('0x200', 'EFI PART');
+      await goTo('39 MiB', 'Kilroy was here');
+      await write('So was I, later');
+      await page.getByRole('treeitem', { name: 'licence.txt' }).click();
+      await until(page, 'Copying is fine.');
+
+      etag = '"one"';
+      await page.getByRole('button', { name: 'Try again' }).click();
+      if (rests) await page.getByRole('button', { name: 'Resume' }).click(WAIT);
+      await until(page, 'All of it is here');
+      await page.getByRole('button', { name: 'Download the image' }).click();
+      const expected = Uint8Array.from(readFileSync(disk));
+      expected.set(new TextEncoder().encode('So was I, later'), 39 * 2 ** 20);
+      expectBytes(await downloaded('disk.raw'), expected);
+    },
+  );
 
   test('an image that is larger than the room there is says so, before and after', async () => {
     const { url } = await serve({ size: 16 * 2 ** 40 });
@@ -291,7 +322,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   });
 
   test.skipIf(!existsSync(GRUB) || !existsSync(BIOS))('an image is booted before it has arrived', async () => {
-    const { url } = await serve({ path: GRUB, size: statSync(GRUB).size, bytesPerSecond: 2 ** 17 });
+    const { url } = await serve({ path: GRUB, bytesPerSecond: 2 ** 17 });
     const page = await begin(url);
     await page.getByRole('button', { name: 'Pause' }).click();
     await page.getByRole('button', { name: 'Start the PC' }).click();
@@ -309,7 +340,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     image.set([0x55, 0xaa], 510);
     const path = join(folder, 'writer.img');
     writeFileSync(path, image);
-    const page = await begin((await serve({ path, size: image.length })).url);
+    const page = await begin((await serve({ path })).url);
     await page.getByRole('button', { name: 'Start the PC' }).click();
     await page.locator('.screen').getByText('W#').waitFor(WAIT);
     await page.reload();

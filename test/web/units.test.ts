@@ -28,7 +28,7 @@ test('a share is 100 % only of what is complete, and 0 % only of nothing', () =>
 
 test('times are short', () => {
   expect([0.2, 59, 60, 5400, 200_000, Number.POSITIVE_INFINITY].map(formatDuration)).toEqual(['1 s', '59 s', '1 min', '2 h', '2 days', '']);
-  expect([0.04, 9.9, 12.3, 2500].map(formatMilliseconds)).toEqual(['0.0 ms', '9.9 ms', '12 ms', '2.5 s']);
+  expect([0, 0.04, 9.9, 12.3, 2500].map(formatMilliseconds)).toEqual(['< 1 ms', '0.0 ms', '9.9 ms', '12 ms', '2.5 s']);
 });
 
 test('an offset is what people write', () => {

@@ -1,0 +1,55 @@
+/** The page as its users have it, built, and images for it on another origin. */
+
+import { execFileSync } from 'node:child_process';
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type RangeServer, startRangeServer } from '../../src/cli/demo/range-server.ts';
+import { makeDisk, makeExt, makeFat, makeFolder } from './disk-images.ts';
+
+const PERMISSION = { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'content-range, etag' };
+
+/** Builds the page into `folder`. */
+export function buildPage(folder: string): void {
+  const script = fileURLToPath(new URL('../../scripts/web.mjs', import.meta.url));
+  execFileSync(process.execPath, [script, '--out', folder], { stdio: 'pipe' });
+}
+
+/** A disk of 40 MiB with a FAT and an ext4 volume, `disk.img` in `folder`; what it is made of lies beside it. */
+export function makeSampleDisk(folder: string): string {
+  const files = makeFolder(join(folder, 'files'), { links: true });
+  makeExt(join(folder, 'ext4'), { kind: 'ext4', folder: files, mebibytes: 20 });
+  makeFat(join(folder, 'fat'), { bits: 12, folder: files, mebibytes: 4 });
+  const table = 'label: gpt\nstart=1MiB, size=4MiB, type=U, name="boot"\nstart=8MiB, size=20MiB, type=L, name="root"\n';
+  const volumes = [
+    { at: 1, path: join(folder, 'fat') },
+    { at: 8, path: join(folder, 'ext4') },
+  ];
+  const disk = join(folder, 'disk.img');
+  makeDisk(disk, { mebibytes: 40, table, volumes });
+  return disk;
+}
+
+/** Serves an image, each time as another one, so slowly that something can happen meanwhile. */
+export async function serveImage(
+  path: string,
+  options: { size?: number; bytesPerSecond?: number; etag?: () => string; headers?: Record<string, string> } = {},
+): Promise<RangeServer> {
+  const { size = statSync(path).size, bytesPerSecond = 8 * 2 ** 20, headers = PERMISSION, etag = () => '"one"' } = options;
+  const file = openSync(path, 'r');
+  const server = await startRangeServer({
+    size,
+    bytesPerSecond,
+    latencyMs: 10,
+    headers,
+    get etag() {
+      return etag();
+    },
+    read: async (into, offset) => {
+      readSync(file, into, 0, into.length, offset);
+    },
+  });
+  const { close } = server;
+  server.close = () => close().then(() => closeSync(file));
+  return server;
+}
