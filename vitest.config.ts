@@ -3,16 +3,23 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { playwright } from '@vitest/browser-playwright';
 import type { TestProjectConfiguration, ViteUserConfig } from 'vitest/config';
+import type { BrowserProviderOption } from 'vitest/node';
 import { chromiumArguments, chromiumPath } from './test/support/chromium-program.ts';
+import { firefoxPath } from './test/support/firefox.ts';
+import { firefoxProvider } from './test/support/firefox-provider.ts';
 
-/** Chromium's profile: on disk, since in a private context OPFS lies in memory and refuses large files without an error. */
-const profile = join(tmpdir(), `copyondemand-chromium-${process.pid}`);
-process.once('exit', () => rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
+/** A browser's profile: on disk, since in a private context OPFS lies in memory and refuses large files without an error. */
+function profileOf(browser: string): string {
+  const profile = join(tmpdir(), `copyondemand-${browser}-${process.pid}`);
+  process.once('exit', () => rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
+  return profile;
+}
 
-const browser: TestProjectConfiguration = {
+/** The tests that run in a page. */
+const inBrowser = (name: string, browser: 'chromium' | 'firefox', provider: BrowserProviderOption): TestProjectConfiguration => ({
   optimizeDeps: { exclude: ['roaring-wasm'], include: ['fast-check'] },
   test: {
-    name: 'browser',
+    name,
     include: ['test/browser/**/*.test.ts'],
     globalSetup: ['test/browser/setup.ts'],
     testTimeout: 60_000,
@@ -24,14 +31,21 @@ const browser: TestProjectConfiguration = {
       headless: true,
       screenshotFailures: false,
       api: { host: '127.0.0.1' },
-      provider: playwright({
-        persistentContext: profile,
-        launchOptions: { executablePath: chromiumPath, args: [...chromiumArguments] },
-      }),
-      instances: [{ browser: 'chromium' }],
+      provider,
+      instances: [{ browser }],
     },
   },
-};
+});
+
+const chromium = inBrowser(
+  'browser',
+  'chromium',
+  playwright({
+    persistentContext: profileOf('chromium'),
+    launchOptions: { executablePath: chromiumPath, args: [...chromiumArguments] },
+  }),
+);
+const firefox = inBrowser('firefox', 'firefox', firefoxProvider(profileOf('firefox')));
 
 const config: ViteUserConfig = {
   test: {
@@ -53,7 +67,8 @@ const config: ViteUserConfig = {
         test: { name: 'system', include: ['test/system/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000 },
       },
       // `npm test` says that it is skipped, and in CI the tests under test/system fail for it.
-      ...(existsSync(chromiumPath) ? [browser] : []),
+      ...(existsSync(chromiumPath) ? [chromium] : []),
+      ...(existsSync(firefoxPath) ? [firefox] : []),
     ],
   },
 };

@@ -18,6 +18,7 @@ const systemPackages = {
   mtools: 'mcopy and mmd: files on those volumes',
   fdisk: 'sfdisk: partition tables for the page to read',
   chromium: 'the browser in which the tests under test/browser run, and which others kill',
+  'firefox-esr': 'another one, which has storage of its own making',
   seabios: 'the BIOS of the PC that v86 emulates',
   curl: 'a last word on what an HTTP server really answers',
 };

@@ -17,8 +17,8 @@ export async function estimateStorage(): Promise<StorageEstimate> {
 }
 
 /**
- * Asks the browser to keep the origin's data when the disk runs full, and resolves to whether it will. Only a page can ask; some browsers
- * ask the user. It never rejects.
+ * Asks the browser to keep the origin's data when the disk runs full, and resolves to whether it will. Only a page can ask. Firefox asks the
+ * user, gives no answer as long as the user gives none, and more room than before with consent. It never rejects.
  */
 export async function persistStorage(): Promise<boolean> {
   try {

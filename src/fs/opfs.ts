@@ -123,14 +123,23 @@ const CODES: Readonly<Record<string, CodErrorCode>> = {
   NotFoundError: 'COD_NOT_FOUND',
   NoModificationAllowedError: 'COD_LOCKED',
   QuotaExceededError: 'COD_NO_SPACE',
+  // Firefox 153 throws this, no DOMException, for a truncation beyond the quota.
+  NS_ERROR_FILE_NO_DEVICE_SPACE: 'COD_NO_SPACE',
+};
+
+/** Where the browser's own words do not tell. */
+const REASONS: Readonly<Record<string, string>> = {
+  NoModificationAllowedError: 'another tab or worker has it open',
+  SecurityError: 'the browser gives no storage here, as Firefox in a private window',
 };
 
 /** What a failed call rejects with: wrong arguments stay a `TypeError`. */
 function opfsError(operation: string, cause: unknown, details: Readonly<Record<string, unknown>> = {}): Error {
   if (cause instanceof CodError || cause instanceof TypeError || cause instanceof RangeError) return cause;
-  const { name, message } = cause instanceof Error ? cause : { name: '', message: String(cause) };
+  // Exceptions of Firefox's own are no Errors, have names all the same, and empty messages.
+  const { name = '', message = '' } = Object(cause) as Partial<Error>;
   const code = CODES[name] ?? 'COD_TARGET_IO';
-  const why = code === 'COD_LOCKED' ? 'another tab or worker has it open' : message;
+  const why = REASONS[name] ?? (message || String(cause));
   return new CodError(code, `${operation}: ${why}`, { cause, details: { ...details, ...(name === '' ? {} : { error: name }) } });
 }
 

@@ -1,44 +1,38 @@
 /** Chromium as a process that tests can kill. */
 
-import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Browser, chromium } from 'playwright';
+import { type Browser, chromium, type Page } from 'playwright';
+import { BrowserProcess } from './browser-process.ts';
 import { chromiumArguments, chromiumPath } from './chromium-program.ts';
 
 /** A browser with a profile on disk, as a process of its own that can be killed. */
 export class Chromium {
   readonly browser: Browser;
-  readonly #process: ChildProcess;
-  readonly #exited: Promise<unknown>;
+  readonly #process: BrowserProcess;
 
-  private constructor(browser: Browser, child: ChildProcess, exited: Promise<unknown>) {
+  private constructor(browser: Browser, process: BrowserProcess) {
     this.browser = browser;
-    this.#process = child;
-    this.#exited = exited;
+    this.#process = process;
   }
 
   /** Starts it over `profile`, a folder that may be that of one that was killed. */
   static async start(profile: string): Promise<Chromium> {
-    const portFile = join(profile, 'DevToolsActivePort');
-    rmSync(portFile, { force: true });
-    const args = [...chromiumArguments, '--headless=new', `--user-data-dir=${profile}`, '--remote-debugging-port=0'];
-    const child = spawn(chromiumPath, [...args, 'about:blank'], { stdio: 'ignore' });
-    let over = false;
-    const exited = new Promise((resolve) => child.once('exit', resolve)).then(() => (over = true));
-    // The file is there before all of it is.
-    while (!existsSync(portFile) || readFileSync(portFile, 'utf8').split('\n').length < 2) {
-      if (over) throw new Error('Chromium ended before it could be talked to');
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    const port = readFileSync(portFile, 'utf8').split('\n')[0];
-    return new Chromium(await chromium.connectOverCDP(`http://127.0.0.1:${port}`), child, exited);
+    const process = await BrowserProcess.start({
+      program: chromiumPath,
+      args: [...chromiumArguments, '--headless=new', `--user-data-dir=${profile}`, '--remote-debugging-port=0', 'about:blank'],
+      addressFile: join(profile, 'DevToolsActivePort'),
+      complete: /\n/,
+    });
+    const port = process.address.split('\n')[0];
+    return new Chromium(await chromium.connectOverCDP(`http://127.0.0.1:${port}`), process);
   }
 
-  /** kill -9, of the browser; its other processes end when they notice. */
+  newPage(): Promise<Page> {
+    return this.browser.contexts()[0]!.newPage();
+  }
+
   async kill(): Promise<void> {
-    this.#process.kill('SIGKILL');
-    await this.#exited;
+    await this.#process.kill();
     await this.browser.close().catch(() => undefined);
   }
 
@@ -47,6 +41,6 @@ export class Chromium {
     if (!this.browser.isConnected()) return;
     const session = await this.browser.newBrowserCDPSession();
     await session.send('Browser.close').catch(() => undefined);
-    await this.#exited;
+    await this.#process.exited();
   }
 }

@@ -1,0 +1,55 @@
+/** A browser as a process that tests can kill. */
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
+
+export class BrowserProcess {
+  /** What it wrote down. */
+  readonly address: string;
+  readonly #process: ChildProcess;
+  readonly #exited: Promise<unknown>;
+
+  private constructor(address: string, child: ChildProcess, exited: Promise<unknown>) {
+    this.address = address;
+    this.#process = child;
+    this.#exited = exited;
+  }
+
+  /** Starts `program`, and waits until it has written into `addressFile` where it can be talked to, complete at a match of `complete`. */
+  static async start(options: {
+    program: string;
+    args: readonly string[];
+    addressFile: string;
+    complete: RegExp;
+  }): Promise<BrowserProcess> {
+    const { program, args, addressFile, complete } = options;
+    rmSync(addressFile, { force: true });
+    const child = spawn(program, args, { stdio: 'ignore' });
+    let over = false;
+    // If the tests are broken off; before others clean up after it.
+    const end = (): unknown => child.kill('SIGKILL');
+    process.prependOnceListener('exit', end);
+    const exited = new Promise((resolve) => child.once('exit', resolve)).then(() => {
+      over = true;
+      process.off('exit', end);
+    });
+    // The file is there before all of it is.
+    const read = (): string => (existsSync(addressFile) ? readFileSync(addressFile, 'utf8') : '');
+    while (!complete.test(read())) {
+      if (over) throw new Error(`${program} ended before it could be talked to`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    return new BrowserProcess(read(), child, exited);
+  }
+
+  /** kill -9, of the browser; its other processes end when they notice. */
+  async kill(): Promise<void> {
+    this.#process.kill('SIGKILL');
+    await this.#exited;
+  }
+
+  /** Resolves when it has ended. */
+  async exited(): Promise<void> {
+    await this.#exited;
+  }
+}

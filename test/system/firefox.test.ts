@@ -1,0 +1,102 @@
+/** Copies in Firefox that are cut, and the page in it. */
+
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Page } from 'puppeteer-core';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { buildPage, makeSampleDisk, serveImage } from '../support/built-page.ts';
+import { expectBytes } from '../support/bytes.ts';
+import { imageTools } from '../support/disk-images.ts';
+import { Firefox } from '../support/firefox.ts';
+import { type Site, startSite } from '../support/site.ts';
+import { describeWith } from '../support/tools.ts';
+import { browserSuite } from './browser-suite.ts';
+
+const WAIT = { timeout: 60_000 };
+
+const options = {
+  program: 'firefox-esr',
+  start: (profile: string) => Firefox.start(profile),
+  terminations: 50,
+  terminationsShared: 20,
+  kills: 5,
+};
+
+browserSuite('Firefox', options, (bench) => {
+  test('a private window, which has no storage, is found out when a device is opened', async () => {
+    writeFileSync(join(bench.files, 'private-image'), new Uint8Array(5000));
+    const profile = mkdtempSync(join(tmpdir(), 'cod-firefox-private-'));
+    const firefox = await Firefox.start(profile, { isPrivate: true });
+    try {
+      const page = await bench.prepare(await firefox.newPage());
+      const visit = { url: `${bench.site.url}/files/private-image`, target: 'private', hydrate: false, writes: [] };
+      await expect(bench.act('visit', visit, page)).rejects.toThrow(/private window/);
+    } finally {
+      await firefox.close();
+      rmSync(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+    }
+  });
+});
+
+describeWith(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cod-firefox-'));
+  const uploads = join(folder, 'uploads');
+  let site: Site;
+  let firefox: Firefox;
+
+  beforeAll(async () => {
+    buildPage(join(folder, 'page'));
+    makeSampleDisk(folder);
+    mkdirSync(uploads);
+    site = await startSite({ folders: { '/': join(folder, 'page') }, uploads });
+    firefox = await Firefox.start(join(folder, 'profile'));
+  });
+
+  afterAll(async () => {
+    await firefox?.close();
+    await site?.close();
+    rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+  });
+
+  const until = (page: Page, text: string): Promise<unknown> => page.waitForSelector(`::-p-text(${text})`, WAIT);
+  const click = (page: Page, selector: string): Promise<void> => page.locator(selector).setTimeout(WAIT.timeout).click();
+  const press = (page: Page, button: string): Promise<void> => click(page, `::-p-aria([name="${button}"][role="button"])`);
+
+  test('an image is browsed and written to while it arrives, a reload goes on, and in the end all of it is there', async () => {
+    const server = await serveImage(join(folder, 'disk.img'));
+    const page = await firefox.newPage();
+    const errors: unknown[] = [];
+    page.on('pageerror', (error) => errors.push(error));
+    await page.goto(`${site.url}/?image=${encodeURIComponent(server.url)}`);
+    await press(page, 'Start the copy');
+    await press(page, 'Pause');
+    await click(page, '[role=treeitem] ::-p-text(2 · root)');
+    await click(page, '[role=treeitem] ::-p-text(licence.txt)');
+    await until(page, 'Copying is fine.');
+    await page.locator('#hex-offset').fill('39 MiB');
+    await press(page, 'Go');
+    await page.waitForFunction("document.querySelector('#hex-offset').value === '0x02700000'", WAIT);
+    await page.locator('#hex-values').fill('"Kilroy was here"');
+    await press(page, 'Write');
+    await until(page, '15 written, and safe');
+
+    await page.reload();
+    await press(page, 'Resume');
+    await until(page, 'All of it is here');
+    await page.evaluate(uploadCopies);
+    const expected = Uint8Array.from(readFileSync(join(folder, 'disk.img')));
+    expected.set(new TextEncoder().encode('Kilroy was here'), 39 * 2 ** 20);
+    expectBytes(readFileSync(join(uploads, 'copy')), expected);
+    expect(errors).toEqual([]);
+    await page.close();
+    await server.close();
+  });
+});
+
+/** Puts the page's only copy to its server; run in it. */
+const uploadCopies = `(async () => {
+  const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('images');
+  for await (const [name, handle] of folder.entries())
+    if (name.endsWith('.raw')) await fetch('/upload/copy', { method: 'PUT', body: await handle.getFile() });
+})()`;
