@@ -18,7 +18,7 @@ import type { BlockRange, TargetStore } from './target-store.ts';
 export interface HydrateOptions {
   /** Stretches under way at a time. Default: as many as make it faster, 8 at most. */
   readonly concurrency?: number;
-  /** Length of a stretch in bytes. Default: fitted to the latency. */
+  /** Length of a stretch in bytes. Default: fitted to the latency and the rate. */
   readonly extentBytes?: number;
   /** What the background copy takes from the source at most, readers' demand counted in. Default: no limit. */
   readonly rateBytesPerSecond?: number;
@@ -32,6 +32,13 @@ const FIRST_STRETCH_BYTES = 2 ** 26;
 const MAX_STRETCH_BYTES = 2 ** 28;
 /** A stretch takes this many times as long as the wait for its first byte. */
 const LATENCY_FACTOR = 64;
+/**
+ * Within a rate a stretch is what the rate gives in so much time: browsers go on receiving what nobody reads yet, up to 64 MiB (Chromium 156) or all of it
+ * (Firefox 153), so that only the end of a request ends what it takes from the network.
+ */
+const RATED_STRETCH_MS = 16_000;
+/** A stretch that would be held up for longer is given up, and asked for again when its time comes. Servers end such connections, too. */
+const HELD_UP_MS = 16_000;
 /** To begin with: two pieces fit into a core's cache, and two threads do not fight for the file: twice as fast as four of 1 MiB (Node 20, ext4, two cores, 2026). */
 const READ_BYTES = 2 ** 19;
 const READ_CONCURRENCY = 2;
@@ -224,6 +231,11 @@ export class Hydrator {
   }
 
   get #fittedBytes(): number {
+    const { rate = Number.POSITIVE_INFINITY } = this.#limiter;
+    return Math.min(this.#unratedBytes, (rate / 1000) * RATED_STRETCH_MS);
+  }
+
+  get #unratedBytes(): number {
     if (this.#source.stream === undefined) return MIN_STRETCH_BYTES;
     if (this.#latencyMs === undefined || this.#streamRate === 0) return FIRST_STRETCH_BYTES;
     return Math.min(MAX_STRETCH_BYTES, Math.max(MIN_STRETCH_BYTES, this.#latencyMs * this.#streamRate * LATENCY_FACTOR));
@@ -250,22 +262,22 @@ export class Hydrator {
         };
         // Blocks that are zero only in part come with their neighbours, below.
         if (whole.end > whole.start) {
-          await this.#copyData(stretch, at, Math.min(whole.start * blockSize, size));
+          if (!(await this.#copyData(stretch, at, Math.min(whole.start * blockSize, size)))) return;
           await this.#store.fillZeroes(whole.start * blockSize, Math.min(whole.end * blockSize, size) - whole.start * blockSize);
           await this.#recorded(stretch, whole.end);
           at += run.length;
-          await this.#copyData(stretch, Math.min(whole.end * blockSize, size), at);
+          if (!(await this.#copyData(stretch, Math.min(whole.end * blockSize, size), at))) return;
           continue;
         }
       }
-      await this.#copyData(stretch, at, at + run.length);
+      if (!(await this.#copyData(stretch, at, at + run.length))) return;
       at += run.length;
     }
   }
 
-  /** Copies bytes that continue what the stretch has so far; blocks are recorded as they become whole. */
-  async #copyData(stretch: Stretch, start: number, end: number): Promise<void> {
-    if (start >= end) return;
+  /** Copies bytes that continue what the stretch has so far; blocks are recorded as they become whole. Resolves to whether it got to `end`. */
+  async #copyData(stretch: Stretch, start: number, end: number): Promise<boolean> {
+    if (start >= end) return true;
     const { blockSize, size } = this.#store.journal.geometry;
     const { signal } = this.#stop;
     let at = start;
@@ -279,6 +291,7 @@ export class Hydrator {
       recordedMs = this.#clock.now();
       return this.#recorded(stretch, stretch.filled);
     };
+    let isGivenUp = false;
     let recording: Promise<unknown> = Promise.resolve();
     stretch.record = () => {
       recording = Promise.all([recording, record()]);
@@ -300,6 +313,9 @@ export class Hydrator {
           await recording;
           stretch.record();
         }
+        // Not before a block is whole: a stretch that is asked for again must get further.
+        isGivenUp = at < end && stretch.filled > stretch.start && this.#limiter.delayMs > HELD_UP_MS;
+        if (isGivenUp) break;
         await this.#turn(stretch);
         signal.throwIfAborted();
       }
@@ -310,8 +326,11 @@ export class Hydrator {
     }
     await recording;
     await record();
+    if (at === end) return true;
     // What follows would be recorded together with what is missing here.
-    if (at < end) throw wrongLength(start, end, `${at - start}`);
+    if (!isGivenUp) throw wrongLength(start, end, `${at - start}`);
+    this.#cursor = Math.min(this.#cursor, stretch.filled);
+    return false;
   }
 
   #count(bytes: number): void {

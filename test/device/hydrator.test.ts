@@ -477,10 +477,10 @@ describe('the rate', () => {
     const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6 });
     const device = await rig.open(source, { rateBytesPerSecond: 1 });
     await rig.clock.advance(60_000);
-    expect(device.status().sourceBytes).toBe(65_536);
+    expect(device.status().sourceBytes).toBe(BLOCK);
     device.setRate(2 * MIB);
     await rig.clock.advance(5000);
-    expect(Math.abs((device.status().sourceBytes - 65_536) / (10 * MIB) - 1)).toBeLessThan(0.05);
+    expect(Math.abs((device.status().sourceBytes - BLOCK) / (10 * MIB) - 1)).toBeLessThan(0.05);
     device.setRate(1);
     await rig.clock.advance(10);
     const slow = device.status().sourceBytes;
@@ -490,6 +490,34 @@ describe('the rate', () => {
     device.setRate(undefined);
     await rig.clock.advance(1000);
     expect(device.status()).toMatchObject({ state: 'hydrated', sourceBytes: 64 * MIB, rateBytesPerSecond: undefined });
+  });
+
+  it('bounds what one request asks for, since what was asked for may come whether it is read or not', async () => {
+    const rig = new Rig();
+    const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6 });
+    const device = await rig.open(source, { rateBytesPerSecond: MIB });
+    await rig.clock.run(device.hydrated);
+    expect(Math.max(...source.asks.map(({ length }) => length))).toBe(16 * MIB);
+  });
+
+  it('ends a request that it would hold up for long, and goes on from there in its time', async () => {
+    const rig = new Rig();
+    const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6, pieceBytes: 10_000 });
+    const device = await rig.open(source);
+    await rig.clock.advance(5);
+    expect(source.open).toBe(1);
+    device.setRate(1);
+    await rig.clock.advance(100);
+    expect(source.open).toBe(0);
+    const { sourceBytes, syncedBlocks } = device.status();
+    expect(syncedBlocks).toBe(Math.floor(sourceBytes / BLOCK));
+    await rig.clock.advance(60_000);
+    expect(device.status()).toMatchObject({ state: 'hydrating', sourceBytes, syncedBlocks });
+    expect(source.asks.length).toBe(1);
+    device.setRate(undefined);
+    await rig.clock.run(device.hydrated);
+    expect(source.asks[1]!.offset).toBe(syncedBlocks * BLOCK);
+    expect(device.status().sourceBytes).toBeLessThan(64 * MIB + BLOCK);
   });
 
   it.each([
