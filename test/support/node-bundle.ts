@@ -2,10 +2,10 @@
 
 import type { BuildOptions } from 'esbuild';
 
-export const NODE_BUNDLE = {
+export const NODE_BUNDLE: BuildOptions = {
   bundle: true,
   format: 'esm',
   platform: 'node',
   target: 'node20',
   packages: 'external',
-} as const satisfies BuildOptions;
+};
