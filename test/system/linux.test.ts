@@ -50,7 +50,13 @@ describe.skipIf(!hasKernel)(hasKernel ? 'Debian 12' : 'Debian 12, the last with 
 
     test('boots from a disk that is not copied yet, and a file written in it is there after a reload', { timeout: 1_800_000 }, async () => {
       const page = await chromium.browser.contexts()[0]!.newPage();
-      const screen = async (): Promise<string> => (await page.innerText('#screen > div')).replace(/ +$/gm, '').trimEnd();
+      const screen = async (): Promise<string> => {
+        const lines = await page.locator('#screen > div > div').allTextContents();
+        return lines
+          .map((line) => line.trimEnd())
+          .join('\n')
+          .trimEnd();
+      };
       const shell = (): Promise<void> => expect.poll(screen, BOOT).toMatch(/\n\/ #$/);
       /** What the shell answers to a command, which must be short and without capitals and their like: they are typed without the shift key. */
       const enter = async (command: string): Promise<string> => {
@@ -64,7 +70,7 @@ describe.skipIf(!hasKernel)(hasKernel ? 'Debian 12' : 'Debian 12, the last with 
       await page.goto(`${site.url}/?rate=1`);
       await shell();
       await page.getByText(/^\d+ of 64 MiB are here/).waitFor();
-      const mebibytes = Number.parseInt(await page.innerText('output'), 10);
+      const mebibytes = Number.parseInt((await page.textContent('output'))!, 10);
       expect(mebibytes).toBeGreaterThan(0);
       expect(mebibytes).toBeLessThan(64);
       expect(await enter('md5sum /root/random.bin')).toBe(`${md5}  /root/random.bin`);
