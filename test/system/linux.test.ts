@@ -15,7 +15,7 @@ import { describeWith } from '../support/tools.ts';
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const NEEDED = ['chromium', 'apt-get', 'dpkg', 'cpio', 'mke2fs', 'sfdisk', 'grub-mkimage'];
 const NEEDED_FILES = ['/usr/lib/grub/i386-pc/boot.img', '/usr/share/seabios/bios.bin'];
-/** A safety net, on whatever machine: with two idle cores it takes 15 seconds. */
+/** How long a boot may take: a safety net only, for whatever machine. */
 const BOOT = { timeout: 600_000, interval: 200 };
 
 const debian = existsSync('/etc/debian_version') ? readFileSync('/etc/debian_version', 'utf8') : '';
