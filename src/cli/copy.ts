@@ -9,7 +9,7 @@ import { jsonLines } from './json-lines.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { type HttpFlags, openSource, parseSourceUri } from './source-uri.ts';
-import { checkTarget, followCopy, openTarget, syncedBytes, type TargetCopy, tellStart } from './target-device.ts';
+import { checkTarget, followCopy, openTarget, preloadDevice, syncedBytes, type TargetCopy, tellStart } from './target-device.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 
 const TICK_MS = 200;
@@ -38,6 +38,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   let rate: RateControl | undefined;
   try {
     rate = new RateControl(flags, rateHooks(emit));
+    preloadDevice();
     source = await orInterrupted(openSource(uri, flags, signal), signal);
     device = await openTarget({ uri, source, target, flags, signal, rate: rate.rate });
     await run({ rate, uri, source, device, target, flags, signal, emit, progress });

@@ -15,7 +15,7 @@ import { type OrderRecording, recordOrder } from './order-file.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { type HttpFlags, openSource, parseSourceUri } from './source-uri.ts';
-import { checkTarget, followCopy, openTarget, syncedBytes, type TargetCopy, tellStart } from './target-device.ts';
+import { checkTarget, followCopy, openTarget, preloadDevice, syncedBytes, type TargetCopy, tellStart } from './target-device.ts';
 import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
@@ -60,6 +60,7 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
     const secure = await openTls(flags);
     // First: an address that cannot be had must not begin a copy. Clients that come before the device is there wait.
     listener = await openListener(flags);
+    preloadDevice();
     source = await orInterrupted(openSource(uri, flags, signal), signal);
     if (flags.recordOrder !== undefined) recording = await recordOrder(flags.recordOrder, source.size, tellRecordingEnded);
     device = await openTarget({ uri, source, target, flags, signal, rate: rate?.rate, onRead: recording?.onRead });

@@ -33,6 +33,13 @@ export function checkTarget(target: string): void {
   if (target === '') throw new UsageError('TARGET is empty; it is a path where nothing is yet, or the copy to go on with');
 }
 
+const modules = () => Promise.all([import('../index.ts'), import('../fs/node.ts')]);
+
+/** Has what a device needs loaded while the source is asked for its size; an error comes again where it is needed. */
+export function preloadDevice(): void {
+  modules().catch(() => undefined);
+}
+
 interface OpenTarget extends Pick<TargetCopy, 'uri' | 'source' | 'target' | 'flags' | 'signal'> {
   readonly rate: number | undefined;
   readonly onRead?: OpenDeviceOptions['onRead'] | undefined;
@@ -44,7 +51,7 @@ export async function openTarget({ uri, source, target, flags, signal, rate, onR
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
   }
-  const [{ openDevice }, { nodeFileSystem }] = await Promise.all([import('../index.ts'), import('../fs/node.ts')]);
+  const [{ openDevice }, { nodeFileSystem }] = await modules();
   const order = flags.order === undefined ? [] : await (await import('./order-file.ts')).readOrder(flags.order, source.size);
   return openDevice({
     source,
