@@ -20,6 +20,9 @@ const systemPackages = {
   chromium: 'the browser in which the tests under test/browser run, and which others kill',
   'firefox-esr': 'another one, which has storage of its own making',
   seabios: 'the BIOS of the PC that v86 emulates',
+  'grub-common': 'grub-mkimage: the boot loader of the small Linux in examples/v86',
+  'grub-pc-bin': 'what that boot loader is made of',
+  cpio: 'the archive with the drivers of that Linux',
   curl: 'a last word on what an HTTP server really answers',
 };
 

@@ -1,20 +1,21 @@
 /** `copyondemand serve`: a source over NBD while it is copied; through crashes and restarts, and after the copy is complete. */
 
 import { readFile } from 'node:fs/promises';
-import { CodError } from '../core/errors.ts';
-import type { DeviceStatus, LocalDevice } from '../device/device.ts';
+import type { LocalDevice } from '../device/device.ts';
 import type { Source } from '../device/source.ts';
+import { ioError } from '../fs/fs-adapter.ts';
 import { wrongName } from '../nbd/export.ts';
 import { Listener, type NbdAddress } from '../nbd/listener.ts';
 import { type NbdServer, serveAt } from '../nbd/server.ts';
 import { tlsServer } from '../nbd/tls.ts';
 import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
 import { listenForInterruption, orInterrupted } from './interruption.ts';
-import { type Emit, jsonLines } from './json-lines.ts';
-import { type OrderRecording, readOrder, recordOrder } from './order-file.ts';
-import { type Progress, progressFor } from './progress.ts';
+import { jsonLines } from './json-lines.ts';
+import { type OrderRecording, recordOrder } from './order-file.ts';
+import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
-import { type HttpFlags, openSource, parseSourceUri, type SourceUri, showSourceUri } from './source-uri.ts';
+import { type HttpFlags, openSource, parseSourceUri } from './source-uri.ts';
+import { checkTarget, followCopy, openTarget, preloadDevice, syncedBytes, type TargetCopy, tellStart } from './target-device.ts';
 import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
@@ -42,7 +43,7 @@ export interface ServeFlags extends HttpFlags, RateFlags {
 /** Serves until a signal comes. Errors as they come. */
 export async function serve(sourceText: string, target: string, flags: ServeFlags): Promise<void> {
   const uri = parseSourceUri(sourceText);
-  if (target === '') throw new UsageError('TARGET is empty; it is a path where nothing is yet, or the copy to go on with');
+  checkTarget(target);
   checkFlags(flags);
   const emit = jsonLines(process.stdout, { enabled: flags.json === true });
   const progress = progressFor(process.stderr, { quiet: flags.quiet === true || flags.json === true });
@@ -59,13 +60,13 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
     const secure = await openTls(flags);
     // First: an address that cannot be had must not begin a copy. Clients that come before the device is there wait.
     listener = await openListener(flags);
+    preloadDevice();
     source = await orInterrupted(openSource(uri, flags, signal), signal);
     if (flags.recordOrder !== undefined) recording = await recordOrder(flags.recordOrder, source.size, tellRecordingEnded);
-    device = await open({ uri, source, target, flags, signal, rate: rate?.rate, onRead: recording?.onRead });
+    device = await openTarget({ uri, source, target, flags, signal, rate: rate?.rate, onRead: recording?.onRead });
     server = serveAt(listener, new Map([[flags.export ?? '', { device, readOnly: flags.readOnly ?? false }]]), secure);
-    announce({ uri, source, target, device, server, flags, emit });
     rate?.govern(device);
-    await orInterrupted(watch({ target, device, flags, signal, emit, progress }), signal);
+    await run({ uri, source, target, device, server, flags, signal, emit, progress });
   } catch (error) {
     progress.end();
     const reported = await shutDown(server, listener, device, error);
@@ -111,15 +112,7 @@ async function readPem(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (cause) {
-    const missing = cause instanceof Error && 'code' in cause && cause.code === 'ENOENT';
-    throw new CodError(
-      missing ? 'COD_NOT_FOUND' : 'COD_TARGET_IO',
-      `read ${path}: ${cause instanceof Error ? cause.message : String(cause)}`,
-      {
-        cause,
-        details: { path },
-      },
-    );
+    throw ioError(`read ${path}`, cause, { path });
   }
 }
 
@@ -142,82 +135,21 @@ async function asUsage<T>(task: () => T | Promise<T>): Promise<T> {
   }
 }
 
-interface Opening extends Pick<Announcement, 'uri' | 'source' | 'target' | 'flags'> {
-  readonly signal: AbortSignal;
-  readonly rate: number | undefined;
-  readonly onRead: OrderRecording['onRead'] | undefined;
-}
-
-async function open({ uri, source, target, flags, signal, rate, onRead }: Opening): Promise<LocalDevice> {
-  if (uri.kind === 'file') {
-    const { refuseSameFile } = await import('./same-file.ts');
-    await refuseSameFile(uri.path, target);
-  }
-  const [{ openDevice }, { nodeFileSystem }] = await Promise.all([import('../index.ts'), import('../fs/node.ts')]);
-  const order = flags.order === undefined ? [] : await readOrder(flags.order, source.size);
-  return openDevice({
-    source,
-    fileSystem: nodeFileSystem(),
-    target,
-    signal,
-    ...(onRead === undefined ? {} : { onRead }),
-    hydrate: flags.hydrate && {
-      order,
-      ...(rate === undefined ? {} : { rateBytesPerSecond: rate }),
-      // Without ranges each stretch costs all that lies before it.
-      ...(flags.streamWhole ? { concurrency: 1, extentBytes: Math.max(1, source.size) } : {}),
-    },
-  });
-}
-
-interface Announcement {
-  readonly uri: SourceUri;
-  readonly source: Source;
-  readonly target: string;
+interface Serving extends TargetCopy {
+  readonly flags: ServeFlags;
   readonly device: LocalDevice;
   readonly server: NbdServer;
-  readonly flags: ServeFlags;
-  readonly emit: Emit;
 }
 
-function announce({ uri, source, target, device, server, flags, emit }: Announcement): void {
-  const { size } = device;
-  const resumedBytes = syncedBytes(device.status());
-  emit('start', { source: showSourceUri(uri), identity: source.identity ?? null, target, size, resumedBytes });
+/** Says that the export is there; shows how far the copy is until it is complete, or cannot go on; serves on until the signal. */
+async function run(serving: Serving): Promise<never> {
+  const { device, server, target, flags, signal, emit, progress } = serving;
+  tellStart(device, serving);
   emit('listening', { uri: server.uris[0] });
   if (!flags.json) process.stdout.write(`listening on ${server.uris[0]}\n`);
-  if (!flags.quiet && !flags.json && resumedBytes > 0) {
-    process.stderr.write(`${target}: goes on from ${formatBytes(resumedBytes)} of ${formatBytes(size)}\n`);
-  }
-}
-
-interface Watch extends Pick<Announcement, 'target' | 'device' | 'flags' | 'emit'> {
-  readonly signal: AbortSignal;
-  readonly progress: Progress;
-}
-
-/** Shows how far the copy is until it is complete, or cannot go on; serves on until the signal. */
-async function watch({ target, device, flags, signal, emit, progress }: Watch): Promise<never> {
-  const { size } = device;
-  const initial = syncedBytes(device.status());
-  await progress.begin({ label: 'copying', total: size, initial });
-  let shown = -1;
-  const tick = () => {
-    const status = device.status();
-    const bytes = syncedBytes(status);
-    progress.update(bytes);
-    if (bytes === shown) return;
-    shown = bytes;
-    const { sourceBytes, hydrateBytesPerSecond } = status;
-    emit('progress', { phase: 'copying', bytes, size, sourceBytes, hydrateBytesPerSecond: Math.round(hydrateBytesPerSecond) });
-  };
-  const timer = setInterval(tick, TICK_MS);
   try {
-    await orInterrupted(device.hydrated, signal);
-    tick();
-    progress.end();
-    emit('hydrated', { bytes: size, sourceBytes: device.status().sourceBytes });
-    if (!flags.quiet && !flags.json) process.stderr.write(`${target}: complete, ${formatBytes(size)}; serving it on\n`);
+    await followCopy(device, serving, TICK_MS);
+    if (!flags.quiet && !flags.json) process.stderr.write(`${target}: complete, ${formatBytes(device.size)}; serving it on\n`);
   } catch (error) {
     if (error instanceof Interrupted) throw error;
     // Clients have what is there, and what the source gives from now on; the same command again tries the rest.
@@ -225,8 +157,6 @@ async function watch({ target, device, flags, signal, emit, progress }: Watch): 
     const { exitCode: _, ...fields } = failureOf(error);
     emit('failed', fields);
     if (!flags.json) process.stderr.write(failureLine(failureOf(error)).replace(/\n$/, '; serving on without copying\n'));
-  } finally {
-    clearInterval(timer);
   }
   // Nothing but a signal ends a server.
   return orInterrupted(new Promise<never>(() => undefined), signal);
@@ -248,9 +178,4 @@ async function shutDown(
     if (stopped) return closing;
   }
   return stopped ? undefined : error;
-}
-
-/** Bytes that the target has; the last block may be short. */
-function syncedBytes({ size, blockSize, totalBlocks, syncedBlocks }: DeviceStatus): number {
-  return syncedBlocks === totalBlocks ? size : Math.min(size, syncedBlocks * blockSize);
 }

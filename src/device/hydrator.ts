@@ -39,7 +39,7 @@ const LATENCY_FACTOR = 64;
 const RATED_STRETCH_MS = 16_000;
 /** A stretch that would be held up for longer is given up, and asked for again when its time comes. Servers end such connections, too. */
 const HELD_UP_MS = 16_000;
-/** To begin with: two pieces fit into a core's cache, and two threads do not fight for the file: twice as fast as four of 1 MiB (Node 20, ext4, two cores, 2026). */
+/** Of sources that do not stream. Two pieces fit into a core's cache, and two threads do not fight for the file: twice as fast as four of 1 MiB (Node 20, ext4, two cores, 2026). */
 const READ_BYTES = 2 ** 19;
 const READ_CONCURRENCY = 2;
 const MAX_CONCURRENCY = 8;

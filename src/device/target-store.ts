@@ -10,7 +10,7 @@ import type { Journal } from '../log/journal.ts';
 import { RangeLock, type Release } from './range-lock.ts';
 import { isZero } from './zeros.ts';
 
-/** Zeros shorter than this are written like anything else. */
+/** The units in which zeros are looked for; a piece's ends may be parts of one. */
 const ZERO_UNIT_BYTES = 65_536;
 const CHUNK_BYTES = 2 ** 20;
 

@@ -4,11 +4,22 @@ import { CodError } from '../core/errors.ts';
 import type { HttpResponse } from './http-transport.ts';
 import { PassingError, retryAfterMs } from './retry.ts';
 
-/** What is asked for: `[start, end)`; `what` names it in messages. */
-export interface Asked {
-  readonly what: string;
+/** What is asked for: `[start, end)` of a resource. */
+export class Asked {
+  readonly #resource: { toString(): string };
   readonly start: number;
   readonly end: number;
+
+  constructor(resource: { toString(): string }, start: number, end: number) {
+    this.#resource = resource;
+    this.start = start;
+    this.end = end;
+  }
+
+  /** Names it in messages; made only for them. */
+  get what(): string {
+    return `GET ${this.#resource}, bytes ${this.start}-${this.end - 1}`;
+  }
 }
 
 /** The resource as it was at opening. */

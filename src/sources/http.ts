@@ -5,7 +5,7 @@ import { CodError, isCodError } from '../core/errors.ts';
 import type { Source } from '../device/source.ts';
 import { systemClock } from '../system-clock.ts';
 import { fetchTransport } from './fetch-transport.ts';
-import { type Asked, checkAnswer, type Known, readOpening } from './http-answer.ts';
+import { Asked, checkAnswer, type Known, readOpening } from './http-answer.ts';
 import { HttpLocation } from './http-location.ts';
 import type { HttpResponse, HttpTransport } from './http-transport.ts';
 import { checkRange } from './range.ts';
@@ -37,6 +37,8 @@ export interface HttpSourceOptions {
 
 const ATTEMPTS_OPENING = 5;
 const ATTEMPTS = 20;
+/** Why nothing of a request goes on once it is done; made once, since a reason of its own costs a stack trace. */
+const ENDED = new Error('the request is done');
 
 /**
  * Opens `url` with one request for its first byte, which tells its size, its identity and whether ranges work.
@@ -51,8 +53,8 @@ const ATTEMPTS = 20;
 export async function httpSource(url: string | URL, options: HttpSourceOptions = {}): Promise<Source> {
   const transport = options.transport ?? fetchTransport();
   try {
-    const requests = new Requests(new HttpLocation(transport, url, options), options);
-    return new HttpSource(requests, transport, await requests.open(options.signal));
+    const resource = new Resource(transport, new HttpLocation(transport, url, options), options);
+    return new HttpSource(resource, await resource.open(options.signal));
   } catch (error) {
     transport.close();
     throw error;
@@ -62,204 +64,306 @@ export async function httpSource(url: string | URL, options: HttpSourceOptions =
 class HttpSource implements Source {
   readonly size: number;
   declare readonly identity?: string;
-  readonly #requests: Requests;
-  readonly #transport: HttpTransport;
-  readonly #running = new Set<AbortController>();
+  readonly #resource: Resource;
+  readonly #running = new Set<Download>();
   /** Why nothing can be read any more. */
-  #end: CodError | undefined;
+  #over: CodError | undefined;
 
-  constructor(requests: Requests, transport: HttpTransport, known: Known) {
-    this.#requests = requests;
-    this.#transport = transport;
+  constructor(resource: Resource, known: Known) {
+    this.#resource = resource;
     this.size = known.size;
     if (known.identity !== undefined) this.identity = known.identity;
   }
 
   async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
-    let done = 0;
-    for await (const piece of this.stream(offset, into.length, options)) {
-      into.set(piece, done);
-      done += piece.length;
+    const download = this.#begin(offset, into.length, options.signal);
+    try {
+      let done = 0;
+      for (let piece = await download.pull(); piece !== undefined; piece = await download.pull()) {
+        into.set(piece, done);
+        done += piece.length;
+      }
+    } catch (error) {
+      throw this.#noticed(error);
+    } finally {
+      this.#end(download);
     }
   }
 
   async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncIterableIterator<Uint8Array> {
-    if (this.#end !== undefined) throw this.#end;
-    options.signal?.throwIfAborted();
-    checkRange(this.size, offset, length);
-    if (length === 0) return;
-    const running = new AbortController();
-    const unlink = link(options.signal, running);
-    this.#running.add(running);
+    const download = this.#begin(offset, length, options.signal);
     try {
-      yield* this.#requests.pieces(offset, offset + length, running.signal);
+      for (let piece = await download.pull(); piece !== undefined; piece = await download.pull()) yield piece;
     } catch (error) {
-      if (isCodError(error, 'COD_SOURCE_CHANGED')) this.#endWith(error);
-      throw error;
+      throw this.#noticed(error);
     } finally {
-      this.#running.delete(running);
-      unlink();
+      this.#end(download);
     }
   }
 
   async close(): Promise<void> {
-    this.#endWith(new CodError('COD_CLOSED', 'the source is closed'));
-    this.#transport.close();
+    this.#endAll(new CodError('COD_CLOSED', 'the source is closed'));
+    this.#resource.transport.close();
   }
 
-  #endWith(end: CodError): void {
-    this.#end = end;
-    for (const running of this.#running) running.abort(end);
+  /** `error`, after which there may be nothing to go on with. */
+  #noticed(error: unknown): unknown {
+    if (isCodError(error, 'COD_SOURCE_CHANGED')) this.#endAll(error);
+    return error;
+  }
+
+  #endAll(why: CodError): void {
+    this.#over = why;
+    for (const download of this.#running) download.abort(why);
+  }
+
+  #begin(offset: number, length: number, signal: AbortSignal | undefined): Download {
+    if (this.#over !== undefined) throw this.#over;
+    signal?.throwIfAborted();
+    checkRange(this.size, offset, length);
+    const download = new Download(this.#resource, offset, offset + length, signal);
+    this.#running.add(download);
+    return download;
+  }
+
+  #end(download: Download): void {
+    this.#running.delete(download);
+    download.end();
   }
 }
 
-/** Requests for one resource, with everything that may go wrong with them. */
-class Requests {
-  readonly #location: HttpLocation;
-  readonly #allowWholeBody: boolean;
+/** What is asked for, how, and what is known of it. */
+class Resource {
+  readonly transport: HttpTransport;
+  readonly location: HttpLocation;
+  readonly allowWholeBody: boolean;
+  readonly stallTimeoutMs: number;
+  readonly clock: Clock;
   readonly #retry: Retry;
-  readonly #stallTimeoutMs: number;
-  readonly #clock: Clock;
   readonly #random: () => number;
-  #known: Known = { size: 0, identity: undefined };
+  known: Known = { size: 0, identity: undefined };
 
-  constructor(location: HttpLocation, options: HttpSourceOptions) {
-    this.#location = location;
-    this.#allowWholeBody = options.allowWholeBody ?? false;
+  constructor(transport: HttpTransport, location: HttpLocation, options: HttpSourceOptions) {
+    this.transport = transport;
+    this.location = location;
+    this.allowWholeBody = options.allowWholeBody ?? false;
+    this.stallTimeoutMs = options.stallTimeoutMs ?? 15_000;
+    this.clock = options.clock ?? systemClock;
     this.#retry = options.retry ?? {};
-    this.#stallTimeoutMs = options.stallTimeoutMs ?? 15_000;
-    this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? Math.random;
   }
 
-  async open(signal: AbortSignal = new AbortController().signal): Promise<Known> {
-    const asked = this.#asked(0, 1);
-    const backoff = this.#backoff(asked, ATTEMPTS_OPENING);
+  async open(signal: AbortSignal | undefined): Promise<Known> {
+    const asked = new Asked(this.location, 0, 1);
+    const backoff = this.backoff(asked, ATTEMPTS_OPENING);
     for (;;) {
+      signal?.throwIfAborted();
+      const attempt = new Attempt(this, asked);
+      const unlink = link(signal, attempt);
       try {
-        this.#known = await this.#openOnce(asked, signal);
-        return this.#known;
+        const response = await attempt.ask();
+        const known = readOpening(response, asked, this.allowWholeBody);
+        // The one byte is read so that the connection stays warm; a whole body is not.
+        if (response.status === 206) while (await attempt.pull());
+        this.known = known;
+        return known;
       } catch (error) {
-        this.#location.forgetRedirect();
+        this.location.forgetRedirect();
         await backoff.wait(error, signal);
+      } finally {
+        unlink();
+        attempt.end();
       }
     }
   }
 
-  async *pieces(start: number, end: number, signal: AbortSignal): AsyncGenerator<Uint8Array, void> {
-    const backoff = this.#backoff(this.#asked(start, end), ATTEMPTS);
-    for (let at = start; at < end; ) {
-      try {
-        for await (const piece of this.#piecesOnce(at, end, signal)) {
-          at += piece.length;
-          backoff.progress();
-          yield piece;
-        }
-      } catch (error) {
-        this.#location.forgetRedirect();
-        // Everything is there; that the connection broke before the body's end was seen changes nothing.
-        if (at === end && !(error instanceof CodError)) return;
-        await backoff.wait(error, signal);
-      }
-    }
-  }
-
-  async #openOnce(asked: Asked, signal: AbortSignal): Promise<Known> {
-    const attempt = new Attempt(signal, this.#clock, this.#stallTimeoutMs);
-    try {
-      const response = await attempt.ask(this.#location, asked);
-      const known = readOpening(response, asked, this.#allowWholeBody);
-      // The one byte is read so that the connection stays warm; a whole body is not.
-      if (response.status === 206) while (await attempt.pull());
-      return known;
-    } finally {
-      attempt.end();
-    }
-  }
-
-  async *#piecesOnce(start: number, end: number, signal: AbortSignal): AsyncGenerator<Uint8Array, void> {
-    const asked = this.#asked(start, end);
-    const attempt = new Attempt(signal, this.#clock, this.#stallTimeoutMs);
-    try {
-      const response = await attempt.ask(this.#location, asked);
-      const kind = checkAnswer(response, asked, this.#known, this.#allowWholeBody);
-      // The body of a range must end where the range does; of a whole body the rest is left, if there is one.
-      const mustEnd = kind === 'range' || end === this.#known.size;
-      let skip = kind === 'whole' ? start : 0;
-      let missing = end - start;
-      while (missing > 0 || mustEnd) {
-        const piece = await attempt.pull();
-        if (!piece) break;
-        const wanted = piece.subarray(Math.min(skip, piece.length));
-        skip -= piece.length - wanted.length;
-        if (wanted.length > missing && mustEnd) throw tooLong(asked);
-        if (wanted.length === 0) continue;
-        const part = wanted.subarray(0, missing);
-        missing -= part.length;
-        yield part;
-      }
-      if (missing > 0) throw new PassingError(`the answer ended ${missing} bytes early`);
-    } finally {
-      attempt.end();
-    }
-  }
-
-  #asked(start: number, end: number): Asked {
-    return { what: `GET ${this.#location}, bytes ${start}-${end - 1}`, start, end };
-  }
-
-  #backoff(asked: Asked, attempts: number): Backoff {
+  backoff(asked: Asked, attempts: number = ATTEMPTS): Backoff {
     const { attempts: given = attempts, baseDelayMs = 250, maxDelayMs = 10_000 } = this.#retry;
-    return new Backoff(asked.what, { attempts: given, baseDelayMs, maxDelayMs, clock: this.#clock, random: this.#random });
+    return new Backoff(asked.what, { attempts: given, baseDelayMs, maxDelayMs, clock: this.clock, random: this.#random });
   }
 }
 
-/** One request, ended by the caller's signal, by a stall, or by `end`. */
-class Attempt {
-  readonly #own = new AbortController();
+/** The bytes [start, end), asked for again from where they broke. One pull at a time. Abort controllers are costly: there is one for each request, and no more. */
+class Download {
+  readonly #resource: Resource;
+  readonly #start: number;
+  readonly #end: number;
   readonly #unlink: () => void;
-  readonly #watch: StallWatch;
-  #response: HttpResponse | undefined;
+  #at: number;
+  #attempt: RangeAttempt | undefined;
+  /** Since the last progress. */
+  #backoff: Backoff | undefined;
+  #waiting: AbortController | undefined;
+  #aborted: { readonly reason: unknown } | undefined;
 
-  constructor(signal: AbortSignal, clock: Clock, stallTimeoutMs: number) {
-    this.#unlink = link(signal, this.#own);
-    const expire = () => this.#own.abort(new PassingError(`no byte came for ${stallTimeoutMs} ms`));
-    this.#watch = new StallWatch({ clock, limitMs: stallTimeoutMs, expire });
+  constructor(resource: Resource, start: number, end: number, signal: AbortSignal | undefined) {
+    this.#resource = resource;
+    this.#start = this.#at = start;
+    this.#end = end;
+    this.#unlink = link(signal, this);
   }
 
-  async ask(location: HttpLocation, asked: Asked): Promise<HttpResponse> {
-    this.#response = await this.#during(() => location.get(`bytes=${asked.start}-${asked.end - 1}`, this.#own.signal));
-    return this.#response;
+  /** The next piece, valid until the next call; undefined at the end. */
+  async pull(): Promise<Uint8Array | undefined> {
+    while (this.#at < this.#end || this.#attempt !== undefined) {
+      try {
+        this.#throwIfAborted();
+        this.#attempt ??= new RangeAttempt(this.#resource, this.#at, this.#end);
+        const piece = await this.#attempt.pull();
+        if (piece !== undefined) {
+          this.#at += piece.length;
+          this.#backoff = undefined;
+          return piece;
+        }
+        this.#endAttempt();
+      } catch (error) {
+        this.#endAttempt();
+        this.#throwIfAborted();
+        this.#resource.location.forgetRedirect();
+        // Everything is there; that the connection broke before the body's end was seen changes nothing.
+        if (this.#at === this.#end && !(error instanceof CodError)) return undefined;
+        await this.#wait(error);
+      }
+    }
+    return undefined;
   }
 
-  pull(): Promise<Uint8Array | undefined> {
-    return this.#during(async () => this.#response?.pull());
+  abort(reason: unknown): void {
+    this.#aborted ??= { reason };
+    this.#attempt?.abort(reason);
+    this.#waiting?.abort(reason);
   }
 
   end(): void {
-    this.#watch.stop();
     this.#unlink();
-    this.#response?.cancel();
-    this.#response = undefined;
+    this.#endAttempt();
   }
 
-  async #during<T>(wait: () => Promise<T>): Promise<T> {
-    const { signal } = this.#own;
-    signal.throwIfAborted();
+  async #wait(error: unknown): Promise<void> {
+    this.#backoff ??= this.#resource.backoff(new Asked(this.#resource.location, this.#start, this.#end));
+    this.#waiting = new AbortController();
     try {
-      return await this.#watch.during(wait());
+      await this.#backoff.wait(error, this.#waiting.signal);
+    } finally {
+      this.#waiting = undefined;
+    }
+  }
+
+  #throwIfAborted(): void {
+    if (this.#aborted !== undefined) throw this.#aborted.reason;
+  }
+
+  #endAttempt(): void {
+    this.#attempt?.end();
+    this.#attempt = undefined;
+  }
+}
+
+/** One request, ended by whoever aborts it, by a stall, or by `end`. */
+class Attempt {
+  readonly asked: Asked;
+  readonly #resource: Resource;
+  readonly #controller = new AbortController();
+  readonly #watch: StallWatch;
+  #response: HttpResponse | undefined;
+
+  constructor(resource: Resource, asked: Asked) {
+    this.asked = asked;
+    this.#resource = resource;
+    const { clock, stallTimeoutMs } = resource;
+    const expire = () => this.abort(new PassingError(`no byte came for ${stallTimeoutMs} ms`));
+    this.#watch = new StallWatch({ clock, limitMs: stallTimeoutMs, signal: this.#controller.signal, expire });
+  }
+
+  async ask(): Promise<HttpResponse> {
+    const { start, end } = this.asked;
+    const { signal } = this.#controller;
+    this.#response = await this.#during(this.#resource.location.get(`bytes=${start}-${end - 1}`, signal));
+    return this.#response;
+  }
+
+  async pull(): Promise<Uint8Array | undefined> {
+    return this.#response && this.#during(this.#response.pull());
+  }
+
+  abort(reason: unknown): void {
+    this.#controller.abort(reason);
+  }
+
+  end(): void {
+    this.#response?.cancel();
+    this.#response = undefined;
+    this.#controller.abort(ENDED);
+  }
+
+  async #during<T>(awaited: Promise<T>): Promise<T> {
+    const { signal } = this.#controller;
+    try {
+      return await this.#watch.during(awaited);
     } catch (error) {
       throw signal.aborted ? signal.reason : error;
     }
   }
 }
 
-/** Aborts `to` with `from`'s reason; returns what undoes that. */
-function link(from: AbortSignal | undefined, to: AbortController): () => void {
-  const onAbort = () => to.abort(from?.reason);
-  if (from?.aborted) onAbort();
-  from?.addEventListener('abort', onAbort, { once: true });
-  return () => from?.removeEventListener('abort', onAbort);
+/** One request for a range, its answer checked, its body cut to what was asked for. */
+class RangeAttempt {
+  readonly #resource: Resource;
+  readonly #attempt: Attempt;
+  #isAnswered = false;
+  #skip = 0;
+  #missing: number;
+  /** The body of a range must end where the range does; of a whole body the rest is left, if there is one. */
+  #mustEnd = true;
+
+  constructor(resource: Resource, start: number, end: number) {
+    this.#resource = resource;
+    this.#attempt = new Attempt(resource, new Asked(resource.location, start, end));
+    this.#missing = end - start;
+  }
+
+  async pull(): Promise<Uint8Array | undefined> {
+    if (!this.#isAnswered) await this.#ask();
+    while (this.#missing > 0 || this.#mustEnd) {
+      const piece = await this.#attempt.pull();
+      if (!piece) break;
+      const wanted = this.#skip === 0 ? piece : piece.subarray(Math.min(this.#skip, piece.length));
+      this.#skip -= piece.length - wanted.length;
+      if (wanted.length > this.#missing && this.#mustEnd) throw tooLong(this.#attempt.asked);
+      if (wanted.length === 0) continue;
+      const part = wanted.subarray(0, this.#missing);
+      this.#missing -= part.length;
+      return part;
+    }
+    if (this.#missing > 0) throw new PassingError(`the answer ended ${this.#missing} bytes early`);
+    return undefined;
+  }
+
+  abort(reason: unknown): void {
+    this.#attempt.abort(reason);
+  }
+
+  end(): void {
+    this.#attempt.end();
+  }
+
+  async #ask(): Promise<void> {
+    const { known, allowWholeBody } = this.#resource;
+    const { asked } = this.#attempt;
+    const kind = checkAnswer(await this.#attempt.ask(), asked, known, allowWholeBody);
+    this.#isAnswered = true;
+    this.#mustEnd = kind === 'range' || asked.end === known.size;
+    if (kind === 'whole') this.#skip = asked.start;
+  }
+}
+
+/** Has `from` abort `to`, with its reason; returns what undoes that. */
+function link(from: AbortSignal | undefined, to: { abort(reason: unknown): void }): () => void {
+  if (from === undefined) return () => {};
+  const onAbort = () => to.abort(from.reason);
+  if (from.aborted) onAbort();
+  else from.addEventListener('abort', onAbort, { once: true });
+  return () => from.removeEventListener('abort', onAbort);
 }
 
 function tooLong(asked: Asked): CodError {

@@ -200,7 +200,8 @@ class NodeResponse implements HttpResponse {
 
   cancel(): void {
     // Only a body that came to its end gives its connection back.
-    if (!this.queue.isEnded) this.#end();
+    if (this.queue.isEnded) return;
+    this.#end();
     this.queue.abort(new Error('the request was ended'));
   }
 }

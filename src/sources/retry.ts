@@ -25,7 +25,7 @@ export class PassingError extends Error {
   }
 }
 
-/** Counts the failures since the last progress; exponential delays between them, of which half is jitter, so that the default outlasts a minute whatever it is. */
+/** Counts failures; exponential delays between them, of which half is jitter, so that the default outlasts a minute whatever it is. */
 export class Backoff {
   #failures = 0;
   readonly #what: string;
@@ -37,13 +37,9 @@ export class Backoff {
     this.#policy = policy;
   }
 
-  progress(): void {
-    this.#failures = 0;
-  }
-
   /** Resolves when it is time to try again. A CodError is final and rethrown; the last attempt's error becomes COD_SOURCE_IO. */
-  async wait(error: unknown, signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted();
+  async wait(error: unknown, signal: AbortSignal | undefined): Promise<void> {
+    signal?.throwIfAborted();
     if (error instanceof CodError) throw error;
     const { attempts, baseDelayMs, maxDelayMs, clock, random } = this.#policy;
     this.#failures++;
@@ -56,10 +52,10 @@ export class Backoff {
     try {
       await clock.sleep(Math.max(jittered, asked), signal);
     } catch (cause) {
-      signal.throwIfAborted();
+      signal?.throwIfAborted();
       throw cause;
     }
-    signal.throwIfAborted();
+    signal?.throwIfAborted();
   }
 }
 

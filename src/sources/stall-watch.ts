@@ -6,13 +6,14 @@ export class StallWatch {
   readonly #clock: Clock;
   readonly #limitMs: number;
   readonly #expire: () => void;
-  readonly #stop = new AbortController();
+  readonly #signal: AbortSignal;
   #waitingSince: number | undefined;
 
-  /** Calls `expire` once, when a wait has lasted `limitMs`. */
-  constructor(options: { clock: Clock; limitMs: number; expire: () => void }) {
+  /** Calls `expire` once, when a wait has lasted `limitMs`; stops when the signal is aborted. */
+  constructor(options: { clock: Clock; limitMs: number; signal: AbortSignal; expire: () => void }) {
     this.#clock = options.clock;
     this.#limitMs = options.limitMs;
+    this.#signal = options.signal;
     this.#expire = options.expire;
     this.#run().catch(() => {});
   }
@@ -27,15 +28,11 @@ export class StallWatch {
     }
   }
 
-  stop(): void {
-    this.#stop.abort();
-  }
-
   async #run(): Promise<void> {
     let sleepMs = this.#limitMs;
     for (;;) {
-      await this.#clock.sleep(sleepMs, this.#stop.signal);
-      if (this.#stop.signal.aborted) return;
+      await this.#clock.sleep(sleepMs, this.#signal);
+      if (this.#signal.aborted) return;
       const waitedMs = this.#waitingSince === undefined ? 0 : this.#clock.now() - this.#waitingSince;
       if (waitedMs >= this.#limitMs) return this.#expire();
       sleepMs = this.#limitMs - waitedMs;

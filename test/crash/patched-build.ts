@@ -3,6 +3,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { build, type Plugin } from 'esbuild';
+import { NODE_BUNDLE } from '../support/node-bundle.ts';
 
 const root = pathToFileURL(`${process.cwd()}/`);
 const cache = new URL('node_modules/.cache/crash/', root);
@@ -47,14 +48,10 @@ export async function patchedBuild(entry: string, name: string, patches: readonl
   await mkdir(cache, { recursive: true });
   const outfile = new URL(`${name}-${process.pid}.mjs`, cache);
   await build({
+    ...NODE_BUNDLE,
     absWorkingDir: fileURLToPath(root),
     entryPoints: [entry],
     outfile: fileURLToPath(outfile),
-    bundle: true,
-    format: 'esm',
-    platform: 'node',
-    target: 'node20',
-    packages: 'external',
     sourcemap: 'inline',
     logLevel: 'silent',
     plugins: [patching(patches)],

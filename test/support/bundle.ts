@@ -4,6 +4,7 @@ import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll } from 'vitest';
+import { NODE_BUNDLE } from './node-bundle.ts';
 
 /** Bundles the module `name` of this folder, within reach of the packages it needs; gone when the file's tests are over. Returns its path. */
 export async function bundleForNode(name: string): Promise<string> {
@@ -11,13 +12,9 @@ export async function bundleForNode(name: string): Promise<string> {
   mkdirSync(folder, { recursive: true });
   const outfile = join(folder, `${name.replace('.ts', '')}-${process.pid}.mjs`);
   await build({
+    ...NODE_BUNDLE,
     entryPoints: [join(import.meta.dirname, name)],
     outfile,
-    bundle: true,
-    format: 'esm',
-    platform: 'node',
-    target: 'node20',
-    packages: 'external',
     logLevel: 'error',
   });
   afterAll(() => rmSync(outfile, { force: true }));

@@ -1,5 +1,5 @@
 /** Tests that need a program of the system: skipped where it is missing, but failing where CI could have installed it. */
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { describe } from 'vitest';
 
@@ -19,19 +19,19 @@ function isExecutable(path: string): boolean {
 }
 
 /**
- * Whether the program `name` is on this machine.
+ * Whether the program `name`, or the file with that path, is on this machine.
  * @throws Error if it is not and must be: under `CI=true npm test` on a machine where the tests install what they need. The list of
  *   packages is in scripts/lib/system-packages.mjs.
  */
 export function haveTool(name: string): boolean {
-  const found = toolPath(name) !== undefined;
+  const found = name.startsWith('/') ? existsSync(name) : toolPath(name) !== undefined;
   if (!found && process.env['COD_REQUIRE_TOOLS'] === '1') {
     throw new Error(`${name} is missing, and no test may be skipped in CI: add its package to scripts/lib/system-packages.mjs`);
   }
   return found;
 }
 
-/** `describe` for tests that need the programs `tools`; its name says which are missing if they are skipped for it. */
+/** `describe` for tests that need the programs and files `tools`; its name says which are missing if they are skipped for it. */
 export function describeWith(tools: readonly string[], name: string, body: () => void): void {
   const missing = tools.filter((tool) => !haveTool(tool));
   describe.skipIf(missing.length > 0)(missing.length > 0 ? `${name} (no ${missing.join(', ')} here)` : name, body);

@@ -1,0 +1,85 @@
+#!/bin/bash
+# make-image.sh [FOLDER [FILES]]: puts into FOLDER, or here, a disk with a small 32-bit Linux, linux.img, made out of Debian's packages, and the BIOS for it.
+# The files in the folder FILES are in its /root.
+#
+# The disk is one ext4 partition, from which GRUB loads the kernel. Nothing is installed or mounted, so that no root is needed, only Debian 12, the last with a
+# kernel for i386 (v86 has no 64-bit processor), with the packages cpio, e2fsprogs, fdisk, grub-common, grub-pc-bin and seabios.
+set -euo pipefail
+
+folder=${1:-.}
+files=${2:-}
+packages=$PWD/node_modules/.cache/linux-i386
+PATH=$PATH:/usr/sbin:/sbin
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Debian's kernel has no driver for its disk in itself: each of these modules needs those before it.
+modules='scsi_common scsi_mod crct10dif_common crc-t10dif crc64 crc64-rocksoft t10-pi sd_mod libata ata_piix crc32c_generic jbd2 mbcache crc16 ext4'
+# Without these an emulated processor has twice as much to do until there is a shell; most of it is self-tests of the kernel's cryptography.
+options='loglevel=1 mitigations=off nokaslr noisapnp cryptomgr.notests'
+
+# apt keeps what it knows of another architecture than the machine's in a place of its own.
+if [ ! -d "$packages" ]; then
+  mkdir -p "$work"/apt/{lists/partial,packages} "$(dirname "$packages")"
+  touch "$work/apt/status"
+  cat >"$work/apt.conf" <<END
+APT::Architecture "i386";
+APT::Sandbox::User "root";
+Dir::State "$work/apt";
+Dir::State::status "$work/apt/status";
+Dir::Cache "$work/apt";
+END
+  export APT_CONFIG=$work/apt.conf
+  # It fails if any of the machine's sources has nothing for i386; if that was a needed one, the next calls say so.
+  apt-get -qq update 2>/dev/null || true
+  kernel=$(apt-cache depends linux-image-686 | sed -n 's/.*Depends: //p')
+  (cd "$work/apt/packages" && apt-get -qq download "$kernel" busybox-static)
+  mv "$work/apt/packages" "$packages"
+fi
+for package in "$packages"/*.deb; do dpkg -x "$package" "$work/packages"; done
+
+# What the kernel runs first, from memory. BusyBox finds its commands in itself, once it sees itself in /proc.
+mkdir -p "$work"/initrd/{bin,dev,disk,proc}
+cp "$work/packages/bin/busybox" "$work/initrd/bin"
+ln -s busybox "$work/initrd/bin/sh"
+for module in $modules; do find "$work/packages/lib" -name "$module.ko" -exec cp {} "$work/initrd" \;; done
+cat >"$work/initrd/init" <<END
+#!/bin/sh
+busybox mount -t proc none /proc
+mount -t devtmpfs none /dev
+for module in $modules; do insmod /\$module.ko; done
+until [ -b /dev/sda1 ]; do sleep 0.1; done
+mount /dev/sda1 /disk
+mount --move /dev /disk/dev
+mount --move /proc /disk/proc
+exec busybox switch_root /disk /sbin/init
+END
+chmod +x "$work/initrd/init"
+
+mkdir -p "$work"/disk/{bin,boot,dev,etc,proc,root,sbin,sys,tmp}
+cp "$work/packages/bin/busybox" "$work/disk/bin"
+ln -s busybox "$work/disk/bin/sh"
+ln -s ../bin/busybox "$work/disk/sbin/init"
+cat >"$work/disk/etc/inittab" <<'END'
+::sysinit:mount -t sysfs none /sys
+tty1::respawn:-sh
+::shutdown:umount -a -r
+END
+cp "$work"/packages/boot/vmlinuz-* "$work/disk/boot/vmlinuz"
+(cd "$work/initrd" && find . | cpio --quiet -o -H newc) >"$work/disk/boot/initrd"
+[ -z "$files" ] || cp -r "$files/." "$work/disk/root"
+
+# GRUB's first sector, which gets the partition table; the rest of GRUB right behind it; the partition from the first MiB on.
+cat >"$work/grub.cfg" <<END
+set root=(hd0,msdos1)
+linux /boot/vmlinuz $options
+initrd /boot/initrd
+boot
+END
+grub-mkimage -O i386-pc -p / -c "$work/grub.cfg" -o "$work/core.img" biosdisk part_msdos ext2 linux boot
+cat /usr/lib/grub/i386-pc/boot.img "$work/core.img" >"$work/linux.img"
+truncate -s 64M "$work/linux.img"
+echo 'start=1MiB, type=83, bootable' | sfdisk -q --no-reread --no-tell-kernel "$work/linux.img"
+mke2fs -q -t ext4 -E offset=1048576 -d "$work/disk" "$work/linux.img" 63M
+
+cp "$work/linux.img" /usr/share/seabios/bios.bin /usr/share/seabios/vgabios-stdvga.bin "$folder"

@@ -1,0 +1,111 @@
+/** What `copy` and `serve` have in common: the device over a target, and how far its copy is. */
+
+import type { DeviceStatus, LocalDevice } from '../device/device.ts';
+import type { OpenDeviceOptions } from '../device/open.ts';
+import type { Source } from '../device/source.ts';
+import { UsageError } from './failure.ts';
+import { orInterrupted } from './interruption.ts';
+import type { Emit } from './json-lines.ts';
+import type { Progress } from './progress.ts';
+import { type SourceUri, showSourceUri } from './source-uri.ts';
+import { formatBytes } from './units.ts';
+
+/** A copy that one call of the command makes, or goes on with. */
+export interface TargetCopy {
+  readonly uri: SourceUri;
+  readonly source: Source;
+  readonly target: string;
+  readonly flags: {
+    readonly order?: string;
+    readonly streamWhole?: boolean;
+    readonly concurrency?: number;
+    readonly hydrate?: boolean;
+    readonly quiet?: boolean;
+    readonly json?: boolean;
+  };
+  readonly signal: AbortSignal;
+  readonly emit: Emit;
+  readonly progress: Progress;
+}
+
+/** @throws {@link UsageError} */
+export function checkTarget(target: string): void {
+  if (target === '') throw new UsageError('TARGET is empty; it is a path where nothing is yet, or the copy to go on with');
+}
+
+const modules = () => Promise.all([import('../index.ts'), import('../fs/node.ts')]);
+
+/** Has what a device needs loaded while the source is asked for its size; an error comes again where it is needed. */
+export function preloadDevice(): void {
+  modules().catch(() => undefined);
+}
+
+interface OpenTarget extends Pick<TargetCopy, 'uri' | 'source' | 'target' | 'flags' | 'signal'> {
+  readonly rate: number | undefined;
+  readonly onRead?: OpenDeviceOptions['onRead'] | undefined;
+}
+
+/** Opens the device, or goes on with it. Errors as they come. */
+export async function openTarget({ uri, source, target, flags, signal, rate, onRead }: OpenTarget): Promise<LocalDevice> {
+  if (uri.kind === 'file') {
+    const { refuseSameFile } = await import('./same-file.ts');
+    await refuseSameFile(uri.path, target);
+  }
+  const [{ openDevice }, { nodeFileSystem }] = await modules();
+  const order = flags.order === undefined ? [] : await (await import('./order-file.ts')).readOrder(flags.order, source.size);
+  return openDevice({
+    source,
+    fileSystem: nodeFileSystem(),
+    target,
+    signal,
+    ...(onRead === undefined ? {} : { onRead }),
+    hydrate: (flags.hydrate ?? true) && {
+      order,
+      ...(rate === undefined ? {} : { rateBytesPerSecond: rate }),
+      ...(flags.concurrency === undefined ? {} : { concurrency: flags.concurrency }),
+      // Without ranges each stretch costs all that lies before it.
+      ...(flags.streamWhole ? { concurrency: 1, extentBytes: Math.max(1, source.size) } : {}),
+    },
+  });
+}
+
+/** Bytes that the target has; the last block may be short. */
+export function syncedBytes({ size, blockSize, totalBlocks, syncedBlocks }: DeviceStatus): number {
+  return syncedBlocks === totalBlocks ? size : Math.min(size, syncedBlocks * blockSize);
+}
+
+/** Says what is copied, and from where it goes on. Resolves to the bytes that are there already. */
+export function tellStart(device: LocalDevice, { uri, source, target, flags, emit }: TargetCopy): number {
+  const { size } = device;
+  const resumedBytes = syncedBytes(device.status());
+  emit('start', { source: showSourceUri(uri), identity: source.identity ?? null, target, size, resumedBytes });
+  if (!flags.quiet && !flags.json && resumedBytes > 0) {
+    process.stderr.write(`${target}: goes on from ${formatBytes(resumedBytes)} of ${formatBytes(size)}\n`);
+  }
+  return resumedBytes;
+}
+
+/** Shows how far the copy is, until it is complete or cannot go on. @throws why not; Interrupted */
+export async function followCopy(device: LocalDevice, { signal, emit, progress }: TargetCopy, tickMs: number): Promise<void> {
+  const { size } = device;
+  await progress.begin({ label: 'copying', total: size, initial: syncedBytes(device.status()) });
+  let shown = -1;
+  const tick = () => {
+    const status = device.status();
+    const bytes = syncedBytes(status);
+    progress.update(bytes);
+    if (bytes === shown) return;
+    shown = bytes;
+    const { sourceBytes, hydrateBytesPerSecond } = status;
+    emit('progress', { phase: 'copying', bytes, size, sourceBytes, hydrateBytesPerSecond: Math.round(hydrateBytesPerSecond) });
+  };
+  const timer = setInterval(tick, tickMs);
+  try {
+    await orInterrupted(device.hydrated, signal);
+    tick();
+    progress.end();
+    emit('hydrated', { bytes: size, sourceBytes: device.status().sourceBytes });
+  } finally {
+    clearInterval(timer);
+  }
+}
