@@ -11,7 +11,7 @@ const checks = {
   publint: ['publint', '--strict', '--pack', 'npm'],
   // Only ES modules are promised: neither `require` nor the resolution of Node 10 is.
   attw: ['attw', '--pack', '.', '--profile', 'esm-only', '--no-emoji'],
-  size: ['node', 'scripts/check-size.mjs'],
+  size: ['size-limit'],
 };
 for (const name of readdirSync(root)) {
   if (/^tsconfig.*\.json$/.test(name) && name !== 'tsconfig.base.json') checks[name.replace('.json', '')] = ['tsc', '-p', name];

@@ -16,6 +16,9 @@ const server = createServer((request, response) => {
   const end = match?.[2] ? Math.min(Number(match[2]), size - 1) : size - 1;
   const answer = () => {
     response.writeHead(match ? 206 : 200, {
+      // Pages of other origins may read it too.
+      'access-control-allow-origin': '*',
+      'access-control-expose-headers': 'content-range, etag',
       'accept-ranges': 'bytes',
       etag: '"bench"',
       'content-length': end - start + 1,

@@ -1,7 +1,7 @@
 /** The worker's side of a device: does what its page and the workers of other tabs ask for, and tells them how it stands. */
 
 import { isCodError } from '../core/errors.ts';
-import type { Device } from '../device/device.ts';
+import type { Device, LocalDevice } from '../device/device.ts';
 import { type FromDevice, type Operation, type ToDevice, toWire, type WireError } from './messages.ts';
 import type { Port } from './port.ts';
 
@@ -15,7 +15,7 @@ export interface Seat {
 }
 
 export class DeviceHost {
-  readonly #device: Device;
+  readonly #device: LocalDevice;
   readonly #ports = new Set<Port<FromDevice>>();
   readonly #timer: ReturnType<typeof setInterval>;
   readonly #onFinished: () => void;
@@ -24,7 +24,7 @@ export class DeviceHost {
   #closing = false;
 
   /** `onFinished` is called once the device is no more because somebody has finished it. */
-  constructor(device: Device, onFinished: () => void) {
+  constructor(device: LocalDevice, onFinished: () => void) {
     this.#device = device;
     this.#onFinished = onFinished;
     this.#timer = setInterval(() => this.#tellStatus(), STATUS_INTERVAL_MS);
@@ -42,25 +42,32 @@ export class DeviceHost {
     this.#ports.add(port);
     if (this.#hydrated !== undefined) port.post({ kind: 'hydrated', ...this.#hydrated });
 
-    const call = async ({ id, abortable, operation }: ToDevice & { kind: 'call' }): Promise<void> => {
+    const call = ({ id, abortable, operation }: ToDevice & { kind: 'call' }): void => {
       const aborter = abortable ? new AbortController() : undefined;
       if (aborter !== undefined) running.set(id, aborter);
-      try {
-        const value = await this.#run(operation, aborter?.signal);
+      const answer = (value: unknown): void => {
+        running.delete(id);
         if (this.#ports.has(port))
           port.post({ kind: 'answer', id, value }, value instanceof Uint8Array ? [value.buffer as ArrayBuffer] : []);
         if (operation.op === 'finish') this.#finished();
-      } catch (error) {
+      };
+      const fail = (error: unknown): void => {
+        running.delete(id);
         if (options.guest && this.#closing && isCodError(error, 'COD_CLOSED')) return;
         if (this.#ports.has(port)) port.post({ kind: 'answer', id, error: toWire(error) });
-      } finally {
-        running.delete(id);
+      };
+      try {
+        const value = this.#run(operation, aborter?.signal);
+        if (value instanceof Promise) value.then(answer, fail);
+        else answer(value);
+      } catch (error) {
+        fail(error);
       }
     };
     return {
       take: (message) => {
         if (message.kind === 'abort') running.get(message.id)?.abort();
-        else if (!this.#closing) void call(message);
+        else if (!this.#closing) call(message);
       },
       leave: () => {
         this.#ports.delete(port);
@@ -76,13 +83,14 @@ export class DeviceHost {
     await this.#device.close();
   }
 
-  async #run(operation: Operation, signal: AbortSignal | undefined): Promise<unknown> {
+  /** Returns what is to be answered, or a promise of it: what the target has is read inside the call. */
+  #run(operation: Operation, signal: AbortSignal | undefined): unknown {
     const device = this.#device;
     switch (operation.op) {
       case 'read': {
         const bytes = new Uint8Array(operation.length);
-        await device.read(bytes, operation.offset, signal === undefined ? {} : { signal });
-        return bytes;
+        if (device.readNow(bytes, operation.offset)) return bytes;
+        return device.read(bytes, operation.offset, signal === undefined ? {} : { signal }).then(() => bytes);
       }
       case 'write':
         return device.write(operation.bytes, operation.offset, { fua: operation.fua });

@@ -274,6 +274,7 @@ export class CopyOnDemandDevice implements LocalDevice {
   }
 
   readNow(into: Uint8Array, offset: number): boolean {
+    if (this.#journal.poison !== undefined) return false;
     if (!this.#isFree(offset, into.length, 'shared') || !this.#store.readNow(into, offset)) return false;
     this.#parts.onRead?.(offset, into.length);
     return true;

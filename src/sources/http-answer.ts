@@ -121,7 +121,8 @@ function contentRange(response: HttpResponse, asked: Asked): { start: number; en
   return { start, end: last + 1, size };
 }
 
-function contentLength(response: HttpResponse): number | undefined {
+/** As the answer's head announces it. */
+export function contentLength(response: HttpResponse): number | undefined {
   const value = response.header('content-length');
   return value !== undefined && /^\d{1,15}$/.test(value) ? Number(value) : undefined;
 }

@@ -3,7 +3,7 @@
 import { Volume } from 'memfs';
 import { describe, expect, test } from 'vitest';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
-import { type LocalDevice, openDevice, type Source } from '../../src/index.ts';
+import { CodError, type FileSystem, type LocalDevice, openDevice, type Source } from '../../src/index.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { CrashingFileSystem, seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
@@ -53,6 +53,31 @@ describe('reading inside the call', () => {
     expect(device.writeNow(new Uint8Array(10), 0)).toBe(false);
     await writing;
     await expect.poll(() => readNow(device, 0, 10)).toEqual(new Uint8Array(10).fill(5));
+    await device.close();
+  });
+
+  test('gives nothing once a sync has failed: what was written may be gone', async () => {
+    let broken = false;
+    const inner = memfsFileSystem(new Volume());
+    const fileSystem: FileSystem = {
+      open: async (name, options) => {
+        const file = await inner.open(name, options);
+        const sync = file.sync.bind(file);
+        file.sync = async () => {
+          if (broken) throw new CodError('COD_TARGET_IO', 'the sync failed');
+          await sync();
+        };
+        return file;
+      },
+      remove: (name) => inner.remove(name),
+    };
+    const device = await openDevice({ source: bytesSource(IMAGE), fileSystem, target: 'disk', hydrate: false });
+    await device.write(IMAGE.subarray(0, BLOCK), 0);
+    expect(readNow(device, 0, 10)).toEqual(IMAGE.slice(0, 10));
+    broken = true;
+    await expect(device.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
+    expect(readNow(device, 0, 10)).toBeUndefined();
+    await expect(device.read(new Uint8Array(10), 0)).rejects.toMatchObject({ code: 'COD_POISONED' });
     await device.close();
   });
 });

@@ -1,0 +1,61 @@
+/** Times the core's cases, in Node and in a browser alike. */
+
+import { BlockMap } from '../../src/core/block-map.ts';
+import { geometry } from '../../src/core/geometry.ts';
+import { Core } from '../../src/wasm/core.ts';
+import { format1, format2, histories, maps, replayFormat1, replayFormat2 } from './core-cases.ts';
+
+/** A browser's clock may have steps of 0.1 ms. */
+const LEAST_MS = 20;
+
+interface Prepared {
+  run(): unknown;
+  /** Makes the next run one that has something to do. */
+  between?: () => void;
+}
+
+const cases = new Map<string, () => Promise<Prepared>>();
+for (const history of histories) {
+  const prepare = (): { shape: ReturnType<typeof geometry>; core: Core } => ({
+    shape: geometry({ size: history.blocks * 4096, blockSize: 4096 }),
+    core: Core.create(),
+  });
+  cases.set(`replay, ${history.name}, format 1`, async () => {
+    const { shape, core } = prepare();
+    const log = format1(history);
+    return { run: () => replayFormat1(core, shape, log) };
+  });
+  cases.set(`replay, ${history.name}, format 2`, async () => {
+    const { shape, core } = prepare();
+    const log = format2(core, history);
+    return { run: () => replayFormat2(core, shape, log) };
+  });
+}
+for (const { name, fill } of maps) {
+  cases.set(`serialization, ${name}`, async () => {
+    const map = await BlockMap.open(geometry({ size: 2 ** 40, blockSize: 4096 }));
+    fill(map);
+    let block = 2 ** 28;
+    return { run: () => map.serialize(), between: () => map.add(block - 1, block--) };
+  });
+}
+
+/** What can be timed. */
+export const coreCases: readonly string[] = [...cases.keys()];
+
+/** Prepares a case; what it resolves to times it, in ms a run. */
+export async function coreTimer(name: string): Promise<() => Promise<number>> {
+  const { run, between } = await cases.get(name)!();
+  return async () => {
+    let runs = 0;
+    const start = performance.now();
+    let elapsed = 0;
+    do {
+      between?.();
+      await run();
+      runs++;
+      elapsed = performance.now() - start;
+    } while (elapsed < LEAST_MS);
+    return elapsed / runs;
+  };
+}
