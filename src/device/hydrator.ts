@@ -37,7 +37,10 @@ const LATENCY_FACTOR = 64;
  * (Firefox 153), so that only the end of a request ends what it takes from the network.
  */
 const RATED_STRETCH_MS = 16_000;
-/** A stretch that would be held up for longer is given up, and asked for again when its time comes. Servers end such connections, too. */
+/**
+ * A stretch that would be held up for longer is given up, and asked for again when its time comes. Servers end such connections, too. Not one whose length was given:
+ * of a server without ranges the rest costs all that lies before it.
+ */
 const HELD_UP_MS = 16_000;
 /** Of sources that do not stream. Two pieces fit into a core's cache, and two threads do not fight for the file: twice as fast as four of 1 MiB (Node 20, ext4, two cores, 2026). */
 const READ_BYTES = 2 ** 19;
@@ -232,6 +235,10 @@ export class Hydrator {
     }
   }
 
+  get #mayGiveUp(): boolean {
+    return this.#options.extentBytes === undefined;
+  }
+
   get #fittedBytes(): number {
     const { rate = Number.POSITIVE_INFINITY } = this.#limiter;
     return Math.min(this.#unratedBytes, (rate / 1000) * RATED_STRETCH_MS);
@@ -321,7 +328,7 @@ export class Hydrator {
           stretch.record();
         }
         // Not before a block is whole: a stretch that is asked for again must get further.
-        isGivenUp = at < end && stretch.filled > stretch.start && this.#limiter.delayMs > HELD_UP_MS;
+        isGivenUp = this.#mayGiveUp && at < end && stretch.filled > stretch.start && this.#limiter.delayMs > HELD_UP_MS;
         if (isGivenUp) break;
         await this.#turn(stretch);
         signal.throwIfAborted();

@@ -520,6 +520,19 @@ describe('the rate', () => {
     expect(device.status().sourceBytes).toBeLessThan(64 * MIB + BLOCK);
   });
 
+  it('holds a request whose length was given, since without ranges another one would begin at the beginning', async () => {
+    const rig = new Rig();
+    const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6, pieceBytes: 10_000 });
+    const device = await rig.open(source, { concurrency: 1, extentBytes: 64 * MIB });
+    await rig.clock.advance(5);
+    device.setRate(1);
+    await rig.clock.advance(60_000);
+    expect(source.open).toBe(1);
+    device.setRate(undefined);
+    await rig.clock.run(device.hydrated);
+    expect(source.asks.length).toBe(1);
+  });
+
   it.each([
     { streams: true, hydrate: {} },
     { streams: true, hydrate: { concurrency: 2 } },
