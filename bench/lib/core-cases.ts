@@ -138,27 +138,24 @@ export function format2(core: Core, history: History): { body: Uint8Array; used:
   return { body: body.slice(0, Math.ceil(position / 512) * 512 - 512), used: position - 512 };
 }
 
-export async function replayFormat1(core: Core, shape: Geometry, log: Uint8Array): Promise<number> {
-  const map = await BlockMap.open(shape);
-  const dirty = new DirtyMap(core, shape);
-  const replay = new Replay(core, shape);
-  replay.format1(log);
-  replay.emit(map, dirty);
-  const count = map.count + dirty.blockCount;
-  replay.dispose();
-  dirty.dispose();
-  map.dispose();
-  return count;
+export function replayFormat1(core: Core, shape: Geometry, log: Uint8Array): Promise<number> {
+  return replayed(core, shape, (replay) => replay.format1(log));
 }
 
-export async function replayFormat2(core: Core, shape: Geometry, log: { body: Uint8Array; used: number }): Promise<number> {
+export function replayFormat2(core: Core, shape: Geometry, log: { body: Uint8Array; used: number }): Promise<number> {
+  return replayed(core, shape, (replay) => {
+    const scan = new LogScan(core, shape, { epoch: 1 });
+    scan.feed(log.body);
+    replay.format2(log.body, scan.finish().endOffset - 512);
+  });
+}
+
+/** Maps made of what `feed` has a replay apply; resolves to the number of blocks in them. */
+async function replayed(core: Core, shape: Geometry, feed: (replay: Replay) => void): Promise<number> {
   const map = await BlockMap.open(shape);
   const dirty = new DirtyMap(core, shape);
-  const scan = new LogScan(core, shape, { epoch: 1 });
-  scan.feed(log.body);
-  const { endOffset } = scan.finish();
   const replay = new Replay(core, shape);
-  replay.format2(log.body, endOffset - 512);
+  feed(replay);
   replay.emit(map, dirty);
   const count = map.count + dirty.blockCount;
   replay.dispose();
