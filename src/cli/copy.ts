@@ -1,10 +1,11 @@
 /** `copyondemand copy`: a complete, durable copy of a source, that can be interrupted and goes on where it was. */
 
 import { CodError } from '../core/errors.ts';
+import { withSignal } from '../core/with-signal.ts';
 import type { LocalDevice } from '../device/device.ts';
 import type { Source } from '../device/source.ts';
 import { failureOf, Interrupted } from './failure.ts';
-import { listenForInterruption, orInterrupted } from './interruption.ts';
+import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
@@ -39,7 +40,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   try {
     rate = new RateControl(flags, rateHooks(emit));
     preloadDevice();
-    source = await orInterrupted(openSource(uri, flags, signal), signal);
+    source = await withSignal(openSource(uri, flags, signal), signal);
     device = await openTarget({ uri, source, target, flags, signal, rate: rate.rate });
     await run({ rate, uri, source, device, target, flags, signal, emit, progress });
   } catch (error) {

@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { CodError } from '../core/errors.ts';
+import { withSignal } from '../core/with-signal.ts';
 import type { State } from './demo/messages.ts';
 import { MAP_CELLS } from './demo/messages.ts';
 import { type RangeServer, startRangeServer } from './demo/range-server.ts';
@@ -12,7 +13,7 @@ import { Stage } from './demo/stage.ts';
 import { WorkerProcess } from './demo/worker-process.ts';
 import { sha256OfFile } from './hash.ts';
 import { inspectTarget } from './inspect.ts';
-import { listenForInterruption, orInterrupted } from './interruption.ts';
+import { listenForInterruption } from './interruption.ts';
 import { mapCells } from './map-picture.ts';
 import { counted, formatBytes, formatPercent, formatRate } from './units.ts';
 
@@ -30,7 +31,7 @@ export async function demo(): Promise<void> {
   const play = new Play(stage, directory, interruption.signal);
   const running = play.run();
   try {
-    await orInterrupted(running, interruption.signal);
+    await withSignal(running, interruption.signal);
   } finally {
     stage.end();
     await play.clear();

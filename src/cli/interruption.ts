@@ -27,18 +27,3 @@ export function listenForInterruption(): Interruption {
     },
   };
 }
-
-/** Settles as `task` does, or rejects with the signal's reason once that is aborted. */
-export async function orInterrupted<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  let onAbort = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-    signal.addEventListener('abort', onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([task, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
-}

@@ -2,7 +2,7 @@
 
 import type { Clock } from '../core/clock.ts';
 import type { Device } from '../device/device.ts';
-import { systemEnvironment } from '../system-environment.ts';
+import { systemClock } from '../system-clock.ts';
 import { UsageError } from './failure.ts';
 import type { Emit } from './json-lines.ts';
 import { RateFile } from './rate-file.ts';
@@ -56,7 +56,7 @@ export class RateControl {
    * Reads the rate file and joins the group.
    * @throws {@link UsageError} for a group without a rate, and for a file that says no rate; {@link CodError} if either cannot be used
    */
-  constructor(flags: RateFlags, hooks: RateHooks, clock: Clock = systemEnvironment.clock) {
+  constructor(flags: RateFlags, hooks: RateHooks, clock: Clock = systemClock) {
     const { rate, rateFile, rateGroup } = flags;
     if (rateGroup !== undefined && rate === undefined && rateFile === undefined) {
       throw new UsageError('--rate-group needs --rate or --rate-file: what the group takes in all');

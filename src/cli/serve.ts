@@ -1,6 +1,7 @@
 /** `copyondemand serve`: a source over NBD while it is copied; through crashes and restarts, and after the copy is complete. */
 
 import { readFile } from 'node:fs/promises';
+import { withSignal } from '../core/with-signal.ts';
 import type { LocalDevice } from '../device/device.ts';
 import type { Source } from '../device/source.ts';
 import { ioError } from '../fs/fs-adapter.ts';
@@ -9,7 +10,7 @@ import { Listener, type NbdAddress } from '../nbd/listener.ts';
 import { type NbdServer, serveAt } from '../nbd/server.ts';
 import { tlsServer } from '../nbd/tls.ts';
 import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
-import { listenForInterruption, orInterrupted } from './interruption.ts';
+import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 import { type OrderRecording, recordOrder } from './order-file.ts';
 import { progressFor } from './progress.ts';
@@ -61,7 +62,7 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
     // First: an address that cannot be had must not begin a copy. Clients that come before the device is there wait.
     listener = await openListener(flags);
     preloadDevice();
-    source = await orInterrupted(openSource(uri, flags, signal), signal);
+    source = await withSignal(openSource(uri, flags, signal), signal);
     if (flags.recordOrder !== undefined) recording = await recordOrder(flags.recordOrder, source.size, tellRecordingEnded);
     device = await openTarget({ uri, source, target, flags, signal, rate: rate?.rate, onRead: recording?.onRead });
     server = serveAt(listener, new Map([[flags.export ?? '', { device, readOnly: flags.readOnly ?? false }]]), secure);
@@ -159,7 +160,7 @@ async function run(serving: Serving): Promise<never> {
     if (!flags.json) process.stderr.write(failureLine(failureOf(error)).replace(/\n$/, '; serving on without copying\n'));
   }
   // Nothing but a signal ends a server.
-  return orInterrupted(new Promise<never>(() => undefined), signal);
+  return withSignal(new Promise<never>(() => undefined), signal);
 }
 
 /** Lets go of everything, clients first; says what is to be reported, which a signal is not. */

@@ -1,10 +1,10 @@
 /** What `copy` and `serve` have in common: the device over a target, and how far its copy is. */
 
+import { withSignal } from '../core/with-signal.ts';
 import type { DeviceStatus, LocalDevice } from '../device/device.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
 import type { Source } from '../device/source.ts';
 import { UsageError } from './failure.ts';
-import { orInterrupted } from './interruption.ts';
 import type { Emit } from './json-lines.ts';
 import type { Progress } from './progress.ts';
 import { type SourceUri, showSourceUri } from './source-uri.ts';
@@ -101,7 +101,7 @@ export async function followCopy(device: LocalDevice, { signal, emit, progress }
   };
   const timer = setInterval(tick, tickMs);
   try {
-    await orInterrupted(device.hydrated, signal);
+    await withSignal(device.hydrated, signal);
     tick();
     progress.end();
     emit('hydrated', { bytes: size, sourceBytes: device.status().sourceBytes });

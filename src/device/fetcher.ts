@@ -4,6 +4,7 @@
  */
 
 import type { CodError } from '../core/errors.ts';
+import { withSignal } from '../core/with-signal.ts';
 import type { Source } from './source.ts';
 import type { BlockRange, TargetStore } from './target-store.ts';
 
@@ -130,23 +131,5 @@ export class Fetcher {
     this.#closed = reason;
     for (const entry of this.#entries) entry.abort.abort(reason);
     while (this.#storing.size > 0) await Promise.all(this.#storing);
-  }
-}
-
-/** The promise's outcome, or the signal's reason if that comes first. */
-export async function withSignal<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  signal.throwIfAborted();
-  let stop!: () => void;
-  const aborted = new Promise<never>((_, reject) => {
-    stop = () => reject(signal.reason);
-    signal.addEventListener('abort', stop, { once: true });
-  });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener('abort', stop);
-    aborted.catch(() => undefined);
-    promise.catch(() => undefined);
   }
 }

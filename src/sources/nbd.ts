@@ -5,6 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import { CodError } from '../core/errors.ts';
+import { withSignal } from '../core/with-signal.ts';
 import type { Source, SourceExtent } from '../device/source.ts';
 import { systemClock } from '../system-clock.ts';
 import { NbdConnection, type NbdConnectionOptions, type NbdTls } from './nbd-connection.ts';
@@ -183,7 +184,7 @@ class NbdSource implements Source {
     const backoff = new Backoff(`${exported}: ${what}`, { attempts: given, baseDelayMs, maxDelayMs, clock, random: this.#random });
     for (;;) {
       try {
-        return await task(await orAborted(this.#connect(), signal));
+        return await task(await withSignal(this.#connect(), signal));
       } catch (error) {
         await backoff.wait(error, signal);
       }
@@ -221,22 +222,6 @@ class NbdSource implements Source {
 }
 
 const DATA = (length: number): AllocationRun[] => [{ length, zero: false }];
-
-/** What `promise` comes to, or the signal's reason if that comes first. */
-async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  let onAbort = () => {};
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
-  });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-    promise.catch(() => undefined);
-  }
-}
 
 /** The certificates in a folder, by the names that qemu-nbd, nbdkit and libnbd have for them. */
 async function tlsIn(directory: string | undefined): Promise<NbdTls> {
