@@ -19,6 +19,12 @@ const FORMAT1_SHARD_BLOCKS = 2 ** 32 - 1;
 /** So many values at once are safe: roaring-wasm's `addMany` traps when its heap grows in the middle of 983,041 of them. */
 const CHUNK_VALUES = 2 ** 19;
 
+/**
+ * After so many calls of `add` containers are put into the form that fits them: roaring-wasm leaves one of runs as it is, however scattered the blocks that come to it,
+ * and moves half of it at each (25 µs with 30,000 runs). For a map of 1 TiB it takes 0.6 ms.
+ */
+const TIDY_ADDS = 2048;
+
 /** A maximal run of blocks of one state within a range that was asked for. */
 export interface Extent {
   readonly start: number;
@@ -32,6 +38,7 @@ export class BlockMap {
   /** For each shard, whether it is as the last {@link serialize} left it: its containers need not be looked at again. */
   readonly #canonical: boolean[];
   #count = 0;
+  #untidyAdds = 0;
   #section = new Uint8Array(1024);
 
   /** An empty map, once roaring-wasm is ready. */
@@ -58,6 +65,7 @@ export class BlockMap {
 
   /** Whether all of [start, end) is synced; true if it is empty. */
   hasRange(start: number, end: number): boolean {
+    if (end - start === 1) return this.has(start);
     checkBlocks(this.#geometry, start, end);
     for (let at = start; at < end; ) {
       const stop = shardEnd(at, end);
@@ -69,6 +77,8 @@ export class BlockMap {
 
   /** Whether any block of [start, end) is synced. */
   hasAny(start: number, end: number): boolean {
+    // A lookup of one block takes a fraction of a count's time.
+    if (end - start === 1) return this.has(start);
     checkBlocks(this.#geometry, start, end);
     for (let at = start; at < end; ) {
       const stop = shardEnd(at, end);
@@ -93,6 +103,10 @@ export class BlockMap {
       } else {
         this.#count += to - from - shard.rangeCardinality(from, to);
         shard.addRange(from, to);
+      }
+      if (++this.#untidyAdds >= TIDY_ADDS) {
+        this.#untidyAdds = 0;
+        shard.runOptimize();
       }
       at = stop;
     }

@@ -6,7 +6,7 @@ import { CodError } from '../core/errors.ts';
 import { bytesOfBlock } from '../core/geometry.ts';
 import { withSignal } from '../core/with-signal.ts';
 import type { File } from '../fs/file-system.ts';
-import type { Journal } from '../log/journal.ts';
+import type { Journal, Settled } from '../log/journal.ts';
 import { type Fetch, Fetcher } from './fetcher.ts';
 import { type HydrateOptions, Hydrator } from './hydrator.ts';
 import type { Source } from './source.ts';
@@ -102,17 +102,18 @@ export interface DeviceExtent {
 /** A device in this very process: it can say more, and answer at once. */
 export interface LocalDevice extends Device {
   /**
-   * As {@link read}, inside the call; false, and nothing done, where that cannot be: blocks that are not synced, a lock that somebody has, a file system
-   * that is asynchronous, more bytes than are worth the event loop's time.
+   * As {@link read}, inside the call; false, and nothing done, where that cannot be: blocks that only a source has that cannot be read so, or in part,
+   * a lock that somebody has, a file system that is asynchronous, more bytes than are worth the event loop's time.
    * @throws {@link CodError} as {@link read}.
    */
   readNow(into: Uint8Array, offset: number): boolean;
   /**
-   * As {@link write}, in the same way: true, and it is acknowledged. Or a promise, and it is acknowledged when that resolves, as a write of whole blocks that are not synced;
-   * writes of one turn of the event loop share it. `from` is free in either case.
-   * @throws {@link CodError} as {@link write}.
+   * As {@link write}, the bytes inside the call, in the same way; blocks that are not synced must be written as a whole. False, and nothing done; or true, and `settled`
+   * is called once, with the error if there is one, when it is acknowledged: inside this call, inside {@link commitNow}, or soon. It must not throw. `from` is free in either case.
    */
-  writeNow(from: Uint8Array, offset: number): boolean | Promise<void>;
+  writeNow(from: Uint8Array, offset: number, settled: (error?: unknown) => void): boolean;
+  /** Has the writes of {@link writeNow} acknowledged that still wait for their record, inside the call if that can be: one record in the log for all of them. */
+  commitNow(): void;
   /**
    * Has the unsynced blocks of a range fetched, before the background copy comes to them.
    * @throws {@link CodError} as {@link read}.
@@ -275,42 +276,51 @@ export class CopyOnDemandDevice implements LocalDevice {
   }
 
   readNow(into: Uint8Array, offset: number): boolean {
-    if (this.#journal.poison !== undefined) return false;
-    if (!this.#isFree(offset, into.length, 'shared') || !this.#store.readNow(into, offset)) return false;
-    this.#parts.onRead?.(offset, into.length);
+    if (this.#journal.poison !== undefined || !this.#isOpenFor(offset, into.length)) return false;
+    const done = this.#isFree(offset, into.length, 'shared') ? this.#store.readNow(into, offset) : this.#fetcher.readNow(into, offset);
+    if (done) this.#parts.onRead?.(offset, into.length);
+    return done;
+  }
+
+  writeNow(from: Uint8Array, offset: number, settled: Settled): boolean {
+    if (this.#journal.poison !== undefined || !this.#isOpenFor(offset, from.length)) return false;
+    if (this.#isFree(offset, from.length, 'exclusive')) return this.#overwriteNow(from, offset, settled);
+    const { blockSize } = this;
+    // Parts of blocks may need the map of them tidied first.
+    if (offset % blockSize !== 0 || from.length % blockSize !== 0) return false;
+    this.#operations++;
+    const ended: Settled = (error) => {
+      if (--this.#operations === 0) this.#drained?.();
+      this.#checkComplete();
+      settled(error);
+    };
+    if (this.#store.writeNow(from, offset, ended)) return true;
+    this.#operations--;
+    return false;
+  }
+
+  #overwriteNow(from: Uint8Array, offset: number, settled: Settled): boolean {
+    try {
+      if (!this.#store.overwriteNow(from, offset)) return false;
+    } catch (error) {
+      settled(error);
+      return true;
+    }
+    settled();
     return true;
   }
 
-  writeNow(from: Uint8Array, offset: number): boolean | Promise<void> {
-    if (this.#journal.poison !== undefined) return false;
-    if (this.#isFree(offset, from.length, 'exclusive')) return this.#store.overwriteNow(from, offset);
-    const { blockSize, size } = this;
-    const end = offset + from.length;
-    // Parts of blocks may need the map of them tidied first.
-    if (
-      this.#closing !== undefined ||
-      from.length === 0 ||
-      offset % blockSize !== 0 ||
-      end % blockSize !== 0 ||
-      !(offset >= 0 && end <= size)
-    )
-      return false;
-    const recorded = this.#store.writeNow(from, offset);
-    if (recorded === undefined) return false;
-    this.#operations++;
-    const done = (): void => {
-      if (--this.#operations === 0) this.#drained?.();
-    };
-    recorded.then(() => {
-      done();
-      this.#checkComplete();
-    }, done);
-    return recorded;
+  commitNow(): void {
+    this.#journal.commitNow();
+  }
+
+  /** Whether there is such a range, and something in it. */
+  #isOpenFor(offset: number, length: number): boolean {
+    return this.#closing === undefined && length > 0 && offset >= 0 && offset + length <= this.size;
   }
 
   /** Whether a range is synced, and nobody's lock is in the way. */
   #isFree(offset: number, length: number, mode: 'shared' | 'exclusive'): boolean {
-    if (this.#closing !== undefined || length === 0 || !(offset >= 0 && offset + length <= this.size)) return false;
     const { start, end } = this.#store.blocksOf(offset, length);
     const { map, geometry } = this.#journal;
     return (map.count === geometry.blockCount || map.hasRange(start, end)) && this.#store.locks.isFree(start, end, mode);

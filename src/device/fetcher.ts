@@ -11,6 +11,9 @@ import type { BlockRange, TargetStore } from './target-store.ts';
 /** Bytes fetched and not yet stored; further readers wait. */
 const MAX_BUFFERED_BYTES = 2 ** 25;
 
+/** What is read inside the reader's own turn of the event loop is this long at most, the rest of its blocks included. */
+const MAX_NOW_BYTES = 2 ** 16;
+
 /** A fetch under way, or done and not yet in the target. */
 export interface Fetch extends BlockRange {
   /** The source's bytes of these blocks, once `done` has resolved. */
@@ -30,6 +33,9 @@ export class Fetcher {
   readonly #onStored: () => void;
   readonly #entries = new Set<Entry>();
   readonly #storing = new Set<Promise<void>>();
+  /** Blocks that are stored and not recorded yet, by their calls. */
+  #recording = 0;
+  #onRecorded: (() => void) | undefined;
   #bufferedBytes = 0;
   #room: (() => void)[] = [];
   #inFlight = 0;
@@ -83,6 +89,43 @@ export class Fetcher {
     }
   }
 
+  /**
+   * Has a range read and its blocks stored, inside the call: false, and nothing done, where the source or the target cannot, or where not all of its blocks are
+   * only the source's, or one of them is being fetched already. Not recorded yet when it returns.
+   * @throws what the source says.
+   */
+  readNow(into: Uint8Array, offset: number): boolean {
+    const { map, dirty, geometry } = this.#store.journal;
+    const { blockSize, size } = geometry;
+    const blocks = this.#store.blocksOf(offset, into.length);
+    const { start, end } = blocks;
+    if (this.#source.readNow === undefined || this.#closed !== undefined) return false;
+    const base = start * blockSize;
+    const length = Math.min(end * blockSize, size) - base;
+    if (length > MAX_NOW_BYTES || map.hasAny(start, end) || dirty.hasAny(start, end)) return false;
+    for (const entry of this.#entries) if (entry.start < end && entry.end > start) return false;
+    const bytes = length === into.length ? into : new Uint8Array(length);
+    if (!this.#source.readNow(bytes, base)) return false;
+    try {
+      if (!this.#store.fillNow(bytes, base)) return false;
+      this.#record(blocks);
+    } catch {
+      // The reader has its bytes; that they could not be kept is the hydrator's to find out.
+    }
+    if (bytes !== into) into.set(bytes.subarray(offset - base, offset - base + into.length));
+    this.#onFetched(length);
+    return true;
+  }
+
+  /** Has blocks recorded that are stored; those of one turn of the event loop share an append. */
+  #record(blocks: BlockRange): void {
+    this.#recording++;
+    this.#store.recordFilled(blocks, () => {
+      this.#onStored();
+      if (--this.#recording === 0) this.#onRecorded?.();
+    });
+  }
+
   #begin(blocks: BlockRange): Entry {
     const { blockSize, size } = this.#store.journal.geometry;
     const offset = blocks.start * blockSize;
@@ -131,5 +174,6 @@ export class Fetcher {
     this.#closed = reason;
     for (const entry of this.#entries) entry.abort.abort(reason);
     while (this.#storing.size > 0) await Promise.all(this.#storing);
+    if (this.#recording > 0) await new Promise<void>((resolve) => (this.#onRecorded = resolve));
   }
 }

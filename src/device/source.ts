@@ -18,6 +18,11 @@ export interface Source {
    */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
+   * As {@link read}, inside the call; false, and nothing done, where that would keep the caller too long. Left out by a source that always would.
+   * @throws {@link CodError} as {@link read}.
+   */
+  readNow?(into: Uint8Array, offset: number): boolean;
+  /**
    * The bytes from `offset` on as one long request, for a source where that is faster than many reads: pieces of any length, in order, `length`
    * bytes in all. A piece belongs to the consumer until it asks for the next one; not asking holds the source back. Ending the
    * iteration early (`return`) ends the request. Errors as with {@link read}; a stream that broke may be asked for again from where it broke.

@@ -6,7 +6,7 @@
  */
 
 import type { File } from '../fs/file-system.ts';
-import type { Journal } from '../log/journal.ts';
+import type { Journal, Settled } from '../log/journal.ts';
 import { RangeLock, type Release } from './range-lock.ts';
 import { isZero } from './zeros.ts';
 
@@ -70,28 +70,29 @@ export class TargetStore {
   }
 
   /**
-   * As {@link write}, under a lock of its own, the bytes inside the call: a promise for the moment when they are recorded, or undefined, and nothing done, where the
-   * target cannot or somebody has the lock.
+   * As {@link write} of blocks of which not all are synced, under a lock of its own, the bytes inside the call: true, and `settled` is called when they are recorded;
+   * false, and nothing done, where the target cannot or somebody has the lock.
    */
-  writeNow(from: Uint8Array, offset: number): Promise<void> | undefined {
+  writeNow(from: Uint8Array, offset: number, settled: Settled): boolean {
     const { start, end } = this.blocksOf(offset, from.length);
     const release = this.locks.tryAcquire(start, end, 'exclusive');
-    if (release === undefined) return undefined;
-    let recorded: Promise<void> | undefined;
+    if (release === undefined) return false;
+    const ended: Settled = (error) => {
+      if (error !== undefined) this.#blank = false;
+      release();
+      settled(error);
+    };
     try {
-      if (this.#target.writeNow?.(from, offset)) recorded = this.journal.written(offset, from.length);
+      if (!this.#target.writeNow?.(from, offset)) {
+        release();
+        return false;
+      }
     } catch (error) {
-      this.#blank = false;
-      throw error;
-    } finally {
-      if (recorded === undefined) release();
-      else
-        recorded.then(release, () => {
-          this.#blank = false;
-          release();
-        });
+      ended(error);
+      return true;
     }
-    return recorded;
+    this.journal.record(offset, from.length, ended);
+    return true;
   }
 
   /** Writes a user's bytes and records them; the caller holds the lock, exclusively. */
@@ -126,6 +127,22 @@ export class TargetStore {
     }
   }
 
+  /**
+   * As {@link fill} of whole blocks that are neither synced nor dirty, inside the call: false, and nothing done, where the target cannot, or would have to be read, or
+   * somebody has the lock.
+   */
+  fillNow(from: Uint8Array, offset: number): boolean {
+    const { start, end } = this.blocksOf(offset, from.length);
+    if (!this.locks.isFree(start, end, 'exclusive')) return false;
+    if (isZero(from)) return this.#blank;
+    try {
+      return this.#target.writeNow?.(from, offset) ?? false;
+    } catch (error) {
+      this.#blank = false;
+      throw error;
+    }
+  }
+
   /** As {@link fill} with zeros that need not be fetched; a range of whole blocks. */
   async fillZeroes(offset: number, length: number): Promise<void> {
     const release = await this.lock(offset, length, 'exclusive');
@@ -140,9 +157,23 @@ export class TargetStore {
    * Records that whole blocks, all of whose bytes were given to {@link fill}, are complete. No lock: whatever users did since has only made more of them true.
    */
   filled(blocks: BlockRange): Promise<void> {
+    const { offset, length } = this.#bytesOf(blocks);
+    return this.#record(offset, length);
+  }
+
+  /** As {@link filled}; `settled` is called when it is done, or has failed. */
+  recordFilled(blocks: BlockRange, settled: Settled): void {
+    const { offset, length } = this.#bytesOf(blocks);
+    this.journal.record(offset, length, (error) => {
+      if (error !== undefined) this.#blank = false;
+      settled(error);
+    });
+  }
+
+  #bytesOf(blocks: BlockRange): { offset: number; length: number } {
     const { blockSize, size } = this.journal.geometry;
     const offset = blocks.start * blockSize;
-    return this.#record(offset, Math.min(blocks.end * blockSize, size) - offset);
+    return { offset, length: Math.min(blocks.end * blockSize, size) - offset };
   }
 
   async #record(offset: number, length: number): Promise<void> {

@@ -22,8 +22,14 @@ import type { RecoveredState } from './recovered-state.ts';
 import { type Slots, slotOf } from './slots.ts';
 import { disownBoot, type OwnedLog, ownedLog, WriteIntentLog } from './write-intent-log.ts';
 
-/** A log is at least this long; it is a sparse file, so what is not used costs nothing. */
+/**
+ * A log has room for one record of each block, within these limits; where the checkpoint is large, for more. It is a sparse file, so what is not used costs nothing,
+ * and a short one has the target synced again and again while it is being written to.
+ */
 const MIN_LOG_BYTES = 2 ** 20;
+const MIN_LOG_BYTES_OF_LARGE = 2 ** 23;
+/** A record that comes alone, and its frame. */
+const BYTES_PER_RECORD = 40;
 /** A checkpoint up to this size is taken at each interval, however little changed; a larger one when the log has grown to its size. */
 const SMALL_CHECKPOINT_BYTES = 65_536;
 /** Records of one append: their frames stay within what a file system writes at once. */
@@ -39,22 +45,20 @@ export interface JournalOptions {
 
 const DONE = Promise.resolve();
 
+/** Called once, without an error if all went well. It must not throw. */
+export type Settled = (error?: unknown) => void;
+
+/** Records that share an append. */
 interface Batch {
   /** Pairs of offset and length. */
   readonly extents: number[];
-  readonly done: Promise<void>;
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
+  readonly settled: Settled[];
+  isSettled: boolean;
 }
 
-function newBatch(): Batch {
-  let resolve!: () => void;
-  let reject!: (error: unknown) => void;
-  const done = new Promise<void>((yes, no) => {
-    resolve = yes;
-    reject = no;
-  });
-  return { extents: [], done, resolve, reject };
+function settle(batch: Batch, error?: unknown): void {
+  batch.isSettled = true;
+  for (const settled of batch.settled) settled(error);
 }
 
 export class Journal {
@@ -159,21 +163,33 @@ export class Journal {
    * @throws {@link CodError} COD_NO_SPACE, COD_TARGET_IO: nothing was recorded; COD_POISONED, COD_CLOSED.
    */
   written(offset: number, length: number): Promise<void> {
-    if (this.#poison !== undefined) return Promise.reject(this.#poison);
-    if (this.#closed) return Promise.reject(new CodError('COD_CLOSED', 'the device is closed'));
     const { blockSize } = this.geometry;
-    if (this.map.hasRange(Math.floor(offset / blockSize), Math.ceil((offset + length) / blockSize))) {
+    if (this.#refusal === undefined && this.map.hasRange(Math.floor(offset / blockSize), Math.ceil((offset + length) / blockSize))) {
       this.rewritten();
       return DONE;
     }
+    return new Promise((resolve, reject) => this.record(offset, length, (error) => (error === undefined ? resolve() : reject(error))));
+  }
+
+  /** As {@link written}, for blocks of which not all are synced; `settled` is called inside {@link commitNow}, or soon. */
+  record(offset: number, length: number, settled: Settled): void {
+    const refusal = this.#refusal;
+    if (refusal !== undefined) {
+      settled(refusal);
+      return;
+    }
     let batch = this.#batch;
     if (batch === undefined || batch.extents.length >= 2 * MAX_BATCH_RECORDS) {
-      batch = this.#batch = newBatch();
-      const mine = batch;
-      void this.#commit(mine);
+      batch = this.#batch = { extents: [], settled: [], isSettled: false };
+      void this.#commitSoon(batch);
     }
     batch.extents.push(offset, length);
-    return batch.done;
+    batch.settled.push(settled);
+  }
+
+  /** Appends what was recorded in this turn of the event loop, inside the call, if that can be. */
+  commitNow(): void {
+    if (this.#batch !== undefined) this.#commitNow(this.#batch);
   }
 
   /** Notes a write over blocks that are synced, as {@link written} does by itself. */
@@ -182,34 +198,63 @@ export class Journal {
     this.#startTimer();
   }
 
-  async #commit(batch: Batch): Promise<void> {
+  get #refusal(): CodError | undefined {
+    return this.#poison ?? (this.#closed ? new CodError('COD_CLOSED', 'the device is closed') : undefined);
+  }
+
+  /** Once all that is written in this turn can share the append. */
+  async #commitSoon(batch: Batch): Promise<void> {
+    await undefined;
+    if (!batch.isSettled) this.#commitNow(batch);
+    if (batch.isSettled) return;
     try {
-      // One turn, so that all that is written in this one shares the append.
-      await undefined;
       while (!(await this.#appends.run(() => this.#append(batch)))) await this.checkpoint();
-      batch.resolve();
+      settle(batch);
     } catch (error) {
-      batch.reject(error);
+      settle(batch, error);
+    }
+  }
+
+  #commitNow(batch: Batch): void {
+    try {
+      if (this.#appendNow(batch)) settle(batch);
+    } catch (error) {
+      settle(batch, error);
     }
   }
 
   /** Appends a batch and applies it to the maps; false if the log has no room for it. */
   async #append(batch: Batch): Promise<boolean> {
+    if (!this.#encode(batch)) return false;
+    await this.#log.append();
+    this.#applyAll(batch);
+    return true;
+  }
+
+  /** As {@link #append}, inside the call; false, and nothing done, also where another append is under way or the file cannot. */
+  #appendNow(batch: Batch): boolean {
+    if (!this.#appends.isFree || !this.#encode(batch) || !this.#log.appendNow()) return false;
+    this.#applyAll(batch);
+    return true;
+  }
+
+  /** Ends a batch and adds it to the log's next append; false if the log has no room for it. */
+  #encode(batch: Batch): boolean {
     if (this.#batch === batch) this.#batch = undefined;
     if (this.#poison !== undefined) throw this.#poison;
     const log = this.#log;
     const { extents } = batch;
     for (let index = 0; index < extents.length; index += 2) log.addWritten(extents[index]!, extents[index + 1]!);
-    if (log.isFull) {
-      log.discardPending();
-      return false;
-    }
-    await log.append();
+    if (!log.isFull) return true;
+    log.discardPending();
+    return false;
+  }
+
+  #applyAll({ extents }: Batch): void {
     for (let index = 0; index < extents.length; index += 2) this.#apply(extents[index]!, extents[index + 1]!);
     this.#appended++;
     this.#startTimer();
-    if (!this.#baseMissing && log.usedBytes >= this.#growth) this.#checkpointInBackground();
-    return true;
+    if (!this.#baseMissing && this.#log.usedBytes >= this.#growth) this.#checkpointInBackground();
   }
 
   #apply(offset: number, length: number): void {
@@ -234,9 +279,14 @@ export class Journal {
     if (added === 'full') throw this.#poisoned(new CodError('COD_NO_SPACE', 'the map of dirty blocks is full'));
   }
 
+  /** The length of a log whose checkpoint is small. */
+  get #minLogBytes(): number {
+    return Math.min(MIN_LOG_BYTES_OF_LARGE, Math.max(MIN_LOG_BYTES, this.geometry.blockCount * BYTES_PER_RECORD));
+  }
+
   /** Log bytes after which a checkpoint pays: as many as it costs itself. */
   get #growth(): number {
-    return Math.max(MIN_LOG_BYTES / 2, this.#image?.bytes ?? 0);
+    return Math.max(this.#minLogBytes / 2, this.#image?.bytes ?? 0);
   }
 
   #startTimer(): void {
@@ -386,8 +436,8 @@ export class Journal {
   async #createLog(epoch: number): Promise<WriteIntentLog> {
     const { core, slots } = this.#options;
     const file = await slots.make('log', slotOf(epoch));
-    const wanted = 4 * (this.#image?.bytes ?? 0);
-    const capacity = Math.min(MAX_LOG_BYTES, Math.max(MIN_LOG_BYTES, Math.ceil(wanted / 65_536) * 65_536));
+    const wanted = Math.max(this.#minLogBytes, 4 * (this.#image?.bytes ?? 0));
+    const capacity = Math.min(MAX_LOG_BYTES, Math.ceil(wanted / 65_536) * 65_536);
     return WriteIntentLog.create(core, file, this.geometry, {
       session: this.#session,
       epoch,

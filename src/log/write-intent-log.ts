@@ -159,6 +159,24 @@ export class WriteIntentLog {
     this.#sequence += sealed.frames;
   }
 
+  /** As {@link append}, inside the call; false, and what was added is forgotten, where that cannot be. */
+  appendNow(): boolean {
+    if (this.#failed !== undefined) {
+      this.discardPending();
+      return false;
+    }
+    const sealed = this.#encoder.seal({ position: this.#position, sequence: this.#sequence, firm: this.#firm });
+    try {
+      if (!this.#file.writeNow?.(sealed.bytes, this.#position)) return false;
+    } catch (error) {
+      this.#failed = sealed.bytes.slice();
+      throw error;
+    }
+    this.#position = sealed.end;
+    this.#sequence += sealed.frames;
+    return true;
+  }
+
   /**
    * Makes the place of a failed append zeros again, frame by frame from the last one on. First goes a frame's last byte, so that it is one cut short; then
    * all but its length; then that. A new frame over the rest of an old one, or zeros and then such a rest, would be damage to a reader. Zeros in other sectors than

@@ -158,8 +158,8 @@ class Session {
   readonly #replies: Replies;
   readonly #signal: AbortSignal;
   readonly #readAhead: ReadAhead | undefined;
-  /** Writes that are done and wait for the same acknowledgement. */
-  #group: { readonly done: Promise<void>; readonly cookies: Cookie[] } | undefined;
+  /** Requests are being taken; what they are answered leaves when that is over. */
+  #working = false;
   #requestsInWork = 0;
   #bytesInWork = 0;
   /** Nothing is read from the socket until there is room again. */
@@ -238,8 +238,10 @@ class Session {
 
   /** Takes requests from what has come. */
   #work(): void {
+    this.#working = true;
     try {
       while (!this.#draining) {
+        if (this.#isFull) this.#device.commitNow?.();
         if (this.#isFull) {
           this.#held = true;
           this.#socket.pause();
@@ -252,9 +254,11 @@ class Session {
       // What the client sent makes no sense, and neither would what it would be read as from here on.
       this.#draining = true;
       this.#socket.destroy();
-      return;
     }
-    this.#replies.flush();
+    this.#device.commitNow?.();
+    this.#working = false;
+    if (this.#draining) this.#endIfDone();
+    else this.#replies.flush();
   }
 
   #onRoom(): void {
@@ -300,47 +304,18 @@ class Session {
   }
 
   #write(request: Request): void {
-    const { offset, payload } = request;
+    const { offset, payload, cookieHigh, cookieLow } = request;
     if (this.#device.writeNow !== undefined && (request.flags & COMMAND_FLAG.fua) === 0) {
-      try {
-        const done = this.#device.writeNow(payload, offset);
-        if (done === true) {
-          putSimpleReply(this.#replies.reserve(BYTES.simpleReply), 0, request, 0);
-          return;
-        }
-        if (done !== false) {
-          this.#acknowledge(request, done);
-          return;
-        }
-      } catch (error) {
-        this.#fail(request, error);
-        return;
-      }
+      this.#requestsInWork++;
+      const settled = (error?: unknown): void => {
+        if (error === undefined) putSimpleReply(this.#replies.reserve(BYTES.simpleReply), 0, { cookieHigh, cookieLow }, 0);
+        else this.#fail({ cookieHigh, cookieLow }, error);
+        this.#ended(0);
+      };
+      if (this.#device.writeNow(payload, offset, settled)) return;
+      this.#requestsInWork--;
     }
     this.#begin(request, payload.length, this.#change);
-  }
-
-  /** Answers a write once it is acknowledged; those of one turn, which share the promise, together. */
-  #acknowledge({ cookieHigh, cookieLow }: Request, done: Promise<void>): void {
-    this.#requestsInWork++;
-    if (this.#group?.done === done) {
-      this.#group.cookies.push({ cookieHigh, cookieLow });
-      return;
-    }
-    const group = { done, cookies: [{ cookieHigh, cookieLow }] };
-    this.#group = group;
-    const settle = (reply: (cookie: Cookie) => void): void => {
-      if (this.#group === group) this.#group = undefined;
-      for (const cookie of group.cookies) reply(cookie);
-      this.#requestsInWork -= group.cookies.length;
-      if (this.#requestsInWork === 0) this.#onIdle?.();
-      this.#replies.flushSoon();
-      this.#onRoom();
-    };
-    done.then(
-      () => settle((cookie) => putSimpleReply(this.#replies.reserve(BYTES.simpleReply), 0, cookie, 0)),
-      (error: unknown) => settle((cookie) => this.#fail(cookie, error)),
-    );
   }
 
   /** Has a request done while others are taken; `bytes` is what it keeps in memory. */
@@ -351,13 +326,17 @@ class Session {
     this.#bytesInWork += bytes;
     task(kept)
       .catch((error: unknown) => this.#fail(kept, error))
-      .finally(() => {
-        this.#requestsInWork--;
-        this.#bytesInWork -= bytes;
-        if (this.#requestsInWork === 0) this.#onIdle?.();
-        this.#replies.flushSoon();
-        this.#onRoom();
-      });
+      .finally(() => this.#ended(bytes));
+  }
+
+  /** A request has been answered. */
+  #ended(bytes: number): void {
+    this.#requestsInWork--;
+    this.#bytesInWork -= bytes;
+    if (this.#requestsInWork === 0) this.#onIdle?.();
+    if (this.#working) return;
+    this.#replies.flushSoon();
+    this.#onRoom();
   }
 
   readonly #change = async (request: Request): Promise<void> => {
@@ -398,8 +377,9 @@ class Session {
   }
 
   #endIfDone(): void {
-    if (this.#requestsInWork > 0 || this.#socket.writableEnded) return;
+    if (this.#working) return;
     this.#replies.flush();
+    if (this.#requestsInWork > 0 || this.#socket.writableEnded || this.#socket.destroyed) return;
     this.#socket.end();
     // A client that neither takes its replies nor goes away.
     const timer = setTimeout(() => this.#socket.destroy(), LIMITS.drainMs).unref();

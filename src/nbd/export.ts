@@ -11,12 +11,13 @@ export interface NbdDevice {
   readonly size: number;
   readonly blockSize: number;
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
-  /** Absent: the export is read-only, and the next four mean nothing. */
+  /** Absent: the export is read-only, and the next five mean nothing. */
   write?(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
   flush?(): Promise<void>;
   discard?(offset: number, length: number): Promise<void>;
   writeZeroes?(offset: number, length: number): Promise<void>;
-  writeNow?(from: Uint8Array, offset: number): boolean | Promise<void>;
+  writeNow?(from: Uint8Array, offset: number, settled: (error?: unknown) => void): boolean;
+  commitNow?(): void;
   readNow?(into: Uint8Array, offset: number): boolean;
   hydrateRange?(offset: number, length: number, options?: { signal?: AbortSignal }): Promise<void>;
   extents?(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]>;

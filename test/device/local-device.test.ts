@@ -16,6 +16,24 @@ function open(volume = new Volume(), source: Source = bytesSource(IMAGE)): Promi
   return openDevice({ source, fileSystem: memfsFileSystem(volume), target: 'disk', hydrate: false });
 }
 
+/** What has become of a write, as it is at the moment. */
+interface Writing {
+  outcome: 'refused' | 'pending' | 'acknowledged' | Error;
+}
+
+function writeNow(device: LocalDevice, from: Uint8Array, offset: number): Writing {
+  const writing: Writing = { outcome: 'pending' };
+  const begun = device.writeNow(from, offset, (error) => {
+    expect(writing.outcome).toBe('pending');
+    writing.outcome = error === undefined ? 'acknowledged' : (error as Error);
+  });
+  if (!begun) {
+    expect(writing.outcome).toBe('pending');
+    writing.outcome = 'refused';
+  }
+  return writing;
+}
+
 function readNow(device: LocalDevice, offset: number, length: number): Uint8Array | undefined {
   const bytes = new Uint8Array(length);
   return device.readNow(bytes, offset) ? bytes : undefined;
@@ -47,12 +65,13 @@ describe('reading inside the call', () => {
     const device = await open();
     await device.write(IMAGE.subarray(0, BLOCK), 0);
     // Of two blocks, one unsynced: it takes the lock, and lets go of it when the record is written.
-    const writing = device.writeNow(new Uint8Array(2 * BLOCK).fill(5), 0);
-    expect(writing).toBeInstanceOf(Promise);
+    const writing = writeNow(device, new Uint8Array(2 * BLOCK).fill(5), 0);
+    expect(writing.outcome).toBe('pending');
     expect(readNow(device, 0, 10)).toBeUndefined();
-    expect(device.writeNow(new Uint8Array(10), 0)).toBe(false);
-    await writing;
-    await expect.poll(() => readNow(device, 0, 10)).toEqual(new Uint8Array(10).fill(5));
+    expect(writeNow(device, new Uint8Array(10), 0).outcome).toBe('refused');
+    device.commitNow();
+    expect(writing.outcome).toBe('acknowledged');
+    expect(readNow(device, 0, 10)).toEqual(new Uint8Array(10).fill(5));
     await device.close();
   });
 
@@ -87,18 +106,23 @@ describe('writing inside the call', () => {
     const volume = new Volume();
     const device = await open(volume);
     const expected = IMAGE.slice();
-    const put = (byte: number, offset: number, length: number): ReturnType<LocalDevice['writeNow']> => {
+    const put = (byte: number, offset: number, length: number): Writing => {
       expected.fill(byte, offset, offset + length);
-      return device.writeNow(new Uint8Array(length).fill(byte), offset);
+      return writeNow(device, new Uint8Array(length).fill(byte), offset);
     };
-    const promises = [put(1, 0, BLOCK), put(2, 4 * BLOCK, 2 * BLOCK)];
-    expect(promises[0]).toBeInstanceOf(Promise);
-    expect(promises[1]).toBe(promises[0]);
-    await promises[0];
-    await expect.poll(() => put(3, 4 * BLOCK + 5, 1000)).toBe(true);
     const { metadataBytes } = device.status();
-    expect(put(4, 0, 17)).toBe(true);
-    expect(device.status().metadataBytes).toBe(metadataBytes);
+    const pending = [put(1, 0, BLOCK), put(2, 4 * BLOCK, 2 * BLOCK)];
+    expect(pending.map(({ outcome }) => outcome)).toEqual(['pending', 'pending']);
+    device.commitNow();
+    expect(pending.map(({ outcome }) => outcome)).toEqual(['acknowledged', 'acknowledged']);
+    // One frame for both: 24 bytes, and 16 for each of them.
+    expect(device.status().metadataBytes).toBe(metadataBytes + 56);
+    expect(put(3, 4 * BLOCK + 5, 1000).outcome).toBe('acknowledged');
+    expect(put(4, 0, 17).outcome).toBe('acknowledged');
+    expect(device.status().metadataBytes).toBe(metadataBytes + 56);
+    const unasked = put(5, 9 * BLOCK, BLOCK);
+    expect(unasked.outcome).toBe('pending');
+    await expect.poll(() => unasked.outcome).toBe('acknowledged');
     // As after the death of the process: nothing was closed, and the lock is nobody's.
     const { lock: _, ...fileSystem } = memfsFileSystem(volume);
     const again = await openDevice({ source: bytesSource(IMAGE), fileSystem, target: 'disk', hydrate: false });
@@ -119,17 +143,18 @@ describe('writing inside the call', () => {
       [BLOCKS * BLOCK, BLOCK],
       [0, 0],
     ] as const) {
-      expect(device.writeNow(new Uint8Array(length), offset), `${offset} + ${length}`).toBe(false);
+      expect(writeNow(device, new Uint8Array(length), offset).outcome, `${offset} + ${length}`).toBe('refused');
     }
     await device.close();
-    expect(device.writeNow(new Uint8Array(BLOCK), 0)).toBe(false);
+    expect(writeNow(device, new Uint8Array(BLOCK), 0).outcome).toBe('refused');
   });
 
   test('is waited for by close', async () => {
     const volume = new Volume();
     const device = await open(volume);
-    const writing = device.writeNow(new Uint8Array(BLOCK).fill(9), BLOCK);
-    await Promise.all([writing, device.close()]);
+    const writing = writeNow(device, new Uint8Array(BLOCK).fill(9), BLOCK);
+    await device.close();
+    expect(writing.outcome).toBe('acknowledged');
     const again = await open(volume);
     expect(again.status().syncedBlocks).toBe(1);
     expectBytes(readNow(again, BLOCK, BLOCK)!, new Uint8Array(BLOCK).fill(9));
