@@ -114,7 +114,12 @@ export async function tellStory(story: Story, plan: StoryPlan, options: StoryOpt
       if (life.number === 0 || planned?.works) await story.work(life);
       return true;
     };
-    const ended = await life.clock.run(Promise.race([steps(), fileSystem.crashed.then(() => false)]), { limitMs: maxLifeMs });
+    const lived = steps().catch((error: unknown) => {
+      // Of a process that is gone nobody hears: that was a call that answered at once.
+      if (fileSystem.isCrashed) return false;
+      throw error;
+    });
+    const ended = await life.clock.run(Promise.race([lived, fileSystem.crashed.then(() => false)]), { limitMs: maxLifeMs });
     operations.push(Math.min(fileSystem.operationCount, end));
     if (!ended && planned === undefined) throw new Error(`life ${life.number} has not ended after ${maxOperations} storage operations`);
     if (life.isLast) return { crashes, operations };

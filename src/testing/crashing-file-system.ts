@@ -5,7 +5,8 @@
  * - An operation takes effect when its promise settles, not before; until then it is in flight, and a crash may do any part of it.
  * - What happens depends on the calls and on the seed, on nothing else.
  * - A sync covers what had returned before it was called, no more.
- * - After a crash nothing takes effect any more, and no call settles but those that had taken effect: the process is gone.
+ * - After a crash nothing takes effect any more, and no call settles but those that had taken effect: the process is gone. Calls that answer at once throw, since they
+ *   must not return.
  */
 
 import type { Clock } from '../core/clock.ts';
@@ -27,6 +28,8 @@ export interface CrashingFileSystemOptions {
   readonly tearBytes?: number;
   /** Whether a file's `sync` makes its name durable. Default: true; false is OPFS in a file's first minute. */
   readonly syncsNames?: boolean;
+  /** Whether files read and write inside the call, too, each time as chance decides. Default: false. */
+  readonly inline?: boolean;
   /** As in OPFS: opening or removing a file that is open rejects with COD_LOCKED. Default: false. */
   readonly exclusive?: boolean;
 }
@@ -83,6 +86,11 @@ export class CrashingFileSystem implements FileSystem {
     this.crashed = new Promise((resolve) => {
       this.#onCrash = resolve;
     });
+  }
+
+  /** Whether the process is gone. */
+  get isCrashed(): boolean {
+    return this.#frozen;
   }
 
   /** How many operations were called so far; see {@link StorageOperation.number}. */
@@ -204,6 +212,15 @@ export class CrashingFileSystem implements FileSystem {
       }
     };
 
+    /** False where chance has it that the caller would be kept too long. */
+    const performNow = (call: Call, effect: Effect<void>): boolean => {
+      if (closed !== undefined) throw new CodError('COD_CLOSED', `${name} is closed`, { details: { name } });
+      assertRange(call.offset ?? 0, call.length ?? 0);
+      if (this.#random.oneIn(2)) return false;
+      this.#performNow({ ...call, name }, effect);
+      return true;
+    };
+
     const close = async (): Promise<void> => {
       if (running > 0) {
         await new Promise<void>((resolve) => {
@@ -215,25 +232,28 @@ export class CrashingFileSystem implements FileSystem {
       this.#openCounts.set(number, this.#openCounts.get(number)! - 1);
     };
 
+    const read = (into: Uint8Array, offset: number): Effect<void> => ({
+      complete: (disk) => {
+        const { live } = disk.file(number);
+        if (into.length > 0 && offset + into.length > live.size) {
+          throw new CodError('COD_SHORT_READ', `read ${name} at offset ${offset}, ${into.length} bytes: it ends at ${live.size}`, {
+            details: { name, offset, length: into.length, size: live.size },
+          });
+        }
+        live.read(into, offset);
+      },
+      fail: () => into.fill(0xdb),
+    });
+    const write = (from: Uint8Array, offset: number): Effect<void> => this.#write(name, number, from, offset);
+
     return {
       size: () => perform({ kind: 'size' }, { complete: (disk) => disk.file(number).live.size }),
-      read: (into, offset) =>
-        perform(
-          { kind: 'read', offset, length: into.length },
-          {
-            complete: (disk) => {
-              const { live } = disk.file(number);
-              if (into.length > 0 && offset + into.length > live.size) {
-                throw new CodError('COD_SHORT_READ', `read ${name} at offset ${offset}, ${into.length} bytes: it ends at ${live.size}`, {
-                  details: { name, offset, length: into.length, size: live.size },
-                });
-              }
-              live.read(into, offset);
-            },
-            fail: () => into.fill(0xdb),
-          },
-        ),
-      write: (from, offset) => perform({ kind: 'write', offset, length: from.length }, this.#write(name, number, from, offset)),
+      read: (into, offset) => perform({ kind: 'read', offset, length: into.length }, read(into, offset)),
+      write: (from, offset) => perform({ kind: 'write', offset, length: from.length }, write(from, offset)),
+      ...(this.#options.inline && {
+        readNow: (into, offset) => performNow({ kind: 'read', offset, length: into.length }, read(into, offset)),
+        writeNow: (from, offset) => performNow({ kind: 'write', offset, length: from.length }, write(from, offset)),
+      }),
       truncate: (size) =>
         perform(
           { kind: 'truncate', offset: size },
@@ -301,13 +321,29 @@ export class CrashingFileSystem implements FileSystem {
     };
   }
 
-  async #perform<T>({ kind, name, offset = 0, length = 0 }: Call & { name: string }, effect: Effect<T>): Promise<T> {
+  async #perform<T>(call: Call & { name: string }, effect: Effect<T>): Promise<T> {
     if (this.#frozen) return never();
+    const operation = this.#begin(call, effect);
+    await this.#latency();
+    if (this.#frozen) return never();
+    return this.#end(operation, effect);
+  }
+
+  #performNow<T>(call: Call & { name: string }, effect: Effect<T>): T {
+    const operation = this.#frozen ? undefined : this.#begin(call, effect);
+    if (operation === undefined || this.#frozen) throw new CodError('COD_CLOSED', 'the process is gone');
+    return this.#end(operation, effect);
+  }
+
+  #begin({ kind, name, offset = 0, length = 0 }: Call & { name: string }, effect: Effect<unknown>): StorageOperation {
     const operation: StorageOperation = { number: ++this.#operationCount, kind, name, offset, length };
     this.#inFlight.add(effect);
     if (operation.number === this.#crashAt) this.#freeze();
-    await this.#latency();
-    if (this.#frozen) return never();
+    return operation;
+  }
+
+  #end<T>(operation: StorageOperation, effect: Effect<T>): T {
+    const { kind, name, offset, length } = operation;
     this.#inFlight.delete(effect);
     const fault = this.#takeFault(operation);
     if (fault === undefined) return effect.complete(this.#disk);

@@ -37,6 +37,7 @@ export function fileSystemSuite(
     ...nameTests,
     ...sizeTests,
     ...contentTests,
+    ...inlineTests,
     ...concurrencyTests,
     ...closeTests,
     ...lockTests,
@@ -284,6 +285,62 @@ const contentTests: readonly Test[] = [
         assertEqual(await file.size(), 4_097 + bytes.length, 'size');
         assertBytes(await contentOf(file), concat(new Uint8Array(4_097), bytes), 'content');
       });
+    },
+  ],
+];
+
+/** A backend that has no such calls, or refuses them, passes. */
+const inlineTests: readonly Test[] = [
+  [
+    'reads and writes inside the call, where they are not refused, agree with a plain array when they return',
+    async (fileSystem) => {
+      const random = seededRandom(3);
+      const model = new Uint8Array(70_000);
+      await withFile(fileSystem, 'a', async (file) => {
+        await file.write(model, 0);
+        for (let step = 0; step < 300; step++) {
+          const outer = random.fill(new Uint8Array(10_000));
+          const length = random.below(5_000);
+          const part = outer.subarray(77, 77 + length);
+          const offset = random.below(model.length - length);
+          if (random.oneIn(2)) {
+            if (!file.writeNow?.(part, offset)) await file.write(part, offset);
+            model.set(part, offset);
+            // It is the caller's again.
+            outer.fill(0);
+          } else {
+            const expected = outer.slice();
+            expected.set(model.subarray(offset, offset + length), 77);
+            if (!file.readNow?.(part, offset)) await file.read(part, offset);
+            assertBytes(outer, expected, `step ${step}: ${length} bytes at ${offset}`);
+          }
+        }
+        assertBytes(await contentOf(file), model, 'content');
+        if (file.writeNow?.(pattern(10), 70_100)) assertEqual(await file.size(), 70_110, 'size after a write behind the end');
+      });
+    },
+  ],
+  [
+    'reads and writes inside the call, where they are not refused, throw what the others reject with',
+    async (fileSystem) => {
+      const file = await fileSystem.open('a', { create: true });
+      await file.write(pattern(1000), 0);
+      /** Like a call that is not refused, in the end. */
+      const readNow = async (length: number, offset: number): Promise<void> => {
+        if (!file.readNow?.(new Uint8Array(length), offset)) await file.read(new Uint8Array(length), offset);
+      };
+      const writeNow = async (offset: number): Promise<void> => {
+        if (!file.writeNow?.(pattern(1), offset)) await file.write(pattern(1), offset);
+      };
+      await assertCode(readNow(2, 999), 'COD_SHORT_READ', 'read across the end');
+      for (const bad of [-1, 0.5, Number.NaN, Number.MAX_SAFE_INTEGER + 1]) {
+        await assertRangeError(readNow(1, bad), `read at ${bad}`);
+        await assertRangeError(writeNow(bad), `write at ${bad}`);
+      }
+      assertBytes(await contentOf(file), pattern(1000), 'content');
+      await file.close();
+      await assertCode(readNow(1, 0), 'COD_CLOSED', 'read of a closed file');
+      await assertCode(writeNow(0), 'COD_CLOSED', 'write to a closed file');
     },
   ],
 ];

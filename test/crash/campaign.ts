@@ -23,6 +23,18 @@ const SHAPES: readonly (Shape & { readonly samples?: number })[] = [
   { name: 'blocks of 64 KiB', size: 65536 + 5000, blockSize: 65536, hydrate: true, users: 2, steps: 6 },
   { name: 'faults', size: 9 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6, faults: true, samples: 20 },
   { name: 'faults, six writers', size: 16 * 4096, blockSize: 4096, hydrate: false, users: 6, steps: 4, faults: true, samples: 20 },
+  { name: 'inside the call', size: 12 * 4096 + 100, blockSize: 4096, hydrate: false, users: 4, steps: 6, inline: true },
+  {
+    name: 'inside the call, faults',
+    size: 9 * 4096 + 700,
+    blockSize: 4096,
+    hydrate: true,
+    users: 4,
+    steps: 5,
+    inline: true,
+    faults: true,
+    samples: 20,
+  },
   { name: 'many blocks', size: 40 * 4096 + 1, blockSize: 4096, hydrate: true, users: 4, steps: 30, samples: 30 },
 ];
 const GOLDEN_SAMPLES = 4;
@@ -114,7 +126,7 @@ async function prepared(scenario: Scenario): Promise<{ begin: () => Story; optio
     begin: () => deviceStory(shape, machine, image),
     options: {
       ...(initial === undefined ? {} : { initial }),
-      fileSystem: { bootId: machine.bootId, tearBytes: machine.sectors ? 512 : 1 },
+      fileSystem: { bootId: machine.bootId, tearBytes: machine.sectors ? 512 : 1, inline: shape.inline ?? false },
       settle: () => new Promise(process.nextTick),
       maxOperations: 20_000,
       maxLifeMs: 600_000,

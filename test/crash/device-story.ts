@@ -3,7 +3,7 @@
  * every byte is held against what was promised, and in the end the copy is finished and compared.
  */
 
-import type { Device } from '../../src/device/device.ts';
+import type { LocalDevice } from '../../src/device/device.ts';
 import { openDeviceIn } from '../../src/device/open.ts';
 import type { Source } from '../../src/device/source.ts';
 import { CodError, type CodErrorCode, isCodError } from '../../src/index.ts';
@@ -21,6 +21,8 @@ export interface Shape {
   /** Users at once, and what each does in a life. */
   readonly users: number;
   readonly steps: number;
+  /** Whether users, source and target read and write inside the call where they can. */
+  readonly inline?: boolean;
   /** Whether target and source fail now and then. */
   readonly faults?: boolean;
 }
@@ -58,10 +60,13 @@ export const checked = { bytes: 0 };
 const FAULTS: readonly CodErrorCode[] = ['COD_TARGET_IO', 'COD_NO_SPACE', 'COD_POISONED', 'COD_SOURCE_IO'];
 
 /** Bytes that are there at once, or after a while, or not; known to be zeros where they are. */
-function sourceOf(image: Image, size: number, clock: SimulatedClock, random: Random, faults: boolean): Source {
+function sourceOf(image: Image, { size, inline = false }: Shape, clock: SimulatedClock, random: Random, faults: boolean): Source {
+  const fail = (): void => {
+    if (faults && random.oneIn(12)) throw new CodError('COD_SOURCE_IO', 'the source was told to fail');
+  };
   const wait = async (signal: AbortSignal | undefined): Promise<void> => {
     await clock.sleep(random.below(4), signal);
-    if (faults && random.oneIn(12)) throw new CodError('COD_SOURCE_IO', 'the source was told to fail');
+    fail();
   };
   return {
     size,
@@ -70,6 +75,14 @@ function sourceOf(image: Image, size: number, clock: SimulatedClock, random: Ran
       await wait(signal);
       image.read(into, offset);
     },
+    ...(inline && {
+      readNow: (into, offset) => {
+        if (random.oneIn(2)) return false;
+        fail();
+        image.read(into, offset);
+        return true;
+      },
+    }),
     stream: async function* (offset, length, { signal } = {}) {
       for (let at = offset; at < offset + length; ) {
         await wait(signal);
@@ -94,15 +107,15 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     history: new ByteHistory(content, { wholeSectors: machine.sectors && content.length === size }),
   }));
   const isWhole = parts[0]!.length === size;
-  let device: Device | undefined;
+  let device: LocalDevice | undefined;
   /** What of the writes since the last check counts, by the crashes since. */
   let counts: Counting = 'acknowledged';
 
-  const open = (life: Life, hydrate: boolean, faults: boolean): Promise<Device> =>
+  const open = (life: Life, hydrate: boolean, faults: boolean): Promise<LocalDevice> =>
     openDeviceIn(
       { clock: life.clock, randomBytes: (into) => life.random.fill(into) },
       {
-        source: sourceOf(image, size, life.clock, life.random.fork(), faults),
+        source: sourceOf(image, shape, life.clock, life.random.fork(), faults),
         fileSystem: life.fileSystem,
         target: image.target,
         blockSize,
@@ -112,7 +125,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     );
 
   /** Reads all parts. */
-  const readAll = async (from: Device): Promise<Uint8Array[]> =>
+  const readAll = async (from: LocalDevice): Promise<Uint8Array[]> =>
     Promise.all(
       parts.map(async ({ base, length }) => {
         const bytes = new Uint8Array(length);
@@ -122,7 +135,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       }),
     );
 
-  const step = async (from: Device, clock: SimulatedClock, random: Random): Promise<void> => {
+  const step = async (from: LocalDevice, clock: SimulatedClock, random: Random): Promise<void> => {
     const { base, length: all, history } = parts[parts.length === 1 ? 0 : random.below(parts.length)]!;
     // Small and large, aligned and not, across blocks and within; offsets are those in this part.
     const unit = random.oneIn(3) ? blockSize : machine.sectors ? SECTOR_BYTES : 1;
@@ -152,7 +165,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       case 3: {
         const into = new Uint8Array(length);
         const check = history.beginRead(offset);
-        await from.read(into, base + offset);
+        if (!shape.inline || !from.readNow(into, base + offset)) await from.read(into, base + offset);
         checked.bytes += length;
         const wrong = check(into);
         if (wrong !== undefined) throw new Error(`a read, from ${base} on: ${wrong}`);
@@ -171,7 +184,12 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       default: {
         const bytes = random.fill(new Uint8Array(length));
         const fua = random.oneIn(4);
-        return change(history.begin(offset, bytes), from.write(bytes, base + offset, { fua }), fua);
+        const write = history.begin(offset, bytes);
+        if (shape.inline && !fua) {
+          const commit = random.oneIn(2);
+          if (await writeNow(from, bytes, base + offset, { commit, history, write })) return;
+        }
+        return change(write, from.write(bytes, base + offset, { fua }), fua);
       }
     }
   };
@@ -215,7 +233,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   };
 
   /** The copy is finished, and compared as a file like any other. */
-  const finish = async (life: Life, opened: Device, found: readonly Uint8Array[]): Promise<void> => {
+  const finish = async (life: Life, opened: LocalDevice, found: readonly Uint8Array[]): Promise<void> => {
     await opened.hydrated;
     expectSame((await readAll(opened))[0]!, found[0]!, 'once the copy is complete');
     await opened.finish();
@@ -250,6 +268,28 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       else await opened.close();
     },
   };
+}
+
+/** Resolves to whether it was written inside the call, once it is acknowledged. */
+function writeNow(
+  to: LocalDevice,
+  bytes: Uint8Array,
+  offset: number,
+  { commit, history, write }: { commit: boolean; history: ByteHistory; write: HistoricWrite },
+): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const begun = to.writeNow(bytes, offset, (error) => {
+      if (error === undefined) {
+        history.acknowledge(write);
+        resolve(true);
+      } else {
+        history.fail(write);
+        reject(error);
+      }
+    });
+    if (!begun) resolve(false);
+    else if (commit) to.commitNow();
+  });
 }
 
 async function contentOf(fileSystem: CrashingFileSystem, name: string): Promise<Uint8Array> {

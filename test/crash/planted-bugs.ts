@@ -15,6 +15,7 @@ const JOURNAL = 'src/log/journal.ts';
 const LOG = 'src/log/write-intent-log.ts';
 const RECOVERY = 'src/log/recovery.ts';
 const STORE = 'src/device/target-store.ts';
+const FETCHER = 'src/device/fetcher.ts';
 const CHECKPOINT = 'src/log/checkpoint.ts';
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
@@ -98,19 +99,40 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: JOURNAL,
-        find: '      await undefined;\n      while',
-        replace: '      await undefined;\n      batch.resolve();\n      while',
+        find: '    if (!batch.isSettled) this.#commitNow(batch);\n    if (batch.isSettled) return;',
+        replace: '    for (const settled of batch.settled.splice(0)) settled();',
       },
     ],
+  },
+  {
+    name: 'an acknowledgement inside the call before the intent is in the log',
+    where: /^inside the call, (process|power|mixed)/,
+    patches: [
+      {
+        file: JOURNAL,
+        find: '      if (this.#appendNow(batch)) settle(batch);',
+        replace: '      settle(batch);\n      this.#appends.run(() => this.#append(batch)).catch(() => undefined);',
+      },
+    ],
+  },
+  {
+    name: 'a block that was read inside the call, and is recorded but not stored',
+    where: /^inside the call, (process|power|mixed)/,
+    patches: [{ file: FETCHER, find: '      if (!this.#store.fillNow(bytes, base)) return false;\n', replace: '' }],
+  },
+  {
+    name: 'a read inside the call that stores the source over what users wrote',
+    where: /^inside the call, (process|power|mixed)/,
+    samples: 1,
+    patches: [{ file: FETCHER, find: ' || dirty.hasAny(start, end)', replace: '' }],
   },
   {
     name: 'a hydration that is not logged, and so neither what is written to its blocks',
     patches: [
       {
         file: STORE,
-        find: '    return this.#record(offset, Math.min(blocks.end * blockSize, size) - offset);',
-        replace: `    void offset, size;
-    this.journal.map.add(blocks.start, blocks.end);
+        find: '    const { offset, length } = this.#bytesOf(blocks);\n    return this.#record(offset, length);',
+        replace: `    this.journal.map.add(blocks.start, blocks.end);
     this.journal.dirty.remove(blocks.start, blocks.end);
     return Promise.resolve();`,
       },

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { CodError } from '../../src/core/errors.ts';
 import type { File, FileSystem } from '../../src/fs/file-system.ts';
 import {
   type Crash,
@@ -16,6 +17,7 @@ const SEEDS = 300;
 describe.each<[string, CrashingFileSystemOptions]>([
   ['', {}],
   [', with exclusive handles', { exclusive: true }],
+  [', inside the call', { inline: true }],
 ])('the conformance suite%s', (_, options) => {
   for (const { name, run } of fileSystemSuite(() => new CrashingFileSystem(options), { sharedHandles: !options.exclusive }))
     test(name, run);
@@ -98,6 +100,28 @@ describe('a process crash', () => {
     for (const content of await contentsAfter(fileSystem, 'process', 'a')) {
       const length = content!.filter((byte) => byte === 2).length;
       expect(content).toEqual(Uint8Array.of(...filled(5, 1), ...filled(length, 2), ...filled(15 - length, 1)));
+      lengths.add(length);
+    }
+    expect(lengths.size).toBe(11);
+  });
+
+  test('ends calls that answer at once by throwing, cuts them as well, and lets none take effect afterwards', async () => {
+    const fileSystem = new CrashingFileSystem({ inline: true });
+    const file = await created(fileSystem, 'a', filled(20, 1));
+    /** Until chance lets it. */
+    const writeNow = (bytes: Uint8Array, offset: number): void => {
+      for (let tries = 0; tries < 100; tries++) if (file.writeNow!(bytes, offset)) return;
+      throw new Error('always refused');
+    };
+    writeNow(filled(3, 3), 17);
+    fileSystem.crashAt(fileSystem.operationCount + 1);
+    expect(() => writeNow(filled(10, 2), 5)).toThrow(CodError);
+    expect(fileSystem.isCrashed).toBe(true);
+    expect(() => writeNow(filled(10, 4), 0)).toThrow(CodError);
+    const lengths = new Set<number>();
+    for (const content of await contentsAfter(fileSystem, 'process', 'a')) {
+      const length = content!.filter((byte) => byte === 2).length;
+      expect(content).toEqual(Uint8Array.of(...filled(5, 1), ...filled(length, 2), ...filled(12 - length, 1), ...filled(3, 3)));
       lengths.add(length);
     }
     expect(lengths.size).toBe(11);

@@ -44,6 +44,18 @@ const FAULTS: [string, (file: File) => Partial<File>][] = [
   ],
   ['a long write ends early', (file) => ({ write: (from, offset) => file.write(from.subarray(0, 8 << 20), offset) })],
   ['offsets wrap at 64 KiB', (file) => ({ write: (from, offset) => file.write(from, offset % 65_536) })],
+  [
+    'a write inside the call is of the buffer as it is later',
+    (file) => ({
+      writeNow: (from, offset) => {
+        Promise.resolve()
+          .then(() => file.write(from, offset))
+          .catch(() => undefined);
+        return true;
+      },
+    }),
+  ],
+  ['a short read inside the call passes as a whole one', () => ({ readNow: () => true })],
   ['truncate does not grow', (file) => ({ truncate: async (size) => file.truncate(Math.min(size, await file.size())) })],
   ['truncate does not shrink', (file) => ({ truncate: async (size) => file.truncate(Math.max(size, await file.size())) })],
   ['sync closes', (file) => ({ sync: () => file.close() })],
