@@ -8,6 +8,7 @@
 import { statSync } from 'node:fs';
 import { RoaringBitmap32 } from 'roaring-wasm';
 import { BlockMap } from '../src/core/block-map.ts';
+import { concat } from '../src/core/concat.ts';
 import { type Geometry, geometry } from '../src/core/geometry.ts';
 import { LogScan, Replay } from '../src/core/replay.ts';
 import { Core } from '../src/wasm/core.ts';
@@ -135,7 +136,7 @@ async function benchCheckpoint(): Promise<void> {
   for (const { name, bar, fill } of maps) {
     const map = await BlockMap.open(shape);
     fill(map);
-    const section = map.serialize().slice();
+    const section = concat(...map.serialize());
     const other = await BlockMap.open(shape);
     let block = 2 ** 28;
     const changing = await BlockMap.open(shape);

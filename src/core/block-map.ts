@@ -6,6 +6,7 @@
  * marked canonical has each container in the form that the format wants.
  */
 import { RoaringBitmap32, RoaringUint8Array, roaringLibraryInitialize } from 'roaring-wasm';
+import { concat } from './concat.ts';
 import { CodError } from './errors.ts';
 import { checkBlock, checkBlocks, type Geometry } from './geometry.ts';
 import { arraysWrittenAsRuns, maximumOf, type PortableBitmap, parsePortable, portableHas, runsOf } from './portable.ts';
@@ -39,7 +40,8 @@ export class BlockMap {
   readonly #canonical: boolean[];
   #count = 0;
   #untidyAdds = 0;
-  #section = new Uint8Array(1024);
+  /** Each shard as it was serialized last: a new one is made zeros first, which takes as long as writing it. */
+  readonly #written: (RoaringUint8Array | undefined)[] = [];
 
   /** An empty map, once roaring-wasm is ready. */
   static async open(geometry: Geometry): Promise<BlockMap> {
@@ -159,31 +161,30 @@ export class BlockMap {
   }
 
   /**
-   * The bitmaps' section of a checkpoint of format 2: a view of a kept buffer, valid until the next call. Equal sets have
+   * The bitmaps' section of a checkpoint of format 2, in pieces that are views of roaring-wasm's heap: valid until it is used again. Equal sets have
    * equal bytes.
    */
-  serialize(): Uint8Array<ArrayBuffer> {
-    let at = 0;
+  serialize(): Uint8Array[] {
     for (const [index, shard] of this.#shards.entries()) {
       if (!this.#canonical[index]) shard.runOptimize();
-      let length = this.#write(shard, at + 8);
-      if (!this.#canonical[index]) {
-        const wasteful = arraysWrittenAsRuns(this.#section.subarray(at + 8, at + 8 + length));
-        for (const values of wasteful) {
-          // Added anew to an empty container, they are an array.
-          const first = values[0]! - (values[0]! % CONTAINER_BLOCKS);
-          shard.removeRange(first, first + CONTAINER_BLOCKS);
-          shard.addMany(values);
-        }
-        if (wasteful.length > 0) length = this.#write(shard, at + 8);
-        this.#canonical[index] = true;
+      this.#write(index);
+      if (this.#canonical[index]) continue;
+      const wasteful = arraysWrittenAsRuns(this.#written[index]!.asTypedArray());
+      for (const values of wasteful) {
+        // Added anew to an empty container, they are an array.
+        const first = values[0]! - (values[0]! % CONTAINER_BLOCKS);
+        shard.removeRange(first, first + CONTAINER_BLOCKS);
+        shard.addMany(values);
       }
-      const padded = (length + 7) & ~7;
-      new DataView(this.#section.buffer).setBigUint64(at, BigInt(length), true);
-      this.#section.fill(0, at + 8 + length, at + 8 + padded);
-      at += 8 + padded;
+      if (wasteful.length > 0) this.#write(index);
+      this.#canonical[index] = true;
     }
-    return this.#section.subarray(0, at);
+    // Only now, since the heap may have moved while one after the other was written.
+    return this.#written.flatMap((written) => {
+      const length = new Uint8Array(8);
+      new DataView(length.buffer).setBigUint64(0, BigInt(written!.byteLength), true);
+      return [length, written!.asTypedArray(), new Uint8Array(-written!.byteLength & 7)];
+    });
   }
 
   /**
@@ -238,8 +239,7 @@ export class BlockMap {
 
   /** The set as it is now, which stays as it is whatever happens to the map. */
   snapshot(): SyncedBlocks {
-    const section = this.serialize().slice();
-    return new SyncedBlocks(this.#geometry, section);
+    return new SyncedBlocks(this.#geometry, concat(...this.serialize()));
   }
 
   /** Whether each of `blocks`, ascending, is synced; faster than to ask for one after another. */
@@ -263,6 +263,7 @@ export class BlockMap {
   /** Gives the memory back; the map cannot be used afterwards. */
   dispose(): void {
     for (const shard of this.#shards) shard.dispose();
+    for (const written of this.#written) written?.dispose();
   }
 
   #shard(block: number): RoaringBitmap32 {
@@ -311,26 +312,17 @@ export class BlockMap {
     this.#count = 0;
   }
 
-  /** Writes a bitmap in portable format to the kept buffer, with room for its padding, and returns its length. */
-  #write(shard: RoaringBitmap32, at: number): number {
-    // In roaring-wasm's heap, then copied out once: its own way to write to a given array measures and copies more (measured).
-    const written = shard.serialize('portable', RoaringUint8Array);
-    try {
-      const length = written.byteLength;
-      this.#reserve(at, length + 8);
-      this.#section.set(written.asTypedArray(), at);
-      return length;
-    } finally {
-      written.dispose();
+  /** Writes a shard in portable format. */
+  #write(index: number): void {
+    const shard = this.#shards[index]!;
+    const kept = this.#written[index];
+    if (kept?.byteLength === shard.getSerializationSizeInBytes('portable')) {
+      shard.serialize('portable', kept);
+      return;
     }
-  }
-
-  /** Makes sure of `bytes` more behind `at` in the kept buffer. */
-  #reserve(at: number, bytes: number): void {
-    if (this.#section.length >= at + bytes) return;
-    const larger = new Uint8Array(Math.ceil((at + bytes) * 1.25));
-    larger.set(this.#section.subarray(0, at));
-    this.#section = larger;
+    kept?.dispose();
+    this.#written[index] = undefined;
+    this.#written[index] = shard.serialize('portable', RoaringUint8Array);
   }
 
   /** The first block of [from, limit) up to which `uniform` does not hold; it holds of the empty range. */

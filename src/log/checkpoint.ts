@@ -38,15 +38,19 @@ export function takeCheckpoint(
   const identityBytes = names.identity ?? new Uint8Array(0);
   const bitmaps = map.serialize();
   const parts = dirty.serialize();
-  const bodyBytes = padded(identityBytes.length) + padded(bitmaps.length) + padded(parts.length);
+  const bitmapBytes = bitmaps.reduce((sum, { length }) => sum + length, 0);
+  const bodyBytes = padded(identityBytes.length) + padded(bitmapBytes) + padded(parts.length);
   const backing =
     reuse !== undefined && reuse.buffer.byteLength >= bodyBytes ? reuse.buffer : new ArrayBuffer(bodyBytes + (bodyBytes >> 2));
   const body = new Uint8Array(backing, 0, bodyBytes);
   let at = 0;
-  for (const section of [identityBytes, bitmaps, parts]) {
-    body.set(section, at);
-    body.fill(0, at + section.length, at + padded(section.length));
-    at += padded(section.length);
+  for (const section of [[identityBytes], bitmaps, [parts]]) {
+    for (const piece of section) {
+      body.set(piece, at);
+      at += piece.length;
+    }
+    body.fill(0, at, padded(at));
+    at = padded(at);
   }
   const header = encodeCheckpointHeader(core, {
     session: names.session,
@@ -57,7 +61,7 @@ export function takeCheckpoint(
     bodyBytes,
     bodyChecksum: core.crc32c(body),
     identityBytes: names.identity?.length,
-    bitmapBytes: bitmaps.length,
+    bitmapBytes,
     dirtyBytes: parts.length,
     syncedBlocks: map.count,
     dirtyBlocks: dirty.blockCount,

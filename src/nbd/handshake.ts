@@ -7,6 +7,7 @@
  * Whatever a client sends, no more is kept than one option of {@link MAX_OPTION_BYTES}.
  */
 
+import { concat } from '../core/concat.ts';
 import { BYTES, CLIENT_FLAG, HANDSHAKE_FLAG, INFO, MAGIC, MAX_STRING_BYTES, OPTION, OPTION_REPLY, TRANSMISSION_FLAG } from './constants.ts';
 import { getU16, getU32, putU16, putU32, putU64 } from './wire.ts';
 
@@ -111,7 +112,7 @@ export class Handshake {
     if (this.#ended) throw new Error('the handshake is over');
     this.#append(bytes);
     const end = this.#run();
-    const send = concatenate(this.#output);
+    const send = concat(...this.#output);
     this.#output = [];
     if (end === undefined) return { send, next: 'receive' };
     this.#ended = end.next !== 'starttls';
@@ -231,7 +232,7 @@ export class Handshake {
     if (data.length > 0) throw invalid('this option takes no data');
     for (const { name, description = '' } of this.#options.exports) {
       const nameBytes = utf8(name);
-      const payload = concatenate([u32(nameBytes.length), nameBytes, utf8(description)]);
+      const payload = concat(u32(nameBytes.length), nameBytes, utf8(description));
       this.#reply(OPTION.list, OPTION_REPLY.server, payload);
     }
     this.#reply(OPTION.list, OPTION_REPLY.ack);
@@ -250,13 +251,13 @@ export class Handshake {
     putU64(fixed, 2, found.size);
     putU16(fixed, 10, this.#flagsOf(found));
     this.#reply(option, OPTION_REPLY.info, fixed);
-    if (wanted.has(INFO.name)) this.#reply(option, OPTION_REPLY.info, concatenate([u16(INFO.name), utf8(found.name)]));
+    if (wanted.has(INFO.name)) this.#reply(option, OPTION_REPLY.info, concat(u16(INFO.name), utf8(found.name)));
     if (wanted.has(INFO.description) && found.description !== undefined) {
-      this.#reply(option, OPTION_REPLY.info, concatenate([u16(INFO.description), utf8(found.description)]));
+      this.#reply(option, OPTION_REPLY.info, concat(u16(INFO.description), utf8(found.description)));
     }
     if (wanted.has(INFO.blockSize)) {
       const sizes = [found.minimumBlockBytes, found.preferredBlockBytes, found.maximumPayloadBytes];
-      this.#reply(option, OPTION_REPLY.info, concatenate([u16(INFO.blockSize), ...sizes.map(u32)]));
+      this.#reply(option, OPTION_REPLY.info, concat(u16(INFO.blockSize), ...sizes.map(u32)));
     }
     this.#reply(option, OPTION_REPLY.ack);
     return option === OPTION.go ? this.#agree(found) : undefined;
@@ -279,7 +280,7 @@ export class Handshake {
       return all || queries.includes(context) ? [index + 1] : [];
     });
     for (const number of matching) {
-      const payload = concatenate([u32(choosing ? number : 0), utf8(found.contexts[number - 1]!)]);
+      const payload = concat(u32(choosing ? number : 0), utf8(found.contexts[number - 1]!));
       this.#reply(option, OPTION_REPLY.metaContext, payload);
     }
     if (choosing) this.#chosen = { export: found, contexts: matching };
@@ -378,15 +379,4 @@ function u32(value: number): Uint8Array {
   const bytes = new Uint8Array(4);
   putU32(bytes, 0, value);
   return bytes;
-}
-
-function concatenate(parts: readonly Uint8Array[]): Uint8Array {
-  if (parts.length === 1) return parts[0]!;
-  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

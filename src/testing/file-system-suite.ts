@@ -4,6 +4,7 @@
  * What only a crash shows, whether `sync` is durable, is not in here.
  */
 
+import { concat } from '../core/concat.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { assertBytes, assertCode, assertEqual, assertRangeError } from './assert.ts';
 import { seededRandom } from './random.ts';
@@ -541,14 +542,4 @@ async function contentOf(file: File): Promise<Uint8Array> {
 /** Bytes of which no two shifted or differently seeded stretches are alike. */
 function pattern(length: number, seed = 0): Uint8Array {
   return seededRandom(1000 + seed).fill(new Uint8Array(length));
-}
-
-function concat(...parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let offset = 0;
-  for (const part of parts) {
-    whole.set(part, offset);
-    offset += part.length;
-  }
-  return whole;
 }

@@ -1,10 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { concat } from '../../src/core/concat.ts';
 import { DirtyMap } from '../../src/core/dirty-map.ts';
 import { isCodError } from '../../src/core/errors.ts';
 import { geometry } from '../../src/core/geometry.ts';
 import { builds } from './builds.ts';
-import { concat, Model, words } from './models.ts';
+import { Model, words } from './models.ts';
 
 const shape = geometry({ size: 5000 * 4096 - 1000, blockSize: 4096 });
 

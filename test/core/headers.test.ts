@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { concat } from '../../src/core/concat.ts';
 import { isCodError } from '../../src/core/errors.ts';
 import { type CheckpointHeader, decodeHeader, encodeCheckpointHeader, encodeLogHeader, type LogHeader } from '../../src/core/headers.ts';
 import { builds } from './builds.ts';
-import { concat, slowCrc32c, words } from './models.ts';
+import { slowCrc32c, words } from './models.ts';
 
 const core = builds[1]!.create();
 const session = Uint8Array.from({ length: 16 }, (_, i) => i + 1);

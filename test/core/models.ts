@@ -1,6 +1,7 @@
 /** Plain models that the core is held against: sets of bytes, and byte-wise writers of both log formats. */
 import { RoaringBitmap32 } from 'roaring-wasm';
 import { BlockMap } from '../../src/core/block-map.ts';
+import { concat } from '../../src/core/concat.ts';
 import { DirtyMap, type Part } from '../../src/core/dirty-map.ts';
 import { bytesOfBlock, type Geometry } from '../../src/core/geometry.ts';
 import type { Core } from '../../src/wasm/core.ts';
@@ -86,16 +87,6 @@ export function words(...values: (number | bigint)[]): Uint8Array {
   const bytes = new Uint8Array(values.length * 8);
   const view = new DataView(bytes.buffer);
   for (const [i, value] of values.entries()) view.setBigUint64(i * 8, BigInt(value), true);
-  return bytes;
-}
-
-export function concat(...pieces: Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, at);
-    at += piece.length;
-  }
   return bytes;
 }
 

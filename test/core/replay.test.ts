@@ -1,12 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { concat } from '../../src/core/concat.ts';
 import { isCodError } from '../../src/core/errors.ts';
 import { FrameEncoder } from '../../src/core/frames.ts';
 import { geometry } from '../../src/core/geometry.ts';
 import { LogScan, type LogScanResult, Replay } from '../../src/core/replay.ts';
 import type { Core } from '../../src/wasm/core.ts';
 import { builds } from './builds.ts';
-import { BASED, barrier, CONTINUED, canonicalBytes, concat, frame, logBody, Model, stateOf, withMaps, words, written } from './models.ts';
+import { BASED, barrier, CONTINUED, canonicalBytes, frame, logBody, Model, stateOf, withMaps, words, written } from './models.ts';
 
 const EPOCH = 7;
 
