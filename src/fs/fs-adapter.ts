@@ -139,8 +139,7 @@ class AdapterFile implements File {
     assertRange(offset, into.length);
     const start = this.#inline?.start() ?? 0;
     this.#readInline(into, offset);
-    // Whoever asks for it this way minds the loop's turns.
-    void this.#inline?.done(start);
+    this.#inline?.ended(start);
     return true;
   }
 
@@ -185,7 +184,7 @@ class AdapterFile implements File {
     assertRange(offset, from.length);
     const start = this.#inline?.start() ?? 0;
     this.#writeInline(from, offset);
-    void this.#inline?.done(start);
+    this.#inline?.ended(start);
     return true;
   }
 

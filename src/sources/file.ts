@@ -81,8 +81,7 @@ class FileSource implements Source {
     try {
       const start = this.#inline.start();
       this.#fillNow(into, offset);
-      // Whoever asks for it this way minds the loop's turns.
-      void this.#inline.done(start);
+      this.#inline.ended(start);
       this.#count(into.length);
     } catch (error) {
       throw this.#explain(error);

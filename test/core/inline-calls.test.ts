@@ -55,13 +55,23 @@ describe('calls inside the turn of the loop', () => {
     expect(calls.untilInline(0.01)).toBe(16);
   });
 
-  it('let the loop turn after half a millisecond, whatever a single one took', () => {
+  it('let the loop turn after a tenth of a millisecond, whatever a single one took', () => {
     const calls = new Calls();
-    for (let count = 0; count < 1000; count++) calls.call(0.01);
+    for (let count = 0; count < 1000; count++) calls.call(0.002);
     expect(calls.turns).toBeGreaterThanOrEqual(19);
     expect(calls.turns).toBeLessThanOrEqual(21);
     const before = calls.turns;
     calls.call(0.9);
     expect(calls.turns).toBe(before + 1);
+  });
+
+  it('do not turn it where the caller minds that; a slow one counts all the same', () => {
+    const calls = new Calls();
+    expect(calls.inline.allows(SHORT)).toBe(true);
+    const start = calls.inline.start();
+    calls.now += 5;
+    expect(calls.inline.ended(start)).toBe(5);
+    expect(calls.turns).toBe(0);
+    expect(calls.inline.allows(SHORT)).toBe(false);
   });
 });
