@@ -180,8 +180,12 @@ export class Journal {
     }
     let batch = this.#batch;
     if (batch === undefined || batch.extents.length >= 2 * MAX_BATCH_RECORDS) {
-      batch = this.#batch = { extents: [], settled: [], isSettled: false };
-      void this.#commitSoon(batch);
+      const begun: Batch = { extents: [], settled: [], isSettled: false };
+      batch = this.#batch = begun;
+      // Once all that is written in this turn can share the append.
+      DONE.then(() => {
+        if (!begun.isSettled) void this.#commit(begun);
+      });
     }
     batch.extents.push(offset, length);
     batch.settled.push(settled);
@@ -202,10 +206,8 @@ export class Journal {
     return this.#poison ?? (this.#closed ? new CodError('COD_CLOSED', 'the device is closed') : undefined);
   }
 
-  /** Once all that is written in this turn can share the append. */
-  async #commitSoon(batch: Batch): Promise<void> {
-    await undefined;
-    if (!batch.isSettled) this.#commitNow(batch);
+  async #commit(batch: Batch): Promise<void> {
+    this.#commitNow(batch);
     if (batch.isSettled) return;
     try {
       while (!(await this.#appends.run(() => this.#append(batch)))) await this.checkpoint();

@@ -99,7 +99,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: JOURNAL,
-        find: '    if (!batch.isSettled) this.#commitNow(batch);\n    if (batch.isSettled) return;',
+        find: '    this.#commitNow(batch);\n    if (batch.isSettled) return;',
         replace: '    for (const settled of batch.settled.splice(0)) settled();',
       },
     ],
