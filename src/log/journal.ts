@@ -183,7 +183,7 @@ export class Journal {
       const begun: Batch = { extents: [], settled: [], isSettled: false };
       batch = this.#batch = begun;
       // Once all that is written in this turn can share the append.
-      DONE.then(() => {
+      void DONE.then(() => {
         if (!begun.isSettled) void this.#commit(begun);
       });
     }

@@ -61,6 +61,74 @@ describe('reading inside the call', () => {
     expect(readNow(device, BLOCK, 10)).toBeUndefined();
   });
 
+  test('gives what only a source has that answers at once, and stores it; blocks that the target has in part are left to others', async () => {
+    const asked: [offset: number, length: number][] = [];
+    const source: Source = {
+      ...bytesSource(IMAGE),
+      size: IMAGE.length,
+      readNow: (into, offset) => {
+        if (offset >= 20 * BLOCK && offset < 30 * BLOCK) return false;
+        asked.push([offset, into.length]);
+        into.set(IMAGE.subarray(offset, offset + into.length));
+        return true;
+      },
+    };
+    const volume = new Volume();
+    const device = await open(volume, source);
+    expectBytes(readNow(device, BLOCK + 7, 2 * BLOCK)!, IMAGE.subarray(BLOCK + 7, 3 * BLOCK + 7));
+    expectBytes(readNow(device, IMAGE.length - 5, 5)!, IMAGE.subarray(-5));
+    device.commitNow();
+    expect(device.status()).toMatchObject({ syncedBlocks: 4, sourceBytes: 4 * BLOCK - 100 });
+    // From the target now.
+    expectBytes(readNow(device, BLOCK, 3 * BLOCK)!, IMAGE.subarray(BLOCK, 4 * BLOCK));
+    expect(asked).toEqual([
+      [BLOCK, 3 * BLOCK],
+      [(BLOCKS - 1) * BLOCK, BLOCK - 100],
+    ]);
+    await device.write(Uint8Array.of(1), 10 * BLOCK + 5);
+    for (const [offset, length] of [
+      [3 * BLOCK, 2 * BLOCK],
+      [9 * BLOCK, 2 * BLOCK],
+      [25 * BLOCK, 10],
+      [30 * BLOCK, 17 * BLOCK],
+    ] as const) {
+      expect(readNow(device, offset, length), `${offset} + ${length}`).toBeUndefined();
+    }
+    expect(device.status().syncedBlocks).toBe(4);
+    // Recorded soon, too, if nobody commits it; and waited for by close.
+    expect(readNow(device, 40 * BLOCK, 1)).toEqual(IMAGE.slice(40 * BLOCK, 40 * BLOCK + 1));
+    await device.close();
+    const again = await open(volume);
+    expect(again.status()).toMatchObject({ syncedBlocks: 5, dirtyBlocks: 1 });
+    expectBytes(readNow(again, 40 * BLOCK, BLOCK)!, IMAGE.subarray(40 * BLOCK, 41 * BLOCK));
+    await again.close();
+  });
+
+  test('gives the reader his bytes even where they cannot be stored, and throws what the source throws', async () => {
+    let fails = false;
+    const source: Source = {
+      ...bytesSource(IMAGE),
+      size: IMAGE.length,
+      readNow: (into, offset) => {
+        if (fails) throw new CodError('COD_SOURCE_IO', 'it failed');
+        into.set(IMAGE.subarray(offset, offset + into.length));
+        return true;
+      },
+    };
+    const fileSystem = new CrashingFileSystem({ inline: true });
+    const device = await openDevice({ source, fileSystem, target: 'disk', hydrate: false });
+    fileSystem.limitSpace(0);
+    /** Until chance lets the target answer at once. */
+    const read = (): Uint8Array | undefined =>
+      Array.from({ length: 50 }, () => readNow(device, 0, BLOCK)).find((found) => found !== undefined);
+    expectBytes(read()!, IMAGE.subarray(0, BLOCK));
+    fileSystem.clearFaults();
+    fails = true;
+    expect(() => readNow(device, BLOCK, 1)).toThrow('it failed');
+    expect(device.status().syncedBlocks).toBe(0);
+    await device.close();
+  });
+
   test('waits for no writer: it is refused while one is at work', async () => {
     const device = await open();
     await device.write(IMAGE.subarray(0, BLOCK), 0);
