@@ -210,12 +210,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'an append inside the call that failed, and is forgotten',
-    where: /^inside the call, faults/,
-    samples: 5,
-    patches: [{ file: LOG, find: '      this.#failed = sealed.bytes.slice();\n', replace: '' }],
-  },
-  {
     name: 'a checkpoint in the page cache that is built on at the next start',
     where: /^each pair/,
     patches: [{ file: JOURNAL, find: '      await journal.#sync(() => checkpoint.sync());', replace: '      void checkpoint;' }],
