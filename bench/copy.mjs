@@ -1,6 +1,7 @@
 /**
  * Whole copies beside other programs, in one run: from a file, over HTTP on loopback, and over HTTP with a delay before each answer. Rounds are interleaved,
- * figures are medians of wall-clock time from a command's start to its exit; ours makes the copy durable within that time, the others do not.
+ * figures are medians of wall-clock time from a command's start to its exit. Ours makes the copy durable within that time, the others do not: what they reach together with
+ * a `sync` of the target is told besides.
  *
  *   node bench/copy.mjs [--size MIB] [--rounds N] [--latency MS] [--only file|http|slow] [--json]
  *
@@ -116,21 +117,31 @@ async function main() {
       if (options.only !== undefined && options.only !== group) continue;
       const present = tasks.filter(([, , program]) => have(program));
       const times = new Map(present.map(([name]) => [name, []]));
+      const durableTimes = new Map(present.map(([name]) => [name, []]));
       for (let round = 0; round < Number(options.rounds); round++) {
         for (const [name, command] of present) {
           rmSync(target, { force: true });
           spawnSync('sync');
           const { seconds, failed } = run(command, { SRC: image, DST: target });
           if (failed !== undefined) process.stderr.write(`${group}: ${name}: ${failed}\n`);
-          else times.get(name).push(seconds);
+          else {
+            times.get(name).push(seconds);
+            if (existsSync(target)) durableTimes.get(name).push(seconds + run('sync "$DST"', { DST: target }).seconds);
+          }
           if (round === 0 && failed === undefined && !command.includes('null:') && spawnSync('cmp', ['-s', image, target]).status !== 0) {
             process.stderr.write(`${group}: ${name}: the copy differs\n`);
             missed++;
           }
         }
       }
-      const speed = (name) => (times.get(name)?.length ? (sizeMiB * 1.048576) / median(times.get(name)) : undefined);
+      const speed = (name, of = times) => (of.get(name)?.length ? (sizeMiB * 1.048576) / median(of.get(name)) : undefined);
       results[group] = Object.fromEntries(present.map(([name]) => [name, Math.round(speed(name) ?? 0)]));
+      for (const [name] of present.slice(1)) {
+        const durable = speed(name, durableTimes);
+        if (durable === undefined) continue;
+        results[group][`${name}, synced`] = Math.round(durable);
+        results[group][`ours / ${name}, synced`] = Number(((speed('ours') ?? 0) / durable).toFixed(2));
+      }
       for (const [peer, bar] of bars[group]) {
         if (speed(peer) === undefined) continue;
         const ratio = (speed('ours') ?? 0) / speed(peer);

@@ -209,20 +209,23 @@ export class Journal {
   async #commit(batch: Batch): Promise<void> {
     this.#commitNow(batch);
     if (batch.isSettled) return;
+    let failure: unknown;
     try {
       while (!(await this.#appends.run(() => this.#append(batch)))) await this.checkpoint();
-      settle(batch);
     } catch (error) {
-      settle(batch, error);
+      failure = error;
     }
+    settle(batch, failure);
   }
 
   #commitNow(batch: Batch): void {
+    let failure: unknown;
     try {
-      if (this.#appendNow(batch)) settle(batch);
+      if (!this.#appendNow(batch)) return;
     } catch (error) {
-      settle(batch, error);
+      failure = error;
     }
+    settle(batch, failure);
   }
 
   /** Appends a batch and applies it to the maps; false if the log has no room for it. */

@@ -110,8 +110,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: JOURNAL,
-        find: '      if (this.#appendNow(batch)) settle(batch);',
-        replace: '      settle(batch);\n      this.#appends.run(() => this.#append(batch)).catch(() => undefined);',
+        find: '      if (!this.#appendNow(batch)) return;',
+        replace: '      this.#appends.run(() => this.#append(batch)).catch(() => undefined);',
       },
     ],
   },
