@@ -176,6 +176,7 @@ async function main() {
   };
   process.once('exit', ended);
   process.once('SIGINT', () => process.exit(130));
+  process.once('SIGTERM', () => process.exit(143));
   const image = join(directory, 'image');
   makeImage(image, Number(options.size));
   const table = new Table();
