@@ -67,7 +67,6 @@ export class BlockMap {
 
   /** Whether all of [start, end) is synced; true if it is empty. */
   hasRange(start: number, end: number): boolean {
-    if (end - start === 1) return this.has(start);
     checkBlocks(this.#geometry, start, end);
     for (let at = start; at < end; ) {
       const stop = shardEnd(at, end);

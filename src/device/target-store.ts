@@ -59,12 +59,7 @@ export class TargetStore {
 
   /** As {@link write} of blocks that are synced, inside the call; false where the target cannot. Nobody may hold the lock. */
   overwriteNow(from: Uint8Array, offset: number): boolean {
-    try {
-      if (!this.#target.writeNow?.(from, offset)) return false;
-    } catch (error) {
-      this.#blank = false;
-      throw error;
-    }
+    if (!this.#writeNow(from, offset)) return false;
     this.journal.rewritten();
     return true;
   }
@@ -83,7 +78,7 @@ export class TargetStore {
       settled(error);
     };
     try {
-      if (!this.#target.writeNow?.(from, offset)) {
+      if (!this.#writeNow(from, offset)) {
         release();
         return false;
       }
@@ -134,13 +129,7 @@ export class TargetStore {
   fillNow(from: Uint8Array, offset: number): boolean {
     const { start, end } = this.blocksOf(offset, from.length);
     if (!this.locks.isFree(start, end, 'exclusive')) return false;
-    if (isZero(from)) return this.#blank;
-    try {
-      return this.#target.writeNow?.(from, offset) ?? false;
-    } catch (error) {
-      this.#blank = false;
-      throw error;
-    }
+    return isZero(from) ? this.#blank : this.#writeNow(from, offset);
   }
 
   /** As {@link fill} with zeros that need not be fetched; a range of whole blocks. */
@@ -179,6 +168,15 @@ export class TargetStore {
   async #record(offset: number, length: number): Promise<void> {
     try {
       await this.journal.written(offset, length);
+    } catch (error) {
+      this.#blank = false;
+      throw error;
+    }
+  }
+
+  #writeNow(from: Uint8Array, offset: number): boolean {
+    try {
+      return this.#target.writeNow?.(from, offset) ?? false;
     } catch (error) {
       this.#blank = false;
       throw error;
