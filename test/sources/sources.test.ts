@@ -9,6 +9,7 @@ import { bytesSource } from '../../src/sources/bytes.ts';
 import { fileSource } from '../../src/sources/file.ts';
 import { httpSource } from '../../src/sources/http.ts';
 import { httpSource as nodeHttpSource } from '../../src/sources/http-node.ts';
+import { expectBytes } from '../support/bytes.ts';
 import { HostileServer } from '../support/http-server.ts';
 
 const SIZE = (3 << 20) + 12_345;
@@ -178,6 +179,28 @@ describe('fileSource', () => {
     await source.read(new Uint8Array(100), 0);
     await expectCode(source.read(new Uint8Array(length), 950), 'COD_SHORT_READ', /ends at 1000/);
     await source.close();
+  });
+
+  it('answers inside the call where that is not refused, and throws what a read rejects with', async () => {
+    const path = join(folder, 'now.img');
+    await writeFile(path, content);
+    const source = await fileSource(path);
+    /** A slow call sends those that follow to the pool for a while, which is then as good. */
+    const readNow = async (into: Uint8Array, offset: number): Promise<void> => {
+      if (!source.readNow!(into, offset)) await source.read(into, offset);
+    };
+    const into = new Uint8Array(5000);
+    await readNow(into, 777);
+    expectBytes(into, content.subarray(777, 5777));
+    await expect(readNow(into, SIZE - 10)).rejects.toThrow(RangeError);
+    await truncate(path, 1000);
+    await expectCode(readNow(new Uint8Array(100), 950), 'COD_SHORT_READ', /ends at 1000/);
+    const changed = async (): Promise<void> => {
+      for (let count = 0; count < 1024; count++) await readNow(new Uint8Array(10), 0);
+    };
+    await expectCode(changed(), 'COD_SOURCE_CHANGED');
+    await source.close();
+    await expectCode(readNow(into, 0), 'COD_CLOSED');
   });
 
   it('rejects a long read with COD_SOURCE_CHANGED when the file was written to', async () => {
