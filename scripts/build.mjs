@@ -1,7 +1,7 @@
 /**
  * Builds `dist`: AssemblyScript to wasm to base64 in TypeScript, then one bundle per entry with shared chunks, then declarations.
  *
- * What a page loads is built apart, each entry into one minified file that needs no other: a static server is enough for it.
+ * What a page loads is built apart, each entry into one minified file that needs no other: a static server is enough for it. So is the command, for a quick start.
  *
  * package.json is the only list of entries: of each export, `types` names the source (dist/testing/index.d.ts comes from
  * src/testing/index.ts) and `default` the bundle. All is built beside `dist` and takes its place in one step, so that a program that
@@ -13,6 +13,7 @@ import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync }
 import { basename, dirname, join } from 'node:path';
 import { build } from 'esbuild';
 import ts from 'typescript';
+import { bundleCommands, licencesOf } from './lib/command-bundles.mjs';
 import { bundleForPages } from './lib/page-bundles.mjs';
 import { capture, fingerprintFile, isBuilt, root, StepError, say, script, sourceFingerprint } from './lib/steps.mjs';
 
@@ -37,10 +38,9 @@ const commands = [...new Set(Object.values(manifest.bin))]
 async function bundle(outdir) {
   await build({
     absWorkingDir: root,
-    entryPoints: [...entries.filter((entry) => !isForPages(entry)), ...commands].map(({ source, bundle }) => ({
-      in: source,
-      out: bundle.replace(/\.js$/, ''),
-    })),
+    entryPoints: entries
+      .filter((entry) => !isForPages(entry))
+      .map(({ source, bundle }) => ({ in: source, out: bundle.replace(/\.js$/, '') })),
     outdir,
     bundle: true,
     splitting: true,
@@ -56,6 +56,12 @@ async function bundle(outdir) {
     sourcesContent: false,
     logLevel: 'warning',
   });
+}
+
+/** @param {string} outdir */
+async function bundleExecutables(outdir) {
+  const packages = await bundleCommands(commands, outdir);
+  writeFileSync(join(outdir, 'LICENSES.txt'), licencesOf([...packages, 'roaring-wasm']));
   for (const { bundle } of commands) {
     const path = join(outdir, bundle);
     if (!readFileSync(path, 'utf8').startsWith('#!'))
@@ -95,6 +101,7 @@ await script(async () => {
     await capture(process.execPath, [join(root, 'scripts', 'build-wasm.mjs')]);
     mkdirSync(fresh);
     await bundle(fresh);
+    await bundleExecutables(fresh);
     await bundleForPages(entries.filter(isForPages), fresh);
     declare(fresh);
     writeFileSync(join(fresh, basename(fingerprintFile)), fingerprint);

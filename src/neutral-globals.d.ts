@@ -35,7 +35,8 @@ declare namespace WebAssembly {
     constructor(module: Module);
     readonly exports: Readonly<Record<string, unknown>>;
   }
-  interface Memory {
+  class Memory {
+    constructor(descriptor: { readonly initial: number });
     readonly buffer: ArrayBuffer;
   }
 }

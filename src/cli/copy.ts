@@ -41,7 +41,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
     rate = new RateControl(flags, rateHooks(emit));
     preloadDevice();
     source = await withSignal(openSource(uri, flags, signal), signal);
-    device = await openTarget({ uri, source, target, flags, signal, rate: rate.rate });
+    device = await openTarget({ uri, source, target, flags, signal, rate: rate.rate, direct: true });
     await run({ rate, uri, source, device, target, flags, signal, emit, progress });
   } catch (error) {
     progress.end();

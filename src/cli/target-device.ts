@@ -43,10 +43,12 @@ export function preloadDevice(): void {
 interface OpenTarget extends Pick<TargetCopy, 'uri' | 'source' | 'target' | 'flags' | 'signal'> {
   readonly rate: number | undefined;
   readonly onRead?: OpenDeviceOptions['onRead'] | undefined;
+  /** Nobody reads the target until it is complete. */
+  readonly direct?: boolean;
 }
 
 /** Opens the device, or goes on with it. Errors as they come. */
-export async function openTarget({ uri, source, target, flags, signal, rate, onRead }: OpenTarget): Promise<LocalDevice> {
+export async function openTarget({ uri, source, target, flags, signal, rate, onRead, direct = false }: OpenTarget): Promise<LocalDevice> {
   if (uri.kind === 'file') {
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
@@ -55,7 +57,7 @@ export async function openTarget({ uri, source, target, flags, signal, rate, onR
   const order = flags.order === undefined ? [] : await (await import('./order-file.ts')).readOrder(flags.order, source.size);
   return openDevice({
     source,
-    fileSystem: nodeFileSystem(),
+    fileSystem: nodeFileSystem('.', { direct }),
     target,
     signal,
     ...(onRead === undefined ? {} : { onRead }),

@@ -55,6 +55,8 @@ const MIN_SKIP_BYTES = 2 ** 18;
  * what the copy has left in the page cache, and power loss costs little.
  */
 const FLUSH_BYTES = 2 ** 26;
+/** Where nothing is left in the page cache, only the last reason is left: a flush holds up the writes that are under way (16 % of a copy's speed at 64 MiB). */
+const DIRECT_FLUSH_BYTES = 2 ** 28;
 /** Whole blocks are recorded when so many bytes of them have come, or so much time has passed, or a reader waits for them. */
 const RECORD_BYTES = 2 ** 20;
 const RECORD_MS = 250;
@@ -351,7 +353,8 @@ export class Hydrator {
     this.#bytes += bytes;
     this.#limiter.spend(bytes);
     this.#unflushedBytes += bytes;
-    if (this.#unflushedBytes < FLUSH_BYTES || this.#flushing) return;
+    const flushBytes = this.#store.preferredWriteBytes === undefined ? FLUSH_BYTES : DIRECT_FLUSH_BYTES;
+    if (this.#unflushedBytes < flushBytes || this.#flushing) return;
     this.#unflushedBytes = 0;
     this.#flushing = true;
     this.#store.journal
@@ -395,7 +398,7 @@ export class Hydrator {
 
   #pieces(offset: number, length: number): AsyncIterable<Uint8Array> {
     const { signal } = this.#stop;
-    return this.#source.stream?.(offset, length, { signal }) ?? this.#reads(offset, length);
+    return this.#source.stream?.(offset, length, { signal, pieceBytes: this.#store.preferredWriteBytes }) ?? this.#reads(offset, length);
   }
 
   async *#reads(offset: number, length: number): AsyncGenerator<Uint8Array> {

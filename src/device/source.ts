@@ -6,6 +6,12 @@ export interface SourceExtent {
   readonly zero: boolean;
 }
 
+/** How a stretch is to be streamed. */
+export interface StreamOptions {
+  signal?: AbortSignal;
+  pieceBytes?: number | undefined;
+}
+
 /** Read-only bytes that may be slow and far away. All calls may overlap. */
 export interface Source {
   /** Bytes. */
@@ -26,8 +32,9 @@ export interface Source {
    * The bytes from `offset` on as one long request, for a source where that is faster than many reads: pieces of any length, in order, `length`
    * bytes in all. A piece belongs to the consumer until it asks for the next one; not asking holds the source back. Ending the
    * iteration early (`return`) ends the request. Errors as with {@link read}; a stream that broke may be asked for again from where it broke.
+   * `pieceBytes`: how long the consumer would like them, out of a {@link pageBuffer} if they can be.
    */
-  stream?(offset: number, length: number, options?: { signal?: AbortSignal }): AsyncIterableIterator<Uint8Array>;
+  stream?(offset: number, length: number, options?: StreamOptions): AsyncIterableIterator<Uint8Array>;
   /** What is known of `[offset, offset + length)` without fetching it, in order, `length` bytes in all. */
   extents?(offset: number, length: number): Promise<readonly SourceExtent[]>;
   close(): Promise<void>;

@@ -35,6 +35,11 @@ export class TargetStore {
     this.#blank = options.blank;
   }
 
+  /** How long the pieces given to {@link fill} should be, if it matters. */
+  get preferredWriteBytes(): number | undefined {
+    return this.#target.preferredWriteBytes;
+  }
+
   /** The blocks that bytes `[offset, offset + length)` touch. */
   blocksOf(offset: number, length: number): BlockRange {
     const { blockSize } = this.journal.geometry;

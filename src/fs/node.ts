@@ -11,6 +11,11 @@ import { bootId } from './node-process.ts';
 export interface NodeFileSystemOptions {
   /** Opens files for reading, creates none, takes no lock and rejects every change with COD_TARGET_IO. Default: false. */
   readonly readOnly?: boolean;
+  /**
+   * Long writes go past the page cache where the system can (`O_DIRECT`, on Linux): for a copy that nobody reads yet. It takes a fifth of the processor time, and no
+   * memory from other programs; who reads it afterwards waits for the disk. Default: false.
+   */
+  readonly direct?: boolean;
 }
 
 /**
@@ -31,7 +36,12 @@ export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions =
       create: fs.constants.O_CREAT,
     },
     resolve: (name) => resolve(base, name),
-    pool: { loop: { now: () => performance.now(), turn: () => new Promise(setImmediate) }, read, write },
+    pool: {
+      loop: { now: () => performance.now(), turn: () => new Promise(setImmediate) },
+      read,
+      write,
+      openDirect: options.direct ? openDirect : undefined,
+    },
     sync: (fd) => new Promise((done, fail) => fs.fdatasync(fd, (error) => (error ? fail(error) : done()))),
     syncName,
     readOnly: options.readOnly,
@@ -50,6 +60,18 @@ function write(fd: number, from: Uint8Array, position: number): Promise<number> 
   return new Promise((done, fail) => {
     fs.write(fd, from, 0, from.length, position, (error, count) => (error ? fail(error) : done(count)));
   });
+}
+
+/** By way of the descriptor: its name may be another file's by now. */
+function openDirect(fd: number): number | undefined {
+  const { O_DIRECT, O_WRONLY } = fs.constants;
+  if (O_DIRECT === undefined) return undefined;
+  try {
+    return fs.openSync(`/proc/self/fd/${fd}`, O_WRONLY | O_DIRECT);
+  } catch {
+    // The file system has no such writes, or there is no /proc: the page cache does as well.
+    return undefined;
+  }
 }
 
 /** Node's sync of a file covers the file, not its name: that is its directory's data. */

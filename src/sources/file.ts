@@ -3,7 +3,8 @@
 import { type BigIntStats, fstatSync, promises, readSync } from 'node:fs';
 import { CodError } from '../core/errors.ts';
 import { InlineCalls } from '../core/inline-calls.ts';
-import type { Source } from '../device/source.ts';
+import { pieceBuffer } from '../core/pages.ts';
+import type { Source, StreamOptions } from '../device/source.ts';
 import { checkRange } from './range.ts';
 
 /** What a stream reads at a time: two such buffers fit into a core's cache. */
@@ -89,14 +90,29 @@ class FileSource implements Source {
     return true;
   }
 
-  async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array, void> {
+  async *stream(offset: number, length: number, options: StreamOptions = {}): AsyncGenerator<Uint8Array, void> {
     this.#check(offset, length, options.signal);
-    const buffer = new Uint8Array(Math.min(PIECE_BYTES, length));
-    for (let done = 0; done < length; ) {
-      const piece = buffer.subarray(0, Math.min(buffer.length, length - done));
-      await this.read(piece, offset + done, options);
-      yield piece;
-      done += piece.length;
+    const end = offset + length;
+    const read = (into: Uint8Array, at: number) => {
+      const piece = into.subarray(0, end - at);
+      const reading = this.read(piece, at, options).then(() => piece);
+      // It is looked at when the consumer comes back, if it does.
+      reading.catch(() => undefined);
+      return reading;
+    };
+    // One is the consumer's while the other is read into.
+    let [next, free] = [0, 1].map(() => pieceBuffer(options.pieceBytes, PIECE_BYTES, length)) as [Uint8Array, Uint8Array];
+    let reading = read(next, offset);
+    try {
+      for (let at = offset; at < end; ) {
+        const piece = await reading;
+        at += piece.length;
+        [next, free] = [free, next];
+        if (at < end) reading = read(next, at);
+        yield piece;
+      }
+    } finally {
+      await reading.catch(() => undefined);
     }
   }
 

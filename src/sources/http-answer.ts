@@ -9,11 +9,14 @@ export class Asked {
   readonly #resource: { toString(): string };
   readonly start: number;
   readonly end: number;
+  /** As in {@link HttpRequest}. */
+  readonly pieceBytes: number | undefined;
 
-  constructor(resource: { toString(): string }, start: number, end: number) {
+  constructor(resource: { toString(): string }, start: number, end: number, pieceBytes?: number) {
     this.#resource = resource;
     this.start = start;
     this.end = end;
+    this.pieceBytes = pieceBytes;
   }
 
   /** Names it in messages; made only for them. */

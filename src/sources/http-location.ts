@@ -1,7 +1,9 @@
 /** Where the resource is: follows redirects, remembers where they led, and keeps credentials to the origin they were given for. */
 
 import { CodError } from '../core/errors.ts';
-import type { HttpResponse, HttpTransport } from './http-transport.ts';
+import type { HttpRequest, HttpResponse, HttpTransport } from './http-transport.ts';
+
+type RequestOptions = Pick<HttpRequest, 'signal' | 'pieceBytes'>;
 
 const MAX_REDIRECTS = 5;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
@@ -45,14 +47,14 @@ export class HttpLocation {
     return shown(this.#original);
   }
 
-  /** A GET for `range`, redirects followed. `signal` as in {@link HttpTransport}. */
-  async get(range: string, signal: AbortSignal): Promise<HttpResponse> {
+  /** A GET for `range`, redirects followed. */
+  async get(range: string, how: RequestOptions): Promise<HttpResponse> {
     const redirected = this.#current !== this.#original;
-    const response = await this.#follow(range, signal);
+    const response = await this.#follow(range, how);
     if (!redirected || !EXPIRED.has(response.status)) return response;
     response.cancel();
     this.forgetRedirect();
-    return this.#follow(range, signal);
+    return this.#follow(range, how);
   }
 
   /** The next request starts at the URL that was given. */
@@ -60,11 +62,11 @@ export class HttpLocation {
     this.#current = this.#original;
   }
 
-  async #follow(range: string, signal: AbortSignal): Promise<HttpResponse> {
+  async #follow(range: string, how: RequestOptions): Promise<HttpResponse> {
     let url = this.#current;
     for (let hops = 0; ; hops++) {
       const own = url.origin === this.#original.origin ? this.#headers : {};
-      const response = await this.#transport.request({ url, headers: { ...own, range }, signal });
+      const response = await this.#transport.request({ ...how, url, headers: { ...own, range } });
       if (!REDIRECTS.has(response.status)) {
         if (response.url.href !== url.href) url = checkedHop(url, withoutCredentials(response.url));
         this.#current = url.href === this.#original.href ? this.#original : url;

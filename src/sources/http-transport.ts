@@ -6,6 +6,8 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string>>;
   /** Aborted: the request ends at once, its socket is freed, and what is pending rejects with the signal's reason. */
   readonly signal: AbortSignal;
+  /** How long the consumer would like the body's pieces to be, out of a {@link pageBuffer} if they can be. */
+  readonly pieceBytes?: number | undefined;
 }
 
 export interface HttpResponse {

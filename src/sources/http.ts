@@ -2,7 +2,7 @@
 
 import type { Clock } from '../core/clock.ts';
 import { CodError, isCodError } from '../core/errors.ts';
-import type { Source } from '../device/source.ts';
+import type { Source, StreamOptions } from '../device/source.ts';
 import { systemClock } from '../system-clock.ts';
 import { fetchTransport } from './fetch-transport.ts';
 import { Asked, checkAnswer, type Known, readOpening } from './http-answer.ts';
@@ -76,7 +76,7 @@ class HttpSource implements Source {
   }
 
   async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
-    const download = this.#begin(offset, into.length, options.signal);
+    const download = this.#begin(offset, into.length, options);
     try {
       let done = 0;
       for (let piece = await download.pull(); piece !== undefined; piece = await download.pull()) {
@@ -90,8 +90,8 @@ class HttpSource implements Source {
     }
   }
 
-  async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncIterableIterator<Uint8Array> {
-    const download = this.#begin(offset, length, options.signal);
+  async *stream(offset: number, length: number, options: StreamOptions = {}): AsyncIterableIterator<Uint8Array> {
+    const download = this.#begin(offset, length, options);
     try {
       for (let piece = await download.pull(); piece !== undefined; piece = await download.pull()) yield piece;
     } catch (error) {
@@ -117,11 +117,11 @@ class HttpSource implements Source {
     for (const download of this.#running) download.abort(why);
   }
 
-  #begin(offset: number, length: number, signal: AbortSignal | undefined): Download {
+  #begin(offset: number, length: number, options: StreamOptions): Download {
     if (this.#over !== undefined) throw this.#over;
-    signal?.throwIfAborted();
+    options.signal?.throwIfAborted();
     checkRange(this.size, offset, length);
-    const download = new Download(this.#resource, offset, offset + length, signal);
+    const download = new Download(this.#resource, offset, offset + length, options);
     this.#running.add(download);
     return download;
   }
@@ -188,6 +188,7 @@ class Download {
   readonly #resource: Resource;
   readonly #start: number;
   readonly #end: number;
+  readonly #pieceBytes: number | undefined;
   readonly #unlink: () => void;
   #at: number;
   #attempt: RangeAttempt | undefined;
@@ -196,10 +197,11 @@ class Download {
   #waiting: AbortController | undefined;
   #aborted: { readonly reason: unknown } | undefined;
 
-  constructor(resource: Resource, start: number, end: number, signal: AbortSignal | undefined) {
+  constructor(resource: Resource, start: number, end: number, { signal, pieceBytes }: StreamOptions) {
     this.#resource = resource;
     this.#start = this.#at = start;
     this.#end = end;
+    this.#pieceBytes = pieceBytes;
     this.#unlink = link(signal, this);
   }
 
@@ -208,7 +210,7 @@ class Download {
     while (this.#at < this.#end || this.#attempt !== undefined) {
       try {
         this.#throwIfAborted();
-        this.#attempt ??= new RangeAttempt(this.#resource, this.#at, this.#end);
+        this.#attempt ??= new RangeAttempt(this.#resource, new Asked(this.#resource.location, this.#at, this.#end, this.#pieceBytes));
         const piece = await this.#attempt.pull();
         if (piece !== undefined) {
           this.#at += piece.length;
@@ -276,9 +278,9 @@ class Attempt {
   }
 
   async ask(): Promise<HttpResponse> {
-    const { start, end } = this.asked;
+    const { start, end, pieceBytes } = this.asked;
     const { signal } = this.#controller;
-    this.#response = await this.#during(this.#resource.location.get(`bytes=${start}-${end - 1}`, signal));
+    this.#response = await this.#during(this.#resource.location.get(`bytes=${start}-${end - 1}`, { signal, pieceBytes }));
     return this.#response;
   }
 
@@ -316,10 +318,10 @@ class RangeAttempt {
   /** The body of a range must end where the range does; of a whole body the rest is left, if there is one. */
   #mustEnd = true;
 
-  constructor(resource: Resource, start: number, end: number) {
+  constructor(resource: Resource, asked: Asked) {
     this.#resource = resource;
-    this.#attempt = new Attempt(resource, new Asked(resource.location, start, end));
-    this.#missing = end - start;
+    this.#attempt = new Attempt(resource, asked);
+    this.#missing = asked.end - asked.start;
   }
 
   async pull(): Promise<Uint8Array | undefined> {

@@ -5,8 +5,9 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../core/clock.ts';
 import { CodError } from '../core/errors.ts';
+import { pieceBuffer } from '../core/pages.ts';
 import { withSignal } from '../core/with-signal.ts';
-import type { Source, SourceExtent } from '../device/source.ts';
+import type { Source, SourceExtent, StreamOptions } from '../device/source.ts';
 import { systemClock } from '../system-clock.ts';
 import { NbdConnection, type NbdConnectionOptions, type NbdTls } from './nbd-connection.ts';
 import type { AllocationRun } from './nbd-replies.ts';
@@ -31,9 +32,11 @@ export interface NbdSourceOptions {
 
 const ATTEMPTS_OPENING = 5;
 const ATTEMPTS = 20;
-/** A stream has so many requests of this length under way: 4 MiB, which at 20 ms of latency is 200 MB/s, and which a reader may have to wait for. */
-const STREAM_PIECE_BYTES = 2 ** 18;
-const STREAM_PIECES = 16;
+/** What a stream has under way, which at 20 ms of latency is 200 MB/s, and which a reader may have to wait for. */
+const STREAM_BYTES = 2 ** 22;
+const PIECE_BYTES = 2 ** 18;
+/** However long the pieces: one is being written, one is coming, one is asked for. */
+const MIN_PIECES = 3;
 /** What lies behind so many runs counts as data, so that memory stays bounded. */
 const MAX_RUNS = 2 ** 20;
 
@@ -93,7 +96,7 @@ class NbdSource implements Source {
     return this.#during(offset, into.length, options.signal, (signal) => this.#read(into, offset, signal));
   }
 
-  async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncIterableIterator<Uint8Array> {
+  async *stream(offset: number, length: number, options: StreamOptions = {}): AsyncIterableIterator<Uint8Array> {
     checkRange(this.size, offset, length);
     const over = new AbortController();
     const signal = AbortSignal.any([over.signal, ...(options.signal === undefined ? [] : [options.signal])]);
@@ -110,7 +113,8 @@ class NbdSource implements Source {
     };
     const window: ReturnType<typeof ask>[] = [];
     try {
-      while (asked < end && window.length < STREAM_PIECES) window.push(ask(new Uint8Array(Math.min(STREAM_PIECE_BYTES, length))));
+      const pieces = Math.max(MIN_PIECES, STREAM_BYTES / (options.pieceBytes ?? PIECE_BYTES));
+      while (asked < end && window.length < pieces) window.push(ask(pieceBuffer(options.pieceBytes, PIECE_BYTES, length)));
       for (let next = window.shift(); next !== undefined; next = window.shift()) {
         await next.done;
         yield next.piece;

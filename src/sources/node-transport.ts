@@ -111,7 +111,7 @@ class Connection {
   }
 
   /** Resolves with the head of the answer. `whenFree` is called once the body has come to its end. */
-  send({ url, headers, signal }: HttpRequest, whenFree: () => void): Promise<HttpResponse> {
+  send({ url, headers, signal, pieceBytes }: HttpRequest, whenFree: () => void): Promise<HttpResponse> {
     return new Promise((resolve, reject) => {
       let response: NodeResponse | undefined;
       const onAbort = () => {
@@ -135,7 +135,7 @@ class Connection {
           onResponseStart(controller, status, fields) {
             // Of an interim answer, such as 103.
             if (status < 200) return;
-            response = new NodeResponse(status, url, fields, controller, end);
+            response = new NodeResponse(status, { url, fields, pieceBytes }, controller, end);
             resolve(response);
           },
           onResponseData(_controller, chunk) {
@@ -164,17 +164,18 @@ class Connection {
   }
 }
 
+type Fields = Readonly<Record<string, string | string[] | undefined>>;
+
 class NodeResponse implements HttpResponse {
   readonly status: number;
   readonly url: URL;
   readonly queue: ReceiveQueue;
-  readonly #fields: Readonly<Record<string, string | string[] | undefined>>;
+  readonly #fields: Fields;
   readonly #end: () => void;
 
   constructor(
     status: number,
-    url: URL,
-    fields: Readonly<Record<string, string | string[] | undefined>>,
+    { url, fields, pieceBytes }: { url: URL; fields: Fields; pieceBytes: number | undefined },
     controller: Dispatcher.DispatchController,
     end: () => void,
   ) {
@@ -185,7 +186,7 @@ class NodeResponse implements HttpResponse {
     const length = Number(this.header('content-length'));
     this.queue = new ReceiveQueue(
       { stop: () => controller.pause(), go: () => controller.resume() },
-      Number.isSafeInteger(length) ? length : undefined,
+      { expectedBytes: Number.isSafeInteger(length) ? length : undefined, pieceBytes },
     );
   }
 
