@@ -21,7 +21,7 @@ export async function bundleCommands(entries, outdir) {
     platform: 'node',
     // For the packages that are CommonJS.
     banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-    plugins: [requiredRoaring, withoutHttp2],
+    plugins: [required, withoutHttp2],
     metafile: true,
     sourcemap: true,
     sourcesContent: false,
@@ -49,16 +49,17 @@ export function licencesOf(packages) {
 }
 
 /**
- * roaring-wasm finds its .wasm file beside itself, so it stays outside; by `require`, since an import of CommonJS has Node read all of it for its exports' names first.
+ * What stays outside is taken by `require`: roaring-wasm, which finds its .wasm file beside itself, and Node's own modules. An import has Node read all of a CommonJS package for its
+ * exports' names, and wrap each module of its own; and all of them are loaded at the start, used or not.
  * @type {import('esbuild').Plugin}
  */
-const requiredRoaring = {
-  name: 'required-roaring',
+const required = {
+  name: 'required',
   setup({ onResolve, onLoad }) {
-    onResolve({ filter: /^roaring-wasm$/ }, ({ namespace }) =>
-      namespace === 'required' ? { path: 'roaring-wasm', external: true } : { path: 'roaring-wasm', namespace: 'required' },
+    onResolve({ filter: /^(roaring-wasm$|node:)/ }, ({ path, namespace }) =>
+      namespace === 'required' ? { path, external: true } : { path, namespace: 'required' },
     );
-    onLoad({ filter: /.*/, namespace: 'required' }, () => ({ contents: "module.exports = require('roaring-wasm');", loader: 'js' }));
+    onLoad({ filter: /.*/, namespace: 'required' }, ({ path }) => ({ contents: `module.exports = require('${path}');`, loader: 'js' }));
   },
 };
 
