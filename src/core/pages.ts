@@ -7,11 +7,16 @@ const WASM_PAGE_BYTES = 65_536;
 
 const onPages = new WeakSet<ArrayBufferLike>();
 
-/** `length` bytes of zeros that begin on a page. */
+/** `length` bytes of zeros that begin on a page; or not, where address space is short: each such memory reserves gigabytes of it. */
 export function pageBuffer(length: number): Uint8Array {
-  const { buffer } = new WebAssembly.Memory({ initial: Math.ceil(length / WASM_PAGE_BYTES) });
-  onPages.add(buffer);
-  return new Uint8Array(buffer, 0, length);
+  try {
+    const { buffer } = new WebAssembly.Memory({ initial: Math.ceil(length / WASM_PAGE_BYTES) });
+    onPages.add(buffer);
+    return new Uint8Array(buffer, 0, length);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return new Uint8Array(length);
+  }
 }
 
 /** Room for a piece of a stream whose consumer would like `wanted` bytes on pages, or does not care. */

@@ -50,6 +50,8 @@ const MAX_CONCURRENCY = 8;
 const ORDER_CONCURRENCY = 4;
 /** Synced blocks shorter than this are read over rather than skipped, at least. */
 const MIN_SKIP_BYTES = 2 ** 18;
+/** Within a rate, pieces as long as the target would like them are asked for only if each is no more than it gives in so much time. */
+const RATED_PIECE_MS = 100;
 /**
  * After so many bytes the target is flushed in the background: the disk writes while we copy, which is faster in all, users' flushes do not wait for
  * what the copy has left in the page cache, and power loss costs little.
@@ -353,8 +355,7 @@ export class Hydrator {
     this.#bytes += bytes;
     this.#limiter.spend(bytes);
     this.#unflushedBytes += bytes;
-    const flushBytes = this.#store.preferredWriteBytes === undefined ? FLUSH_BYTES : DIRECT_FLUSH_BYTES;
-    if (this.#unflushedBytes < flushBytes || this.#flushing) return;
+    if (this.#unflushedBytes < (this.#pieceBytes === undefined ? FLUSH_BYTES : DIRECT_FLUSH_BYTES) || this.#flushing) return;
     this.#unflushedBytes = 0;
     this.#flushing = true;
     this.#store.journal
@@ -396,9 +397,15 @@ export class Hydrator {
     return this.#limiter.delayMs > (this.#latencyMs ?? 0);
   }
 
+  get #pieceBytes(): number | undefined {
+    const { preferredWriteBytes } = this.#store;
+    const { rate = Number.POSITIVE_INFINITY } = this.#limiter;
+    return preferredWriteBytes !== undefined && preferredWriteBytes <= (rate / 1000) * RATED_PIECE_MS ? preferredWriteBytes : undefined;
+  }
+
   #pieces(offset: number, length: number): AsyncIterable<Uint8Array> {
     const { signal } = this.#stop;
-    return this.#source.stream?.(offset, length, { signal, pieceBytes: this.#store.preferredWriteBytes }) ?? this.#reads(offset, length);
+    return this.#source.stream?.(offset, length, { signal, pieceBytes: this.#pieceBytes }) ?? this.#reads(offset, length);
   }
 
   async *#reads(offset: number, length: number): AsyncGenerator<Uint8Array> {

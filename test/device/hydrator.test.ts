@@ -54,6 +54,30 @@ const isStream = ({ ask }: { ask: { kind: string } }): boolean => ask.kind === '
 const isRead = ({ ask }: { ask: { kind: string } }): boolean => ask.kind === 'read';
 
 describe('what the background copy asks for', () => {
+  it.each([
+    { rate: undefined, wants: 2 * MIB },
+    { rate: 20 * MIB, wants: 2 * MIB },
+    { rate: 19 * MIB, wants: undefined },
+  ])('is pieces as the target likes them, of which a rate of $rate lets ten a second through', async ({ rate, wants }) => {
+    const rig = new Rig();
+    const { fileSystem } = rig;
+    const asked: (number | undefined)[] = [];
+    const source: Source = {
+      size: MIB,
+      read: async (into) => void into.fill(7),
+      async *stream(_offset, length, { pieceBytes } = {}) {
+        asked.push(pieceBytes);
+        yield new Uint8Array(length).fill(7);
+      },
+      close: async () => {},
+    };
+    const open = fileSystem.open.bind(fileSystem);
+    fileSystem.open = async (...args) => Object.assign(await open(...args), { preferredWriteBytes: 2 * MIB });
+    const device = await rig.open(source, rate === undefined ? {} : { rateBytesPerSecond: rate });
+    await device.hydrated;
+    expect(asked).toEqual([wants]);
+  });
+
   it('is one long request where the source streams, whose pieces need not end where blocks do', async () => {
     for (let seed = 1; seed <= 20; seed++) {
       const rig = new Rig();

@@ -75,6 +75,17 @@ test('npx runs the command under both of its names', async () => {
   expect(await run('npx', ['--no-install', 'cod', '--version'])).toBe(`${manifest.version}\n`);
 });
 
+test('the command brings its packages and their licences along, and copies', async () => {
+  // What is not among the dependencies is not installed here.
+  for (const name of ['commander', 'cli-progress']) expect(existsSync(join(folder, 'node_modules', name)), name).toBe(false);
+  const licences = await readFile(join(folder, 'node_modules', manifest.name, 'dist', 'LICENSES.txt'), 'utf8');
+  for (const name of ['undici', 'commander', 'cli-progress', 'roaring-wasm'])
+    expect(licences).toMatch(new RegExp(`^${name} [0-9.]+, `, 'm'));
+  await writeFile(join(folder, 'image'), Buffer.alloc(100_000, 'abc'));
+  await run('npx', ['--no-install', 'cod', 'copy', '--quiet', 'image', 'copied']);
+  expect((await readFile(join(folder, 'copied'))).equals(await readFile(join(folder, 'image')))).toBe(true);
+});
+
 test('the isomorphic entry and its chunks import nothing of Node', async () => {
   const seen = new Set<string>();
   const visit = async (path: string): Promise<void> => {
