@@ -1,28 +1,15 @@
 /** Bundles that a page loads as they are: each one file, minified, with roaring-wasm's browser build in it. */
 import { readFile } from 'node:fs/promises';
 import { gzipSync } from 'node:zlib';
-import { build } from 'esbuild';
-import { root, StepError } from './steps.mjs';
+import { buildSingleFiles } from './single-files.mjs';
+import { StepError } from './steps.mjs';
 
 /**
  * @param {readonly { source: string, bundle: string }[]} entries
  * @param {string} outdir
  */
 export async function bundleForPages(entries, outdir) {
-  await build({
-    absWorkingDir: root,
-    entryPoints: entries.map(({ source, bundle }) => ({ in: source, out: bundle.replace(/\.js$/, '') })),
-    outdir,
-    bundle: true,
-    minify: true,
-    format: 'esm',
-    target: 'es2022',
-    platform: 'browser',
-    plugins: [packedRoaring],
-    sourcemap: true,
-    sourcesContent: false,
-    logLevel: 'warning',
-  });
+  await buildSingleFiles(entries, outdir, { platform: 'browser', plugins: [packedRoaring] });
 }
 
 const DATA = /"data:application\/octet-stream;base64,([A-Za-z0-9+/=]+)"/;

@@ -50,8 +50,8 @@ const MAX_CONCURRENCY = 8;
 const ORDER_CONCURRENCY = 4;
 /** Synced blocks shorter than this are read over rather than skipped, at least. */
 const MIN_SKIP_BYTES = 2 ** 18;
-/** Within a rate, pieces as long as the target would like them are asked for only if each is no more than it gives in so much time. */
-const RATED_PIECE_MS = 100;
+/** Within a rate, pieces as long as the target would like them are asked for only if so many come in a second. */
+const RATED_PIECES_PER_SECOND = 10;
 /**
  * After so many bytes the target is flushed in the background: the disk writes while we copy, which is faster in all, users' flushes do not wait for
  * what the copy has left in the page cache, and power loss costs little.
@@ -239,10 +239,6 @@ export class Hydrator {
     }
   }
 
-  get #mayGiveUp(): boolean {
-    return this.#options.extentBytes === undefined;
-  }
-
   get #fittedBytes(): number {
     const { rate = Number.POSITIVE_INFINITY } = this.#limiter;
     return Math.min(this.#unratedBytes, (rate / 1000) * RATED_STRETCH_MS);
@@ -332,7 +328,8 @@ export class Hydrator {
           stretch.record();
         }
         // Not before a block is whole: a stretch that is asked for again must get further.
-        isGivenUp = this.#mayGiveUp && at < end && stretch.filled > stretch.start && this.#limiter.delayMs > HELD_UP_MS;
+        isGivenUp =
+          this.#options.extentBytes === undefined && at < end && stretch.filled > stretch.start && this.#limiter.delayMs > HELD_UP_MS;
         if (isGivenUp) break;
         await this.#turn(stretch);
         signal.throwIfAborted();
@@ -398,9 +395,9 @@ export class Hydrator {
   }
 
   get #pieceBytes(): number | undefined {
-    const { preferredWriteBytes } = this.#store;
+    const { preferredWriteBytes: bytes } = this.#store;
     const { rate = Number.POSITIVE_INFINITY } = this.#limiter;
-    return preferredWriteBytes !== undefined && preferredWriteBytes <= (rate / 1000) * RATED_PIECE_MS ? preferredWriteBytes : undefined;
+    return bytes !== undefined && bytes * RATED_PIECES_PER_SECOND <= rate ? bytes : undefined;
   }
 
   #pieces(offset: number, length: number): AsyncIterable<Uint8Array> {
