@@ -115,6 +115,8 @@ async function benchReplay(): Promise<void> {
       'new instance': ns('fresh'),
       'plain port': ns('plain'),
       'format 2': ns('format2'),
+      'reading 1': ns('read1'),
+      'reading 2': ns('read2'),
       'resident / copy': round(ms['resident']! / ms['copy']!),
       'plain / resident': round(ms['plain']! / ms['resident']!),
       'plain / new': round(ms['plain']! / ms['fresh']!),
