@@ -61,6 +61,7 @@ async function bundle(outdir) {
 /** @param {string} outdir */
 async function bundleExecutables(outdir) {
   const packages = await bundleCommands(commands, outdir);
+  // roaring-wasm is in what a page loads.
   writeFileSync(join(outdir, 'LICENSES.txt'), licencesOf([...packages, 'roaring-wasm']));
   for (const { bundle } of commands) {
     const path = join(outdir, bundle);

@@ -25,7 +25,7 @@ export interface FileSystem {
 /** An open file. Calls may overlap; a backend need not order overlapping calls on the same bytes. */
 export interface File {
   /** How long large writes should be, in bytes, if it matters; they should be whole {@link pageBuffer pages}, too. */
-  readonly preferredWriteBytes?: number;
+  readonly preferredWriteBytes?: number | undefined;
   /** The file's size in bytes. */
   size(): Promise<number>;
   /** Fills `into` from `offset` on. @throws {@link CodError} COD_SHORT_READ if the file ends before, COD_TARGET_IO. */

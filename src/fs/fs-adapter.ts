@@ -122,9 +122,9 @@ class AdapterFile implements File {
   readonly #path: string;
   readonly #fd: number;
   readonly #inline: InlineCalls | undefined;
-  declare readonly preferredWriteBytes?: number;
   /** Of the same file, for writes past the page cache. */
   readonly #directFd: number | undefined;
+  /** Until the file system refuses one. */
   #isDirect: boolean;
   #nameSynced: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
@@ -139,7 +139,10 @@ class AdapterFile implements File {
     if (options.pool !== undefined) this.#inline = new InlineCalls(options.pool.loop);
     this.#directFd = options.readOnly ? undefined : options.pool?.openDirect?.(fd);
     this.#isDirect = this.#directFd !== undefined;
-    if (this.#isDirect) this.preferredWriteBytes = DIRECT_BYTES;
+  }
+
+  get preferredWriteBytes(): number | undefined {
+    return this.#isDirect ? DIRECT_BYTES : undefined;
   }
 
   async size(): Promise<number> {
@@ -213,9 +216,8 @@ class AdapterFile implements File {
       if (turn !== undefined) await turn;
     } else {
       await this.#run({ name: 'write', offset, length: from.length }, async () => {
-        for (let done = this.#isToBeDirect(from, offset) ? await this.#writeDirect(pool, from, offset) : 0; done < from.length; ) {
-          done += atLeastOne(await pool.write(this.#fd, from.subarray(done, done + CALL_BYTES), offset + done));
-        }
+        let done = this.#isToBeDirect(from, offset) ? await this.#writeDirect(pool, from, offset) : 0;
+        while (done < from.length) done += atLeastOne(await pool.write(this.#fd, from.subarray(done, done + CALL_BYTES), offset + done));
       });
     }
   }

@@ -12,8 +12,8 @@ export interface NodeFileSystemOptions {
   /** Opens files for reading, creates none, takes no lock and rejects every change with COD_TARGET_IO. Default: false. */
   readonly readOnly?: boolean;
   /**
-   * Long writes go past the page cache where the system can (`O_DIRECT`, on Linux): for a copy that nobody reads yet. It takes half of the processor time or less, and no
-   * memory from other programs; who reads it afterwards waits for the disk. Default: false.
+   * Long writes go past the page cache where the system can (`O_DIRECT`, on Linux): for a copy that nobody reads yet. It takes less processor time, and no memory
+   * from other programs; who reads it afterwards waits for the disk. Default: false.
    */
   readonly direct?: boolean;
 }

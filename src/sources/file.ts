@@ -101,7 +101,8 @@ class FileSource implements Source {
       return reading;
     };
     // One is the consumer's while the other is read into.
-    let [next, free] = [0, 1].map(() => pieceBuffer(options.pieceBytes, PIECE_BYTES, length)) as [Uint8Array, Uint8Array];
+    const buffer = () => pieceBuffer(options.pieceBytes, PIECE_BYTES, length);
+    let [next, free] = [buffer(), buffer()];
     let reading = read(next, offset);
     try {
       for (let at = offset; at < end; ) {

@@ -1,5 +1,6 @@
 /** Writes past the page cache: which they are, and that nobody sees a difference. */
 
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -118,6 +119,7 @@ describe('which writes go past the page cache', () => {
       [false, MIB],
     ]);
     expect(await file.size()).toBe(2 * MIB);
+    expect(file.preferredWriteBytes).toBeUndefined();
   });
 
   it.each([
@@ -140,6 +142,17 @@ describe('which writes go past the page cache', () => {
 
 describe('a file of this machine', () => {
   for (const { name, run } of fileSystemSuite(() => nodeFileSystem(mkdtempSync(join(folder, 's-')), { direct: true }))) it(name, run);
+
+  it('leaves nothing in the page cache, where other programs can do that too', async ({ skip }) => {
+    const dd = spawnSync('dd', ['if=/dev/zero', `of=${join(folder, 'by-dd')}`, 'bs=4096', 'count=1', 'oflag=direct']);
+    if (dd.status !== 0) skip('no direct writes here');
+    const file = await nodeFileSystem(folder, { direct: true }).open('uncached', { create: true });
+    expect(file.preferredWriteBytes).toBe(2 * MIB);
+    await file.write(pageBuffer(2 * MIB).fill(7), 0);
+    await file.close();
+    const cached = spawnSync('fincore', ['--noheadings', '--output', 'PAGES', join(folder, 'uncached')], { encoding: 'utf8' });
+    expect(cached.stdout.trim()).toBe('0');
+  });
 
   it('asks for nothing where it does not write past the page cache', async () => {
     for (const options of [{}, { direct: false }, { direct: true, readOnly: true }]) {
