@@ -39,14 +39,15 @@ export function licencesOf(packages) {
 
 /**
  * What stays outside is taken by `require`: roaring-wasm, which finds its .wasm file beside itself, and Node's own modules. An import has Node read all of a CommonJS package for its
- * exports' names, and wrap each module of its own; and all of them are loaded at the start, used or not.
+ * exports' names, and wrap each module of its own; and all of them are loaded at the start, used or not. Not so node:fs, which is there anyway: what is taken by `require` is called by way
+ * of getters, and that is felt in the calls that read and write a block.
  * @type {import('esbuild').Plugin}
  */
 const required = {
   name: 'required',
   setup({ onResolve, onLoad }) {
     onResolve({ filter: /^(roaring-wasm$|node:)/ }, ({ path, namespace }) =>
-      namespace === 'required' ? { path, external: true } : { path, namespace: 'required' },
+      namespace === 'required' || path === 'node:fs' ? { path, external: true } : { path, namespace: 'required' },
     );
     onLoad({ filter: /.*/, namespace: 'required' }, ({ path }) => ({ contents: `module.exports = require('${path}');`, loader: 'js' }));
   },

@@ -2,6 +2,7 @@
 
 import * as fs from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import { nodeEventLoop } from '../node-event-loop.ts';
 import type { FileSystem } from './file-system.ts';
 import { errnoOf, fsAdapter } from './fs-adapter.ts';
 import { lockFile } from './node-lock.ts';
@@ -37,7 +38,7 @@ export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions =
     },
     resolve: (name) => resolve(base, name),
     pool: {
-      loop: { now: () => performance.now(), turn: () => new Promise(setImmediate) },
+      loop: nodeEventLoop,
       read,
       write,
       openDirect: options.direct ? openDirect : undefined,

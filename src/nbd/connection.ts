@@ -285,20 +285,20 @@ class Session {
     const { offset, length } = request;
     if (length <= READ_NOW_BYTES && this.#device.readNow !== undefined) {
       const head = this.#readReplyBytes;
-      const bytes = this.#replies.reserve(head + length);
+      const at = this.#replies.reserve(head + length);
       let done = false;
       try {
-        done = this.#device.readNow(bytes.subarray(head), offset);
+        done = this.#device.readNow(this.#replies.view(at + head, length), offset);
       } catch (error) {
-        this.#replies.unreserve(bytes.length);
+        this.#replies.unreserve(head + length);
         this.#fail(request, error);
         return;
       }
       if (done) {
-        putReadReply(bytes, 0, request, this.#structured);
+        putReadReply(this.#replies.bytes, at, request, this.#structured);
         return;
       }
-      this.#replies.unreserve(bytes.length);
+      this.#replies.unreserve(head + length);
     }
     this.#begin(request, length, this.#readSlowly);
   }
@@ -308,7 +308,7 @@ class Session {
     if (this.#device.writeNow !== undefined && (request.flags & COMMAND_FLAG.fua) === 0) {
       this.#requestsInWork++;
       const settled = (error?: unknown): void => {
-        if (error === undefined) putSimpleReply(this.#replies.reserve(BYTES.simpleReply), 0, { cookieHigh, cookieLow }, 0);
+        if (error === undefined) this.#reply({ cookieHigh, cookieLow }, 0);
         else this.#fail({ cookieHigh, cookieLow }, error);
         this.#ended(0);
       };
@@ -341,7 +341,7 @@ class Session {
 
   readonly #change = async (request: Request): Promise<void> => {
     await change(this.#device, request, this.#signal);
-    putSimpleReply(this.#replies.reserve(BYTES.simpleReply), 0, request, 0);
+    this.#reply(request, 0);
   };
 
   readonly #readSlowly = async (request: Request): Promise<void> => {
@@ -353,7 +353,7 @@ class Session {
     await reading;
     putReadReply(bytes, 0, request, this.#structured);
     // A copy costs less than a write of its own.
-    if (length <= READ_NOW_BYTES) this.#replies.reserve(bytes.length).set(bytes);
+    if (length <= READ_NOW_BYTES) this.#replies.view(this.#replies.reserve(bytes.length), bytes.length).set(bytes);
     else this.#send(bytes);
   };
 
@@ -373,7 +373,13 @@ class Session {
 
   #refuse(request: Cookie, error: number, message: string): void {
     if (this.#structured) this.#send(errorReply(request, error, message));
-    else putSimpleReply(this.#replies.reserve(BYTES.simpleReply), 0, request, error);
+    else this.#reply(request, error);
+  }
+
+  /** A simple reply without data. */
+  #reply(request: Cookie, error: number): void {
+    const at = this.#replies.reserve(BYTES.simpleReply);
+    putSimpleReply(this.#replies.bytes, at, request, error);
   }
 
   #endIfDone(): void {

@@ -10,14 +10,17 @@ import type { Duplex } from 'node:stream';
 const ARENA_BYTES = 2 ** 18;
 
 interface Arena {
-  readonly bytes: Buffer;
+  readonly bytes: Buffer<ArrayBuffer>;
+  /** What `bytes` is of. */
+  readonly memory: ArrayBuffer;
   used: number;
   /** Writes that the socket has not taken. */
   pending: number;
 }
 
 function newArena(): Arena {
-  return { bytes: Buffer.allocUnsafeSlow(ARENA_BYTES), used: 0, pending: 0 };
+  const bytes = Buffer.allocUnsafeSlow(ARENA_BYTES);
+  return { bytes, memory: bytes.buffer, used: 0, pending: 0 };
 }
 
 export class Replies {
@@ -41,13 +44,22 @@ export class Replies {
     return this.#socket.writableLength + this.#arena.used - this.#start;
   }
 
-  /** Room for a reply of a quarter of a megabyte at most, to be filled before the next call; it leaves with {@link flush}. */
-  reserve(length: number): Uint8Array {
+  /** Room in {@link bytes} for a reply of a quarter of a megabyte at most, to be filled before the next call; it leaves with {@link flush}. Returns where it is. */
+  reserve(length: number): number {
     if (this.#arena.used + length > ARENA_BYTES) this.#nextArena();
-    const arena = this.#arena;
-    const at = arena.used;
-    arena.used += length;
-    return arena.bytes.subarray(at, at + length);
+    const at = this.#arena.used;
+    this.#arena.used += length;
+    return at;
+  }
+
+  /** Where room was {@link reserve}d last. */
+  get bytes(): Uint8Array {
+    return this.#arena.bytes;
+  }
+
+  /** A part of {@link bytes}; half the price of a Buffer's `subarray`, which is felt in a read of 4 KiB. */
+  view(at: number, length: number): Uint8Array {
+    return new Uint8Array(this.#arena.memory, at, length);
   }
 
   /** Takes back the room that was reserved last. */

@@ -54,6 +54,8 @@ export class RequestDecoder implements Request {
 
   readonly #rules: RequestRules;
   #chunk: Uint8Array = EMPTY;
+  /** What the chunk is of: asked for once, since that costs more than a request's header. */
+  #memory: ArrayBufferLike = EMPTY.buffer;
   #at = 0;
   /** A header that came in pieces. */
   readonly #header = new Uint8Array(BYTES.request);
@@ -69,6 +71,7 @@ export class RequestDecoder implements Request {
   /** Hands in what came next; only once {@link next} has said that there is nothing left of what came before. */
   push(chunk: Uint8Array): void {
     this.#chunk = chunk;
+    this.#memory = chunk.buffer;
     this.#at = 0;
   }
 
@@ -125,7 +128,8 @@ export class RequestDecoder implements Request {
     const at = this.#at;
     if (length <= this.#chunk.length - at) {
       this.#at += length;
-      if (this.error === 0) this.payload = this.#chunk.subarray(at, at + length);
+      // Half the price of a Buffer's `subarray`, which is felt in a write of 4 KiB.
+      if (this.error === 0) this.payload = new Uint8Array(this.#memory, this.#chunk.byteOffset + at, length);
       return true;
     }
     this.#missing = length;

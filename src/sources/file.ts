@@ -5,6 +5,7 @@ import { CodError } from '../core/errors.ts';
 import { InlineCalls } from '../core/inline-calls.ts';
 import { pieceBuffer } from '../core/pages.ts';
 import type { Source, StreamOptions } from '../device/source.ts';
+import { nodeEventLoop } from '../node-event-loop.ts';
 import { checkRange } from './range.ts';
 
 /** What a stream reads at a time: two such buffers fit into a core's cache. */
@@ -45,7 +46,7 @@ class FileSource implements Source {
   readonly #handle: promises.FileHandle;
   readonly #opened: BigIntStats;
   #closing: Promise<void> | undefined;
-  readonly #inline = new InlineCalls({ now: () => performance.now(), turn: () => new Promise(setImmediate) });
+  readonly #inline = new InlineCalls(nodeEventLoop);
   #bytesSinceCheck = 0;
   #readsSinceCheck = 0;
 
