@@ -9,6 +9,7 @@
 
 import { setMaxListeners } from 'node:events';
 import type { Duplex } from 'node:stream';
+import { BusyPoll } from './busy-poll.ts';
 import { blockStatus, change, failureOf } from './commands.ts';
 import { BYTES, COMMAND, COMMAND_FLAG } from './constants.ts';
 import { exportInfo, type NbdDevice, type NbdExport } from './export.ts';
@@ -158,6 +159,7 @@ class Session {
   readonly #replies: Replies;
   readonly #signal: AbortSignal;
   readonly #readAhead: ReadAhead | undefined;
+  readonly #poll = new BusyPoll();
   /** Requests are being taken; what they are answered leaves when that is over. */
   #working = false;
   #requestsInWork = 0;
@@ -232,6 +234,7 @@ class Session {
 
   readonly #onData = (chunk: Uint8Array): void => {
     this.#stalled = 0;
+    this.#poll.received();
     this.#decoder.push(chunk);
     this.#work();
   };
@@ -258,7 +261,10 @@ class Session {
     this.#device.commitNow?.();
     this.#working = false;
     if (this.#draining) this.#endIfDone();
-    else this.#replies.flush();
+    else {
+      this.#replies.flush();
+      if (this.#requestsInWork === 0) this.#poll.answered();
+    }
   }
 
   #onRoom(): void {
@@ -336,6 +342,7 @@ class Session {
     if (this.#requestsInWork === 0) this.#onIdle?.();
     if (this.#working) return;
     this.#replies.flushSoon();
+    if (this.#requestsInWork === 0) this.#poll.answered();
     this.#onRoom();
   }
 
