@@ -242,6 +242,7 @@ class Session {
   /** Takes requests from what has come. */
   #work(): void {
     this.#working = true;
+    let taken = 0;
     try {
       while (!this.#draining) {
         if (this.#isFull) this.#device.commitNow?.();
@@ -251,6 +252,7 @@ class Session {
           break;
         }
         if (!this.#decoder.next()) break;
+        taken++;
         this.#take(this.#decoder);
       }
     } catch {
@@ -263,7 +265,8 @@ class Session {
     if (this.#draining) this.#endIfDone();
     else {
       this.#replies.flush();
-      if (this.#requestsInWork === 0) this.#poll.answered();
+      // Who has several under way gains more by their being taken together.
+      if (taken === 1 && this.#requestsInWork === 0) this.#poll.answered();
     }
   }
 
