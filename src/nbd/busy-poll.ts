@@ -1,13 +1,14 @@
 /**
- * Polling for the next request of a client that will send it at once: to sleep until it comes, and to be woken, takes longer than to answer a read of 4 KiB. QEMU's I/O
+ * Polling for the next request of a client that will send it at once: to sleep until it comes, and to be woken, is a quarter of what a read of 4 KiB takes. QEMU's I/O
  * threads do the same (`poll-max-ns`), for a third of the time.
  *
  * Only while requests follow each other closely: one that comes later than {@link WINDOW_MS} after the answers before it ends the polling until two are close again. So a
- * client that is busy costs the processor that it would be given anyway, and any other at most one window for each such pair. Everything else has its turn in each turn
+ * client that is busy keeps a processor busy, and any other costs at most one window for each such pair. Everything else has its turn in each turn
  * of the event loop, as always.
  */
 
 import { availableParallelism } from 'node:os';
+import { nodeEventLoop } from '../node-event-loop.ts';
 
 /** Beyond it, what a request waits for is hardly the waking. */
 const WINDOW_MS = 0.1;
@@ -22,8 +23,7 @@ export interface PollingLoop {
   readonly processors: number;
 }
 
-const { performance } = globalThis;
-const nodeLoop: PollingLoop = { now: () => performance.now(), soon: setImmediate, processors: availableParallelism() };
+const nodeLoop: PollingLoop = { now: nodeEventLoop.now, soon: setImmediate, processors: availableParallelism() };
 
 export class BusyPoll {
   readonly #loop: PollingLoop;

@@ -57,7 +57,7 @@ export class Replies {
     return this.#arena.bytes;
   }
 
-  /** A part of {@link bytes}; half the price of a Buffer's `subarray`, which is felt in a read of 4 KiB. */
+  /** A part of {@link bytes}; cheaper than a Buffer's `subarray`, which is felt in a read of 4 KiB. */
   view(at: number, length: number): Uint8Array {
     return new Uint8Array(this.#arena.memory, at, length);
   }
