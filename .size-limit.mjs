@@ -12,11 +12,30 @@ const OWN_BYTES = 51_000;
 const root = fileURLToPath(new URL('.', import.meta.url));
 const ownFolder = 'node_modules/.cache/size';
 /** @type {import('esbuild').BuildOptions} */
-const options = { absWorkingDir: root, bundle: true, minify: true, format: 'esm', target: 'es2022', platform: 'browser' };
+const options = {
+  absWorkingDir: root,
+  bundle: true,
+  minify: true,
+  format: 'esm',
+  target: 'es2022',
+  platform: 'browser',
+};
 
-const roaring = await build({ ...options, stdin: { contents: "export * from 'roaring-wasm'", resolveDir: root }, write: false });
-const roaringBytes = roaring.outputFiles.reduce((sum, { contents }) => sum + gzipSync(contents, { level: 9 }).length, 0);
-await build({ ...options, entryPoints: ['src/browser.ts', 'src/browser-worker.ts'], external: ['roaring-wasm'], outdir: ownFolder });
+const roaring = await build({
+  ...options,
+  stdin: { contents: "export * from 'roaring-wasm'", resolveDir: root },
+  write: false,
+});
+const roaringBytes = roaring.outputFiles.reduce(
+  (sum, { contents }) => sum + gzipSync(contents, { level: 9 }).length,
+  0,
+);
+await build({
+  ...options,
+  entryPoints: ['src/browser.ts', 'src/browser-worker.ts'],
+  external: ['roaring-wasm'],
+  outdir: ownFolder,
+});
 
 export default [
   {

@@ -16,7 +16,11 @@ function profileOf(browser: string): string {
 }
 
 /** The tests that run in a page. */
-const inBrowser = (name: string, browser: 'chromium' | 'firefox', provider: BrowserProviderOption): TestProjectConfiguration => ({
+const inBrowser = (
+  name: string,
+  browser: 'chromium' | 'firefox',
+  provider: BrowserProviderOption,
+): TestProjectConfiguration => ({
   optimizeDeps: { exclude: ['roaring-wasm'], include: ['fast-check'] },
   test: {
     name,

@@ -22,7 +22,9 @@ import { chromium } from 'playwright';
 import { runTs } from '../scripts/run-ts.mjs';
 import { makeImage, median, slowServer } from './lib/tools.mjs';
 
-const { chromiumArguments, chromiumPath } = await runTs(new URL('../test/support/chromium-program.ts', import.meta.url));
+const { chromiumArguments, chromiumPath } = await runTs(
+  new URL('../test/support/chromium-program.ts', import.meta.url),
+);
 const { startSite } = await runTs(new URL('../test/support/site.ts', import.meta.url));
 const { coreCases, coreTimer } = await runTs(new URL('lib/core-timer.ts', import.meta.url));
 
@@ -47,13 +49,17 @@ function tell(result) {
   results.push(result);
   if (options.json) return;
   const figures = Object.entries(result.figures).map(([what, figure]) => `${what} ${figure}`);
-  console.log(`${result.name}: ${figures.join(', ')}: ${result.ratio.toFixed(2)} × (bar: ${result.bar}, ${result.met ? 'met' : 'missed'})`);
+  console.log(
+    `${result.name}: ${figures.join(', ')}: ${result.ratio.toFixed(2)} × (bar: ${result.bar}, ${result.met ? 'met' : 'missed'})`,
+  );
 }
 
 async function bundlePage() {
   const outdir = join(folder, 'page');
   await build({
-    entryPoints: ['page', 'fetch-worker', 'echo-worker', 'core-worker'].map((name) => join(here, 'browser', `${name}.ts`)),
+    entryPoints: ['page', 'fetch-worker', 'echo-worker', 'core-worker'].map((name) =>
+      join(here, 'browser', `${name}.ts`),
+    ),
     outdir,
     bundle: true,
     format: 'esm',
@@ -108,7 +114,11 @@ async function benchHydration(call, url, image) {
   const ratio = median(ours.map((ms, round) => times[round] / ms));
   tell({
     name: `hydration of ${sizeMiB} MiB`,
-    figures: { ours: speed(ours), ...Object.fromEntries([...plain].map(([way, times]) => [way, speed(times)])), 'beside the': fastest },
+    figures: {
+      ours: speed(ours),
+      ...Object.fromEntries([...plain].map(([way, times]) => [way, speed(times)])),
+      'beside the': fastest,
+    },
     ratio,
     bar: 'at least 0.85',
     met: ratio >= 0.85,

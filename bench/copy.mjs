@@ -128,13 +128,19 @@ async function main() {
             times.get(name).push(seconds);
             if (existsSync(target)) durableTimes.get(name).push(seconds + run('sync "$DST"', { DST: target }).seconds);
           }
-          if (round === 0 && failed === undefined && !command.includes('null:') && spawnSync('cmp', ['-s', image, target]).status !== 0) {
+          if (
+            round === 0 &&
+            failed === undefined &&
+            !command.includes('null:') &&
+            spawnSync('cmp', ['-s', image, target]).status !== 0
+          ) {
             process.stderr.write(`${group}: ${name}: the copy differs\n`);
             missed++;
           }
         }
       }
-      const speed = (name, of = times) => (of.get(name)?.length ? (sizeMiB * 1.048576) / median(of.get(name)) : undefined);
+      const speed = (name, of = times) =>
+        of.get(name)?.length ? (sizeMiB * 1.048576) / median(of.get(name)) : undefined;
       results[group] = Object.fromEntries(present.map(([name]) => [name, Math.round(speed(name) ?? 0)]));
       for (const [name] of present.slice(1)) {
         const durable = speed(name, durableTimes);
@@ -167,11 +173,15 @@ async function startHttp(folder, image, children) {
   if (!have('nginx') && !existsSync('/usr/sbin/nginx')) {
     const child = spawn(process.execPath, [slowServer, image, '0'], { stdio: ['ignore', 'pipe', 'inherit'] });
     children.push(child);
-    return new Promise((resolve) => child.stdout.once('data', (line) => resolve(`http://127.0.0.1:${String(line).trim()}/disk.img`)));
+    return new Promise((resolve) =>
+      child.stdout.once('data', (line) => resolve(`http://127.0.0.1:${String(line).trim()}/disk.img`)),
+    );
   }
   const port = 20_000 + Math.floor(Math.random() * 20_000);
   const conf = join(folder, 'nginx.conf');
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${folder}/${kind};`).join(' ');
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+    .map((kind) => `${kind}_temp_path ${folder}/${kind};`)
+    .join(' ');
   writeFileSync(
     conf,
     `worker_processes 2; pid ${folder}/nginx.pid; error_log ${folder}/nginx.err; daemon off; user root; events { worker_connections 512; }

@@ -73,7 +73,11 @@ const bars: Bar[] = [];
 const table: Record<string, string | number>[] = [];
 
 /** Milliseconds that each task takes, in turns: the median, or another quantile. */
-async function measure(tasks: Record<string, () => unknown>, times = rounds, quantile = 0.5): Promise<Record<string, number>> {
+async function measure(
+  tasks: Record<string, () => unknown>,
+  times = rounds,
+  quantile = 0.5,
+): Promise<Record<string, number>> {
   const found: Record<string, number[]> = {};
   for (let round = -2; round < times; round++) {
     for (const [name, task] of Object.entries(tasks)) {
@@ -84,7 +88,10 @@ async function measure(tasks: Record<string, () => unknown>, times = rounds, qua
     }
   }
   return Object.fromEntries(
-    Object.entries(found).map(([name, list]) => [name, list.sort((a, b) => a - b)[Math.floor(list.length * quantile)]!]),
+    Object.entries(found).map(([name, list]) => [
+      name,
+      list.sort((a, b) => a - b)[Math.floor(list.length * quantile)]!,
+    ]),
   );
 }
 
@@ -96,7 +103,11 @@ async function benchReplay(): Promise<void> {
     const log2 = format2(resident, history);
     const target = Buffer.alloc(log.length);
     const source = Buffer.from(log.buffer);
-    const counts = [await replayFormat1(resident, shape, log), await replayFormat2(resident, shape, log2), replayPlainly(log)];
+    const counts = [
+      await replayFormat1(resident, shape, log),
+      await replayFormat2(resident, shape, log2),
+      replayPlainly(log),
+    ];
     if (counts.some((count) => count !== counts[0])) throw new Error(`${history.name}: ${counts.join(', ')} blocks`);
     const ms = await measure({
       copy: () => source.copy(target),
@@ -125,7 +136,11 @@ async function benchReplay(): Promise<void> {
       'reading 1 / 2': round(ms['read1']! / ms['read2']!),
     });
     if (history.copyBar === undefined) continue;
-    bars.push({ name: `${history.name}: resident / copy`, value: ms['resident']! / ms['copy']!, atMost: history.copyBar });
+    bars.push({
+      name: `${history.name}: resident / copy`,
+      value: ms['resident']! / ms['copy']!,
+      atMost: history.copyBar,
+    });
     bars.push({ name: `${history.name}: plain / resident`, value: ms['plain']! / ms['resident']!, atLeast: 8 });
     if (!history.extents) continue;
     bars.push({ name: `${history.name}: bytes of format 1 / 2`, value: log.length / log2.used, atLeast: 10 });

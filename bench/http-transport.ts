@@ -38,8 +38,8 @@ const copy = join(folder, 'copy.img');
 const nginx = startNginx();
 try {
   writeImage(join(folder, 'disk.img'));
-  await bundle('http.ts', 'fetch.mjs');
-  await bundle('http-node.ts', 'node.mjs');
+  await bundle('http/source.ts', 'fetch.mjs');
+  await bundle('http/node.ts', 'node.mjs');
   await answering();
   const commands: [string, string[]][] = [
     ['curl -o', ['curl', '-s', '-o', copy, url]],
@@ -53,10 +53,16 @@ try {
   const curl = median(seconds.get('curl -o')!);
   const results = commands.map(([name]) => {
     const time = median(seconds.get(name)!);
-    return { name, megabytesPerSecond: Math.round((mebibytes * 1.048576) / time), ratio: Math.round((100 * curl) / time) / 100 };
+    return {
+      name,
+      megabytesPerSecond: Math.round((mebibytes * 1.048576) / time),
+      ratio: Math.round((100 * curl) / time) / 100,
+    };
   });
   if (options.json) console.log(JSON.stringify({ mebibytes, results }));
-  else for (const result of results) console.log(`${result.name.padEnd(10)} ${result.megabytesPerSecond} MB/s, ${result.ratio} of curl`);
+  else
+    for (const result of results)
+      console.log(`${result.name.padEnd(10)} ${result.megabytesPerSecond} MB/s, ${result.ratio} of curl`);
   if (results[1]!.ratio < BAR) process.exitCode = 1;
 } finally {
   nginx.kill();
@@ -94,7 +100,9 @@ async function bundle(source: string, output: string): Promise<void> {
 }
 
 function startNginx() {
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${folder}/${kind};`).join(' ');
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+    .map((kind) => `${kind}_temp_path ${folder}/${kind};`)
+    .join(' ');
   writeFileSync(
     join(folder, 'nginx.conf'),
     `worker_processes 2; pid ${folder}/pid; error_log ${folder}/error; daemon off; events {}

@@ -43,7 +43,8 @@ function start(program, args) {
 
 async function stop(child) {
   child.kill('SIGTERM');
-  if (child.exitCode === null && child.signalCode === null) await new Promise((resolve) => child.once('close', resolve));
+  if (child.exitCode === null && child.signalCode === null)
+    await new Promise((resolve) => child.once('close', resolve));
 }
 
 /** The first of a process's lines that matches. */
@@ -89,8 +90,22 @@ async function socketThere(path) {
 
 /** Operations a second, of 4 KiB at random, by fio. */
 function fio(socket, rw, depth, seconds) {
-  const job = ['--name=j', '--ioengine=nbd', `--uri=nbd+unix:///?socket=${socket}`, `--rw=${rw}`, '--bs=4k', `--iodepth=${depth}`];
-  const how = ['--time_based', `--runtime=${seconds}`, '--norandommap', '--randrepeat=0', '--thread=0', '--output-format=json'];
+  const job = [
+    '--name=j',
+    '--ioengine=nbd',
+    `--uri=nbd+unix:///?socket=${socket}`,
+    `--rw=${rw}`,
+    '--bs=4k',
+    `--iodepth=${depth}`,
+  ];
+  const how = [
+    '--time_based',
+    `--runtime=${seconds}`,
+    '--norandommap',
+    '--randrepeat=0',
+    '--thread=0',
+    '--output-format=json',
+  ];
   return new Promise((resolve, reject) => {
     const child = spawn('fio', [...job, ...how], { stdio: ['ignore', 'pipe', 'pipe'] });
     let text = '';
@@ -231,7 +246,12 @@ async function hot(directory, image, table, bars) {
   await peer('nbdkit file', 'nbdkit', ['-f', '-U', at('file.sock'), 'file', at('file')], at('file.sock'));
   const cow = ['--filter=cow', 'file', image, 'cow-on-read=true', 'cow-block-size=4096'];
   await peer('nbdkit cow', 'nbdkit', ['-f', '-U', at('cow.sock'), ...cow], at('cow.sock'));
-  await peer('qemu-nbd', 'qemu-nbd', ['-f', 'raw', '-t', '--shared=0', '-k', at('qemu.sock'), at('qemu')], at('qemu.sock'));
+  await peer(
+    'qemu-nbd',
+    'qemu-nbd',
+    ['-f', 'raw', '-t', '--shared=0', '-k', at('qemu.sock'), at('qemu')],
+    at('qemu.sock'),
+  );
   const rws = ['randread', 'randwrite'];
   await measure(table, 'hot', servers, rws);
   for (const label of ['nbdkit file', 'nbdkit cow', 'qemu-nbd']) addBars(table, bars, 'hot', rws, label, 1);
@@ -250,7 +270,8 @@ async function hydrating(directory, image, table, bars) {
         const ours = await serveOurs(image, target, socket, ['--rate', '8M']);
         table.add(name, 'ours', await fio(socket, rw, depth, options.seconds));
         await stop(ours.child);
-        for (const file of [target, `${target}.bak`, `${target}.bak.1`, `${target}.wil`, `${target}.wil.1`]) rmSync(file, { force: true });
+        for (const file of [target, `${target}.bak`, `${target}.bak.1`, `${target}.wil`, `${target}.wil.1`])
+          rmSync(file, { force: true });
         const cow = ['--filter=cow', 'file', image, 'cow-on-read=true', 'cow-block-size=4096'];
         const peer = start('nbdkit', ['-f', '-U', join(directory, 'cow.sock'), ...cow]);
         await socketThere(join(directory, 'cow.sock'));
@@ -288,7 +309,11 @@ async function cold(directory, image, table, bars) {
       const runBytes = Math.min(32 * MiB, size / 4);
       const started = performance.now();
       for (let offset = size / 2; offset < size / 2 + runBytes; offset += 65_536) await client.read(offset, 65_536);
-      table.add(`cold run of 64 KiB, MB/s, latency ${latencyMs}`, 'ours', runBytes / 1e3 / (performance.now() - started));
+      table.add(
+        `cold run of 64 KiB, MB/s, latency ${latencyMs}`,
+        'ours',
+        runBytes / 1e3 / (performance.now() - started),
+      );
       client.close();
       await stop(ours.child);
     }
@@ -297,7 +322,11 @@ async function cold(directory, image, table, bars) {
   closeSync(content);
   const bar = (group, limit, lower) => {
     const value = table.median(group, 'ours');
-    bars.push({ name: `${group}: ${lower ? 'at most' : 'at least'} ${limit}`, value, met: lower ? value <= limit : value >= limit });
+    bars.push({
+      name: `${group}: ${lower ? 'at most' : 'at least'} ${limit}`,
+      value,
+      met: lower ? value <= limit : value >= limit,
+    });
   };
   bar('first byte, ms, latency 0', 200, true);
   bar('cold 4 KiB, ms, latency 0', 0.45, true);
@@ -314,7 +343,8 @@ function report(table, bars) {
   }
   for (const { group, label, values } of table.rows)
     process.stdout.write(`${group.padEnd(40)} ${label.padEnd(14)} ${median(values).toFixed(2).padStart(12)}\n`);
-  for (const { name, value, met } of bars) process.stdout.write(`${met ? 'met   ' : 'MISSED'} ${name}: ${value.toFixed(2)}\n`);
+  for (const { name, value, met } of bars)
+    process.stdout.write(`${met ? 'met   ' : 'MISSED'} ${name}: ${value.toFixed(2)}\n`);
 }
 
 await main();

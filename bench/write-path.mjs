@@ -59,7 +59,8 @@ async function device() {
     flush: () => opened.flush(),
     close: async () => {
       await opened.close();
-      for (const suffix of ['', '.bak', '.bak.1', '.wil', '.wil.1']) rmSync(join(folder, target + suffix), { force: true });
+      for (const suffix of ['', '.bak', '.bak.1', '.wil', '.wil.1'])
+        rmSync(join(folder, target + suffix), { force: true });
     },
   };
 }
@@ -115,7 +116,14 @@ async function run({ name, prepare, keep }) {
   for (const side of Object.values(kept)) await side?.close();
   const perWrite = (side) => (median(times[side]) * 1000) / offsets.length;
   const ratio = median(times.device.map((ms, index) => ms / times.plain[index]));
-  return { name, plainMicroseconds: perWrite('plain'), deviceMicroseconds: perWrite('device'), ratio, bar: BAR, met: ratio <= BAR };
+  return {
+    name,
+    plainMicroseconds: perWrite('plain'),
+    deviceMicroseconds: perWrite('device'),
+    ratio,
+    bar: BAR,
+    met: ratio <= BAR,
+  };
 }
 
 try {
@@ -123,7 +131,9 @@ try {
   for (const one of cases) results.push(await run(one));
   if (options.json) console.log(JSON.stringify({ sizeMiB: Number(options.size), rounds, results }));
   else {
-    console.log(`writes of 4 KiB, ${AT_ONCE} at once, to ${options.size} MiB in random order, medians of ${rounds} rounds`);
+    console.log(
+      `writes of 4 KiB, ${AT_ONCE} at once, to ${options.size} MiB in random order, medians of ${rounds} rounds`,
+    );
     for (const { name, plainMicroseconds, deviceMicroseconds, ratio, met } of results) {
       const figures = `plain ${plainMicroseconds.toFixed(1)} µs, device ${deviceMicroseconds.toFixed(1)} µs a write`;
       console.log(`  ${name}: ${figures}, ${ratio.toFixed(2)} × (bar: ${BAR})${met ? '' : ' MISSED'}`);

@@ -77,19 +77,29 @@ async function bundleExecutables(outdir) {
  */
 function declare(outdir) {
   const configPath = join(root, 'tsconfig.json');
-  const { options } = ts.parseJsonConfigFileContent(ts.readConfigFile(configPath, ts.sys.readFile).config, ts.sys, root);
+  const { options } = ts.parseJsonConfigFileContent(
+    ts.readConfigFile(configPath, ts.sys.readFile).config,
+    ts.sys,
+    root,
+  );
   const program = ts.createProgram(
     entries.map(({ source }) => join(root, source)),
     { ...options, noEmit: false, noCheck: true, emitDeclarationOnly: true, rootDir: join(root, 'src'), outDir: outdir },
   );
   // In declarations the compiler leaves `./x.ts` as it is, and `dist` has no such file.
-  const toJavaScript = (/** @type {string} */ text) => text.replace(/((?:from|import) ?\(?["']\.{1,2}\/[^"']+)\.ts(?=["'])/g, '$1.js');
+  const toJavaScript = (/** @type {string} */ text) =>
+    text.replace(/((?:from|import) ?\(?["']\.{1,2}\/[^"']+)\.ts(?=["'])/g, '$1.js');
   const { diagnostics } = program.emit(undefined, (path, text) => {
     mkdirSync(dirname(path), { recursive: true });
     writeFileSync(path, path.endsWith('.d.ts') ? toJavaScript(text) : text);
   });
-  const host = { getCanonicalFileName: (/** @type {string} */ name) => name, getCurrentDirectory: () => root, getNewLine: () => '\n' };
-  if (diagnostics.length > 0) throw new StepError('the declarations cannot be emitted', ts.formatDiagnostics(diagnostics, host), 1);
+  const host = {
+    getCanonicalFileName: (/** @type {string} */ name) => name,
+    getCurrentDirectory: () => root,
+    getNewLine: () => '\n',
+  };
+  if (diagnostics.length > 0)
+    throw new StepError('the declarations cannot be emitted', ts.formatDiagnostics(diagnostics, host), 1);
 }
 
 await script(async () => {

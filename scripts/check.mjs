@@ -14,13 +14,15 @@ const checks = {
   size: ['size-limit'],
 };
 for (const name of readdirSync(root)) {
-  if (/^tsconfig.*\.json$/.test(name) && name !== 'tsconfig.base.json') checks[name.replace('.json', '')] = ['tsc', '-p', name];
+  if (/^tsconfig.*\.json$/.test(name) && name !== 'tsconfig.base.json')
+    checks[name.replace('.json', '')] = ['tsc', '-p', name];
 }
 
 await script(async () => {
   const names = process.argv.slice(2);
   const unknown = names.filter((name) => !(name in checks));
-  if (unknown.length > 0) throw new StepError(`no such check: ${unknown.join(', ')}; there are ${Object.keys(checks).join(', ')}`, '', 2);
+  if (unknown.length > 0)
+    throw new StepError(`no such check: ${unknown.join(', ')}; there are ${Object.keys(checks).join(', ')}`, '', 2);
   await ensureInstalled();
   await ensureBuilt();
   let failed = 0;

@@ -29,7 +29,10 @@ async function buildPage(outdir) {
     logLevel: 'warning',
   });
   const page = readFileSync(join(sources, 'index.html'), 'utf8');
-  writeFileSync(join(outdir, 'index.html'), addPc(outdir) ? page.replace('<div id="app"', '<div id="app" data-pc="v86"') : page);
+  writeFileSync(
+    join(outdir, 'index.html'),
+    addPc(outdir) ? page.replace('<div id="app"', '<div id="app" data-pc="v86"') : page,
+  );
   copyFileSync(join(root, 'dist', 'browser-worker.js'), join(outdir, 'browser-worker.js'));
 }
 
@@ -74,7 +77,12 @@ function serve(page, images, port) {
   /** @param {import('node:http').IncomingMessage} request @param {import('node:http').ServerResponse} response */
   const answer = async (request, response) => {
     const path = decodeURIComponent(new URL(request.url ?? '/', 'http://localhost').pathname);
-    const folder = images !== undefined && path.startsWith('/images/') ? images : path.startsWith('/v86/') ? join(page, 'v86') : page;
+    const folder =
+      images !== undefined && path.startsWith('/images/')
+        ? images
+        : path.startsWith('/v86/')
+          ? join(page, 'v86')
+          : page;
     // Files of these folders themselves: no path leads out of them.
     const file = join(folder, path === '/' ? 'index.html' : basename(path));
     const stats = await stat(file).catch(() => undefined);
@@ -116,7 +124,9 @@ function serve(page, images, port) {
     const address = server.address();
     const actual = address !== null && typeof address === 'object' ? address.port : port;
     const url = `http://127.0.0.1:${actual}/`;
-    say(`the page is at ${url}${images === undefined ? '' : `, and the images of ${images} at ${url}?image=images/NAME`}`);
+    say(
+      `the page is at ${url}${images === undefined ? '' : `, and the images of ${images} at ${url}?image=images/NAME`}`,
+    );
   });
 }
 

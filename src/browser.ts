@@ -10,9 +10,9 @@ export type { DeviceOwner } from './browser/messages.ts';
 export type { BrowserDevice, OpenBrowserDeviceOptions } from './browser/page-device.ts';
 export type { BrowserSource, UrlSource } from './browser/source-description.ts';
 export { type CopyPlace, copyAsFile, inspectSource, removeCopy } from './browser/stored-copies.ts';
-export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './core/errors.ts';
 export type { DeviceState, DeviceStatus } from './device/device.ts';
 export type { HydrateOptions } from './device/hydrator.ts';
+export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export { estimateStorage, persistStorage, type StorageEstimate } from './fs/opfs-quota.ts';
 
 /**

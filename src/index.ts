@@ -6,23 +6,23 @@
 
 import type { LocalDevice } from './device/device.ts';
 import { type OpenDeviceOptions, openDeviceIn } from './device/open.ts';
-import { systemEnvironment } from './system-environment.ts';
+import { systemEnvironment } from './platform/environment.ts';
 
 export type { SyncedBlocks } from './core/block-map.ts';
-export type { Clock } from './core/clock.ts';
-export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './core/errors.ts';
-export { pageBuffer } from './core/pages.ts';
 export type { ByteExtent } from './core/range-set.ts';
 export type { Device, DeviceExtent, DeviceState, DeviceStatus, LocalDevice } from './device/device.ts';
 export type { HydrateOptions } from './device/hydrator.ts';
 export type { Environment, OpenDeviceOptions } from './device/open.ts';
 export { type ReadExtent, ReadRecorder } from './device/read-recorder.ts';
-export type { Source, SourceExtent, StreamOptions } from './device/source.ts';
+export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export type { File, FileSystem } from './fs/file-system.ts';
 export { type Inspection, inspectMetadata } from './log/inspect.ts';
+export type { Clock } from './platform/clock.ts';
+export { pageBuffer } from './platform/pages.ts';
 export { blobSource } from './sources/blob.ts';
 export { bytesSource } from './sources/bytes.ts';
-export { type HttpSourceOptions, httpSource } from './sources/http.ts';
+export { type HttpSourceOptions, httpSource } from './sources/http/source.ts';
+export type { Source, SourceExtent, StreamOptions } from './sources/source.ts';
 
 /**
  * Opens the copy of a source: begins it, or goes on where it was, whatever happened in between.

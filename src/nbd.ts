@@ -4,8 +4,8 @@
  * @packageDocumentation
  */
 
-export type { NbdDevice, NbdExport } from './nbd/export.ts';
-export type { NbdAddress } from './nbd/listener.ts';
-export { type NbdServer, type NbdServerOptions, type NbdServiceOptions, serveNbd } from './nbd/server.ts';
-export type { NbdTlsOptions } from './nbd/tls.ts';
-export { type NbdSourceOptions, nbdSource } from './sources/nbd.ts';
+export { type NbdSourceOptions, nbdSource } from './nbd/client/source.ts';
+export type { NbdDevice, NbdExport } from './nbd/server/export.ts';
+export type { NbdAddress } from './nbd/server/listener.ts';
+export { type NbdServer, type NbdServerOptions, type NbdServiceOptions, serveNbd } from './nbd/server/server.ts';
+export type { NbdTlsOptions } from './nbd/server/tls.ts';

@@ -6,5 +6,5 @@
 
 export { type NodeFileSystemOptions, nodeFileSystem } from './fs/node.ts';
 export { fileSource } from './sources/file.ts';
-export type { HttpSourceOptions } from './sources/http.ts';
-export { httpSource } from './sources/http-node.ts';
+export { httpSource } from './sources/http/node.ts';
+export type { HttpSourceOptions } from './sources/http/source.ts';

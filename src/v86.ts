@@ -99,7 +99,11 @@ class Disk implements V86Disk {
   set(start: number, bytes: Uint8Array, done: () => void): void {
     const own = bytes.slice();
     const end = start + own.length;
-    if (this.#cached !== undefined && start < this.#cached.start + this.#cached.bytes.length && this.#cached.start < end)
+    if (
+      this.#cached !== undefined &&
+      start < this.#cached.start + this.#cached.bytes.length &&
+      this.#cached.start < end
+    )
       this.#cached = undefined;
     const writing = this.#write(own, start, this.#overlapping(start, end));
     const over = writing.then(
@@ -142,6 +146,8 @@ class Disk implements V86Disk {
 
   /** Resolves when the writes of before to these bytes are over. */
   #overlapping(start: number, end: number): Promise<unknown> {
-    return Promise.all([...this.#writes].filter((write) => start < write.end && write.start < end).map(({ over }) => over));
+    return Promise.all(
+      [...this.#writes].filter((write) => start < write.end && write.start < end).map(({ over }) => over),
+    );
   }
 }

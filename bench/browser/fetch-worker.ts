@@ -10,13 +10,16 @@ addEventListener('message', ({ data }: MessageEvent<{ url: string; name: string;
   void (async () => {
     const { url, name, pieceBytes } = data;
     const root = await navigator.storage.getDirectory();
-    const file = (await root.getFileHandle(name, { create: true })) as unknown as { createSyncAccessHandle(): Promise<SyncAccessHandle> };
+    const file = (await root.getFileHandle(name, { create: true })) as unknown as {
+      createSyncAccessHandle(): Promise<SyncAccessHandle>;
+    };
     const handle = await file.createSyncAccessHandle();
     const body = (await fetch(url, { cache: 'no-store' })).body!;
     let at = 0;
     if (pieceBytes === undefined) {
       const reader = body.getReader();
-      for (let { value } = await reader.read(); value !== undefined; { value } = await reader.read()) at += handle.write(value, { at });
+      for (let { value } = await reader.read(); value !== undefined; { value } = await reader.read())
+        at += handle.write(value, { at });
     } else {
       const reader = body.getReader({ mode: 'byob' });
       let buffer = new ArrayBuffer(pieceBytes);

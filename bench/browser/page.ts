@@ -78,7 +78,9 @@ async function microseconds(count: number, depth: number, call: (index: number) 
 async function reads(count: number, depth: number): Promise<number> {
   const into = Array.from({ length: depth }, () => new Uint8Array(READ_BYTES));
   const blocks = device.size / READ_BYTES;
-  return microseconds(count, depth, (index) => device.read(into[index % depth]!, ((index * 7919) % blocks) * READ_BYTES));
+  return microseconds(count, depth, (index) =>
+    device.read(into[index % depth]!, ((index * 7919) % blocks) * READ_BYTES),
+  );
 }
 
 /** µs that a message with 4 KiB takes to a worker and back. */

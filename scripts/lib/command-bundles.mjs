@@ -49,12 +49,15 @@ const required = {
     onResolve({ filter: /^(roaring-wasm$|node:)/ }, ({ path, namespace }) =>
       namespace === 'required' || path === 'node:fs' ? { path, external: true } : { path, namespace: 'required' },
     );
-    onLoad({ filter: /.*/, namespace: 'required' }, ({ path }) => ({ contents: `module.exports = require('${path}');`, loader: 'js' }));
+    onLoad({ filter: /.*/, namespace: 'required' }, ({ path }) => ({
+      contents: `module.exports = require('${path}');`,
+      loader: 'js',
+    }));
   },
 };
 
 /**
- * Only HTTP/1.1 is offered (src/sources/node-transport.ts), and loading node:http2 is a tenth of loading the client. @type {import('esbuild').Plugin}
+ * Only HTTP/1.1 is offered (src/sources/http/node-transport.ts), and loading node:http2 is a tenth of loading the client. @type {import('esbuild').Plugin}
  */
 const withoutHttp2 = {
   name: 'without-http2',

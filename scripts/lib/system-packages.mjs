@@ -4,7 +4,8 @@ import { capture, say } from './steps.mjs';
 
 /** Debian's packages, each with the reason why it is here. */
 const systemPackages = {
-  'qemu-utils': 'qemu-img and qemu-io read, write and compare exports, as a foreign NBD client and as judges of a target',
+  'qemu-utils':
+    'qemu-img and qemu-io read, write and compare exports, as a foreign NBD client and as judges of a target',
   'qemu-system-x86': 'a virtual machine that boots from an export',
   'grub-rescue-pc': 'a boot loader for that and for v86, which speaks on a serial line and has checksums of its own',
   'libnbd-bin': 'nbdinfo, nbdcopy and nbdfuse, the strictest NBD clients',
@@ -77,7 +78,9 @@ export async function ensureSystemPackages() {
   say(`installing system packages (${missing.join(', ')}) …`);
   const install = () => apt('install', '-y', '--no-install-recommends', ...missing);
   await withoutServices(async () => {
-    const hasLists = existsSync('/var/lib/apt/lists') && readdirSync('/var/lib/apt/lists').some((name) => /_Packages(\.\w+)?$/.test(name));
+    const hasLists =
+      existsSync('/var/lib/apt/lists') &&
+      readdirSync('/var/lib/apt/lists').some((name) => /_Packages(\.\w+)?$/.test(name));
     if (!hasLists) await apt('update');
     try {
       await install();

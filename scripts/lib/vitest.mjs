@@ -10,7 +10,11 @@ import { root, run } from './steps.mjs';
  */
 export function runTests(name, args, { node = process.execPath, env = process.env } = {}) {
   const results = process.env['COD_TEST_RESULTS'];
-  const reporters = results ? ['--reporter=default', '--reporter=json', `--outputFile.json=${join(results, `${name}.json`)}`] : [];
+  const reporters = results
+    ? ['--reporter=default', '--reporter=json', `--outputFile.json=${join(results, `${name}.json`)}`]
+    : [];
   const path = `${dirname(node)}${delimiter}${env['PATH'] ?? ''}`;
-  return run(node, [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', ...reporters, ...args], { env: { ...env, PATH: path } });
+  return run(node, [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', ...reporters, ...args], {
+    env: { ...env, PATH: path },
+  });
 }

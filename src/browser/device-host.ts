@@ -1,7 +1,7 @@
 /** The worker's side of a device: does what its page and the workers of other tabs ask for, and tells them how it stands. */
 
-import { isCodError } from '../core/errors.ts';
 import type { Device, LocalDevice } from '../device/device.ts';
+import { isCodError } from '../errors.ts';
 import { type FromDevice, type Operation, type ToDevice, toWire, type WireError } from './messages.ts';
 import type { Port } from './port.ts';
 

@@ -3,9 +3,9 @@
  * arrive in the order in which they were posted.
  */
 
-import { CodError, type CodErrorJson, isCodError } from '../core/errors.ts';
 import type { DeviceStatus } from '../device/device.ts';
 import type { HydrateOptions } from '../device/hydrator.ts';
+import { CodError, type CodErrorJson, isCodError } from '../errors.ts';
 import type { SourceDescription } from './source-description.ts';
 
 /** What a device is asked to do. */
@@ -14,7 +14,12 @@ export type Operation =
   | { readonly op: 'write'; readonly offset: number; readonly bytes: Uint8Array<ArrayBuffer>; readonly fua: boolean }
   | { readonly op: 'discard' | 'writeZeroes'; readonly offset: number; readonly length: number }
   | { readonly op: 'flush' | 'checkpoint' | 'finish' | 'status' }
-  | { readonly op: 'countSynced' | 'countDirty'; readonly start: number; readonly end: number; readonly stretches: number }
+  | {
+      readonly op: 'countSynced' | 'countDirty';
+      readonly start: number;
+      readonly end: number;
+      readonly stretches: number;
+    }
   | { readonly op: 'setRate'; readonly bytesPerSecond: number | undefined };
 
 /** To whoever has the device. `id` is the caller's own; only what is `abortable` is ever aborted. */
@@ -62,7 +67,10 @@ export interface WorkerOptions {
 }
 
 /** From a page to its worker. */
-export type ToWorker = ToDevice | { readonly kind: 'start'; readonly options: WorkerOptions } | { readonly kind: 'close' };
+export type ToWorker =
+  | ToDevice
+  | { readonly kind: 'start'; readonly options: WorkerOptions }
+  | { readonly kind: 'close' };
 
 /** From a worker to its page. */
 export type FromWorker =
@@ -93,7 +101,9 @@ export type WireError = CodErrorJson | { readonly name: string; readonly message
 
 export function toWire(error: unknown): WireError {
   if (isCodError(error)) return error.toJSON();
-  return error instanceof Error ? { name: error.name, message: error.message } : { name: 'Error', message: String(error) };
+  return error instanceof Error
+    ? { name: error.name, message: error.message }
+    : { name: 'Error', message: String(error) };
 }
 
 export function fromWire(error: WireError): Error {

@@ -1,7 +1,7 @@
 /** The page's side of a device: the same interface, over messages to the worker that has it. */
 
-import { CodError } from '../core/errors.ts';
 import type { Device, DeviceStatus } from '../device/device.ts';
+import { CodError } from '../errors.ts';
 import { persistStorage } from '../fs/opfs-quota.ts';
 import { Calls, type MakeOperation } from './calls.ts';
 import { bootLock, hold, keyOf } from './lock-names.ts';
@@ -14,7 +14,8 @@ const PIECE_BYTES = 2 ** 22;
 const PIECES_AT_ONCE = 4;
 
 /** How a device is opened in a page. `hydrate`, `blockSize` and `checkpointIntervalMs` as for `openDevice` of `copyondemand`. */
-export interface OpenBrowserDeviceOptions extends Pick<WorkerOptions, 'hydrate' | 'blockSize' | 'checkpointIntervalMs'> {
+export interface OpenBrowserDeviceOptions
+  extends Pick<WorkerOptions, 'hydrate' | 'blockSize' | 'checkpointIntervalMs'> {
   readonly source: BrowserSource;
   /** The copy's name in the origin private file system; metadata lies beside it. */
   readonly target: string;
@@ -51,7 +52,8 @@ export interface BrowserDevice extends Omit<Device, 'syncedBlocks' | 'dirtyBlock
 export function openPageDevice(options: OpenBrowserDeviceOptions, makeWorker: () => Worker): Promise<BrowserDevice> {
   return new Promise((resolve, reject) => {
     const { signal, target, directory = '', tabs = 'share', hydrate, blockSize, checkpointIntervalMs } = options;
-    if (typeof target !== 'string' || target === '' || target.includes('/')) throw new TypeError('`target` must be the name of a file');
+    if (typeof target !== 'string' || target === '' || target.includes('/'))
+      throw new TypeError('`target` must be the name of a file');
     if (globalThis.navigator?.locks === undefined)
       throw new TypeError('a device needs a page over https or from localhost, in a browser with Web Locks');
     signal?.throwIfAborted();
@@ -160,7 +162,10 @@ class PageDevice implements BrowserDevice {
     await inPieces(from, async (piece, at) => {
       await this.#calls.call(() => {
         const bytes = piece.slice() as Uint8Array<ArrayBuffer>;
-        return { operation: { op: 'write', offset: offset + at, bytes, fua: options.fua ?? false }, transfer: [bytes.buffer] };
+        return {
+          operation: { op: 'write', offset: offset + at, bytes, fua: options.fua ?? false },
+          transfer: [bytes.buffer],
+        };
       });
     });
   }
@@ -213,7 +218,8 @@ class PageDevice implements BrowserDevice {
   }
 
   setRate(bytesPerSecond: number | undefined): void {
-    if (bytesPerSecond !== undefined && !(bytesPerSecond > 0)) throw new RangeError(`a rate of ${bytesPerSecond} bytes per second`);
+    if (bytesPerSecond !== undefined && !(bytesPerSecond > 0))
+      throw new RangeError(`a rate of ${bytesPerSecond} bytes per second`);
     this.#ask(() => ({ operation: { op: 'setRate', bytesPerSecond } })).catch(() => undefined);
   }
 
@@ -257,7 +263,13 @@ class PageDevice implements BrowserDevice {
 
   /** The checks that need no message; outside the device: `RangeError`. */
   #check(offset: number, length: number): void {
-    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0 || offset + length > this.size) {
+    if (
+      !Number.isSafeInteger(offset) ||
+      !Number.isSafeInteger(length) ||
+      offset < 0 ||
+      length < 0 ||
+      offset + length > this.size
+    ) {
       throw new RangeError(`bytes ${offset} + ${length} are outside the device of ${this.size} bytes`);
     }
     this.#checkOpen();
@@ -286,7 +298,9 @@ class PageDevice implements BrowserDevice {
         else this.#settleHydrated.reject(fromWire(message.error));
         break;
       case 'finished':
-        this.#finishWith(new CodError('COD_CLOSED', 'the copy is complete and its metadata removed: the device is closed'));
+        this.#finishWith(
+          new CodError('COD_CLOSED', 'the copy is complete and its metadata removed: the device is closed'),
+        );
         break;
       case 'closed':
         this.#finishWith(new CodError('COD_CLOSED', 'the device was closed'), message.error && fromWire(message.error));

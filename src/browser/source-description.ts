@@ -1,8 +1,8 @@
 /** Sources as they can be named across a message: the worker opens them. */
 
-import type { Source } from '../device/source.ts';
 import { blobSource } from '../sources/blob.ts';
-import { type HttpSourceOptions, httpSource } from '../sources/http.ts';
+import { type HttpSourceOptions, httpSource } from '../sources/http/source.ts';
+import type { Source } from '../sources/source.ts';
 
 /** An image on a server, with those options of `httpSource` that are plain data. */
 export interface UrlSource

@@ -1,6 +1,6 @@
 /** Copies as they lie in the origin private file system, while no device has them open or beside one that has. */
 
-import { CodError } from '../core/errors.ts';
+import { CodError } from '../errors.ts';
 import { opfsDirectory, opfsFileSystem } from '../fs/opfs.ts';
 import { ALL_SLOTS, slotName } from '../log/slots.ts';
 import { deviceLock, keyOf } from './lock-names.ts';

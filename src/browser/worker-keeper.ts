@@ -1,6 +1,6 @@
 /** Keeps a worker running for a page: notices when it is gone, for whatever reason, and starts another. */
 
-import { CodError } from '../core/errors.ts';
+import { CodError } from '../errors.ts';
 import { released, workerLock } from './lock-names.ts';
 import { type FromWorker, fromWire, type ToWorker, type WorkerOptions } from './messages.ts';
 import { batchingPort, type Port, receive } from './port.ts';
@@ -67,7 +67,9 @@ export class WorkerKeeper {
       if (started || watch.signal.aborted) return;
       event.preventDefault();
       stop();
-      const why = event.message ? `: ${event.message}` : '; is it served, and does the Content-Security-Policy let it run?';
+      const why = event.message
+        ? `: ${event.message}`
+        : '; is it served, and does the Content-Security-Policy let it run?';
       this.#fail(new CodError('COD_NOT_FOUND', `the device's worker cannot be started${why}`));
     });
     receive<FromWorker>(worker, (message) => {

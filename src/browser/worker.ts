@@ -6,11 +6,11 @@
  * page sends all that are unanswered again at the next `ready`.
  */
 
-import { CodError } from '../core/errors.ts';
 import { openDeviceIn } from '../device/open.ts';
-import type { Source } from '../device/source.ts';
+import { CodError } from '../errors.ts';
 import { opfsDirectory, opfsFileSystem } from '../fs/opfs.ts';
-import { systemEnvironment } from '../system-environment.ts';
+import { systemEnvironment } from '../platform/environment.ts';
+import type { Source } from '../sources/source.ts';
 import { DeviceHost, type Seat } from './device-host.ts';
 import { deviceLock, guestChannel, hold, holdBoot, keyOf, released, workerLock } from './lock-names.ts';
 import {
@@ -113,7 +113,9 @@ class DeviceWorker {
 
   #whileGoingOn(): Promise<void> {
     const { signal } = this.#done;
-    return signal.aborted ? Promise.resolve() : new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+    return signal.aborted
+      ? Promise.resolve()
+      : new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
   }
 
   /** Opens the device and serves it, under the lock, until it is closed. */
@@ -132,7 +134,13 @@ class DeviceWorker {
     });
     const host = new DeviceHost(device, () => this.#end());
     const { size } = device;
-    const welcome = (): Welcome => ({ size, blockSize: device.blockSize, status: device.status(), bootId, owner: this.#owner });
+    const welcome = (): Welcome => ({
+      size,
+      blockSize: device.blockSize,
+      status: device.status(),
+      bootId,
+      owner: this.#owner,
+    });
     this.#host = { host, welcome };
     this.#page.post({ kind: 'ready', role: 'owner', welcome: welcome() });
     const seat = host.serve(this.#page, { guest: false });
@@ -149,7 +157,9 @@ class DeviceWorker {
 
   #hello(): void {
     const { size, identity } = this.#source!;
-    this.#everybody.postMessage([{ kind: 'hello', workerId: this.#options.workerId, size, identity } satisfies ToWorkers]);
+    this.#everybody.postMessage([
+      { kind: 'hello', workerId: this.#options.workerId, size, identity } satisfies ToWorkers,
+    ]);
   }
 
   /** Answers the worker of another tab, and serves it from now on. */
@@ -159,7 +169,9 @@ class DeviceWorker {
     const port = batchingPort<ToGuest>((messages) => channel.postMessage(messages));
     const refusal = this.#differs(size, identity);
     if (refusal !== undefined || this.#host === undefined) {
-      port.post(refusal === undefined ? { kind: 'opening', owner: this.#owner } : { kind: 'refused', error: toWire(refusal) });
+      port.post(
+        refusal === undefined ? { kind: 'opening', owner: this.#owner } : { kind: 'refused', error: toWire(refusal) },
+      );
       setTimeout(() => channel.close());
       return;
     }

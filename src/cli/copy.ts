@@ -1,16 +1,24 @@
 /** `copyondemand copy`: a complete, durable copy of a source, that can be interrupted and goes on where it was. */
 
-import { CodError } from '../core/errors.ts';
-import { withSignal } from '../core/with-signal.ts';
+import { withSignal } from '../async/with-signal.ts';
 import type { LocalDevice } from '../device/device.ts';
-import type { Source } from '../device/source.ts';
+import { CodError } from '../errors.ts';
+import type { Source } from '../sources/source.ts';
 import { failureOf, Interrupted } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { type HttpFlags, openSource, parseSourceUri } from './source-uri.ts';
-import { checkTarget, followCopy, openTarget, preloadDevice, syncedBytes, type TargetCopy, tellStart } from './target-device.ts';
+import {
+  checkTarget,
+  followCopy,
+  openTarget,
+  preloadDevice,
+  syncedBytes,
+  type TargetCopy,
+  tellStart,
+} from './target-device.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 
 const TICK_MS = 200;

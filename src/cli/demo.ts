@@ -3,8 +3,8 @@
 import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { CodError } from '../core/errors.ts';
-import { withSignal } from '../core/with-signal.ts';
+import { withSignal } from '../async/with-signal.ts';
+import { CodError } from '../errors.ts';
 import type { State } from './demo/messages.ts';
 import { MAP_CELLS } from './demo/messages.ts';
 import { type RangeServer, startRangeServer } from './demo/range-server.ts';
@@ -103,7 +103,9 @@ class Play {
     this.#signal.throwIfAborted();
     this.#stage.step('A sample image, far away');
     this.#stage.line(`${formatBytes(image.size)}: ${image.kind}`);
-    this.#stage.line(`at ${server.url}, which sends ${formatRate(BYTES_PER_SECOND)} and answers after ${LATENCY_MS} ms`);
+    this.#stage.line(
+      `at ${server.url}, which sends ${formatRate(BYTES_PER_SECOND)} and answers after ${LATENCY_MS} ms`,
+    );
     return image;
   }
 
@@ -131,7 +133,11 @@ class Play {
     }
     const { diary, size } = image;
     const writes = [
-      { what: diary.what, offset: diary.offset, bytes: new TextEncoder().encode(DIARY.padEnd(diary.length).slice(0, diary.length)) },
+      {
+        what: diary.what,
+        offset: diary.offset,
+        bytes: new TextEncoder().encode(DIARY.padEnd(diary.length).slice(0, diary.length)),
+      },
       { what: `${SCRATCH_BYTES} bytes`, offset: size * 0.75 + 4000, bytes: new Uint8Array(SCRATCH_BYTES).fill(0x55) },
     ];
     for (const { what, offset, bytes } of writes) {
@@ -140,7 +146,9 @@ class Play {
     }
     const { ms } = await worker.flush();
     const { copiedBytes } = this.#state!;
-    stage.line(`flushes in ${ms.toFixed(0)} ms: from here on this must survive. So far ${formatPercent(copiedBytes, size)} is copied.`);
+    stage.line(
+      `flushes in ${ms.toFixed(0)} ms: from here on this must survive. So far ${formatPercent(copiedBytes, size)} is copied.`,
+    );
     stage.legend();
     return writes;
   }
@@ -181,7 +189,8 @@ class Play {
     stage.line(`goes on: ${formatBytes(copiedBytes)} of ${formatBytes(size)} need not be fetched again`);
     for (const { what, offset, bytes } of writes) {
       const found = await worker.read(offset, bytes.length);
-      if (Buffer.compare(found.bytes, bytes) !== 0) throw new CodError('COD_CORRUPT', `what was written to ${what} is lost`);
+      if (Buffer.compare(found.bytes, bytes) !== 0)
+        throw new CodError('COD_CORRUPT', `what was written to ${what} is lost`);
       stage.line(`${what} at ${formatBytes(offset)}: as written`);
     }
     this.#onState = (state) => stage.map(state);
@@ -196,9 +205,14 @@ class Play {
       for (const { offset, bytes } of writes) overlay(piece, at, bytes, offset);
     };
     const signal = this.#signal;
-    const [expected, found] = await Promise.all([sha256OfFile(image.path, { signal, patch }), sha256OfFile(this.#target, { signal })]);
+    const [expected, found] = await Promise.all([
+      sha256OfFile(image.path, { signal, patch }),
+      sha256OfFile(this.#target, { signal }),
+    ]);
     stage.line(`SHA-256 of the image with what was written over it  ${short(expected)}`);
-    stage.line(`SHA-256 of the copy                                 ${short(found)}  ${found === expected ? 'the same' : 'NOT THE SAME'}`);
+    stage.line(
+      `SHA-256 of the copy                                 ${short(found)}  ${found === expected ? 'the same' : 'NOT THE SAME'}`,
+    );
     const left = (await readdir(dirname(this.#target))).filter((name) => name !== basename(this.#target));
     stage.line(`beside the copy: ${left.length === 0 ? 'nothing, it is a file like any other now' : left.join(', ')}`);
     const { sentBytes } = this.#server!;

@@ -1,6 +1,6 @@
 /** How a command ends: exit codes, and the one line that says why. */
 
-import { isCodError } from '../core/errors.ts';
+import { isCodError } from '../errors.ts';
 
 /** Exit codes of the command. */
 export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const;

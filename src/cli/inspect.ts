@@ -2,7 +2,7 @@
 
 import { existsSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
-import { CodError, isCodError } from '../core/errors.ts';
+import { CodError, isCodError } from '../errors.ts';
 import { nodeFileSystem } from '../fs/node.ts';
 import type { Inspection } from '../log/inspect.ts';
 import { inspectMetadata } from '../log/inspect.ts';
@@ -44,7 +44,11 @@ export async function inspectTarget(target: string, { size }: { readonly size?: 
       checkSize(inspection, size);
       return { ...inspection, target };
     } catch (error) {
-      if (look === LOOKS || !(isCodError(error, 'COD_CORRUPT') || isCodError(error, 'COD_SHORT_READ')) || !existsSync(`${target}.lock`)) {
+      if (
+        look === LOOKS ||
+        !(isCodError(error, 'COD_CORRUPT') || isCodError(error, 'COD_SHORT_READ')) ||
+        !existsSync(`${target}.lock`)
+      ) {
         throw explain(error, target);
       }
       await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));

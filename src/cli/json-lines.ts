@@ -1,7 +1,16 @@
 /** Events for scripts: one JSON object a line, on stdout. */
 
 /** What `copy --json` and `serve --json` say. The last event is `done` or `error`. */
-export type CopyEvent = 'start' | 'listening' | 'rate' | 'progress' | 'hydrated' | 'failed' | 'verified' | 'done' | 'error';
+export type CopyEvent =
+  | 'start'
+  | 'listening'
+  | 'rate'
+  | 'progress'
+  | 'hydrated'
+  | 'failed'
+  | 'verified'
+  | 'done'
+  | 'error';
 
 /** Prints an event. */
 export type Emit = (event: CopyEvent, fields: Readonly<Record<string, unknown>>) => void;

@@ -26,7 +26,9 @@ function argument<T>(parse: (text: string) => T): (text: string) => T {
 }
 
 function version(): string {
-  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
   return manifest.version;
 }
 
@@ -70,8 +72,15 @@ function program(): Command {
     .argument('<source>', 'a path, or a URL with http://, https://, nbd:// or nbd+unix://')
     .argument('<target>', 'a path where nothing is yet, or the copy to go on with')
     .option('--rate <rate>', 'take at most so much from the source, as 20M or 250mbit', argument(parseRate))
-    .option('--rate-file <file>', 'take the rate from this file, which may be changed at any time; `unlimited` lifts it')
-    .option('--rate-group <name>', 'share the rate with the other copies of this group on this machine', argument(parseGroupName))
+    .option(
+      '--rate-file <file>',
+      'take the rate from this file, which may be changed at any time; `unlimited` lifts it',
+    )
+    .option(
+      '--rate-group <name>',
+      'share the rate with the other copies of this group on this machine',
+      argument(parseGroupName),
+    )
     .option('--sha256 <hex>', 'verify that the copy has this digest', argument(parseSha256))
     .option(
       '--concurrency <n>',
@@ -83,7 +92,9 @@ function program(): Command {
     .option('--quiet', 'nothing on stderr but errors');
   withNetworkOptions(copy)
     .addHelpText('after', `\n${UNITS}\n${EXIT_CODES}`)
-    .action(async (source: string, target: string, flags: CopyFlags) => (await import('./copy.ts')).copy(source, target, flags));
+    .action(async (source: string, target: string, flags: CopyFlags) =>
+      (await import('./copy.ts')).copy(source, target, flags),
+    );
 
   const serve = program
     .command('serve')
@@ -106,8 +117,15 @@ function program(): Command {
     .option('--read-only', 'refuse to change anything')
     .option('--no-hydrate', 'copy only what is read')
     .option('--rate <rate>', 'copy in the background at most so fast, as 20M or 250mbit', argument(parseRate))
-    .option('--rate-file <file>', 'take the rate from this file, which may be changed at any time; `unlimited` lifts it')
-    .option('--rate-group <name>', 'share the rate with the other copies of this group on this machine', argument(parseGroupName))
+    .option(
+      '--rate-file <file>',
+      'take the rate from this file, which may be changed at any time; `unlimited` lifts it',
+    )
+    .option(
+      '--rate-group <name>',
+      'share the rate with the other copies of this group on this machine',
+      argument(parseGroupName),
+    )
     .option('--tls-cert <file>', 'TLS, and nothing without it: the certificate, as PEM')
     .option('--tls-key <file>', 'its private key, as PEM')
     .option('--tls-ca <file>', "the authority of the clients' certificates, as PEM: a client must have one")
@@ -117,7 +135,9 @@ function program(): Command {
     .option('--quiet', 'nothing on stderr but errors');
   withNetworkOptions(serve)
     .addHelpText('after', `\n${UNITS}\n${EXIT_CODES}`)
-    .action(async (source: string, target: string, flags: ServeFlags) => (await import('./serve.ts')).serve(source, target, flags));
+    .action(async (source: string, target: string, flags: ServeFlags) =>
+      (await import('./serve.ts')).serve(source, target, flags),
+    );
 
   program
     .command('inspect')
@@ -126,14 +146,20 @@ function program(): Command {
     .argument('<target>', 'the copy')
     .option('--json', 'one JSON object on stdout')
     .option('--map', 'draw the map of what is copied')
-    .option('--size <size>', 'the size of the image, where TARGET is not there and its metadata does not tell it', argument(parseSize))
+    .option(
+      '--size <size>',
+      'the size of the image, where TARGET is not there and its metadata does not tell it',
+      argument(parseSize),
+    )
     .addHelpText('after', `\n${UNITS}`)
     .action(async (target: string, flags: InspectFlags) => (await import('./inspect.ts')).inspect(target, flags));
 
   program
     .command('demo')
     .summary('the whole story on this machine, in 20 seconds')
-    .description('Uses, copies, kills and resumes a sample image in a temporary directory, and verifies what comes out.')
+    .description(
+      'Uses, copies, kills and resumes a sample image in a temporary directory, and verifies what comes out.',
+    )
     .action(async () => (await import('./demo.ts')).demo());
 
   program
@@ -156,7 +182,8 @@ function onOutputError(error: NodeJS.ErrnoException): void {
 async function main(): Promise<number> {
   process.stdout.on('error', onOutputError);
   try {
-    if (process.argv.length <= 2) throw new UsageError('which command? copy, serve, inspect or demo; `copyondemand --help` tells more');
+    if (process.argv.length <= 2)
+      throw new UsageError('which command? copy, serve, inspect or demo; `copyondemand --help` tells more');
     await program().parseAsync();
     return EXIT.done;
   } catch (error) {

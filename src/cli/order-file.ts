@@ -9,9 +9,9 @@
  * that is: the ms after which it was first read, its offset, and its length in bytes. A last line without its end was torn by a crash and does not count.
  */
 
-import { CodError } from '../core/errors.ts';
 import type { ByteExtent } from '../core/range-set.ts';
 import { type ReadExtent, ReadRecorder } from '../device/read-recorder.ts';
+import { CodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { nodeFileSystem } from '../fs/node.ts';
 
@@ -86,7 +86,13 @@ class Recording implements OrderRecording {
   #failed = false;
   #closing: Promise<void> | undefined;
 
-  constructor(parts: { file: File; unlock: () => Promise<void>; onProblem: (error: unknown) => void; at: number; recorder: ReadRecorder }) {
+  constructor(parts: {
+    file: File;
+    unlock: () => Promise<void>;
+    onProblem: (error: unknown) => void;
+    at: number;
+    recorder: ReadRecorder;
+  }) {
     this.#file = parts.file;
     this.#unlock = parts.unlock;
     this.#onProblem = parts.onProblem;
@@ -160,7 +166,9 @@ async function beginOrContinue(file: File, { path, size }: Named): Promise<Parse
     return { extents: [], bytes: head.length };
   }
   if (!TITLE.test(text.slice(0, text.indexOf('\n')))) {
-    throw new CodError('COD_EXISTS', `${path} exists and is no order file: remove it, or name another one`, { details: { path } });
+    throw new CodError('COD_EXISTS', `${path} exists and is no order file: remove it, or name another one`, {
+      details: { path },
+    });
   }
   const known = parseOrder(text, { path, size });
   await file.truncate(known.bytes);
@@ -184,7 +192,9 @@ function parseOrder(text: string, { path, size }: Named): ParsedOrder {
   const version = TITLE.exec(title)?.[1];
   if (version === undefined) throw corrupt(path, 'it is no order file: it does not begin with `copyondemand order`');
   if (Number(version) !== VERSION) {
-    throw new CodError('COD_VERSION', `${path} is of version ${version}, this program knows version ${VERSION}`, { details: { path } });
+    throw new CodError('COD_VERSION', `${path} is of version ${version}, this program knows version ${VERSION}`, {
+      details: { path },
+    });
   }
   const found = SIZE.exec(sizeLine)?.[1];
   if (found === undefined) throw corrupt(path, 'line 2 is not like `size 1073741824`');
@@ -198,7 +208,10 @@ function parseOrder(text: string, { path, size }: Named): ParsedOrder {
     const extent = { offset: Number(match?.[1]), length: Number(match?.[2]) };
     // Not a number compares as false.
     if (!(extent.length > 0 && extent.offset + extent.length <= size)) {
-      throw corrupt(path, `line ${index + 3} is not like \`12 1048576 65536\` (ms, offset and length within the image)`);
+      throw corrupt(
+        path,
+        `line ${index + 3} is not like \`12 1048576 65536\` (ms, offset and length within the image)`,
+      );
     }
     return extent;
   });

@@ -1,8 +1,8 @@
 /** How fast a copy may be: as `--rate` says, as a file says that may change, and as the others of a group leave room. */
 
-import type { Clock } from '../core/clock.ts';
 import type { Device } from '../device/device.ts';
-import { systemClock } from '../system-clock.ts';
+import type { Clock } from '../platform/clock.ts';
+import { systemClock } from '../platform/system-clock.ts';
 import { UsageError } from './failure.ts';
 import type { Emit } from './json-lines.ts';
 import { RateFile } from './rate-file.ts';

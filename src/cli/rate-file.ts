@@ -6,7 +6,7 @@
  */
 
 import * as fs from 'node:fs';
-import { errnoOf, ioError } from '../fs/fs-adapter.ts';
+import { errnoOf, ioError } from '../platform/errno.ts';
 import { UsageError } from './failure.ts';
 import { parseRate } from './units.ts';
 

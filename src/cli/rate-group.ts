@@ -9,8 +9,8 @@
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
-import { errnoOf, ioError } from '../fs/fs-adapter.ts';
 import { mayBeAlive, type ProcessIdentity, thisProcess } from '../fs/node-process.ts';
+import { errnoOf, ioError } from '../platform/errno.ts';
 import { GroupView, type SeenMember, type Shares } from './rate-share.ts';
 import { runtimeDirectory } from './runtime-directory.ts';
 
@@ -80,7 +80,9 @@ export class RateGroup {
         const text = readStart(join(directory, name));
         if (text === undefined) return [];
         const note = parseNote(text);
-        return [{ name, beat: text, total: note?.total, mayBeAlive: note === undefined || mayBeAlive(note, this.#self) }];
+        return [
+          { name, beat: text, total: note?.total, mayBeAlive: note === undefined || mayBeAlive(note, this.#self) },
+        ];
       });
   }
 }

@@ -66,6 +66,10 @@ export class GroupView {
       total = Math.min(total, member.total ?? total);
     }
     this.#beats = beats;
-    return { share: total === Number.POSITIVE_INFINITY ? undefined : Math.max(1, Math.floor(total / members)), members, gone };
+    return {
+      share: total === Number.POSITIVE_INFINITY ? undefined : Math.max(1, Math.floor(total / members)),
+      members,
+      gone,
+    };
   }
 }

@@ -3,8 +3,8 @@
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { isAbsolute, join } from 'node:path';
-import { CodError } from '../core/errors.ts';
-import { errnoOf, ioError } from '../fs/fs-adapter.ts';
+import { CodError } from '../errors.ts';
+import { errnoOf, ioError } from '../platform/errno.ts';
 
 /**
  * Makes the folder `name` in this user's runtime folder, unless it is there, and returns its path: below `XDG_RUNTIME_DIR`, or, where that is not set,
@@ -14,7 +14,9 @@ import { errnoOf, ioError } from '../fs/fs-adapter.ts';
 export function runtimeDirectory(name: string): string {
   const runtime = process.env['XDG_RUNTIME_DIR'];
   const base =
-    runtime !== undefined && isAbsolute(runtime) ? join(runtime, 'copyondemand') : join(tmpdir(), `copyondemand-${userId() ?? 'user'}`);
+    runtime !== undefined && isAbsolute(runtime)
+      ? join(runtime, 'copyondemand')
+      : join(tmpdir(), `copyondemand-${userId() ?? 'user'}`);
   const path = join(base, name);
   for (const directory of [base, path]) makeOwn(directory);
   return path;
@@ -30,9 +32,13 @@ function makeOwn(path: string): void {
   const stats = fs.lstatSync(path);
   const user = userId();
   if (stats.isDirectory() && (user === undefined || (stats.uid === user && (stats.mode & 0o022) === 0))) return;
-  throw new CodError('COD_TARGET_IO', `${path} is not a folder that only this user may write to: remove it, or set XDG_RUNTIME_DIR`, {
-    details: { path },
-  });
+  throw new CodError(
+    'COD_TARGET_IO',
+    `${path} is not a folder that only this user may write to: remove it, or set XDG_RUNTIME_DIR`,
+    {
+      details: { path },
+    },
+  );
 }
 
 /** Undefined on Windows, where the folder for temporary files is the user's own. */

@@ -2,7 +2,7 @@
 
 import { type BigIntStats, stat } from 'node:fs';
 import { promisify } from 'node:util';
-import { CodError } from '../core/errors.ts';
+import { CodError } from '../errors.ts';
 import { ALL_SLOTS, slotName } from '../log/slots.ts';
 
 const statBig = promisify(stat) as (path: string, options: { bigint: true }) => Promise<BigIntStats>;

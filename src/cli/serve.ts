@@ -1,14 +1,14 @@
 /** `copyondemand serve`: a source over NBD while it is copied; through crashes and restarts, and after the copy is complete. */
 
 import { readFile } from 'node:fs/promises';
-import { withSignal } from '../core/with-signal.ts';
+import { withSignal } from '../async/with-signal.ts';
 import type { LocalDevice } from '../device/device.ts';
-import type { Source } from '../device/source.ts';
-import { ioError } from '../fs/fs-adapter.ts';
-import { wrongName } from '../nbd/export.ts';
-import { Listener, type NbdAddress } from '../nbd/listener.ts';
-import { type NbdServer, serveAt } from '../nbd/server.ts';
-import { tlsServer } from '../nbd/tls.ts';
+import { wrongName } from '../nbd/server/export.ts';
+import { Listener, type NbdAddress } from '../nbd/server/listener.ts';
+import { type NbdServer, serveAt } from '../nbd/server/server.ts';
+import { tlsServer } from '../nbd/server/tls.ts';
+import { ioError } from '../platform/errno.ts';
+import type { Source } from '../sources/source.ts';
 import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
@@ -16,7 +16,15 @@ import { type OrderRecording, recordOrder } from './order-file.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { type HttpFlags, openSource, parseSourceUri } from './source-uri.ts';
-import { checkTarget, followCopy, openTarget, preloadDevice, syncedBytes, type TargetCopy, tellStart } from './target-device.ts';
+import {
+  checkTarget,
+  followCopy,
+  openTarget,
+  preloadDevice,
+  syncedBytes,
+  type TargetCopy,
+  tellStart,
+} from './target-device.ts';
 import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
@@ -63,7 +71,8 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
     listener = await openListener(flags);
     preloadDevice();
     source = await withSignal(openSource(uri, flags, signal), signal);
-    if (flags.recordOrder !== undefined) recording = await recordOrder(flags.recordOrder, source.size, tellRecordingEnded);
+    if (flags.recordOrder !== undefined)
+      recording = await recordOrder(flags.recordOrder, source.size, tellRecordingEnded);
     device = await openTarget({ uri, source, target, flags, signal, rate: rate?.rate, onRead: recording?.onRead });
     server = serveAt(listener, new Map([[flags.export ?? '', { device, readOnly: flags.readOnly ?? false }]]), secure);
     rate?.govern(device);
@@ -91,12 +100,30 @@ function tellRecordingEnded(error: unknown): void {
 
 /** @throws {@link UsageError} */
 function checkFlags(flags: ServeFlags): void {
-  const { socket, host, port, tlsCert, tlsKey, tlsCa, export: name = '', hydrate, rate, rateFile, rateGroup, order } = flags;
-  if (socket !== undefined && (host !== undefined || port !== undefined)) throw new UsageError('either --socket, or --host and --port');
-  if ((tlsCert === undefined) !== (tlsKey === undefined)) throw new UsageError('--tls-cert and --tls-key belong together');
-  if (tlsCa !== undefined && tlsCert === undefined) throw new UsageError('--tls-ca is of use only with --tls-cert and --tls-key');
+  const {
+    socket,
+    host,
+    port,
+    tlsCert,
+    tlsKey,
+    tlsCa,
+    export: name = '',
+    hydrate,
+    rate,
+    rateFile,
+    rateGroup,
+    order,
+  } = flags;
+  if (socket !== undefined && (host !== undefined || port !== undefined))
+    throw new UsageError('either --socket, or --host and --port');
+  if ((tlsCert === undefined) !== (tlsKey === undefined))
+    throw new UsageError('--tls-cert and --tls-key belong together');
+  if (tlsCa !== undefined && tlsCert === undefined)
+    throw new UsageError('--tls-ca is of use only with --tls-cert and --tls-key');
   if (!hydrate && [rate, rateFile, rateGroup, order].some((flag) => flag !== undefined)) {
-    throw new UsageError('--rate, --rate-file, --rate-group and --order are for the background copy, which --no-hydrate leaves out');
+    throw new UsageError(
+      '--rate, --rate-file, --rate-group and --order are for the background copy, which --no-hydrate leaves out',
+    );
   }
   const wrong = wrongName(name);
   if (wrong !== undefined) throw new UsageError(`--export: ${wrong}`);
@@ -104,7 +131,11 @@ function checkFlags(flags: ServeFlags): void {
 
 async function openTls({ tlsCert, tlsKey, tlsCa }: ServeFlags): Promise<ReturnType<typeof tlsServer> | undefined> {
   if (tlsCert === undefined || tlsKey === undefined) return undefined;
-  const [cert, key, ca] = await Promise.all([readPem(tlsCert), readPem(tlsKey), tlsCa === undefined ? undefined : readPem(tlsCa)]);
+  const [cert, key, ca] = await Promise.all([
+    readPem(tlsCert),
+    readPem(tlsKey),
+    tlsCa === undefined ? undefined : readPem(tlsCa),
+  ]);
   return asUsage(() => tlsServer({ cert, key, ...(ca === undefined ? {} : { ca }) }));
 }
 
@@ -150,14 +181,16 @@ async function run(serving: Serving): Promise<never> {
   if (!flags.json) process.stdout.write(`listening on ${server.uris[0]}\n`);
   try {
     await followCopy(device, serving, TICK_MS);
-    if (!flags.quiet && !flags.json) process.stderr.write(`${target}: complete, ${formatBytes(device.size)}; serving it on\n`);
+    if (!flags.quiet && !flags.json)
+      process.stderr.write(`${target}: complete, ${formatBytes(device.size)}; serving it on\n`);
   } catch (error) {
     if (error instanceof Interrupted) throw error;
     // Clients have what is there, and what the source gives from now on; the same command again tries the rest.
     progress.end();
     const { exitCode: _, ...fields } = failureOf(error);
     emit('failed', fields);
-    if (!flags.json) process.stderr.write(failureLine(failureOf(error)).replace(/\n$/, '; serving on without copying\n'));
+    if (!flags.json)
+      process.stderr.write(failureLine(failureOf(error)).replace(/\n$/, '; serving on without copying\n'));
   }
   // Nothing but a signal ends a server.
   return withSignal(new Promise<never>(() => undefined), signal);

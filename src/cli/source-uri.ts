@@ -1,9 +1,9 @@
 /** SOURCE on the command line: a path, a URL over HTTP, or an NBD export. */
 
-import { CodError } from '../core/errors.ts';
-import type { Source } from '../device/source.ts';
-import type { HttpSourceOptions } from '../sources/http.ts';
-import { isNbdScheme, type NbdLocation, parseNbdUri, showNbdLocation } from '../sources/nbd-uri.ts';
+import { CodError } from '../errors.ts';
+import { isNbdScheme, type NbdLocation, parseNbdUri, showNbdLocation } from '../nbd/uri.ts';
+import type { HttpSourceOptions } from '../sources/http/source.ts';
+import type { Source } from '../sources/source.ts';
 import { UsageError } from './failure.ts';
 
 /** What a SOURCE names. */
@@ -67,21 +67,23 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
   const options = httpOptions(flags);
   if (uri.kind === 'file') {
     const given = Object.keys(options);
-    if (given.length > 0) throw new UsageError('--header, --user, --stream-whole, --retries and --timeout are for sources over a network');
+    if (given.length > 0)
+      throw new UsageError('--header, --user, --stream-whole, --retries and --timeout are for sources over a network');
     const { fileSource } = await import('../sources/file.ts');
     return fileSource(uri.path);
   }
   if (uri.kind === 'nbd') {
     const { retry, stallTimeoutMs, ...others } = options;
-    if (Object.keys(others).length > 0) throw new UsageError('--header, --user and --stream-whole are for sources over HTTP');
-    const { nbdSourceAt } = await import('../sources/nbd.ts');
+    if (Object.keys(others).length > 0)
+      throw new UsageError('--header, --user and --stream-whole are for sources over HTTP');
+    const { nbdSourceAt } = await import('../nbd/client/source.ts');
     return nbdSourceAt(uri.location, {
       signal,
       ...(retry === undefined ? {} : { retry }),
       ...(stallTimeoutMs === undefined ? {} : { stallTimeoutMs }),
     });
   }
-  const { httpSource } = await import('../sources/http-node.ts');
+  const { httpSource } = await import('../sources/http/node.ts');
   try {
     return await httpSource(uri.url, { ...options, signal });
   } catch (error) {
@@ -114,7 +116,11 @@ function splitUser(text: string): { username: string; password: string } {
   return { username: text.slice(0, colon), password: text.slice(colon + 1) };
 }
 
-const HINTS: Readonly<Record<number, string>> = { 200: '--stream-whole', 401: '--user or --header', 403: '--user or --header' };
+const HINTS: Readonly<Record<number, string>> = {
+  200: '--stream-whole',
+  401: '--user or --header',
+  403: '--user or --header',
+};
 
 /** The library speaks of its own options; says what they are called here. */
 function hinted(error: unknown): unknown {

@@ -1,9 +1,9 @@
 /** What `copy` and `serve` have in common: the device over a target, and how far its copy is. */
 
-import { withSignal } from '../core/with-signal.ts';
+import { withSignal } from '../async/with-signal.ts';
 import type { DeviceStatus, LocalDevice } from '../device/device.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
-import type { Source } from '../device/source.ts';
+import type { Source } from '../sources/source.ts';
 import { UsageError } from './failure.ts';
 import type { Emit } from './json-lines.ts';
 import type { Progress } from './progress.ts';
@@ -30,7 +30,8 @@ export interface TargetCopy {
 
 /** @throws {@link UsageError} */
 export function checkTarget(target: string): void {
-  if (target === '') throw new UsageError('TARGET is empty; it is a path where nothing is yet, or the copy to go on with');
+  if (target === '')
+    throw new UsageError('TARGET is empty; it is a path where nothing is yet, or the copy to go on with');
 }
 
 const modules = () => Promise.all([import('../index.ts'), import('../fs/node.ts')]);
@@ -48,13 +49,23 @@ interface OpenTarget extends Pick<TargetCopy, 'uri' | 'source' | 'target' | 'fla
 }
 
 /** Opens the device, or goes on with it. Errors as they come. */
-export async function openTarget({ uri, source, target, flags, signal, rate, onRead, direct = false }: OpenTarget): Promise<LocalDevice> {
+export async function openTarget({
+  uri,
+  source,
+  target,
+  flags,
+  signal,
+  rate,
+  onRead,
+  direct = false,
+}: OpenTarget): Promise<LocalDevice> {
   if (uri.kind === 'file') {
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
   }
   const [{ openDevice }, { nodeFileSystem }] = await modules();
-  const order = flags.order === undefined ? [] : await (await import('./order-file.ts')).readOrder(flags.order, source.size);
+  const order =
+    flags.order === undefined ? [] : await (await import('./order-file.ts')).readOrder(flags.order, source.size);
   return openDevice({
     source,
     fileSystem: nodeFileSystem('.', { direct }),
@@ -88,7 +99,11 @@ export function tellStart(device: LocalDevice, { uri, source, target, flags, emi
 }
 
 /** Shows how far the copy is, until it is complete or cannot go on. @throws why not; Interrupted */
-export async function followCopy(device: LocalDevice, { signal, emit, progress }: TargetCopy, tickMs: number): Promise<void> {
+export async function followCopy(
+  device: LocalDevice,
+  { signal, emit, progress }: TargetCopy,
+  tickMs: number,
+): Promise<void> {
   const { size } = device;
   await progress.begin({ label: 'copying', total: size, initial: syncedBytes(device.status()) });
   let shown = -1;
@@ -99,7 +114,13 @@ export async function followCopy(device: LocalDevice, { signal, emit, progress }
     if (bytes === shown) return;
     shown = bytes;
     const { sourceBytes, hydrateBytesPerSecond } = status;
-    emit('progress', { phase: 'copying', bytes, size, sourceBytes, hydrateBytesPerSecond: Math.round(hydrateBytesPerSecond) });
+    emit('progress', {
+      phase: 'copying',
+      bytes,
+      size,
+      sourceBytes,
+      hydrateBytesPerSecond: Math.round(hydrateBytesPerSecond),
+    });
   };
   const timer = setInterval(tick, tickMs);
   try {

@@ -35,7 +35,8 @@ function parse(text: string, units: Readonly<Record<string, number>>, examples: 
 /** Whole number between two bounds. @throws {@link UsageError} */
 export function parseInteger(text: string, bounds: { min: number; max: number }): number {
   const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= bounds.min && value <= bounds.max)) throw new UsageError(`It must be a whole number from ${bounds.min} to ${bounds.max}.`);
+  if (!(value >= bounds.min && value <= bounds.max))
+    throw new UsageError(`It must be a whole number from ${bounds.min} to ${bounds.max}.`);
   return value;
 }
 
@@ -49,7 +50,8 @@ const GROUP_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/i;
 
 /** The name of a group of processes, which is one of a folder too. @throws {@link UsageError} */
 export function parseGroupName(text: string): string {
-  if (!GROUP_NAME.test(text)) throw new UsageError('A group is named with up to 64 letters, digits, dots, dashes and underscores.');
+  if (!GROUP_NAME.test(text))
+    throw new UsageError('A group is named with up to 64 letters, digits, dots, dashes and underscores.');
   return text;
 }
 

@@ -6,8 +6,8 @@
  * marked canonical has each container in the form that the format wants.
  */
 import { RoaringBitmap32, RoaringUint8Array, roaringLibraryInitialize } from 'roaring-wasm';
+import { CodError } from '../errors.ts';
 import { concat } from './concat.ts';
-import { CodError } from './errors.ts';
 import { checkBlock, checkBlocks, type Geometry } from './geometry.ts';
 import { arraysWrittenAsRuns, maximumOf, type PortableBitmap, parsePortable, portableHas, runsOf } from './portable.ts';
 
@@ -148,9 +148,13 @@ export class BlockMap {
     const blocks = this.#geometry.blockCount - shardIndex * SHARD_BLOCKS;
     const maximum = maximumOf(portableBytes, bitmap);
     if (maximum >= blocks) {
-      throw new CodError('COD_CORRUPT', `bitmap ${shardIndex}: value ${maximum} is beyond the ${blocks} blocks of its shard`, {
-        details: { shard: shardIndex, value: maximum, blocks },
-      });
+      throw new CodError(
+        'COD_CORRUPT',
+        `bitmap ${shardIndex}: value ${maximum} is beyond the ${blocks} blocks of its shard`,
+        {
+          details: { shard: shardIndex, value: maximum, blocks },
+        },
+      );
     }
     this.#merge(shardIndex, portableBytes, bitmap.cardinality, bitmap.touching);
   }
@@ -198,14 +202,18 @@ export class BlockMap {
       const view = new DataView(section.buffer, section.byteOffset, section.byteLength);
       let at = 0;
       for (let shard = 0; shard < this.#shards.length; shard++) {
-        if (section.length - at < 8) throw corruptSection(at, `ends before bitmap ${shard} of ${this.#shards.length}`, section);
+        if (section.length - at < 8)
+          throw corruptSection(at, `ends before bitmap ${shard} of ${this.#shards.length}`, section);
         const length = Number(view.getBigUint64(at, true));
-        if (length > section.length - at - 8) throw corruptSection(at, `bitmap ${shard} of ${length} bytes does not fit`, section);
+        if (length > section.length - at - 8)
+          throw corruptSection(at, `bitmap ${shard} of ${length} bytes does not fit`, section);
         this.union(shard, section.subarray(at + 8, at + 8 + length));
         const padded = Math.ceil(length / 8) * 8;
-        if (8 + padded > section.length - at) throw corruptSection(at, `the padding of bitmap ${shard} is missing`, section);
+        if (8 + padded > section.length - at)
+          throw corruptSection(at, `the padding of bitmap ${shard} is missing`, section);
         for (let i = length; i < padded; i++) {
-          if (section[at + 8 + i] !== 0) throw corruptSection(at + 8 + i, `the padding of bitmap ${shard} is not zero`, section);
+          if (section[at + 8 + i] !== 0)
+            throw corruptSection(at + 8 + i, `the padding of bitmap ${shard} is not zero`, section);
         }
         at += 8 + padded;
       }
@@ -249,7 +257,11 @@ export class BlockMap {
       const index = Math.floor(blocks[at]! / SHARD_BLOCKS);
       const shard = this.#shards[index]!;
       const values: number[] = [];
-      for (; at < blocks.length && values.length < CHUNK_VALUES && Math.floor(blocks[at]! / SHARD_BLOCKS) === index; at++) {
+      for (
+        ;
+        at < blocks.length && values.length < CHUNK_VALUES && Math.floor(blocks[at]! / SHARD_BLOCKS) === index;
+        at++
+      ) {
         values.push(blocks[at]! % SHARD_BLOCKS);
       }
       const asked = new RoaringBitmap32(Uint32Array.from(values));

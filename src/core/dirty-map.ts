@@ -4,8 +4,9 @@
  * Invariants: the parts of a block ascend and neither touch nor overlap; no block is covered wholly; equal contents have
  * equal bytes, whatever happened before.
  */
+
+import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
-import { CodError } from './errors.ts';
 import { bytesOfBlock, checkBlock, checkBlocks, type Geometry } from './geometry.ts';
 
 /**
@@ -40,7 +41,12 @@ export class DirtyMap {
     this.#geometry = geometry;
     this.#maxBlocks = limits.maxBlocks ?? DEFAULT_MAX_PARTS;
     this.#maxParts = limits.maxParts ?? DEFAULT_MAX_PARTS;
-    this.#handle = core.exports.dirtyOpen(geometry.size, Math.log2(geometry.blockSize), this.#maxBlocks, this.#maxParts);
+    this.#handle = core.exports.dirtyOpen(
+      geometry.size,
+      Math.log2(geometry.blockSize),
+      this.#maxBlocks,
+      this.#maxParts,
+    );
   }
 
   /** Where the map lies in the core's memory; for other parts of the core only. */
@@ -89,8 +95,16 @@ export class DirtyMap {
    */
   add(block: number, start: number, end: number): 'dirty' | 'complete' | 'full' {
     checkBlock(this.#geometry, block);
-    if (!Number.isInteger(start) || !Number.isInteger(end) || start < 0 || start >= end || end > bytesOfBlock(this.#geometry, block)) {
-      throw new RangeError(`bytes [${start}, ${end}) are no part of block ${block}, which has ${bytesOfBlock(this.#geometry, block)}`);
+    if (
+      !Number.isInteger(start) ||
+      !Number.isInteger(end) ||
+      start < 0 ||
+      start >= end ||
+      end > bytesOfBlock(this.#geometry, block)
+    ) {
+      throw new RangeError(
+        `bytes [${start}, ${end}) are no part of block ${block}, which has ${bytesOfBlock(this.#geometry, block)}`,
+      );
     }
     return OUTCOMES[this.#core.exports.dirtyAdd(this.handle, block, start, end, 1)]!;
   }
@@ -157,8 +171,10 @@ export class DirtyMap {
       if (section.length - at < 16) throw refuse('ends within a block');
       const block = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
       const count = view.getUint32(at + 8, true);
-      if (block < next || block >= this.#geometry.blockCount) throw refuse(`block ${block} where one from ${next} on is due`);
-      if (view.getUint32(at + 12, true) !== 0 || count === 0 || count > MAX_BLOCK_PARTS) throw refuse(`block ${block} of ${count} parts`);
+      if (block < next || block >= this.#geometry.blockCount)
+        throw refuse(`block ${block} where one from ${next} on is due`);
+      if (view.getUint32(at + 12, true) !== 0 || count === 0 || count > MAX_BLOCK_PARTS)
+        throw refuse(`block ${block} of ${count} parts`);
       if (count * 8 > section.length - at - 16) throw refuse(`block ${block} of ${count} parts, which do not fit`);
       const whole = bytesOfBlock(this.#geometry, block);
       at += 16;

@@ -26,7 +26,8 @@ export function geometry(options: { size: number; blockSize: number }): Geometry
   const { size, blockSize } = options;
   if (typeof size !== 'number') throw new TypeError(`size must be a number, not ${typeof size}`);
   if (typeof blockSize !== 'number') throw new TypeError(`blockSize must be a number, not ${typeof blockSize}`);
-  if (!Number.isSafeInteger(size) || size < 0) throw new RangeError(`size ${size} is not a whole number of bytes from 0 to 2^53 - 1`);
+  if (!Number.isSafeInteger(size) || size < 0)
+    throw new RangeError(`size ${size} is not a whole number of bytes from 0 to 2^53 - 1`);
   if (!(blockSize >= MIN_BLOCK_SIZE && blockSize <= MAX_BLOCK_SIZE) || !Number.isInteger(Math.log2(blockSize))) {
     throw new RangeError(`blockSize ${blockSize} is not a power of two from ${MIN_BLOCK_SIZE} to ${MAX_BLOCK_SIZE}`);
   }
@@ -35,7 +36,9 @@ export function geometry(options: { size: number; blockSize: number }): Geometry
     let larger = blockSize;
     while (Math.ceil(size / larger) / 8 > MAX_BITMAP_BYTES) larger *= 2;
     const advice = larger <= MAX_BLOCK_SIZE ? `use a blockSize of at least ${larger}` : 'no blockSize is large enough';
-    throw new RangeError(`a device of ${size} bytes has ${blockCount} blocks of ${blockSize} bytes, too many for memory: ${advice}`);
+    throw new RangeError(
+      `a device of ${size} bytes has ${blockCount} blocks of ${blockSize} bytes, too many for memory: ${advice}`,
+    );
   }
   return { size, blockSize, blockCount };
 }

@@ -1,6 +1,7 @@
 /** The header sectors of checkpoints and logs (docs/FORMAT.md, Headers). */
+
+import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
-import { CodError } from './errors.ts';
 import { geometry } from './geometry.ts';
 
 /** Bytes of a header of format 2: one sector. */
@@ -125,7 +126,12 @@ export function encodeLogHeader(core: Core, fields: LogHeader): Uint8Array<Array
  * @param length how many of them the file has
  * @throws {@link CodError} COD_CORRUPT if it is damaged, COD_VERSION if it is of a newer format
  */
-export function decodeHeader(core: Core, kind: 'checkpoint', sector: Uint8Array, length?: number): DecodedHeader<CheckpointHeader>;
+export function decodeHeader(
+  core: Core,
+  kind: 'checkpoint',
+  sector: Uint8Array,
+  length?: number,
+): DecodedHeader<CheckpointHeader>;
 export function decodeHeader(core: Core, kind: 'log', sector: Uint8Array, length?: number): DecodedHeader<LogHeader>;
 export function decodeHeader(
   core: Core,
@@ -156,22 +162,33 @@ export function decodeHeader(
   const version = view.getBigUint64(AT.version, true);
   if (version === 1n) return { state: 'format1' };
   // Cut short within the version's first byte, or behind it. Else it is a file of format 1, which has no checksum, with a damaged version, or of a format to come.
-  if (uncommitted && (version === BigInt(FORMAT_VERSION) || isZero(bytes, AT.version, HEADER_BYTES))) return { state: 'absent' };
+  if (uncommitted && (version === BigInt(FORMAT_VERSION) || isZero(bytes, AT.version, HEADER_BYTES)))
+    return { state: 'absent' };
   if (version > BigInt(FORMAT_VERSION)) {
     // A damaged version is damage; a newer one is sealed at least as this one is.
-    if (startsWith(bytes, AT.end, END) && view.getUint32(AT.checksum, true) !== core.crc32c(bytes.subarray(0, AT.checksum))) {
+    if (
+      startsWith(bytes, AT.end, END) &&
+      view.getUint32(AT.checksum, true) !== core.crc32c(bytes.subarray(0, AT.checksum))
+    ) {
       throw corrupt(`version ${version}, and the checksum does not match`);
     }
-    throw new CodError('COD_VERSION', `${kind} is of format ${version}, and ${FORMAT_VERSION} is the newest that is understood`, {
-      details: { version: Number(version) },
-    });
+    throw new CodError(
+      'COD_VERSION',
+      `${kind} is of format ${version}, and ${FORMAT_VERSION} is the newest that is understood`,
+      {
+        details: { version: Number(version) },
+      },
+    );
   }
   if (version !== BigInt(FORMAT_VERSION)) throw corrupt(`version ${version}`);
   if (!startsWith(bytes, AT.end, END)) throw corrupt(`ends with ${hex(bytes.subarray(AT.end))}, not ${hex(END)}`);
   const checksum = view.getUint32(AT.checksum, true);
   const expected = core.crc32c(bytes.subarray(0, AT.checksum));
   if (checksum !== expected) {
-    throw corrupt(`checksum 0x${checksum.toString(16)} is not 0x${expected.toString(16)}`, { found: checksum, expected });
+    throw corrupt(`checksum 0x${checksum.toString(16)} is not 0x${expected.toString(16)}`, {
+      found: checksum,
+      expected,
+    });
   }
   const common = {
     session: bytes.slice(AT.session, AT.session + SESSION_BYTES),
@@ -190,7 +207,8 @@ export function decodeHeader(
     };
     const problem = logProblem(header);
     if (problem !== undefined) throw corrupt(problem);
-    if (flags !== 0 || !isZero(bytes, AT.bootName + bootNameBytes, AT.checksum)) throw corrupt('bytes without meaning are not zero');
+    if (flags !== 0 || !isZero(bytes, AT.bootName + bootNameBytes, AT.checksum))
+      throw corrupt('bytes without meaning are not zero');
     return { state: 'valid', header };
   }
   const identityBytes = view.getUint32(AT.identityBytes, true);
@@ -207,7 +225,8 @@ export function decodeHeader(
   };
   const problem = checkpointProblem(header);
   if (problem !== undefined) throw corrupt(problem);
-  if (flags > STANDALONE || !isZero(bytes, AT.checkpointEnd, AT.checksum)) throw corrupt('bytes without meaning are not zero');
+  if (flags > STANDALONE || !isZero(bytes, AT.checkpointEnd, AT.checksum))
+    throw corrupt('bytes without meaning are not zero');
   return { state: 'valid', header };
 }
 
@@ -226,17 +245,26 @@ function checkpointProblem(fields: CheckpointHeader): string | undefined {
   const { bodyBytes, identityBytes = 0, bitmapBytes, dirtyBytes, syncedBlocks, dirtyBlocks } = fields;
   const common = commonProblem(fields);
   if (common !== undefined) return common;
-  for (const [name, value] of Object.entries({ bodyBytes, identityBytes, bitmapBytes, dirtyBytes, syncedBlocks, dirtyBlocks })) {
+  for (const [name, value] of Object.entries({
+    bodyBytes,
+    identityBytes,
+    bitmapBytes,
+    dirtyBytes,
+    syncedBlocks,
+    dirtyBlocks,
+  })) {
     if (!isCount(value)) return `${name} ${value}`;
   }
   const sections = padded(identityBytes) + padded(bitmapBytes) + padded(dirtyBytes);
   if (bodyBytes !== sections) return `a body of ${bodyBytes} bytes, and sections of ${sections}`;
   const { blockCount } = geometry(fields);
-  const mostBitmapBytes = Math.ceil(blockCount / CONTAINER_BLOCKS) * CONTAINER_BYTES + Math.ceil(blockCount / SHARD_BLOCKS) * BITMAP_BYTES;
+  const mostBitmapBytes =
+    Math.ceil(blockCount / CONTAINER_BLOCKS) * CONTAINER_BYTES + Math.ceil(blockCount / SHARD_BLOCKS) * BITMAP_BYTES;
   if (bitmapBytes > mostBitmapBytes) return `bitmaps of ${bitmapBytes} bytes for ${blockCount} blocks`;
   if (identityBytes > MAX_IDENTITY_BYTES || dirtyBytes > MAX_DIRTY_BYTES)
     return `an identity of ${identityBytes} bytes, dirty parts of ${dirtyBytes}`;
-  if (syncedBlocks + dirtyBlocks > blockCount) return `${syncedBlocks} synced and ${dirtyBlocks} dirty blocks of ${blockCount}`;
+  if (syncedBlocks + dirtyBlocks > blockCount)
+    return `${syncedBlocks} synced and ${dirtyBlocks} dirty blocks of ${blockCount}`;
   return undefined;
 }
 

@@ -2,7 +2,7 @@
  * The portable Roaring format (github.com/RoaringBitmap/RoaringFormatSpec): strict reading of bytes from outside.
  * Whatever passes here is one well-formed bitmap and nothing else, and safe to hand to roaring-wasm.
  */
-import { CodError } from './errors.ts';
+import { CodError } from '../errors.ts';
 
 const COOKIE = 12347;
 const COOKIE_WITHOUT_RUNS = 12346;
@@ -36,7 +36,9 @@ export interface PortableBitmap {
 export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const corrupt = (offset: number, what: string): CodError =>
-    new CodError('COD_CORRUPT', `${where}: ${what} at byte ${offset} of ${bytes.length}`, { details: { offset, length: bytes.length } });
+    new CodError('COD_CORRUPT', `${where}: ${what} at byte ${offset} of ${bytes.length}`, {
+      details: { offset, length: bytes.length },
+    });
   const need = (offset: number, length: number, what: string): void => {
     if (offset + length > bytes.length) throw corrupt(offset, `${what} of ${length} bytes does not fit`);
   };
@@ -51,7 +53,8 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
     flags = 4;
     at = 4 + Math.ceil(count / 8);
     need(4, at - 4, 'the flags of runs');
-    if (count % 8 !== 0 && bytes[at - 1]! >> (count % 8) !== 0) throw corrupt(at - 1, `a flag beyond the ${count} containers`);
+    if (count % 8 !== 0 && bytes[at - 1]! >> (count % 8) !== 0)
+      throw corrupt(at - 1, `a flag beyond the ${count} containers`);
   } else if (cookie === COOKIE_WITHOUT_RUNS) {
     need(4, 4, 'the number of containers');
     count = view.getUint32(4, true);
@@ -80,7 +83,10 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
     if (key <= keyBefore) throw corrupt(headers + i * 4, `key ${key} after ${keyBefore}`);
     keyBefore = key;
     if (offsets >= 0 && view.getUint32(offsets + i * 4, true) !== at) {
-      throw corrupt(offsets + i * 4, `offset ${view.getUint32(offsets + i * 4, true)} of container ${i}, which begins at ${at},`);
+      throw corrupt(
+        offsets + i * 4,
+        `offset ${view.getUint32(offsets + i * 4, true)} of container ${i}, which begins at ${at},`,
+      );
     }
     const offset = at;
     let kind: PortableContainer['kind'];
@@ -204,7 +210,9 @@ export function portableHas(bytes: Uint8Array, bitmap: PortableBitmap, value: nu
     return found >= 0 && view.getUint16(offset + found * 2, true) === low16;
   }
   const found = search(view.getUint16(offset, true), (i) => view.getUint16(offset + 2 + i * 4, true) > low16) - 1;
-  return found >= 0 && low16 - view.getUint16(offset + 2 + found * 4, true) <= view.getUint16(offset + 4 + found * 4, true);
+  return (
+    found >= 0 && low16 - view.getUint16(offset + 2 + found * 4, true) <= view.getUint16(offset + 4 + found * 4, true)
+  );
 }
 
 /**

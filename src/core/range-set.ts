@@ -25,7 +25,8 @@ export class RangeSet {
     }
     if (at < end) added.push([at, end]);
     if (added.length > 0) {
-      const merged = first < after ? [Math.min(start, this.#starts[first]!), Math.max(end, this.#ends[after - 1]!)] : [start, end];
+      const merged =
+        first < after ? [Math.min(start, this.#starts[first]!), Math.max(end, this.#ends[after - 1]!)] : [start, end];
       this.#starts.splice(first, after - first, merged[0]!);
       this.#ends.splice(first, after - first, merged[1]!);
     }

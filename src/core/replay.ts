@@ -2,11 +2,12 @@
  * Reading logs of both formats. {@link LogScan} checks a log of format 2 and says how far it counts; {@link Replay} turns
  * logs into synced blocks and dirty parts. Both take a file in pieces, and nothing crosses to JavaScript per record.
  */
+
+import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import type { BlockMap } from './block-map.ts';
 import { SHARD_BLOCKS } from './block-map.ts';
 import type { DirtyMap } from './dirty-map.ts';
-import { CodError } from './errors.ts';
 import type { Geometry } from './geometry.ts';
 import { FORMAT1_HEADER_BYTES, HEADER_BYTES } from './headers.ts';
 
@@ -77,7 +78,8 @@ export class LogScan {
    * @throws {RangeError} if it is no whole number of sectors
    */
   feed(sectors: Uint8Array): void {
-    if (sectors.length % SECTOR_BYTES !== 0) throw new RangeError(`${sectors.length} bytes are no whole number of sectors`);
+    if (sectors.length % SECTOR_BYTES !== 0)
+      throw new RangeError(`${sectors.length} bytes are no whole number of sectors`);
     try {
       this.#core.feed(sectors, (pointer, length) => {
         const kind = this.#core.exports.scanFeed(this.#open(), pointer, length);
@@ -108,7 +110,8 @@ export class LogScan {
       missing: field('missing') !== 0,
       missingIsFirm: field('firmBehind') > frames,
       barrierThrough,
-      barrierEndOffset: barrierThrough === 0 ? HEADER_BYTES : this.#core.u32(field('ends') + (barrierThrough - 1) * 4) * 8,
+      barrierEndOffset:
+        barrierThrough === 0 ? HEADER_BYTES : this.#core.u32(field('ends') + (barrierThrough - 1) * 4) * 8,
       continued: field('continued') !== 0,
       based: field('based') !== 0,
       basedAnywhere: field('basedAnywhere') !== 0,
@@ -185,7 +188,8 @@ export class Replay {
       }
       const used = skip + this.#takeFormat1(pointer + skip, length - skip);
       this.#carried = length - used;
-      if (this.#carried > 0) this.#core.view(this.#carryAt, this.#carried).set(this.#core.view(pointer + used, this.#carried));
+      if (this.#carried > 0)
+        this.#core.view(this.#carryAt, this.#carried).set(this.#core.view(pointer + used, this.#carried));
     });
   }
 
@@ -225,7 +229,8 @@ export class Replay {
    * @throws {@link CodError} COD_CORRUPT if they are not what was scanned; COD_NO_SPACE
    */
   format2(sectors: Uint8Array, length: number = sectors.length): void {
-    if (sectors.length % SECTOR_BYTES !== 0) throw new RangeError(`${sectors.length} bytes are no whole number of sectors`);
+    if (sectors.length % SECTOR_BYTES !== 0)
+      throw new RangeError(`${sectors.length} bytes are no whole number of sectors`);
     // Taken now: the memory may grow on the way, and then a view over it has no length any more.
     const counted = Math.max(0, Math.min(length, sectors.length));
     let left = counted;
@@ -257,7 +262,9 @@ export class Replay {
     const { exports } = this.#core;
     const kind = exports.replayFinish(this.#open(), dirty.handle);
     if (kind !== 0)
-      throw new CodError('COD_CORRUPT', 'a block has more dirty parts than any device makes', { details: { blocks: dirty.blockCount } });
+      throw new CodError('COD_CORRUPT', 'a block has more dirty parts than any device makes', {
+        details: { blocks: dirty.blockCount },
+      });
     for (let shard = 0; shard * SHARD_BLOCKS < this.#geometry.blockCount; shard++) {
       const length = exports.replayEmit(this.#open(), shard) >>> 0;
       if (length > 0) yield [shard, this.#core.view(exports.output(), length)];
@@ -287,7 +294,10 @@ const PROBLEMS: Readonly<Record<number, (at: DataView, sectorRest: number) => { 
     return { what: `record of unknown type ${type}`, found: type };
   },
   2: (at) => ({ what: `record of block ${u64(at, 8)}, which the device has not`, found: u64(at, 8) }),
-  3: (at) => ({ what: `part of ${u64(at, 24)} bytes from ${u64(at, 16)}, which is outside its block`, found: u64(at, 16) }),
+  3: (at) => ({
+    what: `part of ${u64(at, 24)} bytes from ${u64(at, 16)}, which is outside its block`,
+    found: u64(at, 16),
+  }),
   4: (at) => ({
     what: `0x${at.getUint32(0, true).toString(16)} is neither a frame nor the beginning of one`,
     found: at.getUint32(0, true),
@@ -297,17 +307,29 @@ const PROBLEMS: Readonly<Record<number, (at: DataView, sectorRest: number) => { 
     found: at.getUint16(0, true),
   }),
   6: () => ({ what: 'frame whose checksum or end does not match', found: 0 }),
-  7: (at) => ({ what: `frame of epoch ${at.getUint32(4, true)}, which is another log's`, found: at.getUint32(4, true) }),
-  8: (at) => ({ what: `frame of sequence ${at.getUint32(8, true)}, which is not its place`, found: at.getUint32(8, true) }),
+  7: (at) => ({
+    what: `frame of epoch ${at.getUint32(4, true)}, which is another log's`,
+    found: at.getUint32(4, true),
+  }),
+  8: (at) => ({
+    what: `frame of sequence ${at.getUint32(8, true)}, which is not its place`,
+    found: at.getUint32(8, true),
+  }),
   9: (at) => ({
     what: `frame of sequence ${at.getUint32(8, true)} that calls ${at.getUint32(12, true)} durable`,
     found: at.getUint32(12, true),
   }),
   10: (at) => ({ what: `record with a number that its type has not: ${u64(at, 8)}`, found: u64(at, 8) }),
-  11: (at) => ({ what: `record of ${u64(at, 8)} bytes from ${u64(at, 0) % 2 ** 56}, which are not all of the device`, found: u64(at, 8) }),
+  11: (at) => ({
+    what: `record of ${u64(at, 8)} bytes from ${u64(at, 0) % 2 ** 56}, which are not all of the device`,
+    found: u64(at, 8),
+  }),
   12: (at) => ({ what: `barrier of sequence ${u64(at, 8)} in a frame that is no later`, found: u64(at, 8) }),
   13: () => ({ what: 'something after CONTINUED', found: 0 }),
-  14: (at) => ({ what: `0x${at.getUint32(0, true).toString(16)} is not what was scanned`, found: at.getUint32(0, true) }),
+  14: (at) => ({
+    what: `0x${at.getUint32(0, true).toString(16)} is not what was scanned`,
+    found: at.getUint32(0, true),
+  }),
 };
 
 /** The error for a problem in the piece at `pointer`, which stands at `offset` of the file. */

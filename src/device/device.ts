@@ -1,15 +1,15 @@
 /** The copy-on-demand device: reads and writes of the whole image, while it is being copied. */
 
+import { withSignal } from '../async/with-signal.ts';
 import type { SyncedBlocks } from '../core/block-map.ts';
-import type { Clock } from '../core/clock.ts';
-import { CodError } from '../core/errors.ts';
 import { bytesOfBlock } from '../core/geometry.ts';
-import { withSignal } from '../core/with-signal.ts';
+import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Journal, Settled } from '../log/journal.ts';
+import type { Clock } from '../platform/clock.ts';
+import type { Source } from '../sources/source.ts';
 import { type Fetch, Fetcher } from './fetcher.ts';
 import { type HydrateOptions, Hydrator } from './hydrator.ts';
-import type { Source } from './source.ts';
 import { type BlockRange, TargetStore } from './target-store.ts';
 
 /** Reads of cold ranges are served in pieces of this size, so that memory stays bounded. */
@@ -225,7 +225,13 @@ export class CopyOnDemandDevice implements LocalDevice {
   }
 
   #checkRange(offset: number, length: number): void {
-    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0 || offset + length > this.size) {
+    if (
+      !Number.isSafeInteger(offset) ||
+      !Number.isSafeInteger(length) ||
+      offset < 0 ||
+      length < 0 ||
+      offset + length > this.size
+    ) {
       throw new RangeError(`bytes ${offset} + ${length} are outside the device of ${this.size} bytes`);
     }
   }
@@ -267,7 +273,11 @@ export class CopyOnDemandDevice implements LocalDevice {
         await this.#readTarget(into, offset);
       } else {
         for (let at = 0; at < into.length; at += READ_PIECE_BYTES) {
-          await this.#readCold(into.subarray(at, Math.min(into.length, at + READ_PIECE_BYTES)), offset + at, options.signal);
+          await this.#readCold(
+            into.subarray(at, Math.min(into.length, at + READ_PIECE_BYTES)),
+            offset + at,
+            options.signal,
+          );
         }
       }
       // Asked for at the end: a failed sync may have dropped what was written, and then it is older bytes that were read.
@@ -277,7 +287,9 @@ export class CopyOnDemandDevice implements LocalDevice {
 
   readNow(into: Uint8Array, offset: number): boolean {
     if (this.#journal.poison !== undefined || !this.#isOpenFor(offset, into.length)) return false;
-    const done = this.#isFree(offset, into.length, 'shared') ? this.#store.readNow(into, offset) : this.#fetcher.readNow(into, offset);
+    const done = this.#isFree(offset, into.length, 'shared')
+      ? this.#store.readNow(into, offset)
+      : this.#fetcher.readNow(into, offset);
     if (done) this.#parts.onRead?.(offset, into.length);
     return done;
   }
@@ -323,7 +335,9 @@ export class CopyOnDemandDevice implements LocalDevice {
   #isFree(offset: number, length: number, mode: 'shared' | 'exclusive'): boolean {
     const { start, end } = this.#store.blocksOf(offset, length);
     const { map, geometry } = this.#journal;
-    return (map.count === geometry.blockCount || map.hasRange(start, end)) && this.#store.locks.isFree(start, end, mode);
+    return (
+      (map.count === geometry.blockCount || map.hasRange(start, end)) && this.#store.locks.isFree(start, end, mode)
+    );
   }
 
   async #readTarget(into: Uint8Array, offset: number): Promise<void> {
@@ -475,10 +489,13 @@ export class CopyOnDemandDevice implements LocalDevice {
       }
       if (!dirty.hasAny(extent.start, extent.end)) continue;
       for (let block = extent.start; block < extent.end; block++) {
-        for (const [partStart, partEnd] of dirty.parts(block)) take(block * blockSize + partStart, block * blockSize + partEnd);
+        for (const [partStart, partEnd] of dirty.parts(block))
+          take(block * blockSize + partStart, block * blockSize + partEnd);
       }
     }
-    await Promise.all(fromTarget.map(({ from, to }) => this.#store.read(into.subarray(from - offset, to - offset), from)));
+    await Promise.all(
+      fromTarget.map(({ from, to }) => this.#store.read(into.subarray(from - offset, to - offset), from)),
+    );
   }
 
   write(from: Uint8Array, offset: number, options: { fua?: boolean } = {}): Promise<void> {
@@ -515,7 +532,8 @@ export class CopyOnDemandDevice implements LocalDevice {
   async #makeWhole(blocks: readonly number[]): Promise<void> {
     for (const start of blocks) {
       const block = { start, end: start + 1 };
-      for (const fetch of await this.#fetcher.fetch(block, undefined)) await this.#store.fill(fetch.bytes, fetch.start * this.blockSize);
+      for (const fetch of await this.#fetcher.fetch(block, undefined))
+        await this.#store.fill(fetch.bytes, fetch.start * this.blockSize);
       await this.#store.filled(block);
     }
   }
@@ -592,7 +610,8 @@ export class CopyOnDemandDevice implements LocalDevice {
   }
 
   setRate(bytesPerSecond: number | undefined): void {
-    if (bytesPerSecond !== undefined && !(bytesPerSecond > 0)) throw new RangeError(`a rate of ${bytesPerSecond} bytes per second`);
+    if (bytesPerSecond !== undefined && !(bytesPerSecond > 0))
+      throw new RangeError(`a rate of ${bytesPerSecond} bytes per second`);
     this.#hydrator.limiter.set(bytesPerSecond);
   }
 
@@ -640,6 +659,7 @@ function append(extents: DeviceExtent[], extent: DeviceExtent): void {
 
 function covers(fetched: readonly Fetch[], blocks: BlockRange): boolean {
   let { start } = blocks;
-  for (const fetch of [...fetched].sort((a, b) => a.start - b.start)) if (fetch.start <= start) start = Math.max(start, fetch.end);
+  for (const fetch of [...fetched].sort((a, b) => a.start - b.start))
+    if (fetch.start <= start) start = Math.max(start, fetch.end);
   return start >= blocks.end;
 }

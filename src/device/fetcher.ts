@@ -3,9 +3,9 @@
  * so that a block read ten times is fetched once.
  */
 
-import type { CodError } from '../core/errors.ts';
-import { withSignal } from '../core/with-signal.ts';
-import type { Source } from './source.ts';
+import { withSignal } from '../async/with-signal.ts';
+import type { CodError } from '../errors.ts';
+import type { Source } from '../sources/source.ts';
 import type { BlockRange, TargetStore } from './target-store.ts';
 
 /** Bytes fetched and not yet stored; further readers wait. */

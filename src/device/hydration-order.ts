@@ -41,7 +41,8 @@ export class HydrationOrder {
     for (let index = this.#at; index < ranges.length; index++) {
       const { start, end } = ranges[index]!;
       let from = map.nextUnsynced(start, end);
-      for (let has = taken(from); from < end && has !== undefined; has = taken(from)) from = map.nextUnsynced(Math.min(end, has.end), end);
+      for (let has = taken(from); from < end && has !== undefined; has = taken(from))
+        from = map.nextUnsynced(Math.min(end, has.end), end);
       if (from < end) return { start: from, end };
     }
     return undefined;

@@ -5,13 +5,13 @@
  * waiting stays a small part of the time. What is synced, or known to be zero, is skipped.
  */
 
-import type { Clock } from '../core/clock.ts';
-import { CodError } from '../core/errors.ts';
 import type { ByteExtent } from '../core/range-set.ts';
+import { CodError } from '../errors.ts';
+import type { Clock } from '../platform/clock.ts';
+import type { Source } from '../sources/source.ts';
 import type { Fetcher } from './fetcher.ts';
 import { HydrationOrder } from './hydration-order.ts';
 import { RateLimiter } from './rate-limiter.ts';
-import type { Source } from './source.ts';
 import type { BlockRange, TargetStore } from './target-store.ts';
 
 /** How the background copy is to be done; all of it is found out where it is not given. */
@@ -202,7 +202,8 @@ export class Hydrator {
     const { map, geometry } = this.#store.journal;
     for (const from of [this.#cursor, 0]) {
       let start = map.nextUnsynced(from);
-      for (let taken = this.#taken(start); taken !== undefined; taken = this.#taken(start)) start = map.nextUnsynced(taken.end);
+      for (let taken = this.#taken(start); taken !== undefined; taken = this.#taken(start))
+        start = map.nextUnsynced(taken.end);
       if (start >= geometry.blockCount) continue;
       const end = this.#end(start);
       this.#cursor = end;
@@ -247,7 +248,10 @@ export class Hydrator {
   get #unratedBytes(): number {
     if (this.#source.stream === undefined) return MIN_STRETCH_BYTES;
     if (this.#latencyMs === undefined || this.#streamRate === 0) return FIRST_STRETCH_BYTES;
-    return Math.min(MAX_STRETCH_BYTES, Math.max(MIN_STRETCH_BYTES, this.#latencyMs * this.#streamRate * LATENCY_FACTOR));
+    return Math.min(
+      MAX_STRETCH_BYTES,
+      Math.max(MIN_STRETCH_BYTES, this.#latencyMs * this.#streamRate * LATENCY_FACTOR),
+    );
   }
 
   /** Bytes per ms, all streams together: of the last window, or since the beginning as long as none has ended. */
@@ -277,7 +281,10 @@ export class Hydrator {
         // Blocks that are zero only in part come with their neighbours, below.
         if (whole.end > whole.start) {
           if (!(await this.#copyData(stretch, at, Math.min(whole.start * blockSize, size)))) return;
-          await this.#store.fillZeroes(whole.start * blockSize, Math.min(whole.end * blockSize, size) - whole.start * blockSize);
+          await this.#store.fillZeroes(
+            whole.start * blockSize,
+            Math.min(whole.end * blockSize, size) - whole.start * blockSize,
+          );
           await this.#recorded(stretch, whole.end);
           at += run.length;
           if (!(await this.#copyData(stretch, Math.min(whole.end * blockSize, size), at))) return;
@@ -323,13 +330,20 @@ export class Hydrator {
         at += piece.length;
         stretch.filled = at === size ? stretch.end : Math.floor(at / blockSize);
         this.#count(piece.length);
-        if (at - recordedAt >= RECORD_BYTES || stretch.waiting.length > 0 || this.#clock.now() - recordedMs >= RECORD_MS) {
+        if (
+          at - recordedAt >= RECORD_BYTES ||
+          stretch.waiting.length > 0 ||
+          this.#clock.now() - recordedMs >= RECORD_MS
+        ) {
           await recording;
           stretch.record();
         }
         // Not before a block is whole: a stretch that is asked for again must get further.
         isGivenUp =
-          this.#options.extentBytes === undefined && at < end && stretch.filled > stretch.start && this.#limiter.delayMs > HELD_UP_MS;
+          this.#options.extentBytes === undefined &&
+          at < end &&
+          stretch.filled > stretch.start &&
+          this.#limiter.delayMs > HELD_UP_MS;
         if (isGivenUp) break;
         await this.#turn(stretch);
         signal.throwIfAborted();
@@ -352,7 +366,8 @@ export class Hydrator {
     this.#bytes += bytes;
     this.#limiter.spend(bytes);
     this.#unflushedBytes += bytes;
-    if (this.#unflushedBytes < (this.#pieceBytes === undefined ? FLUSH_BYTES : DIRECT_FLUSH_BYTES) || this.#flushing) return;
+    if (this.#unflushedBytes < (this.#pieceBytes === undefined ? FLUSH_BYTES : DIRECT_FLUSH_BYTES) || this.#flushing)
+      return;
     this.#unflushedBytes = 0;
     this.#flushing = true;
     this.#store.journal
@@ -402,7 +417,9 @@ export class Hydrator {
 
   #pieces(offset: number, length: number): AsyncIterable<Uint8Array> {
     const { signal } = this.#stop;
-    return this.#source.stream?.(offset, length, { signal, pieceBytes: this.#pieceBytes }) ?? this.#reads(offset, length);
+    return (
+      this.#source.stream?.(offset, length, { signal, pieceBytes: this.#pieceBytes }) ?? this.#reads(offset, length)
+    );
   }
 
   async *#reads(offset: number, length: number): AsyncGenerator<Uint8Array> {
@@ -472,7 +489,11 @@ export class Hydrator {
 }
 
 function wrongLength(start: number, end: number, found: string): CodError {
-  return new CodError('COD_SOURCE_IO', `the source gave ${found} bytes instead of ${end - start} from offset ${start} on`, {
-    details: { offset: start, length: end - start },
-  });
+  return new CodError(
+    'COD_SOURCE_IO',
+    `the source gave ${found} bytes instead of ${end - start} from offset ${start} on`,
+    {
+      details: { offset: start, length: end - start },
+    },
+  );
 }

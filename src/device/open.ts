@@ -1,17 +1,17 @@
 /** Opening a device: a new copy, or one that goes on. */
 
-import type { Clock } from '../core/clock.ts';
-import { CodError, isCodError } from '../core/errors.ts';
 import { geometry } from '../core/geometry.ts';
+import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { Journal } from '../log/journal.ts';
 import type { RecoveredState } from '../log/recovered-state.ts';
 import { recover } from '../log/recovery.ts';
 import { Slots } from '../log/slots.ts';
+import type { Clock } from '../platform/clock.ts';
+import type { Source } from '../sources/source.ts';
 import { Core } from '../wasm/core.ts';
 import { CopyOnDemandDevice, type LocalDevice } from './device.ts';
 import type { HydrateOptions } from './hydrator.ts';
-import type { Source } from './source.ts';
 
 const DEFAULT_BLOCK_BYTES = 4096;
 const DEFAULT_CHECKPOINT_INTERVAL_MS = 10_000;
@@ -57,7 +57,13 @@ function checkOptions(options: OpenDeviceOptions): void {
   if (rateBytesPerSecond !== undefined && !(rateBytesPerSecond > 0))
     throw new RangeError(`hydrate.rateBytesPerSecond: ${rateBytesPerSecond}`);
   for (const { offset, length } of order ?? []) {
-    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0 || offset + length > source.size)
+    if (
+      !Number.isSafeInteger(offset) ||
+      !Number.isSafeInteger(length) ||
+      offset < 0 ||
+      length < 0 ||
+      offset + length > source.size
+    )
       throw new RangeError(`hydrate.order: bytes ${offset} + ${length} are outside the source of ${source.size} bytes`);
   }
 }
@@ -65,9 +71,13 @@ function checkOptions(options: OpenDeviceOptions): void {
 /** A resume must be of the same content: the target already has a part of it. */
 function checkSource(state: RecoveredState, source: Source): void {
   if (state.geometry.size !== source.size) {
-    throw new CodError('COD_SIZE_MISMATCH', `the copy is of ${state.geometry.size} bytes, the source has ${source.size}`, {
-      details: { size: state.geometry.size, sourceSize: source.size },
-    });
+    throw new CodError(
+      'COD_SIZE_MISMATCH',
+      `the copy is of ${state.geometry.size} bytes, the source has ${source.size}`,
+      {
+        details: { size: state.geometry.size, sourceSize: source.size },
+      },
+    );
   }
   if (state.identity !== undefined && state.identity !== source.identity) {
     throw new CodError(
@@ -108,7 +118,10 @@ async function resumeTarget(fileSystem: FileSystem, target: string, state: Recov
   }
   await file?.close();
   if (found === undefined) {
-    throw new CodError('COD_CORRUPT', `${target} is missing, and its metadata says that ${state.map.count} blocks were copied into it`);
+    throw new CodError(
+      'COD_CORRUPT',
+      `${target} is missing, and its metadata says that ${state.map.count} blocks were copied into it`,
+    );
   }
   throw new CodError(
     found < size ? 'COD_CORRUPT' : 'COD_SIZE_MISMATCH',
@@ -156,13 +169,26 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
     if (state === undefined) {
       file = await openExisting(fileSystem, target);
       if (file !== undefined) {
-        throw new CodError('COD_EXISTS', `${target} exists and has no metadata, so it is nobody's copy: remove it, or name another target`);
+        throw new CodError(
+          'COD_EXISTS',
+          `${target} exists and has no metadata, so it is nobody's copy: remove it, or name another target`,
+        );
       }
-      journal = await Journal.create(journalOptions, shape, session, async () => (file = await makeTarget(fileSystem, target, shape.size)));
+      journal = await Journal.create(
+        journalOptions,
+        shape,
+        session,
+        async () => (file = await makeTarget(fileSystem, target, shape.size)),
+      );
     } else {
       checkSource(state, source);
       const found = state;
-      journal = await Journal.resume(journalOptions, found, session, async () => (file = await resumeTarget(fileSystem, target, found)));
+      journal = await Journal.resume(
+        journalOptions,
+        found,
+        session,
+        async () => (file = await resumeTarget(fileSystem, target, found)),
+      );
     }
     signal?.throwIfAborted();
     return new CopyOnDemandDevice({

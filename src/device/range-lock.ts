@@ -22,7 +22,10 @@ export class RangeLock {
 
   /** Whether nobody stands in the way of a lock on blocks `[start, end)`: for what is done before anybody else can ask. */
   isFree(start: number, end: number, mode: LockMode): boolean {
-    return this.#entries.length === 0 || !this.#blocked({ start, end, mode, held: false, grant: undefined }, this.#entries.length);
+    return (
+      this.#entries.length === 0 ||
+      !this.#blocked({ start, end, mode, held: false, grant: undefined }, this.#entries.length)
+    );
   }
 
   /** The lock on blocks `[start, end)` if nobody stands in the way, at once. */
@@ -47,7 +50,12 @@ export class RangeLock {
   #blocked(entry: Entry, before: number): boolean {
     for (let index = 0; index < before; index++) {
       const other = this.#entries[index]!;
-      if (other.start < entry.end && entry.start < other.end && (other.mode === 'exclusive' || entry.mode === 'exclusive')) return true;
+      if (
+        other.start < entry.end &&
+        entry.start < other.end &&
+        (other.mode === 'exclusive' || entry.mode === 'exclusive')
+      )
+        return true;
     }
     return false;
   }

@@ -1,6 +1,6 @@
 /** A token bucket: bytes per second on average, with a burst of a tenth of a second. */
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../platform/clock.ts';
 
 const BURST_SECONDS = 0.1;
 

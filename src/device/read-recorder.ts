@@ -1,7 +1,7 @@
 /** Notes which parts of a device are read for the first time, in what order and when: an order for the background copy of the next boot. */
 
-import type { Clock } from '../core/clock.ts';
 import { type ByteExtent, RangeSet } from '../core/range-set.ts';
+import type { Clock } from '../platform/clock.ts';
 
 /** An extent that was read. */
 export interface ReadExtent extends ByteExtent {

@@ -6,9 +6,10 @@
  * after its last call has returned.
  */
 
-import { CodError, type CodErrorCode } from '../core/errors.ts';
-import { type EventLoop, InlineCalls } from '../core/inline-calls.ts';
-import { areWholePages, PAGE_BYTES } from '../core/pages.ts';
+import { CodError } from '../errors.ts';
+import { errnoOf, ioError } from '../platform/errno.ts';
+import { type EventLoop, InlineCalls } from '../platform/inline-calls.ts';
+import { areWholePages, PAGE_BYTES } from '../platform/pages.ts';
 import type { File, FileSystem } from './file-system.ts';
 
 /** The calls of `node:fs` that every backend of this kind has. */
@@ -64,29 +65,6 @@ export function fsAdapter(options: FsAdapterOptions): FileSystem {
   };
 }
 
-/** The {@link CodError} for a failed call: `operation` says what and where, `cause` is what the call threw. */
-export function ioError(operation: string, cause: unknown, details: Readonly<Record<string, unknown>> = {}): CodError {
-  if (cause instanceof CodError) return cause;
-  const errno = errnoOf(cause);
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new CodError(CODES[errno ?? ''] ?? 'COD_TARGET_IO', `${operation}: ${reason}`, {
-    cause,
-    details: { ...details, ...(errno === undefined ? {} : { errno }) },
-  });
-}
-
-/** The name of a system error, such as `ENOENT`. */
-export function errnoOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
-}
-
-const CODES: Readonly<Record<string, CodErrorCode>> = {
-  ENOENT: 'COD_NOT_FOUND',
-  ENOSPC: 'COD_NO_SPACE',
-  EDQUOT: 'COD_NO_SPACE',
-  EFBIG: 'COD_NO_SPACE',
-};
-
 function openFile(options: FsAdapterOptions, path: string, create: boolean): File {
   const { fs, flags, readOnly = false } = options;
   let fd: number;
@@ -96,7 +74,8 @@ function openFile(options: FsAdapterOptions, path: string, create: boolean): Fil
     throw ioError(`open ${path}`, cause, { path });
   }
   try {
-    if (!fs.fstatSync(fd).isFile()) throw new CodError('COD_TARGET_IO', `open ${path}: it is not a regular file`, { details: { path } });
+    if (!fs.fstatSync(fd).isFile())
+      throw new CodError('COD_TARGET_IO', `open ${path}: it is not a regular file`, { details: { path } });
   } catch (cause) {
     fs.closeSync(fd);
     throw ioError(`open ${path}`, cause, { path });
@@ -217,7 +196,8 @@ class AdapterFile implements File {
     } else {
       await this.#run({ name: 'write', offset, length: from.length }, async () => {
         let done = this.#isToBeDirect(from, offset) ? await this.#writeDirect(pool, from, offset) : 0;
-        while (done < from.length) done += atLeastOne(await pool.write(this.#fd, from.subarray(done, done + CALL_BYTES), offset + done));
+        while (done < from.length)
+          done += atLeastOne(await pool.write(this.#fd, from.subarray(done, done + CALL_BYTES), offset + done));
       });
     }
   }
@@ -227,10 +207,15 @@ class AdapterFile implements File {
   }
 
   /** Returns how much it wrote: what is left is for the page cache, of a file system that takes only longer units than a page, or none at all. */
-  async #writeDirect({ write }: NonNullable<FsAdapterOptions['pool']>, from: Uint8Array, offset: number): Promise<number> {
+  async #writeDirect(
+    { write }: NonNullable<FsAdapterOptions['pool']>,
+    from: Uint8Array,
+    offset: number,
+  ): Promise<number> {
     let done = 0;
     try {
-      while (done < from.length) done += atLeastOne(await write(this.#directFd!, from.subarray(done, done + CALL_BYTES), offset + done));
+      while (done < from.length)
+        done += atLeastOne(await write(this.#directFd!, from.subarray(done, done + CALL_BYTES), offset + done));
     } catch (cause) {
       if (errnoOf(cause) !== 'EINVAL') throw cause;
       this.#isDirect = false;
@@ -287,7 +272,8 @@ class AdapterFile implements File {
   }
 
   #assertOpen(): void {
-    if (this.#closed !== undefined) throw new CodError('COD_CLOSED', `${this.#path} is closed`, { details: { path: this.#path } });
+    if (this.#closed !== undefined)
+      throw new CodError('COD_CLOSED', `${this.#path} is closed`, { details: { path: this.#path } });
   }
 
   #assertWritable(operation: string): void {
@@ -317,13 +303,21 @@ class AdapterFile implements File {
   #error(operation: Operation, cause: unknown): CodError {
     if (typeof operation === 'string') return ioError(`${operation} ${this.#path}`, cause, { path: this.#path });
     const { name, offset, length } = operation;
-    return ioError(`${name} ${this.#path} at offset ${offset}, ${length} bytes`, cause, { path: this.#path, offset, length });
+    return ioError(`${name} ${this.#path} at offset ${offset}, ${length} bytes`, cause, {
+      path: this.#path,
+      offset,
+      length,
+    });
   }
 
   #shortRead(length: number, offset: number, done: number): CodError {
-    return new CodError('COD_SHORT_READ', `read ${this.#path} at offset ${offset}: the file ends after ${done} of ${length} bytes`, {
-      details: { path: this.#path, offset, length, read: done },
-    });
+    return new CodError(
+      'COD_SHORT_READ',
+      `read ${this.#path} at offset ${offset}: the file ends after ${done} of ${length} bytes`,
+      {
+        details: { path: this.#path, offset, length, read: done },
+      },
+    );
   }
 }
 

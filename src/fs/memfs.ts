@@ -1,7 +1,7 @@
 /** Storage in memory: a memfs volume. */
 
 import { Volume } from 'memfs';
-import { CodError } from '../core/errors.ts';
+import { CodError } from '../errors.ts';
 import type { FileSystem } from './file-system.ts';
 import { type FsLike, fsAdapter } from './fs-adapter.ts';
 

@@ -12,8 +12,8 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import * as fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { CodError } from '../core/errors.ts';
-import { errnoOf, ioError } from './fs-adapter.ts';
+import { CodError } from '../errors.ts';
+import { errnoOf, ioError } from '../platform/errno.ts';
 import { mayBeAlive, type ProcessIdentity, thisProcess } from './node-process.ts';
 
 /** Held in this thread, by the lock file's real path. */
@@ -147,7 +147,8 @@ function assertDead(file: string, self: ProcessIdentity): boolean {
   const owner = parseOwner(line);
   if (owner === undefined) throw lockedError(file, `it does not say by whom; if nothing uses it, remove it`);
   if (!mayBeAlive(owner, self)) return true;
-  const where = owner.pidNamespace === self.pidNamespace ? '' : ' in another container; if that is gone, remove the file';
+  const where =
+    owner.pidNamespace === self.pidNamespace ? '' : ' in another container; if that is gone, remove the file';
   throw lockedError(
     file,
     owner.pid === self.pid && where === '' ? 'in use by this process' : `in use by process ${owner.pid}${where}`,
@@ -158,7 +159,9 @@ function assertDead(file: string, self: ProcessIdentity): boolean {
 /** Whether another live taker is there; removes dead ones. */
 function hasRival(file: string, own: string, self: ProcessIdentity): boolean {
   const directory = dirname(file);
-  const takers = fs.readdirSync(directory).filter((name) => name.startsWith(`${basename(file)}.`) && name.endsWith(TAKER));
+  const takers = fs
+    .readdirSync(directory)
+    .filter((name) => name.startsWith(`${basename(file)}.`) && name.endsWith(TAKER));
   return takers.some((name) => {
     const path = join(directory, name);
     if (path === own) return false;
@@ -201,7 +204,9 @@ function writeDurably(path: string, line: string): void {
 }
 
 function lockedError(file: string, reason: string, owner?: ProcessIdentity): CodError {
-  return new CodError('COD_LOCKED', `${file}: ${reason}`, { details: { file, ...(owner === undefined ? {} : { pid: owner.pid }) } });
+  return new CodError('COD_LOCKED', `${file}: ${reason}`, {
+    details: { file, ...(owner === undefined ? {} : { pid: owner.pid }) },
+  });
 }
 
 function attempt<T>(operation: string, call: () => T): T {

@@ -1,7 +1,7 @@
 /** What tells this boot and this process from every other one. Linux says; elsewhere some of it is unknown. */
 
 import { readFileSync, readlinkSync } from 'node:fs';
-import { errnoOf } from './fs-adapter.ts';
+import { errnoOf } from '../platform/errno.ts';
 
 /** A process, told from every other one that has had or will have its number. What is unknown is absent. */
 export interface ProcessIdentity {
@@ -42,7 +42,9 @@ export function mayBeAlive(other: ProcessIdentity, self: ProcessIdentity): boole
   }
   const stat = processStat(other.pid);
   if (stat === undefined) return true;
-  return stat.state !== 'Z' && stat.state !== 'X' && (other.startTime === undefined || other.startTime === stat.startTime);
+  return (
+    stat.state !== 'Z' && stat.state !== 'X' && (other.startTime === undefined || other.startTime === stat.startTime)
+  );
 }
 
 /** Fields 3 and 22 of /proc/PID/stat (proc_pid_stat(5)). The second field is a name in parentheses, which may hold anything. */

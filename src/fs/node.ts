@@ -2,9 +2,10 @@
 
 import * as fs from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { nodeEventLoop } from '../node-event-loop.ts';
+import { errnoOf } from '../platform/errno.ts';
+import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import type { FileSystem } from './file-system.ts';
-import { errnoOf, fsAdapter } from './fs-adapter.ts';
+import { fsAdapter } from './fs-adapter.ts';
 import { lockFile } from './node-lock.ts';
 import { bootId } from './node-process.ts';
 

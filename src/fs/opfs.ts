@@ -8,7 +8,7 @@
  * Durable is what was flushed to a file whose *name* is: names follow within 45 s (measured, ext4), and no call forces them.
  */
 
-import { CodError, type CodErrorCode, isCodError } from '../core/errors.ts';
+import { CodError, type CodErrorCode, isCodError } from '../errors.ts';
 import type { File, FileSystem } from './file-system.ts';
 
 /** How {@link opfsFileSystem} behaves. */
@@ -96,7 +96,9 @@ export async function opfsDirectory(path: string): Promise<FileSystemDirectoryHa
 
 async function privateRoot(): Promise<FileSystemDirectoryHandle> {
   if (globalThis.navigator?.storage?.getDirectory === undefined) {
-    throw new TypeError('there is no origin private file system here: it needs a browser, and a page over https or from localhost');
+    throw new TypeError(
+      'there is no origin private file system here: it needs a browser, and a page over https or from localhost',
+    );
   }
   try {
     return await navigator.storage.getDirectory();
@@ -140,7 +142,10 @@ function opfsError(operation: string, cause: unknown, details: Readonly<Record<s
   const { name = '', message = '' } = Object(cause) as Partial<Error>;
   const code = CODES[name] ?? 'COD_TARGET_IO';
   const why = REASONS[name] ?? (message || String(cause));
-  return new CodError(code, `${operation}: ${why}`, { cause, details: { ...details, ...(name === '' ? {} : { error: name }) } });
+  return new CodError(code, `${operation}: ${why}`, {
+    cause,
+    details: { ...details, ...(name === '' ? {} : { error: name }) },
+  });
 }
 
 class OpfsFile implements File {
@@ -204,9 +209,13 @@ class OpfsFile implements File {
   }
 
   #shortRead(length: number, offset: number, done: number): CodError {
-    return new CodError('COD_SHORT_READ', `read ${this.#name} at offset ${offset}: the file ends after ${done} of ${length} bytes`, {
-      details: { name: this.#name, offset, length, read: done },
-    });
+    return new CodError(
+      'COD_SHORT_READ',
+      `read ${this.#name} at offset ${offset}: the file ends after ${done} of ${length} bytes`,
+      {
+        details: { name: this.#name, offset, length, read: done },
+      },
+    );
   }
 
   #attempt<T>(operation: string, offset: number, length: number, call: () => T): T {

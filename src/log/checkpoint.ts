@@ -7,9 +7,9 @@
 
 import type { BlockMap } from '../core/block-map.ts';
 import type { DirtyMap } from '../core/dirty-map.ts';
-import { CodError } from '../core/errors.ts';
 import type { Geometry } from '../core/geometry.ts';
 import { type CheckpointHeader, encodeCheckpointHeader, HEADER_BYTES } from '../core/headers.ts';
+import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 
@@ -41,7 +41,9 @@ export function takeCheckpoint(
   const bitmapBytes = bitmaps.reduce((sum, { length }) => sum + length, 0);
   const bodyBytes = padded(identityBytes.length) + padded(bitmapBytes) + padded(parts.length);
   const backing =
-    reuse !== undefined && reuse.buffer.byteLength >= bodyBytes ? reuse.buffer : new ArrayBuffer(bodyBytes + (bodyBytes >> 2));
+    reuse !== undefined && reuse.buffer.byteLength >= bodyBytes
+      ? reuse.buffer
+      : new ArrayBuffer(bodyBytes + (bodyBytes >> 2));
   const body = new Uint8Array(backing, 0, bodyBytes);
   let at = 0;
   for (const section of [[identityBytes], bitmaps, [parts]]) {
@@ -92,20 +94,32 @@ export interface CheckpointSections {
  * Reads and checks the body that a valid header speaks of.
  * @throws {@link CodError} COD_CORRUPT if it is cut short or does not match its checksum.
  */
-export async function readCheckpointBody(core: Core, file: File, header: CheckpointHeader): Promise<CheckpointSections> {
+export async function readCheckpointBody(
+  core: Core,
+  file: File,
+  header: CheckpointHeader,
+): Promise<CheckpointSections> {
   const available = (await file.size()) - HEADER_BYTES;
   if (available < header.bodyBytes) {
-    throw new CodError('COD_CORRUPT', `checkpoint body has ${available} bytes where its header says ${header.bodyBytes}: cut short`, {
-      details: { bytes: available, expected: header.bodyBytes },
-    });
+    throw new CodError(
+      'COD_CORRUPT',
+      `checkpoint body has ${available} bytes where its header says ${header.bodyBytes}: cut short`,
+      {
+        details: { bytes: available, expected: header.bodyBytes },
+      },
+    );
   }
   const body = new Uint8Array(header.bodyBytes);
   await file.read(body, HEADER_BYTES);
   const checksum = core.crc32c(body);
   if (checksum !== header.bodyChecksum) {
-    throw new CodError('COD_CORRUPT', `checkpoint body: checksum 0x${checksum.toString(16)} is not 0x${header.bodyChecksum.toString(16)}`, {
-      details: { checksum, expected: header.bodyChecksum },
-    });
+    throw new CodError(
+      'COD_CORRUPT',
+      `checkpoint body: checksum 0x${checksum.toString(16)} is not 0x${header.bodyChecksum.toString(16)}`,
+      {
+        details: { checksum, expected: header.bodyChecksum },
+      },
+    );
   }
   const identityBytes = header.identityBytes ?? 0;
   const bitmapsAt = padded(identityBytes);

@@ -2,10 +2,10 @@
 
 import { BlockMap } from '../core/block-map.ts';
 import { DirtyMap } from '../core/dirty-map.ts';
-import { CodError } from '../core/errors.ts';
 import { bytesOfBlock, type Geometry } from '../core/geometry.ts';
 import { FORMAT1_HEADER_BYTES } from '../core/headers.ts';
 import { Replay } from '../core/replay.ts';
+import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 import { feedFile, type MetadataFile, type RecoveredState } from './recovered-state.ts';
@@ -90,7 +90,9 @@ async function loadCheckpoint(state: Format1File, shape: Geometry, map: BlockMap
   try {
     for (let index = 0, length = await next(); length !== 0; length = await next(), index++) {
       if (length > mostBitmapBytes) {
-        throw new CodError('COD_CORRUPT', `bitmap ${index} of ${length} bytes, for ${shape.blockCount} blocks`, { details: { length } });
+        throw new CodError('COD_CORRUPT', `bitmap ${index} of ${length} bytes, for ${shape.blockCount} blocks`, {
+          details: { length },
+        });
       }
       await words.need(length);
       map.loadFormat1(index, words.take(length));
@@ -101,21 +103,33 @@ async function loadCheckpoint(state: Format1File, shape: Geometry, map: BlockMap
       await words.need(24);
       const [block, offset, length] = [words.next(), words.next(), words.next()];
       if (type !== 1 || length === 0 || offset + length > shape.blockSize) {
-        throw new CodError('COD_CORRUPT', `dirty part at offset ${at}: type ${type}, block ${block}, bytes ${offset} + ${length}`, {
-          details: { offset: at },
-        });
+        throw new CodError(
+          'COD_CORRUPT',
+          `dirty part at offset ${at}: type ${type}, block ${block}, bytes ${offset} + ${length}`,
+          {
+            details: { offset: at },
+          },
+        );
       }
-      if (block < shape.blockCount && !map.has(block)) addPart(shape, map, dirty, { block, start: offset, end: offset + length });
+      if (block < shape.blockCount && !map.has(block))
+        addPart(shape, map, dirty, { block, start: offset, end: offset + length });
     }
     return parts;
   } catch (error) {
     if (error instanceof CodError)
-      throw new CodError(error.code, `${state.name}: ${error.message}`, { details: { ...error.details, file: state.name } });
+      throw new CodError(error.code, `${state.name}: ${error.message}`, {
+        details: { ...error.details, file: state.name },
+      });
     throw error;
   }
 }
 
-function addPart(shape: Geometry, map: BlockMap, dirty: DirtyMap, part: { block: number; start: number; end: number }): void {
+function addPart(
+  shape: Geometry,
+  map: BlockMap,
+  dirty: DirtyMap,
+  part: { block: number; start: number; end: number },
+): void {
   const blockBytes = bytesOfBlock(shape, part.block);
   if (part.start >= blockBytes) return;
   const added = dirty.add(part.block, part.start, Math.min(part.end, blockBytes));
@@ -127,7 +141,11 @@ function addPart(shape: Geometry, map: BlockMap, dirty: DirtyMap, part: { block:
  * Reads a state of format 1.
  * @throws {@link CodError} COD_CORRUPT for anything but a torn tail of a log.
  */
-export async function recoverFormat1(core: Core, states: readonly Format1File[], shape: Geometry): Promise<RecoveredState> {
+export async function recoverFormat1(
+  core: Core,
+  states: readonly Format1File[],
+  shape: Geometry,
+): Promise<RecoveredState> {
   const find = (kind: FileKind, slot: SlotIndex) => states.find((state) => state.kind === kind && state.slot === slot);
   const failover = find('checkpoint', 1);
   const checkpoint = failover ?? find('checkpoint', 0);
@@ -149,7 +167,15 @@ export async function recoverFormat1(core: Core, states: readonly Format1File[],
     }
     replay.emit(map, dirty);
     const files = states.map(
-      ({ name, kind, bytes }): MetadataFile => ({ name, kind, format: 1, bytes, records: 0, tornBytes: 0, ...records.get(name) }),
+      ({ name, kind, bytes }): MetadataFile => ({
+        name,
+        kind,
+        format: 1,
+        bytes,
+        records: 0,
+        tornBytes: 0,
+        ...records.get(name),
+      }),
     );
     return {
       format: 1,

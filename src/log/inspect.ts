@@ -1,6 +1,6 @@
 /** What the metadata of a copy says, without changing anything on disk. */
 
-import { CodError } from '../core/errors.ts';
+import { CodError } from '../errors.ts';
 import type { FileSystem } from '../fs/file-system.ts';
 import { Core } from '../wasm/core.ts';
 import type { MetadataFile } from './recovered-state.ts';
@@ -16,7 +16,10 @@ export interface Inspection {
   readonly totalBlocks: number;
   readonly syncedBlocks: number;
   readonly synced: readonly (readonly [first: number, last: number])[];
-  readonly dirty: readonly { readonly block: number; readonly ranges: readonly (readonly [offset: number, length: number])[] }[];
+  readonly dirty: readonly {
+    readonly block: number;
+    readonly ranges: readonly (readonly [offset: number, length: number])[];
+  }[];
   readonly files: readonly MetadataFile[];
 }
 
@@ -26,13 +29,18 @@ export interface Inspection {
  * @param options.size the device's size in bytes, which format 1 does not tell. Default: that of the target.
  * @throws {@link CodError} COD_NOT_FOUND if there is no metadata; COD_CORRUPT, COD_VERSION; what the file system says.
  */
-export async function inspectMetadata(fileSystem: FileSystem, target: string, options: { size?: number } = {}): Promise<Inspection> {
+export async function inspectMetadata(
+  fileSystem: FileSystem,
+  target: string,
+  options: { size?: number } = {},
+): Promise<Inspection> {
   const slots = new Slots(fileSystem, target);
   try {
     const state = await recover(Core.create(), slots, () =>
       options.size === undefined ? sizeOf(fileSystem, target) : Promise.resolve(options.size),
     );
-    if (state === undefined) throw new CodError('COD_NOT_FOUND', `${target} has no metadata beside it: it is no copy, or a finished one`);
+    if (state === undefined)
+      throw new CodError('COD_NOT_FOUND', `${target} has no metadata beside it: it is no copy, or a finished one`);
     const { geometry, map, dirty, files } = state;
     try {
       const synced: [number, number][] = [];
@@ -68,6 +76,8 @@ async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
       await file.close();
     }
   } catch (error) {
-    throw new CodError('COD_NOT_FOUND', `${target}: its size is needed to read metadata of format 1; make it known`, { cause: error });
+    throw new CodError('COD_NOT_FOUND', `${target}: its size is needed to read metadata of format 1; make it known`, {
+      cause: error,
+    });
   }
 }

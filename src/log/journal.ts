@@ -8,14 +8,14 @@
  * - A failed sync is never tried again: the journal is poisoned, and what is on disk stays as it is.
  */
 
+import { Mutex } from '../async/mutex.ts';
 import { BlockMap } from '../core/block-map.ts';
-import type { Clock } from '../core/clock.ts';
 import { DirtyMap } from '../core/dirty-map.ts';
-import { CodError } from '../core/errors.ts';
 import { bytesOfBlock, type Geometry } from '../core/geometry.ts';
 import { MAX_IDENTITY_BYTES, MAX_LOG_BYTES } from '../core/headers.ts';
-import { Mutex } from '../core/mutex.ts';
+import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
+import type { Clock } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
 import { type CheckpointImage, commitCheckpoint, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
 import type { RecoveredState } from './recovered-state.ts';
@@ -107,7 +107,9 @@ export class Journal {
     this.#epoch = state.epoch;
     this.#identity = options.identity === undefined ? undefined : new TextEncoder().encode(options.identity);
     if (this.#identity !== undefined && this.#identity.length > MAX_IDENTITY_BYTES) {
-      throw new RangeError(`the source's identity has ${this.#identity.length} bytes, ${MAX_IDENTITY_BYTES} are allowed`);
+      throw new RangeError(
+        `the source's identity has ${this.#identity.length} bytes, ${MAX_IDENTITY_BYTES} are allowed`,
+      );
     }
   }
 
@@ -138,9 +140,20 @@ export class Journal {
   /**
    * Makes the metadata of a new copy, whose target must not be there yet: `makeTarget` is called once a restart would find the copy.
    */
-  static async create(options: JournalOptions, shape: Geometry, session: Uint8Array, makeTarget: () => Promise<File>): Promise<Journal> {
+  static async create(
+    options: JournalOptions,
+    shape: Geometry,
+    session: Uint8Array,
+    makeTarget: () => Promise<File>,
+  ): Promise<Journal> {
     const map = await BlockMap.open(shape);
-    const journal = new Journal(options, { geometry: shape, map, dirty: new DirtyMap(options.core, shape), session, epoch: -1 });
+    const journal = new Journal(options, {
+      geometry: shape,
+      map,
+      dirty: new DirtyMap(options.core, shape),
+      session,
+      epoch: -1,
+    });
     await journal.#writeStandalone();
     journal.#target = await makeTarget();
     await journal.#begin();
@@ -164,11 +177,16 @@ export class Journal {
    */
   written(offset: number, length: number): Promise<void> {
     const { blockSize } = this.geometry;
-    if (this.#refusal === undefined && this.map.hasRange(Math.floor(offset / blockSize), Math.ceil((offset + length) / blockSize))) {
+    if (
+      this.#refusal === undefined &&
+      this.map.hasRange(Math.floor(offset / blockSize), Math.ceil((offset + length) / blockSize))
+    ) {
       this.rewritten();
       return DONE;
     }
-    return new Promise((resolve, reject) => this.record(offset, length, (error) => (error === undefined ? resolve() : reject(error))));
+    return new Promise((resolve, reject) =>
+      this.record(offset, length, (error) => (error === undefined ? resolve() : reject(error))),
+    );
   }
 
   /** As {@link written}, for blocks of which not all are synced; `settled` is called inside {@link commitNow}, or soon. */
@@ -273,7 +291,11 @@ export class Journal {
       this.dirty.remove(firstWhole, endWhole);
     }
     if (first < firstWhole)
-      this.#applyPart(first, offset - first * blockSize, Math.min(end - first * blockSize, bytesOfBlock(this.geometry, first)));
+      this.#applyPart(
+        first,
+        offset - first * blockSize,
+        Math.min(end - first * blockSize, bytesOfBlock(this.geometry, first)),
+      );
     if (endWhole >= firstWhole && endWhole * blockSize < end) this.#applyPart(endWhole, 0, end - endWhole * blockSize);
   }
 
@@ -362,7 +384,8 @@ export class Journal {
         const owned = file && (await ownedLog(core, file));
         if (owned !== undefined) logs.push(owned);
       }
-      for (const owned of logs.sort((one, other) => one.header.epoch - other.header.epoch)) await disownBoot(core, owned);
+      for (const owned of logs.sort((one, other) => one.header.epoch - other.header.epoch))
+        await disownBoot(core, owned);
     } catch {
       // The caller has the error of the sync, which is why.
     }

@@ -5,10 +5,10 @@
 
 import { BlockMap } from '../core/block-map.ts';
 import { DirtyMap } from '../core/dirty-map.ts';
-import { CodError, isCodError } from '../core/errors.ts';
 import { type Geometry, geometry as makeGeometry } from '../core/geometry.ts';
 import { type CheckpointHeader, decodeHeader, HEADER_BYTES, type LogHeader } from '../core/headers.ts';
 import { LogScan, type LogScanResult, Replay } from '../core/replay.ts';
+import { CodError, isCodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 import { readCheckpointBody } from './checkpoint.ts';
@@ -34,7 +34,10 @@ async function inFile<T>(name: string, task: () => Promise<T>): Promise<T> {
     return await task();
   } catch (error) {
     if (!(error instanceof CodError) || error.details['file'] !== undefined) throw error;
-    throw new CodError(error.code, `${name}: ${error.message}`, { cause: error.cause, details: { ...error.details, file: name } });
+    throw new CodError(error.code, `${name}: ${error.message}`, {
+      cause: error.cause,
+      details: { ...error.details, file: name },
+    });
   }
 }
 
@@ -92,7 +95,9 @@ function oneSession(states: readonly SlotState[]): Session {
     }
   }
   return {
-    checkpoints: valid.filter((state): state is SlotState & { header: CheckpointHeader } => state.kind === 'checkpoint'),
+    checkpoints: valid.filter(
+      (state): state is SlotState & { header: CheckpointHeader } => state.kind === 'checkpoint',
+    ),
     logs: valid.filter((state): state is SlotState & { header: LogHeader } => state.kind === 'log'),
   };
 }
@@ -105,7 +110,10 @@ interface LogReading {
 async function scanLog(core: Core, shape: Geometry, log: SlotState & { header: LogHeader }): Promise<LogScanResult> {
   const { header, file, bytes } = log;
   if (bytes !== header.capacity) {
-    throw corrupt(`log has ${bytes} bytes where its header says ${header.capacity}`, { bytes, expected: header.capacity });
+    throw corrupt(`log has ${bytes} bytes where its header says ${header.capacity}`, {
+      bytes,
+      expected: header.capacity,
+    });
   }
   const scan = new LogScan(core, shape, { epoch: header.epoch, capacity: header.capacity });
   try {
@@ -127,7 +135,9 @@ async function readLog(
   const { header, file } = log;
   const result = await scanLog(core, shape, log);
   const sameBoot =
-    bootName.length > 0 && header.bootName.length === bootName.length && header.bootName.every((byte, index) => byte === bootName[index]);
+    bootName.length > 0 &&
+    header.bootName.length === bootName.length &&
+    header.bootName.every((byte, index) => byte === bootName[index]);
   if (result.missing && (sameBoot || result.missingIsFirm)) {
     throw corrupt(`log frame ${result.frames} at offset ${result.endOffset} is missing, and later ones are there`, {
       offset: result.endOffset,
@@ -163,7 +173,9 @@ async function recoverFormat2(core: Core, states: readonly SlotState[], bootName
     undefined,
   );
   if (newest === undefined) {
-    throw corrupt(`${logs[0]?.name}: a log is there, and no checkpoint that it could stand on`, { file: logs[0]?.name });
+    throw corrupt(`${logs[0]?.name}: a log is there, and no checkpoint that it could stand on`, {
+      file: logs[0]?.name,
+    });
   }
   const { header } = newest;
   const { epoch } = header;
@@ -203,19 +215,25 @@ async function recoverFormat2(core: Core, states: readonly SlotState[], bootName
     let continued = false;
     if (!header.standalone) {
       const own = logOf(epoch);
-      if (own === undefined) throw corrupt(`the log of epoch ${epoch} is missing, which belongs to ${newest.name}`, { epoch });
+      if (own === undefined)
+        throw corrupt(`the log of epoch ${epoch} is missing, which belongs to ${newest.name}`, { epoch });
       const reading = await read(own);
       continued = reading.sameBoot && reading.scan.continued;
     }
     const next = logOf(epoch + 1);
     if (continued) {
       if (next === undefined)
-        throw corrupt(`the log of epoch ${epoch + 1} is missing, in which that of epoch ${epoch} goes on`, { epoch: epoch + 1 });
+        throw corrupt(`the log of epoch ${epoch + 1} is missing, in which that of epoch ${epoch} goes on`, {
+          epoch: epoch + 1,
+        });
       const reading = await read(next);
-      if (!reading.sameBoot) throw corrupt(`${next.name}: this log goes on from one of another boot`, { file: next.name });
+      if (!reading.sameBoot)
+        throw corrupt(`${next.name}: this log goes on from one of another boot`, { file: next.name });
     }
     if (next !== undefined && (readings.get(next.name)?.scan.basedAnywhere ?? (await saysBased(core, shape, next)))) {
-      throw corrupt(`${next.name}: its checkpoint, of epoch ${epoch + 1}, was durable and is missing`, { file: next.name });
+      throw corrupt(`${next.name}: its checkpoint, of epoch ${epoch + 1}, was durable and is missing`, {
+        file: next.name,
+      });
     }
     replay.emit(map, dirty);
     const files = states
@@ -257,9 +275,14 @@ async function recoverFormat2(core: Core, states: readonly SlotState[], bootName
  * @param size the device's size in bytes, which format 1 does not tell; asked for only then.
  * @throws {@link CodError} COD_CORRUPT, COD_VERSION; what the file system says.
  */
-export async function recover(core: Core, slots: Slots, size: () => Promise<number>): Promise<RecoveredState | undefined> {
+export async function recover(
+  core: Core,
+  slots: Slots,
+  size: () => Promise<number>,
+): Promise<RecoveredState | undefined> {
   const states = await readSlots(core, slots);
-  if (states.some((state) => typeof state.header === 'object')) return recoverFormat2(core, states, bootNameBytes(slots.fileSystem.bootId));
+  if (states.some((state) => typeof state.header === 'object'))
+    return recoverFormat2(core, states, bootNameBytes(slots.fileSystem.bootId));
   const old = states.filter((state) => state.header === 'format1');
   if (old.length === 0) return undefined;
   const shape = makeGeometry({ size: await size(), blockSize: 4096 });

@@ -3,7 +3,7 @@
  * since a handle may be exclusive (OPFS).
  */
 
-import { isCodError } from '../core/errors.ts';
+import { isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 
 export type FileKind = 'checkpoint' | 'log';

@@ -85,7 +85,14 @@ export const COMMAND = {
 } as const;
 
 /** How it is to be done: 16 bits. */
-export const COMMAND_FLAG = { fua: 0x1, noHole: 0x2, df: 0x4, reqOne: 0x8, fastZero: 0x10, payloadLength: 0x20 } as const;
+export const COMMAND_FLAG = {
+  fua: 0x1,
+  noHole: 0x2,
+  df: 0x4,
+  reqOne: 0x8,
+  fastZero: 0x10,
+  payloadLength: 0x20,
+} as const;
 
 /** Flags of a structured reply's chunk. */
 export const REPLY_FLAG = { done: 0x1 } as const;

@@ -1,8 +1,8 @@
 /** A source over a Blob or a File: a picked file in a browser, `fs.openAsBlob` in Node. */
 
-import { CodError } from '../core/errors.ts';
-import type { Source } from '../device/source.ts';
+import { CodError } from '../errors.ts';
 import { checkRange } from './range.ts';
+import type { Source } from './source.ts';
 
 /**
  * A source over `blob`. A File is identified by its name, size and time of modification; a plain Blob has no identity, so a resume cannot
@@ -33,7 +33,11 @@ class BlobSource implements Source {
     into.set(new Uint8Array(bytes));
   }
 
-  async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncIterableIterator<Uint8Array> {
+  async *stream(
+    offset: number,
+    length: number,
+    options: { signal?: AbortSignal } = {},
+  ): AsyncIterableIterator<Uint8Array> {
     this.#check(offset, length, options.signal);
     const reader = this.#blob
       .slice(offset, offset + length)
@@ -75,5 +79,7 @@ class BlobSource implements Source {
 }
 
 function short(offset: number, wanted: number, got: number): CodError {
-  return new CodError('COD_SHORT_READ', `blob: ${got} of ${wanted} bytes at ${offset}`, { details: { offset, wanted, got } });
+  return new CodError('COD_SHORT_READ', `blob: ${got} of ${wanted} bytes at ${offset}`, {
+    details: { offset, wanted, got },
+  });
 }

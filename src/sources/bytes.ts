@@ -1,8 +1,8 @@
 /** A source in memory. */
 
-import { CodError } from '../core/errors.ts';
-import type { Source } from '../device/source.ts';
+import { CodError } from '../errors.ts';
 import { checkRange } from './range.ts';
+import type { Source } from './source.ts';
 
 const PIECE_BYTES = 1 << 20;
 
@@ -31,7 +31,11 @@ class BytesSource implements Source {
     into.set(this.#bytes.subarray(offset, offset + into.length));
   }
 
-  async *stream(offset: number, length: number, options: { signal?: AbortSignal } = {}): AsyncIterableIterator<Uint8Array> {
+  async *stream(
+    offset: number,
+    length: number,
+    options: { signal?: AbortSignal } = {},
+  ): AsyncIterableIterator<Uint8Array> {
     this.#check(offset, length, options.signal);
     for (let at = offset; at < offset + length; at += PIECE_BYTES) {
       this.#check(offset, length, options.signal);

@@ -1,12 +1,12 @@
 /** A source over a local file or block device. */
 
 import { type BigIntStats, fstatSync, promises, readSync } from 'node:fs';
-import { CodError } from '../core/errors.ts';
-import { InlineCalls } from '../core/inline-calls.ts';
-import { pieceBuffer } from '../core/pages.ts';
-import type { Source, StreamOptions } from '../device/source.ts';
-import { nodeEventLoop } from '../node-event-loop.ts';
+import { CodError } from '../errors.ts';
+import { InlineCalls } from '../platform/inline-calls.ts';
+import { nodeEventLoop } from '../platform/node-event-loop.ts';
+import { pieceBuffer } from '../platform/pages.ts';
 import { checkRange } from './range.ts';
+import type { Source, StreamOptions } from './source.ts';
 
 /** What a stream reads at a time: two such buffers fit into a core's cache. */
 const PIECE_BYTES = 128 << 10;
@@ -158,9 +158,13 @@ class FileSource implements Source {
     const now = fstatSync(this.#handle.fd, { bigint: true });
     if (now.size === this.#opened.size && now.mtimeNs === this.#opened.mtimeNs) return;
     const details = { path: this.#path, sizeAtOpen: this.size, size: Number(now.size) };
-    throw new CodError('COD_SOURCE_CHANGED', `${this.#path} was written to while it was being copied; start again from a file at rest`, {
-      details,
-    });
+    throw new CodError(
+      'COD_SOURCE_CHANGED',
+      `${this.#path} was written to while it was being copied; start again from a file at rest`,
+      {
+        details,
+      },
+    );
   }
 
   #short(offset: number, missing: number): CodError {
@@ -197,10 +201,14 @@ function asCodError(path: string, cause: unknown): unknown {
     return new CodError('COD_NOT_FOUND', `${path} does not exist; check the path`, { cause, details });
   }
   if (cause.code === 'EACCES' || cause.code === 'EPERM') {
-    return new CodError('COD_SOURCE_IO', `${path} may not be read by this user; change its mode or run as a user who may`, {
-      cause,
-      details,
-    });
+    return new CodError(
+      'COD_SOURCE_IO',
+      `${path} may not be read by this user; change its mode or run as a user who may`,
+      {
+        cause,
+        details,
+      },
+    );
   }
   return new CodError('COD_SOURCE_IO', `${path} cannot be read: ${cause.message}`, { cause, details });
 }

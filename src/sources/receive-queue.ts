@@ -6,7 +6,7 @@
  * wherever more has come than that, so that they may be written past the page cache.
  */
 
-import { PAGE_BYTES, pieceBuffer } from '../core/pages.ts';
+import { PAGE_BYTES, pieceBuffer } from '../platform/pages.ts';
 
 /** Stays in a core's cache on its way from the socket into the page cache. */
 const PIECE_BYTES = 256 << 10;

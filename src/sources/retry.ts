@@ -1,7 +1,7 @@
 /** When to ask a server again, and when to give up. */
 
-import type { Clock } from '../core/clock.ts';
-import { CodError } from '../core/errors.ts';
+import { CodError } from '../errors.ts';
+import type { Clock } from '../platform/clock.ts';
 
 export interface Retry {
   /** Requests without progress until it is given up. Default: 5 while opening, then 20, which outlasts a minute. */

@@ -1,6 +1,6 @@
 /** Notices that nothing comes while something is waited for. One timer for a whole request, not one for each piece of it. */
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../platform/clock.ts';
 
 export class StallWatch {
   readonly #clock: Clock;

@@ -1,6 +1,6 @@
 /** The few assertions of the published suites, so that these depend on no test runner. */
 
-import { type CodErrorCode, isCodError } from '../core/errors.ts';
+import { type CodErrorCode, isCodError } from '../errors.ts';
 
 /** Throws unless `condition` holds; `message` says what was expected. */
 export function assert(condition: boolean, message: string): asserts condition {

@@ -4,7 +4,7 @@
  * Invariant: what happens depends on the seed, on the crashes, and on the code under test; on nothing else.
  */
 
-import { CodError } from '../core/errors.ts';
+import { CodError } from '../errors.ts';
 import { CrashingFileSystem, type CrashingFileSystemOptions } from './crashing-file-system.ts';
 import { type Random, seededRandom } from './random.ts';
 import { SimulatedClock } from './simulated-clock.ts';
@@ -119,9 +119,12 @@ export async function tellStory(story: Story, plan: StoryPlan, options: StoryOpt
       if (fileSystem.isCrashed) return false;
       throw error;
     });
-    const ended = await life.clock.run(Promise.race([lived, fileSystem.crashed.then(() => false)]), { limitMs: maxLifeMs });
+    const ended = await life.clock.run(Promise.race([lived, fileSystem.crashed.then(() => false)]), {
+      limitMs: maxLifeMs,
+    });
     operations.push(Math.min(fileSystem.operationCount, end));
-    if (!ended && planned === undefined) throw new Error(`life ${life.number} has not ended after ${maxOperations} storage operations`);
+    if (!ended && planned === undefined)
+      throw new Error(`life ${life.number} has not ended after ${maxOperations} storage operations`);
     if (life.isLast) return { crashes, operations };
     if (!ended) crashes++;
     const kind = planned?.kind ?? 'process';
@@ -159,7 +162,8 @@ export function planFromLine(line: string): StoryPlan {
   const { version, seed, crashes } = plan;
   if (typeof version === 'number' && version !== VERSION)
     throw new CodError('COD_VERSION', `a story of version ${version}, not ${VERSION}`);
-  if (version !== VERSION || !isSeed(seed) || !Array.isArray(crashes)) throw corrupt('version, seed and crashes are wanted');
+  if (version !== VERSION || !isSeed(seed) || !Array.isArray(crashes))
+    throw corrupt('version, seed and crashes are wanted');
   return {
     seed,
     crashes: crashes.map((crash: unknown): PlannedCrash => {

@@ -9,9 +9,9 @@
  *   must not return.
  */
 
-import type { Clock } from '../core/clock.ts';
-import { CodError, type CodErrorCode } from '../core/errors.ts';
+import { CodError, type CodErrorCode } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
+import type { Clock } from '../platform/clock.ts';
 import { type Random, seededRandom } from './random.ts';
 import { type FileNumber, SimulatedDisk } from './simulated-disk.ts';
 
@@ -166,7 +166,8 @@ export class CrashingFileSystem implements FileSystem {
       {
         complete: (disk) => {
           let number = disk.find(name);
-          if (number === undefined && !create) throw new CodError('COD_NOT_FOUND', `open ${name}: it is not there`, { details: { name } });
+          if (number === undefined && !create)
+            throw new CodError('COD_NOT_FOUND', `open ${name}: it is not there`, { details: { name } });
           number ??= disk.create(name);
           this.#assertFree(name, number);
           this.#openCounts.set(number, (this.#openCounts.get(number) ?? 0) + 1);
@@ -236,9 +237,13 @@ export class CrashingFileSystem implements FileSystem {
       complete: (disk) => {
         const { live } = disk.file(number);
         if (into.length > 0 && offset + into.length > live.size) {
-          throw new CodError('COD_SHORT_READ', `read ${name} at offset ${offset}, ${into.length} bytes: it ends at ${live.size}`, {
-            details: { name, offset, length: into.length, size: live.size },
-          });
+          throw new CodError(
+            'COD_SHORT_READ',
+            `read ${name} at offset ${offset}, ${into.length} bytes: it ends at ${live.size}`,
+            {
+              details: { name, offset, length: into.length, size: live.size },
+            },
+          );
         }
         live.read(into, offset);
       },
@@ -287,7 +292,9 @@ export class CrashingFileSystem implements FileSystem {
     return {
       complete: (disk) => {
         if (!isSame(from, bytes)) {
-          throw new Error(`write ${name} at offset ${offset}, ${bytes.length} bytes: the buffer was changed before the write ended`);
+          throw new Error(
+            `write ${name} at offset ${offset}, ${bytes.length} bytes: the buffer was changed before the write ended`,
+          );
         }
         const limited = this.#allocatedLimit < Number.POSITIVE_INFINITY;
         const length = limited
@@ -295,9 +302,13 @@ export class CrashingFileSystem implements FileSystem {
           : bytes.length;
         writeBeginning(disk, length);
         if (length < bytes.length) {
-          throw new CodError('COD_NO_SPACE', `write ${name} at offset ${offset}, ${bytes.length} bytes: no room after ${length}`, {
-            details: { name, offset, length: bytes.length, written: length },
-          });
+          throw new CodError(
+            'COD_NO_SPACE',
+            `write ${name} at offset ${offset}, ${bytes.length} bytes: no room after ${length}`,
+            {
+              details: { name, offset, length: bytes.length, written: length },
+            },
+          );
         }
       },
       fail: (disk) => writeBeginning(disk, torn(this.#random)),
@@ -348,15 +359,21 @@ export class CrashingFileSystem implements FileSystem {
     const fault = this.#takeFault(operation);
     if (fault === undefined) return effect.complete(this.#disk);
     effect.fail?.(this.#disk);
-    throw new CodError(fault.code, `${kind} ${name} at offset ${offset}, ${length} bytes: operation ${operation.number} was told to fail`, {
-      details: { ...operation },
-    });
+    throw new CodError(
+      fault.code,
+      `${kind} ${name} at offset ${offset}, ${length} bytes: operation ${operation.number} was told to fail`,
+      {
+        details: { ...operation },
+      },
+    );
   }
 
   /** The time that an operation takes. */
   #latency(): Promise<void> {
     const { clock, latencyMs = 1 } = this.#options;
-    return clock === undefined ? rounds(this.#random.below(4)) : clock.sleep((latencyMs * this.#random.below(1000)) / 1000);
+    return clock === undefined
+      ? rounds(this.#random.below(4))
+      : clock.sleep((latencyMs * this.#random.below(1000)) / 1000);
   }
 
   #takeFault(operation: StorageOperation): Fault | undefined {

@@ -82,7 +82,10 @@ export async function exploreCrashes(begin: () => Story, options: ExplorerOption
   /** A crash anywhere in a life that recovers; one in three lives works as well. */
   const anywhere = (): PlannedCrash => {
     const works = random.oneIn(3);
-    return crashAt(works ? 1 + random.below(longest.later) : 1 + random.below(Math.min(longest.later, RECOVERY_OPERATIONS)), works);
+    return crashAt(
+      works ? 1 + random.below(longest.later) : 1 + random.below(Math.min(longest.later, RECOVERY_OPERATIONS)),
+      works,
+    );
   };
   const upTo = (limit: number): PlannedCrash[] => Array.from({ length: random.below(limit + 1) }, anywhere);
 

@@ -77,7 +77,8 @@ const nameTests: readonly Test[] = [
     'files of different names, one a beginning of the other, do not share anything',
     async (fileSystem) => {
       const names = ['disk', 'disk.bak', 'disk.bak.1', 'disk.wil'];
-      for (const [index, name] of names.entries()) await withFile(fileSystem, name, (file) => file.write(pattern(100, index), 0));
+      for (const [index, name] of names.entries())
+        await withFile(fileSystem, name, (file) => file.write(pattern(100, index), 0));
       for (const [index, name] of names.entries()) {
         await withFile(fileSystem, name, async (file) => assertBytes(await contentOf(file), pattern(100, index), name));
       }
@@ -154,7 +155,11 @@ const sizeTests: readonly Test[] = [
         await file.write(pattern(10_000), 0);
         await file.truncate(1);
         await file.write(pattern(1), 9_999);
-        assertBytes(await contentOf(file), concat(pattern(1), new Uint8Array(9_998), pattern(1)), 'content when grown by a write');
+        assertBytes(
+          await contentOf(file),
+          concat(pattern(1), new Uint8Array(9_998), pattern(1)),
+          'content when grown by a write',
+        );
       });
     },
   ],
@@ -180,7 +185,10 @@ const sizeTests: readonly Test[] = [
           await assertRangeError(file.write(new Uint8Array(1), bad), `write at ${bad}`);
           await assertRangeError(file.truncate(bad), `truncate to ${bad}`);
         }
-        await assertRangeError(file.write(new Uint8Array(1), Number.MAX_SAFE_INTEGER), 'write whose end is no safe integer');
+        await assertRangeError(
+          file.write(new Uint8Array(1), Number.MAX_SAFE_INTEGER),
+          'write whose end is no safe integer',
+        );
         assertBytes(await contentOf(file), pattern(10), 'content');
       });
     },
@@ -268,7 +276,11 @@ const contentTests: readonly Test[] = [
             const from = Math.min(offset, size);
             const into = new Uint8Array(Math.min(length, size - from));
             await file.read(into, from);
-            assertBytes(into, model.subarray(from, from + into.length), `step ${step}: ${into.length} bytes at ${from}`);
+            assertBytes(
+              into,
+              model.subarray(from, from + into.length),
+              `step ${step}: ${into.length} bytes at ${from}`,
+            );
           }
           assertEqual(await file.size(), size, `step ${step}: size`);
         }
@@ -317,7 +329,8 @@ const inlineTests: readonly Test[] = [
           }
         }
         assertBytes(await contentOf(file), model, 'content');
-        if (file.writeNow?.(pattern(10), 70_100)) assertEqual(await file.size(), 70_110, 'size after a write behind the end');
+        if (file.writeNow?.(pattern(10), 70_100))
+          assertEqual(await file.size(), 70_110, 'size after a write behind the end');
       });
     },
   ],
@@ -363,7 +376,11 @@ const concurrencyTests: readonly Test[] = [
             .shuffle(writes)
             .map((write) => write()),
         );
-        assertBytes(await contentOf(file), concat(...lengths.map((length, index) => pattern(length, index))), 'content');
+        assertBytes(
+          await contentOf(file),
+          concat(...lengths.map((length, index) => pattern(length, index))),
+          'content',
+        );
       });
     },
   ],
@@ -388,7 +405,9 @@ const concurrencyTests: readonly Test[] = [
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => {
         await Promise.all(
-          Array.from({ length: 10 }, (_, index) => Promise.all([file.write(pattern(5_000, index), index * 5_000), file.sync()])),
+          Array.from({ length: 10 }, (_, index) =>
+            Promise.all([file.write(pattern(5_000, index), index * 5_000), file.sync()]),
+          ),
         );
         assertEqual(await file.size(), 50_000, 'size');
       });
@@ -473,7 +492,11 @@ const sharedHandleTests: readonly Test[] = [
       assertBytes(await contentOf(second), pattern(1000, 1), 'what the second sees');
       await second.write(pattern(1000, 2), 500);
       await second.close();
-      assertBytes(await contentOf(first), concat(pattern(1000, 1).subarray(0, 500), pattern(1000, 2)), 'what the first sees');
+      assertBytes(
+        await contentOf(first),
+        concat(pattern(1000, 1).subarray(0, 500), pattern(1000, 2)),
+        'what the first sees',
+      );
       await first.close();
     },
   ],
@@ -492,7 +515,9 @@ const removedTests: readonly Test[] = [
       await removed.sync();
       assertBytes(await contentOf(removed), concat(pattern(1000, 1), pattern(1000, 3)), 'the removed file');
       await removed.close();
-      await withFile(fileSystem, 'a', async (file) => assertBytes(await contentOf(file), pattern(10, 2), 'the new file'));
+      await withFile(fileSystem, 'a', async (file) =>
+        assertBytes(await contentOf(file), pattern(10, 2), 'the new file'),
+      );
     },
   ],
 ];

@@ -1,6 +1,6 @@
 /** What to test storage with: the suite that every {@link FileSystem} passes, a file system that crashes, an explorer of crashes, a recorder. Needs no test runner. */
 
-export type { Clock } from '../core/clock.ts';
+export type { Clock } from '../platform/clock.ts';
 export type { CrashKind, Life, Story, StoryFigures, StoryOptions, Told } from './crash-story.ts';
 export {
   type Crash,

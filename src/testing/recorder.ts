@@ -1,6 +1,6 @@
 /** Writes down all that is done to a file system, so that it can be done again elsewhere (trace.ts says how it is written). */
 
-import { type CodErrorCode, isCodError } from '../core/errors.ts';
+import { type CodErrorCode, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { checksum, encodeBytes, PIECE_BYTES, type TraceStep, traceHeader } from './trace.ts';
 

@@ -1,6 +1,6 @@
 /** Does again what a trace tells, step by step, over any file system. */
 
-import { CodError } from '../core/errors.ts';
+import { CodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { checksum, decodeBytes, lengthOf, PIECE_BYTES, parseTrace, type TraceBytes, type TraceStep } from './trace.ts';
 
@@ -25,7 +25,9 @@ export async function* replayTrace(
   const files = new Map<number, File>();
   let number = 0;
   const corrupt = (step: TraceStep, what: string): CodError =>
-    new CodError('COD_CORRUPT', `trace, step ${number}, ${step.op}: ${what}`, { details: { step: number, op: step.op } });
+    new CodError('COD_CORRUPT', `trace, step ${number}, ${step.op}: ${what}`, {
+      details: { step: number, op: step.op },
+    });
   const fileOf = (step: TraceStep & { file: number }): File => {
     const file = files.get(step.file);
     if (file === undefined) throw corrupt(step, `file ${step.file} is not open`);
@@ -33,9 +35,13 @@ export async function* replayTrace(
   };
   const checkEnd = (end: number): void => {
     if (end <= maxFileBytes) return;
-    throw new CodError('COD_NO_SPACE', `trace, step ${number}: a file of ${end} bytes, and ${maxFileBytes} are allowed`, {
-      details: { bytes: end, allowed: maxFileBytes },
-    });
+    throw new CodError(
+      'COD_NO_SPACE',
+      `trace, step ${number}: a file of ${end} bytes, and ${maxFileBytes} are allowed`,
+      {
+        details: { bytes: end, allowed: maxFileBytes },
+      },
+    );
   };
   const write = async (file: File, bytes: TraceBytes, offset: number): Promise<void> => {
     checkEnd(offset + lengthOf(bytes));
@@ -82,7 +88,10 @@ export async function* replayTrace(
         }
         sum ??= checksum(new Uint8Array());
         if (sum !== step.sum)
-          throw corrupt(step, `bytes ${step.offset} + ${step.length} of file ${step.file} are not those that were read`);
+          throw corrupt(
+            step,
+            `bytes ${step.offset} + ${step.length} of file ${step.file} are not those that were read`,
+          );
         return;
       }
       case 'write': {

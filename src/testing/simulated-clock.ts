@@ -5,7 +5,7 @@
  * everything that can run without time passing has its turn.
  */
 
-import type { Clock } from '../core/clock.ts';
+import type { Clock } from '../platform/clock.ts';
 
 /** How a {@link SimulatedClock} behaves. */
 export interface SimulatedClockOptions {
@@ -89,12 +89,15 @@ export class SimulatedClock implements Clock {
     await this.#settle();
     while (running) {
       if (this.#sleepers.length > 0) {
-        if (this.#sleepers[0]!.wakeAt > end) throw new Error(`it has not ended after ${limitMs} simulated milliseconds`);
+        if (this.#sleepers[0]!.wakeAt > end)
+          throw new Error(`it has not ended after ${limitMs} simulated milliseconds`);
         this.#wakeNext();
         await this.#settle();
       } else if (limitMs !== undefined) {
-        for (let round = 0; round < STUCK_ROUNDS && running && this.#sleepers.length === 0; round++) await this.#settle();
-        if (running && this.#sleepers.length === 0) throw new Error('it is stuck: it has not ended, and nothing is left that could happen');
+        for (let round = 0; round < STUCK_ROUNDS && running && this.#sleepers.length === 0; round++)
+          await this.#settle();
+        if (running && this.#sleepers.length === 0)
+          throw new Error('it is stuck: it has not ended, and nothing is left that could happen');
       } else await Promise.race([settled, new Promise<void>((resolve) => (this.#onSleep = resolve))]);
     }
     return work;

@@ -21,7 +21,8 @@ export class SimulatedDisk {
   clone(): SimulatedDisk {
     const copy = new SimulatedDisk();
     for (const [number, file] of this.#files) copy.#files.set(number, file.clone());
-    for (const [name, { durable, unsynced }] of this.#names) copy.#names.set(name, { durable, unsynced: [...unsynced] });
+    for (const [name, { durable, unsynced }] of this.#names)
+      copy.#names.set(name, { durable, unsynced: [...unsynced] });
     copy.#fileCount = this.#fileCount;
     return copy;
   }

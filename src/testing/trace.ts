@@ -3,7 +3,7 @@
  * held when it was first opened, and the bytes of each write.
  */
 
-import { CodError, type CodErrorCode } from '../core/errors.ts';
+import { CodError, type CodErrorCode } from '../errors.ts';
 
 /** The newest version that is understood. */
 export const TRACE_VERSION = 1;
@@ -19,7 +19,13 @@ export type TraceBytes = { readonly base64: string } | { readonly fill: number; 
  * - With `error` the call was rejected. A write or truncation that was left `size` behind, and a write `bytes` of its beginning.
  */
 export type TraceStep =
-  | { readonly op: 'content'; readonly name: string; readonly size?: number; readonly offset: number; readonly bytes: TraceBytes }
+  | {
+      readonly op: 'content';
+      readonly name: string;
+      readonly size?: number;
+      readonly offset: number;
+      readonly bytes: TraceBytes;
+    }
   | { readonly op: 'open'; readonly name: string; readonly create: boolean; readonly file: number }
   | { readonly op: 'open'; readonly name: string; readonly create: boolean; readonly error: CodErrorCode | 'other' }
   | { readonly op: 'remove'; readonly name: string; readonly error?: CodErrorCode | 'other' }
@@ -68,7 +74,9 @@ export function encodeBytes(bytes: Uint8Array): TraceBytes {
   const parts: string[] = [];
   for (let at = 0; at < length; at += 3) {
     const word = (bytes[at]! << 16) | ((bytes[at + 1] ?? 0) << 8) | (bytes[at + 2] ?? 0);
-    parts.push(ALPHABET[word >> 18]! + ALPHABET[(word >> 12) & 63]! + (at + 1 < length ? ALPHABET[(word >> 6) & 63]! : '='));
+    parts.push(
+      ALPHABET[word >> 18]! + ALPHABET[(word >> 12) & 63]! + (at + 1 < length ? ALPHABET[(word >> 6) & 63]! : '='),
+    );
     parts.push(at + 2 < length ? ALPHABET[word & 63]! : '=');
   }
   return { base64: parts.join('') };
@@ -83,7 +91,8 @@ export function lengthOf(bytes: TraceBytes): number {
 /** The bytes in pieces of up to 64 KiB, so that a line cannot ask for more memory than it is long itself. */
 export function* decodeBytes(bytes: TraceBytes): Generator<Uint8Array> {
   if ('fill' in bytes) {
-    for (let left = bytes.length; left > 0; left -= PIECE_BYTES) yield new Uint8Array(Math.min(left, PIECE_BYTES)).fill(bytes.fill);
+    for (let left = bytes.length; left > 0; left -= PIECE_BYTES)
+      yield new Uint8Array(Math.min(left, PIECE_BYTES)).fill(bytes.fill);
     return;
   }
   const binary = atob(bytes.base64);
@@ -128,9 +137,13 @@ export function* parseTrace(trace: Uint8Array | string): Generator<TraceStep> {
     const { version } = fields as { version?: unknown };
     if (!Number.isSafeInteger(version)) throw corrupt(1, 'it has no version');
     if (version !== TRACE_VERSION) {
-      throw new CodError('COD_VERSION', `a trace of version ${String(version)}, and ${TRACE_VERSION} is the one that is understood`, {
-        details: { version },
-      });
+      throw new CodError(
+        'COD_VERSION',
+        `a trace of version ${String(version)}, and ${TRACE_VERSION} is the one that is understood`,
+        {
+          details: { version },
+        },
+      );
     }
   }
 }
@@ -149,7 +162,8 @@ function parseLine(line: string, number: number): Fields {
 /** Checks every field that the step's kind has; others are an error too, so that a misspelt one is. */
 function parseStep(fields: Fields, line: number): TraceStep {
   const shape = SHAPES[String(fields['op'])];
-  if (shape === undefined || !Object.hasOwn(SHAPES, String(fields['op']))) throw corrupt(line, `an operation ${String(fields['op'])}`);
+  if (shape === undefined || !Object.hasOwn(SHAPES, String(fields['op'])))
+    throw corrupt(line, `an operation ${String(fields['op'])}`);
   for (const [name, wanted] of Object.entries(shape)) {
     const value = fields[name];
     if (value === undefined ? !wanted.optional : !wanted.check(value))
@@ -159,7 +173,8 @@ function parseStep(fields: Fields, line: number): TraceStep {
     if (name !== 'op' && !(name in shape)) throw corrupt(line, `${name} is no field of ${String(fields['op'])}`);
   if (fields['op'] === 'open' && (fields['file'] === undefined) === (fields['error'] === undefined))
     throw corrupt(line, 'neither opened nor refused');
-  const length = typeof fields['bytes'] === 'object' ? lengthOf(fields['bytes'] as TraceBytes) : Number(fields['length'] ?? 0);
+  const length =
+    typeof fields['bytes'] === 'object' ? lengthOf(fields['bytes'] as TraceBytes) : Number(fields['length'] ?? 0);
   if (!Number.isSafeInteger(Number(fields['offset'] ?? 0) + length)) throw corrupt(line, 'a range that is none');
   return fields as unknown as TraceStep;
 }
@@ -174,14 +189,19 @@ const isBytes = (value: unknown): boolean => {
   if (typeof value !== 'object' || value === null) return false;
   const { base64, fill, length } = value as { base64?: unknown; fill?: unknown; length?: unknown };
   if (base64 === undefined) return isCount(length) && isCount(fill) && (fill as number) < 256;
-  return typeof base64 === 'string' && base64.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(base64) && fill === undefined;
+  return (
+    typeof base64 === 'string' && base64.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(base64) && fill === undefined
+  );
 };
 const count: Field = { optional: false, check: isCount };
 const maybeCount: Field = { optional: true, check: isCount };
 const name: Field = { optional: false, check: (value) => typeof value === 'string' && value !== '' };
 const flag: Field = { optional: false, check: (value) => typeof value === 'boolean' };
 const bytes: Field = { optional: false, check: isBytes };
-const error: Field = { optional: true, check: (value) => typeof value === 'string' && /^(COD_[A-Z_]+|other)$/.test(value) };
+const error: Field = {
+  optional: true,
+  check: (value) => typeof value === 'string' && /^(COD_[A-Z_]+|other)$/.test(value),
+};
 
 const SHAPES: Readonly<Record<string, Readonly<Record<string, Field>>>> = {
   content: { name, size: maybeCount, offset: count, bytes },

@@ -108,7 +108,10 @@ export class UnsyncedFile {
     }
 
     const lastKept = new Map(
-      [...sectors].map(([sector, { keptBefore, writes }]) => [sector, writes[pick(writes.length) - 1] ?? keptBefore - 1]),
+      [...sectors].map(([sector, { keptBefore, writes }]) => [
+        sector,
+        writes[pick(writes.length) - 1] ?? keptBefore - 1,
+      ]),
     );
     const content = this.#durable.clone();
     for (const [index, change] of this.#unsynced.entries()) {
@@ -143,7 +146,8 @@ function apply(change: Change, to: SparseBytes): void {
 
 function* sectorsOf({ offset, bytes }: Change & { kind: 'write' }): Generator<number> {
   if (bytes.length === 0) return;
-  for (let sector = Math.floor(offset / SECTOR_BYTES); sector * SECTOR_BYTES < offset + bytes.length; sector++) yield sector;
+  for (let sector = Math.floor(offset / SECTOR_BYTES); sector * SECTOR_BYTES < offset + bytes.length; sector++)
+    yield sector;
 }
 
 function writeSector(to: SparseBytes, { offset, bytes }: Change & { kind: 'write' }, sector: number): void {

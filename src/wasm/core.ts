@@ -4,7 +4,7 @@
  * Invariants: every call goes through a guard, so that after a trap or a memory that could not grow, whose state nobody
  * knows, each later call throws; a view over the memory is renewed after anything that may have made it grow.
  */
-import { CodError } from '../core/errors.ts';
+import { CodError } from '../errors.ts';
 import { coreBase64 } from './generated/core-bytes.ts';
 
 /** Bytes of {@link Core.staging}. */
@@ -80,7 +80,9 @@ export class Core {
     if (!Number.isInteger(memoryLimit) || memoryLimit < 2 ** 20 || memoryLimit > 2 ** 31) {
       throw new RangeError(`memoryLimit ${memoryLimit} is not between ${2 ** 20} and ${2 ** 31} bytes`);
     }
-    const module = bytes ? new WebAssembly.Module(bytes) : (compiled ??= new WebAssembly.Module(decodeBase64(coreBase64)));
+    const module = bytes
+      ? new WebAssembly.Module(bytes)
+      : (compiled ??= new WebAssembly.Module(decodeBase64(coreBase64)));
     return new Core(new WebAssembly.Instance(module), memoryLimit);
   }
 
@@ -174,10 +176,14 @@ export class Core {
   #describe(error: unknown, code: number): CodError {
     const memoryBytes = this.memoryBytes;
     if (code === FAILED_NOTHING) {
-      return new CodError('COD_CORRUPT', `the wasm core trapped and cannot be used any more: ${String(error)}; make a new instance`, {
-        cause: error,
-        details: { memoryBytes },
-      });
+      return new CodError(
+        'COD_CORRUPT',
+        `the wasm core trapped and cannot be used any more: ${String(error)}; make a new instance`,
+        {
+          cause: error,
+          details: { memoryBytes },
+        },
+      );
     }
     return new CodError(
       'COD_NO_SPACE',

@@ -31,7 +31,11 @@ export class ContentsView {
   constructor(options: ContentsOptions) {
     this.#options = options;
     this.#title = el('small', {});
-    this.#body = el('div', { class: 'contents-body', role: 'status' }, el('p', { class: 'muted' }, 'Reading the partition table …'));
+    this.#body = el(
+      'div',
+      { class: 'contents-body', role: 'status' },
+      el('p', { class: 'muted' }, 'Reading the partition table …'),
+    );
     this.#file = new FileView(options);
     const panel = el(
       'section',
@@ -89,7 +93,12 @@ export class ContentsView {
           {},
           el(
             'button',
-            { type: 'button', title, 'aria-label': `${title}: show it on the map`, onclick: () => this.#options.onPartition(partition) },
+            {
+              type: 'button',
+              title,
+              'aria-label': `${title}: show it on the map`,
+              onclick: () => this.#options.onPartition(partition),
+            },
             text,
           ),
         );
@@ -125,12 +134,22 @@ export class ContentsView {
     path: string,
   ): Promise<{ items: TreeItem[]; remark: string | undefined }> {
     const { entries, cut } = await volume.list(directory, this.#over.signal);
-    const sorted = [...entries].sort((a, b) => Number(b.kind === 'directory') - Number(a.kind === 'directory') || order(a.name, b.name));
+    const sorted = [...entries].sort(
+      (a, b) => Number(b.kind === 'directory') - Number(a.kind === 'directory') || order(a.name, b.name),
+    );
     const items = sorted.map((entry): TreeItem => {
       const own = `${path}/${entry.name}`;
-      const base = { text: visible(entry.name), icon: entry.kind, ...(entry.size === undefined ? {} : { note: formatBytes(entry.size) }) };
-      if (entry.kind === 'directory') return { ...base, children: () => this.#directory(volume, entry, partition, own) };
-      return { ...base, onChoose: () => void this.#file.show({ volume, entry, path: visible(own), volumeStart: partition.start }) };
+      const base = {
+        text: visible(entry.name),
+        icon: entry.kind,
+        ...(entry.size === undefined ? {} : { note: formatBytes(entry.size) }),
+      };
+      if (entry.kind === 'directory')
+        return { ...base, children: () => this.#directory(volume, entry, partition, own) };
+      return {
+        ...base,
+        onChoose: () => void this.#file.show({ volume, entry, path: visible(own), volumeStart: partition.start }),
+      };
     });
     return { items, remark: cut ? `only the first ${entries.length} are shown` : undefined };
   }

@@ -34,7 +34,9 @@ export function listCopies(): CopyRecord[] {
 
 export function recordOf(id: string): CopyRecord | undefined {
   try {
-    const { name, url, size, openedMs, syncedBytes, rate } = JSON.parse(localStorage.getItem(PREFIX + id) ?? '') as Partial<CopyRecord>;
+    const { name, url, size, openedMs, syncedBytes, rate } = JSON.parse(
+      localStorage.getItem(PREFIX + id) ?? '',
+    ) as Partial<CopyRecord>;
     if (typeof name !== 'string' || typeof size !== 'number') return undefined;
     return {
       id,

@@ -71,7 +71,9 @@ export class CurvesView {
     setText(this.#latency.value, median === undefined ? '–' : formatMilliseconds(reads.at(-1)!.tookMs));
     setText(
       this.#latency.scale,
-      median === undefined ? 'browse to see reads' : `median ${formatMilliseconds(median)}, slowest ${formatMilliseconds(sorted.at(-1)!)}`,
+      median === undefined
+        ? 'browse to see reads'
+        : `median ${formatMilliseconds(median)}, slowest ${formatMilliseconds(sorted.at(-1)!)}`,
     );
     this.#latency.canvas.setAttribute(
       'aria-label',
@@ -84,7 +86,8 @@ export class CurvesView {
     const { context, width, colour } = plot;
     const now = performance.now();
     const y = (ms: number): number => {
-      const share = Math.log(Math.max(FASTEST_MS, Math.min(SLOWEST_MS, ms)) / FASTEST_MS) / Math.log(SLOWEST_MS / FASTEST_MS);
+      const share =
+        Math.log(Math.max(FASTEST_MS, Math.min(SLOWEST_MS, ms)) / FASTEST_MS) / Math.log(SLOWEST_MS / FASTEST_MS);
       return HEIGHT - 5 - share * (HEIGHT - 10);
     };
     context.strokeStyle = colour('grid');
@@ -110,11 +113,21 @@ export class CurvesView {
   }
 }
 
-function chart(title: string): { element: HTMLElement; canvas: HTMLCanvasElement; value: HTMLElement; scale: HTMLElement } {
+function chart(title: string): {
+  element: HTMLElement;
+  canvas: HTMLCanvasElement;
+  value: HTMLElement;
+  scale: HTMLElement;
+} {
   const canvas = el('canvas', { role: 'img', 'aria-label': title });
   const value = el('strong', {}, '–');
   const scale = el('small', {});
-  return { element: el('figure', {}, el('figcaption', {}, el('span', {}, title), value, scale), canvas), canvas, value, scale };
+  return {
+    element: el('figure', {}, el('figcaption', {}, el('span', {}, title), value, scale), canvas),
+    canvas,
+    value,
+    scale,
+  };
 }
 
 function begin(

@@ -153,8 +153,13 @@ export class DiskView {
     const left = size - syncedBytes;
     const speed = bytesPerSecond > 0 ? `${formatBytes(bytesPerSecond)}/s` : 'waiting';
     const duration = formatDuration(left / bytesPerSecond);
-    const going = resting ? 'Paused: only what you open is fetched' : `${speed}${duration === '' ? '' : `, ${duration} left`}`;
-    setText(this.#state, isComplete ? 'All of it is here' : `${formatBytes(syncedBytes)} here · ${this.#stopped ? 'Stopped' : going}`);
+    const going = resting
+      ? 'Paused: only what you open is fetched'
+      : `${speed}${duration === '' ? '' : `, ${duration} left`}`;
+    setText(
+      this.#state,
+      isComplete ? 'All of it is here' : `${formatBytes(syncedBytes)} here · ${this.#stopped ? 'Stopped' : going}`,
+    );
     setText(this.#role, device.role === 'guest' ? 'shared: another tab does the work' : '');
     setText(this.#rest, resting ? 'Resume' : 'Pause');
     this.#rest.disabled = isComplete || this.#stopped;
@@ -196,7 +201,11 @@ export class DiskView {
         'form',
         { method: 'dialog' },
         el('h2', { id: 'forget-title' }, 'Forget this copy?'),
-        el('p', {}, 'What has arrived, and what was written, is removed from this browser. The image at its source stays as it is.'),
+        el(
+          'p',
+          {},
+          'What has arrived, and what was written, is removed from this browser. The image at its source stays as it is.',
+        ),
         el(
           'div',
           { class: 'actions' },
@@ -210,7 +219,11 @@ export class DiskView {
 }
 
 /** A problem with what may be done about it; what is forgotten is gone, so that beginning anew takes a second press. */
-export function problemCard({ title, text, detail, remedies }: Problem, onRemedy: (anew: boolean) => void, note?: string): HTMLElement {
+export function problemCard(
+  { title, text, detail, remedies }: Problem,
+  onRemedy: (anew: boolean) => void,
+  note?: string,
+): HTMLElement {
   const anew = el('button', { type: 'button', class: 'danger', onclick: () => beginAnew() }, 'Begin anew');
   const beginAnew = (): void => {
     if (anew.textContent === 'Begin anew') setText(anew, 'Really begin anew?');

@@ -84,7 +84,10 @@ export class FileView {
       const took = performance.now() - begun;
       const ranges = await rangesOf(file, volumeStart, signal);
       if (signal.aborted) return;
-      setText(line, `Read in ${formatMilliseconds(took)}, with ${formatShare(session.syncedBytes, session.size)} of the disk here.`);
+      setText(
+        line,
+        `Read in ${formatMilliseconds(took)}, with ${formatShare(session.syncedBytes, session.size)} of the disk here.`,
+      );
       this.#options.onFile(ranges);
       this.#body.append(facts(file, ranges, entry));
       if (file.linkTarget === undefined && entry.kind === 'file')
@@ -96,12 +99,30 @@ export class FileView {
     }
   }
 
-  #actions({ volume, file, entry, start }: { volume: Volume; file: FileInfo; entry: Entry; start: number | undefined }): HTMLElement {
-    const download = el('button', { type: 'button', onclick: () => void this.#download(volume, file, entry.name, download) }, 'Download');
+  #actions({
+    volume,
+    file,
+    entry,
+    start,
+  }: {
+    volume: Volume;
+    file: FileInfo;
+    entry: Entry;
+    start: number | undefined;
+  }): HTMLElement {
+    const download = el(
+      'button',
+      { type: 'button', onclick: () => void this.#download(volume, file, entry.name, download) },
+      'Download',
+    );
     const bytes =
       start === undefined
         ? undefined
-        : el('button', { type: 'button', class: 'quiet', onclick: () => this.#options.onShowBytes(start) }, 'Show its bytes');
+        : el(
+            'button',
+            { type: 'button', class: 'quiet', onclick: () => this.#options.onShowBytes(start) },
+            'Show its bytes',
+          );
     return el('div', { class: 'actions' }, download, bytes);
   }
 
@@ -122,7 +143,12 @@ export class FileView {
     let done = 0;
     let outcome = 'Download';
     try {
-      for await (const piece of readFile(volume, file, { from: 0, to: file.size }, { pieceBytes: 2 ** 23, signal: stop.signal })) {
+      for await (const piece of readFile(
+        volume,
+        file,
+        { from: 0, to: file.size },
+        { pieceBytes: 2 ** 23, signal: stop.signal },
+      )) {
         // As a blob the browser can put it on disk.
         parts.push(new Blob([piece as Uint8Array<ArrayBuffer>]));
         done += piece.length;
@@ -136,7 +162,13 @@ export class FileView {
     setText(button, outcome);
   }
 
-  async #preview(volume: Volume, file: FileInfo, entry: Entry, beginning: Uint8Array, signal: AbortSignal): Promise<HTMLElement> {
+  async #preview(
+    volume: Volume,
+    file: FileInfo,
+    entry: Entry,
+    beginning: Uint8Array,
+    signal: AbortSignal,
+  ): Promise<HTMLElement> {
     if (file.linkTarget !== undefined) return el('p', {}, 'A link to ', el('code', {}, file.linkTarget));
     if (beginning.length === 0)
       return el('p', { class: 'muted' }, entry.kind === 'file' ? 'It is empty.' : 'It has no contents of its own.');
@@ -176,7 +208,11 @@ function facts(file: FileInfo, ranges: readonly unknown[], entry: Entry): HTMLEl
 }
 
 /** Where a file lies on the disk. */
-async function rangesOf(file: FileInfo, volumeStart: number, signal: AbortSignal): Promise<{ start: number; end: number }[]> {
+async function rangesOf(
+  file: FileInfo,
+  volumeStart: number,
+  signal: AbortSignal,
+): Promise<{ start: number; end: number }[]> {
   const ranges: { start: number; end: number }[] = [];
   let holes = 0;
   for await (const { offset, length } of file.runs(signal)) {

@@ -21,7 +21,14 @@ export class HexView {
 
   constructor(session: Session) {
     this.#session = session;
-    this.#field = el('input', { type: 'text', id: 'hex-offset', inputmode: 'text', autocomplete: 'off', spellcheck: 'false', size: 14 });
+    this.#field = el('input', {
+      type: 'text',
+      id: 'hex-offset',
+      inputmode: 'text',
+      autocomplete: 'off',
+      spellcheck: 'false',
+      size: 14,
+    });
     this.#body = el('div', {
       class: 'bytes',
       role: 'region',
@@ -36,11 +43,35 @@ export class HexView {
       el('label', { for: 'hex-offset' }, 'Offset'),
       this.#field,
       el('button', { class: 'small' }, 'Go'),
-      el('button', { class: 'small', type: 'button', 'aria-label': 'Back', onclick: () => void this.show(this.#offset - this.#page) }, '▲'),
-      el('button', { class: 'small', type: 'button', 'aria-label': 'On', onclick: () => void this.show(this.#offset + this.#page) }, '▼'),
+      el(
+        'button',
+        {
+          class: 'small',
+          type: 'button',
+          'aria-label': 'Back',
+          onclick: () => void this.show(this.#offset - this.#page),
+        },
+        '▲',
+      ),
+      el(
+        'button',
+        {
+          class: 'small',
+          type: 'button',
+          'aria-label': 'On',
+          onclick: () => void this.show(this.#offset + this.#page),
+        },
+        '▼',
+      ),
       this.#state,
     );
-    this.#values = el('input', { type: 'text', id: 'hex-values', autocomplete: 'off', spellcheck: 'false', placeholder: '48 69 or "Hi"' });
+    this.#values = el('input', {
+      type: 'text',
+      id: 'hex-values',
+      autocomplete: 'off',
+      spellcheck: 'false',
+      placeholder: '48 69 or "Hi"',
+    });
     const write = el(
       'form',
       { class: 'write', onsubmit: (event: SubmitEvent) => void this.#write(event) },

@@ -92,7 +92,8 @@ async function route(): Promise<void> {
   const record = id === undefined ? undefined : recordOf(id);
   if (record?.url !== undefined) return open(record.url);
   const asked = new URLSearchParams(location.search).get('image');
-  if (record === undefined && asked !== null && URL.canParse(asked, location.href)) return showStart(new URL(asked, location.href).href);
+  if (record === undefined && asked !== null && URL.canParse(asked, location.href))
+    return showStart(new URL(asked, location.href).href);
   await leave();
   const start = new StartView({ onOpen: (image) => void open(image) });
   show(start.element);

@@ -78,7 +78,11 @@ export class MapView {
       el(
         'table',
         {},
-        el('thead', {}, el('tr', {}, ...['Stretch', 'Here', 'Written'].map((name) => el('th', { scope: 'col' }, name)))),
+        el(
+          'thead',
+          {},
+          el('tr', {}, ...['Stretch', 'Here', 'Written'].map((name) => el('th', { scope: 'col' }, name))),
+        ),
         this.#words,
       ),
     );
@@ -185,7 +189,9 @@ export class MapView {
     const now = performance.now();
     const isSame = key === this.#counted;
     if (!isSame) this.#glowUntil = new Float64Array(cells);
-    else for (let cell = 0; cell < cells; cell++) if (synced[cell]! > this.#synced[cell]!) this.#glowUntil[cell] = now + GLOW_MS;
+    else
+      for (let cell = 0; cell < cells; cell++)
+        if (synced[cell]! > this.#synced[cell]!) this.#glowUntil[cell] = now + GLOW_MS;
     this.#synced = synced;
     this.#dirty = dirty;
     this.#counted = key;
@@ -222,7 +228,11 @@ export class MapView {
     });
     this.#words.replaceChildren(
       ...cells.map((row) =>
-        el('tr', {}, ...row.map((text, index) => el(index === 0 ? 'th' : 'td', index === 0 ? { scope: 'row' } : {}, text))),
+        el(
+          'tr',
+          {},
+          ...row.map((text, index) => el(index === 0 ? 'th' : 'td', index === 0 ? { scope: 'row' } : {}, text)),
+        ),
       ),
     );
   }
@@ -240,7 +250,8 @@ export class MapView {
 
   #isRead({ start, end }: Span): boolean {
     const { blockSize } = this.#session.device;
-    for (const range of this.#session.reading) if (range.start < end * blockSize && range.end > start * blockSize) return true;
+    for (const range of this.#session.reading)
+      if (range.start < end * blockSize && range.end > start * blockSize) return true;
     return false;
   }
 
@@ -282,14 +293,26 @@ export class MapView {
       const to = cellOfBlock(this.#span, cells, Math.min(last, this.#span.end - 1));
       for (let cell = cellOfBlock(this.#span, cells, Math.max(first, this.#span.start)); cell <= to; cell++) {
         context.beginPath();
-        context.roundRect((cell % columns) * pitch + 1, Math.floor(cell / columns) * pitch + 1, side - 2, side - 2, radius);
+        context.roundRect(
+          (cell % columns) * pitch + 1,
+          Math.floor(cell / columns) * pitch + 1,
+          side - 2,
+          side - 2,
+          radius,
+        );
         context.stroke();
       }
     }
     if (this.#cursor !== undefined) {
       context.strokeStyle = colours.text;
       context.beginPath();
-      context.roundRect((this.#cursor % columns) * pitch, Math.floor(this.#cursor / columns) * pitch, side, side, radius);
+      context.roundRect(
+        (this.#cursor % columns) * pitch,
+        Math.floor(this.#cursor / columns) * pitch,
+        side,
+        side,
+        radius,
+      );
       context.stroke();
       this.#describe(this.#cursor, now);
     } else setText(this.#readout, '');
@@ -300,7 +323,10 @@ export class MapView {
     const { blockSize } = this.#session.device;
     const { state, share } = this.#stateOf(cell, now);
     const how = state === 'partly' ? `${formatShare(share, 1)} here` : STATE_NAMES[state];
-    setText(this.#readout, `0x${formatOffset(start * blockSize)} · ${formatBytes(Math.max(1, end - start) * blockSize)} · ${how}`);
+    setText(
+      this.#readout,
+      `0x${formatOffset(start * blockSize)} · ${formatBytes(Math.max(1, end - start) * blockSize)} · ${how}`,
+    );
   }
 
   #cellAt(event: MouseEvent): number | undefined {
@@ -368,10 +394,16 @@ export class MapView {
 
   #key(event: KeyboardEvent): void {
     const { columns, cells } = this.#grid;
-    const steps: Readonly<Record<string, number>> = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns };
+    const steps: Readonly<Record<string, number>> = {
+      ArrowLeft: -1,
+      ArrowRight: 1,
+      ArrowUp: -columns,
+      ArrowDown: columns,
+    };
     const step = steps[event.key];
     const length = this.#span.end - this.#span.start;
-    if (step !== undefined) this.#cursor = this.#cursor === undefined ? 0 : Math.max(0, Math.min(cells - 1, this.#cursor + step));
+    if (step !== undefined)
+      this.#cursor = this.#cursor === undefined ? 0 : Math.max(0, Math.min(cells - 1, this.#cursor + step));
     else if (event.key === '+' || event.key === '=') this.#zoom(0.5);
     else if (event.key === '-') this.#zoom(2);
     else if (event.key === 'Home') this.show(this.#whole);

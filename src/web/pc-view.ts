@@ -41,7 +41,11 @@ export class PcView {
       'section',
       { class: 'card pc', 'aria-labelledby': 'pc-title' },
       el('header', {}, el('h2', { id: 'pc-title' }, 'Boot it'), this.#button, this.#state),
-      el('p', { class: 'muted' }, 'A 32-bit PC with this disk. What it writes is durable when it is told so, and there after a reload.'),
+      el(
+        'p',
+        { class: 'muted' },
+        'A 32-bit PC with this disk. What it writes is durable when it is told so, and there after a reload.',
+      ),
       this.#screen,
     );
   }
@@ -84,7 +88,8 @@ export class PcView {
     const { V86 } = (await import(at('libv86.mjs'))) as typeof import('v86');
     this.#screen.hidden = false;
     const disk = v86Disk(this.#session.device, {
-      onError: (error) => setText(this.#state, `The disk has failed, and the PC waits for ever: ${(error as Error).message}`),
+      onError: (error) =>
+        setText(this.#state, `The disk has failed, and the PC waits for ever: ${(error as Error).message}`),
     });
     this.#emulator = new V86({
       wasm_path: at('v86.wasm'),

@@ -16,7 +16,9 @@ export type Remedy = 'again' | 'anew';
 const BEGIN_ANEW =
   'A copy of two versions would be worth nothing, so it stops here. Begin anew to get the present version; what was copied and written is forgotten then. If the former version comes back, try again: the copy goes on, with all that was written.';
 
-const PROBLEMS: Readonly<Partial<Record<CodErrorCode, Omit<Problem, 'text' | 'detail'> & { readonly advice?: string }>>> = {
+const PROBLEMS: Readonly<
+  Partial<Record<CodErrorCode, Omit<Problem, 'text' | 'detail'> & { readonly advice?: string }>>
+> = {
   COD_NOT_FOUND: { title: 'There is no such image', remedies: ['again'] },
   COD_SOURCE_IO: {
     title: 'The image cannot be read',
@@ -29,16 +31,28 @@ const PROBLEMS: Readonly<Partial<Record<CodErrorCode, Omit<Problem, 'text' | 'de
     advice: BEGIN_ANEW,
     remedies: ['anew', 'again'],
   },
-  COD_SIZE_MISMATCH: { title: 'The image has another size than it had', advice: BEGIN_ANEW, remedies: ['anew', 'again'] },
+  COD_SIZE_MISMATCH: {
+    title: 'The image has another size than it had',
+    advice: BEGIN_ANEW,
+    remedies: ['anew', 'again'],
+  },
   COD_NO_SPACE: {
     title: 'There is not enough room in this browser',
     advice:
       'Free some space on the disk, forget another copy, or let the browser keep the data of this page if it asks, and try again. A private window keeps everything in memory and has little room.',
     remedies: ['again'],
   },
-  COD_LOCKED: { title: 'Another tab has this copy open', advice: 'Close it there, and try again.', remedies: ['again'] },
+  COD_LOCKED: {
+    title: 'Another tab has this copy open',
+    advice: 'Close it there, and try again.',
+    remedies: ['again'],
+  },
   COD_EXISTS: { title: 'There is a file of this name that is no copy of this image', remedies: ['anew'] },
-  COD_CORRUPT: { title: 'What is kept of this copy is damaged', advice: 'It is not believed. Begin anew.', remedies: ['anew'] },
+  COD_CORRUPT: {
+    title: 'What is kept of this copy is damaged',
+    advice: 'It is not believed. Begin anew.',
+    remedies: ['anew'],
+  },
   COD_VERSION: { title: 'This copy was made by a later version', remedies: ['anew'] },
   COD_TARGET_IO: { title: 'The browser’s storage does not work', remedies: ['again'] },
   COD_POISONED: {
@@ -58,8 +72,13 @@ export function explain(error: unknown): Problem {
       remedies: ['again'],
     };
   }
-  const { title, advice, remedies } = PROBLEMS[error.code] ?? { title: 'This does not work', remedies: ['again'] as const };
-  return advice === undefined ? { title, text: sentence(message), remedies } : { title, text: advice, detail: sentence(message), remedies };
+  const { title, advice, remedies } = PROBLEMS[error.code] ?? {
+    title: 'This does not work',
+    remedies: ['again'] as const,
+  };
+  return advice === undefined
+    ? { title, text: sentence(message), remedies }
+    : { title, text: advice, detail: sentence(message), remedies };
 }
 
 /** In a few words, where a read of many shows what became of it. */

@@ -29,7 +29,13 @@ export class StartView {
       autocomplete: 'url',
       spellcheck: 'false',
     });
-    this.#picker = el('input', { type: 'file', class: 'hidden', tabindex: -1, 'aria-hidden': 'true', onchange: () => this.#picked() });
+    this.#picker = el('input', {
+      type: 'file',
+      class: 'hidden',
+      tabindex: -1,
+      'aria-hidden': 'true',
+      onchange: () => this.#picked(),
+    });
     this.#outcome = el('div', { role: 'status', class: 'outcome' });
     this.#room = el('p', { class: 'muted' });
     const form = el(
@@ -82,13 +88,22 @@ export class StartView {
   /** The file of a kept copy is needed again. */
   askForFile(record: CopyRecord): void {
     this.#outcome.replaceChildren(
-      el('p', {}, el('strong', {}, record.name), ' was a file of this computer. A page may not open it again by itself: drop it here, or '),
+      el(
+        'p',
+        {},
+        el('strong', {}, record.name),
+        ' was a file of this computer. A page may not open it again by itself: drop it here, or ',
+      ),
       el('button', { type: 'button', class: 'primary', onclick: () => this.#picker.click() }, 'pick it again'),
     );
   }
 
   #confirm(image: Image, size: number, free: number, persisted: boolean): void {
-    const begin = el('button', { type: 'button', class: 'primary', onclick: () => this.#onOpen(image) }, 'Start the copy');
+    const begin = el(
+      'button',
+      { type: 'button', class: 'primary', onclick: () => this.#onOpen(image) },
+      'Start the copy',
+    );
     const fits = size <= free;
     const room = fits
       ? `This browser has room for ${formatBytes(free)}.`
@@ -129,7 +144,12 @@ export class StartView {
     const records = listCopies();
     if (records.length === 0) return el('div');
     const list = el('ul', { class: 'copies' }, ...records.map((record) => this.#copy(record)));
-    return el('section', { 'aria-labelledby': 'copies-title' }, el('h2', { id: 'copies-title' }, 'Kept in this browser'), list);
+    return el(
+      'section',
+      { 'aria-labelledby': 'copies-title' },
+      el('h2', { id: 'copies-title' }, 'Kept in this browser'),
+      list,
+    );
   }
 
   #copy(record: CopyRecord): HTMLElement {
@@ -185,5 +205,9 @@ export class StartView {
 
 function problem(error: unknown): HTMLElement[] {
   const { title, text, detail } = explain(error);
-  return [el('h2', {}, title), el('p', {}, text), ...(detail === undefined ? [] : [el('p', { class: 'muted' }, detail)])];
+  return [
+    el('h2', {}, title),
+    el('p', {}, text),
+    ...(detail === undefined ? [] : [el('p', { class: 'muted' }, detail)]),
+  ];
 }

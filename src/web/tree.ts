@@ -21,7 +21,12 @@ export class Tree {
   readonly element: HTMLUListElement;
 
   constructor(label: string, items: readonly TreeItem[]) {
-    this.element = el('ul', { role: 'tree', 'aria-label': label, class: 'tree', onkeydown: (event: KeyboardEvent) => this.#key(event) });
+    this.element = el('ul', {
+      role: 'tree',
+      'aria-label': label,
+      class: 'tree',
+      onkeydown: (event: KeyboardEvent) => this.#key(event),
+    });
     this.#fill(this.element, items);
     this.element.querySelector('li')?.setAttribute('tabindex', '0');
   }
@@ -59,7 +64,11 @@ export class Tree {
       el('bdi', {}, item.text),
       item.note === undefined ? undefined : el('small', {}, item.note),
     );
-    const li = el('li', { role: 'treeitem', tabindex: -1, 'aria-expanded': item.children === undefined ? undefined : 'false' }, row);
+    const li = el(
+      'li',
+      { role: 'treeitem', tabindex: -1, 'aria-expanded': item.children === undefined ? undefined : 'false' },
+      row,
+    );
     row.addEventListener('click', () => {
       this.#focus(li);
       this.#choose(li);

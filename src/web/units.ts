@@ -49,7 +49,11 @@ export function parseOffset(text: string): number | undefined {
   const scaled = /^(\d+(?:\.\d+)?)(kib|mib|gib|tib|[kmgt])$/i.exec(plain);
   const power = scaled === null ? -1 : 'kmgt'.indexOf(scaled[2]![0]!.toLowerCase());
   const value =
-    scaled !== null ? Math.floor(Number(scaled[1]) * 1024 ** (power + 1)) : hex === null ? Number.NaN : Number.parseInt(hex[1]!, 16);
+    scaled !== null
+      ? Math.floor(Number(scaled[1]) * 1024 ** (power + 1))
+      : hex === null
+        ? Number.NaN
+        : Number.parseInt(hex[1]!, 16);
   return Number.isSafeInteger(value) ? value : undefined;
 }
 

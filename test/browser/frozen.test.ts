@@ -27,7 +27,10 @@ const states = await Promise.all(
       expected: (await (await fetch(files.get('expected.json')!)).json()) as Frozen['expected'],
       files: [...files]
         .filter(([file]) => file !== 'expected.json')
-        .map(([file, url]) => ({ name: file, bytes: async () => new Uint8Array(await (await fetch(url)).arrayBuffer()) })),
+        .map(([file, url]) => ({
+          name: file,
+          bytes: async () => new Uint8Array(await (await fetch(url)).arrayBuffer()),
+        })),
     };
   }),
 );

@@ -1,6 +1,6 @@
 /** A dedicated worker that does what remote-files.ts asks for, over OPFS. */
 
-import { CodError } from '../../src/core/errors.ts';
+import { CodError } from '../../src/errors.ts';
 import type { File, FileSystem } from '../../src/fs/file-system.ts';
 import { opfsFileSystem } from '../../src/fs/opfs.ts';
 

@@ -37,7 +37,10 @@ test('a file that is open elsewhere is waited for, and COD_LOCKED in the end', a
   const second = await files({ directory: first.directory });
   const file = await first.open('a', { create: true });
   const locked = { code: 'COD_LOCKED', message: expect.stringMatching(/ a: another tab/) };
-  await Promise.all([expect(second.open('a')).rejects.toMatchObject(locked), expect(second.remove('a')).rejects.toMatchObject(locked)]);
+  await Promise.all([
+    expect(second.open('a')).rejects.toMatchObject(locked),
+    expect(second.remove('a')).rejects.toMatchObject(locked),
+  ]);
   await file.close();
   await (await second.open('a')).close();
 });

@@ -30,7 +30,13 @@ let count = 0;
 const newTarget = (): string => `disk-${Date.now()}-${count++}`;
 
 async function open(options: Partial<OpenBrowserDeviceOptions> = {}): Promise<BrowserDevice> {
-  const device = await openDevice({ source: blob, target: newTarget(), hydrate: false, worker: startWorker, ...options });
+  const device = await openDevice({
+    source: blob,
+    target: newTarget(),
+    hydrate: false,
+    worker: startWorker,
+    ...options,
+  });
   opened.push(device);
   return device;
 }
@@ -112,7 +118,8 @@ describe('the interface is that of a device', () => {
     expect(device.status().state).toBe('closed');
     const root = await navigator.storage.getDirectory();
     const names: string[] = [];
-    for await (const name of (root as unknown as { keys(): AsyncIterable<string> }).keys()) if (name.startsWith(target)) names.push(name);
+    for await (const name of (root as unknown as { keys(): AsyncIterable<string> }).keys())
+      if (name.startsWith(target)) names.push(name);
     expect(names).toEqual([target]);
     expectBytes(new Uint8Array(await (await (await root.getFileHandle(target)).getFile()).arrayBuffer()), image);
   });
@@ -187,7 +194,10 @@ describe('errors keep class and code', () => {
     await (await open({ target })).close();
     const error = await open({ target, source: new Blob([image, 'x']) }).catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(CodError);
-    expect(isCodError(error, 'COD_SIZE_MISMATCH') && error.details).toEqual({ size: IMAGE_BYTES, sourceSize: IMAGE_BYTES + 1 });
+    expect(isCodError(error, 'COD_SIZE_MISMATCH') && error.details).toEqual({
+      size: IMAGE_BYTES,
+      sourceSize: IMAGE_BYTES + 1,
+    });
     const device = await open();
     await expect(device.finish()).rejects.toBeInstanceOf(TypeError);
   });
@@ -213,7 +223,10 @@ describe('errors keep class and code', () => {
 
   test('a worker that cannot be loaded is COD_NOT_FOUND', async () => {
     const worker = () => new Worker(new URL('/nowhere.js', location.href), { type: 'module' });
-    await expect(open({ worker })).rejects.toMatchObject({ code: 'COD_NOT_FOUND', message: expect.stringContaining('worker') });
+    await expect(open({ worker })).rejects.toMatchObject({
+      code: 'COD_NOT_FOUND',
+      message: expect.stringContaining('worker'),
+    });
   });
 
   test('an image without room is COD_NO_SPACE when it is opened', async () => {
@@ -236,7 +249,10 @@ describe('a source on another origin', () => {
   });
 
   test('that keeps pages from reading it is COD_SOURCE_IO, and the error says what the server has to send', async () => {
-    const refused = { code: 'COD_SOURCE_IO', message: expect.stringContaining(`"Access-Control-Allow-Origin: ${location.origin}"`) };
+    const refused = {
+      code: 'COD_SOURCE_IO',
+      message: expect.stringContaining(`"Access-Control-Allow-Origin: ${location.origin}"`),
+    };
     await expect(open({ source: url('/no-cors') })).rejects.toMatchObject(refused);
     await expect(open({ source: { url: url('/image'), headers: { 'x-other': 'y' } } })).rejects.toMatchObject({
       code: 'COD_SOURCE_IO',
@@ -254,7 +270,9 @@ describe('a source on another origin', () => {
     const read = device.read(new Uint8Array(10), 2 * BLOCK, { signal: controller.signal });
     setTimeout(() => controller.abort(new Error('enough')), 50);
     await expect(read).rejects.toThrow('enough');
-    await expect(device.read(new Uint8Array(10), 0, { signal: AbortSignal.abort(new Error('before')) })).rejects.toThrow('before');
+    await expect(
+      device.read(new Uint8Array(10), 0, { signal: AbortSignal.abort(new Error('before')) }),
+    ).rejects.toThrow('before');
     await device.write(new Uint8Array(BLOCK), 0);
   });
 
@@ -285,18 +303,21 @@ describe('a worker that is terminated', () => {
     expect(workers.length).toBe(6);
   });
 
-  test.each(['before', 'after'])('%s close is called, is replaced for that, so that nothing is lost', async (moment) => {
-    const target = newTarget();
-    const device = await open({ target });
-    await device.write(random(100, 1), 7);
-    if (moment === 'before') workers.at(-1)!.terminate();
-    const closing = device.close();
-    if (moment === 'after') workers.at(-1)!.terminate();
-    await closing;
-    // Nobody is left who knows the boot.
-    const again = await open({ target });
-    expectBytes(await bytesAt(again, 7, 100), random(100, 1));
-  });
+  test.each(['before', 'after'])(
+    '%s close is called, is replaced for that, so that nothing is lost',
+    async (moment) => {
+      const target = newTarget();
+      const device = await open({ target });
+      await device.write(random(100, 1), 7);
+      if (moment === 'before') workers.at(-1)!.terminate();
+      const closing = device.close();
+      if (moment === 'after') workers.at(-1)!.terminate();
+      await closing;
+      // Nobody is left who knows the boot.
+      const again = await open({ target });
+      expectBytes(await bytesAt(again, 7, 100), random(100, 1));
+    },
+  );
 
   test('while a guest closes, loses nothing of what the guest wrote', async () => {
     const target = newTarget();
@@ -364,7 +385,10 @@ describe('of two that open one target', () => {
   test('the second is refused if it wants the device for itself, and told who has it', async () => {
     const target = newTarget();
     const first = await open({ target });
-    await expect(open({ target, tabs: 'refuse' })).rejects.toMatchObject({ code: 'COD_LOCKED', details: { ...first.owner } });
+    await expect(open({ target, tabs: 'refuse' })).rejects.toMatchObject({
+      code: 'COD_LOCKED',
+      details: { ...first.owner },
+    });
     await first.close();
     expect((await open({ target, tabs: 'refuse' })).role).toBe('owner');
   });

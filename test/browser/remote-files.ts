@@ -1,6 +1,6 @@
 /** A file system over OPFS for tests that run in a page, where OPFS cannot be used: each call goes to a worker of its own. */
 
-import { CodError, type CodErrorJson } from '../../src/core/errors.ts';
+import { CodError, type CodErrorJson } from '../../src/errors.ts';
 import type { File, FileSystem } from '../../src/fs/file-system.ts';
 import { freshDirectory } from './directories.ts';
 import type { FileCall } from './opfs-worker.ts';
@@ -19,7 +19,9 @@ export async function remoteFiles(
   const worker = new Worker(new URL('./opfs-worker.ts', import.meta.url), { type: 'module' });
   const waiting = new Map<number, { resolve(value: unknown): void; reject(error: unknown): void }>();
   let count = 0;
-  worker.onmessage = ({ data: { id, value, error } }: MessageEvent<{ id: number; value?: unknown; error?: CodErrorJson | Error }>) => {
+  worker.onmessage = ({
+    data: { id, value, error },
+  }: MessageEvent<{ id: number; value?: unknown; error?: CodErrorJson | Error }>) => {
     const { resolve, reject } = waiting.get(id)!;
     waiting.delete(id);
     if (error === undefined) resolve(value);
@@ -37,7 +39,8 @@ export async function remoteFiles(
 
   const handle = (file: number): File => ({
     size: () => ask({ kind: 'size', file }) as Promise<number>,
-    read: async (into, offset) => into.set((await ask({ kind: 'read', file, offset, length: into.length })) as Uint8Array),
+    read: async (into, offset) =>
+      into.set((await ask({ kind: 'read', file, offset, length: into.length })) as Uint8Array),
     write: (from, offset) => ask({ kind: 'write', file, offset, bytes: from.slice() }) as Promise<void>,
     truncate: (size) => ask({ kind: 'truncate', file, size }) as Promise<void>,
     sync: () => ask({ kind: 'sync', file }) as Promise<void>,

@@ -37,7 +37,11 @@ export default async function setup(project: TestProject): Promise<() => Promise
       response.writeHead(403).end();
       return;
     }
-    response.writeHead(206, { etag: '"1"', 'content-range': `bytes ${start}-${end - 1}/${IMAGE_BYTES}`, 'content-length': end - start });
+    response.writeHead(206, {
+      etag: '"1"',
+      'content-range': `bytes ${start}-${end - 1}/${IMAGE_BYTES}`,
+      'content-length': end - start,
+    });
     response.end(request.method === 'HEAD' ? undefined : image.subarray(start, end));
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

@@ -58,7 +58,11 @@ export function runCommand(args: readonly string[], options: { cwd?: string } = 
 }
 
 /** Runs with `--json` and sends `signal` at the first event for which `when` holds; resolves when the process has ended. */
-export function runUntil(args: readonly string[], signal: NodeJS.Signals, when: (event: JsonEvent) => boolean): Promise<Result> {
+export function runUntil(
+  args: readonly string[],
+  signal: NodeJS.Signals,
+  when: (event: JsonEvent) => boolean,
+): Promise<Result> {
   let sent = false;
   const running = startCommand([...args, '--json'], {
     onLine: (line) => {

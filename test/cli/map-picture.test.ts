@@ -37,18 +37,22 @@ describe('the picture of a map', () => {
 
   test('is what a count of each block would give', () => {
     fc.assert(
-      fc.property(fc.array(fc.boolean(), { minLength: 1, maxLength: 70 }), fc.integer({ min: 1, max: 90 }), (blocks, width) => {
-        const synced = blocks.flatMap((is, block): [number, number][] => (is ? [[block, block + 1]] : []));
-        const cells = mapCells({ totalBlocks: blocks.length, synced, dirtyBlocks: [] }, width);
-        let covered = 0;
-        for (const [index, cell] of cells.entries()) {
-          const start = Math.floor((index * blocks.length) / cells.length);
-          const part = blocks.slice(start, Math.floor(((index + 1) * blocks.length) / cells.length));
-          covered += part.length;
-          expect(cell).toBe(part.every(Boolean) ? 'synced' : part.some(Boolean) ? 'partly' : 'unsynced');
-        }
-        expect(covered).toBe(blocks.length);
-      }),
+      fc.property(
+        fc.array(fc.boolean(), { minLength: 1, maxLength: 70 }),
+        fc.integer({ min: 1, max: 90 }),
+        (blocks, width) => {
+          const synced = blocks.flatMap((is, block): [number, number][] => (is ? [[block, block + 1]] : []));
+          const cells = mapCells({ totalBlocks: blocks.length, synced, dirtyBlocks: [] }, width);
+          let covered = 0;
+          for (const [index, cell] of cells.entries()) {
+            const start = Math.floor((index * blocks.length) / cells.length);
+            const part = blocks.slice(start, Math.floor(((index + 1) * blocks.length) / cells.length));
+            covered += part.length;
+            expect(cell).toBe(part.every(Boolean) ? 'synced' : part.some(Boolean) ? 'partly' : 'unsynced');
+          }
+          expect(covered).toBe(blocks.length);
+        },
+      ),
     );
   });
 

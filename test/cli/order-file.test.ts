@@ -35,7 +35,9 @@ describe('a recorded order', () => {
     recording.onRead(0, 8192);
     recording.onRead(4096, 10_000);
     await recording.close();
-    expect(readFileSync(path, 'utf8')).toMatch(/^copyondemand order 1\nsize 1073741824\n\d+ 1073737728 4096\n\d+ 0 16384\n$/);
+    expect(readFileSync(path, 'utf8')).toMatch(
+      /^copyondemand order 1\nsize 1073741824\n\d+ 1073737728 4096\n\d+ 0 16384\n$/,
+    );
     expect(await readOrder(path, SIZE)).toEqual([
       { offset: SIZE - 4096, length: 4096 },
       { offset: 0, length: 16_384 },
@@ -46,7 +48,9 @@ describe('a recorded order', () => {
     const path = join(temporaryDirectory(), 'order');
     const recording = await record(path);
     recording.onRead(4096, 4096);
-    await vi.waitFor(async () => expect(await readOrder(path, SIZE)).toEqual([{ offset: 4096, length: 4096 }]), { timeout: 30_000 });
+    await vi.waitFor(async () => expect(await readOrder(path, SIZE)).toEqual([{ offset: 4096, length: 4096 }]), {
+      timeout: 30_000,
+    });
     recording.onRead(0, 4096);
     await vi.waitFor(async () => expect(await readOrder(path, SIZE)).toHaveLength(2), { timeout: 30_000 });
   });
@@ -119,8 +123,18 @@ describe('an order file', () => {
     { name: 'an extent beyond the image', text: `${HEAD}5 ${SIZE} 1\n`, code: 'COD_CORRUPT', says: 'line 3' },
     { name: 'a number beyond all', text: `${HEAD}5 99999999999999999999 1\n`, code: 'COD_CORRUPT', says: 'line 3' },
     { name: 'an empty line', text: `${HEAD}\n`, code: 'COD_CORRUPT', says: 'line 3' },
-    { name: 'lines of another system', text: HEAD.replaceAll('\n', '\r\n'), code: 'COD_CORRUPT', says: 'no order file' },
-    { name: 'more than an order can have', text: HEAD + '5 0 4096\n'.repeat(2 ** 20), code: 'COD_CORRUPT', says: 'more than' },
+    {
+      name: 'lines of another system',
+      text: HEAD.replaceAll('\n', '\r\n'),
+      code: 'COD_CORRUPT',
+      says: 'no order file',
+    },
+    {
+      name: 'more than an order can have',
+      text: HEAD + '5 0 4096\n'.repeat(2 ** 20),
+      code: 'COD_CORRUPT',
+      says: 'more than',
+    },
   ])('with $name is refused', async ({ text, code, says }) => {
     const opening = readOrder(orderIn(text), SIZE);
     await expect(opening).rejects.toMatchObject({ code, message: expect.stringContaining(says) });
@@ -140,7 +154,9 @@ describe('an order file', () => {
         const path = orderIn(text);
         const found = await readOrder(path, SIZE).catch((error: { code: string }) => error.code);
         if (typeof found === 'string') expect(found).toBe('COD_CORRUPT');
-        else for (const { offset, length } of found) expect(offset >= 0 && length > 0 && offset + length <= SIZE).toBe(true);
+        else
+          for (const { offset, length } of found)
+            expect(offset >= 0 && length > 0 && offset + length <= SIZE).toBe(true);
       }),
       { numRuns: 50 },
     );

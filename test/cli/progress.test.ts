@@ -16,6 +16,8 @@ test('the speed is that of the last five seconds', () => {
 });
 
 test('progress tells bytes, share, speed and what is left', () => {
-  expect(describeProgress({ bytes: 2 ** 20, total: 2 ** 22, speed: 2 ** 20 })).toBe('1 MiB of 4 MiB, 25.0 %, 1 MiB/s, 0:03 left');
+  expect(describeProgress({ bytes: 2 ** 20, total: 2 ** 22, speed: 2 ** 20 })).toBe(
+    '1 MiB of 4 MiB, 25.0 %, 1 MiB/s, 0:03 left',
+  );
   expect(describeProgress({ bytes: 0, total: 2 ** 22, speed: 0 })).toBe('0 bytes of 4 MiB, 0.0 %, 0 bytes/s');
 });

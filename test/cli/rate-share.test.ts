@@ -30,7 +30,11 @@ test('every member has a byte a second at least', () => {
 test('the share of a dead member comes back at once', () => {
   const view = new GroupView('a');
   expect(view.look([member('b')], 1000, 0).share).toBe(500);
-  expect(view.look([member('b', '2', { mayBeAlive: false })], 1000, 1000)).toEqual({ share: 1000, members: 1, gone: ['b'] });
+  expect(view.look([member('b', '2', { mayBeAlive: false })], 1000, 1000)).toEqual({
+    share: 1000,
+    members: 1,
+    gone: ['b'],
+  });
 });
 
 test('the share of a member that is silent comes back after a while, and is given again when it speaks', () => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { UsageError } from '../../src/cli/failure.ts';
 import { httpOptions, openSource, parseSourceUri, showSourceUri } from '../../src/cli/source-uri.ts';
-import { parseNbdUri } from '../../src/sources/nbd-uri.ts';
+import { parseNbdUri } from '../../src/nbd/uri.ts';
 
 describe('SOURCE', () => {
   test.each(['disk.raw', './a b', '/dev/sda', 'C:\\disk.raw', 'http:disk.raw', '-', '://x'])('%s is a path', (text) => {
@@ -44,7 +44,15 @@ describe('SOURCE', () => {
 
 describe('options over HTTP', () => {
   test('become those of the source', () => {
-    expect(httpOptions({ header: ['X-One: 1', 'X-Two:a:b'], user: 'name:pass:word', streamWhole: true, retries: 0, timeout: 3 })).toEqual({
+    expect(
+      httpOptions({
+        header: ['X-One: 1', 'X-Two:a:b'],
+        user: 'name:pass:word',
+        streamWhole: true,
+        retries: 0,
+        timeout: 3,
+      }),
+    ).toEqual({
       headers: { 'X-One': '1', 'X-Two': 'a:b' },
       username: 'name',
       password: 'pass:word',

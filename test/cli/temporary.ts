@@ -19,7 +19,8 @@ export function contentsOf(directory: string): Record<string, string> {
   for (const name of readdirSync(directory, { recursive: true, encoding: 'utf8' }).sort()) {
     const path = join(directory, name);
     const stats = statSync(path, { throwIfNoEntry: false });
-    if (stats?.isFile()) contents[name] = `${stats.size} ${createHash('sha256').update(readFileSync(path)).digest('hex')}`;
+    if (stats?.isFile())
+      contents[name] = `${stats.size} ${createHash('sha256').update(readFileSync(path)).digest('hex')}`;
     else contents[name] = stats === undefined ? 'nothing' : 'no file';
   }
   return contents;

@@ -76,7 +76,8 @@ describe('a rate', () => {
 test('a whole number is one within its bounds, in decimal digits', () => {
   const bounds = { min: 1, max: 64 };
   expect(parseInteger('64', bounds)).toBe(64);
-  for (const text of ['0', '65', '1.0', '1e1', '-1', '', ' 1']) expect(() => parseInteger(text, bounds)).toThrow('from 1 to 64');
+  for (const text of ['0', '65', '1.0', '1e1', '-1', '', ' 1'])
+    expect(() => parseInteger(text, bounds)).toThrow('from 1 to 64');
 });
 
 test('a SHA-256 digest is 64 hexadecimal digits of either case', () => {

@@ -4,9 +4,9 @@ import { RoaringBitmap32 } from 'roaring-wasm';
 import { describe, expect, it, vi } from 'vitest';
 import { BlockMap } from '../../src/core/block-map.ts';
 import { concat } from '../../src/core/concat.ts';
-import { isCodError } from '../../src/core/errors.ts';
 import { type Geometry, geometry } from '../../src/core/geometry.ts';
 import { maximumOf, parsePortable, portableHas, runsOf } from '../../src/core/portable.ts';
+import { isCodError } from '../../src/errors.ts';
 import { canonicalBytes, words } from './models.ts';
 
 const shape = geometry({ size: 200_000 * 4096, blockSize: 4096 });
@@ -51,36 +51,39 @@ const ranges = fc.array(
 describe('the block map', () => {
   it('answers as a plain set does', async () => {
     await fc.assert(
-      fc.asyncProperty(ranges, fc.array(fc.tuple(fc.nat(200_000), fc.nat(200_000)), { maxLength: 10 }), async (added, asked) =>
-        use(shape, (map) => {
-          const model = new Uint8Array(200_000);
-          for (const [start, end] of added) {
-            map.add(start, end);
-            model.fill(1, start, end);
-          }
-          expect(map.count).toBe(model.reduce((sum, bit) => sum + bit, 0));
-          const find = (state: number, from: number, limit: number): number => {
-            const found = model.indexOf(state, from);
-            return found < 0 || found > limit ? limit : found;
-          };
-          for (const [a, b] of asked) {
-            const [start, end] = a < b ? [a, b] : [b, a];
-            expect(map.hasRange(start, end)).toBe(!model.subarray(start, end).includes(0));
-            expect(map.hasAny(start, end)).toBe(model.subarray(start, end).includes(1));
-            expect(map.nextUnsynced(start, end)).toBe(find(0, start, end));
-            expect(map.nextSynced(start, end)).toBe(find(1, start, end));
-            expect(map.nextSynced(start)).toBe(find(1, start, 200_000));
-            let at = start;
-            for (const extent of map.extents(start, end)) {
-              expect(extent.start).toBe(at);
-              expect(extent.end).toBe(find(extent.synced ? 0 : 1, at, end));
-              expect(extent.synced).toBe(model[at] === 1);
-              at = extent.end;
+      fc.asyncProperty(
+        ranges,
+        fc.array(fc.tuple(fc.nat(200_000), fc.nat(200_000)), { maxLength: 10 }),
+        async (added, asked) =>
+          use(shape, (map) => {
+            const model = new Uint8Array(200_000);
+            for (const [start, end] of added) {
+              map.add(start, end);
+              model.fill(1, start, end);
             }
-            expect(at).toBe(end);
-            if (start < 200_000) expect(map.has(start)).toBe(model[start] === 1);
-          }
-        }),
+            expect(map.count).toBe(model.reduce((sum, bit) => sum + bit, 0));
+            const find = (state: number, from: number, limit: number): number => {
+              const found = model.indexOf(state, from);
+              return found < 0 || found > limit ? limit : found;
+            };
+            for (const [a, b] of asked) {
+              const [start, end] = a < b ? [a, b] : [b, a];
+              expect(map.hasRange(start, end)).toBe(!model.subarray(start, end).includes(0));
+              expect(map.hasAny(start, end)).toBe(model.subarray(start, end).includes(1));
+              expect(map.nextUnsynced(start, end)).toBe(find(0, start, end));
+              expect(map.nextSynced(start, end)).toBe(find(1, start, end));
+              expect(map.nextSynced(start)).toBe(find(1, start, 200_000));
+              let at = start;
+              for (const extent of map.extents(start, end)) {
+                expect(extent.start).toBe(at);
+                expect(extent.end).toBe(find(extent.synced ? 0 : 1, at, end));
+                expect(extent.synced).toBe(model[at] === 1);
+                at = extent.end;
+              }
+              expect(at).toBe(end);
+              if (start < 200_000) expect(map.has(start)).toBe(model[start] === 1);
+            }
+          }),
       ),
       { numRuns: 100 },
     );
@@ -119,7 +122,9 @@ describe('the block map', () => {
       map.add(10, 11);
       expect(Buffer.from(concat(...map.serialize()).subarray(8, 24)).equals(canonicalBytes([0, 1, 2, 10]))).toBe(false);
       const length = Number(new DataView(concat(...map.serialize()).buffer).getBigUint64(0, true));
-      expect(Buffer.from(concat(...map.serialize()).subarray(8, 8 + length)).equals(canonicalBytes([0, 1, 2, 10]))).toBe(true);
+      expect(
+        Buffer.from(concat(...map.serialize()).subarray(8, 8 + length)).equals(canonicalBytes([0, 1, 2, 10])),
+      ).toBe(true);
       expect(map.count).toBe(4);
     });
   });
@@ -176,7 +181,12 @@ describe('the block map', () => {
       map.add(5, 10);
       const snapshot = map.snapshot();
       map.add(7, 100);
-      expect([snapshot.size, snapshot.has(9), snapshot.has(10), [...snapshot.extents()]]).toEqual([5, true, false, [[5, 10]]]);
+      expect([snapshot.size, snapshot.has(9), snapshot.has(10), [...snapshot.extents()]]).toEqual([
+        5,
+        true,
+        false,
+        [[5, 10]],
+      ]);
       snapshot.dispose();
     });
   });
@@ -205,7 +215,12 @@ describe('the block map', () => {
     await use(shape, (map) => {
       expect(isRefused(() => map.union(0, canonicalBytes([200_000])))).toBe(true);
       const good = concat(...map.serialize());
-      for (const bad of [good.subarray(0, 7), good.subarray(0, good.length - 1), concat(good, new Uint8Array(8)), words(2 ** 53, 0)]) {
+      for (const bad of [
+        good.subarray(0, 7),
+        good.subarray(0, good.length - 1),
+        concat(good, new Uint8Array(8)),
+        words(2 ** 53, 0),
+      ]) {
         expect(isRefused(() => map.load(bad))).toBe(true);
         expect(map.count).toBe(0);
       }
@@ -222,7 +237,8 @@ describe('the block map', () => {
 });
 
 describe('portable Roaring bytes', () => {
-  const file = (name: string): Uint8Array => new Uint8Array(readFileSync(new URL(`../fixtures/roaring/${name}.bin`, import.meta.url)));
+  const file = (name: string): Uint8Array =>
+    new Uint8Array(readFileSync(new URL(`../fixtures/roaring/${name}.bin`, import.meta.url)));
 
   it.each(['bitmapwithruns', 'bitmapwithoutruns'])('the specification’s file %s is read', (name) => {
     const bytes = file(name);
@@ -243,7 +259,9 @@ describe('portable Roaring bytes', () => {
     await use(geometry({ size: 2 ** 33, blockSize: 4096 }), (map) => {
       map.union(0, file('bitmapwithoutruns'));
       const section = concat(...map.serialize());
-      expect(Buffer.from(section.subarray(8)).subarray(0, file('bitmapwithruns').length).equals(file('bitmapwithruns'))).toBe(true);
+      expect(
+        Buffer.from(section.subarray(8)).subarray(0, file('bitmapwithruns').length).equals(file('bitmapwithruns')),
+      ).toBe(true);
     });
   });
 
@@ -273,8 +291,11 @@ describe('portable Roaring bytes', () => {
           }
           const bitmap = RoaringBitmap32.deserialize(bytes, 'portable');
           const found: number[] = [];
-          for (const [start, end] of runsOf(bytes, parsed)) for (let value = start; value < end; value++) found.push(value);
-          expect(Buffer.from(Uint32Array.from(found).buffer).equals(Buffer.from(bitmap.toUint32Array().buffer))).toBe(true);
+          for (const [start, end] of runsOf(bytes, parsed))
+            for (let value = start; value < end; value++) found.push(value);
+          expect(Buffer.from(Uint32Array.from(found).buffer).equals(Buffer.from(bitmap.toUint32Array().buffer))).toBe(
+            true,
+          );
           expect([parsed.cardinality, maximumOf(bytes, parsed)]).toEqual([found.length, found.at(-1) ?? -1]);
           bitmap.dispose();
         },
@@ -289,7 +310,9 @@ describe('portable Roaring bytes', () => {
     expect(parsePortable(bytes, 'bytes').touching).toBe(true);
     await use(shape, (map) => {
       map.union(0, bytes);
-      expect(Number(new DataView(concat(...map.serialize()).buffer).getBigUint64(0, true))).toBe(canonicalBytes(set([0, 10])).length);
+      expect(Number(new DataView(concat(...map.serialize()).buffer).getBigUint64(0, true))).toBe(
+        canonicalBytes(set([0, 10])).length,
+      );
     });
   });
 });
@@ -312,7 +335,12 @@ describe('the traps of roaring-wasm that the block map stands between', () => {
     bitmap.dispose();
     await use(shape, (map) => {
       map.add(9, 10);
-      expect([map.hasAny(5, 9), map.hasAny(5, 10), map.hasAny(9, 10), map.hasAny(10, 11)]).toEqual([false, true, true, false]);
+      expect([map.hasAny(5, 9), map.hasAny(5, 10), map.hasAny(9, 10), map.hasAny(10, 11)]).toEqual([
+        false,
+        true,
+        true,
+        false,
+      ]);
     });
   });
 
@@ -326,9 +354,12 @@ describe('the traps of roaring-wasm that the block map stands between', () => {
           map.add(block + 10, block + 11);
         }
         map.filter(Float64Array.from({ length: 1_000_000 }, (_, i) => i * 3));
-        expect(parsePortable(concat(...map.serialize()).subarray(8, 8 + sectionLength(map)), 'bytes').cardinality).toBe(map.count);
+        expect(parsePortable(concat(...map.serialize()).subarray(8, 8 + sectionLength(map)), 'bytes').cardinality).toBe(
+          map.count,
+        );
       });
-      for (const [values] of given.mock.calls) expect([...(values as Iterable<number>)].length).toBeLessThanOrEqual(983_040);
+      for (const [values] of given.mock.calls)
+        expect([...(values as Iterable<number>)].length).toBeLessThanOrEqual(983_040);
     } finally {
       given.mockRestore();
     }
@@ -337,7 +368,12 @@ describe('the traps of roaring-wasm that the block map stands between', () => {
   it('counts are right after each change, and a serialized map changes with its next block', async () => {
     await use(shape, (map) => {
       const counts: number[] = [];
-      for (const change of [() => map.add(5, 6), () => map.add(5, 6), () => map.add(0, 70_000), () => map.add(69_990, 70_010)]) {
+      for (const change of [
+        () => map.add(5, 6),
+        () => map.add(5, 6),
+        () => map.add(0, 70_000),
+        () => map.add(69_990, 70_010),
+      ]) {
         change();
         counts.push(map.count);
         const section = concat(...map.serialize());
@@ -375,7 +411,8 @@ describe('geometry', () => {
 
   it('refuses what is no device, and says which block size would do', () => {
     for (const size of [-1, 0.5, 2 ** 53, NaN]) expect(() => geometry({ size, blockSize: 4096 })).toThrow(RangeError);
-    for (const blockSize of [0, 512, 4095, 6000, 2 ** 27, NaN]) expect(() => geometry({ size: 1, blockSize })).toThrow(RangeError);
+    for (const blockSize of [0, 512, 4095, 6000, 2 ** 27, NaN])
+      expect(() => geometry({ size: 1, blockSize })).toThrow(RangeError);
     expect(() => geometry({ size: '1' as unknown as number, blockSize: 4096 })).toThrow(TypeError);
     expect(() => geometry({ size: 2 ** 46, blockSize: 4096 })).toThrow(/blockSize of at least 8192/);
     expect(geometry({ size: 2 ** 46, blockSize: 8192 }).blockCount).toBe(2 ** 33);

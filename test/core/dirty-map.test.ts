@@ -2,8 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { concat } from '../../src/core/concat.ts';
 import { DirtyMap } from '../../src/core/dirty-map.ts';
-import { isCodError } from '../../src/core/errors.ts';
 import { geometry } from '../../src/core/geometry.ts';
+import { isCodError } from '../../src/errors.ts';
 import { builds } from './builds.ts';
 import { Model, words } from './models.ts';
 
@@ -11,7 +11,12 @@ const shape = geometry({ size: 5000 * 4096 - 1000, blockSize: 4096 });
 
 /** The dirty section of docs/FORMAT.md. */
 function section(blocks: [number, (readonly [number, number])[]][]): Uint8Array {
-  return concat(...blocks.flatMap(([block, parts]) => [words(block, parts.length), new Uint8Array(Uint32Array.from(parts.flat()).buffer)]));
+  return concat(
+    ...blocks.flatMap(([block, parts]) => [
+      words(block, parts.length),
+      new Uint8Array(Uint32Array.from(parts.flat()).buffer),
+    ]),
+  );
 }
 
 describe.each(builds)('the dirty map of the $name core', ({ create }) => {
@@ -21,10 +26,26 @@ describe.each(builds)('the dirty map of the $name core', ({ create }) => {
     const operation = fc.oneof(
       {
         weight: 8,
-        arbitrary: fc.record({ op: fc.constant('add' as const), block, start: fc.nat(63), length: fc.integer({ min: 1, max: 20 }) }),
+        arbitrary: fc.record({
+          op: fc.constant('add' as const),
+          block,
+          start: fc.nat(63),
+          length: fc.integer({ min: 1, max: 20 }),
+        }),
       },
-      { weight: 1, arbitrary: fc.record({ op: fc.constant('add' as const), block, start: fc.constant(0), length: fc.constant(64) }) },
-      { weight: 1, arbitrary: fc.record({ op: fc.constant('remove' as const), block, length: fc.oneof(fc.nat(3), fc.nat(5000)) }) },
+      {
+        weight: 1,
+        arbitrary: fc.record({
+          op: fc.constant('add' as const),
+          block,
+          start: fc.constant(0),
+          length: fc.constant(64),
+        }),
+      },
+      {
+        weight: 1,
+        arbitrary: fc.record({ op: fc.constant('remove' as const), block, length: fc.oneof(fc.nat(3), fc.nat(5000)) }),
+      },
     );
     fc.assert(
       fc.property(fc.array(operation, { maxLength: 120, size: 'max' }), (operations) => {
@@ -34,7 +55,8 @@ describe.each(builds)('the dirty map of the $name core', ({ create }) => {
           if (operation.op === 'remove') {
             const end = Math.min(5000, operation.block + operation.length);
             map.remove(operation.block, end);
-            for (const block of [...model.parts.keys()]) if (block >= operation.block && block < end) model.parts.delete(block);
+            for (const block of [...model.parts.keys()])
+              if (block >= operation.block && block < end) model.parts.delete(block);
             continue;
           }
           const whole = operation.block === 4999 ? 3096 : 4096;
@@ -80,7 +102,8 @@ describe.each(builds)('the dirty map of the $name core', ({ create }) => {
       const map = new DirtyMap(core, large);
       for (let i = 0; i < 50_000; i++) {
         const block = (i * 7919 * 10_007) % large.blockCount;
-        for (const start of [60_000, 10, 200]) if (map.add(block, start, start + 5) !== 'dirty') throw new Error(`block ${block}`);
+        for (const start of [60_000, 10, 200])
+          if (map.add(block, start, start + 5) !== 'dirty') throw new Error(`block ${block}`);
       }
       expect([map.blockCount, map.partCount]).toEqual([50_000, 150_000]);
       const blocks = map.blocks();

@@ -57,9 +57,12 @@ describe.each(builds)('the $name core', ({ create }) => {
     replay.emit(map, dirty);
     expect(map.count).toBe(expected.syncedBlocks);
     expect([...map.snapshot().extents()].map(([start, end]) => [start, end - 1])).toEqual(expected.synced);
-    expect([...dirty.blocks()].map((block) => ({ block, ranges: dirty.parts(block).map(([start, end]) => [start, end - start]) }))).toEqual(
-      expected.dirty,
-    );
+    expect(
+      [...dirty.blocks()].map((block) => ({
+        block,
+        ranges: dirty.parts(block).map(([start, end]) => [start, end - start]),
+      })),
+    ).toEqual(expected.dirty);
     map.dispose();
   });
 });

@@ -1,7 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import { concat } from '../../src/core/concat.ts';
-import { isCodError } from '../../src/core/errors.ts';
-import { type CheckpointHeader, decodeHeader, encodeCheckpointHeader, encodeLogHeader, type LogHeader } from '../../src/core/headers.ts';
+import {
+  type CheckpointHeader,
+  decodeHeader,
+  encodeCheckpointHeader,
+  encodeLogHeader,
+  type LogHeader,
+} from '../../src/core/headers.ts';
+import { isCodError } from '../../src/errors.ts';
 import { builds } from './builds.ts';
 import { slowCrc32c, words } from './models.ts';
 
@@ -58,7 +64,12 @@ describe.each(headers)('the header of a %s', (kind, fields, sector) => {
     const view = new DataView(sector.buffer);
     const word = (at: number): bigint => view.getBigUint64(at, true);
     expect(new TextDecoder().decode(sector.subarray(0, 8))).toBe(kind === 'checkpoint' ? 'COD BAK\0' : 'COD WIL\0');
-    expect([word(8), word(32), word(40), view.getUint32(48, true)]).toEqual([2n, BigInt(fields.epoch), 2n ** 40n + 1n, 4096]);
+    expect([word(8), word(32), word(40), view.getUint32(48, true)]).toEqual([
+      2n,
+      BigInt(fields.epoch),
+      2n ** 40n + 1n,
+      4096,
+    ]);
     expect(view.getUint32(500, true)).toBe(slowCrc32c(sector.subarray(0, 500)));
     expect(new TextDecoder().decode(sector.subarray(504))).toBe('COD END\n');
     if (kind === 'log') {
@@ -78,12 +89,15 @@ describe.each(headers)('the header of a %s', (kind, fields, sector) => {
   });
 
   it('cut short at any byte is absent, since nothing was committed', () => {
-    for (let length = 0; length < 512; length++) expect(code(() => decodeHeader(core, kind, sector, length))).toBe('absent');
+    for (let length = 0; length < 512; length++)
+      expect(code(() => decodeHeader(core, kind, sector, length))).toBe('absent');
   });
 
   it('whose zeroing was cut short at any byte is absent', () => {
     for (let length = 1; length <= 512; length++) {
-      expect(code(() => decodeHeader(core, kind, concat(new Uint8Array(length), sector.subarray(length))))).toBe('absent');
+      expect(code(() => decodeHeader(core, kind, concat(new Uint8Array(length), sector.subarray(length))))).toBe(
+        'absent',
+      );
     }
   });
 
@@ -101,7 +115,9 @@ describe.each(headers)('the header of a %s', (kind, fields, sector) => {
     const newer = sector.slice();
     newer[8] = 3;
     expect(code(() => decodeHeader(core, kind, sealAgain(newer)))).toBe('COD_VERSION');
-    expect(code(() => decodeHeader(core, kind, concat(sector.subarray(0, 8), words(3), new Uint8Array(496))))).toBe('COD_VERSION');
+    expect(code(() => decodeHeader(core, kind, concat(sector.subarray(0, 8), words(3), new Uint8Array(496))))).toBe(
+      'COD_VERSION',
+    );
   });
 
   it('of format 1, whose version has a flipped bit, is not taken for one that was never committed', () => {

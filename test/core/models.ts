@@ -71,7 +71,11 @@ export function stateOf(map: BlockMap, dirty: DirtyMap): { synced: number[]; dir
 }
 
 /** Fresh maps, handed to `use` and given back. */
-export async function withMaps<T>(core: Core, geometry: Geometry, use: (map: BlockMap, dirty: DirtyMap) => T): Promise<T> {
+export async function withMaps<T>(
+  core: Core,
+  geometry: Geometry,
+  use: (map: BlockMap, dirty: DirtyMap) => T,
+): Promise<T> {
   const map = await BlockMap.open(geometry);
   const dirty = new DirtyMap(core, geometry);
   try {

@@ -1,20 +1,34 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { concat } from '../../src/core/concat.ts';
-import { isCodError } from '../../src/core/errors.ts';
 import { FrameEncoder } from '../../src/core/frames.ts';
 import { geometry } from '../../src/core/geometry.ts';
 import { LogScan, type LogScanResult, Replay } from '../../src/core/replay.ts';
+import { isCodError } from '../../src/errors.ts';
 import type { Core } from '../../src/wasm/core.ts';
 import { builds } from './builds.ts';
-import { BASED, barrier, CONTINUED, canonicalBytes, frame, logBody, Model, stateOf, withMaps, words, written } from './models.ts';
+import {
+  BASED,
+  barrier,
+  CONTINUED,
+  canonicalBytes,
+  frame,
+  logBody,
+  Model,
+  stateOf,
+  withMaps,
+  words,
+  written,
+} from './models.ts';
 
 const EPOCH = 7;
 
 /** Blocks crowded around container borders, so that all kinds of containers and joins come up. */
 function blocks(count: number): fc.Arbitrary<number> {
   const near = fc.tuple(fc.constantFrom(0, 65_536, 131_072, 65_000), fc.nat(300)).map(([base, more]) => base + more);
-  return fc.oneof({ weight: 3, arbitrary: near }, { weight: 1, arbitrary: fc.nat(count) }).map((block) => block % count);
+  return fc
+    .oneof({ weight: 3, arbitrary: near }, { weight: 1, arbitrary: fc.nat(count) })
+    .map((block) => block % count);
 }
 
 function scan(core: Core, shape: ReturnType<typeof geometry>, body: Uint8Array, piece = body.length): LogScanResult {
@@ -44,7 +58,12 @@ describe.each(builds)('the $name core', ({ create }) => {
         fc.oneof(
           fc.record({ type: fc.constant(1 as const), block: blocks(count) }),
           fc.record({ type: fc.constant(1 as const), block: blocks(count), run: fc.integer({ min: 2, max: 4000 }) }),
-          fc.record({ type: fc.constant(2 as const), block: blocks(count), offset: fc.nat(4095), length: fc.nat(4096) }),
+          fc.record({
+            type: fc.constant(2 as const),
+            block: blocks(count),
+            offset: fc.nat(4095),
+            length: fc.nat(4096),
+          }),
         ),
         { maxLength: 60 },
       );
@@ -60,7 +79,9 @@ describe.each(builds)('the $name core', ({ create }) => {
               logs: fc.array(logOf(count), { minLength: 1, maxLength: 3 }),
               pieces: fc.integer({ min: 1, max: 5000 }),
               synced: fc.array(blocks(count), { maxLength: 20 }),
-              dirty: fc.array(fc.tuple(blocks(count), fc.nat(4095), fc.integer({ min: 1, max: 4096 })), { maxLength: 20 }),
+              dirty: fc.array(fc.tuple(blocks(count), fc.nat(4095), fc.integer({ min: 1, max: 4096 })), {
+                maxLength: 20,
+              }),
             }),
           ),
           async ({ count, short, logs, pieces, synced, dirty: parts }) => {
@@ -119,7 +140,10 @@ describe.each(builds)('the $name core', ({ create }) => {
       const run = fc.tuple(blocks(300_000), fc.oneof(fc.constant(1), fc.nat(40), fc.nat(70_000)));
       await fc.assert(
         fc.asyncProperty(
-          fc.oneof(fc.array(run, { maxLength: 12 }), fc.array(fc.tuple(fc.nat(9000), fc.constant(1)), { size: 'max', maxLength: 9000 })),
+          fc.oneof(
+            fc.array(run, { maxLength: 12 }),
+            fc.array(fc.tuple(fc.nat(9000), fc.constant(1)), { size: 'max', maxLength: 9000 }),
+          ),
           async (runs) =>
             withMaps(core, shape, (_, dirty) => {
               const replay = new Replay(core, shape);
@@ -274,7 +298,13 @@ describe.each(builds)('the $name core', ({ create }) => {
             }
             encoder.dispose();
             const result = scan(core, device, body, piece * 512);
-            expect(result).toMatchObject({ frames: sequence, records, endOffset: position, tornBytes: 0, missing: false });
+            expect(result).toMatchObject({
+              frames: sequence,
+              records,
+              endOffset: position,
+              tornBytes: 0,
+              missing: false,
+            });
             await withMaps(core, device, (map, dirty) => {
               const replay = new Replay(core, device);
               for (let at = 0; at < body.length; at += piece * 512) {
@@ -299,7 +329,11 @@ describe.each(builds)('the $name core', ({ create }) => {
       encoder.barrier(3);
       expect(encoder.pendingRecords).toBe(3);
       const { bytes, end, frames } = encoder.seal({ position: 512, sequence: 5, firm: 2 });
-      const expected = frame({ epoch: EPOCH, sequence: 5, firm: 2 }, [written(4096, 612), written(9000, 1), barrier(3)]);
+      const expected = frame({ epoch: EPOCH, sequence: 5, firm: 2 }, [
+        written(4096, 612),
+        written(9000, 1),
+        barrier(3),
+      ]);
       expect(Buffer.from(bytes).equals(expected)).toBe(true);
       expect([end, frames, encoder.pendingRecords]).toEqual([512 + expected.length, 1, 0]);
       encoder.written(9001, 1);
@@ -372,7 +406,11 @@ describe.each(builds)('the $name core', ({ create }) => {
         missing: true,
         missingIsFirm: true,
       });
-      expect(scan(core, shape, concat(nothing, sector(two)))).toMatchObject({ frames: 0, missing: true, missingIsFirm: true });
+      expect(scan(core, shape, concat(nothing, sector(two)))).toMatchObject({
+        frames: 0,
+        missing: true,
+        missingIsFirm: true,
+      });
       expect(scan(core, shape, concat(sector(one), nothing, sector(later)))).toMatchObject({
         frames: 1,
         missing: true,
@@ -395,10 +433,15 @@ describe.each(builds)('the $name core', ({ create }) => {
       expect(refuse(frame({ epoch: EPOCH, sequence: 0 }, [BASED]))).toMatchObject({ offset: at, found: 0 });
       expect(refuse(frame({ epoch: EPOCH, sequence: 1, firm: 2 }, [BASED]))).toMatchObject({ offset: at, found: 2 });
       expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [barrier(2)]))).toMatchObject({ offset: at + 16, found: 2 });
-      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [[5n << 56n, 0]]))).toMatchObject({ offset: at + 16, found: 5 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [[5n << 56n, 0]]))).toMatchObject({
+        offset: at + 16,
+        found: 5,
+      });
       expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [written(0, 0)]))).toMatchObject({ offset: at + 16 });
       expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [written(shape.size, 1)]))).toMatchObject({ offset: at + 16 });
-      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [[1n << 56n, 2n ** 64n - 1n]]))).toMatchObject({ offset: at + 16 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [[1n << 56n, 2n ** 64n - 1n]]))).toMatchObject({
+        offset: at + 16,
+      });
       expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [CONTINUED, BASED]))).toMatchObject({ offset: at + 32 });
       expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [[3n << 56n, 1]]))).toMatchObject({ offset: at + 16 });
       expect(refuse(new Uint8Array(40).fill(0xaa))).toMatchObject({ offset: at });
@@ -492,7 +535,11 @@ describe.each(builds)('the $name core', ({ create }) => {
           log.feed(piece);
           core.exports.alloc(core.memoryBytes / 8);
         });
-        expect(log.finish()).toMatchObject({ frames: sectors, records: sectors * 30, endOffset: 512 + body.length - 8 });
+        expect(log.finish()).toMatchObject({
+          frames: sectors,
+          records: sectors * 30,
+          endOffset: 512 + body.length - 8,
+        });
         const between = core.memoryBytes;
         expect(between).toBeGreaterThan(before);
         const replay = new Replay(core, device);

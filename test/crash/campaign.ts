@@ -21,8 +21,26 @@ const SHAPES: readonly (Shape & { readonly samples?: number })[] = [
   { name: 'no background copy', size: 12 * 4096, blockSize: 4096, hydrate: false, users: 2, steps: 6 },
   { name: 'four writers', size: 12 * 4096 + 100, blockSize: 4096, hydrate: true, users: 4, steps: 4 },
   { name: 'blocks of 64 KiB', size: 65536 + 5000, blockSize: 65536, hydrate: true, users: 2, steps: 6 },
-  { name: 'faults', size: 9 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6, faults: true, samples: 20 },
-  { name: 'faults, six writers', size: 16 * 4096, blockSize: 4096, hydrate: false, users: 6, steps: 4, faults: true, samples: 20 },
+  {
+    name: 'faults',
+    size: 9 * 4096 + 700,
+    blockSize: 4096,
+    hydrate: true,
+    users: 2,
+    steps: 6,
+    faults: true,
+    samples: 20,
+  },
+  {
+    name: 'faults, six writers',
+    size: 16 * 4096,
+    blockSize: 4096,
+    hydrate: false,
+    users: 6,
+    steps: 4,
+    faults: true,
+    samples: 20,
+  },
   { name: 'inside the call', size: 12 * 4096 + 100, blockSize: 4096, hydrate: false, users: 4, steps: 6, inline: true },
   {
     name: 'inside the call, faults',
@@ -105,7 +123,9 @@ export const scenarios: readonly Scenario[] = [...interleaved([...devices, ...go
 /** One of each list in turn, beginning a different place in each. */
 function interleaved(lists: readonly Scenario[][]): Scenario[] {
   const longest = Math.max(...lists.map(({ length }) => length));
-  return Array.from({ length: longest }, (_, round) => lists.map((list, index) => list[(round + 5 * index) % list.length]!)).flat();
+  return Array.from({ length: longest }, (_, round) =>
+    lists.map((list, index) => list[(round + 5 * index) % list.length]!),
+  ).flat();
 }
 
 export interface CampaignFigures extends StoryFigures {

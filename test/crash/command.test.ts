@@ -8,7 +8,8 @@ let printed: string[];
 
 beforeEach(() => {
   printed = [];
-  for (const name of ['log', 'error'] as const) vi.spyOn(console, name).mockImplementation((text: string) => void printed.push(text));
+  for (const name of ['log', 'error'] as const)
+    vi.spyOn(console, name).mockImplementation((text: string) => void printed.push(text));
 });
 afterEach(() => {
   vi.restoreAllMocks();

@@ -5,8 +5,8 @@
 
 import type { LocalDevice } from '../../src/device/device.ts';
 import { openDeviceIn } from '../../src/device/open.ts';
-import type { Source } from '../../src/device/source.ts';
 import { CodError, type CodErrorCode, isCodError } from '../../src/index.ts';
+import type { Source } from '../../src/sources/source.ts';
 import type { CrashingFileSystem, Life, Random, SimulatedClock, Story } from '../../src/testing/index.ts';
 import { SECTOR_BYTES } from '../../src/testing/index.ts';
 import { ByteHistory, type Counting, type HistoricWrite } from '../support/byte-history.ts';
@@ -60,7 +60,13 @@ export const checked = { bytes: 0 };
 const FAULTS: readonly CodErrorCode[] = ['COD_TARGET_IO', 'COD_NO_SPACE', 'COD_POISONED', 'COD_SOURCE_IO'];
 
 /** Bytes that are there at once, or after a while, or not; known to be zeros where they are. */
-function sourceOf(image: Image, { size, inline = false }: Shape, clock: SimulatedClock, random: Random, faults: boolean): Source {
+function sourceOf(
+  image: Image,
+  { size, inline = false }: Shape,
+  clock: SimulatedClock,
+  random: Random,
+  faults: boolean,
+): Source {
   const fail = (): void => {
     if (faults && random.oneIn(12)) throw new CodError('COD_SOURCE_IO', 'the source was told to fail');
   };
@@ -219,7 +225,9 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         (operation) => {
           // After a failed sync a mark is written, which then has to work, and whole.
           if (metadataOnly && operation.name === image.target) return false;
-          const fails = operation.number >= from && (kind === undefined ? !(stays && operation.kind === 'sync') : operation.kind === kind);
+          const fails =
+            operation.number >= from &&
+            (kind === undefined ? !(stays && operation.kind === 'sync') : operation.kind === kind);
           // What a failed sync lost is lost: what was flushed before it is promised, no more.
           if (fails && operation.kind === 'sync') counts = 'durable';
           return fails;
@@ -304,5 +312,7 @@ async function contentOf(fileSystem: CrashingFileSystem, name: string): Promise<
 function expectSame(found: Uint8Array, expected: Uint8Array, what: string): void {
   if (Buffer.compare(found, expected) === 0) return;
   const at = found.findIndex((byte, index) => byte !== expected[index]);
-  throw new Error(`${what}: ${found.length} bytes, ${expected.length} expected; byte ${at} is ${found[at]} instead of ${expected[at]}`);
+  throw new Error(
+    `${what}: ${found.length} bytes, ${expected.length} expected; byte ${at} is ${found[at]} instead of ${expected[at]}`,
+  );
 }

@@ -64,7 +64,8 @@ function windowsOf(expected: Expected): Window[] {
     const content = new Uint8Array(Math.min(BLOCK, expected.deviceSize - offset));
     if (expected.synced.some(([first, last]) => first <= block && block <= last)) return { offset, content };
     readSource(content, offset);
-    for (const [start, length] of expected.dirty.find((part) => part.block === block)?.ranges ?? []) content.fill(0, start, start + length);
+    for (const [start, length] of expected.dirty.find((part) => part.block === block)?.ranges ?? [])
+      content.fill(0, start, start + length);
     return { offset, content };
   });
 }

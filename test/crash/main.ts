@@ -160,7 +160,8 @@ async function campaign(workers: readonly Worker[], options: Options): Promise<n
     }
   };
   await Promise.all(workers.map(work));
-  for (const { name, message, line } of failures) console.log(`FAILED ${name}: ${message}\n  npm run test:crash -- --replay '${line}'`);
+  for (const { name, message, line } of failures)
+    console.log(`FAILED ${name}: ${message}\n  npm run test:crash -- --replay '${line}'`);
   console.log(`seed ${options.seed}, ${next} scenarios: ${told(sum, startedAt)}`);
   return failures.length > 0 ? 1 : 0;
 }
@@ -172,7 +173,8 @@ export async function main(args: string[]): Promise<number> {
   try {
     const options = optionsFrom(args);
     bundle = await patchedBuild('test/crash/worker.ts', 'worker', SMALL_CONSTANTS);
-    for (let count = options.replay === undefined ? options.workers : 1; count > 0; count--) workers.push(new Worker(bundle));
+    for (let count = options.replay === undefined ? options.workers : 1; count > 0; count--)
+      workers.push(new Worker(bundle));
     return options.replay === undefined ? await campaign(workers, options) : await replay(workers[0]!, options.replay);
   } catch (error) {
     if (!(error instanceof UsageError)) throw error;

@@ -90,7 +90,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       {
         file: STORE,
         find: '      await this.#target.write(from, offset);\n      await this.journal.written(offset, from.length);',
-        replace: '      await this.journal.written(offset, from.length);\n      await this.#target.write(from, offset);',
+        replace:
+          '      await this.journal.written(offset, from.length);\n      await this.#target.write(from, offset);',
       },
     ],
   },
@@ -151,7 +152,13 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'a barrier that covers what was written while the target was being synced',
     where: /(power|mixed), /,
-    patches: [{ file: JOURNAL, find: '      log.addBarrier(through);', replace: '      log.addBarrier(log.sequence + 0 * through);' }],
+    patches: [
+      {
+        file: JOURNAL,
+        find: '      log.addBarrier(through);',
+        replace: '      log.addBarrier(log.sequence + 0 * through);',
+      },
+    ],
   },
   {
     name: 'a stale epoch that is believed: a log made over an old one, whose frames say nothing of their epoch',
@@ -161,8 +168,16 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         find: '    await file.truncate(0);\n    await file.truncate(names.capacity);',
         replace: '    await file.truncate(names.capacity);',
       },
-      { file: LOG, find: 'new FrameEncoder(core, { epoch: names.epoch })', replace: 'new FrameEncoder(core, { epoch: 0 })' },
-      { file: RECOVERY, find: 'new LogScan(core, shape, { epoch: header.epoch,', replace: 'new LogScan(core, shape, { epoch: 0,' },
+      {
+        file: LOG,
+        find: 'new FrameEncoder(core, { epoch: names.epoch })',
+        replace: 'new FrameEncoder(core, { epoch: 0 })',
+      },
+      {
+        file: RECOVERY,
+        find: 'new LogScan(core, shape, { epoch: header.epoch,',
+        replace: 'new LogScan(core, shape, { epoch: 0,',
+      },
     ],
   },
   {
@@ -177,7 +192,13 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a boot that is believed to go on after a power cut',
-    patches: [{ file: RECOVERY, find: '    bootName.length > 0 && header.bootName.length', replace: '    true || header.bootName.length' }],
+    patches: [
+      {
+        file: RECOVERY,
+        find: '    bootName.length > 0 &&\n    header.bootName.length',
+        replace: '    true ||\n    header.bootName.length',
+      },
+    ],
   },
   {
     name: 'a failed sync after which the device goes on',
@@ -205,13 +226,16 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       {
         file: LOG,
         find: '    if (this.#failed === undefined) return;',
-        replace: '    if (this.#failed !== undefined) this.#failed = undefined;\n    if (this.#failed === undefined) return;',
+        replace:
+          '    if (this.#failed !== undefined) this.#failed = undefined;\n    if (this.#failed === undefined) return;',
       },
     ],
   },
   {
     name: 'a checkpoint in the page cache that is built on at the next start',
     where: /^each pair/,
-    patches: [{ file: JOURNAL, find: '      await journal.#sync(() => checkpoint.sync());', replace: '      void checkpoint;' }],
+    patches: [
+      { file: JOURNAL, find: '      await journal.#sync(() => checkpoint.sync());', replace: '      void checkpoint;' },
+    ],
   },
 ];

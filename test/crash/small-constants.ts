@@ -7,17 +7,45 @@ import type { Patch } from './patched-build.ts';
 
 export const SMALL_CONSTANTS: readonly Patch[] = [
   { file: 'src/log/journal.ts', find: 'const MIN_LOG_BYTES = 2 ** 20;', replace: 'const MIN_LOG_BYTES = 2 ** 12;' },
-  { file: 'src/log/journal.ts', find: 'Math.ceil(wanted / 65_536) * 65_536', replace: 'Math.ceil(wanted / 4096) * 4096' },
+  {
+    file: 'src/log/journal.ts',
+    find: 'Math.ceil(wanted / 65_536) * 65_536',
+    replace: 'Math.ceil(wanted / 4096) * 4096',
+  },
   { file: 'src/log/journal.ts', find: 'const MAX_BATCH_RECORDS = 3_000;', replace: 'const MAX_BATCH_RECORDS = 5;' },
-  { file: 'src/log/journal.ts', find: 'const SMALL_CHECKPOINT_BYTES = 65_536;', replace: 'const SMALL_CHECKPOINT_BYTES = 620;' },
-  { file: 'src/device/device.ts', find: 'const READ_PIECE_BYTES = 2 ** 22;', replace: 'const READ_PIECE_BYTES = 2 ** 14;' },
-  { file: 'src/device/device.ts', find: 'const ZERO_PIECE_BYTES = 2 ** 22;', replace: 'const ZERO_PIECE_BYTES = 2 ** 13;' },
+  {
+    file: 'src/log/journal.ts',
+    find: 'const SMALL_CHECKPOINT_BYTES = 65_536;',
+    replace: 'const SMALL_CHECKPOINT_BYTES = 620;',
+  },
+  {
+    file: 'src/device/device.ts',
+    find: 'const READ_PIECE_BYTES = 2 ** 22;',
+    replace: 'const READ_PIECE_BYTES = 2 ** 14;',
+  },
+  {
+    file: 'src/device/device.ts',
+    find: 'const ZERO_PIECE_BYTES = 2 ** 22;',
+    replace: 'const ZERO_PIECE_BYTES = 2 ** 13;',
+  },
   { file: 'src/device/device.ts', find: 'const MAX_PARTS_OF_BLOCK = 64;', replace: 'const MAX_PARTS_OF_BLOCK = 2;' },
   { file: 'src/device/hydrator.ts', find: 'const FLUSH_BYTES = 2 ** 26;', replace: 'const FLUSH_BYTES = 2 ** 14;' },
   { file: 'src/device/hydrator.ts', find: 'const RECORD_BYTES = 2 ** 20;', replace: 'const RECORD_BYTES = 2 ** 13;' },
-  { file: 'src/device/hydrator.ts', find: 'const MIN_SKIP_BYTES = 2 ** 18;', replace: 'const MIN_SKIP_BYTES = 2 ** 12;' },
-  { file: 'src/device/hydrator.ts', find: 'const FIRST_STRETCH_BYTES = 2 ** 26;', replace: 'const FIRST_STRETCH_BYTES = 2 ** 14;' },
-  { file: 'src/device/target-store.ts', find: 'const ZERO_UNIT_BYTES = 65_536;', replace: 'const ZERO_UNIT_BYTES = 4096;' },
+  {
+    file: 'src/device/hydrator.ts',
+    find: 'const MIN_SKIP_BYTES = 2 ** 18;',
+    replace: 'const MIN_SKIP_BYTES = 2 ** 12;',
+  },
+  {
+    file: 'src/device/hydrator.ts',
+    find: 'const FIRST_STRETCH_BYTES = 2 ** 26;',
+    replace: 'const FIRST_STRETCH_BYTES = 2 ** 14;',
+  },
+  {
+    file: 'src/device/target-store.ts',
+    find: 'const ZERO_UNIT_BYTES = 65_536;',
+    replace: 'const ZERO_UNIT_BYTES = 4096;',
+  },
   { file: 'src/device/target-store.ts', find: 'const CHUNK_BYTES = 2 ** 20;', replace: 'const CHUNK_BYTES = 2 ** 13;' },
   {
     // Not smaller but cheaper: a hundred lives share an instance of the core, which else costs as much as all the rest of an open.

@@ -15,7 +15,12 @@ async function done(job: Job): Promise<JobResult> {
     return { figures: await exploreScenario(scenario, job.seed) };
   } catch (error) {
     const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-    const text = cause instanceof Error ? (job.replay === undefined ? cause.message : (cause.stack ?? cause.message)) : String(cause);
+    const text =
+      cause instanceof Error
+        ? job.replay === undefined
+          ? cause.message
+          : (cause.stack ?? cause.message)
+        : String(cause);
     return { failure: { name: scenario.name, message: text, line: lineOf(scenario, error, job.seed) } };
   }
 }

@@ -82,7 +82,11 @@ function slowFileSystem(inner: FileSystem, scheduler: Scheduler, random: Random)
     await scheduler.turn();
     return result;
   };
-  const inParts = (bytes: Uint8Array, offset: number, task: (part: Uint8Array, offset: number) => Promise<void>): Promise<void> =>
+  const inParts = (
+    bytes: Uint8Array,
+    offset: number,
+    task: (part: Uint8Array, offset: number) => Promise<void>,
+  ): Promise<void> =>
     slowly(async () => {
       const cut = random.below(bytes.length + 1);
       const parts = [
@@ -181,7 +185,8 @@ class ConcurrentHistory {
     }
     // A write that was seen counts from then on wherever it was seen; it is one whole in each block, but not across them.
     for (const write of seen.keys()) {
-      if (Math.floor(write.start / BLOCK) === Math.floor((write.end - 1) / BLOCK)) write.until = Math.min(write.until, ended);
+      if (Math.floor(write.start / BLOCK) === Math.floor((write.end - 1) / BLOCK))
+        write.until = Math.min(write.until, ended);
     }
     return undefined;
   }
@@ -226,7 +231,8 @@ async function user(device: Device, { random, history, size, value }: Round, ste
       }
       case 2: {
         const write = history.beginWrite(offset, offset + length, 0);
-        if (await unlessSourceFails(device.writeZeroes(offset, length))) write.until = Math.min(write.until, history.tick());
+        if (await unlessSourceFails(device.writeZeroes(offset, length)))
+          write.until = Math.min(write.until, history.tick());
         break;
       }
       case 3:
@@ -327,7 +333,8 @@ describe('many users at once', () => {
   it(
     'find in each byte what the writes around it allow, and in the end the last ones',
     async () => {
-      const seeds = ONLY_SEED === undefined ? Array.from({ length: ROUNDS }, (_, index) => index + 1) : [Number(ONLY_SEED)];
+      const seeds =
+        ONLY_SEED === undefined ? Array.from({ length: ROUNDS }, (_, index) => index + 1) : [Number(ONLY_SEED)];
       for (const seed of seeds) {
         try {
           await round(seed);

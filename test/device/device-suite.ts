@@ -2,7 +2,14 @@
 
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
-import { CodError, type Device, type FileSystem, type OpenDeviceOptions, openDevice, type Source } from '../../src/index.ts';
+import {
+  CodError,
+  type Device,
+  type FileSystem,
+  type OpenDeviceOptions,
+  openDevice,
+  type Source,
+} from '../../src/index.ts';
 import { ALL_SLOTS, slotName } from '../../src/log/slots.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { seededRandom } from '../../src/testing/index.ts';
@@ -88,7 +95,11 @@ export function deviceSuite(
   const opened: Device[] = [];
 
   async function open(options: Partial<OpenDeviceOptions> & { source: Source }): Promise<Device> {
-    const device = await openDevice({ fileSystem: options.fileSystem ?? (await newFileSystem()), target: 'disk', ...options });
+    const device = await openDevice({
+      fileSystem: options.fileSystem ?? (await newFileSystem()),
+      target: 'disk',
+      ...options,
+    });
     opened.push(device);
     return device;
   }
@@ -106,9 +117,23 @@ export function deviceSuite(
           hydrate: fc.boolean(),
         });
         const step = fc.record({
-          kind: fc.constantFrom('read', 'write', 'write', 'write', 'discard', 'writeZeroes', 'flush', 'checkpoint', 'restart'),
+          kind: fc.constantFrom(
+            'read',
+            'write',
+            'write',
+            'write',
+            'discard',
+            'writeZeroes',
+            'flush',
+            'checkpoint',
+            'restart',
+          ),
           at: fc.double({ min: 0, max: 1, noNaN: true }),
-          length: fc.oneof(fc.integer({ min: 0, max: 700 }), fc.integer({ min: 0, max: 3 * BLOCK }), fc.constant(BLOCK)),
+          length: fc.oneof(
+            fc.integer({ min: 0, max: 700 }),
+            fc.integer({ min: 0, max: 3 * BLOCK }),
+            fc.constant(BLOCK),
+          ),
           aligned: fc.boolean(),
           seed: fc.integer(),
         });
@@ -117,7 +142,8 @@ export function deviceSuite(
             const model = pattern(size);
             const source = bytesSource(model.slice(), { identity: 'x' });
             const fileSystem = await newFileSystem();
-            const start = () => openDevice({ source, fileSystem, target: 'disk', blockSize, hydrate: hydrate ? {} : false });
+            const start = () =>
+              openDevice({ source, fileSystem, target: 'disk', blockSize, hydrate: hydrate ? {} : false });
             let device = await start();
             try {
               for (const { kind, at, length, aligned, seed } of steps) {
@@ -138,7 +164,11 @@ export function deviceSuite(
                 } else if (kind === 'discard') {
                   await device.discard(offset, bytes);
                   const end = offset + bytes === size ? size : Math.floor((offset + bytes) / blockSize) * blockSize;
-                  model.fill(0, Math.ceil(offset / blockSize) * blockSize, Math.max(end, Math.ceil(offset / blockSize) * blockSize));
+                  model.fill(
+                    0,
+                    Math.ceil(offset / blockSize) * blockSize,
+                    Math.max(end, Math.ceil(offset / blockSize) * blockSize),
+                  );
                 } else if (kind === 'flush') await device.flush();
                 else if (kind === 'checkpoint') await device.checkpoint();
                 else {
@@ -168,7 +198,12 @@ export function deviceSuite(
         const fileSystem = await newFileSystem();
         const device = await open({ source: bytesSource(bytes), fileSystem });
         await device.hydrated;
-        expect(device.status()).toMatchObject({ state: 'hydrated', syncedBlocks: 733, totalBlocks: 733, dirtyBlocks: 0 });
+        expect(device.status()).toMatchObject({
+          state: 'hydrated',
+          syncedBlocks: 733,
+          totalBlocks: 733,
+          dirtyBlocks: 0,
+        });
         await device.finish();
         expectBytes(await fileBytes(fileSystem, 'disk'), bytes);
         for (const { kind, slot } of ALL_SLOTS) {
@@ -278,7 +313,10 @@ export function deviceSuite(
             source: bytesSource(pattern(64 * BLOCK)),
             fileSystem,
             hydrate: false,
-            environment: { clock: { now: () => 0, sleep: () => new Promise(() => undefined) }, randomBytes: (into) => into.fill(7) },
+            environment: {
+              clock: { now: () => 0, sleep: () => new Promise(() => undefined) },
+              randomBytes: (into) => into.fill(7),
+            },
           });
           for (const block of order) await device.write(pattern(BLOCK, block), block * BLOCK);
           for (const block of order) await device.write(pattern(10, block), (block + 20) * BLOCK + 5);
@@ -411,7 +449,9 @@ export function deviceSuite(
         const stuck: Source = {
           ...source,
           read: (_into, _offset, options) =>
-            new Promise((_, reject) => options?.signal?.addEventListener('abort', () => reject(options.signal?.reason))),
+            new Promise((_, reject) =>
+              options?.signal?.addEventListener('abort', () => reject(options.signal?.reason)),
+            ),
         };
         const device = await open({ source: stuck });
         const reading = device.read(new Uint8Array(1), 0);
@@ -430,7 +470,9 @@ export function deviceSuite(
         const file = await fileSystem.open('disk', { create: true });
         await file.write(pattern(100), 0);
         await file.close();
-        await expect(open({ source: bytesSource(pattern(5000)), fileSystem })).rejects.toMatchObject({ code: 'COD_EXISTS' });
+        await expect(open({ source: bytesSource(pattern(5000)), fileSystem })).rejects.toMatchObject({
+          code: 'COD_EXISTS',
+        });
         expectBytes(await fileBytes(fileSystem, 'disk'), pattern(100));
       });
 
@@ -447,13 +489,19 @@ export function deviceSuite(
         const fileSystem = await newFileSystem();
         const first = await open({ source: bytesSource(pattern(5000), { identity: 'a' }), fileSystem, hydrate: false });
         await first.close();
-        await expect(open({ source: bytesSource(pattern(5000), { identity: 'b' }), fileSystem })).rejects.toMatchObject({
+        await expect(open({ source: bytesSource(pattern(5000), { identity: 'b' }), fileSystem })).rejects.toMatchObject(
+          {
+            code: 'COD_SOURCE_CHANGED',
+          },
+        );
+        await expect(open({ source: bytesSource(pattern(5000)), fileSystem })).rejects.toMatchObject({
           code: 'COD_SOURCE_CHANGED',
         });
-        await expect(open({ source: bytesSource(pattern(5000)), fileSystem })).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
-        await expect(open({ source: bytesSource(pattern(5001), { identity: 'a' }), fileSystem })).rejects.toMatchObject({
-          code: 'COD_SIZE_MISMATCH',
-        });
+        await expect(open({ source: bytesSource(pattern(5001), { identity: 'a' }), fileSystem })).rejects.toMatchObject(
+          {
+            code: 'COD_SIZE_MISMATCH',
+          },
+        );
       });
 
       it('notices a target that is missing or was cut since', async () => {
@@ -477,7 +525,9 @@ export function deviceSuite(
         await expect(open({ source, target: '' })).rejects.toThrow(TypeError);
         await expect(open({ source, hydrate: { rateBytesPerSecond: 0 } })).rejects.toThrow(RangeError);
         await expect(open({ source, checkpointIntervalMs: Number.NaN })).rejects.toThrow(RangeError);
-        await expect(open({ source: bytesSource(new Uint8Array(0)) })).rejects.toMatchObject({ code: 'COD_SIZE_MISMATCH' });
+        await expect(open({ source: bytesSource(new Uint8Array(0)) })).rejects.toMatchObject({
+          code: 'COD_SIZE_MISMATCH',
+        });
         await expect(open({ source, signal: AbortSignal.abort(new Error('no')) })).rejects.toThrow('no');
       });
     });

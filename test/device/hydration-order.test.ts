@@ -82,7 +82,10 @@ describe('an order', () => {
     const order = new HydrationOrder([...near, ...late], geometry({ size: 32 * MIB, blockSize: BLOCK }));
     const map = new PlainMap();
     const first = order.next(map, nobody)!;
-    expect(first).toEqual({ start: Math.floor((2 * MIB - 200_000) / BLOCK), end: Math.ceil((2 * MIB + 100_000 + BLOCK) / BLOCK) });
+    expect(first).toEqual({
+      start: Math.floor((2 * MIB - 200_000) / BLOCK),
+      end: Math.ceil((2 * MIB + 100_000 + BLOCK) / BLOCK),
+    });
     expect(order.next(map, (block) => (block < 1000 ? first : undefined))).toEqual({ start: 2048, end: 2049 });
   });
 
@@ -132,27 +135,30 @@ describe('a device with an order', () => {
   it.each([
     { streams: true, concurrency: 1 },
     { streams: false, concurrency: 1 },
-  ])('asks for that first, then for the rest, and for no byte twice: streams $streams', async ({ streams, concurrency }) => {
-    const clock = new SimulatedClock({ settle: () => immediate() });
-    const bytes = seededRandom(3).fill(new Uint8Array(8 * MIB + 77));
-    const source = new ControlledSource(bytes, { streams, pieceBytes: () => 100_000 });
-    const order = [
-      { offset: 6 * MIB, length: 300_000 },
-      { offset: 3 * MIB + 5, length: 400_000 },
-      { offset: 8 * MIB + 70, length: 7 },
-    ];
-    const device = await open(clock, source, { hydrate: { order, concurrency } });
-    await source.serve(device.hydrated);
-    expect(source.asked().slice(0, 3)).toEqual([
-      [6 * MIB, 303_104],
-      [3 * MIB, 401_408],
-      [8 * MIB, 77],
-    ]);
-    expect(source.deliveredBytes).toBe(bytes.length);
-    const found = new Uint8Array(bytes.length);
-    await device.read(found, 0);
-    expectBytes(found, bytes);
-  });
+  ])(
+    'asks for that first, then for the rest, and for no byte twice: streams $streams',
+    async ({ streams, concurrency }) => {
+      const clock = new SimulatedClock({ settle: () => immediate() });
+      const bytes = seededRandom(3).fill(new Uint8Array(8 * MIB + 77));
+      const source = new ControlledSource(bytes, { streams, pieceBytes: () => 100_000 });
+      const order = [
+        { offset: 6 * MIB, length: 300_000 },
+        { offset: 3 * MIB + 5, length: 400_000 },
+        { offset: 8 * MIB + 70, length: 7 },
+      ];
+      const device = await open(clock, source, { hydrate: { order, concurrency } });
+      await source.serve(device.hydrated);
+      expect(source.asked().slice(0, 3)).toEqual([
+        [6 * MIB, 303_104],
+        [3 * MIB, 401_408],
+        [8 * MIB, 77],
+      ]);
+      expect(source.deliveredBytes).toBe(bytes.length);
+      const found = new Uint8Array(bytes.length);
+      await device.read(found, 0);
+      expectBytes(found, bytes);
+    },
+  );
 
   it('refuses an order outside its source', async () => {
     const clock = new SimulatedClock();
@@ -223,9 +229,17 @@ describe('the second boot of an image', () => {
   /** Boots from a fresh copy and returns how many reads had to wait for the source, and what was noted. */
   async function boot(order: readonly ByteExtent[]): Promise<{ reads: number; waited: number; noted: ReadExtent[] }> {
     const clock = new SimulatedClock({ settle: () => immediate() });
-    const source = new TimedSource(clock, { size: SIZE, latencyMs: LATENCY_MS, bytesPerMs: 60_000, pieceBytes: 2 ** 18 });
+    const source = new TimedSource(clock, {
+      size: SIZE,
+      latencyMs: LATENCY_MS,
+      bytesPerMs: 60_000,
+      pieceBytes: 2 ** 18,
+    });
     const recorder = new ReadRecorder({ size: SIZE, clock });
-    const device = await open(clock, source, { hydrate: { order }, onRead: (offset, length) => recorder.read(offset, length) });
+    const device = await open(clock, source, {
+      hydrate: { order },
+      onRead: (offset, length) => recorder.read(offset, length),
+    });
     const reads = bootReads(11);
     let waited = 0;
     const guest = async (): Promise<void> => {

@@ -58,25 +58,28 @@ describe('what the background copy asks for', () => {
     { rate: undefined, wants: 2 * MIB },
     { rate: 20 * MIB, wants: 2 * MIB },
     { rate: 19 * MIB, wants: undefined },
-  ])('is pieces as the target likes them, of which a rate of $rate lets ten a second through', async ({ rate, wants }) => {
-    const rig = new Rig();
-    const { fileSystem } = rig;
-    const asked: (number | undefined)[] = [];
-    const source: Source = {
-      size: MIB,
-      read: async (into) => void into.fill(7),
-      async *stream(_offset, length, { pieceBytes } = {}) {
-        asked.push(pieceBytes);
-        yield new Uint8Array(length).fill(7);
-      },
-      close: async () => {},
-    };
-    const open = fileSystem.open.bind(fileSystem);
-    fileSystem.open = async (...args) => Object.assign(await open(...args), { preferredWriteBytes: 2 * MIB });
-    const device = await rig.open(source, rate === undefined ? {} : { rateBytesPerSecond: rate });
-    await device.hydrated;
-    expect(asked).toEqual([wants]);
-  });
+  ])(
+    'is pieces as the target likes them, of which a rate of $rate lets ten a second through',
+    async ({ rate, wants }) => {
+      const rig = new Rig();
+      const { fileSystem } = rig;
+      const asked: (number | undefined)[] = [];
+      const source: Source = {
+        size: MIB,
+        read: async (into) => void into.fill(7),
+        async *stream(_offset, length, { pieceBytes } = {}) {
+          asked.push(pieceBytes);
+          yield new Uint8Array(length).fill(7);
+        },
+        close: async () => {},
+      };
+      const open = fileSystem.open.bind(fileSystem);
+      fileSystem.open = async (...args) => Object.assign(await open(...args), { preferredWriteBytes: 2 * MIB });
+      const device = await rig.open(source, rate === undefined ? {} : { rateBytesPerSecond: rate });
+      await device.hydrated;
+      expect(asked).toEqual([wants]);
+    },
+  );
 
   it('is one long request where the source streams, whose pieces need not end where blocks do', async () => {
     for (let seed = 1; seed <= 20; seed++) {
@@ -251,7 +254,10 @@ describe('what the background copy asks for', () => {
     const source = new ControlledSource(pattern(10 * 20_480 + 5));
     const device = await rig.open(source, { concurrency: 1, extentBytes: 20_480 });
     await source.serve(device.hydrated);
-    expect(source.asked()).toEqual([...Array.from({ length: 10 }, (_, index) => [index * 20_480, 20_480]), [204_800, 5]]);
+    expect(source.asked()).toEqual([
+      ...Array.from({ length: 10 }, (_, index) => [index * 20_480, 20_480]),
+      [204_800, 5],
+    ]);
   });
 });
 
@@ -280,7 +286,12 @@ describe('how many requests there are at a time', () => {
 
   it('rises where each stream is slow by itself, up to eight', async () => {
     const rig = new Rig();
-    const source = new TimedSource(rig.clock, { size: 256 * MIB, latencyMs: 50, bytesPerMs: 2000, pieceBytes: 2 ** 17 });
+    const source = new TimedSource(rig.clock, {
+      size: 256 * MIB,
+      latencyMs: 50,
+      bytesPerMs: 2000,
+      pieceBytes: 2 ** 17,
+    });
     const device = await rig.open(source);
     await rig.clock.run(device.hydrated);
     expect(source.mostOpen).toBe(8);
@@ -337,7 +348,10 @@ describe('a reader', () => {
     const source = new ControlledSource(bytes, { pieceBytes: () => 50_000 });
     const device = await rig.open(source);
     const first = await source.next();
-    rig.fileSystem.failWhen(({ kind, name }) => kind === 'write' && name.startsWith('disk.wil'), { code: 'COD_NO_SPACE', stays: true });
+    rig.fileSystem.failWhen(({ kind, name }) => kind === 'write' && name.startsWith('disk.wil'), {
+      code: 'COD_NO_SPACE',
+      stays: true,
+    });
     first.release();
     await source.next();
     expectBytes(await source.serve(readSome(device, 5 * BLOCK, 100), isRead), bytes.slice(5 * BLOCK, 5 * BLOCK + 100));
@@ -475,7 +489,13 @@ describe('the rate', () => {
     { streams: false, rate: 8 * MIB },
   ])('is held: $rate bytes per second, streams: $streams', async ({ streams, rate }) => {
     const rig = new Rig();
-    const source = new TimedSource(rig.clock, { size: 64 * rate, latencyMs: 5, bytesPerMs: 1e6, pieceBytes: rate / 16, streams });
+    const source = new TimedSource(rig.clock, {
+      size: 64 * rate,
+      latencyMs: 5,
+      bytesPerMs: 1e6,
+      pieceBytes: rate / 16,
+      streams,
+    });
     const device = await rig.open(source, { rateBytesPerSecond: rate });
     expect(device.status().rateBytesPerSecond).toBe(rate);
     await rig.clock.advance(30_000);
@@ -612,7 +632,10 @@ describe('an error', () => {
     const device = await rig.open(source);
     (await source.next()).release();
     const next = await source.next(({ offset }) => offset > 0);
-    rig.fileSystem.failWhen(({ kind, name }) => kind === 'write' && name.startsWith('disk.wil'), { code: 'COD_NO_SPACE', stays: true });
+    rig.fileSystem.failWhen(({ kind, name }) => kind === 'write' && name.startsWith('disk.wil'), {
+      code: 'COD_NO_SPACE',
+      stays: true,
+    });
     const cause = new Error('the line is cut');
     next.fail(cause);
     await expect(device.hydrated).rejects.toBe(cause);
@@ -685,7 +708,11 @@ describe('closing', () => {
     for (const rateBytesPerSecond of [undefined, 1]) {
       const rig = new Rig();
       const source = new ControlledSource(pattern(MIB), { pieceBytes: () => 8 * BLOCK });
-      const device = await rig.open(source, { concurrency: 2, extentBytes: MIB / 2, ...(rateBytesPerSecond && { rateBytesPerSecond }) });
+      const device = await rig.open(source, {
+        concurrency: 2,
+        extentBytes: MIB / 2,
+        ...(rateBytesPerSecond && { rateBytesPerSecond }),
+      });
       await source.next(({ ask }) => ask.offset > 0);
       for (const answer of [...source.pending]) answer.release();
       await immediate();

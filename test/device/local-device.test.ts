@@ -233,7 +233,11 @@ describe('writing inside the call', () => {
 describe('a write over a synced block, which leaves no record,', () => {
   const begin = async (fileSystem: CrashingFileSystem): Promise<LocalDevice> =>
     openDevice({ source: bytesSource(IMAGE), fileSystem, target: 'disk', hydrate: false });
-  const crashed = async (kind: 'process' | 'power', use: (device: LocalDevice) => Promise<void>, seed: number): Promise<Uint8Array> => {
+  const crashed = async (
+    kind: 'process' | 'power',
+    use: (device: LocalDevice) => Promise<void>,
+    seed: number,
+  ): Promise<Uint8Array> => {
     const fileSystem = new CrashingFileSystem({ bootId: 'boot' });
     const device = await begin(fileSystem);
     await device.hydrateRange(0, 2 * BLOCK);
@@ -251,14 +255,17 @@ describe('a write over a synced block, which leaves no record,', () => {
     expectBytes(found, new Uint8Array(BLOCK).fill(7));
   });
 
-  test.each(Array.from({ length: 20 }, (_, seed) => seed))('survives a power cut after a flush, or with FUA (seed %i)', async (seed) => {
-    const flushed = async (device: LocalDevice): Promise<void> => {
-      await device.write(new Uint8Array(BLOCK).fill(7), BLOCK);
-      if (seed % 2 === 0) await device.flush();
-      await device.write(new Uint8Array(10).fill(8), BLOCK + 100, { fua: true });
-    };
-    expectBytes(await crashed('power', flushed, seed), new Uint8Array(BLOCK).fill(7).fill(8, 100, 110));
-  });
+  test.each(Array.from({ length: 20 }, (_, seed) => seed))(
+    'survives a power cut after a flush, or with FUA (seed %i)',
+    async (seed) => {
+      const flushed = async (device: LocalDevice): Promise<void> => {
+        await device.write(new Uint8Array(BLOCK).fill(7), BLOCK);
+        if (seed % 2 === 0) await device.flush();
+        await device.write(new Uint8Array(10).fill(8), BLOCK + 100, { fua: true });
+      };
+      expectBytes(await crashed('power', flushed, seed), new Uint8Array(BLOCK).fill(7).fill(8, 100, 110));
+    },
+  );
 });
 
 test('hydrating a range asks the source for what is missing, and for each block once', async () => {
@@ -293,7 +300,10 @@ describe('the extents of a range', () => {
       extents: async (offset, length) => {
         const zeroFrom = 20 * BLOCK;
         const data = Math.max(0, Math.min(length, zeroFrom - offset));
-        return [...(data > 0 ? [{ length: data, zero: false }] : []), ...(length > data ? [{ length: length - data, zero: true }] : [])];
+        return [
+          ...(data > 0 ? [{ length: data, zero: false }] : []),
+          ...(length > data ? [{ length: length - data, zero: true }] : []),
+        ];
       },
       close: async () => undefined,
     };
@@ -313,7 +323,8 @@ describe('the extents of a range', () => {
       { length: IMAGE.length - 31 * BLOCK, state: 'unsynced', zero: true },
     ];
     expect(await device.extents(100, IMAGE.length - 100, 100)).toEqual(expected);
-    for (const limit of [1, 2, 5]) expect(await device.extents(100, IMAGE.length - 100, limit)).toEqual(expected.slice(0, limit));
+    for (const limit of [1, 2, 5])
+      expect(await device.extents(100, IMAGE.length - 100, limit)).toEqual(expected.slice(0, limit));
     expect(await device.extents(2 * BLOCK + 3, 7, 100)).toEqual([{ length: 7, state: 'synced', zero: false }]);
     await expect(device.extents(1, IMAGE.length, 1)).rejects.toThrow(RangeError);
     await device.close();

@@ -89,7 +89,12 @@ async function readAll(device: Device): Promise<Uint8Array> {
 }
 
 /** Opens again after a crash; all must read as the model does, before the background copy and after it, and so must the target's file. */
-async function expectAfterRestart(machine: Machine, source: Uint8Array, model: Uint8Array, options: Partial<OpenDeviceOptions> = {}) {
+async function expectAfterRestart(
+  machine: Machine,
+  source: Uint8Array,
+  model: Uint8Array,
+  options: Partial<OpenDeviceOptions> = {},
+) {
   const device = await machine.open(bytesSource(source, { identity: 'x' }), { hydrate: false, ...options });
   expectBytes(await readAll(device), model);
   await device.close();
@@ -102,19 +107,22 @@ async function expectAfterRestart(machine: Machine, source: Uint8Array, model: U
 const targetWrite = ({ kind, name }: StorageOperation): boolean => kind === 'write' && name === 'disk';
 
 describe('what is logged', () => {
-  it.each([0, 1, 5, 8, 9])('is a single whole block at any index, here %i (the original logged only block 0)', async (block) => {
-    for (const durable of [false, true]) {
-      const source = pattern(9 * BLOCK + 100);
-      const model = source.slice();
-      const machine = new Machine();
-      const device = await machine.open(bytesSource(source, { identity: 'x' }), { hydrate: false });
-      const written = pattern(Math.min(BLOCK, source.length - block * BLOCK), 7);
-      await device.write(written, block * BLOCK);
-      if (durable) await device.flush();
-      model.set(written, block * BLOCK);
-      await expectAfterRestart(machine.crash(durable ? 'power' : 'process'), source, model);
-    }
-  });
+  it.each([0, 1, 5, 8, 9])(
+    'is a single whole block at any index, here %i (the original logged only block 0)',
+    async (block) => {
+      for (const durable of [false, true]) {
+        const source = pattern(9 * BLOCK + 100);
+        const model = source.slice();
+        const machine = new Machine();
+        const device = await machine.open(bytesSource(source, { identity: 'x' }), { hydrate: false });
+        const written = pattern(Math.min(BLOCK, source.length - block * BLOCK), 7);
+        await device.write(written, block * BLOCK);
+        if (durable) await device.flush();
+        model.set(written, block * BLOCK);
+        await expectAfterRestart(machine.crash(durable ? 'power' : 'process'), source, model);
+      }
+    },
+  );
 
   it.each([
     { name: 'followed by a partial last one', offset: 3 * BLOCK, length: BLOCK + 100, synced: undefined },
@@ -211,7 +219,9 @@ describe('a write of the target that fails', () => {
         const bytes = pattern(8 * BLOCK);
         const machine = new Machine(failing);
         let writes = 0;
-        machine.fileSystem.failWhen((operation) => targetWrite(operation) && ++writes === failing, { code: 'COD_NO_SPACE' });
+        machine.fileSystem.failWhen((operation) => targetWrite(operation) && ++writes === failing, {
+          code: 'COD_NO_SPACE',
+        });
         const source = new ControlledSource(bytes, { pieceBytes: () => BLOCK });
         const device = await machine.open(source, { hydrate: reader ? false : {} });
         if (reader) {
@@ -241,7 +251,10 @@ describe('a write of the target that fails', () => {
       }
       await device.close();
       let writes = 0;
-      machine.fileSystem.failWhen((operation) => targetWrite(operation) && ++writes === failing, { code: 'COD_NO_SPACE', stays: false });
+      machine.fileSystem.failWhen((operation) => targetWrite(operation) && ++writes === failing, {
+        code: 'COD_NO_SPACE',
+        stays: false,
+      });
       device = await machine.open(source);
       await source.serve(device.hydrated).catch((error: CodError) => expect(error.code).toBe('COD_NO_SPACE'));
       machine.fileSystem.clearFaults();
@@ -369,8 +382,12 @@ describe('what lies there already', () => {
     await expect(machine.open(bytesSource(pattern(10 * BLOCK + 1), { identity: 'x' }))).rejects.toMatchObject({
       code: 'COD_SIZE_MISMATCH',
     });
-    await expect(machine.open(bytesSource(pattern(9 * BLOCK), { identity: 'x' }))).rejects.toMatchObject({ code: 'COD_SIZE_MISMATCH' });
-    await expect(machine.open(bytesSource(bytes, { identity: 'y' }))).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
+    await expect(machine.open(bytesSource(pattern(9 * BLOCK), { identity: 'x' }))).rejects.toMatchObject({
+      code: 'COD_SIZE_MISMATCH',
+    });
+    await expect(machine.open(bytesSource(bytes, { identity: 'y' }))).rejects.toMatchObject({
+      code: 'COD_SOURCE_CHANGED',
+    });
     expectBytes(await machine.file(), before);
   });
 
@@ -446,7 +463,10 @@ describe('what a crash leaves', () => {
           await device.write(unflushed, 0);
           if (kind === 'process') model.set(unflushed, 0);
           machine.fileSystem.crashAt(machine.fileSystem.operationCount + step);
-          const over = await Promise.race([device[call]().then(() => true), machine.fileSystem.crashed.then(() => false)]);
+          const over = await Promise.race([
+            device[call]().then(() => true),
+            machine.fileSystem.crashed.then(() => false),
+          ]);
           if (over) {
             machine.fileSystem.crashAt(Number.POSITIVE_INFINITY);
             expect(step).toBeGreaterThan(call === 'flush' ? 3 : 8);
@@ -552,7 +572,8 @@ describe('what a crash leaves', () => {
     model.set(pattern(2 * BLOCK, 3), 2 * BLOCK + 7);
     await device.flush();
     const files = new Map<string, Uint8Array>();
-    for (const name of ['disk', 'disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1']) files.set(name, await machine.file(name));
+    for (const name of ['disk', 'disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'])
+      files.set(name, await machine.file(name));
     let refused = 0;
     const random = seededRandom(4);
     for (const [name, content] of files) {
@@ -565,7 +586,9 @@ describe('what a crash leaves', () => {
         flipped[at] = flipped[at]! ^ (1 << random.below(8));
         const copy = new Machine();
         for (const [other, bytesOf] of files) await copy.put(other, other === name ? flipped : bytesOf);
-        const outcome = await copy.open(bytesSource(bytes, { identity: 'x' }), { hydrate: false }).catch((error: CodError) => error);
+        const outcome = await copy
+          .open(bytesSource(bytes, { identity: 'x' }), { hydrate: false })
+          .catch((error: CodError) => error);
         if (outcome instanceof Error) {
           expect(['COD_CORRUPT', 'COD_VERSION'], `${name}, byte ${at}: ${outcome.message}`).toContain(outcome.code);
           refused++;
@@ -612,7 +635,8 @@ describe('many at once', () => {
     const random = seededRandom(3);
     const model = bytes.slice();
     const work: Promise<unknown>[] = [];
-    for (let reader = 0; reader < 100; reader++) work.push(device.read(new Uint8Array(5 * BLOCK), random.below(250 * BLOCK)));
+    for (let reader = 0; reader < 100; reader++)
+      work.push(device.read(new Uint8Array(5 * BLOCK), random.below(250 * BLOCK)));
     for (let writer = 0; writer < 20; writer++) {
       const at = writer * 12 * BLOCK + 5;
       work.push(device.write(pattern(6 * BLOCK, writer), at));
@@ -626,9 +650,12 @@ describe('many at once', () => {
   it('cold readers that want more than is kept in memory come to an end', async () => {
     const size = 96 * 2 ** 20;
     const machine = new Machine();
-    const device = await machine.open(new TimedSource(machine.clock, { size, latencyMs: 5, bytesPerMs: 1e6, streams: false }), {
-      hydrate: false,
-    });
+    const device = await machine.open(
+      new TimedSource(machine.clock, { size, latencyMs: 5, bytesPerMs: 1e6, streams: false }),
+      {
+        hydrate: false,
+      },
+    );
     const reads = Array.from({ length: 24 }, (_, index) => device.read(new Uint8Array(2 ** 22), index * 2 ** 22));
     reads.push(device.write(new Uint8Array(BLOCK).fill(1), 50 * BLOCK + 1));
     await machine.clock.run(Promise.all(reads));
@@ -828,7 +855,8 @@ describe('the metadata', () => {
     const after = machine.crash('power');
     const again = await after.open(source, { hydrate: false });
     const found = new Uint8Array(BLOCK).fill(1);
-    for (let interval = 0; interval < intervals; interval++) expect(again.syncedBlocks().has(interval * 1001)).toBe(true);
+    for (let interval = 0; interval < intervals; interval++)
+      expect(again.syncedBlocks().has(interval * 1001)).toBe(true);
     await again.read(found, 0);
     expectBytes(found, new Uint8Array(BLOCK));
   });

@@ -132,20 +132,28 @@ describe('a range lock', () => {
         mode: LockMode;
         order: number;
       }
-      const conflict = (a: Asked, b: Asked) => a.start < b.end && b.start < a.end && (a.mode === 'exclusive' || b.mode === 'exclusive');
+      const conflict = (a: Asked, b: Asked) =>
+        a.start < b.end && b.start < a.end && (a.mode === 'exclusive' || b.mode === 'exclusive');
       const user = async (): Promise<void> => {
         for (let step = 0; step < 10; step++) {
           const start = random.below(20);
-          const mine: Asked = { start, end: start + 1 + random.below(8), mode: random.oneIn(2) ? 'shared' : 'exclusive', order: order++ };
+          const mine: Asked = {
+            start,
+            end: start + 1 + random.below(8),
+            mode: random.oneIn(2) ? 'shared' : 'exclusive',
+            order: order++,
+          };
           waiting.add(mine);
           const release = await lock.acquire(mine.start, mine.end, mine.mode);
           waiting.delete(mine);
-          for (const other of held) if (conflict(mine, other)) throw new Error(`seed ${seed}: two hold what only one may`);
+          for (const other of held)
+            if (conflict(mine, other)) throw new Error(`seed ${seed}: two hold what only one may`);
           held.add(mine);
           for (let turns = random.below(4); turns > 0; turns--) await undefined;
           if (random.oneIn(3)) await immediate();
           for (const other of waiting) {
-            if (other.order < mine.order && conflict(mine, other)) throw new Error(`seed ${seed}: one that came first was passed`);
+            if (other.order < mine.order && conflict(mine, other))
+              throw new Error(`seed ${seed}: one that came first was passed`);
           }
           held.delete(mine);
           release();

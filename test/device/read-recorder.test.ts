@@ -4,7 +4,10 @@ import { ReadRecorder } from '../../src/index.ts';
 /** A recorder of a device of `size` bytes, and the hand of its clock. */
 function recorder(size: number, known: { offset: number; length: number }[] = []) {
   let nowMs = 1000;
-  return { recorder: new ReadRecorder({ size, clock: { now: () => nowMs }, known }), at: (ms: number) => (nowMs = 1000 + ms) };
+  return {
+    recorder: new ReadRecorder({ size, clock: { now: () => nowMs }, known }),
+    at: (ms: number) => (nowMs = 1000 + ms),
+  };
 }
 
 test('each byte is noted once, in whole units, in the order and at the time of its first read', () => {

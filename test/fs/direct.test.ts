@@ -7,10 +7,10 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { Volume } from 'memfs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { PAGE_BYTES, pageBuffer } from '../../src/core/pages.ts';
 import type { File } from '../../src/fs/file-system.ts';
 import { fsAdapter } from '../../src/fs/fs-adapter.ts';
 import { nodeFileSystem } from '../../src/fs/node.ts';
+import { PAGE_BYTES, pageBuffer } from '../../src/platform/pages.ts';
 import { fileSystemSuite } from '../../src/testing/file-system-suite.ts';
 import { expectBytes } from '../support/bytes.ts';
 
@@ -141,7 +141,8 @@ describe('which writes go past the page cache', () => {
 });
 
 describe('a file of this machine', () => {
-  for (const { name, run } of fileSystemSuite(() => nodeFileSystem(mkdtempSync(join(folder, 's-')), { direct: true }))) it(name, run);
+  for (const { name, run } of fileSystemSuite(() => nodeFileSystem(mkdtempSync(join(folder, 's-')), { direct: true })))
+    it(name, run);
 
   it('leaves nothing in the page cache, where other programs can do that too', async ({ skip }) => {
     const dd = spawnSync('dd', ['if=/dev/zero', `of=${join(folder, 'by-dd')}`, 'bs=4096', 'count=1', 'oflag=direct']);
@@ -150,7 +151,9 @@ describe('a file of this machine', () => {
     expect(file.preferredWriteBytes).toBe(2 * MIB);
     await file.write(pageBuffer(2 * MIB).fill(7), 0);
     await file.close();
-    const cached = spawnSync('fincore', ['--noheadings', '--output', 'PAGES', join(folder, 'uncached')], { encoding: 'utf8' });
+    const cached = spawnSync('fincore', ['--noheadings', '--output', 'PAGES', join(folder, 'uncached')], {
+      encoding: 'utf8',
+    });
     expect(cached.stdout.trim()).toBe('0');
   });
 

@@ -15,7 +15,13 @@ let directory: string;
 let target: string;
 
 beforeAll(async () => {
-  await build({ entryPoints: [join(import.meta.dirname, 'lock-taker.ts')], outfile: taker, bundle: true, platform: 'node', format: 'esm' });
+  await build({
+    entryPoints: [join(import.meta.dirname, 'lock-taker.ts')],
+    outfile: taker,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+  });
 });
 
 beforeEach(() => {
@@ -48,7 +54,10 @@ async function kill(child: ChildProcess): Promise<void> {
 }
 
 function leaveLock(owner: Partial<ProcessIdentity> | string, suffix = ''): void {
-  writeFileSync(`${target}.lock${suffix}`, typeof owner === 'string' ? owner : `${JSON.stringify({ ...thisProcess(), ...owner })}\n`);
+  writeFileSync(
+    `${target}.lock${suffix}`,
+    typeof owner === 'string' ? owner : `${JSON.stringify({ ...thisProcess(), ...owner })}\n`,
+  );
 }
 
 /** A process that is sure to have ended. */
@@ -141,14 +150,23 @@ test('what processes left that were killed while they took the lock is removed, 
 describe('a lock holds', () => {
   test('if its owner is in another container, where nobody can look', async () => {
     leaveLock({ pid: await deadProcess(), pidNamespace: 'pid:[1]' });
-    await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED', message: expect.stringContaining('another container') });
+    await expect(lockFile(target)).rejects.toMatchObject({
+      code: 'COD_LOCKED',
+      message: expect.stringContaining('another container'),
+    });
   });
 
-  test.each(['', 'garbage', '{"pid":0}', '{"pid":-1}', 'null', '{"pid":12'])('if it does not say whose it is: %j', async (content) => {
-    leaveLock(content);
-    await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED', message: expect.stringContaining(`${target}.lock`) });
-    expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
-  });
+  test.each(['', 'garbage', '{"pid":0}', '{"pid":-1}', 'null', '{"pid":12'])(
+    'if it does not say whose it is: %j',
+    async (content) => {
+      leaveLock(content);
+      await expect(lockFile(target)).rejects.toMatchObject({
+        code: 'COD_LOCKED',
+        message: expect.stringContaining(`${target}.lock`),
+      });
+      expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
+    },
+  );
 
   test('if it was replaced by hand: its former owner does not remove it', async () => {
     const release = await lockFile(target);
@@ -162,15 +180,18 @@ test('a missing directory is COD_NOT_FOUND', async () => {
   await expect(lockFile(join(directory, 'd', 'disk.raw'))).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
 });
 
-test.each(['free', 'stale'])('of many processes that want a %s lock in the same moment exactly one gets it', async (kind) => {
-  const pid = await deadProcess();
-  const takers = Array.from({ length: 6 }, startTaker);
-  for (let round = 0; round < 25; round++) {
-    if (kind === 'stale') leaveLock({ pid });
-    const answers = await Promise.all(takers.map((child) => ask(child, { take: target })));
-    expect([...answers].sort()).toEqual([...Array<string>(5).fill('COD_LOCKED'), 'locked']);
-    expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
-    await ask(takers[answers.indexOf('locked')]!, 'release');
-  }
-  await Promise.all(takers.map(kill));
-});
+test.each(['free', 'stale'])(
+  'of many processes that want a %s lock in the same moment exactly one gets it',
+  async (kind) => {
+    const pid = await deadProcess();
+    const takers = Array.from({ length: 6 }, startTaker);
+    for (let round = 0; round < 25; round++) {
+      if (kind === 'stale') leaveLock({ pid });
+      const answers = await Promise.all(takers.map((child) => ask(child, { take: target })));
+      expect([...answers].sort()).toEqual([...Array<string>(5).fill('COD_LOCKED'), 'locked']);
+      expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
+      await ask(takers[answers.indexOf('locked')]!, 'release');
+    }
+    await Promise.all(takers.map(kill));
+  },
+);

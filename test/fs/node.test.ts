@@ -36,22 +36,37 @@ test('opening a directory or a device rejects with COD_TARGET_IO', async () => {
   const directory = temporaryDirectory();
   mkdirSync(join(directory, 'd'));
   for (const options of [{}, { create: true }]) {
-    await expect(nodeFileSystem(directory).open('d', options)).rejects.toMatchObject({ code: 'COD_TARGET_IO', message: /directory/ });
+    await expect(nodeFileSystem(directory).open('d', options)).rejects.toMatchObject({
+      code: 'COD_TARGET_IO',
+      message: /directory/,
+    });
   }
-  await expect(nodeFileSystem(directory, { readOnly: true }).open('d')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
-  await expect(nodeFileSystem(directory).open('/dev/null')).rejects.toMatchObject({ code: 'COD_TARGET_IO', message: /regular/ });
+  await expect(nodeFileSystem(directory, { readOnly: true }).open('d')).rejects.toMatchObject({
+    code: 'COD_TARGET_IO',
+  });
+  await expect(nodeFileSystem(directory).open('/dev/null')).rejects.toMatchObject({
+    code: 'COD_TARGET_IO',
+    message: /regular/,
+  });
 });
 
-test.skipIf(process.platform === 'win32')('opening a pipe rejects with COD_TARGET_IO, and waits for nobody', async () => {
-  const directory = temporaryDirectory();
-  execFileSync('mkfifo', [join(directory, 'pipe')]);
-  for (const readOnly of [false, true]) {
-    await expect(nodeFileSystem(directory, { readOnly }).open('pipe')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
-  }
-});
+test.skipIf(process.platform === 'win32')(
+  'opening a pipe rejects with COD_TARGET_IO, and waits for nobody',
+  async () => {
+    const directory = temporaryDirectory();
+    execFileSync('mkfifo', [join(directory, 'pipe')]);
+    for (const readOnly of [false, true]) {
+      await expect(nodeFileSystem(directory, { readOnly }).open('pipe')).rejects.toMatchObject({
+        code: 'COD_TARGET_IO',
+      });
+    }
+  },
+);
 
 test('a missing directory is COD_NOT_FOUND', async () => {
-  await expect(nodeFileSystem(temporaryDirectory()).open('d/a', { create: true })).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
+  await expect(nodeFileSystem(temporaryDirectory()).open('d/a', { create: true })).rejects.toMatchObject({
+    code: 'COD_NOT_FOUND',
+  });
 });
 
 test.skipIf(process.getuid?.() === 0)('opening a file that may not be written rejects with COD_TARGET_IO', async () => {
@@ -61,25 +76,29 @@ test.skipIf(process.getuid?.() === 0)('opening a file that may not be written re
   await expect(nodeFileSystem(directory).open('a')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
 });
 
-test.skipIf(process.platform !== 'linux')('a write for which there is no room rejects with COD_NO_SPACE, saying where', async () => {
-  const file = await nodeFileSystem(temporaryDirectory()).open('a', { create: true });
-  // Beyond the largest file that any Linux file system with 4 KiB pages has.
-  const offset = Number.MAX_SAFE_INTEGER - 10;
-  await expect(file.write(new Uint8Array(10), offset)).rejects.toMatchObject({
-    code: 'COD_NO_SPACE',
-    message: /write .*a at offset 9007199254740981, 10 bytes/,
-    details: { offset, length: 10, errno: 'EFBIG' },
-    cause: { code: 'EFBIG' },
-  });
-  await file.close();
-});
+test.skipIf(process.platform !== 'linux')(
+  'a write for which there is no room rejects with COD_NO_SPACE, saying where',
+  async () => {
+    const file = await nodeFileSystem(temporaryDirectory()).open('a', { create: true });
+    // Beyond the largest file that any Linux file system with 4 KiB pages has.
+    const offset = Number.MAX_SAFE_INTEGER - 10;
+    await expect(file.write(new Uint8Array(10), offset)).rejects.toMatchObject({
+      code: 'COD_NO_SPACE',
+      message: /write .*a at offset 9007199254740981, 10 bytes/,
+      details: { offset, length: 10, errno: 'EFBIG' },
+      cause: { code: 'EFBIG' },
+    });
+    await file.close();
+  },
+);
 
 test('names are relative to the directory, absolute ones stand for themselves', async () => {
   const [directory, other] = [temporaryDirectory(), temporaryDirectory()];
   mkdirSync(join(directory, 'd'));
   const fileSystem = nodeFileSystem(directory);
   for (const name of ['a', 'd/b', join(other, 'c')]) await (await fileSystem.open(name, { create: true })).close();
-  for (const path of [join(directory, 'a'), join(directory, 'd/b'), join(other, 'c')]) expect(statSync(path).isFile()).toBe(true);
+  for (const path of [join(directory, 'a'), join(directory, 'd/b'), join(other, 'c')])
+    expect(statSync(path).isFile()).toBe(true);
 });
 
 test('a file behind a symbolic link can be synced', async () => {

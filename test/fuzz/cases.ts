@@ -12,7 +12,18 @@ const fixtures = new URL('../fixtures/', import.meta.url);
 
 /** One change; numbers that do not fit are taken modulo what there is. */
 export interface Edit {
-  readonly kind: 'flip' | 'value' | 'zero' | 'random' | 'copy' | 'insert' | 'cut' | 'resize' | 'delete' | 'swap' | 'replace';
+  readonly kind:
+    | 'flip'
+    | 'value'
+    | 'zero'
+    | 'random'
+    | 'copy'
+    | 'insert'
+    | 'cut'
+    | 'resize'
+    | 'delete'
+    | 'swap'
+    | 'replace';
   /** Which of the four files, and which other one. */
   readonly file: number;
   readonly other: number;
@@ -50,7 +61,10 @@ function loadBase(name: string): Base {
   for (const file of readdirSync(folder).filter((file) => file.startsWith(TARGET))) {
     const bytes = new Uint8Array(readFileSync(new URL(file, folder)));
     const isSparse = file.includes('.wil') && bytes[8] === 2;
-    images.set(file, { bytes, size: isSparse ? Number(new DataView(bytes.buffer).getBigUint64(56, true)) : bytes.length });
+    images.set(file, {
+      bytes,
+      size: isSparse ? Number(new DataView(bytes.buffer).getBigUint64(56, true)) : bytes.length,
+    });
   }
   return {
     format: name.startsWith('format2') ? 2 : 1,
@@ -69,7 +83,12 @@ function roaringBase(file: string): Base {
   view.setBigUint64(8, 1n, true);
   view.setBigUint64(16, BigInt(bitmap.length), true);
   bytes.set(bitmap, 24);
-  return { format: 1, images: new Map([[`${TARGET}.bak`, { bytes, size: bytes.length }]]), size: 800_000 * 4096, bootId: '' };
+  return {
+    format: 1,
+    images: new Map([[`${TARGET}.bak`, { bytes, size: bytes.length }]]),
+    size: 800_000 * 4096,
+    bootId: '',
+  };
 }
 
 /** Those that are small enough to be read thousands of times. */
@@ -89,7 +108,10 @@ const NAMES = [
 ];
 export const BASES: ReadonlyMap<string, Base> = new Map([
   ...NAMES.map((name): [string, Base] => [name, loadBase(name)]),
-  ...['bitmapwithruns.bin', 'bitmapwithoutruns.bin'].map((file): [string, Base] => [`roaring/${file}`, roaringBase(file)]),
+  ...['bitmapwithruns.bin', 'bitmapwithoutruns.bin'].map((file): [string, Base] => [
+    `roaring/${file}`,
+    roaringBase(file),
+  ]),
 ]);
 
 /** Numbers at which something ends. */
@@ -123,7 +145,10 @@ function editBytes(edit: Edit, image: Image, other: Image | undefined): Image {
   const { kind, value } = edit;
   const at = edit.at % (image.bytes.length + 64);
   const room = Math.max(0, Math.min(image.size, image.bytes.length + 128) - at);
-  const length = Math.min(room, kind === 'copy' || kind === 'insert' ? 1 + (edit.length % 64) : 1 + (edit.length % 600));
+  const length = Math.min(
+    room,
+    kind === 'copy' || kind === 'insert' ? 1 + (edit.length % 64) : 1 + (edit.length % 600),
+  );
   if (kind === 'resize') {
     const sizes = [at, image.size + 8, image.size + 4096, 4096, 2 ** 20, 2 ** 28, 2 ** 31, 2 ** 40];
     const size = sizes[value % sizes.length]!;
@@ -178,7 +203,8 @@ function seal(core: Core, image: Image): Image {
   const view = new DataView(bytes.buffer);
   if (bytes[4] === 'B'.charCodeAt(0)) {
     const body = Number(view.getBigUint64(56, true));
-    if (body <= bytes.length - SECTOR_BYTES) view.setUint32(64, core.crc32c(bytes.subarray(SECTOR_BYTES, SECTOR_BYTES + body)), true);
+    if (body <= bytes.length - SECTOR_BYTES)
+      view.setUint32(64, core.crc32c(bytes.subarray(SECTOR_BYTES, SECTOR_BYTES + body)), true);
   } else {
     for (let at = SECTOR_BYTES; at + 40 <= bytes.length; ) {
       const left = SECTOR_BYTES - (at % SECTOR_BYTES);

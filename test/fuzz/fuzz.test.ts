@@ -90,7 +90,9 @@ it(
       }),
       {
         seed: SEED,
-        ...(FOR_MS > 0 ? { numRuns: 2 ** 31 - 1, interruptAfterTimeLimit: FOR_MS, markInterruptAsFailure: false } : { numRuns: RUNS }),
+        ...(FOR_MS > 0
+          ? { numRuns: 2 ** 31 - 1, interruptAfterTimeLimit: FOR_MS, markInterruptAsFailure: false }
+          : { numRuns: RUNS }),
       },
     );
     if (FOR_MS > 0) console.log(`${cases} cases of seed ${SEED}, ended in ${ways.size} ways`);

@@ -1,7 +1,7 @@
 /** Runs one case through recovery, an inspection or an opening, and says what must not be. */
 
-import { isCodError } from '../../src/core/errors.ts';
 import { openDeviceIn } from '../../src/device/open.ts';
+import { isCodError } from '../../src/errors.ts';
 import type { File, FileSystem, Source } from '../../src/index.ts';
 import { inspectMetadata } from '../../src/log/inspect.ts';
 import { recover } from '../../src/log/recovery.ts';
@@ -89,7 +89,10 @@ async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['vi
       Math.min(found.size, (last + 1) * found.blockSize),
     ]);
     const dirty = found.dirty.flatMap(({ block, ranges }) =>
-      ranges.map(([offset, length]): [number, number] => [block * found.blockSize + offset, block * found.blockSize + offset + length]),
+      ranges.map(([offset, length]): [number, number] => [
+        block * found.blockSize + offset,
+        block * found.blockSize + offset + length,
+      ]),
     );
     return { size: found.size, truth: union([...synced, ...dirty]), identity: undefined };
   }
@@ -98,7 +101,8 @@ async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['vi
   const { map, dirty, geometry, identity } = state;
   const { blockSize } = geometry;
   const ranges: [number, number][] = [];
-  for (const [start, end] of map.snapshot().extents()) ranges.push([start * blockSize, Math.min(geometry.size, end * blockSize)]);
+  for (const [start, end] of map.snapshot().extents())
+    ranges.push([start * blockSize, Math.min(geometry.size, end * blockSize)]);
   for (const block of dirty.blocks()) {
     for (const [start, end] of dirty.parts(block)) ranges.push([block * blockSize + start, block * blockSize + end]);
   }
@@ -145,7 +149,11 @@ function promised(name: string): { durable: Ranges; all: Ranges } {
 function mayBeEarlier(base: Images, images: Images): boolean {
   return [...base].some(([name, { bytes }]) => {
     const changed = images.get(name);
-    return name.includes('.wil') && changed !== undefined && bytes.some((byte, at) => byte !== 0 && (changed.bytes[at] ?? 0) === 0);
+    return (
+      name.includes('.wil') &&
+      changed !== undefined &&
+      bytes.some((byte, at) => byte !== 0 && (changed.bytes[at] ?? 0) === 0)
+    );
   });
 }
 
@@ -164,7 +172,8 @@ export async function runCase(one: FuzzCase): Promise<{ outcome: string; way: st
     const { result, bytes } = await countingMemory(() =>
       readState(new Metered(new MemoryFiles(images, { bootId }), readable), base.size, one.via),
     );
-    if (bytes > allowed) throw new Error(`${bytes} bytes of memory were asked for, ${allowed} at most are in proportion`);
+    if (bytes > allowed)
+      throw new Error(`${bytes} bytes of memory were asked for, ${allowed} at most are in proportion`);
     if (result !== undefined) await checkReading(one, images, bootId, result);
     outcome = { outcome: 'read', way: result === undefined ? 'nothing' : 'read' };
   } catch (error) {
@@ -180,7 +189,8 @@ export async function runCase(one: FuzzCase): Promise<{ outcome: string; way: st
   if (core.memoryBytes > 256 * MIB) throw new Error(`the core has grown to ${core.memoryBytes} bytes`);
   const probe = BASES.get(PROBE)!;
   const found = await readState(new MemoryFiles(probe.images), probe.size, 'recover');
-  if (JSON.stringify(found!.truth) !== JSON.stringify(promised(PROBE).all)) throw new Error('a good state is not read rightly afterwards');
+  if (JSON.stringify(found!.truth) !== JSON.stringify(promised(PROBE).all))
+    throw new Error('a good state is not read rightly afterwards');
   return outcome;
 }
 
@@ -188,7 +198,9 @@ async function checkReading(one: FuzzCase, images: Images, bootId: string, readi
   const base = BASES.get(one.base)!;
   const { truth } = meaningOf(images, TARGET, { bootId, size: base.size });
   if (JSON.stringify(truth) !== JSON.stringify(reading.truth)) {
-    throw new Error(`says ${JSON.stringify(reading.truth).slice(0, 300)} where the files say ${JSON.stringify(truth).slice(0, 300)}`);
+    throw new Error(
+      `says ${JSON.stringify(reading.truth).slice(0, 300)} where the files say ${JSON.stringify(truth).slice(0, 300)}`,
+    );
   }
   if (base.format === 2 && !one.sealed) {
     const { durable, all } = promised(one.base);
@@ -199,5 +211,6 @@ async function checkReading(one: FuzzCase, images: Images, bootId: string, readi
   if (one.via !== 'open' || reading.size === 0) return;
   const repaired = await repair(images, bootId, reading);
   const again = await readState(new MemoryFiles(repaired, { bootId: 'yet another' }), base.size, 'recover');
-  if (JSON.stringify(again?.truth) !== JSON.stringify(reading.truth)) throw new Error('says something else after it was opened and closed');
+  if (JSON.stringify(again?.truth) !== JSON.stringify(reading.truth))
+    throw new Error('says something else after it was opened and closed');
 }

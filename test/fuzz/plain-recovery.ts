@@ -80,7 +80,8 @@ function roaringRuns(bytes: Bytes, from: number): [number, number][] {
       const ends = at + 2 + 4 * bytes.u16(at);
       for (at += 2; at < ends; at += 4) runs.push([base + bytes.u16(at), base + bytes.u16(at) + bytes.u16(at + 2) + 1]);
     } else if (cardinality <= 4096) {
-      for (let value = 0; value < cardinality; value++, at += 2) runs.push([base + bytes.u16(at), base + bytes.u16(at) + 1]);
+      for (let value = 0; value < cardinality; value++, at += 2)
+        runs.push([base + bytes.u16(at), base + bytes.u16(at) + 1]);
     } else {
       for (let value = 0; value < 65_536; value++) {
         if ((bytes.u8(at + (value >> 3)) >> (value & 7)) & 1) runs.push([base + value, base + value + 1]);
@@ -146,7 +147,11 @@ function framesOf(log: Bytes): { start: number; end: number }[] {
     const left = 512 - (at % 512);
     const length = log.u16(at);
     const isWhole =
-      left >= 40 && length >= 40 && length <= left && log.u16(at + 2) === (length ^ 0xffff) && log.u32(at + 8) === frames.length;
+      left >= 40 &&
+      length >= 40 &&
+      length <= left &&
+      log.u16(at + 2) === (length ^ 0xffff) &&
+      log.u32(at + 8) === frames.length;
     if (isWhole && log.text(at + length - 4, 4) === 'end!') {
       frames.push({ start: at, end: at + length });
       at += length;
@@ -217,6 +222,8 @@ export function meaningOf(images: Images, target: string, { bootId, size }: { bo
     bytes.set(image.bytes.subarray(0, bytes.length));
     files.set(suffix, new Bytes(bytes));
   }
-  const isNew = [...files.values()].some((file) => file.length >= 512 && file.u64(0) !== 0 && file.u64(8) === 2 && file.u64(504) !== 0);
+  const isNew = [...files.values()].some(
+    (file) => file.length >= 512 && file.u64(0) !== 0 && file.u64(8) === 2 && file.u64(504) !== 0,
+  );
   return isNew ? readFormat2(files, bootId) : readFormat1(files, size);
 }

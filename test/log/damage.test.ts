@@ -5,13 +5,23 @@
  */
 
 import { describe, expect, it } from 'vitest';
-import { isCodError } from '../../src/core/errors.ts';
+import { isCodError } from '../../src/errors.ts';
 import { recover } from '../../src/log/recovery.ts';
 import { Slots } from '../../src/log/slots.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
 import { type Image, type Images, MemoryFiles } from './memory-files.ts';
-import { BOOT, Life, open, SIZE, type State, statesAtRest, statesInBetween, stateWithLongLog, violation } from './states.ts';
+import {
+  BOOT,
+  Life,
+  open,
+  SIZE,
+  type State,
+  statesAtRest,
+  statesInBetween,
+  stateWithLongLog,
+  violation,
+} from './states.ts';
 
 const HEADER_BYTES = 512;
 const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
@@ -97,7 +107,8 @@ function isFormat(version: number, image: Image | undefined): boolean {
 /** The log of the same epoch with fewer frames, to the byte, is no trace of damage but a state that was. */
 function isSameEpochsLog(name: string, image: Image, present: Image): boolean {
   return (
-    name.startsWith('disk.wil') && Buffer.compare(image.bytes.subarray(0, HEADER_BYTES), present.bytes.subarray(0, HEADER_BYTES)) === 0
+    name.startsWith('disk.wil') &&
+    Buffer.compare(image.bytes.subarray(0, HEADER_BYTES), present.bytes.subarray(0, HEADER_BYTES)) === 0
   );
 }
 
@@ -131,12 +142,16 @@ async function flipBits(opener: Opener, stride: number): Promise<void> {
     const used = Math.min(image.bytes.length + 16, image.size) * 8;
     const bits: number[] = [];
     for (let bit = random.below(stride); bit < used; bit += stride) bits.push(bit);
-    for (let sample = 0; sample < 40 / stride && image.size * 8 > used; sample++) bits.push(used + random.below(image.size * 8 - used));
+    for (let sample = 0; sample < 40 / stride && image.size * 8 > used; sample++)
+      bits.push(used + random.below(image.size * 8 - used));
     for (const bit of bits) {
       const bytes = new Uint8Array(Math.max(image.bytes.length, (bit >> 3) + 1));
       bytes.set(image.bytes);
       bytes[bit >> 3]! ^= 1 << (bit & 7);
-      await opener.check(`bit ${bit & 7} of byte ${bit >> 3} of ${name} flipped`, withFile(images, name, { bytes, size: image.size }));
+      await opener.check(
+        `bit ${bit & 7} of byte ${bit >> 3} of ${name} flipped`,
+        withFile(images, name, { bytes, size: image.size }),
+      );
     }
   }
 }
@@ -166,7 +181,10 @@ async function replaceFiles(opener: Opener): Promise<void> {
     await opener.check(`${name} deleted`, withFile(images, name, undefined));
     for (const other of METADATA) {
       if (other === name || isFormat(1, images.get(other))) continue;
-      await opener.check(`${name} and ${other} swapped`, withFile(withFile(images, name, images.get(other)), other, image));
+      await opener.check(
+        `${name} and ${other} swapped`,
+        withFile(withFile(images, name, images.get(other)), other, image),
+      );
       await opener.check(`${name} in place of ${other}`, withFile(images, other, image));
     }
     for (const [version, earlier] of (state.earlier.get(name) ?? []).entries()) {
@@ -209,19 +227,23 @@ describe.each(['same', 'other'] as const)('in the %s boot', (boot) => {
     expect(opener.refused).toBeGreaterThan(opener.read);
   });
 
-  it.each(atRest)('$name reads as promised, or is refused, with any file cut, lost, swapped, stale, or replaced', async (state) => {
-    const opener = new Opener(state, boot);
-    await truncate(opener, boot === 'same' ? 1 : 3);
-    await replaceFiles(opener);
-    expect(opener.failures).toEqual([]);
-    expect(opener.refused).toBeGreaterThan(100);
-  });
+  it.each(atRest)(
+    '$name reads as promised, or is refused, with any file cut, lost, swapped, stale, or replaced',
+    async (state) => {
+      const opener = new Opener(state, boot);
+      await truncate(opener, boot === 'same' ? 1 : 3);
+      await replaceFiles(opener);
+      expect(opener.failures).toEqual([]);
+      expect(opener.refused).toBeGreaterThan(100);
+    },
+  );
 
   it.each(atRest)('$name is refused with any file of another copy', async (state) => {
     const opener = new Opener(state, boot);
     for (const kind of ['session', 'size'] as const) {
       const others = await foreign(kind);
-      for (const name of METADATA) await opener.check(`${name} of another ${kind}`, withFile(state.images, name, others.get(name)));
+      for (const name of METADATA)
+        await opener.check(`${name} of another ${kind}`, withFile(state.images, name, others.get(name)));
     }
     expect(opener).toMatchObject({ failures: [], read: 0, refused: 8 });
   });
@@ -232,7 +254,10 @@ describe.each(['same', 'other'] as const)('in the %s boot', (boot) => {
       const opener = new Opener(state, boot);
       for (const kind of ['disk.bak', 'disk.wil']) {
         const { images } = state;
-        await opener.check(`slots of ${kind}`, withFile(withFile(images, kind, images.get(`${kind}.1`)), `${kind}.1`, images.get(kind)));
+        await opener.check(
+          `slots of ${kind}`,
+          withFile(withFile(images, kind, images.get(`${kind}.1`)), `${kind}.1`, images.get(kind)),
+        );
       }
       expect(opener).toMatchObject({ failures: [], read: 0, refused: 2 });
     },
@@ -256,8 +281,10 @@ describe.each(['same', 'other'] as const)('in the %s boot', (boot) => {
     expect(await outcome(target)).toBe('read');
     expect(await outcome(undefined)).toBe(lost);
     expect(await outcome({ bytes: new Uint8Array(0), size: 0 })).toBe(lost);
-    for (const size of [1, SIZE - 1]) expect(await outcome({ bytes: target.bytes.subarray(0, size), size })).toBe('COD_CORRUPT');
-    for (const size of [SIZE + 1, 2 * SIZE]) expect(await outcome({ bytes: target.bytes, size })).toBe('COD_SIZE_MISMATCH');
+    for (const size of [1, SIZE - 1])
+      expect(await outcome({ bytes: target.bytes.subarray(0, size), size })).toBe('COD_CORRUPT');
+    for (const size of [SIZE + 1, 2 * SIZE])
+      expect(await outcome({ bytes: target.bytes, size })).toBe('COD_SIZE_MISMATCH');
   });
 
   it.each(inBetween)('$name reads as promised, or is refused, with damage at each of its steps', async ({ states }) => {
@@ -293,7 +320,10 @@ describe('a log of many sectors, some flushed', () => {
       await opener.check(`zeros at ${at}`, withHole(at, at + 512));
       // Frames behind the flush say so.
       const wasFlushed = at < FLUSHED_END;
-      expect([opener.failures, opener.refused], `sector at ${at}`).toEqual([[], wasFlushed ? index + 1 : opener.refused]);
+      expect([opener.failures, opener.refused], `sector at ${at}`).toEqual([
+        [],
+        wasFlushed ? index + 1 : opener.refused,
+      ]);
     }
     expect(opener.refused).toBeGreaterThan(3);
     expect(opener.read).toBeGreaterThan(3);

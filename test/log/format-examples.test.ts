@@ -28,7 +28,8 @@ function example(name: string): Uint8Array<ArrayBuffer> {
 
 function volume(files: Record<string, string>, bootId: string): MemoryFiles {
   const images = new Map<string, Image>();
-  for (const [name, from] of Object.entries(files)) images.set(name, { bytes: example(from), size: example(from).length });
+  for (const [name, from] of Object.entries(files))
+    images.set(name, { bytes: example(from), size: example(from).length });
   return new MemoryFiles(images, { bootId });
 }
 
@@ -37,7 +38,12 @@ async function writtenFiles(): Promise<Map<string, Uint8Array>> {
   const fileSystem = new MemoryFiles(new Map(), { bootId: BOOT });
   const device = await openDeviceIn(
     { clock: new SimulatedClock(), randomBytes: (into) => into.set(SESSION) },
-    { source: bytesSource(new Uint8Array(SIZE), { identity: 'etag "1a2b"' }), fileSystem, target: 'disk', hydrate: false },
+    {
+      source: bytesSource(new Uint8Array(SIZE), { identity: 'etag "1a2b"' }),
+      fileSystem,
+      target: 'disk',
+      hydrate: false,
+    },
   );
   await device.write(new Uint8Array(8192), 0);
   await device.write(new Uint8Array(8), 3 * 4096 + 16);
@@ -73,7 +79,8 @@ describe('the examples of docs/FORMAT.md', () => {
 
   it.each(['disk.bak', 'disk.wil'])('have in %s the bytes that a device writes', (name) => {
     // How the document is brought up to date when the format changes.
-    if (process.env['COD_PRINT_EXAMPLES']) process.stdout.write(`\n\`\`\`hex ${name}\n${dump(written.get(name)!)}\n\`\`\`\n`);
+    if (process.env['COD_PRINT_EXAMPLES'])
+      process.stdout.write(`\n\`\`\`hex ${name}\n${dump(written.get(name)!)}\n\`\`\`\n`);
     expectBytes(example(name), written.get(name)!);
   });
 
@@ -97,7 +104,14 @@ describe('the examples of docs/FORMAT.md', () => {
     });
     const scan = new LogScan(core, geometry({ size: SIZE, blockSize: 4096 }), { epoch: 2 });
     scan.feed(example('disk.wil').subarray(512));
-    expect(scan.finish()).toMatchObject({ frames: 5, records: 3, barrierThrough: 2, continued: true, based: true, missing: false });
+    expect(scan.finish()).toMatchObject({
+      frames: 5,
+      records: 3,
+      barrierThrough: 2,
+      continued: true,
+      based: true,
+      missing: false,
+    });
   });
 
   it('are read in another boot up to the barrier', async () => {

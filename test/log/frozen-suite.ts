@@ -18,7 +18,11 @@ export interface Frozen {
 type Reading = Omit<Inspection, 'target' | 'size' | 'blockSize' | 'totalBlocks'>;
 
 type Expected =
-  | (Pick<Inspection, 'size' | 'blockSize' | 'totalBlocks'> & { bootId?: string; sameBoot?: Reading; otherBoot: Reading })
+  | (Pick<Inspection, 'size' | 'blockSize' | 'totalBlocks'> & {
+      bootId?: string;
+      sameBoot?: Reading;
+      otherBoot: Reading;
+    })
   | (Pick<Inspection, 'totalBlocks' | 'syncedBlocks' | 'synced' | 'dirty'> & { deviceSize: number });
 
 /** `makeFiles` makes a file system without files, or one with the files of another boot, which it has made before. */

@@ -12,7 +12,9 @@ import { type Frozen, frozenSuite } from './frozen-suite.ts';
 const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
 
 async function statesOf(format: Frozen['format']): Promise<Frozen[]> {
-  const names = readdirSync(join(fixtures, format), { withFileTypes: true }).flatMap((entry) => (entry.isDirectory() ? entry.name : []));
+  const names = readdirSync(join(fixtures, format), { withFileTypes: true }).flatMap((entry) =>
+    entry.isDirectory() ? entry.name : [],
+  );
   return Promise.all(
     names.map(async (name): Promise<Frozen> => {
       const folder = join(fixtures, format, name);

@@ -205,7 +205,8 @@ export function dump(bytes: Uint8Array): string {
     const row = bytes.subarray(at, at + length);
     if (length > 16 && row.every((byte) => byte === 0)) lines.push('*');
     else
-      for (let part = 0; part < length; part += 16) lines.push(line(at + part, row.subarray(part, part + 16), part === 0 ? comment : ''));
+      for (let part = 0; part < length; part += 16)
+        lines.push(line(at + part, row.subarray(part, part + 16), part === 0 ? comment : ''));
     at += length;
   }
   if (lines.at(-1) === '*') lines.push(at.toString(16).padStart(6, '0'));

@@ -1,8 +1,8 @@
 /** What the journal does to its files, call by call: the order that crash safety rests on, and what it costs. */
 
 import { describe, expect, it } from 'vitest';
-import { isCodError } from '../../src/core/errors.ts';
 import { type Environment, openDeviceIn } from '../../src/device/open.ts';
+import { isCodError } from '../../src/errors.ts';
 import type { Device, FileSystem, OpenDeviceOptions, Source } from '../../src/index.ts';
 import { inspectMetadata } from '../../src/log/inspect.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
@@ -37,7 +37,10 @@ function open(
   );
 }
 
-async function begin(blocks: number, options: Parameters<typeof open>[2] = {}): Promise<{ files: MemoryFiles; device: Device }> {
+async function begin(
+  blocks: number,
+  options: Parameters<typeof open>[2] = {},
+): Promise<{ files: MemoryFiles; device: Device }> {
   const files = new MemoryFiles(new Map(), { bootId: 'boot' });
   const device = await open(files, bytesSource(pattern(blocks * BLOCK)), options);
   files.calls.length = 0;
@@ -45,7 +48,11 @@ async function begin(blocks: number, options: Parameters<typeof open>[2] = {}): 
 }
 
 function told({ kind, name, offset, length }: Call): string {
-  return kind === 'write' ? `write ${name} ${offset} + ${length}` : kind === 'truncate' ? `truncate ${name} ${offset}` : `${kind} ${name}`;
+  return kind === 'write'
+    ? `write ${name} ${offset} + ${length}`
+    : kind === 'truncate'
+      ? `truncate ${name} ${offset}`
+      : `${kind} ${name}`;
 }
 
 async function readAll(device: Device): Promise<Uint8Array> {
@@ -95,7 +102,9 @@ describe('a write', () => {
     const { files, device } = await begin(40);
     await Promise.all(Array.from({ length: 16 }, (_, index) => device.write(new Uint8Array(10), 2 * index * BLOCK)));
     const appends = files.calls.filter(({ name }) => name !== 'disk');
-    expect(appends.map(({ kind, name, length }) => [kind, name, length])).toEqual([['write', 'disk.wil.1', FRAME + 16 * RECORD]]);
+    expect(appends.map(({ kind, name, length }) => [kind, name, length])).toEqual([
+      ['write', 'disk.wil.1', FRAME + 16 * RECORD],
+    ]);
     expect(files.calls.at(-1)).toBe(appends[0]);
   });
 
@@ -300,12 +309,18 @@ describe('a checkpoint', () => {
         Array.from({ length: turn }, () => {
           // Half of the blocks are never whole: writes to those need a record each time.
           if (random.oneIn(4)) return device.write(from, random.below(blocks / 2) * BLOCK);
-          return device.write(from.subarray(0, 8), (blocks / 2 + random.below(blocks / 2)) * BLOCK + 16 * random.below(8));
+          return device.write(
+            from.subarray(0, 8),
+            (blocks / 2 + random.below(blocks / 2)) * BLOCK + 16 * random.below(8),
+          );
         }),
       );
     }
-    const bytesOf = (kind: string): number => files.calls.reduce((sum, { name, length }) => sum + (name.startsWith(kind) ? length : 0), 0);
-    expect(files.calls.filter(({ kind, name }) => kind === 'truncate' && name.startsWith('disk.wil')).length).toBeGreaterThan(2);
+    const bytesOf = (kind: string): number =>
+      files.calls.reduce((sum, { name, length }) => sum + (name.startsWith(kind) ? length : 0), 0);
+    expect(
+      files.calls.filter(({ kind, name }) => kind === 'truncate' && name.startsWith('disk.wil')).length,
+    ).toBeGreaterThan(2);
     expect(bytesOf('disk.bak')).toBeLessThan(bytesOf('disk.wil'));
   });
 });
@@ -406,39 +421,45 @@ describe('a checkpoint that has no room', () => {
     return { failed, history, fileSystem, device };
   }
 
-  it.each([false, true])('lets writes go on, and what was promised be found after any crash (no room later: %s)', async (stays) => {
-    for (const kind of ['process', 'power'] as const) {
-      let failures = 0;
-      for (let at = 1; at < 20; at++) {
-        const { failed, history, fileSystem } = await failingAt(at, stays, at);
-        failures += failed ? 1 : 0;
-        const after = fileSystem.crash({ kind, random: seededRandom(at) });
-        const device = await open(after, bytesSource(pattern(size)));
-        const wrong = history.violation(await readAll(device), kind === 'process' ? 'acknowledged' : 'durable');
-        expect(wrong, `call ${at} of the checkpoint, ${kind} crash`).toBeUndefined();
-        await device.close();
+  it.each([false, true])(
+    'lets writes go on, and what was promised be found after any crash (no room later: %s)',
+    async (stays) => {
+      for (const kind of ['process', 'power'] as const) {
+        let failures = 0;
+        for (let at = 1; at < 20; at++) {
+          const { failed, history, fileSystem } = await failingAt(at, stays, at);
+          failures += failed ? 1 : 0;
+          const after = fileSystem.crash({ kind, random: seededRandom(at) });
+          const device = await open(after, bytesSource(pattern(size)));
+          const wrong = history.violation(await readAll(device), kind === 'process' ? 'acknowledged' : 'durable');
+          expect(wrong, `call ${at} of the checkpoint, ${kind} crash`).toBeUndefined();
+          await device.close();
+        }
+        expect(failures).toBeGreaterThan(5);
       }
-      expect(failures).toBeGreaterThan(5);
-    }
-  });
+    },
+  );
 
-  it.each([false, true])('is made up for by the next flush when there is room again (no room for long: %s)', async (stays) => {
-    for (let at = 1; at < 20; at++) {
-      const { history, fileSystem, device } = await failingAt(at, stays, at);
-      fileSystem.clearFaults();
-      const bytes = pattern(700, at);
-      const writing = history.begin(5, bytes);
-      await device.write(bytes, 5);
-      history.acknowledge(writing);
-      const durable = history.beginFlush();
-      await device.flush();
-      durable();
-      const after = fileSystem.crash({ kind: 'power', random: seededRandom(at) });
-      const again = await open(after, bytesSource(pattern(size)));
-      expect(history.violation(await readAll(again), 'durable'), `call ${at} of the checkpoint`).toBeUndefined();
-      await again.close();
-    }
-  });
+  it.each([false, true])(
+    'is made up for by the next flush when there is room again (no room for long: %s)',
+    async (stays) => {
+      for (let at = 1; at < 20; at++) {
+        const { history, fileSystem, device } = await failingAt(at, stays, at);
+        fileSystem.clearFaults();
+        const bytes = pattern(700, at);
+        const writing = history.begin(5, bytes);
+        await device.write(bytes, 5);
+        history.acknowledge(writing);
+        const durable = history.beginFlush();
+        await device.flush();
+        durable();
+        const after = fileSystem.crash({ kind: 'power', random: seededRandom(at) });
+        const again = await open(after, bytesSource(pattern(size)));
+        expect(history.violation(await readAll(again), 'durable'), `call ${at} of the checkpoint`).toBeUndefined();
+        await again.close();
+      }
+    },
+  );
 });
 
 describe('what may be lost', () => {
@@ -491,9 +512,14 @@ describe('what may be lost', () => {
           fileSystem.crashAt(fileSystem.operationCount + later);
           return true;
         });
-        const work = device.checkpoint().catch((error: unknown) => expect(error).toMatchObject({ code: 'COD_POISONED' }));
+        const work = device
+          .checkpoint()
+          .catch((error: unknown) => expect(error).toMatchObject({ code: 'COD_POISONED' }));
         await Promise.race([work, fileSystem.crashed]);
-        const again = await open(fileSystem.crash({ kind: 'process', random: seededRandom(later) }), bytesSource(source));
+        const again = await open(
+          fileSystem.crash({ kind: 'process', random: seededRandom(later) }),
+          bytesSource(source),
+        );
         expect((await readAll(again)).length).toBe(size);
         await again.close();
       }
@@ -514,7 +540,9 @@ describe('what may be lost', () => {
           fileSystem.crashAt(fileSystem.operationCount + 1);
           return true;
         });
-        const work = device.checkpoint().catch((error: unknown) => expect(error).toMatchObject({ code: 'COD_POISONED' }));
+        const work = device
+          .checkpoint()
+          .catch((error: unknown) => expect(error).toMatchObject({ code: 'COD_POISONED' }));
         await Promise.race([work, fileSystem.crashed]);
         const again = await open(fileSystem.crash({ kind: 'process', random }), bytesSource(source));
         expect((await readAll(again)).length, `sync ${nth}, seed ${seed}`).toBe(size);

@@ -3,7 +3,7 @@
  * Tells of each call, and can make it wait or fail.
  */
 
-import { CodError } from '../../src/core/errors.ts';
+import { CodError } from '../../src/errors.ts';
 import type { File, FileSystem } from '../../src/index.ts';
 
 /** A file of `size` bytes that is zeros behind `bytes`. Not to be changed. */
@@ -54,7 +54,8 @@ export class MemoryFiles implements FileSystem {
   readonly #files = new Map<string, Content>();
 
   constructor(images: Images = new Map(), options: MemoryFilesOptions = {}) {
-    for (const [name, { bytes, size }] of images) this.#files.set(name, { bytes, used: bytes.length, size, shared: true });
+    for (const [name, { bytes, size }] of images)
+      this.#files.set(name, { bytes, used: bytes.length, size, shared: true });
     if (options.bootId !== undefined) this.bootId = options.bootId;
   }
 
@@ -80,7 +81,8 @@ export class MemoryFiles implements FileSystem {
     return {
       size: async () => content.size,
       read: async (into, offset) => {
-        if (into.length > 0 && offset + into.length > content.size) throw new CodError('COD_SHORT_READ', `${name} ends at ${content.size}`);
+        if (into.length > 0 && offset + into.length > content.size)
+          throw new CodError('COD_SHORT_READ', `${name} ends at ${content.size}`);
         const there = content.bytes.subarray(offset, Math.max(offset, Math.min(content.used, offset + into.length)));
         into.set(there);
         into.fill(0, there.length);

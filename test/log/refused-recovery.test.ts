@@ -5,7 +5,7 @@
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { isCodError } from '../../src/core/errors.ts';
+import { isCodError } from '../../src/errors.ts';
 import { recover } from '../../src/log/recovery.ts';
 import { Slots } from '../../src/log/slots.ts';
 import { Core } from '../../src/wasm/core.ts';
@@ -21,7 +21,10 @@ function load(state: string): Map<string, Image> {
   for (const name of readdirSync(folder).filter((file) => file.startsWith('disk.raw'))) {
     const bytes = new Uint8Array(readFileSync(new URL(name, folder)));
     const isSparse = name.includes('.wil') && bytes[8] === 2;
-    images.set(name, { bytes, size: isSparse ? Number(new DataView(bytes.buffer).getBigUint64(56, true)) : bytes.length });
+    images.set(name, {
+      bytes,
+      size: isSparse ? Number(new DataView(bytes.buffer).getBigUint64(56, true)) : bytes.length,
+    });
   }
   return images;
 }
@@ -39,26 +42,36 @@ async function outcome(core: Core, images: Map<string, Image>, size: number): Pr
 
 it.each([
   // Its last log ends in a record of no known type; tens of thousands of parts were taken in before.
-  { state: 'golden/dirty-heavy', file: 'disk.raw.wil', damage: (bytes: Uint8Array) => bytes.fill(7, bytes.length - 32) },
+  {
+    state: 'golden/dirty-heavy',
+    file: 'disk.raw.wil',
+    damage: (bytes: Uint8Array) => bytes.fill(7, bytes.length - 32),
+  },
   // The log's last frame has a wrong checksum, behind a checkpoint with both maps.
   { state: 'format2/mid-copy', file: 'disk.raw.wil', damage: (bytes: Uint8Array) => (bytes[bytes.length - 8]! ^= 1) },
-])('$state, damaged at the end of a log, a thousand times: the core needs no more memory for it', async ({ state, file, damage }) => {
-  const expected = new URL(`${state}/expected.json`, fixtures);
-  expect(existsSync(expected)).toBe(true);
-  const { deviceSize, size = deviceSize } = JSON.parse(readFileSync(expected, 'utf8')) as { deviceSize: number; size?: number };
-  const images = load(state);
-  const bytes = images.get(file)!.bytes.slice();
-  damage(bytes);
-  const damaged = new Map(images).set(file, { bytes, size: images.get(file)!.size });
-  const core = Core.create();
-  expect(await outcome(core, images, size)).toBe('BlockMap');
-  expect(await outcome(core, damaged, size)).toBe('COD_CORRUPT');
-  const { memoryBytes } = core;
-  expect(memoryBytes).toBeLessThan(16 * MIB);
-  for (let times = 0; times < 1000; times++) expect(await outcome(core, damaged, size)).toBe('COD_CORRUPT');
-  expect(core.memoryBytes).toBe(memoryBytes);
-  expect(await outcome(core, images, size)).toBe('BlockMap');
-});
+])(
+  '$state, damaged at the end of a log, a thousand times: the core needs no more memory for it',
+  async ({ state, file, damage }) => {
+    const expected = new URL(`${state}/expected.json`, fixtures);
+    expect(existsSync(expected)).toBe(true);
+    const { deviceSize, size = deviceSize } = JSON.parse(readFileSync(expected, 'utf8')) as {
+      deviceSize: number;
+      size?: number;
+    };
+    const images = load(state);
+    const bytes = images.get(file)!.bytes.slice();
+    damage(bytes);
+    const damaged = new Map(images).set(file, { bytes, size: images.get(file)!.size });
+    const core = Core.create();
+    expect(await outcome(core, images, size)).toBe('BlockMap');
+    expect(await outcome(core, damaged, size)).toBe('COD_CORRUPT');
+    const { memoryBytes } = core;
+    expect(memoryBytes).toBeLessThan(16 * MIB);
+    for (let times = 0; times < 1000; times++) expect(await outcome(core, damaged, size)).toBe('COD_CORRUPT');
+    expect(core.memoryBytes).toBe(memoryBytes);
+    expect(await outcome(core, images, size)).toBe('BlockMap');
+  },
+);
 
 /** Files whose reads are counted. */
 class CountedFiles extends MemoryFiles {
@@ -89,55 +102,63 @@ const HUGE = 2 ** 40;
 const AT = { epoch: 32, bytes: 56, dirtyBytes: 80 } as const;
 
 describe('a file of a tebibyte, of which next to nothing is there', () => {
-  const outcomes: readonly { name: string; state: string; size?: number; change: (images: Map<string, Image>) => void; outcome: string }[] =
-    [
-      {
-        name: 'log of format 1 that a record of zeros ends',
-        state: 'golden/log-zero-tail',
-        change: (images) => {
-          const name = [...images.keys()].find((file) => file.includes('.wil'))!;
-          images.set(name, { bytes: images.get(name)!.bytes, size: HUGE });
-        },
-        outcome: 'BlockMap',
+  const outcomes: readonly {
+    name: string;
+    state: string;
+    size?: number;
+    change: (images: Map<string, Image>) => void;
+    outcome: string;
+  }[] = [
+    {
+      name: 'log of format 1 that a record of zeros ends',
+      state: 'golden/log-zero-tail',
+      change: (images) => {
+        const name = [...images.keys()].find((file) => file.includes('.wil'))!;
+        images.set(name, { bytes: images.get(name)!.bytes, size: HUGE });
       },
-      {
-        name: 'checkpoint of format 1 with bytes behind its end',
-        state: 'golden/map-only',
-        change: (images) => images.set('disk.raw.bak', { bytes: images.get('disk.raw.bak')!.bytes, size: HUGE }),
-        outcome: 'BlockMap',
+      outcome: 'BlockMap',
+    },
+    {
+      name: 'checkpoint of format 1 with bytes behind its end',
+      state: 'golden/map-only',
+      change: (images) => images.set('disk.raw.bak', { bytes: images.get('disk.raw.bak')!.bytes, size: HUGE }),
+      outcome: 'BlockMap',
+    },
+    {
+      name: 'checkpoint of format 1 that claims a bitmap of its length',
+      state: 'golden/map-only',
+      change: (images) => {
+        const bytes = images.get('disk.raw.bak')!.bytes.slice();
+        new DataView(bytes.buffer).setBigUint64(16, BigInt(HUGE - 100), true);
+        images.set('disk.raw.bak', { bytes, size: HUGE });
       },
-      {
-        name: 'checkpoint of format 1 that claims a bitmap of its length',
-        state: 'golden/map-only',
-        change: (images) => {
-          const bytes = images.get('disk.raw.bak')!.bytes.slice();
-          new DataView(bytes.buffer).setBigUint64(16, BigInt(HUGE - 100), true);
-          images.set('disk.raw.bak', { bytes, size: HUGE });
-        },
-        outcome: 'COD_CORRUPT',
+      outcome: 'COD_CORRUPT',
+    },
+    {
+      name: 'log of format 2 whose header says so',
+      state: 'format2/mid-copy',
+      change: (images) =>
+        images.set('disk.raw.wil', withNumber(images.get('disk.raw.wil')!, AT.bytes, BigInt(HUGE), HUGE)),
+      outcome: 'COD_CORRUPT',
+    },
+    {
+      name: 'checkpoint of format 2 that claims so many dirty parts',
+      state: 'format2/mid-copy',
+      change: (images) => {
+        const image = images.get('disk.raw.bak')!;
+        const view = new DataView(image.bytes.buffer);
+        const more = BigInt(HUGE) - 4096n - view.getBigUint64(AT.bytes, true);
+        const parts = withNumber(image, AT.dirtyBytes, view.getBigUint64(AT.dirtyBytes, true) + more);
+        images.set('disk.raw.bak', withNumber(parts, AT.bytes, BigInt(HUGE) - 4096n, HUGE));
       },
-      {
-        name: 'log of format 2 whose header says so',
-        state: 'format2/mid-copy',
-        change: (images) => images.set('disk.raw.wil', withNumber(images.get('disk.raw.wil')!, AT.bytes, BigInt(HUGE), HUGE)),
-        outcome: 'COD_CORRUPT',
-      },
-      {
-        name: 'checkpoint of format 2 that claims so many dirty parts',
-        state: 'format2/mid-copy',
-        change: (images) => {
-          const image = images.get('disk.raw.bak')!;
-          const view = new DataView(image.bytes.buffer);
-          const more = BigInt(HUGE) - 4096n - view.getBigUint64(AT.bytes, true);
-          const parts = withNumber(image, AT.dirtyBytes, view.getBigUint64(AT.dirtyBytes, true) + more);
-          images.set('disk.raw.bak', withNumber(parts, AT.bytes, BigInt(HUGE) - 4096n, HUGE));
-        },
-        outcome: 'COD_CORRUPT',
-      },
-    ];
+      outcome: 'COD_CORRUPT',
+    },
+  ];
 
   it.each(outcomes)('is dealt with at once: a $name', async ({ state, change, outcome: expected }) => {
-    const { deviceSize = 0 } = JSON.parse(readFileSync(new URL(`${state}/expected.json`, fixtures), 'utf8')) as { deviceSize?: number };
+    const { deviceSize = 0 } = JSON.parse(readFileSync(new URL(`${state}/expected.json`, fixtures), 'utf8')) as {
+      deviceSize?: number;
+    };
     const images = load(state);
     change(images);
     const files = new CountedFiles(images);

@@ -143,7 +143,8 @@ export class Life {
   #remember(): void {
     for (const [name, image] of this.fileSystem.images()) {
       const known = this.#earlier.get(name) ?? [];
-      if (!known.some((other) => other.size === image.size && Buffer.compare(other.bytes, image.bytes) === 0)) known.push(image);
+      if (!known.some((other) => other.size === image.size && Buffer.compare(other.bytes, image.bytes) === 0))
+        known.push(image);
       this.#earlier.set(name, known);
     }
   }
@@ -229,7 +230,8 @@ export async function statesInBetween(): Promise<{ name: string; states: State[]
     () => checkpoint.checkpoint(),
     async ({ name, kind }) => {
       // The maps are taken, and further records go to the new log.
-      if (name.startsWith('disk.bak') && kind === 'write' && wrote++ < 2) await checkpoint.write(wrote * 2 * BLOCK, BLOCK - 1);
+      if (name.startsWith('disk.bak') && kind === 'write' && wrote++ < 2)
+        await checkpoint.write(wrote * 2 * BLOCK, BLOCK - 1);
     },
   );
   groups.push({ name: 'a checkpoint', states: checkpoint.states });

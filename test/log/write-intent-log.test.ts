@@ -54,7 +54,12 @@ async function readRecords(files: MemoryFiles): Promise<number> {
 }
 
 /** Appends, and lets the append's first write be cut after `written` bytes. Returns whether it succeeded. */
-async function append(files: MemoryFiles, log: WriteIntentLog, records: number, written?: () => number): Promise<boolean> {
+async function append(
+  files: MemoryFiles,
+  log: WriteIntentLog,
+  records: number,
+  written?: () => number,
+): Promise<boolean> {
   for (let index = 0; index < records; index++) log.addWritten(8192 * (index + 1), 100 + records);
   files.before = () => {
     if (written !== undefined) throw new Torn(written());

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { BusyPoll } from '../../src/nbd/busy-poll.ts';
+import { BusyPoll } from '../../src/nbd/server/busy-poll.ts';
 
 /** An event loop whose turns are made by hand. */
 function begin(processors = 2) {

@@ -1,7 +1,9 @@
 /** What a client sends, as bytes; and what it gets, taken apart. Written from the specification, not from the server. */
 
 /** Fields of given widths in bytes, big-endian, and bytes or text as they are. */
-export function bytesOf(...fields: readonly (readonly [width: 2 | 4 | 8, value: number | bigint] | Uint8Array | string)[]): Uint8Array {
+export function bytesOf(
+  ...fields: readonly (readonly [width: 2 | 4 | 8, value: number | bigint] | Uint8Array | string)[]
+): Uint8Array {
   const parts = fields.map((field) => {
     if (typeof field === 'string') return Buffer.from(field);
     if (field instanceof Uint8Array) return Buffer.from(field);
@@ -22,7 +24,12 @@ export function option(number: number, data: Uint8Array | string = ''): Uint8Arr
 
 /** Data of `NBD_OPT_INFO` and `NBD_OPT_GO`. */
 export function infoData(name: string, wanted: readonly number[] = []): Uint8Array {
-  return bytesOf([4, Buffer.byteLength(name)], name, [2, wanted.length], ...wanted.map((info): [2, number] => [2, info]));
+  return bytesOf(
+    [4, Buffer.byteLength(name)],
+    name,
+    [2, wanted.length],
+    ...wanted.map((info): [2, number] => [2, info]),
+  );
 }
 
 /** Data of `NBD_OPT_LIST_META_CONTEXT` and `NBD_OPT_SET_META_CONTEXT`. */
@@ -40,7 +47,14 @@ export interface RequestFields {
   readonly payload?: Uint8Array;
 }
 
-export function request({ type, flags = 0, cookie = 1n, offset = 0, length = 0, payload = new Uint8Array(0) }: RequestFields): Uint8Array {
+export function request({
+  type,
+  flags = 0,
+  cookie = 1n,
+  offset = 0,
+  length = 0,
+  payload = new Uint8Array(0),
+}: RequestFields): Uint8Array {
   return bytesOf([4, 0x25609513], [2, flags], [2, type], [8, cookie], [8, offset], [4, length], payload);
 }
 
@@ -102,7 +116,14 @@ export function chunks(bytes: Uint8Array): Chunk[] {
     if (data.length < length) throw new Error('a reply is cut short');
     const type = buffer.readUInt16BE(at + 6);
     const error = type >= 0x8000 ? data.readUInt32BE(0) : 0;
-    found.push({ simple: false, cookie: buffer.readBigUInt64BE(at + 8), type, error, done: (buffer.readUInt16BE(at + 4) & 1) !== 0, data });
+    found.push({
+      simple: false,
+      cookie: buffer.readBigUInt64BE(at + 8),
+      type,
+      error,
+      done: (buffer.readUInt16BE(at + 4) & 1) !== 0,
+      data,
+    });
     at += 20 + length;
   }
   return found;

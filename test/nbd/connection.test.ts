@@ -1,12 +1,12 @@
 import { Duplex } from 'node:stream';
 import { expect, test, vi } from 'vitest';
-import { Connection } from '../../src/nbd/connection.ts';
 import { COMMAND, OPTION } from '../../src/nbd/constants.ts';
+import { Connection } from '../../src/nbd/server/connection.ts';
 import { CLIENT_FLAGS, option, request } from './client-bytes.ts';
 
 const polled = vi.hoisted((): string[] => []);
 
-vi.mock('../../src/nbd/busy-poll.ts', () => ({
+vi.mock('../../src/nbd/server/busy-poll.ts', () => ({
   BusyPoll: class {
     answered(): void {
       polled.push('answered');

@@ -6,8 +6,8 @@ import fc from 'fast-check';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { bytesSource, openDevice } from '../../src/index.ts';
 import { memfsFileSystem } from '../../src/memfs.ts';
-import { Handshake } from '../../src/nbd/handshake.ts';
-import { ProtocolError, RequestDecoder } from '../../src/nbd/transmission.ts';
+import { Handshake } from '../../src/nbd/server/handshake.ts';
+import { ProtocolError, RequestDecoder } from '../../src/nbd/server/transmission.ts';
 import { type NbdServer, serveNbd } from '../../src/nbd.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
@@ -43,7 +43,12 @@ const SESSION: Uint8Array = bytesOf(...NEGOTIATION, ...REQUESTS);
 async function startServer(): Promise<{ server: NbdServer; path: string }> {
   const path = join(temporaryDirectory(), 's');
   const image = seededRandom(2).fill(new Uint8Array(SIZE));
-  const device = await openDevice({ source: bytesSource(image), fileSystem: memfsFileSystem(), target: 'disk', hydrate: false });
+  const device = await openDevice({
+    source: bytesSource(image),
+    fileSystem: memfsFileSystem(),
+    target: 'disk',
+    hydrate: false,
+  });
   const server = await serveNbd(device, { socket: path, exportName: 'disk' });
   onTestFinished(async () => {
     await server.close();
@@ -123,7 +128,9 @@ describe('any bytes at all', () => {
   });
 
   test('are requests or the end', () => {
-    const pieces = fc.array(fc.oneof(fc.uint8Array({ maxLength: 60 }), fc.constantFrom(...REQUESTS)), { maxLength: 10 });
+    const pieces = fc.array(fc.oneof(fc.uint8Array({ maxLength: 60 }), fc.constantFrom(...REQUESTS)), {
+      maxLength: 10,
+    });
     fc.assert(
       fc.property(pieces, (sent) => {
         const decoder = new RequestDecoder({
@@ -137,7 +144,9 @@ describe('any bytes at all', () => {
           for (const bytes of sent) {
             decoder.push(bytes);
             while (decoder.next())
-              expect(decoder.error === 0 ? decoder.payload.length : 0).toBe(decoder.type === 1 && decoder.error === 0 ? decoder.length : 0);
+              expect(decoder.error === 0 ? decoder.payload.length : 0).toBe(
+                decoder.type === 1 && decoder.error === 0 ? decoder.length : 0,
+              );
           }
         } catch (error) {
           expect(error).toBeInstanceOf(ProtocolError);
@@ -186,7 +195,9 @@ test('a client that reads nothing is not read from either, and takes no memory f
   socket.on('error', () => undefined);
   socket.pause();
   socket.write(bytesOf(...NEGOTIATION));
-  const many = bytesOf(...Array.from({ length: 2000 }, (_, index) => request({ type: 0, cookie: BigInt(index), length: 65_536 })));
+  const many = bytesOf(
+    ...Array.from({ length: 2000 }, (_, index) => request({ type: 0, cookie: BigInt(index), length: 65_536 })),
+  );
   const before = process.memoryUsage().arrayBuffers;
   // 20,000 reads of 64 KiB would be more than a gigabyte.
   for (let count = 0; count < 10; count++) socket.write(many);

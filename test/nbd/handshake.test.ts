@@ -1,12 +1,30 @@
 /** The handshake, from the specification's side: what a client sends, what it gets. */
 
 import { describe, expect, test } from 'vitest';
-import { type ExportInfo, Handshake, type HandshakeAction } from '../../src/nbd/handshake.ts';
+import { type ExportInfo, Handshake, type HandshakeAction } from '../../src/nbd/server/handshake.ts';
 import { bytesOf, CLIENT_FLAGS, infoData, metaData, option, optionReplies } from './client-bytes.ts';
 
 const ACK = 1;
-const ERROR = { unsup: 0x80000001, policy: 0x80000002, invalid: 0x80000003, tls: 0x80000005, unknown: 0x80000006, tooBig: 0x80000009 };
-const OPT = { exportName: 1, abort: 2, list: 3, starttls: 5, info: 6, go: 7, structured: 8, listMeta: 9, setMeta: 10, extended: 11 };
+const ERROR = {
+  unsup: 0x80000001,
+  policy: 0x80000002,
+  invalid: 0x80000003,
+  tls: 0x80000005,
+  unknown: 0x80000006,
+  tooBig: 0x80000009,
+};
+const OPT = {
+  exportName: 1,
+  abort: 2,
+  list: 3,
+  starttls: 5,
+  info: 6,
+  go: 7,
+  structured: 8,
+  listMeta: 9,
+  setMeta: 10,
+  extended: 11,
+};
 const ALL_FLAGS = 0x0de1 | 0xc;
 
 function info(name: string, more: Partial<ExportInfo> = {}): ExportInfo {
@@ -98,7 +116,9 @@ describe('GO and INFO', () => {
     const first = handshake.receive(option(OPT.info, infoData('disk', [3])));
     const second = handshake.receive(option(OPT.go, infoData('disk', [3])));
     expect([first.next, second.next]).toEqual(['receive', 'transmission']);
-    expect(optionReplies(second.send).map(({ data }) => data)).toEqual(optionReplies(first.send).map(({ data }) => data));
+    expect(optionReplies(second.send).map(({ data }) => data)).toEqual(
+      optionReplies(first.send).map(({ data }) => data),
+    );
   });
 
   test('the empty name is the export of that name, or the only one, or none', () => {
@@ -216,7 +236,10 @@ describe('TLS', () => {
   });
 
   test('a name alone, or bytes in the clear behind STARTTLS, end the connection', () => {
-    expect(begin({ tls: 'required' }).receive(option(OPT.exportName, 'disk'))).toMatchObject({ next: 'close', send: new Uint8Array(0) });
+    expect(begin({ tls: 'required' }).receive(option(OPT.exportName, 'disk'))).toMatchObject({
+      next: 'close',
+      send: new Uint8Array(0),
+    });
     const injected = begin({ tls: 'required' }).receive(bytesOf(option(OPT.starttls), option(OPT.structured)));
     expect(injected).toMatchObject({ next: 'close', send: new Uint8Array(0) });
   });

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { ReadAhead } from '../../src/nbd/read-ahead.ts';
+import { ReadAhead } from '../../src/nbd/server/read-ahead.ts';
 
 const KiB = 1024;
 const SIZE = 64 * 1024 * KiB;
@@ -11,7 +11,8 @@ function begin(size = SIZE): { ahead: ReadAhead; fetched: [offset: number, lengt
 
 /** Bytes fetched, each once, without a gap between them. */
 function contiguous(fetched: readonly [offset: number, length: number][]): [start: number, end: number] {
-  for (let index = 1; index < fetched.length; index++) expect(fetched[index]![0]).toBe(fetched[index - 1]![0] + fetched[index - 1]![1]);
+  for (let index = 1; index < fetched.length; index++)
+    expect(fetched[index]![0]).toBe(fetched[index - 1]![0] + fetched[index - 1]![1]);
   return [fetched[0]![0], fetched.at(-1)![0] + fetched.at(-1)![1]];
 }
 
@@ -40,7 +41,8 @@ test('a run goes on behind what was fetched in time', () => {
 
 test('several runs at once do not end each other', () => {
   const { ahead, fetched } = begin();
-  for (let step = 0; step < 16; step++) for (const base of [0, 8, 16, 24]) ahead.note((base * 1024 + step * 64) * KiB, 64 * KiB);
+  for (let step = 0; step < 16; step++)
+    for (const base of [0, 8, 16, 24]) ahead.note((base * 1024 + step * 64) * KiB, 64 * KiB);
   for (const base of [0, 8, 16, 24]) {
     const mine = fetched.filter(([offset]) => Math.floor(offset / (8 * 1024 * KiB)) === base / 8);
     expect(contiguous(mine)[1] - base * 1024 * KiB).toBeGreaterThan(1024 * KiB);

@@ -1,7 +1,7 @@
 /** Requests out of bytes, however they are cut; and the one validator. */
 
 import { describe, expect, test } from 'vitest';
-import { ProtocolError, type Request, RequestDecoder, type RequestRules } from '../../src/nbd/transmission.ts';
+import { ProtocolError, type Request, RequestDecoder, type RequestRules } from '../../src/nbd/server/transmission.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { bytesOf, type RequestFields, request } from './client-bytes.ts';
 
@@ -11,7 +11,13 @@ const CMD_FLAG = { fua: 1, noHole: 2, df: 4, reqOne: 8, fastZero: 16, payload: 3
 const ERROR = { perm: 1, inval: 22, nospc: 28, overflow: 75 };
 const ALL = 1 | FLAG.flush | FLAG.fua | FLAG.trim | FLAG.zeroes | FLAG.df | FLAG.cache | FLAG.fastZero;
 
-const rules: RequestRules = { size: 2 ** 20, flags: ALL, structuredReplies: true, hasContexts: true, maximumPayloadBytes: 2 ** 16 };
+const rules: RequestRules = {
+  size: 2 ** 20,
+  flags: ALL,
+  structuredReplies: true,
+  hasContexts: true,
+  maximumPayloadBytes: 2 ** 16,
+};
 
 /** All requests of some bytes, handed over in pieces. */
 function decode(pieces: readonly Uint8Array[], changed: Partial<RequestRules> = {}): Request[] {
@@ -50,7 +56,16 @@ describe('requests', () => {
       error: 0,
     },
     { type: CMD.write, flags: 1, cookieHigh: 0, cookieLow: 2, offset: 7, length: 1000, payload, error: 0 },
-    { type: CMD.flush, flags: 0, cookieHigh: 0, cookieLow: 3, offset: 0, length: 0, payload: new Uint8Array(0), error: 0 },
+    {
+      type: CMD.flush,
+      flags: 0,
+      cookieHigh: 0,
+      cookieLow: 3,
+      offset: 0,
+      length: 0,
+      payload: new Uint8Array(0),
+      error: 0,
+    },
     {
       type: CMD.write,
       flags: 0,
@@ -61,14 +76,34 @@ describe('requests', () => {
       payload: new Uint8Array(0),
       error: ERROR.nospc,
     },
-    { type: CMD.write, flags: 0, cookieHigh: 0, cookieLow: 5, offset: 0, length: 1, payload: new Uint8Array([9]), error: 0 },
-    { type: CMD.disconnect, flags: 0, cookieHigh: 0, cookieLow: 6, offset: 0, length: 0, payload: new Uint8Array(0), error: 0 },
+    {
+      type: CMD.write,
+      flags: 0,
+      cookieHigh: 0,
+      cookieLow: 5,
+      offset: 0,
+      length: 1,
+      payload: new Uint8Array([9]),
+      error: 0,
+    },
+    {
+      type: CMD.disconnect,
+      flags: 0,
+      cookieHigh: 0,
+      cookieLow: 6,
+      offset: 0,
+      length: 0,
+      payload: new Uint8Array(0),
+      error: 0,
+    },
   ];
 
   test('are the same wherever the bytes are cut', () => {
     expect(decode([sent])).toEqual(expected);
     for (const step of [1, 3, 27, 28, 29, 100, 1027]) {
-      const pieces = Array.from({ length: Math.ceil(sent.length / step) }, (_, index) => sent.subarray(index * step, (index + 1) * step));
+      const pieces = Array.from({ length: Math.ceil(sent.length / step) }, (_, index) =>
+        sent.subarray(index * step, (index + 1) * step),
+      );
       expect(decode(pieces), `in pieces of ${step}`).toEqual(expected);
     }
   });
@@ -102,17 +137,36 @@ describe('requests', () => {
 
 describe('the validator', () => {
   const none = { ...rules, flags: 1, structuredReplies: false, hasContexts: false };
-  const rows: readonly (readonly [name: string, error: number, fields: RequestFields, rules?: Partial<RequestRules>])[] = [
+  const rows: readonly (readonly [
+    name: string,
+    error: number,
+    fields: RequestFields,
+    rules?: Partial<RequestRules>,
+  ])[] = [
     ['a read to the end', 0, { type: CMD.read, offset: 2 ** 20 - 10, length: 10 }],
     ['a read past the end', ERROR.inval, { type: CMD.read, offset: 2 ** 20 - 10, length: 11 }],
     ['a read behind the end', ERROR.inval, { type: CMD.read, offset: 2 ** 20, length: 1 }],
     ['a read at the end of numbers', ERROR.inval, { type: CMD.read, offset: 0xffffffffffffffffn, length: 1 }],
-    ['a read where the sum would overflow', ERROR.inval, { type: CMD.read, offset: 0xffffffffffffffffn, length: 0xffffffff }],
+    [
+      'a read where the sum would overflow',
+      ERROR.inval,
+      { type: CMD.read, offset: 0xffffffffffffffffn, length: 0xffffffff },
+    ],
     ['a read of nothing', ERROR.inval, { type: CMD.read }],
     ['a read of more than a payload', ERROR.overflow, { type: CMD.read, length: 2 ** 16 + 1 }],
-    ['the same without structured replies', ERROR.inval, { type: CMD.read, length: 2 ** 16 + 1 }, { structuredReplies: false }],
+    [
+      'the same without structured replies',
+      ERROR.inval,
+      { type: CMD.read, length: 2 ** 16 + 1 },
+      { structuredReplies: false },
+    ],
     ['a read in one piece', 0, { type: CMD.read, flags: CMD_FLAG.df, length: 1 }],
-    ['the same without structured replies', ERROR.inval, { type: CMD.read, flags: CMD_FLAG.df, length: 1 }, { structuredReplies: false }],
+    [
+      'the same without structured replies',
+      ERROR.inval,
+      { type: CMD.read, flags: CMD_FLAG.df, length: 1 },
+      { structuredReplies: false },
+    ],
     ['a read with FUA', 0, { type: CMD.read, flags: CMD_FLAG.fua, length: 1 }],
     [
       'FUA that was not offered',
@@ -120,9 +174,18 @@ describe('the validator', () => {
       { type: CMD.write, flags: CMD_FLAG.fua, length: 1, payload: new Uint8Array(1) },
       { flags: 1 },
     ],
-    ['a write without room for holes', ERROR.inval, { type: CMD.write, flags: CMD_FLAG.noHole, length: 1, payload: new Uint8Array(1) }],
+    [
+      'a write without room for holes',
+      ERROR.inval,
+      { type: CMD.write, flags: CMD_FLAG.noHole, length: 1, payload: new Uint8Array(1) },
+    ],
     ['a write past the end', ERROR.nospc, { type: CMD.write, offset: 2 ** 20, length: 1, payload: new Uint8Array(1) }],
-    ['a write to a read-only export', ERROR.perm, { type: CMD.write, length: 1, payload: new Uint8Array(1) }, { flags: 1 | FLAG.readOnly }],
+    [
+      'a write to a read-only export',
+      ERROR.perm,
+      { type: CMD.write, length: 1, payload: new Uint8Array(1) },
+      { flags: 1 | FLAG.readOnly },
+    ],
     ['zeros for a read-only export', ERROR.perm, { type: CMD.zeroes, length: 1 }, { flags: 1 | FLAG.readOnly }],
     ['a trim of a read-only export', ERROR.perm, { type: CMD.trim, length: 1 }, { flags: 1 | FLAG.readOnly }],
     ['zeros past the end', ERROR.nospc, { type: CMD.zeroes, length: 2 ** 20 + 1 }],

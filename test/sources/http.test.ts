@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { afterEach, describe, expect, it } from 'vitest';
-import { type CodErrorCode, isCodError } from '../../src/core/errors.ts';
-import type { Source } from '../../src/device/source.ts';
-import { fetchTransport } from '../../src/sources/fetch-transport.ts';
-import { type HttpSourceOptions, httpSource } from '../../src/sources/http.ts';
-import { nodeTransport } from '../../src/sources/node-transport.ts';
+import { type CodErrorCode, isCodError } from '../../src/errors.ts';
+import { fetchTransport } from '../../src/sources/http/fetch-transport.ts';
+import { nodeTransport } from '../../src/sources/http/node-transport.ts';
+import { type HttpSourceOptions, httpSource } from '../../src/sources/http/source.ts';
+import type { Source } from '../../src/sources/source.ts';
 import { type Ask, type Behaviour, HostileServer, honest } from '../support/http-server.ts';
 import { TestClock } from './test-clock.ts';
 
@@ -43,11 +43,24 @@ const later: LaterCase[] = [
     code: 'COD_SOURCE_IO',
     message: /500.*3 attempts/,
   },
-  { name: 'answers 429 once', behaviour: once((ask) => ask.send({ status: 429, headers: { 'retry-after': '7' }, body: '' })) },
+  {
+    name: 'answers 429 once',
+    behaviour: once((ask) => ask.send({ status: 429, headers: { 'retry-after': '7' }, body: '' })),
+  },
   { name: 'answers 404', behaviour: (ask) => ask.send({ status: 404, body: 'gone' }), code: 'COD_NOT_FOUND' },
   { name: 'answers 410', behaviour: (ask) => ask.send({ status: 410, body: 'gone' }), code: 'COD_NOT_FOUND' },
-  { name: 'answers 401', behaviour: (ask) => ask.send({ status: 401, body: '' }), code: 'COD_SOURCE_IO', message: /credentials/ },
-  { name: 'answers 403', behaviour: (ask) => ask.send({ status: 403, body: '' }), code: 'COD_SOURCE_IO', message: /credentials/ },
+  {
+    name: 'answers 401',
+    behaviour: (ask) => ask.send({ status: 401, body: '' }),
+    code: 'COD_SOURCE_IO',
+    message: /credentials/,
+  },
+  {
+    name: 'answers 403',
+    behaviour: (ask) => ask.send({ status: 403, body: '' }),
+    code: 'COD_SOURCE_IO',
+    message: /credentials/,
+  },
   {
     name: 'answers 416 with another size',
     behaviour: (ask) => ask.send({ status: 416, headers: { 'content-range': 'bytes */5' }, body: '' }),
@@ -95,7 +108,10 @@ const later: LaterCase[] = [
     name: 'sends half of the range, correctly labelled',
     behaviour: (ask) => {
       const end = ask.start + Math.ceil((ask.end - ask.start) / 2);
-      ask.send({ headers: { 'content-range': `bytes ${ask.start}-${end - 1}/${SIZE}` }, body: content.subarray(ask.start, end) });
+      ask.send({
+        headers: { 'content-range': `bytes ${ask.start}-${end - 1}/${SIZE}` },
+        body: content.subarray(ask.start, end),
+      });
     },
     code: 'COD_SOURCE_IO',
   },
@@ -110,7 +126,11 @@ const later: LaterCase[] = [
     code: 'COD_SOURCE_CHANGED',
   },
   { name: 'has another ETag', behaviour: (ask) => ask.send({ headers: { etag: '"v2"' } }), code: 'COD_SOURCE_CHANGED' },
-  { name: 'has lost its ETag', behaviour: (ask) => ask.send({ headers: { etag: undefined } }), code: 'COD_SOURCE_CHANGED' },
+  {
+    name: 'has lost its ETag',
+    behaviour: (ask) => ask.send({ headers: { etag: undefined } }),
+    code: 'COD_SOURCE_CHANGED',
+  },
   {
     name: 'compresses',
     behaviour: (ask) => ask.send({ headers: { 'content-encoding': 'gzip' } }),
@@ -137,7 +157,8 @@ const later: LaterCase[] = [
     name: 'sends chunks without a length',
     behaviour: (ask) => {
       ask.send({ headers: { 'content-length': undefined, 'transfer-encoding': 'chunked' }, body: false });
-      for (let at = ask.start; at < ask.end; at += 10_007) sendChunk(ask, content.subarray(at, Math.min(ask.end, at + 10_007)));
+      for (let at = ask.start; at < ask.end; at += 10_007)
+        sendChunk(ask, content.subarray(at, Math.min(ask.end, at + 10_007)));
       ask.socket.write('0\r\nx-trailer: 1\r\n\r\n');
     },
   },
@@ -186,7 +207,11 @@ const later: LaterCase[] = [
     behaviour: (ask) => ask.send({ headers: { 'x-much': 'x'.repeat(1 << 20) } }),
     code: 'COD_SOURCE_IO',
   },
-  { name: 'does not speak HTTP', behaviour: (ask) => ask.socket.end('SSH-2.0-OpenSSH_9.2\r\n\r\n'), code: 'COD_SOURCE_IO' },
+  {
+    name: 'does not speak HTTP',
+    behaviour: (ask) => ask.socket.end('SSH-2.0-OpenSSH_9.2\r\n\r\n'),
+    code: 'COD_SOURCE_IO',
+  },
   { name: 'sends its head in drops', behaviour: sendHeadSlowly },
   {
     name: 'drops every kept connection when it is asked again',
@@ -201,7 +226,10 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
     return server;
   }
 
-  async function open(url: string, options: HttpSourceOptions = {}): Promise<Source & { stream: NonNullable<Source['stream']> }> {
+  async function open(
+    url: string,
+    options: HttpSourceOptions = {},
+  ): Promise<Source & { stream: NonNullable<Source['stream']> }> {
     const source = await httpSource(url, {
       transport: transport(),
       clock: new TestClock(),
@@ -296,7 +324,12 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
         'COD_SOURCE_IO',
         /Access-Control-Expose-Headers/,
       ],
-      ['an unknown total', (ask) => ask.send({ headers: { 'content-range': 'bytes 0-0/*' } }), 'COD_SOURCE_IO', /Content-Range/],
+      [
+        'an unknown total',
+        (ask) => ask.send({ headers: { 'content-range': 'bytes 0-0/*' } }),
+        'COD_SOURCE_IO',
+        /Content-Range/,
+      ],
       ['gzip', (ask) => ask.send({ headers: { 'content-encoding': 'gzip' } }), 'COD_SOURCE_IO', /gzip/],
       ['a redirect without Location', (ask) => ask.send({ status: 302, body: '' }), 'COD_SOURCE_IO', /Location/],
       [
@@ -329,7 +362,10 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
 
     it('makes a source of no bytes from an empty file', async () => {
       const empty = new Uint8Array();
-      const ranges = await start((ask) => ask.send({ status: 416, headers: { 'content-range': 'bytes */0' }, body: '' }), empty);
+      const ranges = await start(
+        (ask) => ask.send({ status: 416, headers: { 'content-range': 'bytes */0' }, body: '' }),
+        empty,
+      );
       expect((await open(ranges.url)).size).toBe(0);
       const plain = await start((ask) => ask.send({ status: 200, headers: { 'content-range': undefined } }), empty);
       expect((await open(plain.url)).size).toBe(0);
@@ -455,7 +491,9 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
   describe('redirects', () => {
     it('are followed, once: later requests go to where they led', async () => {
       const server = await start((ask) =>
-        ask.path === '/disk.img' ? ask.send({ status: 302, headers: { location: '/real.img?sig=1' }, body: '' }) : ask.send(),
+        ask.path === '/disk.img'
+          ? ask.send({ status: 302, headers: { location: '/real.img?sig=1' }, body: '' })
+          : ask.send(),
       );
       const source = await open(server.url);
       await source.read(new Uint8Array(5), 5);
@@ -465,7 +503,8 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
     it.each([401, 403, 404, 410])('are resolved anew when their target answers %i', async (status) => {
       let signature = 0;
       const server = await start((ask) => {
-        if (ask.path === '/disk.img') ask.send({ status: 307, headers: { location: `/real.img?sig=${++signature}` }, body: '' });
+        if (ask.path === '/disk.img')
+          ask.send({ status: 307, headers: { location: `/real.img?sig=${++signature}` }, body: '' });
         else if (ask.path === '/real.img?sig=1' && ask.index > 1) ask.send({ status, body: 'expired' });
         else ask.send();
       });
@@ -516,7 +555,8 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       });
       const source = await open(server.url, { allowWholeBody: true });
       expect(digest(await collect(source.stream(0, SIZE)))).toBe(digest(content));
-      server.behaviour = (ask) => ask.send({ status: 200, headers: { 'content-range': undefined, etag: '"v2"' }, body: content });
+      server.behaviour = (ask) =>
+        ask.send({ status: 200, headers: { 'content-range': undefined, etag: '"v2"' }, body: content });
       await expectCode(source.read(new Uint8Array(1), 0), 'COD_SOURCE_CHANGED');
     });
   });
@@ -544,7 +584,9 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
     it('rejects at once with a signal that was aborted before, without a request', async () => {
       const server = await start();
       const source = await open(server.url);
-      await expect(source.read(new Uint8Array(1), 0, { signal: AbortSignal.abort(new Error('no')) })).rejects.toThrow('no');
+      await expect(source.read(new Uint8Array(1), 0, { signal: AbortSignal.abort(new Error('no')) })).rejects.toThrow(
+        'no',
+      );
       expect(server.asks.length).toBe(1);
     });
 

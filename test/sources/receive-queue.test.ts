@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { areWholePages, PAGE_BYTES } from '../../src/core/pages.ts';
+import { areWholePages, PAGE_BYTES } from '../../src/platform/pages.ts';
 import { ReceiveQueue } from '../../src/sources/receive-queue.ts';
 import { expectBytes } from '../support/bytes.ts';
 
@@ -74,7 +74,10 @@ describe('ReceiveQueue', () => {
 
   it('stops its socket at two pieces, and lets it go on at one', async () => {
     const calls: string[] = [];
-    const queue = new ReceiveQueue({ stop: () => calls.push('stop'), go: () => calls.push('go') }, { pieceBytes: PAGE_BYTES });
+    const queue = new ReceiveQueue(
+      { stop: () => calls.push('stop'), go: () => calls.push('go') },
+      { pieceBytes: PAGE_BYTES },
+    );
     queue.push(body(PAGE_BYTES));
     expect(calls).toEqual([]);
     queue.push(body(PAGE_BYTES));

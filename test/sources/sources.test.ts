@@ -2,13 +2,13 @@ import { appendFile, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { CodErrorCode } from '../../src/core/errors.ts';
-import type { Source } from '../../src/device/source.ts';
+import type { CodErrorCode } from '../../src/errors.ts';
 import { blobSource } from '../../src/sources/blob.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { fileSource } from '../../src/sources/file.ts';
-import { httpSource } from '../../src/sources/http.ts';
-import { httpSource as nodeHttpSource } from '../../src/sources/http-node.ts';
+import { httpSource as nodeHttpSource } from '../../src/sources/http/node.ts';
+import { httpSource } from '../../src/sources/http/source.ts';
+import type { Source } from '../../src/sources/source.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { HostileServer } from '../support/http-server.ts';
 

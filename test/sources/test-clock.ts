@@ -1,4 +1,4 @@
-import type { Clock } from '../../src/core/clock.ts';
+import type { Clock } from '../../src/platform/clock.ts';
 
 export const STALL_MS = 15_000;
 

@@ -35,7 +35,12 @@ export async function serveImage(
   path: string,
   options: { size?: number; bytesPerSecond?: number; etag?: () => string; headers?: Record<string, string> } = {},
 ): Promise<RangeServer> {
-  const { size = statSync(path).size, bytesPerSecond = 8 * 2 ** 20, headers = PERMISSION, etag = () => '"one"' } = options;
+  const {
+    size = statSync(path).size,
+    bytesPerSecond = 8 * 2 ** 20,
+    headers = PERMISSION,
+    etag = () => '"one"',
+  } = options;
   const file = openSync(path, 'r');
   const server = await startRangeServer({
     size,

@@ -127,7 +127,8 @@ export class ByteHistory {
       for (let index = writes.length - 1; index >= 0 && !allowed; index--) {
         const write = writes[index]!;
         if (at < write.offset || at >= write.end) continue;
-        if (write.bytes[at - write.offset] === value && (write.endedAt ?? Number.POSITIVE_INFINITY) > since) allowed = true;
+        if (write.bytes[at - write.offset] === value && (write.endedAt ?? Number.POSITIVE_INFINITY) > since)
+          allowed = true;
         if (counts(write)) since = Math.max(since, write.beganAt);
       }
       if (allowed || (since < 0 && this.#base[at] === value)) continue;

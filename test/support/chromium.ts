@@ -19,7 +19,13 @@ export class Chromium {
   static async start(profile: string): Promise<Chromium> {
     const process = await BrowserProcess.start({
       program: chromiumPath,
-      args: [...chromiumArguments, '--headless=new', `--user-data-dir=${profile}`, '--remote-debugging-port=0', 'about:blank'],
+      args: [
+        ...chromiumArguments,
+        '--headless=new',
+        `--user-data-dir=${profile}`,
+        '--remote-debugging-port=0',
+        'about:blank',
+      ],
       addressFile: join(profile, 'DevToolsActivePort'),
       complete: /\n/,
     });

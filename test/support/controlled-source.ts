@@ -50,14 +50,17 @@ export class ControlledSource implements Source {
     this.size = bytes.length;
     this.#bytes = bytes;
     this.#options = options;
-    if (options.streams ?? true) this.stream = (offset, length, { signal } = {}) => this.#stream(offset, length, signal);
+    if (options.streams ?? true)
+      this.stream = (offset, length, { signal } = {}) => this.#stream(offset, length, signal);
     const { extents } = options;
     if (extents !== undefined) this.extents = async (offset, length) => extents(offset, length);
   }
 
   /** Requests of one kind, as `[offset, length]`. */
   asked(kind?: Ask['kind']): [offset: number, length: number][] {
-    return this.asks.filter((ask) => kind === undefined || ask.kind === kind).map(({ offset, length }) => [offset, length]);
+    return this.asks
+      .filter((ask) => kind === undefined || ask.kind === kind)
+      .map(({ offset, length }) => [offset, length]);
   }
 
   /** Bytes that were delivered, by all requests together. */
@@ -92,7 +95,9 @@ export class ControlledSource implements Source {
 
   async read(into: Uint8Array, offset: number, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
     const ask = this.#ask('read', offset, into.length);
-    const bytes = await this.#answer(ask, this.#bytes.subarray(offset, offset + into.length), offset, signal, () => into.fill(0xdb));
+    const bytes = await this.#answer(ask, this.#bytes.subarray(offset, offset + into.length), offset, signal, () =>
+      into.fill(0xdb),
+    );
     if (bytes?.length !== into.length) {
       ask.outcome = 'failed';
       throw new CodError('COD_SHORT_READ', `${bytes?.length ?? 0} bytes instead of ${into.length}`);
@@ -122,7 +127,8 @@ export class ControlledSource implements Source {
   async close(): Promise<void> {}
 
   #ask(kind: Ask['kind'], offset: number, length: number): Ask {
-    if (offset < 0 || length <= 0 || offset + length > this.size) throw new RangeError(`bytes ${offset} + ${length} of ${this.size}`);
+    if (offset < 0 || length <= 0 || offset + length > this.size)
+      throw new RangeError(`bytes ${offset} + ${length} of ${this.size}`);
     const ask: Ask = { kind, offset, length, delivered: 0, outcome: 'open' };
     this.asks.push(ask);
     return ask;
@@ -186,7 +192,12 @@ export interface TimedSourceOptions {
 /** A source of zeros behind a line with a latency and a rate; costs no memory. */
 export class TimedSource implements Source {
   readonly size: number;
-  readonly asks: { readonly kind: Ask['kind']; readonly offset: number; readonly length: number; readonly atMs: number }[] = [];
+  readonly asks: {
+    readonly kind: Ask['kind'];
+    readonly offset: number;
+    readonly length: number;
+    readonly atMs: number;
+  }[] = [];
   /** Requests under way, and the most there were at a time. */
   open = 0;
   mostOpen = 0;
@@ -199,7 +210,8 @@ export class TimedSource implements Source {
     this.size = options.size;
     this.#clock = clock;
     this.#options = options;
-    if (options.streams ?? true) this.stream = (offset, length, { signal } = {}) => this.#stream(offset, length, signal);
+    if (options.streams ?? true)
+      this.stream = (offset, length, { signal } = {}) => this.#stream(offset, length, signal);
   }
 
   async read(into: Uint8Array, offset: number, { signal }: { signal?: AbortSignal } = {}): Promise<void> {

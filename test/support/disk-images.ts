@@ -1,7 +1,17 @@
 /** Disk images with partitions and files on them, made by the programs that make them everywhere. */
 
 import { execFileSync } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync, symlinkSync, truncateSync, utimesSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { seededRandom } from '../../src/testing/random.ts';
 import { toolPath } from './tools.ts';
@@ -16,7 +26,11 @@ export const CHANGED_MS: number = Date.UTC(2024, 1, 29, 12, 34, 56);
 function run(tool: string, args: readonly string[], input = ''): void {
   const path = toolPath(tool);
   if (path === undefined) throw new Error(`${tool} is missing`);
-  execFileSync(path, args, { input, stdio: ['pipe', 'ignore', 'pipe'], env: { ...process.env, MTOOLS_SKIP_CHECK: '1', TZ: 'UTC' } });
+  execFileSync(path, args, {
+    input,
+    stdio: ['pipe', 'ignore', 'pipe'],
+    env: { ...process.env, MTOOLS_SKIP_CHECK: '1', TZ: 'UTC' },
+  });
 }
 
 /** Bytes of the file `name` in the folder that {@link makeFolder} makes. */
@@ -34,7 +48,8 @@ export function makeFolder(folder: string, options: { links: boolean }): string 
   for (const name of ['licence.txt', 'big.bin', 'empty', 'A longer name, with ümläuts.txt'])
     writeFileSync(join(folder, name), contentsOf(name));
   writeFileSync(join(folder, 'docs', 'deeper', 'note.md'), contentsOf('note.md'));
-  for (let index = 0; index < 300; index++) writeFileSync(join(folder, 'many', `file number ${index}.txt`), contentsOf(`${index}`));
+  for (let index = 0; index < 300; index++)
+    writeFileSync(join(folder, 'many', `file number ${index}.txt`), contentsOf(`${index}`));
   utimesSync(join(folder, 'licence.txt'), CHANGED_MS / 1000, CHANGED_MS / 1000);
   if (options.links) {
     symlinkSync('docs/deeper/note.md', join(folder, 'short link'));
@@ -57,7 +72,10 @@ export function makeExt(
 }
 
 /** A FAT volume with a folder's files. */
-export function makeFat(path: string, options: { bits: 12 | 16 | 32; folder: string; mebibytes: number; more?: readonly string[] }): void {
+export function makeFat(
+  path: string,
+  options: { bits: 12 | 16 | 32; folder: string; mebibytes: number; more?: readonly string[] },
+): void {
   const { bits, folder, mebibytes, more = [] } = options;
   writeFileSync(path, '');
   truncateSync(path, mebibytes * 2 ** 20);

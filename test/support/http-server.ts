@@ -14,7 +14,11 @@ export interface Ask {
   readonly end: number;
   readonly socket: Socket;
   /** Sends a right answer, but for what is overridden; a header set to undefined is left out. `body` false: the head only. */
-  send(overrides?: { status?: number; headers?: Record<string, string | undefined>; body?: Uint8Array | string | false }): void;
+  send(overrides?: {
+    status?: number;
+    headers?: Record<string, string | undefined>;
+    body?: Uint8Array | string | false;
+  }): void;
 }
 
 export type Behaviour = (ask: Ask) => unknown;
@@ -92,12 +96,18 @@ export class HostileServer {
 
   #parse(head: string, socket: Socket, indexOnConnection: number): Ask {
     const [requestLine = '', ...lines] = head.split('\r\n');
-    const headers = Object.fromEntries(lines.map((line) => [line.split(':')[0]!.toLowerCase(), line.slice(line.indexOf(':') + 1).trim()]));
+    const headers = Object.fromEntries(
+      lines.map((line) => [line.split(':')[0]!.toLowerCase(), line.slice(line.indexOf(':') + 1).trim()]),
+    );
     const range = /^bytes=(\d+)-(\d+)$/.exec(headers['range'] ?? '');
     const size = this.content.length;
     const start = range ? Number(range[1]) : 0;
     const end = range ? Math.min(Number(range[2]) + 1, size) : size;
-    const send: Ask['send'] = ({ status = 206, headers: overrides = {}, body = this.content.subarray(start, end) } = {}) => {
+    const send: Ask['send'] = ({
+      status = 206,
+      headers: overrides = {},
+      body = this.content.subarray(start, end),
+    } = {}) => {
       const all: Record<string, string | undefined> = {
         'content-type': 'application/octet-stream',
         'content-length': String(body === false ? end - start : body.length),
@@ -106,10 +116,21 @@ export class HostileServer {
         'last-modified': 'Sat, 01 Nov 2025 00:00:00 GMT',
         ...overrides,
       };
-      const sent = Object.entries(all).flatMap(([name, value]) => (value === undefined ? [] : [`${name}: ${value}\r\n`]));
+      const sent = Object.entries(all).flatMap(([name, value]) =>
+        value === undefined ? [] : [`${name}: ${value}\r\n`],
+      );
       socket.write(`HTTP/1.1 ${status} Status\r\n${sent.join('')}\r\n`);
       if (body !== false) socket.write(body);
     };
-    return { index: this.asks.length, indexOnConnection, path: requestLine.split(' ')[1] ?? '', headers, start, end, socket, send };
+    return {
+      index: this.asks.length,
+      indexOnConnection,
+      path: requestLine.split(' ')[1] ?? '',
+      headers,
+      start,
+      end,
+      socket,
+      send,
+    };
   }
 }

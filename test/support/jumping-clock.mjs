@@ -5,5 +5,6 @@ let turns = 0;
 const step = () => (turns++ % 2 === 0 ? YEAR_MS : -YEAR_MS);
 Date.now = () => now() + step();
 globalThis.Date = new Proxy(Date, {
-  construct: (target, args, newTarget) => Reflect.construct(target, args.length === 0 ? [now() + step()] : args, newTarget),
+  construct: (target, args, newTarget) =>
+    Reflect.construct(target, args.length === 0 ? [now() + step()] : args, newTarget),
 });

@@ -18,7 +18,12 @@ export interface LoadOrder {
 
 export type LoadOperation =
   /** `bytes` from `offset` on; zeros for what is zeroed or discarded. */
-  | { readonly kind: 'write' | 'writeZeroes' | 'discard'; readonly offset: number; readonly bytes: Uint8Array; readonly fua: boolean }
+  | {
+      readonly kind: 'write' | 'writeZeroes' | 'discard';
+      readonly offset: number;
+      readonly bytes: Uint8Array;
+      readonly fua: boolean;
+    }
   | { readonly kind: 'read'; readonly offset: number; readonly length: number }
   | { readonly kind: 'flush' | 'checkpoint' };
 
@@ -36,7 +41,9 @@ export function writesSectors({ users }: Pick<LoadOrder, 'users'>, user: number)
 /** What `user` does as its operation number `index` in this life. */
 export function loadOperation(order: LoadOrder, user: number, index: number): LoadOperation {
   const { start, end } = regionOf(order, user);
-  const random = seededRandom(Math.imul(order.seed, 0x9e3779b1) ^ Math.imul(order.life, 0x85ebca6b) ^ Math.imul(user, 0xc2b2ae35) ^ index);
+  const random = seededRandom(
+    Math.imul(order.seed, 0x9e3779b1) ^ Math.imul(order.life, 0x85ebca6b) ^ Math.imul(user, 0xc2b2ae35) ^ index,
+  );
   const place = (longest: number): { offset: number; length: number } => {
     const unit = random.oneIn(2) ? BLOCK_BYTES : writesSectors(order, user) ? SECTOR_BYTES : 1;
     const first = Math.ceil(start / unit);
@@ -56,7 +63,8 @@ export function loadOperation(order: LoadOrder, user: number, index: number): Lo
   if (choice < 82) {
     const { offset, length } = place(20_000);
     const first = Math.ceil(offset / BLOCK_BYTES) * BLOCK_BYTES;
-    const behind = offset + length === order.size ? order.size : Math.floor((offset + length) / BLOCK_BYTES) * BLOCK_BYTES;
+    const behind =
+      offset + length === order.size ? order.size : Math.floor((offset + length) / BLOCK_BYTES) * BLOCK_BYTES;
     return { kind: 'discard', offset: first, bytes: new Uint8Array(Math.max(0, behind - first)), fua: false };
   }
   if (choice < 92) return { kind: 'read', ...place(30_000) };

@@ -169,7 +169,11 @@ export class TestNbdServer {
     }
     if (option === 7) {
       const info = optionReply(option, 3, Buffer.concat([u16(0), u64(this.content.length), u16(1)]));
-      const sizes = optionReply(option, 3, Buffer.concat([u16(3), u32(blockSizes?.min ?? 1), u32(4096), u32(blockSizes?.max ?? 2 ** 25)]));
+      const sizes = optionReply(
+        option,
+        3,
+        Buffer.concat([u16(3), u32(blockSizes?.min ?? 1), u32(4096), u32(blockSizes?.max ?? 2 ** 25)]),
+      );
       return Buffer.concat([info, ...(blockSizes === undefined ? [] : [sizes]), optionReply(option, 1)]);
     }
     if (option === 1) return Buffer.concat([u64(this.content.length), u16(1)]);

@@ -29,7 +29,11 @@ export function startProgram(program: string, ...args: readonly string[]): Runni
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  const outcome = once(child, 'close').then(([exitCode]: (number | null)[]) => ({ exitCode: exitCode ?? null, stdout, stderr }));
+  const outcome = once(child, 'close').then(([exitCode]: (number | null)[]) => ({
+    exitCode: exitCode ?? null,
+    stdout,
+    stderr,
+  }));
   return { child, outcome };
 }
 

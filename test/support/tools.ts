@@ -26,7 +26,9 @@ function isExecutable(path: string): boolean {
 export function haveTool(name: string): boolean {
   const found = name.startsWith('/') ? existsSync(name) : toolPath(name) !== undefined;
   if (!found && process.env['COD_REQUIRE_TOOLS'] === '1') {
-    throw new Error(`${name} is missing, and no test may be skipped in CI: add its package to scripts/lib/system-packages.mjs`);
+    throw new Error(
+      `${name} is missing, and no test may be skipped in CI: add its package to scripts/lib/system-packages.mjs`,
+    );
   }
   return found;
 }

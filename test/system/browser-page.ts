@@ -16,7 +16,9 @@ interface Step {
 
 declare global {
   /** Tells the test outside; awaited, it is sure to know. */
-  var tell: ((what: { begin: Step } | { acknowledged: number } | { flushing: number } | { flushed: number }) => Promise<void>) | undefined;
+  var tell:
+    | ((what: { begin: Step } | { acknowledged: number } | { flushing: number } | { flushed: number }) => Promise<void>)
+    | undefined;
 }
 
 const shipped = '/dist/browser.js';
@@ -67,7 +69,17 @@ async function use(
 
 const actions = {
   /** Ends workers at random moments of a workload, `rounds` times; what was acknowledged must be there each time. With a guest one user is that. */
-  async terminate({ url, rounds, seed, guest }: { url: string; rounds: number; seed: number; guest: boolean }): Promise<void> {
+  async terminate({
+    url,
+    rounds,
+    seed,
+    guest,
+  }: {
+    url: string;
+    rounds: number;
+    seed: number;
+    guest: boolean;
+  }): Promise<void> {
     const random = seededRandom(seed);
     const source = new Uint8Array(await (await fetch(url)).arrayBuffer());
     for (let round = 0; round < rounds; ) {
@@ -107,7 +119,12 @@ const actions = {
 
   /** Opens, reads everything, and makes that durable: where the next round begins. */
   async begin({ url }: { url: string }): Promise<string> {
-    const device = await openDevice({ source: url, target: 'killed', hydrate: { rateBytesPerSecond: 20_000 }, checkpointIntervalMs: 200 });
+    const device = await openDevice({
+      source: url,
+      target: 'killed',
+      hydrate: { rateBytesPerSecond: 20_000 },
+      checkpointIntervalMs: 200,
+    });
     const found = await readAll(device);
     await device.flush();
     Object.assign(globalThis, { device });
@@ -143,7 +160,8 @@ const actions = {
     const { url, target, hydrate, writes, untilBlocks, finish } = options;
     const slow = untilBlocks === undefined ? {} : { rateBytesPerSecond: 500_000 };
     const device = await openDevice({ source: url, target, hydrate: hydrate && slow });
-    for (const { offset, length, seed } of writes) await device.write(seededRandom(seed).fill(new Uint8Array(length)), offset);
+    for (const { offset, length, seed } of writes)
+      await device.write(seededRandom(seed).fill(new Uint8Array(length)), offset);
     while (untilBlocks !== undefined && (await device.refreshStatus()).syncedBlocks < untilBlocks)
       await new Promise((resolve) => setTimeout(resolve, 20));
     if (hydrate && untilBlocks === undefined) await device.hydrated;
@@ -154,7 +172,9 @@ const actions = {
   async upload({ target }: { target: string }): Promise<string[]> {
     const root = await navigator.storage.getDirectory();
     const names: string[] = [];
-    for await (const [name, handle] of (root as unknown as { entries(): AsyncIterable<[string, FileSystemFileHandle]> }).entries()) {
+    for await (const [name, handle] of (
+      root as unknown as { entries(): AsyncIterable<[string, FileSystemFileHandle]> }
+    ).entries()) {
       if (!name.startsWith(target)) continue;
       names.push(name);
       await fetch(`/upload/${name}`, { method: 'PUT', body: await handle.getFile() });

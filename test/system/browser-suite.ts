@@ -107,8 +107,14 @@ export function browserSuite<Browser extends TestBrowser>(
         target: 'es2022',
         logLevel: 'error',
       });
-      writeFileSync(join(folder, 'site', 'index.html'), '<!doctype html><script type="module" src="/page.js"></script>');
-      site = await startSite({ folders: { '/dist/': join(root, 'dist'), '/files/': files, '/': join(folder, 'site') }, uploads: files });
+      writeFileSync(
+        join(folder, 'site', 'index.html'),
+        '<!doctype html><script type="module" src="/page.js"></script>',
+      );
+      site = await startSite({
+        folders: { '/dist/': join(root, 'dist'), '/files/': files, '/': join(folder, 'site') },
+        uploads: files,
+      });
       await start();
     });
 
@@ -198,7 +204,8 @@ export function browserSuite<Browser extends TestBrowser>(
       const { bytes, url } = makeImage('tabs', 30 * BLOCK, 3);
       const second = await prepare(await browser.newPage());
       const open = `(await import('/dist/browser.js')).openDevice({ source: ${JSON.stringify(url)}, target: 'tabs-disk', hydrate: false })`;
-      const run = <T>(where: TestPage, code: string): Promise<T> => where.evaluate(`(async () => { ${code} })()`) as Promise<T>;
+      const run = <T>(where: TestPage, code: string): Promise<T> =>
+        where.evaluate(`(async () => { ${code} })()`) as Promise<T>;
       for (const [where, role] of [
         [page, 'owner'],
         [second, 'guest'],
@@ -211,7 +218,10 @@ export function browserSuite<Browser extends TestBrowser>(
       page = await prepare(await browser.newPage());
       await first.close();
       const found = new Uint8Array(
-        await run<number[]>(second, 'const all = new Uint8Array(device.size); await device.read(all, 0); return [...all];'),
+        await run<number[]>(
+          second,
+          'const all = new Uint8Array(device.size); await device.read(all, 0); return [...all];',
+        ),
       );
       bytes.fill(7, 100, 5100);
       bytes.fill(8, 50_000, 55_000);
@@ -228,7 +238,8 @@ export function browserSuite<Browser extends TestBrowser>(
     ];
     const expected = (bytes: Uint8Array): Uint8Array => {
       const all = bytes.slice();
-      for (const { offset, length, seed: bytesSeed } of writes) all.set(seededRandom(bytesSeed).fill(new Uint8Array(length)), offset);
+      for (const { offset, length, seed: bytesSeed } of writes)
+        all.set(seededRandom(bytesSeed).fill(new Uint8Array(length)), offset);
       return all;
     };
 
@@ -241,7 +252,10 @@ export function browserSuite<Browser extends TestBrowser>(
       const { syncedBlocks, totalBlocks } = JSON.parse(before.stdout) as { syncedBlocks: number; totalBlocks: number };
       expect(syncedBlocks).toBeGreaterThanOrEqual(50);
       expect(syncedBlocks).toBeLessThan(totalBlocks);
-      expect(await runCommand(['copy', url, join(files, 'outward'), '--quiet'])).toMatchObject({ exitCode: 0, stderr: '' });
+      expect(await runCommand(['copy', url, join(files, 'outward'), '--quiet'])).toMatchObject({
+        exitCode: 0,
+        stderr: '',
+      });
       expectBytes(readFileSync(join(files, 'outward')), expected(bytes));
       expect(readdirSync(files).filter((name) => name.startsWith('outward.'))).toEqual([]);
     });
@@ -279,7 +293,9 @@ export function browserSuite<Browser extends TestBrowser>(
       await act('download', { names });
       await visit(writes.slice(1));
       const checkpoints = (): Record<string, string> =>
-        Object.fromEntries(['equal.bak', 'equal.bak.1'].map((name) => [name, readFileSync(join(files, name)).toString('hex')]));
+        Object.fromEntries(
+          ['equal.bak', 'equal.bak.1'].map((name) => [name, readFileSync(join(files, name)).toString('hex')]),
+        );
       const underNode = checkpoints();
       await act('visit', { url, target: 'equal', hydrate: false, writes: writes.slice(1) });
       for (const name of names) rmSync(join(files, name));
@@ -293,11 +309,23 @@ export function browserSuite<Browser extends TestBrowser>(
       ftruncateSync(fd, 3 * 2 ** 30 + 5);
       const chunk = new Uint8Array(2 ** 20);
       // On both sides of 2 GiB, and at both ends.
-      for (const [index, offset] of [0, 2 ** 30 + 77, 2 ** 31 - 2 ** 19, 2 ** 31 + 2 ** 29, 3 * 2 ** 30 + 5 - 2 ** 20].entries()) {
+      for (const [index, offset] of [
+        0,
+        2 ** 30 + 77,
+        2 ** 31 - 2 ** 19,
+        2 ** 31 + 2 ** 29,
+        3 * 2 ** 30 + 5 - 2 ** 20,
+      ].entries()) {
         writeSync(fd, seededRandom(20 + index).fill(chunk), 0, chunk.length, offset);
       }
       closeSync(fd);
-      await act('visit', { url: `${site.url}/files/large-image`, target: 'large', hydrate: true, writes: [], finish: true });
+      await act('visit', {
+        url: `${site.url}/files/large-image`,
+        target: 'large',
+        hydrate: true,
+        writes: [],
+        finish: true,
+      });
       await browser.close();
       try {
         const copy = largeFileOf(profile, 3 * 2 ** 30 + 5);

@@ -60,7 +60,9 @@ function bytesOf(event: JsonEvent): number | undefined {
 
 test('killed ten times, the same command goes on each time, fetches next to nothing twice, and ends with the very image', async () => {
   const seed = Number(process.env['COD_KILL_SEED'] ?? Date.now() % 2 ** 31);
-  console.log(`to repeat: COD_KILL_SEED=${seed} npx vitest run --project system test/system/cli-copy.test.ts -t 'killed ten times'`);
+  console.log(
+    `to repeat: COD_KILL_SEED=${seed} npx vitest run --project system test/system/cli-copy.test.ts -t 'killed ten times'`,
+  );
   const random = seededRandom(seed);
   const directory = temporaryDirectory();
   const image = makeLargeImage(directory, seed);
@@ -90,29 +92,36 @@ test('killed ten times, the same command goes on each time, fetches next to noth
   expect(server.sentBytes).toBeLessThanOrEqual(1.02 * IMAGE_BYTES + KILLS * BYTES_LOST_BY_A_KILL);
 });
 
-test.each(['SIGINT', 'SIGTERM'] as const)('%s ends a copy with 130 and in good order, and the same command goes on', async (signal) => {
-  const directory = temporaryDirectory();
-  const image = makeSparse(join(directory, 'image'), 64 * MIB);
-  writeFileSync(image, seededRandom(3).fill(new Uint8Array(24 * MIB)), { flag: 'r+' });
-  const server = await serveFile(image, { bytesPerSecond: 40 * MIB });
-  onTestFinished(() => server.close());
-  const copies = temporaryDirectory();
-  const command = ['copy', server.url, join(copies, 'disk')];
+test.each(['SIGINT', 'SIGTERM'] as const)(
+  '%s ends a copy with 130 and in good order, and the same command goes on',
+  async (signal) => {
+    const directory = temporaryDirectory();
+    const image = makeSparse(join(directory, 'image'), 64 * MIB);
+    writeFileSync(image, seededRandom(3).fill(new Uint8Array(24 * MIB)), { flag: 'r+' });
+    const server = await serveFile(image, { bytesPerSecond: 40 * MIB });
+    onTestFinished(() => server.close());
+    const copies = temporaryDirectory();
+    const command = ['copy', server.url, join(copies, 'disk')];
 
-  const result = await runUntil(command, signal, (event) => (bytesOf(event) ?? 0) > 0);
-  expect(result.exitCode).toBe(130);
-  expect(result.stderr).toMatch(new RegExp(`^copyondemand: interrupted by ${signal} at [0-9.]+ %; the same command .+\n$`));
-  expect(eventsOf(result).at(-1)).toMatchObject({ event: 'error', code: 'COD_ABORTED' });
-  const state = JSON.parse((await runCommand(['inspect', join(copies, 'disk'), '--json'])).stdout) as { syncedBlocks: number };
-  expect(state.syncedBlocks).toBeGreaterThan(0);
-  expect(readdirSync(copies)).not.toContain('disk.lock');
+    const result = await runUntil(command, signal, (event) => (bytesOf(event) ?? 0) > 0);
+    expect(result.exitCode).toBe(130);
+    expect(result.stderr).toMatch(
+      new RegExp(`^copyondemand: interrupted by ${signal} at [0-9.]+ %; the same command .+\n$`),
+    );
+    expect(eventsOf(result).at(-1)).toMatchObject({ event: 'error', code: 'COD_ABORTED' });
+    const state = JSON.parse((await runCommand(['inspect', join(copies, 'disk'), '--json'])).stdout) as {
+      syncedBlocks: number;
+    };
+    expect(state.syncedBlocks).toBeGreaterThan(0);
+    expect(readdirSync(copies)).not.toContain('disk.lock');
 
-  const again = await runCommand([...command, '--json']);
-  expect(again.exitCode).toBe(0);
-  expect(eventsOf(again)[0]!['resumedBytes']).toBe(state.syncedBlocks * 4096);
-  expect(await sha256OfFile(join(copies, 'disk'))).toBe(await sha256OfFile(image));
-  expect(readdirSync(copies)).toEqual(['disk']);
-});
+    const again = await runCommand([...command, '--json']);
+    expect(again.exitCode).toBe(0);
+    expect(eventsOf(again)[0]!['resumedBytes']).toBe(state.syncedBlocks * 4096);
+    expect(await sha256OfFile(join(copies, 'disk'))).toBe(await sha256OfFile(image));
+    expect(readdirSync(copies)).toEqual(['disk']);
+  },
+);
 
 test('SIGINT ends even a copy whose server says nothing', async () => {
   const server = await HostileServer.start(new Uint8Array(4 * MIB), (ask) => {
@@ -128,9 +137,12 @@ test('a file is copied with --rate, --concurrency and --sha256, and stdout stays
   const directory = temporaryDirectory();
   const image = makeImage(directory);
   const digest = (await sha256OfFile(image)).toUpperCase();
-  const result = await runCommand(['copy', 'image', 'disk', '--rate', '800mbit', '--concurrency', '2', '--sha256', digest], {
-    cwd: directory,
-  });
+  const result = await runCommand(
+    ['copy', 'image', 'disk', '--rate', '800mbit', '--concurrency', '2', '--sha256', digest],
+    {
+      cwd: directory,
+    },
+  );
   expect(result).toMatchObject({ exitCode: 0, stdout: '' });
   expect(result.stderr).toMatch(/^disk: complete, 1 MiB in .+ SHA-256 is as given\n$/);
   expect(await sha256OfFile(join(directory, 'disk'))).toBe(await sha256OfFile(image));
@@ -140,14 +152,20 @@ test('a file is copied with --rate, --concurrency and --sha256, and stdout stays
 test('--quiet says nothing', async () => {
   const directory = temporaryDirectory();
   makeImage(directory);
-  expect(await runCommand(['copy', 'image', 'disk', '--quiet'], { cwd: directory })).toMatchObject({ exitCode: 0, stdout: '', stderr: '' });
+  expect(await runCommand(['copy', 'image', 'disk', '--quiet'], { cwd: directory })).toMatchObject({
+    exitCode: 0,
+    stdout: '',
+    stderr: '',
+  });
 });
 
 test('--json prints one object a line, from start to done', async () => {
   const directory = temporaryDirectory();
   const image = makeImage(directory);
   truncateSync(image, MIB - 100);
-  const result = await runCommand(['copy', 'image', 'disk', '--json', '--sha256', await sha256OfFile(image)], { cwd: directory });
+  const result = await runCommand(['copy', 'image', 'disk', '--json', '--sha256', await sha256OfFile(image)], {
+    cwd: directory,
+  });
   const events = eventsOf(result);
   expect(result.stderr).toBe('');
   expect(events.map(({ event }) => event).filter((event, index, all) => event !== all[index - 1])).toEqual([
@@ -165,7 +183,9 @@ test('--json prints one object a line, from start to done', async () => {
 test('--stream-whole copies from a server without ranges, in one request; headers and credentials are sent', async () => {
   const directory = temporaryDirectory();
   const image = seededRandom(5).fill(new Uint8Array(40 * MIB));
-  const server = await HostileServer.start(image, (ask) => ask.send({ status: 200, headers: { 'content-range': undefined }, body: image }));
+  const server = await HostileServer.start(image, (ask) =>
+    ask.send({ status: 200, headers: { 'content-range': undefined }, body: image }),
+  );
   onTestFinished(() => server.stop());
   const flags = ['--stream-whole', '--header', 'X-One: 1', '--user', 'me:secret', '--json'];
   const result = await runCommand(['copy', server.url, 'disk', ...flags], { cwd: directory });

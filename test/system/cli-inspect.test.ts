@@ -30,12 +30,22 @@ interface Inspection {
   readonly syncedBlocks: number;
   readonly synced: unknown;
   readonly dirty: unknown;
-  readonly files: readonly { name: string; kind: string; format: number; bytes: number; records: number; tornBytes: number }[];
+  readonly files: readonly {
+    name: string;
+    kind: string;
+    format: number;
+    bytes: number;
+    records: number;
+    tornBytes: number;
+  }[];
 }
 
 const states = readdirSync(GOLDEN, { withFileTypes: true })
   .filter((entry) => entry.isDirectory())
-  .map(({ name }) => ({ name, expected: JSON.parse(readFileSync(join(GOLDEN, name, 'expected.json'), 'utf8')) as Expected }));
+  .map(({ name }) => ({
+    name,
+    expected: JSON.parse(readFileSync(join(GOLDEN, name, 'expected.json'), 'utf8')) as Expected,
+  }));
 
 /** A source that is all zeros; nothing is fetched from it. */
 function zeroSource(size: number): Source {
@@ -52,7 +62,13 @@ async function inspect(args: readonly string[], cwd: string): Promise<Inspection
 }
 
 function expectState(inspection: Inspection, { deviceSize, totalBlocks, syncedBlocks, synced, dirty }: Expected): void {
-  expect(inspection).toMatchObject({ target: 'disk.raw', size: deviceSize, blockSize: 4096, totalBlocks, syncedBlocks });
+  expect(inspection).toMatchObject({
+    target: 'disk.raw',
+    size: deviceSize,
+    blockSize: 4096,
+    totalBlocks,
+    syncedBlocks,
+  });
   expect(inspection.synced).toEqual(synced);
   expect(inspection.dirty).toEqual(dirty);
 }
@@ -139,15 +155,26 @@ describe('inspect', () => {
     await crashCopy(makeImage(directory), directory);
     const before = contentsOf(directory);
     const inspection = await inspect(['disk'], directory);
-    expect(inspection).toMatchObject({ size: 2 ** 20, syncedBlocks: 64, synced: [[0, 63]], dirty: [{ block: 128, ranges: [[10, 100]] }] });
-    expect(inspection.files.find(({ kind, records }) => kind === 'log' && records > 0)).toMatchObject({ format: 2, tornBytes: 0 });
+    expect(inspection).toMatchObject({
+      size: 2 ** 20,
+      syncedBlocks: 64,
+      synced: [[0, 63]],
+      dirty: [{ block: 128, ranges: [[10, 100]] }],
+    });
+    expect(inspection.files.find(({ kind, records }) => kind === 'log' && records > 0)).toMatchObject({
+      format: 2,
+      tornBytes: 0,
+    });
     expect(contentsOf(directory)).toEqual(before);
   });
 
   test('may be called while the copy is open, and takes no lock', async () => {
     const directory = temporaryDirectory();
     const copy = await beginCopy(makeImage(directory), join(directory, 'disk'));
-    expect(await inspect([join(directory, 'disk')], '/')).toMatchObject({ target: join(directory, 'disk'), syncedBlocks: 64 });
+    expect(await inspect([join(directory, 'disk')], '/')).toMatchObject({
+      target: join(directory, 'disk'),
+      syncedBlocks: 64,
+    });
     expect(existsSync(join(directory, 'disk.lock'))).toBe(true);
     await copy.close();
   });

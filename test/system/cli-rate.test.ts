@@ -86,7 +86,11 @@ test('what is read of a server that is killed is recorded, and comes first the n
   server.asks.length = 0;
   const second = await startServe(...at('second'), '--rate', '1G', '--order', order);
   await vi.waitFor(() => expect(server.asks.length).toBeGreaterThanOrEqual(5), { timeout: 60_000 });
-  expect(server.ranges.slice(1, 4).map((range) => Number(/\d+/.exec(range ?? '')))).toEqual([6 * MIB, 2 * MIB, 4 * MIB]);
+  expect(server.ranges.slice(1, 4).map((range) => Number(/\d+/.exec(range ?? '')))).toEqual([
+    6 * MIB,
+    2 * MIB,
+    4 * MIB,
+  ]);
   expect((await second.stop()).exitCode).toBe(0);
 });
 
@@ -96,7 +100,12 @@ test('--order copies first what is in the file', async () => {
   onTestFinished(() => server.stop());
   const order = `copyondemand order 1\nsize ${8 * MIB}\n0 ${6 * MIB} 4096\n3 ${2 * MIB} 8192\n`;
   writeFileSync(join(directory, 'order'), order);
-  const result = await runCommand(['copy', server.url, 'disk', '--order', 'order', '--concurrency', '1', '--quiet'], { cwd: directory });
+  const result = await runCommand(['copy', server.url, 'disk', '--order', 'order', '--concurrency', '1', '--quiet'], {
+    cwd: directory,
+  });
   expect(result).toMatchObject({ exitCode: 0, stderr: '' });
-  expect(server.ranges.slice(1, 3)).toEqual([`bytes=${6 * MIB}-${6 * MIB + 4095}`, `bytes=${2 * MIB}-${2 * MIB + 8191}`]);
+  expect(server.ranges.slice(1, 3)).toEqual([
+    `bytes=${6 * MIB}-${6 * MIB + 4095}`,
+    `bytes=${2 * MIB}-${2 * MIB + 8191}`,
+  ]);
 });

@@ -1,7 +1,17 @@
 /** What the command is called with, or finds, that it must not go on with: each row is told in one line, and changes nothing. */
 
 import { once } from 'node:events';
-import { copyFileSync, existsSync, linkSync, mkdirSync, readFileSync, symlinkSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer, type ListenOptions } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -40,21 +50,53 @@ const usage: readonly Row[] = [
   { name: 'one argument too many', arrange: () => ['copy', 'a', 'b', 'c'], says: 'too many arguments' },
   { name: 'serve without a target', arrange: () => ['serve', 'a'], says: "'target'" },
   { name: 'serve with an empty target', arrange: () => ['serve', 'a', ''], says: 'TARGET is empty' },
-  { name: 'serve at a socket and a port', arrange: () => ['serve', 'a', 'b', '--socket', 's', '--port', '1'], says: 'either --socket' },
-  { name: 'serve at a socket and a host', arrange: () => ['serve', 'a', 'b', '--socket', 's', '--host', '::1'], says: 'either --socket' },
-  { name: 'serve at a port beyond the last', arrange: () => ['serve', 'a', 'b', '--port', '65536'], says: 'from 0 to 65535' },
+  {
+    name: 'serve at a socket and a port',
+    arrange: () => ['serve', 'a', 'b', '--socket', 's', '--port', '1'],
+    says: 'either --socket',
+  },
+  {
+    name: 'serve at a socket and a host',
+    arrange: () => ['serve', 'a', 'b', '--socket', 's', '--host', '::1'],
+    says: 'either --socket',
+  },
+  {
+    name: 'serve at a port beyond the last',
+    arrange: () => ['serve', 'a', 'b', '--port', '65536'],
+    says: 'from 0 to 65535',
+  },
   { name: 'serve at a port in words', arrange: () => ['serve', 'a', 'b', '--port', 'nbd'], says: 'from 0 to 65535' },
-  { name: 'serve at a socket without a path', arrange: () => ['serve', 'a', 'b', '--socket', ''], says: '1 to 107 bytes' },
+  {
+    name: 'serve at a socket without a path',
+    arrange: () => ['serve', 'a', 'b', '--socket', ''],
+    says: '1 to 107 bytes',
+  },
   {
     name: 'serve at a socket with too long a path',
     arrange: () => ['serve', 'a', 'b', '--socket', 'x'.repeat(108)],
     says: '1 to 107 bytes',
   },
-  { name: 'serve under too long a name', arrange: () => ['serve', 'a', 'b', '--export', 'x'.repeat(4097)], says: '4096' },
-  { name: 'serve with a certificate and no key', arrange: () => ['serve', 'a', 'b', '--tls-cert', 'c'], says: 'belong together' },
-  { name: 'serve with a key and no certificate', arrange: () => ['serve', 'a', 'b', '--tls-key', 'k'], says: 'belong together' },
+  {
+    name: 'serve under too long a name',
+    arrange: () => ['serve', 'a', 'b', '--export', 'x'.repeat(4097)],
+    says: '4096',
+  },
+  {
+    name: 'serve with a certificate and no key',
+    arrange: () => ['serve', 'a', 'b', '--tls-cert', 'c'],
+    says: 'belong together',
+  },
+  {
+    name: 'serve with a key and no certificate',
+    arrange: () => ['serve', 'a', 'b', '--tls-key', 'k'],
+    says: 'belong together',
+  },
   { name: 'serve with an authority alone', arrange: () => ['serve', 'a', 'b', '--tls-ca', 'a'], says: '--tls-ca' },
-  { name: 'serve with a rate and no copying', arrange: () => ['serve', 'a', 'b', '--no-hydrate', '--rate', '1M'], says: '--no-hydrate' },
+  {
+    name: 'serve with a rate and no copying',
+    arrange: () => ['serve', 'a', 'b', '--no-hydrate', '--rate', '1M'],
+    says: '--no-hydrate',
+  },
   { name: 'serve with a rate in words', arrange: () => ['serve', 'a', 'b', '--rate', 'fast'], says: '250mbit' },
   { name: 'serve with an option of copy', arrange: () => ['serve', 'a', 'b', '--sha256', DIGEST], says: '--sha256' },
   { name: 'serve from a scheme that is unknown', arrange: () => ['serve', 'ftp://a/b', 'c'], says: 'ftp://' },
@@ -64,13 +106,21 @@ const usage: readonly Row[] = [
   { name: 'a rate of nothing', arrange: () => ['copy', 'a', 'b', '--rate', '0'], says: 'at least one byte' },
   { name: 'a negative rate', arrange: () => ['copy', 'a', 'b', '--rate=-1M'], says: '--rate' },
   { name: 'a rate in megabytes of 1000', arrange: () => ['copy', 'a', 'b', '--rate', '10MB'], says: '--rate' },
-  { name: 'a group without a rate', arrange: (dir) => ['copy', makeImage(dir), 'b', '--rate-group', 'g'], says: '--rate-file' },
+  {
+    name: 'a group without a rate',
+    arrange: (dir) => ['copy', makeImage(dir), 'b', '--rate-group', 'g'],
+    says: '--rate-file',
+  },
   {
     name: 'an order for a server that copies nothing by itself',
     arrange: (dir) => ['serve', makeImage(dir), 'b', '--socket', 's', '--no-hydrate', '--order', 'o'],
     says: '--no-hydrate',
   },
-  { name: 'a group with an odd name', arrange: () => ['copy', 'a', 'b', '--rate', '1M', '--rate-group', '../g'], says: '--rate-group' },
+  {
+    name: 'a group with an odd name',
+    arrange: () => ['copy', 'a', 'b', '--rate', '1M', '--rate-group', '../g'],
+    says: '--rate-group',
+  },
   {
     name: 'a rate file that says no rate',
     arrange: (dir) => {
@@ -80,7 +130,11 @@ const usage: readonly Row[] = [
     says: 'unlimited',
   },
   { name: 'a digest that is too short', arrange: () => ['copy', 'a', 'b', '--sha256', 'abc'], says: '64 hexadecimal' },
-  { name: 'a digest with other letters', arrange: () => ['copy', 'a', 'b', '--sha256', 'xy'.repeat(32)], says: '64 hexadecimal' },
+  {
+    name: 'a digest with other letters',
+    arrange: () => ['copy', 'a', 'b', '--sha256', 'xy'.repeat(32)],
+    says: '64 hexadecimal',
+  },
   { name: 'no requests at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '0'], says: 'from 1 to 64' },
   { name: 'half a request at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '1.5'], says: 'from 1 to 64' },
   { name: 'a size in words', arrange: () => ['inspect', 'a', '--size', 'big'], says: '--size' },
@@ -92,24 +146,45 @@ const usage: readonly Row[] = [
     arrange: () => ['copy', 'nbds://h/x?tls-psk-file=f', 'b'],
     says: 'tls-psk-file',
   },
-  { name: 'HTTP options with an NBD source', arrange: () => ['copy', 'nbd://127.0.0.1:9/x', 'b', '--user', 'a:b'], says: 'over HTTP' },
+  {
+    name: 'HTTP options with an NBD source',
+    arrange: () => ['copy', 'nbd://127.0.0.1:9/x', 'b', '--user', 'a:b'],
+    says: 'over HTTP',
+  },
   { name: 'an S3 source', arrange: () => ['copy', 's3://bucket/key', 'b'], says: /s3:\/\/ are not supported.*a path/ },
   { name: 'a URL that is none', arrange: () => ['copy', 'http://h:99999/', 'b'], says: 'no valid URL' },
   { name: 'an empty source', arrange: () => ['copy', '', 'b'], says: 'SOURCE is empty' },
   { name: 'an empty target', arrange: (dir) => ['copy', makeImage(dir), ''], says: 'TARGET' },
   { name: 'inspect with an empty target', arrange: () => ['inspect', ''], says: 'TARGET' },
-  { name: 'a header without a colon', arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--header', 'nonsense'], says: 'Name: value' },
+  {
+    name: 'a header without a colon',
+    arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--header', 'nonsense'],
+    says: 'Name: value',
+  },
   {
     name: 'a header that the source sets itself',
     arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--header', 'Range: x'],
     says: 'Range',
   },
-  { name: 'a user without a password', arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--user', 'me'], says: 'name:password' },
-  { name: 'HTTP options with a path', arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'], says: 'over a network' },
+  {
+    name: 'a user without a password',
+    arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--user', 'me'],
+    says: 'name:password',
+  },
+  {
+    name: 'HTTP options with a path',
+    arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'],
+    says: 'over a network',
+  },
 ];
 
 const files: readonly Refusal[] = [
-  { name: 'a source that is missing', arrange: () => ['copy', 'nothing', 'disk'], code: 'COD_NOT_FOUND', says: 'nothing' },
+  {
+    name: 'a source that is missing',
+    arrange: () => ['copy', 'nothing', 'disk'],
+    code: 'COD_NOT_FOUND',
+    says: 'nothing',
+  },
   {
     name: 'a source below a file',
     arrange: (dir) => ['copy', `${makeImage(dir)}/below`, 'disk'],
@@ -128,7 +203,12 @@ const files: readonly Refusal[] = [
     code: 'COD_NOT_FOUND',
     says: 'ca-cert.pem',
   },
-  { name: 'a source that is a directory', arrange: () => ['copy', '.', 'disk'], code: 'COD_SOURCE_IO', says: 'directory' },
+  {
+    name: 'a source that is a directory',
+    arrange: () => ['copy', '.', 'disk'],
+    code: 'COD_SOURCE_IO',
+    says: 'directory',
+  },
   {
     name: 'a source that is a device without size',
     arrange: () => ['copy', '/dev/null', 'disk'],
@@ -156,7 +236,12 @@ const files: readonly Refusal[] = [
     code: 'COD_EXISTS',
     says: 'disk',
   },
-  { name: 'a source that is the target', arrange: (dir) => ['copy', makeImage(dir), 'image'], code: 'COD_EXISTS', says: 'same file' },
+  {
+    name: 'a source that is the target',
+    arrange: (dir) => ['copy', makeImage(dir), 'image'],
+    code: 'COD_EXISTS',
+    says: 'same file',
+  },
   {
     name: 'a source that is the target through a symbolic link',
     arrange: (dir) => {
@@ -190,11 +275,31 @@ const files: readonly Refusal[] = [
     code: 'COD_TARGET_IO',
     says: 'disk',
   },
-  { name: 'a target in no directory', arrange: (dir) => ['copy', makeImage(dir), 'no/disk'], code: 'COD_NOT_FOUND', says: 'no' },
-  { name: 'a target below a file', arrange: (dir) => ['copy', makeImage(dir), 'image/disk'], code: 'COD_TARGET_IO', says: 'image' },
+  {
+    name: 'a target in no directory',
+    arrange: (dir) => ['copy', makeImage(dir), 'no/disk'],
+    code: 'COD_NOT_FOUND',
+    says: 'no',
+  },
+  {
+    name: 'a target below a file',
+    arrange: (dir) => ['copy', makeImage(dir), 'image/disk'],
+    code: 'COD_TARGET_IO',
+    says: 'image',
+  },
   { name: 'inspect of nothing', arrange: () => ['inspect', 'disk'], code: 'COD_NOT_FOUND', says: 'no metadata' },
-  { name: 'inspect of a finished copy', arrange: (dir) => ['inspect', makeImage(dir)], code: 'COD_NOT_FOUND', says: 'no metadata' },
-  { name: 'inspect in no directory', arrange: () => ['inspect', 'no/disk'], code: 'COD_NOT_FOUND', says: 'no metadata' },
+  {
+    name: 'inspect of a finished copy',
+    arrange: (dir) => ['inspect', makeImage(dir)],
+    code: 'COD_NOT_FOUND',
+    says: 'no metadata',
+  },
+  {
+    name: 'inspect in no directory',
+    arrange: () => ['inspect', 'no/disk'],
+    code: 'COD_NOT_FOUND',
+    says: 'no metadata',
+  },
   {
     name: 'an order file that is missing',
     arrange: (dir) => ['copy', makeImage(dir), 'disk', '--order', 'order'],
@@ -273,9 +378,15 @@ function tampered(
 }
 
 const metadata: readonly Refusal[] = [
-  tampered('a bit flipped in the header of the checkpoint', 'COD_CORRUPT', 'disk.bak', (target) => flip(newest(target, 'bak'), 42)),
-  tampered('a bit flipped in the body of the checkpoint', 'COD_CORRUPT', 'disk.bak', (target) => flip(newest(target, 'bak'), 512)),
-  tampered('a bit flipped in the header of the log', 'COD_CORRUPT', 'disk.wil', (target) => flip(newest(target, 'wil'), 20)),
+  tampered('a bit flipped in the header of the checkpoint', 'COD_CORRUPT', 'disk.bak', (target) =>
+    flip(newest(target, 'bak'), 42),
+  ),
+  tampered('a bit flipped in the body of the checkpoint', 'COD_CORRUPT', 'disk.bak', (target) =>
+    flip(newest(target, 'bak'), 512),
+  ),
+  tampered('a bit flipped in the header of the log', 'COD_CORRUPT', 'disk.wil', (target) =>
+    flip(newest(target, 'wil'), 20),
+  ),
   tampered('a bit flipped in the log', 'COD_CORRUPT', 'disk.wil', (target) => flip(newest(target, 'wil'), 512 + 20)),
   tampered('the log is missing', 'COD_CORRUPT', 'missing', (target) => unlinkSync(newest(target, 'wil'))),
   tampered('the log was cut', 'COD_CORRUPT', 'disk.wil', (target) => truncateSync(newest(target, 'wil'), 8192)),
@@ -293,7 +404,9 @@ const metadata: readonly Refusal[] = [
   }),
   tampered('the target is missing', 'COD_CORRUPT', 'missing', (target) => unlinkSync(target)),
   tampered('the target shrank', 'COD_CORRUPT', String(IMAGE_BYTES), (target) => truncateSync(target, IMAGE_BYTES / 2)),
-  tampered('the target grew', 'COD_SIZE_MISMATCH', String(IMAGE_BYTES), (target) => truncateSync(target, IMAGE_BYTES * 2)),
+  tampered('the target grew', 'COD_SIZE_MISMATCH', String(IMAGE_BYTES), (target) =>
+    truncateSync(target, IMAGE_BYTES * 2),
+  ),
   tampered('the source has another size', 'COD_SIZE_MISMATCH', String(IMAGE_BYTES), (_target, dir) =>
     truncateSync(join(dir, 'image'), IMAGE_BYTES * 2),
   ),
@@ -389,7 +502,9 @@ const servers: readonly Refusal[] = [
   served('404', 'COD_NOT_FOUND', '404', (ask) => ask.send({ status: 404 })),
   served('401', 'COD_SOURCE_IO', /401.*--user/, (ask) => ask.send({ status: 401 })),
   served('403', 'COD_SOURCE_IO', '403', (ask) => ask.send({ status: 403 })),
-  served('500, again and again', 'COD_SOURCE_IO', '500', (ask) => ask.send({ status: 500 }), { flags: ['--retries', '2'] }),
+  served('500, again and again', 'COD_SOURCE_IO', '500', (ask) => ask.send({ status: 500 }), {
+    flags: ['--retries', '2'],
+  }),
   served('ranges are ignored', 'COD_SOURCE_IO', '--stream-whole', (ask) =>
     ask.send({ status: 200, headers: { 'content-range': undefined }, body: imageBytes() }),
   ),
@@ -397,13 +512,19 @@ const servers: readonly Refusal[] = [
     ask.send({ status: 416, headers: { 'content-range': 'bytes */0' }, body: '' }),
   ),
   served('no answer at all', 'COD_SOURCE_IO', '1000 ms', () => {}, { flags: ['--retries', '0', '--timeout', '1'] }),
-  served('no answer after the first', 'COD_SOURCE_IO', '1000 ms', () => {}, { flags: ['--retries', '0', '--timeout', '1'], from: 1 }),
+  served('no answer after the first', 'COD_SOURCE_IO', '1000 ms', () => {}, {
+    flags: ['--retries', '0', '--timeout', '1'],
+    from: 1,
+  }),
   served(
     'a body that ends early',
     'COD_SOURCE_IO',
     'bytes',
     (ask) => {
-      ask.send({ headers: { 'content-length': String(ask.end - ask.start) }, body: imageBytes().subarray(ask.start, ask.end - 1) });
+      ask.send({
+        headers: { 'content-length': String(ask.end - ask.start) },
+        body: imageBytes().subarray(ask.start, ask.end - 1),
+      });
       ask.socket.end();
     },
     { from: 1 },
@@ -424,7 +545,9 @@ const servers: readonly Refusal[] = [
       from: 1,
     },
   ),
-  served('another ETag in the middle', 'COD_SOURCE_CHANGED', '"v2"', (ask) => ask.send({ headers: { etag: '"v2"' } }), { from: 1 }),
+  served('another ETag in the middle', 'COD_SOURCE_CHANGED', '"v2"', (ask) => ask.send({ headers: { etag: '"v2"' } }), {
+    from: 1,
+  }),
   {
     name: 'another ETag at the second run',
     arrange: async (dir) => {
@@ -487,7 +610,13 @@ const serving: readonly Refusal[] = [
   },
   {
     name: 'a port that somebody listens at',
-    arrange: async (dir) => ['serve', makeImage(dir), 'disk', '--port', String(await listenAt({ port: 0, host: '127.0.0.1' }))],
+    arrange: async (dir) => [
+      'serve',
+      makeImage(dir),
+      'disk',
+      '--port',
+      String(await listenAt({ port: 0, host: '127.0.0.1' })),
+    ],
     code: 'COD_LOCKED',
     says: 'somebody listens at 127.0.0.1',
   },

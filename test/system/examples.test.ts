@@ -80,7 +80,11 @@ describeWith(['chromium'], 'an example', () => {
   });
 
   test('with Vite, in development', async () => {
-    const server = await viteServer({ root: bundler, logLevel: 'error', server: { host: '127.0.0.1', port: 0, hmr: false } });
+    const server = await viteServer({
+      root: bundler,
+      logLevel: 'error',
+      server: { host: '127.0.0.1', port: 0, hmr: false },
+    });
     await server.listen();
     await run(server.resolvedUrls!.local[0]!.replace(/\/$/, ''));
     await server.close();

@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { isCodError } from '../../src/core/errors.ts';
+import { isCodError } from '../../src/errors.ts';
 import { bytesSource, type Device, openDevice } from '../../src/index.ts';
 import { nodeFileSystem } from '../../src/node.ts';
 import { seededRandom } from '../../src/testing/index.ts';
@@ -126,7 +126,8 @@ describe.runIf(canMountDisks())('a full disk', () => {
     expectBytes(await readAll(device), model);
     await expect(device.close()).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
     disk.resize(40 * MIB);
-    for (const name of readdirSync(disk.directory)) if (name.startsWith('filler')) writeFileSync(join(disk.directory, name), '');
+    for (const name of readdirSync(disk.directory))
+      if (name.startsWith('filler')) writeFileSync(join(disk.directory, name), '');
     const again = await open(disk.directory, false);
     expectBytes(await readAll(again), model);
     await again.checkpoint();

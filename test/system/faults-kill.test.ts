@@ -13,7 +13,13 @@ import { seededRandom } from '../../src/testing/index.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { bundleForNode } from '../support/bundle.ts';
 import { expectBytes } from '../support/bytes.ts';
-import { type LoadOperation, type LoadOrder, loadOperation, SECTOR_BYTES, writesSectors } from '../support/kill-load.ts';
+import {
+  type LoadOperation,
+  type LoadOrder,
+  loadOperation,
+  SECTOR_BYTES,
+  writesSectors,
+} from '../support/kill-load.ts';
 
 const LIVES = Number(process.env['COD_KILL_LIVES'] ?? 100);
 const SIZE = 12 * 2 ** 20 + 777;
@@ -66,7 +72,12 @@ class Promised {
 }
 
 /** Runs one life, and kills it so long after it has said `moment`. */
-async function runAndKill(program: string, order: LoadOrder, kill: { moment: string; afterMs: number }, promised: Promised): Promise<void> {
+async function runAndKill(
+  program: string,
+  order: LoadOrder,
+  kill: { moment: string; afterMs: number },
+  promised: Promised,
+): Promise<void> {
   const child = spawn(process.execPath, [program, JSON.stringify(order)], { stdio: ['ignore', 'pipe', 'pipe'] });
   const ended = once(child, 'close');
   let stderr = '';
@@ -109,15 +120,27 @@ test(`killed ${LIVES} times under load, a device has each time all that it ackno
   const directory = temporaryDirectory();
   const synced: number[] = [];
   for (let life = 0; life < LIVES; life++) {
-    const order = { source: image, target: join(directory, 'disk'), size: SIZE, users: USERS, seed, life, rateBytesPerSecond: 2 ** 18 };
+    const order = {
+      source: image,
+      target: join(directory, 'disk'),
+      size: SIZE,
+      users: USERS,
+      seed,
+      life,
+      rateBytesPerSecond: 2 ** 18,
+    };
     // One in four dies while it recovers, or soon after.
-    const kill = random.oneIn(4) ? { moment: 'opening', afterMs: random.below(40) } : { moment: 'ready', afterMs: random.below(150) };
+    const kill = random.oneIn(4)
+      ? { moment: 'opening', afterMs: random.below(40) }
+      : { moment: 'ready', afterMs: random.below(150) };
     await runAndKill(program, order, kill, promised);
     const { found, syncedBlocks } = await readElsewhere(directory, image);
     promised.expect(found);
     synced.push(syncedBlocks);
   }
-  console.log(`${promised.acknowledged} changes acknowledged, ${promised.cutShort} cut short, blocks synced: ${synced.at(-1)}`);
+  console.log(
+    `${promised.acknowledged} changes acknowledged, ${promised.cutShort} cut short, blocks synced: ${synced.at(-1)}`,
+  );
   expect(promised.acknowledged).toBeGreaterThan(10 * LIVES);
   expect(promised.cutShort).toBeGreaterThan(LIVES / 4);
   expect(

@@ -49,7 +49,12 @@ const passing: readonly Passing[] = [
   },
   {
     name: 'answers 500, 502, 503 and 429',
-    fail: (ask) => ask.send({ status: [500, 502, 503, 429][ask.index % 4]!, body: 'try later', headers: { 'content-range': undefined } }),
+    fail: (ask) =>
+      ask.send({
+        status: [500, 502, 503, 429][ask.index % 4]!,
+        body: 'try later',
+        headers: { 'content-range': undefined },
+      }),
   },
 ];
 
@@ -165,7 +170,12 @@ test('while a source is away a device serves what it has and takes what is writt
   const source = await httpSource(server.url, { retry: { attempts: 2, baseDelayMs: 1 } });
   const directory = temporaryDirectory();
   const open = (hydrate: boolean): Promise<Device> =>
-    openDevice({ source, fileSystem: nodeFileSystem(directory), target: 'disk', ...(hydrate ? {} : { hydrate: false }) });
+    openDevice({
+      source,
+      fileSystem: nodeFileSystem(directory),
+      target: 'disk',
+      ...(hydrate ? {} : { hydrate: false }),
+    });
   const model = IMAGE.slice();
   const write = async (device: Device, offset: number, bytes: Uint8Array): Promise<void> => {
     await device.write(bytes, offset);

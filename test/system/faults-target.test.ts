@@ -2,7 +2,16 @@
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
@@ -59,26 +68,29 @@ for (const [how, leave] of [
   ['closed', leaveCopy],
   ['killed', crashCopy],
 ] as const) {
-  test.for(changes)(`a target that was $name after its process was ${how} is refused, and nothing is changed`, async ({ code, change }) => {
-    const directory = temporaryDirectory();
-    const image = makeImage(temporaryDirectory());
-    const target = await leave(image, directory);
-    const kept = join(temporaryDirectory(), 'kept');
-    writeFileSync(kept, readFileSync(target));
-    change(target);
-    const before = contentsOf(directory);
-    const refused = await runCommand(['copy', image, target]);
-    expect(refused.stderr).toMatch(new RegExp(`^copyondemand: ${code}: .+\n$`));
-    expect(refused.exitCode).toBe(1);
-    expect(contentsOf(directory)).toEqual(before);
+  test.for(changes)(
+    `a target that was $name after its process was ${how} is refused, and nothing is changed`,
+    async ({ code, change }) => {
+      const directory = temporaryDirectory();
+      const image = makeImage(temporaryDirectory());
+      const target = await leave(image, directory);
+      const kept = join(temporaryDirectory(), 'kept');
+      writeFileSync(kept, readFileSync(target));
+      change(target);
+      const before = contentsOf(directory);
+      const refused = await runCommand(['copy', image, target]);
+      expect(refused.stderr).toMatch(new RegExp(`^copyondemand: ${code}: .+\n$`));
+      expect(refused.exitCode).toBe(1);
+      expect(contentsOf(directory)).toEqual(before);
 
-    // Put back as it was, it is a copy like before.
-    rmSync(target, { recursive: true, force: true });
-    renameSync(kept, target);
-    const again = await runCommand(['copy', image, target, '--json']);
-    expect(eventsOf(again)[0]!['resumedBytes']).toBe(IMAGE_BYTES / 4);
-    expectBytes(new Uint8Array(readFileSync(target)), copied());
-  });
+      // Put back as it was, it is a copy like before.
+      rmSync(target, { recursive: true, force: true });
+      renameSync(kept, target);
+      const again = await runCommand(['copy', image, target, '--json']);
+      expect(eventsOf(again)[0]!['resumedBytes']).toBe(IMAGE_BYTES / 4);
+      expectBytes(new Uint8Array(readFileSync(target)), copied());
+    },
+  );
 }
 
 test('a target that was swapped for another image of its size cannot be told from it by its metadata; a digest tells it', async () => {
@@ -110,7 +122,9 @@ test('a wall clock that jumps by years changes nothing: rates, retries, checkpoi
   });
   const looks = execFileSync(process.execPath, ['-p', 'Date.now() - new Date().getTime()'], { encoding: 'utf8' });
   expect(Math.abs(Number(looks)), 'the preload works').toBeGreaterThan(1e10);
-  const result = await runCommand(['copy', server.url, 'disk', '--json', '--rate', '2M', '--timeout', '5'], { cwd: directory });
+  const result = await runCommand(['copy', server.url, 'disk', '--json', '--rate', '2M', '--timeout', '5'], {
+    cwd: directory,
+  });
   expect(result).toMatchObject({ exitCode: 0, stderr: '' });
   const done = eventsOf(result).at(-1)!;
   expect(done.event).toBe('done');
@@ -134,7 +148,9 @@ test('a lock is taken over from a dead process, and holds for a live one, whatev
     life: 0,
     rateBytesPerSecond: 2 ** 18,
   };
-  const child = spawn(process.execPath, [`--import=${CLOCK}`, program, JSON.stringify(order)], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [`--import=${CLOCK}`, program, JSON.stringify(order)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   onTestFinished(() => void child.kill('SIGKILL'));
   // Read on to its end: it would stop if nobody listened.
   const lines = createInterface(child.stdout);

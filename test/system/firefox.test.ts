@@ -60,8 +60,10 @@ describeWith(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
   });
 
   const until = (page: Page, text: string): Promise<unknown> => page.waitForSelector(`::-p-text(${text})`, WAIT);
-  const click = (page: Page, selector: string): Promise<void> => page.locator(selector).setTimeout(WAIT.timeout).click();
-  const press = (page: Page, button: string): Promise<void> => click(page, `::-p-aria([name="${button}"][role="button"])`);
+  const click = (page: Page, selector: string): Promise<void> =>
+    page.locator(selector).setTimeout(WAIT.timeout).click();
+  const press = (page: Page, button: string): Promise<void> =>
+    click(page, `::-p-aria([name="${button}"][role="button"])`);
 
   test('an image is browsed and written to while it arrives, a reload goes on, and in the end all of it is there', async () => {
     const server = await serveImage(join(folder, 'disk.img'));

@@ -29,7 +29,9 @@ async function freePort(): Promise<number> {
 async function serveByNginx(directory: string): Promise<string> {
   const scratch = temporaryDirectory();
   const port = await freePort();
-  const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((kind) => `${kind}_temp_path ${scratch}/${kind};`);
+  const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+    (kind) => `${kind}_temp_path ${scratch}/${kind};`,
+  );
   const configuration = join(scratch, 'nginx.conf');
   writeFileSync(
     configuration,
@@ -58,7 +60,11 @@ describeWith(['nginx', 'qemu-img', 'mke2fs', 'e2fsck'], 'a copy of an image with
     run('mke2fs', '-q', '-t', 'ext4', '-d', files, image, '96M');
     const source = `${await serveByNginx(directory)}/disk.raw`;
     const target = join(directory, 'copy.raw');
-    const killed = await runUntil(['copy', source, target, '--rate', '64M'], 'SIGKILL', (event) => event.event === 'progress');
+    const killed = await runUntil(
+      ['copy', source, target, '--rate', '64M'],
+      'SIGKILL',
+      (event) => event.event === 'progress',
+    );
     expect(killed.signal, killed.stdout + killed.stderr).toBe('SIGKILL');
     const { exitCode, stderr } = await runCommand(['copy', source, target, '--quiet']);
     expect([exitCode, stderr]).toEqual([0, '']);

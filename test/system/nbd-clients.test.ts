@@ -213,10 +213,29 @@ describeWith(['qemu-img', 'qemu-io'], 'QEMU', () => {
     await mustRun('qemu-img', 'convert', '-f', 'raw', '-O', 'raw', served.uri, converted);
     expectBytes(readFileSync(converted), imageBytes());
     await mustRun('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', served.uri, served.image);
-    const map = JSON.parse(await mustRun('qemu-img', 'map', '--output=json', '-f', 'raw', served.uri)) as { length: number }[];
+    const map = JSON.parse(await mustRun('qemu-img', 'map', '--output=json', '-f', 'raw', served.uri)) as {
+      length: number;
+    }[];
     expect(map.reduce((sum, { length }) => sum + length, 0)).toBe(IMAGE_BYTES - 512);
-    expect(await mustRun('qemu-img', 'bench', '-f', 'raw', '-c', '2000', '-d', '16', '-s', '4096', served.uri)).toContain('Run completed');
-    await mustRun('qemu-img', 'bench', '-w', '-f', 'raw', '-c', '500', '-d', '16', '-s', '4096', '--flush-interval', '50', served.uri);
+    expect(
+      await mustRun('qemu-img', 'bench', '-f', 'raw', '-c', '2000', '-d', '16', '-s', '4096', served.uri),
+    ).toContain('Run completed');
+    await mustRun(
+      'qemu-img',
+      'bench',
+      '-w',
+      '-f',
+      'raw',
+      '-c',
+      '500',
+      '-d',
+      '16',
+      '-s',
+      '4096',
+      '--flush-interval',
+      '50',
+      served.uri,
+    );
     await stopInOrder(served);
   });
 
@@ -259,7 +278,14 @@ describeWith(['qemu-img', 'qemu-io'], 'QEMU', () => {
 describeWith(['fio'], 'fio', () => {
   test('writes at random, mixed sizes and 16 at a time, and finds all of it again', async () => {
     const served = await serveSlowly({ bytesPerSecond: 4 * MiB });
-    const job = ['--name=verify', '--ioengine=nbd', `--uri=${served.uri}`, '--rw=randwrite', '--bsrange=512-128k', '--bs_unaligned=0'];
+    const job = [
+      '--name=verify',
+      '--ioengine=nbd',
+      `--uri=${served.uri}`,
+      '--rw=randwrite',
+      '--bsrange=512-128k',
+      '--bs_unaligned=0',
+    ];
     const how = [
       '--iodepth=16',
       '--size=20M',
@@ -313,14 +339,28 @@ describeWith(['qemu-io', 'qemu-img'], 'a server that is killed', () => {
     const served = await serveSlowly();
     const writes = ['write -P 0x11 0 64k', 'write -P 0x22 5000 700', 'write -P 0x33 20M 1M', 'write -P 0x44 4097 1'];
     // No flush: qemu-io would send one when it closes, so that it is killed too by ending its input with an abort.
-    await runProgram('qemu-io', '-f', 'raw', ...writes.flatMap((command) => ['-c', command]), '-c', 'abort', served.uri);
+    await runProgram(
+      'qemu-io',
+      '-f',
+      'raw',
+      ...writes.flatMap((command) => ['-c', command]),
+      '-c',
+      'abort',
+      served.uri,
+    );
     const killed = await served.stop('SIGKILL');
     expect(killed.signal).toBe('SIGKILL');
     expect(existsSync(join(served.directory, 's'))).toBe(true);
 
     const again = await startServe(...served.args);
     expect(again.uri).toBe(served.uri);
-    const reads = ['read -P 0x11 0 4097', 'read -P 0x44 4097 1', 'read -P 0x22 5000 700', 'read -P 0x11 6000 50000', 'read -P 0x33 20M 1M'];
+    const reads = [
+      'read -P 0x11 0 4097',
+      'read -P 0x44 4097 1',
+      'read -P 0x22 5000 700',
+      'read -P 0x11 6000 50000',
+      'read -P 0x33 20M 1M',
+    ];
     const output = await mustRun('qemu-io', '-f', 'raw', ...reads.flatMap((command) => ['-c', command]), again.uri);
     expect(output).not.toContain('Pattern verification failed');
     expect(await stopInOrder(again)).toContain('goes on from');
@@ -354,7 +394,15 @@ describeWith(['qemu-io', 'qemu-img'], 'a server that is killed', () => {
     writeFileSync(image, imageBytes());
     const source = join(directory, 'source');
     copyFileSync(image, source);
-    const served = await startServe(source, join(directory, 'disk'), '--socket', join(directory, 's'), '--rate', '1M', '--json');
+    const served = await startServe(
+      source,
+      join(directory, 'disk'),
+      '--socket',
+      join(directory, 's'),
+      '--rate',
+      '1M',
+      '--json',
+    );
     await mustRun('qemu-io', '-f', 'raw', '-c', 'read 20M 1M', '-c', 'write -P 1 0 4k', served.uri);
     truncateSync(source, statSync(source).size / 2);
     const io = await runProgram('qemu-io', '-f', 'raw', '-c', 'read 15M 1M', '-c', 'read -P 1 0 4k', served.uri);

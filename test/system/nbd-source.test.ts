@@ -81,7 +81,10 @@ function sparseImage(directory: string): { path: string; bytes: Uint8Array } {
 
 /** Bytes that nbdkit's log filter saw being read. */
 function readBytes(log: string): number {
-  return [...readFileSync(log, 'utf8').matchAll(/ Read .*count=(0x[0-9a-f]+) \.\.\./g)].reduce((sum, [, count]) => sum + Number(count), 0);
+  return [...readFileSync(log, 'utf8').matchAll(/ Read .*count=(0x[0-9a-f]+) \.\.\./g)].reduce(
+    (sum, [, count]) => sum + Number(count),
+    0,
+  );
 }
 
 describeWith(['nbdkit'], 'from nbdkit', () => {
@@ -109,10 +112,18 @@ describeWith(['nbdkit'], 'from nbdkit', () => {
     { name: 'without structured replies', args: ['--no-sr'] },
     { name: 'that is slow', args: ['--filter=delay', 'rdelay=20ms'] },
     { name: 'that fails now and then', args: ['--filter=error', 'error-pread=EIO', 'error-pread-rate=20%'] },
-    { name: 'of blocks of 4096 bytes', args: ['--filter=blocksize-policy', 'blocksize-minimum=4096', 'blocksize-error-policy=error'] },
+    {
+      name: 'of blocks of 4096 bytes',
+      args: ['--filter=blocksize-policy', 'blocksize-minimum=4096', 'blocksize-error-policy=error'],
+    },
     {
       name: 'that takes 64 KiB at most',
-      args: ['--filter=blocksize-policy', 'blocksize-maximum=64k', 'blocksize-preferred=4k', 'blocksize-error-policy=error'],
+      args: [
+        '--filter=blocksize-policy',
+        'blocksize-maximum=64k',
+        'blocksize-preferred=4k',
+        'blocksize-error-policy=error',
+      ],
     },
     { name: 'that works on one request at a time', args: ['--filter=noparallel'] },
     { name: 'without extents', args: ['--filter=noextents'] },
@@ -122,7 +133,13 @@ describeWith(['nbdkit'], 'from nbdkit', () => {
     const path = join(directory, 'image');
     writeFileSync(path, bytes);
     const socket = join(directory, 's');
-    await nbdkit(socket, ...args.filter((arg) => arg.startsWith('-')), 'file', path, ...args.filter((arg) => !arg.startsWith('-')));
+    await nbdkit(
+      socket,
+      ...args.filter((arg) => arg.startsWith('-')),
+      'file',
+      path,
+      ...args.filter((arg) => !arg.startsWith('-')),
+    );
     const source = await open(`nbd+unix:///?socket=${socket}`, { retry: { baseDelayMs: 1 } });
     expectBytes(await readAll(source), bytes);
     const random = seededRandom(4);
@@ -238,7 +255,17 @@ function makeCertificates(directory: string): void {
     const name = who === 'server' ? 'localhost' : 'client';
     writeFileSync(at(`${who}.ext`), `subjectAltName=DNS:${name}\n`);
     run('openssl', 'req', ...key, '-subj', `/CN=${name}`, '-keyout', at(`${who}-key.pem`), '-out', at(`${who}.csr`));
-    const signing = ['-CA', at('ca-cert.pem'), '-CAkey', at('ca-key.pem'), '-CAcreateserial', '-days', '2', '-extfile', at(`${who}.ext`)];
+    const signing = [
+      '-CA',
+      at('ca-cert.pem'),
+      '-CAkey',
+      at('ca-key.pem'),
+      '-CAcreateserial',
+      '-days',
+      '2',
+      '-extfile',
+      at(`${who}.ext`),
+    ];
     run('openssl', 'x509', '-req', '-in', at(`${who}.csr`), ...signing, '-out', at(`${who}-cert.pem`));
   }
 }
@@ -250,7 +277,15 @@ describeWith(['nbdkit', 'openssl'], 'over TLS', () => {
     makeCertificates(others);
     writeFileSync(join(without, 'ca-cert.pem'), readFileSync(join(directory, 'ca-cert.pem')));
     const socket = join(directory, 's');
-    await nbdkit(socket, '--tls=require', `--tls-certificates=${directory}`, '--tls-verify-peer', 'data', '1 2 3', 'size=1M');
+    await nbdkit(
+      socket,
+      '--tls=require',
+      `--tls-certificates=${directory}`,
+      '--tls-verify-peer',
+      'data',
+      '1 2 3',
+      'size=1M',
+    );
     const uri = (scheme: string, folder?: string) =>
       `${scheme}+unix:///?socket=${socket}${folder === undefined ? '' : `&tls-certificates=${folder}`}`;
 
@@ -264,7 +299,9 @@ describeWith(['nbdkit', 'openssl'], 'over TLS', () => {
     await expect(nbdSource(uri('nbd'))).rejects.toMatchObject(refused(/requires TLS: use nbds:/));
     await expect(nbdSource(uri('nbds'))).rejects.toMatchObject(refused(/TLS is refused/));
     await expect(nbdSource(uri('nbds', others))).rejects.toMatchObject(refused(/TLS is refused/));
-    await expect(nbdSource(uri('nbds', directory), { tls: { servername: 'elsewhere' } })).rejects.toMatchObject(refused(/TLS is refused/));
+    await expect(nbdSource(uri('nbds', directory), { tls: { servername: 'elsewhere' } })).rejects.toMatchObject(
+      refused(/TLS is refused/),
+    );
     await expect(nbdSource(uri('nbds', without), { retry: { attempts: 2 } })).rejects.toMatchObject(
       refused(/TLS is refused|a certificate of ours/),
     );
@@ -274,7 +311,9 @@ describeWith(['nbdkit', 'openssl'], 'over TLS', () => {
   test('is refused where the server has none', async () => {
     const socket = join(temporaryDirectory(), 's');
     await nbdkit(socket, '--tls=off', 'memory', '1M');
-    await expect(nbdSource(`nbds+unix:///?socket=${socket}`)).rejects.toMatchObject({ message: expect.stringContaining('no TLS') });
+    await expect(nbdSource(`nbds+unix:///?socket=${socket}`)).rejects.toMatchObject({
+      message: expect.stringContaining('no TLS'),
+    });
     expect(existsSync(socket)).toBe(true);
   });
 });

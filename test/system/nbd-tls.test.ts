@@ -34,10 +34,22 @@ async function makeAuthority(directory: string, name: string): Promise<void> {
 /** Has the authority of `directory` certify a new key, as `<role>-cert.pem` and `<role>-key.pem` in `into`. */
 async function certify(directory: string, role: 'server' | 'client', into: string): Promise<void> {
   mkdirSync(into, { recursive: true });
-  const [key, cert, ask, extensions] = [`${role}-key.pem`, `${role}-cert.pem`, `${role}.csr`, `${role}.ext`].map((name) =>
-    join(into, name),
+  const [key, cert, ask, extensions] = [`${role}-key.pem`, `${role}-cert.pem`, `${role}.csr`, `${role}.ext`].map(
+    (name) => join(into, name),
   );
-  await mustRun('openssl', 'req', '-newkey', 'rsa:2048', '-nodes', '-subj', '/CN=localhost', '-keyout', key!, '-out', ask!);
+  await mustRun(
+    'openssl',
+    'req',
+    '-newkey',
+    'rsa:2048',
+    '-nodes',
+    '-subj',
+    '/CN=localhost',
+    '-keyout',
+    key!,
+    '-out',
+    ask!,
+  );
   writeFileSync(extensions!, `subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=${role}Auth\n`);
   const by = ['-CA', join(directory, 'ca-cert.pem'), '-CAkey', join(directory, 'ca-key.pem'), '-CAcreateserial'];
   await mustRun('openssl', 'x509', '-req', '-days', '3', '-in', ask!, ...by, '-extfile', extensions!, '-out', cert!);
@@ -54,7 +66,11 @@ interface Certificates {
 
 async function makeCertificates(): Promise<Certificates> {
   const directory = temporaryDirectory();
-  const [ours, theirs, absent] = ['ours', 'theirs', 'absent'].map((name) => join(directory, name)) as [string, string, string];
+  const [ours, theirs, absent] = ['ours', 'theirs', 'absent'].map((name) => join(directory, name)) as [
+    string,
+    string,
+    string,
+  ];
   await makeAuthority(ours, 'our authority');
   await makeAuthority(theirs, 'another authority');
   await certify(ours, 'server', ours);
@@ -79,7 +95,15 @@ describeWith(['openssl', 'nbdinfo', 'nbdcopy', 'qemu-img'], 'over TLS', () => {
   test('a client with the right certificate has all, whoever else comes has nothing', async () => {
     const { directory, serverFlags, right, wrong, absent } = await makeCertificates();
     const image = makeImage(directory);
-    const { uri, stop } = await startServe(image, join(directory, 'disk'), '--port', '0', '--export', 'boot', ...serverFlags);
+    const { uri, stop } = await startServe(
+      image,
+      join(directory, 'disk'),
+      '--port',
+      '0',
+      '--export',
+      'boot',
+      ...serverFlags,
+    );
     expect(uri).toMatch(/^nbds:\/\/127\.0\.0\.1:\d+\/boot$/);
     const port = new URL(uri.replace('nbds', 'http')).port;
 

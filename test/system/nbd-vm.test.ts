@@ -75,44 +75,47 @@ class Guest {
 
 const here = haveTool('qemu-system-x86_64') && existsSync(BOOT_IMAGE);
 
-describe.skipIf(!here)(here ? 'a virtual machine' : 'a virtual machine (no qemu-system-x86_64 or GRUB image here)', () => {
-  test('boots long before the copy is complete, and reads what is right while the server is killed and started anew', async () => {
-    const directory = temporaryDirectory();
-    const bytes = seededRandom(8).fill(new Uint8Array(IMAGE_BYTES));
-    bytes.set(readFileSync(BOOT_IMAGE));
-    const image = join(directory, 'image');
-    writeFileSync(image, bytes);
-    const sha256 = (offset: number, length: number): string =>
-      createHash('sha256')
-        .update(bytes.subarray(offset, offset + length))
-        .digest('hex');
-    const source = await serveFile(image, { bytesPerSecond: MiB, latencyMs: 10 });
-    onTestFinished(() => source.close());
-    const socket = join(directory, 's');
-    const target = join(directory, 'disk');
-    const command = [source.url, target, '--socket', socket, '--rate', '512k'];
-    const first = await startServe(...command);
+describe.skipIf(!here)(
+  here ? 'a virtual machine' : 'a virtual machine (no qemu-system-x86_64 or GRUB image here)',
+  () => {
+    test('boots long before the copy is complete, and reads what is right while the server is killed and started anew', async () => {
+      const directory = temporaryDirectory();
+      const bytes = seededRandom(8).fill(new Uint8Array(IMAGE_BYTES));
+      bytes.set(readFileSync(BOOT_IMAGE));
+      const image = join(directory, 'image');
+      writeFileSync(image, bytes);
+      const sha256 = (offset: number, length: number): string =>
+        createHash('sha256')
+          .update(bytes.subarray(offset, offset + length))
+          .digest('hex');
+      const source = await serveFile(image, { bytesPerSecond: MiB, latencyMs: 10 });
+      onTestFinished(() => source.close());
+      const socket = join(directory, 's');
+      const target = join(directory, 'disk');
+      const command = [source.url, target, '--socket', socket, '--rate', '512k'];
+      const first = await startServe(...command);
 
-    const guest = new Guest(socket);
-    await guest.sees(/GNU GRUB.*executed automatically/);
-    const { stdout } = await runCommand(['inspect', target, '--json']);
-    const { syncedBlocks, totalBlocks } = JSON.parse(stdout) as { syncedBlocks: number; totalBlocks: number };
-    expect(syncedBlocks).toBeLessThan(totalBlocks / 2);
+      const guest = new Guest(socket);
+      await guest.sees(/GNU GRUB.*executed automatically/);
+      const { stdout } = await runCommand(['inspect', target, '--json']);
+      const { syncedBlocks, totalBlocks } = JSON.parse(stdout) as { syncedBlocks: number; totalBlocks: number };
+      expect(syncedBlocks).toBeLessThan(totalBlocks / 2);
 
-    guest.press('c');
-    await guest.sees(/grub>/);
-    expect(await guest.hash(16 * MiB, MiB)).toBe(sha256(16 * MiB, MiB));
+      guest.press('c');
+      await guest.sees(/grub>/);
+      expect(await guest.hash(16 * MiB, MiB)).toBe(sha256(16 * MiB, MiB));
 
-    const digest = guest.hash(32 * MiB, 4 * MiB);
-    // In the middle of it.
-    const before = source.requests;
-    while (source.requests < before + 5) await sleep(5);
-    expect((await first.stop('SIGKILL')).signal).toBe('SIGKILL');
-    await sleep(200);
-    const second = await startServe(...command);
-    expect(await digest).toBe(sha256(32 * MiB, 4 * MiB));
-    expect(await guest.hash(16 * MiB, MiB)).toBe(sha256(16 * MiB, MiB));
-    const { exitCode, stderr } = await second.stop();
-    expect(exitCode, stderr).toBe(0);
-  });
-});
+      const digest = guest.hash(32 * MiB, 4 * MiB);
+      // In the middle of it.
+      const before = source.requests;
+      while (source.requests < before + 5) await sleep(5);
+      expect((await first.stop('SIGKILL')).signal).toBe('SIGKILL');
+      await sleep(200);
+      const second = await startServe(...command);
+      expect(await digest).toBe(sha256(32 * MiB, 4 * MiB));
+      expect(await guest.hash(16 * MiB, MiB)).toBe(sha256(16 * MiB, MiB));
+      const { exitCode, stderr } = await second.stop();
+      expect(exitCode, stderr).toBe(0);
+    });
+  },
+);

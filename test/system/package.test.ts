@@ -29,7 +29,9 @@ let packedFiles: string[];
 /** Runs a program in the consumer's folder and returns what it printed on stdout. */
 async function run(command: string, args: readonly string[], cwd = folder): Promise<string> {
   // What npm hands down to its scripts would speak of this project, not of the consumer's.
-  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm_|INIT_CWD$|NODE_OPTIONS$|VITEST)/i.test(name)));
+  const env = Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !/^(npm_|INIT_CWD$|NODE_OPTIONS$|VITEST)/i.test(name)),
+  );
   const { stdout } = await promisify(execFile)(command, args, { cwd, env, maxBuffer: 1 << 24 });
   return stdout;
 }
@@ -37,11 +39,22 @@ async function run(command: string, args: readonly string[], cwd = folder): Prom
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'copyondemand-consumer-'));
   const packed = JSON.parse(await run('npm', ['pack', '--json', '--pack-destination', folder], root)) as unknown;
-  const [tarball] = (Array.isArray(packed) ? packed : Object.values(packed as object)) as { filename: string; files: { path: string }[] }[];
+  const [tarball] = (Array.isArray(packed) ? packed : Object.values(packed as object)) as {
+    filename: string;
+    files: { path: string }[];
+  }[];
   packedFiles = tarball!.files.map(({ path }) => path);
   await writeFile(join(folder, 'package.json'), JSON.stringify({ name: 'consumer', private: true, type: 'module' }));
   const memfs = `memfs@${manifest.devDependencies['memfs']}`;
-  await run('npm', ['install', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error', join(folder, tarball!.filename), memfs]);
+  await run('npm', [
+    'install',
+    '--prefer-offline',
+    '--no-audit',
+    '--no-fund',
+    '--loglevel=error',
+    join(folder, tarball!.filename),
+    memfs,
+  ]);
 });
 
 afterAll(async () => {
@@ -52,14 +65,18 @@ test('the tarball holds the build, its sources and the licence, and nothing of t
   expect(packedFiles).toEqual(
     expect.arrayContaining(['package.json', 'LICENSE', 'NOTICE', 'dist/index.js', 'dist/index.d.ts', 'src/index.ts']),
   );
-  expect(packedFiles.filter((path) => !/^(dist|src|docs)\/|^(package\.json|LICENSE|NOTICE|README\.md)$/.test(path))).toEqual([]);
+  expect(
+    packedFiles.filter((path) => !/^(dist|src|docs)\/|^(package\.json|LICENSE|NOTICE|README\.md)$/.test(path)),
+  ).toEqual([]);
   expect(packedFiles.filter((path) => /fingerprint|neutral-globals/.test(path))).toEqual([]);
 });
 
 describe('every export can be imported', () => {
   const nodes = [
     [`Node ${process.versions.node}`, process.execPath] as const,
-    ...[22, 24].map((major) => [`Node ${major}`, join(root, '.ci', 'nodes', 'node_modules', `node${major}`, 'bin', 'node')] as const),
+    ...[22, 24].map(
+      (major) => [`Node ${major}`, join(root, '.ci', 'nodes', 'node_modules', `node${major}`, 'bin', 'node')] as const,
+    ),
   ];
   for (const [name, program] of nodes.filter(([, path]) => existsSync(path))) {
     test(`by ${name}`, async () => {
@@ -77,7 +94,8 @@ test('npx runs the command under both of its names', async () => {
 
 test('the command brings its packages and their licences along, and copies', async () => {
   // What is not among the dependencies is not installed here.
-  for (const name of ['commander', 'cli-progress']) expect(existsSync(join(folder, 'node_modules', name)), name).toBe(false);
+  for (const name of ['commander', 'cli-progress'])
+    expect(existsSync(join(folder, 'node_modules', name)), name).toBe(false);
   const licences = await readFile(join(folder, 'node_modules', manifest.name, 'dist', 'LICENSES.txt'), 'utf8');
   for (const name of ['undici', 'commander', 'cli-progress', 'roaring-wasm'])
     expect(licences).toMatch(new RegExp(`^${name} [0-9.]+, `, 'm'));
@@ -93,7 +111,8 @@ test('the isomorphic entry and its chunks import nothing of Node', async () => {
     seen.add(path);
     const text = await readFile(path, 'utf8');
     expect(text, path).not.toMatch(/['"]node:/);
-    for (const [, next] of text.matchAll(/(?:from|import)\s*\(?["'](\.[^"']+)["']/g)) await visit(join(path, '..', next!));
+    for (const [, next] of text.matchAll(/(?:from|import)\s*\(?["'](\.[^"']+)["']/g))
+      await visit(join(path, '..', next!));
   };
   await visit(join(folder, 'node_modules', manifest.name, 'dist', 'index.js'));
   expect(seen.size).toBeGreaterThan(0);
@@ -101,7 +120,10 @@ test('the isomorphic entry and its chunks import nothing of Node', async () => {
 
 test('a bundle for browsers needs no help, and runs where there is nothing of Node', async () => {
   const { outputFiles } = await build({
-    stdin: { contents: `import { openDevice } from '${manifest.name}'; globalThis.result = typeof openDevice;`, resolveDir: folder },
+    stdin: {
+      contents: `import { openDevice } from '${manifest.name}'; globalThis.result = typeof openDevice;`,
+      resolveDir: folder,
+    },
     bundle: true,
     platform: 'browser',
     format: 'esm',
@@ -128,7 +150,9 @@ test('what a page loads is one file for the page and one for the worker, which n
     });
     expect(Object.keys(metafile.inputs).length, name).toBe(1);
     const text = await readFile(join(folder, 'node_modules', manifest.name, 'dist', name), 'utf8');
-    expect(/["']\.{1,2}\/[^"']*["']/.exec(text)?.[0], name).toBe(name === 'browser.js' ? '"./browser-worker.js"' : undefined);
+    expect(/["']\.{1,2}\/[^"']*["']/.exec(text)?.[0], name).toBe(
+      name === 'browser.js' ? '"./browser-worker.js"' : undefined,
+    );
   }
 });
 
@@ -156,7 +180,9 @@ describe('the types compile in a strict consumer', () => {
     test(`with moduleResolution ${moduleResolution}`, async () => {
       const project = join(folder, moduleResolution);
       await mkdir(project);
-      const imports = entries.map((entry, index) => `import * as entry${index} from '${entry}';\nexport { entry${index} };`);
+      const imports = entries.map(
+        (entry, index) => `import * as entry${index} from '${entry}';\nexport { entry${index} };`,
+      );
       await writeFile(
         join(project, 'main.ts'),
         `${imports.join('\n')}\nimport { openDevice } from '${manifest.name}';\nexport const open: (options: never) => Promise<unknown> = openDevice;\n`,
@@ -174,9 +200,11 @@ describe('the types compile in a strict consumer', () => {
         typeRoots: [join(root, 'node_modules', '@types')],
       };
       await writeFile(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['main.ts'] }));
-      const output = await run(process.execPath, [join(root, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', project]).catch(
-        (error: { stdout: string }) => error.stdout,
-      );
+      const output = await run(process.execPath, [
+        join(root, 'node_modules', 'typescript', 'bin', 'tsc'),
+        '-p',
+        project,
+      ]).catch((error: { stdout: string }) => error.stdout);
       expect(output).toBe('');
     });
   }

@@ -50,7 +50,10 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   });
 
-  async function serve({ path = disk, ...options }: { path?: string } & Parameters<typeof serveImage>[1] = {}): Promise<RangeServer> {
+  async function serve({
+    path = disk,
+    ...options
+  }: { path?: string } & Parameters<typeof serveImage>[1] = {}): Promise<RangeServer> {
     const server = await serveImage(path, options);
     servers.push(server);
     return server;
@@ -78,12 +81,15 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   /** As somebody does in the browser's own dialog; the driver's way copies the file. */
   async function pick(page: Page, path: string): Promise<void> {
     const session = await page.context().newCDPSession(page);
-    const { result } = await session.send('Runtime.evaluate', { expression: "document.querySelector('input[type=file]')" });
+    const { result } = await session.send('Runtime.evaluate', {
+      expression: "document.querySelector('input[type=file]')",
+    });
     await session.send('DOM.setFileInputFiles', { files: [path], objectId: result.objectId! });
     await session.detach();
   }
 
-  const shareOf = async (page: Page): Promise<number> => Number.parseFloat((await page.locator('.share').textContent()) ?? '');
+  const shareOf = async (page: Page): Promise<number> =>
+    Number.parseFloat((await page.locator('.share').textContent()) ?? '');
   const until = (page: Page, text: string): Promise<unknown> => page.getByText(text).first().waitFor(WAIT);
 
   async function downloaded(name: string): Promise<Uint8Array> {
@@ -100,7 +106,9 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.fill('#image', server.url);
     await page.press('#image', 'Enter');
     await until(page, 'disk.raw');
-    expect(await page.locator('.outcome').textContent()).toMatch(/disk\.raw · 40 MiBThis browser has room for [\d.]+ [KMGT]iB/);
+    expect(await page.locator('.outcome').textContent()).toMatch(
+      /disk\.raw · 40 MiBThis browser has room for [\d.]+ [KMGT]iB/,
+    );
     await page.getByRole('button', { name: 'Start the copy' }).click();
     await page.getByRole('button', { name: 'Pause' }).click(WAIT);
 
@@ -112,7 +120,9 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expectBytes(await downloaded('big.bin'), contentsOf('big.bin'));
     const share = await shareOf(page);
     expect(share).toBeLessThan(80);
-    expect(await page.getByRole('img', { name: /Map of the disk/ }).getAttribute('aria-label')).toMatch(/\d % of 40 MiB are here/);
+    expect(await page.getByRole('img', { name: /Map of the disk/ }).getAttribute('aria-label')).toMatch(
+      /\d % of 40 MiB are here/,
+    );
     expect(await page.getByRole('button', { name: 'Download the image' }).isDisabled()).toBe(true);
 
     await page.reload();
@@ -366,9 +376,13 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       await page.emulateMedia({ colorScheme });
       for (const width of [360, 800, 1600]) {
         await page.setViewportSize({ width, height: 800 });
-        expect(await page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')).toBeLessThanOrEqual(0);
+        expect(
+          await page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth'),
+        ).toBeLessThanOrEqual(0);
       }
-      expect(await page.evaluate("getComputedStyle(document.body).backgroundColor === 'rgb(16, 20, 19)'")).toBe(colorScheme === 'dark');
+      expect(await page.evaluate("getComputedStyle(document.body).backgroundColor === 'rgb(16, 20, 19)'")).toBe(
+        colorScheme === 'dark',
+      );
     }
     const nameless =
       "[...document.querySelectorAll('button, input, select, canvas')].filter((e) => !e.labels?.length && !e.textContent.trim() && !e.ariaLabel && e.ariaHidden !== 'true').length";

@@ -18,7 +18,9 @@ const GRUB = '/usr/lib/grub-rescue/grub-rescue-floppy.img';
 
 /** Starts a PC from `disk`; resolves when its screen has shown `text`. */
 async function bootUntil(disk: V86Disk, text: string): Promise<void> {
-  const buffer = async (path: string): Promise<{ buffer: ArrayBuffer }> => ({ buffer: new Uint8Array(await readFile(path)).buffer });
+  const buffer = async (path: string): Promise<{ buffer: ArrayBuffer }> => ({
+    buffer: new Uint8Array(await readFile(path)).buffer,
+  });
   const emulator = new V86({
     wasm_path: createRequire(import.meta.url).resolve('v86/build/v86.wasm'),
     bios: await buffer(BIOS),

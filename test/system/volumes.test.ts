@@ -44,8 +44,12 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
 
   /** What every volume that was made here has on it. */
   async function expectFolder(volume: Volume): Promise<void> {
-    const names = (await volume.list(volume.root)).entries.map(({ name }) => name).filter((name) => name !== 'lost+found');
-    expect(names).toEqual(expect.arrayContaining(['docs', 'many', 'licence.txt', 'big.bin', 'empty', 'A longer name, with ümläuts.txt']));
+    const names = (await volume.list(volume.root)).entries
+      .map(({ name }) => name)
+      .filter((name) => name !== 'lost+found');
+    expect(names).toEqual(
+      expect.arrayContaining(['docs', 'many', 'licence.txt', 'big.bin', 'empty', 'A longer name, with ümläuts.txt']),
+    );
     for (const name of ['licence.txt', 'big.bin', 'empty', 'A longer name, with ümläuts.txt'])
       expectBytes(await contents(volume, await find(volume, name)), contentsOf(name));
     expectBytes(await contents(volume, await find(volume, 'docs/deeper/note.md')), contentsOf('note.md'));
@@ -58,7 +62,10 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
     expect(licence.modifiedMs).toBe(
       volume.kind.startsWith('FAT') ? CHANGED_MS + new Date(CHANGED_MS).getTimezoneOffset() * 60_000 : CHANGED_MS,
     );
-    const middle = await readPart(volume, await volume.look(await find(volume, 'big.bin')), { from: 999_999, to: 1_200_001 });
+    const middle = await readPart(volume, await volume.look(await find(volume, 'big.bin')), {
+      from: 999_999,
+      to: 1_200_001,
+    });
     expectBytes(middle, contentsOf('big.bin').subarray(999_999, 1_200_001));
   }
 
@@ -77,7 +84,9 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
       expect([volume.kind, volume.label, volume.remark]).toEqual([kind, 'stones', undefined]);
       await expectFolder(volume);
       expect((await volume.look(await find(volume, 'short link'))).linkTarget).toBe('docs/deeper/note.md');
-      expect((await volume.look(await find(volume, 'long link'))).linkTarget).toBe(`${'docs/../'.repeat(10)}licence.txt`);
+      expect((await volume.look(await find(volume, 'long link'))).linkTarget).toBe(
+        `${'docs/../'.repeat(10)}licence.txt`,
+      );
       const sparse = await contents(volume, await find(volume, 'sparse'));
       const expected = new Uint8Array(5_000_003);
       expected.set(new TextEncoder().encode('begin'));
@@ -108,7 +117,10 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
       ...Array.from({ length: 1400 }, (_, index) => `punch first ${index * 2} ${index * 2}`),
       `write ${join(plain, 'big.bin')} second`,
     ];
-    execFileSync(toolPath('debugfs')!, ['-w', '-f', '-', image], { input: commands.join('\n'), stdio: ['pipe', 'ignore', 'ignore'] });
+    execFileSync(toolPath('debugfs')!, ['-w', '-f', '-', image], {
+      input: commands.join('\n'),
+      stdio: ['pipe', 'ignore', 'ignore'],
+    });
     const volume = await volumeIn(image);
     const first = await contents(volume, await find(volume, 'first'));
     const expected = contentsOf('big.bin').slice();
@@ -165,7 +177,10 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
       if (!('volume' in volume)) throw new Error(volume.reason);
       await expectFolder(volume.volume);
     }
-    expect(await findVolume(disk, found.parts[2]!)).toEqual({ kind: undefined, reason: expect.stringMatching(/nothing that is known/) });
+    expect(await findVolume(disk, found.parts[2]!)).toEqual({
+      kind: undefined,
+      reason: expect.stringMatching(/nothing that is known/),
+    });
 
     // Damaged at the beginning, it is taken from the end; damaged at both, it is told.
     const first = Uint8Array.from(bytes);

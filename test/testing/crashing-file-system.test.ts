@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { CodError } from '../../src/core/errors.ts';
+import { CodError } from '../../src/errors.ts';
 import type { File, FileSystem } from '../../src/fs/file-system.ts';
 import {
   type Crash,
@@ -19,7 +19,9 @@ describe.each<[string, CrashingFileSystemOptions]>([
   [', with exclusive handles', { exclusive: true }],
   [', inside the call', { inline: true }],
 ])('the conformance suite%s', (_, options) => {
-  for (const { name, run } of fileSystemSuite(() => new CrashingFileSystem(options), { sharedHandles: !options.exclusive }))
+  for (const { name, run } of fileSystemSuite(() => new CrashingFileSystem(options), {
+    sharedHandles: !options.exclusive,
+  }))
     test(name, run);
 });
 
@@ -52,7 +54,8 @@ async function contentsAfter(
   seeds: number = SEEDS,
 ): Promise<(Uint8Array | undefined)[]> {
   const contents = [];
-  for (let seed = 0; seed < seeds; seed++) contents.push(await contentOf(fileSystem.crash({ kind, random: seededRandom(seed) }), name));
+  for (let seed = 0; seed < seeds; seed++)
+    contents.push(await contentOf(fileSystem.crash({ kind, random: seededRandom(seed) }), name));
   return contents;
 }
 
@@ -121,7 +124,9 @@ describe('a process crash', () => {
     const lengths = new Set<number>();
     for (const content of await contentsAfter(fileSystem, 'process', 'a')) {
       const length = content!.filter((byte) => byte === 2).length;
-      expect(content).toEqual(Uint8Array.of(...filled(5, 1), ...filled(length, 2), ...filled(12 - length, 1), ...filled(3, 3)));
+      expect(content).toEqual(
+        Uint8Array.of(...filled(5, 1), ...filled(length, 2), ...filled(12 - length, 1), ...filled(3, 3)),
+      );
       lengths.add(length);
     }
     expect(lengths.size).toBe(11);
@@ -154,7 +159,8 @@ describe('a power cut', () => {
     const file = await created(fileSystem, 'a', filled(3000, 1));
     await file.truncate(2500);
     await file.sync();
-    for (const content of await contentsAfter(fileSystem, 'power', 'a')) expect(hex(content)).toBe(hex(filled(2500, 1)));
+    for (const content of await contentsAfter(fileSystem, 'power', 'a'))
+      expect(hex(content)).toBe(hex(filled(2500, 1)));
   });
 
   test('keeps or loses each unsynced sector by itself, and tears none', async () => {
@@ -200,7 +206,9 @@ describe('a power cut', () => {
     await file.sync();
     await file.write(filled(SECTOR_BYTES, 1), 0);
     await file.write(filled(SECTOR_BYTES, 2), SECTOR_BYTES);
-    expect(distinct(await contentsAfter(fileSystem, 'power', 'a'))).toEqual(new Set(['', '0', '1', '0 0', '1 0', '0 2', '1 2']));
+    expect(distinct(await contentsAfter(fileSystem, 'power', 'a'))).toEqual(
+      new Set(['', '0', '1', '0 0', '1 0', '0 2', '1 2']),
+    );
   });
 
   test('undoes an unsynced truncation as a whole, with what was written where it had cut', async () => {
@@ -233,7 +241,9 @@ describe('a power cut', () => {
       await fileSystem.remove('a');
       const file = await created(fileSystem, 'a', filled(SECTOR_BYTES, 2));
       if (synced) await file.sync();
-      expect(distinct(await contentsAfter(fileSystem, 'power', 'a'))).toEqual(new Set(synced ? ['2'] : ['missing', '1', '', '0', '2']));
+      expect(distinct(await contentsAfter(fileSystem, 'power', 'a'))).toEqual(
+        new Set(synced ? ['2'] : ['missing', '1', '', '0', '2']),
+      );
     }
   });
 
@@ -310,11 +320,15 @@ describe('faults', () => {
     const file = await created(fileSystem, 'a', filled(10, 1));
     fileSystem.failAt(fileSystem.operationCount + 2);
     await file.size();
-    await expect(file.size()).rejects.toMatchObject({ code: 'COD_TARGET_IO', details: { kind: 'size', name: 'a', number: 4 } });
+    await expect(file.size()).rejects.toMatchObject({
+      code: 'COD_TARGET_IO',
+      details: { kind: 'size', name: 'a', number: 4 },
+    });
     await file.size();
     fileSystem.failAt(fileSystem.operationCount + 2, { stays: true, code: 'COD_NO_SPACE' });
     await file.size();
-    for (let count = 0; count < 3; count++) await expect(fileSystem.open('a')).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    for (let count = 0; count < 3; count++)
+      await expect(fileSystem.open('a')).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
     fileSystem.clearFaults();
     await file.size();
   });
@@ -336,7 +350,10 @@ describe('faults', () => {
     const file = await created(fileSystem, 'a', filled(4096, 1));
     fileSystem.limitSpace(8192);
     await file.write(filled(4096, 2), 0);
-    await expect(file.write(filled(3 * 4096, 3), 4096)).rejects.toMatchObject({ code: 'COD_NO_SPACE', details: { written: 8192 } });
+    await expect(file.write(filled(3 * 4096, 3), 4096)).rejects.toMatchObject({
+      code: 'COD_NO_SPACE',
+      details: { written: 8192 },
+    });
     expect(await file.size()).toBe(3 * 4096);
     await file.truncate(8192);
     await file.write(filled(4096, 4), 8192);
@@ -426,7 +443,10 @@ class TwoSlotCounter {
 
   async increment(): Promise<void> {
     const next = this.#value + 1;
-    await this.#file.write(new Uint8Array(new Uint32Array(SECTOR_BYTES / 4).fill(next).buffer), (next % 2) * SECTOR_BYTES);
+    await this.#file.write(
+      new Uint8Array(new Uint32Array(SECTOR_BYTES / 4).fill(next).buffer),
+      (next % 2) * SECTOR_BYTES,
+    );
     if (this.#syncs) await this.#file.sync();
     this.#value = next;
   }
@@ -460,8 +480,11 @@ describe('a counter in two slots', () => {
   });
 
   test('that does not sync loses nothing by a process crash, and is caught by a power cut within a few seeds', async () => {
-    for (let seed = 0; seed < 50; seed++) expect(await lossOf(false, 'process', seededRandom(seed)), `seed ${seed}`).toBeUndefined();
-    const losses = await Promise.all(Array.from({ length: 5 }, (_, seed) => lossOf(false, 'power', seededRandom(seed))));
+    for (let seed = 0; seed < 50; seed++)
+      expect(await lossOf(false, 'process', seededRandom(seed)), `seed ${seed}`).toBeUndefined();
+    const losses = await Promise.all(
+      Array.from({ length: 5 }, (_, seed) => lossOf(false, 'power', seededRandom(seed))),
+    );
     expect(losses.some((loss) => loss !== undefined)).toBe(true);
   });
 });

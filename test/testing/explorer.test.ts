@@ -12,7 +12,10 @@ import {
 const SECTOR = 512;
 
 /** A counter in two slots of a sector each; the newer one counts. */
-async function openCounter(fileSystem: FileSystem, syncs: boolean): Promise<{ value: number; increment(): Promise<void> }> {
+async function openCounter(
+  fileSystem: FileSystem,
+  syncs: boolean,
+): Promise<{ value: number; increment(): Promise<void> }> {
   const file = await fileSystem.open('counter', { create: true });
   const values = [0];
   for (const offset of [0, SECTOR]) {
@@ -124,7 +127,8 @@ describe('an explorer', () => {
 
   it('finds nothing in code that keeps its promises', async () => {
     for (let seed = 0; seed < 10; seed++) {
-      for (const kind of ['process', 'power', 'mixed'] as const) await exploreCrashes(counterStory(true), { seed, kind, crashes: 3 });
+      for (const kind of ['process', 'power', 'mixed'] as const)
+        await exploreCrashes(counterStory(true), { seed, kind, crashes: 3 });
     }
   });
 
@@ -146,8 +150,13 @@ describe('an explorer', () => {
   });
 
   it('draws places where it is told how many, and ends where it is told to', async () => {
-    expect(await exploreCrashes(counterStory(true), { samples: 7, crashes: 1 })).toMatchObject({ stories: 8, crashes: 7 });
-    expect(await exploreCrashes(counterStory(true), { onStory: ({ stories }) => stories < 3 })).toMatchObject({ stories: 3 });
+    expect(await exploreCrashes(counterStory(true), { samples: 7, crashes: 1 })).toMatchObject({
+      stories: 8,
+      crashes: 7,
+    });
+    expect(await exploreCrashes(counterStory(true), { onStory: ({ stories }) => stories < 3 })).toMatchObject({
+      stories: 3,
+    });
   });
 
   it('lets each story begin with the same files', async () => {

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { CodError } from '../../src/core/errors.ts';
+import { CodError } from '../../src/errors.ts';
 import type { File, FileSystem } from '../../src/fs/file-system.ts';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
 import { fileSystemSuite } from '../../src/testing/index.ts';
@@ -37,7 +37,10 @@ test('a file system without locks and without a boot passes', async () => {
 });
 
 const FAULTS: [string, (file: File) => Partial<File>][] = [
-  ['a short read passes as a whole one', (file) => ({ read: (into, offset) => file.read(into, offset).catch(() => undefined) })],
+  [
+    'a short read passes as a whole one',
+    (file) => ({ read: (into, offset) => file.read(into, offset).catch(() => undefined) }),
+  ],
   [
     'a view is written from the start of its buffer',
     (file) => ({ write: (from, offset) => file.write(new Uint8Array(from.buffer, 0, from.length), offset) }),
@@ -56,8 +59,14 @@ const FAULTS: [string, (file: File) => Partial<File>][] = [
     }),
   ],
   ['a short read inside the call passes as a whole one', () => ({ readNow: () => true })],
-  ['truncate does not grow', (file) => ({ truncate: async (size) => file.truncate(Math.min(size, await file.size())) })],
-  ['truncate does not shrink', (file) => ({ truncate: async (size) => file.truncate(Math.max(size, await file.size())) })],
+  [
+    'truncate does not grow',
+    (file) => ({ truncate: async (size) => file.truncate(Math.min(size, await file.size())) }),
+  ],
+  [
+    'truncate does not shrink',
+    (file) => ({ truncate: async (size) => file.truncate(Math.max(size, await file.size())) }),
+  ],
   ['sync closes', (file) => ({ sync: () => file.close() })],
   [
     'a second close rejects',

@@ -48,7 +48,10 @@ async function useDevice(fileSystem: FileSystem, seed: number): Promise<void> {
   const random = seededRandom(seed);
   const source = seededRandom(99).fill(new Uint8Array(6 * 4096 + 100));
   const device = await openDeviceIn(
-    { clock: new SimulatedClock({ settle: () => new Promise(setImmediate) }), randomBytes: (into) => random.fill(into) },
+    {
+      clock: new SimulatedClock({ settle: () => new Promise(setImmediate) }),
+      randomBytes: (into) => random.fill(into),
+    },
     { source: bytesSource(source, { identity: 'it' }), fileSystem, target: 'disk', hydrate: false },
   );
   const quietly = (work: Promise<void>): Promise<void> => work.catch(() => undefined);
@@ -62,7 +65,8 @@ async function useDevice(fileSystem: FileSystem, seed: number): Promise<void> {
 }
 
 describe('the conformance suite over a recorded file system', () => {
-  for (const { name, run } of fileSystemSuite(() => new FileSystemRecorder(new CrashingFileSystem()).fileSystem)) it(name, run);
+  for (const { name, run } of fileSystemSuite(() => new FileSystemRecorder(new CrashingFileSystem()).fileSystem))
+    it(name, run);
 });
 
 describe('a recorder', () => {
@@ -91,7 +95,10 @@ describe('a recorder', () => {
       const inner = new CrashingFileSystem({ random: seededRandom(seed) });
       const recorder = new FileSystemRecorder(inner);
       // A sync that fails changes what is there by itself, which no trace of calls can tell.
-      inner.failWhen(({ kind, number }) => kind !== 'sync' && number > 60 && number % 5 === 0, { stays: true, code: 'COD_NO_SPACE' });
+      inner.failWhen(({ kind, number }) => kind !== 'sync' && number > 60 && number % 5 === 0, {
+        stays: true,
+        code: 'COD_NO_SPACE',
+      });
       await useDevice(recorder.fileSystem, seed).catch(() => undefined);
       inner.clearFaults();
       expect(new TextDecoder().decode(recorder.trace())).toContain('"error":"COD_NO_SPACE"');
@@ -119,7 +126,8 @@ describe('a recorder', () => {
   it('is bounded: a trace that would be too long ends, and says so', async () => {
     const recorder = new FileSystemRecorder(new CrashingFileSystem(), { maxBytes: 2000 });
     const file = await recorder.fileSystem.open('disk', { create: true });
-    for (let count = 0; count < 100; count++) await file.write(seededRandom(count).fill(new Uint8Array(100)), 100 * count);
+    for (let count = 0; count < 100; count++)
+      await file.write(seededRandom(count).fill(new Uint8Array(100)), 100 * count);
     expect(recorder.isCut).toBe(true);
     expect(recorder.trace().length).toBeLessThan(2500);
     const steps = await replayed(recorder.trace(), memfsFileSystem());
@@ -147,7 +155,10 @@ describe('a trace', () => {
     ['a file that is not open', `${header}{"op":"sync","file":3}\n`],
     ['a file that is open already', `${header}${open}${open}`],
     ['a negative offset', `${header}${open}{"op":"write","file":1,"offset":-1,"bytes":{"base64":""}}\n`],
-    ['a range of no safe integers', `${header}${open}{"op":"read","file":1,"offset":9007199254740991,"length":1,"sum":0}\n`],
+    [
+      'a range of no safe integers',
+      `${header}${open}{"op":"read","file":1,"offset":9007199254740991,"length":1,"sum":0}\n`,
+    ],
     ['no base64', `${header}${open}{"op":"write","file":1,"offset":0,"bytes":{"base64":"?!"}}\n`],
     ['a fill of no byte', `${header}${open}{"op":"write","file":1,"offset":0,"bytes":{"fill":256,"length":1}}\n`],
     ['an open with no outcome', `${header}{"op":"open","name":"disk","create":true}\n`],
@@ -159,7 +170,9 @@ describe('a trace', () => {
   });
 
   it('of another version is refused with COD_VERSION', async () => {
-    await expect(replayed('{"trace":"copyondemand","version":2}\n', memfsFileSystem())).rejects.toMatchObject({ code: 'COD_VERSION' });
+    await expect(replayed('{"trace":"copyondemand","version":2}\n', memfsFileSystem())).rejects.toMatchObject({
+      code: 'COD_VERSION',
+    });
   });
 
   it('that asks for more than is allowed is refused before it is done', async () => {

@@ -1,6 +1,6 @@
 /** What the demo and its worker process say to each other. */
 
-import type { CodErrorJson } from '../../core/errors.ts';
+import type { CodErrorJson } from '../../errors.ts';
 import type { Cell } from '../map-picture.ts';
 
 /** Cells of the map that the worker draws. */
@@ -26,5 +26,9 @@ export type Message =
   | { readonly event: 'open'; readonly state: State }
   | { readonly event: 'state'; readonly state: State }
   | { readonly event: 'answer'; readonly id: number; readonly bytes?: Uint8Array; readonly ms: number }
-  | { readonly event: 'failed'; readonly id?: number; readonly error: CodErrorJson | { readonly name: string; readonly message: string } }
+  | {
+      readonly event: 'failed';
+      readonly id?: number;
+      readonly error: CodErrorJson | { readonly name: string; readonly message: string };
+    }
   | { readonly event: 'finished' };

@@ -75,7 +75,10 @@ async function makeExt4(directory: string, path: string, signal: AbortSignal): P
   // Distributions keep it where the PATH of ordinary users does not lead.
   const env = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` };
   try {
-    await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-b', '4096', '-L', 'far-away', '-d', content, path], { env, signal });
+    await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-b', '4096', '-L', 'far-away', '-d', content, path], {
+      env,
+      signal,
+    });
   } catch (error) {
     await rm(path);
     throw error;

@@ -1,7 +1,7 @@
 /** The demo's handle on its worker: a process of the command itself, started anew for each life. */
 
 import { type ChildProcess, fork } from 'node:child_process';
-import { CodError } from '../../core/errors.ts';
+import { CodError } from '../../errors.ts';
 import type { Message, Request, State } from './messages.ts';
 
 /** What a call gave, and how long it took in the worker. */
@@ -52,11 +52,17 @@ export class WorkerProcess {
     this.#exited = new Promise((resolve) => child.once('exit', () => resolve()));
     child.on('message', (message: Message) => this.#take(message));
     child.once('error', (error) => this.#settle.failed(error));
-    child.once('exit', (code, signal) => this.#settle.failed(new Error(`the worker process ended with ${signal ?? code}`)));
+    child.once('exit', (code, signal) =>
+      this.#settle.failed(new Error(`the worker process ended with ${signal ?? code}`)),
+    );
   }
 
   /** Starts a process that copies `url` to `target`; resolves once it can read and write. */
-  static async start(url: string, target: string, onState: (state: State) => void): Promise<{ worker: WorkerProcess; state: State }> {
+  static async start(
+    url: string,
+    target: string,
+    onState: (state: State) => void,
+  ): Promise<{ worker: WorkerProcess; state: State }> {
     const child = fork(process.argv[1]!, ['demo-worker', url, target], {
       serialization: 'advanced',
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],

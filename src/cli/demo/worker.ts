@@ -1,11 +1,11 @@
 /** The process in the demo that uses an image while it is copied, and is killed. Talks to the demo over the channel of `fork`. */
 
-import { isCodError } from '../../core/errors.ts';
 import type { Device } from '../../device/device.ts';
+import { isCodError } from '../../errors.ts';
 import type { FileSystem } from '../../fs/file-system.ts';
 import { nodeFileSystem } from '../../fs/node.ts';
 import { inspectMetadata, openDevice } from '../../index.ts';
-import { httpSource } from '../../sources/http-node.ts';
+import { httpSource } from '../../sources/http/node.ts';
 import { mapCells } from '../map-picture.ts';
 import { MAP_CELLS, type Message, type Request, type State } from './messages.ts';
 
@@ -98,5 +98,7 @@ function send(message: Message): void {
 
 function plain(error: unknown): Extract<Message, { event: 'failed' }>['error'] {
   if (isCodError(error)) return error.toJSON();
-  return error instanceof Error ? { name: error.name, message: error.message } : { name: 'Error', message: String(error) };
+  return error instanceof Error
+    ? { name: error.name, message: error.message }
+    : { name: 'Error', message: String(error) };
 }

@@ -31,7 +31,9 @@ export class Inode {
     this.flags = view.getUint32(32, true);
     // Only files and, with a feature of its own, directories are longer than 4 GiB.
     const isLong = this.type === FILE_TYPE.file;
-    this.size = isLong ? u64(viewOf(Uint8Array.of(...raw.subarray(4, 8), ...raw.subarray(108, 112))), 0) : view.getUint32(4, true);
+    this.size = isLong
+      ? u64(viewOf(Uint8Array.of(...raw.subarray(4, 8), ...raw.subarray(108, 112))), 0)
+      : view.getUint32(4, true);
     // Signed seconds; the large inodes of ext4 have two bits more.
     const more = raw.length >= 160 && view.getUint16(128, true) >= 12 ? (view.getUint32(136, true) & 3) * 2 ** 32 : 0;
     this.#modifiedMs = (view.getInt32(16, true) + more) * 1000;
@@ -44,9 +46,12 @@ export class Inode {
   file(): FileInfo {
     const { size } = this;
     const base = { size, modifiedMs: this.#modifiedMs };
-    const isInline = (this.flags & INODE_FLAG.inlineData) !== 0 || (this.type === FILE_TYPE.link && size < MAP_BYTES && !this.#hasBlocks);
+    const isInline =
+      (this.flags & INODE_FLAG.inlineData) !== 0 ||
+      (this.type === FILE_TYPE.link && size < MAP_BYTES && !this.#hasBlocks);
     if (isInline) {
-      if (size > MAP_BYTES || this.type === FILE_TYPE.directory) throw new VolumeError('what lies within attributes is not read here');
+      if (size > MAP_BYTES || this.type === FILE_TYPE.directory)
+        throw new VolumeError('what lies within attributes is not read here');
       const inline = this.#map.slice(0, size);
       return { ...base, inline, runs: async function* () {} };
     }
@@ -56,7 +61,8 @@ export class Inode {
   /** Blocks as they come, as runs of bytes that make up the size, with holes between and behind them. */
   async *#runs(signal: AbortSignal | undefined): AsyncGenerator<Run> {
     const { blockBytes, blockCount } = this.#volume;
-    const blocks = this.flags & INODE_FLAG.extents ? this.#extents(this.#map, undefined, 0, signal) : this.#pointers(signal);
+    const blocks =
+      this.flags & INODE_FLAG.extents ? this.#extents(this.#map, undefined, 0, signal) : this.#pointers(signal);
     const runs = new Runs();
     let at = 0;
     const put = function* (offset: number | undefined, length: number): Generator<Run> {
@@ -79,7 +85,12 @@ export class Inode {
   }
 
   /** A node's extents. Below the root no node is empty and each gets further, so that this ends; its depth is one less than its parent's. */
-  async *#extents(node: Uint8Array, depth: number | undefined, from: number, signal: AbortSignal | undefined): AsyncGenerator<Blocks> {
+  async *#extents(
+    node: Uint8Array,
+    depth: number | undefined,
+    from: number,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Blocks> {
     signal?.throwIfAborted();
     const view = viewOf(node);
     const count = view.getUint16(2, true);
@@ -119,7 +130,12 @@ export class Inode {
     }
   }
 
-  async *#pointer(block: number, depth: number, logical: number, signal: AbortSignal | undefined): AsyncGenerator<Blocks> {
+  async *#pointer(
+    block: number,
+    depth: number,
+    logical: number,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Blocks> {
     if (block === 0 || logical * this.#volume.blockBytes >= this.size) return;
     if (depth === 0) {
       yield { logical, block, count: 1 };
@@ -129,7 +145,12 @@ export class Inode {
     const view = viewOf(await this.#block(block, signal));
     const perBlock = this.#volume.blockBytes / 4;
     for (let index = 0; index < perBlock; index++) {
-      yield* this.#pointer(view.getUint32(index * 4, true), depth - 1, logical + index * perBlock ** (depth - 1), signal);
+      yield* this.#pointer(
+        view.getUint32(index * 4, true),
+        depth - 1,
+        logical + index * perBlock ** (depth - 1),
+        signal,
+      );
     }
   }
 

@@ -2,7 +2,15 @@
 
 import { type Bytes, remembered, text, VolumeError, viewOf } from './bytes.ts';
 import { FILE_TYPE, INODE_FLAG, Inode } from './ext-inode.ts';
-import { type Entry, type EntryKind, type FileInfo, type Listing, MAX_ENTRIES, readFile, type Volume } from './volume.ts';
+import {
+  type Entry,
+  type EntryKind,
+  type FileInfo,
+  type Listing,
+  MAX_ENTRIES,
+  readFile,
+  type Volume,
+} from './volume.ts';
 
 const SUPERBLOCK_AT = 1024;
 const MAGIC = 0xef53;
@@ -12,9 +20,17 @@ const MAX_DIRECTORY_BYTES = 2 ** 26;
 const MAX_LINK_BYTES = 4096;
 
 const COMPATIBLE_JOURNAL = 0x4;
-const INCOMPATIBLE = { fileType: 0x2, recover: 0x4, metaGroups: 0x10, extents: 0x40, bits64: 0x80, flexGroups: 0x200 } as const;
+const INCOMPATIBLE = {
+  fileType: 0x2,
+  recover: 0x4,
+  metaGroups: 0x10,
+  extents: 0x40,
+  bits64: 0x80,
+  flexGroups: 0x200,
+} as const;
 /** Those that a reader may leave unheeded, or that are heeded here: also mmp, values of attributes in inodes, checksum seeds, large directories, inline data, encryption, case folding. */
-const UNDERSTOOD = 0x2 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000;
+const UNDERSTOOD =
+  0x2 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000;
 
 interface Layout {
   readonly kind: string;
@@ -49,7 +65,8 @@ function layoutOf(superblock: Uint8Array): Layout {
   const revision = u32(76);
   const [compatible, incompatible, readOnly] = revision === 0 ? [0, 0, 0] : [u32(92), u32(96), u32(100)];
   const unknown = incompatible & ~UNDERSTOOD;
-  if (unknown !== 0) throw new VolumeError(`this ext volume has features that are not known here: 0x${(unknown >>> 0).toString(16)}`);
+  if (unknown !== 0)
+    throw new VolumeError(`this ext volume has features that are not known here: 0x${(unknown >>> 0).toString(16)}`);
   const has = (feature: number): boolean => (incompatible & feature) !== 0;
   const descriptorBytes = has(INCOMPATIBLE.bits64) ? u16(254) : 32;
   const layout: Layout = {
@@ -132,7 +149,12 @@ class ExtVolume implements Volume {
         const type = this.#layout.hasFileTypes ? block[at + 7]! : 0;
         at += length;
         // A tail with a checksum looks like an entry without inode; inner nodes of an index as well.
-        if (id === 0 || nameBytes === 0 || (raw[0] === 0x2e && (nameBytes === 1 || (nameBytes === 2 && raw[1] === 0x2e)))) continue;
+        if (
+          id === 0 ||
+          nameBytes === 0 ||
+          (raw[0] === 0x2e && (nameBytes === 1 || (nameBytes === 2 && raw[1] === 0x2e)))
+        )
+          continue;
         if (entries.length === MAX_ENTRIES) return { entries, cut: true };
         entries.push({
           name: new TextDecoder().decode(raw),
@@ -156,7 +178,12 @@ class ExtVolume implements Volume {
     if (inode.type !== FILE_TYPE.link) return { ...file, size: 0, runs: nothing };
     let target = '';
     const decoder = new TextDecoder();
-    for await (const piece of readFile(this, file, { from: 0, to: MAX_LINK_BYTES }, signal === undefined ? {} : { signal })) {
+    for await (const piece of readFile(
+      this,
+      file,
+      { from: 0, to: MAX_LINK_BYTES },
+      signal === undefined ? {} : { signal },
+    )) {
       target += decoder.decode(piece, { stream: true });
     }
     return { ...file, linkTarget: target };
@@ -165,7 +192,9 @@ class ExtVolume implements Volume {
   /** By the directory's own word, else by the inode. */
   async #kind(type: number, id: number, signal: AbortSignal | undefined): Promise<EntryKind> {
     const inodeType =
-      type === 0 ? (await this.#inode(id, signal)).type : [0, FILE_TYPE.file, FILE_TYPE.directory, 0, 0, 0, 0, FILE_TYPE.link][type];
+      type === 0
+        ? (await this.#inode(id, signal)).type
+        : [0, FILE_TYPE.file, FILE_TYPE.directory, 0, 0, 0, 0, FILE_TYPE.link][type];
     if (inodeType === FILE_TYPE.directory) return 'directory';
     if (inodeType === FILE_TYPE.file) return 'file';
     return inodeType === FILE_TYPE.link ? 'link' : 'other';
@@ -176,7 +205,11 @@ class ExtVolume implements Volume {
     if (number < 1 || number > inodeCount) throw new VolumeError(`there is no inode ${number}`);
     const group = Math.floor((number - 1) / inodesPerGroup);
     const table = await this.#inodeTable(group, signal);
-    const raw = await this.#tables.read(table * blockBytes + ((number - 1) % inodesPerGroup) * inodeBytes, inodeBytes, signal);
+    const raw = await this.#tables.read(
+      table * blockBytes + ((number - 1) % inodesPerGroup) * inodeBytes,
+      inodeBytes,
+      signal,
+    );
     return new Inode(raw, { bytes: this.#tables, blockBytes, blockCount: this.#layout.blockCount });
   }
 
@@ -190,7 +223,9 @@ class ExtVolume implements Volume {
       const first = metaGroup * perBlock;
       block = first * blocksPerGroup + firstDataBlock + (this.#hasSuperblock(first) ? 1 : 0);
     }
-    const view = viewOf(await this.#tables.read(block * blockBytes + (group % perBlock) * descriptorBytes, descriptorBytes, signal));
+    const view = viewOf(
+      await this.#tables.read(block * blockBytes + (group % perBlock) * descriptorBytes, descriptorBytes, signal),
+    );
     return view.getUint32(8, true) + (descriptorBytes >= 64 ? view.getUint32(40, true) * 2 ** 32 : 0);
   }
 

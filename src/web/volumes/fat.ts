@@ -245,11 +245,20 @@ function shortName(raw: Uint8Array): string {
 }
 
 function shortText(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => (byte >= 0x80 ? CODE_PAGE_437[byte - 0x80]! : byte < 0x20 ? '' : String.fromCharCode(byte))).join('');
+  return Array.from(bytes, (byte) =>
+    byte >= 0x80 ? CODE_PAGE_437[byte - 0x80]! : byte < 0x20 ? '' : String.fromCharCode(byte),
+  ).join('');
 }
 
 /** Local time, as the format has it; taken as that of the browser. */
 function dosTime(date: number, time: number): number | undefined {
   if (date === 0) return undefined;
-  return new Date(1980 + (date >> 9), ((date >> 5) & 15) - 1, date & 31, time >> 11, (time >> 5) & 63, (time & 31) * 2).getTime();
+  return new Date(
+    1980 + (date >> 9),
+    ((date >> 5) & 15) - 1,
+    date & 31,
+    time >> 11,
+    (time >> 5) & 63,
+    (time & 31) * 2,
+  ).getTime();
 }

@@ -69,12 +69,23 @@ function mbrEntries(sector: Uint8Array): MbrEntry[] {
     .filter(({ type, size }) => type !== 0 && size > 0);
 }
 
-async function readMbr(disk: Bytes, entries: readonly MbrEntry[], signal: AbortSignal | undefined): Promise<PartitionTable> {
+async function readMbr(
+  disk: Bytes,
+  entries: readonly MbrEntry[],
+  signal: AbortSignal | undefined,
+): Promise<PartitionTable> {
   const found: Partition[] = [];
   const remarks = new Set<string>();
   const add = (number: number, start: number, size: number, type: number): void => {
     if (start >= disk.size) remarks.add(`partition ${number} begins beyond the end of the disk`);
-    else found.push({ number, start, size: fitted(disk, start, size, number, remarks), type: mbrTypeName(type), name: '' });
+    else
+      found.push({
+        number,
+        start,
+        size: fitted(disk, start, size, number, remarks),
+        type: mbrTypeName(type),
+        name: '',
+      });
   };
   for (const { index, type, start, size } of entries) {
     if (!EXTENDED.has(type)) {
@@ -163,7 +174,13 @@ async function gptAt(
       continue;
     }
     const name = new TextDecoder('utf-16le').decode(raw.subarray(56, 128)).replace(/\0.*$/s, '');
-    partitions.push({ number, start, size: fitted(disk, start, end - start, number, remarks), type: gptTypeName(type), name });
+    partitions.push({
+      number,
+      start,
+      size: fitted(disk, start, end - start, number, remarks),
+      type: gptTypeName(type),
+      name,
+    });
   }
   return { table: { kind: 'GPT', partitions: partitions.sort(byPlace), remark: sentence(remarks) }, sound };
 }

@@ -77,7 +77,9 @@ export async function* readFile(
     for (let at = Math.max(start, range.from); at < Math.min(end, to); ) {
       signal?.throwIfAborted();
       const length = Math.min(step, end - at, to - at);
-      yield run.offset === undefined ? new Uint8Array(length) : await volume.bytes.read(run.offset + at - start, length, signal);
+      yield run.offset === undefined
+        ? new Uint8Array(length)
+        : await volume.bytes.read(run.offset + at - start, length, signal);
       at += length;
     }
     start = end;
@@ -113,7 +115,9 @@ export class Runs {
     const last = this.#last;
     const follows =
       last !== undefined &&
-      (offset === undefined ? last.offset === undefined : last.offset !== undefined && last.offset + last.length === offset);
+      (offset === undefined
+        ? last.offset === undefined
+        : last.offset !== undefined && last.offset + last.length === offset);
     if (follows) {
       last.length += length;
       return undefined;

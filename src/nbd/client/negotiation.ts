@@ -1,0 +1,295 @@
+/**
+ * The client's side of NBD's handshake, without a socket: bytes in, bytes out. Fixed newstyle only.
+ *
+ * One step after the other: greeting, TLS if it is wanted, structured replies, block status, and at last the export itself, by OPT_GO where the server knows it.
+ * What a server may send is bounded at each step.
+ */
+
+import { CodError, type CodErrorCode } from '../../errors.ts';
+import { PassingError } from '../../sources/retry.ts';
+import {
+  BASE_ALLOCATION,
+  BYTES,
+  CLIENT_FLAG,
+  DEFAULT_MAX_PAYLOAD_BYTES,
+  HANDSHAKE_FLAG,
+  INFO,
+  MAGIC,
+  MAX_STRING_BYTES,
+  OPTION,
+  OPTION_REPLY,
+  TRANSMISSION_FLAG,
+} from '../constants.ts';
+import { Intake } from './intake.ts';
+
+/** What was agreed on. */
+export interface NbdExportInfo {
+  /** Bytes. */
+  readonly size: number;
+  /** Replies to reads come in chunks, which may be holes. */
+  readonly structured: boolean;
+  /** The server's number for `base:allocation`, if it tells what reads as zeros. */
+  readonly allocationContext: number | undefined;
+  /** Offsets and lengths of requests are multiples of this. */
+  readonly minBlockBytes: number;
+  /** No request is longer. */
+  readonly maxBlockBytes: number;
+}
+
+/** What the negotiation wants of its surroundings. */
+export interface NegotiationHooks {
+  send(bytes: Uint8Array): void;
+  /** From now on all is encrypted; {@link Negotiation.secured} is called when that works. */
+  startTls(): void;
+  done(info: NbdExportInfo): void;
+}
+
+export interface NegotiationOptions {
+  readonly exportName: string;
+  readonly tls: boolean;
+  /** Of the export, for messages. */
+  readonly what: string;
+}
+
+/** Strings of an option's reply, and what goes with them. */
+const MAX_REPLY_BYTES = MAX_STRING_BYTES + 64;
+/** A server has four kinds of information and one context for us. */
+const MAX_REPLIES = 64;
+const MAX_MIN_BLOCK_BYTES = 2 ** 16;
+const OLDSTYLE_MAGIC = 0x420281861253n;
+
+/** A reply to an option. */
+interface OptionReply {
+  readonly type: number;
+  readonly data: Buffer;
+}
+
+export class Negotiation {
+  readonly #options: NegotiationOptions;
+  readonly #hooks: NegotiationHooks;
+  readonly #intake = new Intake();
+  #noZeroes = false;
+  #structured = false;
+  #context: number | undefined;
+  #size: number | undefined;
+  #minBlockBytes = 1;
+  #maxBlockBytes = DEFAULT_MAX_PAYLOAD_BYTES;
+
+  constructor(options: NegotiationOptions, hooks: NegotiationHooks) {
+    this.#options = options;
+    this.#hooks = hooks;
+    this.#expect(16, (bytes) => this.#onMagic(bytes));
+  }
+
+  /** Takes what the server sent; returns what came behind the negotiation. @throws CodError, which is final; PassingError, which may pass */
+  push(bytes: Uint8Array): Uint8Array {
+    return this.#intake.push(bytes);
+  }
+
+  /** The connection is encrypted now. */
+  secured(): void {
+    this.#askStructured();
+  }
+
+  #expect(length: number, then: (bytes: Buffer) => void): void {
+    this.#intake.expect(Buffer.alloc(length), (portion) => then(portion as Buffer));
+  }
+
+  #onMagic(bytes: Buffer): void {
+    if (bytes.readBigUInt64BE(0) !== MAGIC.init) throw this.#refused('what answers there does not speak NBD');
+    const second = bytes.readBigUInt64BE(8);
+    if (second === OLDSTYLE_MAGIC)
+      throw this.#refused('the server speaks the oldstyle handshake, which has no options; start it with newstyle');
+    if (second !== MAGIC.option) throw this.#refused('the server’s handshake is none that is known');
+    this.#expect(BYTES.serverGreeting - 16, (flags) => this.#onFlags(flags.readUInt16BE(0)));
+  }
+
+  #onFlags(flags: number): void {
+    if ((flags & HANDSHAKE_FLAG.fixedNewstyle) === 0) throw this.#refused('the server does not speak fixed newstyle');
+    this.#noZeroes = (flags & HANDSHAKE_FLAG.noZeroes) !== 0;
+    const answer = Buffer.alloc(BYTES.clientFlags);
+    answer.writeUInt32BE(CLIENT_FLAG.fixedNewstyle | (this.#noZeroes ? CLIENT_FLAG.noZeroes : 0));
+    this.#hooks.send(answer);
+    if (this.#options.tls) this.#askTls();
+    else this.#askStructured();
+  }
+
+  #askTls(): void {
+    this.#ask(OPTION.starttls, Buffer.alloc(0), ({ type }) => {
+      if (type !== OPTION_REPLY.ack)
+        throw this.#refused('the server has no TLS for us; use nbd:// if the way to it is safe');
+      this.#hooks.startTls();
+      return 'last';
+    });
+  }
+
+  #askStructured(): void {
+    this.#ask(OPTION.structuredReply, Buffer.alloc(0), ({ type }) => {
+      if (type === OPTION_REPLY.errTlsReqd) throw this.#failure(type);
+      this.#structured = type === OPTION_REPLY.ack;
+      // Only these can carry block status.
+      if (this.#structured) this.#askContext();
+      else this.#askGo();
+      return 'last';
+    });
+  }
+
+  #askContext(): void {
+    const data = Buffer.concat([this.#name(), u32(1), lengthAndText(BASE_ALLOCATION)]);
+    this.#ask(OPTION.setMetaContext, data, ({ type, data }) => {
+      if (type === OPTION_REPLY.metaContext) {
+        if (data.length < 4) throw this.#malformed('a context without its number');
+        if (data.toString('utf8', 4) === BASE_ALLOCATION) this.#context = data.readUInt32BE(0);
+        return 'more';
+      }
+      if (type !== OPTION_REPLY.ack) this.#context = undefined;
+      this.#askGo();
+      return 'last';
+    });
+  }
+
+  #askGo(): void {
+    const data = Buffer.concat([this.#name(), u16(1), u16(INFO.blockSize)]);
+    this.#ask(OPTION.go, data, ({ type, data }) => {
+      if (type === OPTION_REPLY.info) {
+        this.#onInfo(data);
+        return 'more';
+      }
+      if (type === OPTION_REPLY.ack) this.#finish();
+      else if (type === OPTION_REPLY.errUnsup) this.#askExportName();
+      else throw this.#failure(type, data);
+      return 'last';
+    });
+  }
+
+  #onInfo(data: Buffer): void {
+    if (data.length < 2) throw this.#malformed('information without its kind');
+    const kind = data.readUInt16BE(0);
+    if (kind === INFO.export) {
+      if (data.length !== 12) throw this.#malformed(`${data.length} bytes about the export`);
+      this.#onExport(data.readBigUInt64BE(2), data.readUInt16BE(10));
+    } else if (kind === INFO.blockSize) {
+      if (data.length !== 14) throw this.#malformed(`${data.length} bytes about block sizes`);
+      const [min, max] = [data.readUInt32BE(2), data.readUInt32BE(10)];
+      const sensible = min > 0 && min <= MAX_MIN_BLOCK_BYTES && Number.isInteger(Math.log2(min)) && max >= min;
+      if (!sensible) throw this.#malformed(`blocks of ${min} to ${max} bytes`);
+      this.#minBlockBytes = min;
+      this.#maxBlockBytes = max - (max % min);
+    }
+  }
+
+  /** For servers from before OPT_GO: whoever names an export that is not there is hung up on. */
+  #askExportName(): void {
+    const name = Buffer.from(this.#options.exportName);
+    this.#send(OPTION.exportName, name);
+    this.#expect(BYTES.exportNameReply + (this.#noZeroes ? 0 : BYTES.exportNameZeroes), (reply) => {
+      this.#onExport(reply.readBigUInt64BE(0), reply.readUInt16BE(8));
+      this.#finish();
+    });
+  }
+
+  #onExport(size: bigint, flags: number): void {
+    if (size > BigInt(Number.MAX_SAFE_INTEGER))
+      throw this.#refused(`its size of ${size} bytes is beyond what can be copied`);
+    if ((flags & TRANSMISSION_FLAG.hasFlags) === 0) throw this.#malformed('an export without flags');
+    this.#size = Number(size);
+  }
+
+  #finish(): void {
+    if (this.#size === undefined) throw this.#malformed('an export without size');
+    if (this.#size % this.#minBlockBytes !== 0)
+      throw this.#malformed(`a size that is no multiple of its blocks of ${this.#minBlockBytes} bytes`);
+    this.#hooks.done({
+      size: this.#size,
+      structured: this.#structured,
+      allocationContext: this.#context,
+      minBlockBytes: this.#minBlockBytes,
+      maxBlockBytes: this.#maxBlockBytes,
+    });
+  }
+
+  #send(option: number, data: Buffer): void {
+    const head = Buffer.alloc(BYTES.optionHeader);
+    head.writeBigUInt64BE(MAGIC.option, 0);
+    head.writeUInt32BE(option, 8);
+    head.writeUInt32BE(data.length, 12);
+    this.#hooks.send(Buffer.concat([head, data]));
+  }
+
+  /** Sends an option; `onReply` gets each reply to it and says whether `more` may come. */
+  #ask(option: number, data: Buffer, onReply: (reply: OptionReply) => 'more' | 'last'): void {
+    let replies = 0;
+    const expectReply = () => {
+      if (++replies > MAX_REPLIES) throw this.#malformed(`more than ${MAX_REPLIES} replies to option ${option}`);
+      this.#expect(BYTES.optionReplyHeader, (head) => {
+        if (head.readBigUInt64BE(0) !== MAGIC.optionReply) throw this.#malformed('what is no reply to an option');
+        if (head.readUInt32BE(8) !== option)
+          throw this.#malformed(`a reply to option ${head.readUInt32BE(8)} instead of ${option}`);
+        const type = head.readUInt32BE(12);
+        const length = head.readUInt32BE(16);
+        if (length > MAX_REPLY_BYTES) throw this.#malformed(`a reply of ${length} bytes to option ${option}`);
+        const onData = (data: Buffer) => {
+          if (onReply({ type, data }) === 'more') expectReply();
+        };
+        if (length === 0) onData(Buffer.alloc(0));
+        else this.#expect(length, onData);
+      });
+    };
+    expectReply();
+    this.#send(option, data);
+  }
+
+  #name(): Buffer {
+    return lengthAndText(this.#options.exportName);
+  }
+
+  /** The error that an error reply stands for. */
+  #failure(type: number, data: Buffer = Buffer.alloc(0)): Error {
+    const said = data.length === 0 ? '' : ` (the server says: ${printable(data.toString('utf8', 0, 200))})`;
+    const { exportName } = this.#options;
+    switch (type) {
+      case OPTION_REPLY.errShutdown:
+        return new PassingError('the server is shutting down');
+      case OPTION_REPLY.errUnknown:
+        return this.#refused(`it has no export called ${JSON.stringify(exportName)}${said}`, 'COD_NOT_FOUND');
+      case OPTION_REPLY.errTlsReqd:
+        return this.#refused(`the server requires TLS: use nbds://${said}`);
+      case OPTION_REPLY.errPolicy:
+        return this.#refused(`the server does not let us have the export${said}`);
+      case OPTION_REPLY.errBlockSizeReqd:
+        return this.#refused(`the server insists on block sizes that it did not tell${said}`);
+      default:
+        return this.#refused(`the server refuses with 0x${type.toString(16)}${said}`);
+    }
+  }
+
+  #malformed(what: string): CodError {
+    return this.#refused(`the server sent ${what}`);
+  }
+
+  #refused(what: string, code: CodErrorCode = 'COD_SOURCE_IO'): CodError {
+    return new CodError(code, `${this.#options.what}: ${what}`);
+  }
+}
+
+/** What a server says goes into one line, and onto a terminal. */
+export function printable(text: string): string {
+  return text.replace(/[^\p{L}\p{N}\p{P}\p{S} ]/gu, '?');
+}
+
+function u16(value: number): Buffer {
+  const bytes = Buffer.alloc(2);
+  bytes.writeUInt16BE(value);
+  return bytes;
+}
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(value);
+  return bytes;
+}
+
+function lengthAndText(text: string): Buffer {
+  const bytes = Buffer.from(text);
+  return Buffer.concat([u32(bytes.length), bytes]);
+}

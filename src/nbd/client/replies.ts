@@ -1,0 +1,261 @@
+/**
+ * Replies of the transmission phase, simple and structured, without a socket: bytes in, settled requests out.
+ *
+ * Each byte of a reply is held against the request that it answers before it is put anywhere: a read's bytes go straight to their place in its buffer, each of them once; what
+ * answers nothing, comes twice, or is longer than what was asked for ends the connection. Nothing is kept but what was asked for.
+ */
+
+import { RangeSet } from '../../core/range-set.ts';
+import { CodError } from '../../errors.ts';
+import { PassingError } from '../../sources/retry.ts';
+import { ALLOCATION_FLAG, BYTES, MAGIC, MAX_STRING_BYTES, NBD_ERROR, REPLY_FLAG, REPLY_TYPE } from '../constants.ts';
+import { Intake } from './intake.ts';
+import { printable } from './negotiation.ts';
+
+/** A run of an export's bytes. */
+export interface AllocationRun {
+  length: number;
+  readonly zero: boolean;
+}
+
+interface Request {
+  readonly offset: number;
+  readonly length: number;
+  /** Called once, when the reply is complete. */
+  settle(error?: Error): void;
+}
+
+/** A read under way. */
+export interface ReadRequest extends Request {
+  readonly kind: 'read';
+  /** Of `length` bytes; may be replaced by another one while the reply is under way. */
+  into: Uint8Array;
+}
+
+/** A question for what reads as zeros. */
+export interface StatusRequest extends Request {
+  readonly kind: 'status';
+  /** Filled as the reply comes; covers a beginning of the range, at least a byte of it. */
+  readonly runs: AllocationRun[];
+}
+
+/** A read may come in as many pieces as it has sectors, or so many, whatever is more. */
+const MIN_CHUNKS = 1024;
+const SECTOR_BYTES = 512;
+/** As many as the best servers send at most. */
+const MAX_EXTENTS = 2 ** 20;
+const EXTENT_BYTES = 8;
+
+interface Pending {
+  readonly request: ReadRequest | StatusRequest;
+  readonly covered: RangeSet;
+  chunks: number;
+  error: Error | undefined;
+}
+
+export class ReplyParser {
+  readonly #what: string;
+  readonly #structured: boolean;
+  readonly #context: number | undefined;
+  readonly #intake = new Intake();
+  readonly #pending = new Map<number, Pending>();
+  readonly #head = Buffer.alloc(32);
+
+  /** @param options.what names the export in messages */
+  constructor(options: { what: string; structured: boolean; allocationContext: number | undefined }) {
+    this.#what = options.what;
+    this.#structured = options.structured;
+    this.#context = options.allocationContext;
+    this.#expectReply();
+  }
+
+  /** How many requests wait for their reply. */
+  get pending(): number {
+    return this.#pending.size;
+  }
+
+  /** A request is about to be sent under `cookie`, a safe integer that no other request has. */
+  add(cookie: number, request: ReadRequest | StatusRequest): void {
+    this.#pending.set(cookie, { request, covered: new RangeSet(), chunks: 0, error: undefined });
+  }
+
+  /** Takes what the server sent. @throws CodError COD_SOURCE_IO for what is no reply to what was asked; the connection is of no use any more */
+  push(bytes: Uint8Array): void {
+    this.#intake.push(bytes);
+  }
+
+  /** Settles all that is left with `error`. */
+  fail(error: Error): void {
+    for (const { request } of this.#pending.values()) request.settle(error);
+    this.#pending.clear();
+  }
+
+  #expect(length: number, then: (bytes: Buffer) => void): void {
+    const head = this.#head.subarray(0, length);
+    this.#intake.expect(head, () => then(head));
+  }
+
+  #expectReply(): void {
+    this.#expect(4, (bytes) => {
+      const magic = bytes.readUInt32BE(0);
+      if (magic === MAGIC.simpleReply) this.#expect(BYTES.simpleReply - 4, (head) => this.#onSimple(head));
+      else if (magic === MAGIC.structuredReply && this.#structured) {
+        this.#expect(BYTES.structuredReplyHeader - 4, (head) => this.#onChunk(head));
+      } else throw this.#malformed(`0x${magic.toString(16)} where a reply begins`);
+    });
+  }
+
+  #onSimple(head: Buffer): void {
+    const error = head.readUInt32BE(0);
+    const { cookie, pending } = this.#of(head, 4);
+    if (error !== 0) {
+      pending.error = this.#failure(error, '');
+      this.#done(cookie, pending);
+      return;
+    }
+    const { request } = pending;
+    if (this.#structured || request.kind !== 'read')
+      throw this.#malformed('a simple reply where a structured one was agreed on');
+    pending.covered.add(0, request.length);
+    this.#data(request, 0, request.length, () => this.#done(cookie, pending));
+  }
+
+  #onChunk(head: Buffer): void {
+    const flags = head.readUInt16BE(0);
+    const type = head.readUInt16BE(2);
+    const { cookie, pending } = this.#of(head, 4);
+    const length = head.readUInt32BE(12);
+    const { request } = pending;
+    if (++pending.chunks > Math.max(MIN_CHUNKS, request.length / SECTOR_BYTES))
+      throw this.#malformed('a reply in too many pieces');
+    const then = () => {
+      if ((flags & REPLY_FLAG.done) !== 0) this.#done(cookie, pending);
+      else this.#expectReply();
+    };
+    if ((type & 0x8000) !== 0) this.#onError(pending, { type, length }, then);
+    else if (type === REPLY_TYPE.none) {
+      if (length !== 0 || (flags & REPLY_FLAG.done) === 0)
+        throw this.#malformed('a piece of a reply that holds nothing and ends nothing');
+      then();
+    } else if (type === REPLY_TYPE.offsetData && request.kind === 'read') this.#onData(pending, length, then);
+    else if (type === REPLY_TYPE.offsetHole && request.kind === 'read') this.#onHole(pending, length, then);
+    else if (type === REPLY_TYPE.blockStatus && request.kind === 'status') this.#onStatus(request, length, then);
+    else throw this.#malformed(`a piece of type ${type} in the reply to a ${request.kind}`);
+  }
+
+  #onData(pending: Pending, length: number, then: () => void): void {
+    if (length <= 8) throw this.#malformed(`data in a piece of ${length} bytes`);
+    this.#expect(8, (head) =>
+      this.#data(pending.request as ReadRequest, this.#claim(pending, head, length - 8), length - 8, then),
+    );
+  }
+
+  #onHole(pending: Pending, length: number, then: () => void): void {
+    if (length !== 12) throw this.#malformed(`a hole in a piece of ${length} bytes`);
+    this.#expect(12, (head) => {
+      const bytes = head.readUInt32BE(8);
+      const start = this.#claim(pending, head, bytes);
+      (pending.request as ReadRequest).into.fill(0, start, start + bytes);
+      then();
+    });
+  }
+
+  /** Where the bytes of a chunk, which begins with its offset, go in the request's buffer; they must not have come before. */
+  #claim({ request, covered }: Pending, head: Buffer, length: number): number {
+    const offset = Number(head.readBigUInt64BE(0));
+    const start = offset - request.offset;
+    if (length === 0 || start < 0 || start + length > request.length) {
+      throw this.#malformed(
+        `${length} bytes at ${offset} in the reply to a read of ${request.length} at ${request.offset}`,
+      );
+    }
+    const added = covered.add(start, start + length);
+    if (added.length !== 1 || added[0]![0] !== start || added[0]![1] !== start + length) {
+      throw this.#malformed(`bytes at ${offset} twice in the reply to a read`);
+    }
+    return start;
+  }
+
+  /** Takes the bytes of a read that come next. */
+  #data(request: ReadRequest, start: number, length: number, then: () => void): void {
+    this.#intake.expect(() => request.into.subarray(start, start + length), then);
+  }
+
+  #onStatus(request: StatusRequest, length: number, then: () => void): void {
+    const count = (length - 4) / EXTENT_BYTES;
+    if (!Number.isInteger(count) || count < 1 || count > MAX_EXTENTS)
+      throw this.#malformed(`block status in a piece of ${length} bytes`);
+    if (request.runs.length > 0) throw this.#malformed('block status twice');
+    this.#expect(4, (head) => {
+      if (head.readUInt32BE(0) !== this.#context)
+        throw this.#malformed('block status of a context that was not asked for');
+      this.#onExtents(request, { count, covered: 0 }, then);
+    });
+  }
+
+  #onExtents(request: StatusRequest, so: { count: number; covered: number }, then: () => void): void {
+    this.#expect(EXTENT_BYTES, (head) => {
+      const bytes = head.readUInt32BE(0);
+      if (bytes === 0 || so.covered >= request.length)
+        throw this.#malformed('an extent that covers nothing of what was asked for');
+      // Only the last may reach beyond what was asked for.
+      const length = Math.min(bytes, request.length - so.covered);
+      const zero = (head.readUInt32BE(4) & ALLOCATION_FLAG.zero) !== 0;
+      const last = request.runs.at(-1);
+      if (last?.zero === zero) last.length += length;
+      else request.runs.push({ length, zero });
+      const left = so.count - 1;
+      if (left === 0) then();
+      else this.#onExtents(request, { count: left, covered: so.covered + length }, then);
+    });
+  }
+
+  #onError(pending: Pending, { type, length }: { type: number; length: number }, then: () => void): void {
+    if (length < 6 || length > MAX_STRING_BYTES + 14) throw this.#malformed(`an error in a piece of ${length} bytes`);
+    const bytes = Buffer.alloc(length);
+    this.#intake.expect(bytes, () => {
+      const messageBytes = bytes.readUInt16BE(4);
+      const rest = length - 6 - messageBytes;
+      if (rest < 0 || (type === REPLY_TYPE.errorOffset && rest !== 8))
+        throw this.#malformed('an error whose lengths contradict each other');
+      pending.error ??= this.#failure(bytes.readUInt32BE(0), bytes.toString('utf8', 6, 6 + messageBytes));
+      then();
+    });
+  }
+
+  #done(cookie: number, { request, covered, error }: Pending): void {
+    this.#pending.delete(cookie);
+    this.#expectReply();
+    if (error !== undefined) request.settle(error);
+    else if (request.kind === 'status' ? request.runs.length > 0 : covered.add(0, request.length).length === 0)
+      request.settle();
+    else {
+      const missing = this.#malformed('less than was asked for, and said that it was all');
+      request.settle(missing);
+      throw missing;
+    }
+  }
+
+  #of(head: Buffer, at: number): { cookie: number; pending: Pending } {
+    const cookie = Number(head.readBigUInt64BE(at));
+    const pending = this.#pending.get(cookie);
+    if (pending === undefined) throw this.#malformed('a reply to what was not asked');
+    return { cookie, pending };
+  }
+
+  #failure(code: number, message: string): Error {
+    const name = Object.entries(NBD_ERROR).find(([, value]) => value === code)?.[0] ?? `error ${code}`;
+    const said = message === '' ? name : `${name}, ${printable(message.slice(0, 200))}`;
+    const text = `the server answers with ${said}`;
+    return PASSING.has(code)
+      ? new PassingError(text)
+      : new CodError('COD_SOURCE_IO', `${this.#what}: ${text}`, { details: { error: code } });
+  }
+
+  #malformed(what: string): CodError {
+    return new CodError('COD_SOURCE_IO', `${this.#what}: the server sent ${what}`);
+  }
+}
+
+/** Errors that may be gone when one asks again. */
+const PASSING: ReadonlySet<number> = new Set([NBD_ERROR.EIO, NBD_ERROR.ENOMEM, NBD_ERROR.ESHUTDOWN]);

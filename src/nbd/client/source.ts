@@ -1,0 +1,270 @@
+/** A source over NBD: any export of any server, by a client of our own. What breaks is asked for again over a new connection. */
+
+import { setMaxListeners } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { withSignal } from '../../async/with-signal.ts';
+import { CodError } from '../../errors.ts';
+import type { Clock } from '../../platform/clock.ts';
+import { pieceBuffer } from '../../platform/pages.ts';
+import { systemClock } from '../../platform/system-clock.ts';
+import { checkRange } from '../../sources/range.ts';
+import { Backoff, type Retry } from '../../sources/retry.ts';
+import type { Source, SourceExtent, StreamOptions } from '../../sources/source.ts';
+import { type NbdLocation, parseNbdUri, showNbdLocation } from '../uri.ts';
+import { NbdConnection, type NbdConnectionOptions, type NbdTls } from './connection.ts';
+import type { AllocationRun } from './replies.ts';
+
+export interface NbdSourceOptions {
+  /** For `nbds://`; goes before the URI's `tls-certificates`. Default: the system's authorities, and no certificate of our own. */
+  tls?: NbdTls;
+  retry?: Retry;
+  /** No byte for so long while one is waited for: the connection is given up and the rest asked for again. Default 15,000. */
+  stallTimeoutMs?: number;
+  /** Names the content of the export, which NBD does not: a resume against another identity is refused. Default: none. */
+  identity?: string;
+  /** Aborts the opening, not the source. */
+  signal?: AbortSignal;
+  clock?: Clock;
+  /** In [0, 1), for the jitter. */
+  random?: () => number;
+}
+
+const ATTEMPTS_OPENING = 5;
+const ATTEMPTS = 20;
+/** What a stream has under way, which at 20 ms of latency is 200 MB/s, and which a reader may have to wait for. */
+const STREAM_BYTES = 2 ** 22;
+const PIECE_BYTES = 2 ** 18;
+/** However long the pieces: one is being written, one is coming, one is asked for. */
+const MIN_PIECES = 3;
+/** What lies behind so many runs counts as data, so that memory stays bounded. */
+const MAX_RUNS = 2 ** 20;
+
+/**
+ * Connects to an export: `nbd://host:port/name`, `nbd+unix:///name?socket=PATH`, or with TLS `nbds://…` and `nbds+unix://…`, both with `&tls-certificates=DIR`, a
+ * folder with `ca-cert.pem` and, if need be, `client-cert.pem` and `client-key.pem`.
+ *
+ * Reads need nothing but fixed newstyle. `extents` is there if the server tells what is zero (`base:allocation`). One connection, with many requests under way;
+ * when it fails or stalls, a new one is made, and an export of another size rejects with COD_SOURCE_CHANGED. NBD does not tell one content from
+ * another: see `identity`. After `close()`: COD_CLOSED.
+ * @throws {@link CodError} COD_NOT_FOUND if the server has no such export, COD_SOURCE_IO. TypeError for a URI that is none. The signal's reason if it is aborted.
+ */
+export async function nbdSource(uri: string | URL, options: NbdSourceOptions = {}): Promise<Source> {
+  return nbdSourceAt(parseNbdUri(uri), options);
+}
+
+/** As {@link nbdSource}, with the URI taken apart. */
+export async function nbdSourceAt(location: NbdLocation, options: NbdSourceOptions = {}): Promise<Source> {
+  const source = new NbdSource(location, { ...(await tlsIn(location.tlsCertificates)), ...options.tls }, options);
+  try {
+    return await source.open(options.signal ?? new AbortController().signal);
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+class NbdSource implements Source {
+  size = 0;
+  declare readonly identity?: string;
+  extents?: (offset: number, length: number) => Promise<readonly SourceExtent[]>;
+  readonly #connectionOptions: NbdConnectionOptions;
+  readonly #retry: Retry;
+  readonly #random: () => number;
+  readonly #closed = new AbortController();
+  #connection: NbdConnection | undefined;
+  #connecting: Promise<NbdConnection> | undefined;
+
+  constructor(location: NbdLocation, tls: NbdTls, options: NbdSourceOptions) {
+    const { clock = systemClock, stallTimeoutMs = 15_000, retry = {}, random = Math.random, identity } = options;
+    this.#connectionOptions = { location, tls, clock, stallTimeoutMs, what: showNbdLocation(location) };
+    // Each request under way listens.
+    setMaxListeners(0, this.#closed.signal);
+    this.#retry = retry;
+    this.#random = random;
+    if (identity !== undefined) this.identity = identity;
+  }
+
+  async open(signal: AbortSignal): Promise<Source> {
+    const { info } = await this.#retrying(
+      'connect',
+      { attempts: ATTEMPTS_OPENING, signal },
+      async (connection) => connection,
+    );
+    this.size = info.size;
+    if (info.allocationContext !== undefined) this.extents = (offset, length) => this.#extents(offset, length);
+    return this;
+  }
+
+  read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    return this.#during(offset, into.length, options.signal, (signal) => this.#read(into, offset, signal));
+  }
+
+  async *stream(offset: number, length: number, options: StreamOptions = {}): AsyncIterableIterator<Uint8Array> {
+    checkRange(this.size, offset, length);
+    const over = new AbortController();
+    const signal = AbortSignal.any([over.signal, ...(options.signal === undefined ? [] : [options.signal])]);
+    setMaxListeners(0, signal);
+    const end = offset + length;
+    let asked = offset;
+    const ask = (buffer: Uint8Array): { buffer: Uint8Array; piece: Uint8Array; done: Promise<void> } => {
+      const piece = buffer.subarray(0, Math.min(buffer.length, end - asked));
+      const done = this.read(piece, asked, { signal });
+      // Whoever asks for the pieces in order finds out in order.
+      done.catch(() => undefined);
+      asked += piece.length;
+      return { buffer, piece, done };
+    };
+    const window: ReturnType<typeof ask>[] = [];
+    try {
+      const pieces = Math.max(MIN_PIECES, STREAM_BYTES / (options.pieceBytes ?? PIECE_BYTES));
+      while (asked < end && window.length < pieces)
+        window.push(ask(pieceBuffer(options.pieceBytes, PIECE_BYTES, length)));
+      for (let next = window.shift(); next !== undefined; next = window.shift()) {
+        await next.done;
+        yield next.piece;
+        if (asked < end) window.push(ask(next.buffer));
+      }
+    } finally {
+      over.abort();
+    }
+  }
+
+  #extents(offset: number, length: number): Promise<readonly SourceExtent[]> {
+    return this.#during(offset, length, undefined, async (signal) => {
+      const runs: AllocationRun[] = [];
+      const add = (more: readonly AllocationRun[]) => {
+        for (const run of more) {
+          const last = runs.at(-1);
+          if (last?.zero === run.zero) last.length += run.length;
+          else runs.push({ ...run });
+        }
+      };
+      for (let done = 0; done < length; ) {
+        const left = length - done;
+        const more = runs.length > MAX_RUNS ? DATA(left) : await this.#status(offset + done, left, signal);
+        add(more);
+        done += more.reduce((sum, run) => sum + run.length, 0);
+      }
+      return runs;
+    });
+  }
+
+  #read(into: Uint8Array, offset: number, signal: AbortSignal): Promise<void> {
+    const what = `read ${into.length} bytes at ${offset}`;
+    return this.#retrying(what, { attempts: ATTEMPTS, signal }, (connection) => connection.read(into, offset, signal));
+  }
+
+  #status(offset: number, length: number, signal: AbortSignal): Promise<readonly AllocationRun[]> {
+    const what = `ask for what is zero of ${length} bytes at ${offset}`;
+    return this.#retrying(what, { attempts: ATTEMPTS, signal }, async (connection) =>
+      // A server that came back may have become another one.
+      connection.info.allocationContext === undefined ? DATA(length) : connection.status(offset, length, signal),
+    );
+  }
+
+  /** Runs what a caller asked for, ended by its signal or by the end of the source. */
+  async #during<T>(
+    offset: number,
+    length: number,
+    signal: AbortSignal | undefined,
+    task: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    this.#closed.signal.throwIfAborted();
+    signal?.throwIfAborted();
+    checkRange(this.size, offset, length);
+    if (length === 0) return task(this.#closed.signal);
+    const own = new AbortController();
+    setMaxListeners(0, own.signal);
+    const onAbort = () => own.abort(signal?.reason);
+    const onClosed = () => own.abort(this.#closed.signal.reason);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    this.#closed.signal.addEventListener('abort', onClosed, { once: true });
+    try {
+      return await task(own.signal);
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+      this.#closed.signal.removeEventListener('abort', onClosed);
+    }
+  }
+
+  async #retrying<T>(
+    what: string,
+    { attempts, signal }: { attempts: number; signal: AbortSignal },
+    task: (connection: NbdConnection) => Promise<T>,
+  ): Promise<T> {
+    const { clock, what: exported } = this.#connectionOptions;
+    const { attempts: given = attempts, baseDelayMs = 250, maxDelayMs = 10_000 } = this.#retry;
+    const backoff = new Backoff(`${exported}: ${what}`, {
+      attempts: given,
+      baseDelayMs,
+      maxDelayMs,
+      clock,
+      random: this.#random,
+    });
+    for (;;) {
+      try {
+        return await task(await withSignal(this.#connect(), signal));
+      } catch (error) {
+        await backoff.wait(error, signal);
+      }
+    }
+  }
+
+  /** The connection, a new one if need be; one is made at a time. */
+  async #connect(): Promise<NbdConnection> {
+    if (this.#connection?.usable) return this.#connection;
+    this.#connecting ??= this.#open().finally(() => {
+      this.#connecting = undefined;
+    });
+    return this.#connecting;
+  }
+
+  async #open(): Promise<NbdConnection> {
+    const before = this.#connection?.info;
+    const connection = await NbdConnection.open(this.#connectionOptions, this.#closed.signal);
+    if (this.#closed.signal.aborted || (before !== undefined && before.size !== connection.info.size)) {
+      const message = `${this.#connectionOptions.what} has ${connection.info.size} bytes now, and had ${before?.size} before`;
+      const reason = this.#closed.signal.aborted
+        ? this.#closed.signal.reason
+        : new CodError('COD_SOURCE_CHANGED', message);
+      connection.close(reason);
+      throw reason;
+    }
+    this.#connection = connection;
+    return connection;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed.signal.aborted) return;
+    const reason = new CodError('COD_CLOSED', 'the source is closed');
+    this.#closed.abort(reason);
+    this.#connection?.close(reason);
+  }
+}
+
+const DATA = (length: number): AllocationRun[] => [{ length, zero: false }];
+
+/** The certificates in a folder, by the names that qemu-nbd, nbdkit and libnbd have for them. */
+async function tlsIn(directory: string | undefined): Promise<NbdTls> {
+  if (directory === undefined) return {};
+  const [ca, cert, key] = await Promise.all(
+    ['ca-cert.pem', 'client-cert.pem', 'client-key.pem'].map((name) => pemIn(join(directory, name))),
+  );
+  if (ca === undefined) throw new CodError('COD_NOT_FOUND', `${join(directory, 'ca-cert.pem')} does not exist`);
+  if ((cert === undefined) !== (key === undefined)) {
+    throw new CodError('COD_NOT_FOUND', `${directory} has only one of client-cert.pem and client-key.pem`);
+  }
+  return { ca, ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) };
+}
+
+async function pemIn(path: string): Promise<Buffer | undefined> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    if (cause instanceof Error && 'code' in cause && cause.code === 'ENOENT') return undefined;
+    throw new CodError('COD_SOURCE_IO', `${path} cannot be read: ${cause instanceof Error ? cause.message : cause}`, {
+      cause,
+    });
+  }
+}

@@ -1,0 +1,293 @@
+/**
+ * The server's half of the transmission phase: requests out of bytes, replies into bytes. No sockets, no clock, no device.
+ *
+ * Requests are found in what a socket brings without copying: a write's payload is a view of it unless it came in several pieces. There is one
+ * validator, {@link RequestDecoder}, which looks at a header before its payload is kept; what it refuses is skipped.
+ */
+
+import {
+  BYTES,
+  COMMAND,
+  COMMAND_FLAG,
+  MAGIC,
+  NBD_ERROR,
+  REPLY_FLAG,
+  REPLY_TYPE,
+  TRANSMISSION_FLAG,
+} from '../constants.ts';
+import { getU16, getU32, getU64, putU16, putU32, putU64 } from '../wire.ts';
+
+/** The peer does not keep to the protocol, in a way that leaves nothing but to end the connection. */
+export class ProtocolError extends Error {
+  override readonly name = 'ProtocolError';
+}
+
+/** What requests are measured against. */
+export interface RequestRules {
+  /** Bytes of the export. */
+  readonly size: number;
+  /** `TRANSMISSION_FLAG`s that the client was told. */
+  readonly flags: number;
+  readonly structuredReplies: boolean;
+  /** Whether a metadata context was chosen. */
+  readonly hasContexts: boolean;
+  readonly maximumPayloadBytes: number;
+}
+
+/** One request. The cookie is the client's own, in two halves. */
+export interface Request {
+  readonly type: number;
+  readonly flags: number;
+  readonly cookieHigh: number;
+  readonly cookieLow: number;
+  readonly offset: number;
+  readonly length: number;
+  /** What a write writes; empty for all others. */
+  readonly payload: Uint8Array;
+  /** An `NBD_ERROR` if the request is to be refused, else 0. */
+  readonly error: number;
+}
+
+const EMPTY = new Uint8Array(0);
+
+/** Requests out of the bytes of one connection; itself the request that was found last, so that none is allocated. */
+export class RequestDecoder implements Request {
+  type = 0;
+  flags = 0;
+  cookieHigh = 0;
+  cookieLow = 0;
+  offset = 0;
+  length = 0;
+  payload: Uint8Array = EMPTY;
+  error = 0;
+
+  readonly #rules: RequestRules;
+  #chunk: Uint8Array = EMPTY;
+  /** What the chunk is of: asked for once, since the getter leaves compiled code. */
+  #memory: ArrayBufferLike = EMPTY.buffer;
+  #at = 0;
+  /** A header that came in pieces. */
+  readonly #header = new Uint8Array(BYTES.request);
+  #headerBytes = 0;
+  /** Bytes of the present write's payload that are to come, and those that came; absent: they are dropped. */
+  #missing = 0;
+  #pieces: Uint8Array | undefined;
+
+  constructor(rules: RequestRules) {
+    this.#rules = rules;
+  }
+
+  /** Hands in what came next; only once {@link next} has said that there is nothing left of what came before. */
+  push(chunk: Uint8Array): void {
+    this.#chunk = chunk;
+    this.#memory = chunk.buffer;
+    this.#at = 0;
+  }
+
+  /** Whether a request has come in part. */
+  get isPartial(): boolean {
+    return this.#headerBytes > 0 || this.#missing > 0;
+  }
+
+  /**
+   * Whether there is another whole request, which this object then is until the next call; its payload stays as it is.
+   * @throws {@link ProtocolError}
+   */
+  next(): boolean {
+    if (this.#missing > 0) return this.#resumePayload();
+    const chunk = this.#chunk;
+    const left = chunk.length - this.#at;
+    if (this.#headerBytes > 0 || left < BYTES.request) {
+      const bytes = Math.min(left, BYTES.request - this.#headerBytes);
+      this.#header.set(chunk.subarray(this.#at, this.#at + bytes), this.#headerBytes);
+      this.#headerBytes += bytes;
+      this.#at += bytes;
+      if (this.#headerBytes < BYTES.request) return this.#wait();
+      this.#headerBytes = 0;
+      this.#parse(this.#header, 0);
+    } else {
+      this.#parse(chunk, this.#at);
+      this.#at += BYTES.request;
+    }
+    return this.type !== COMMAND.write || this.#beginPayload();
+  }
+
+  #wait(): false {
+    this.#chunk = EMPTY;
+    this.#at = 0;
+    return false;
+  }
+
+  #parse(bytes: Uint8Array, at: number): void {
+    if (getU32(bytes, at) !== MAGIC.request) throw new ProtocolError('a request without its magic number');
+    this.flags = getU16(bytes, at + 4);
+    this.type = getU16(bytes, at + 6);
+    this.cookieHigh = getU32(bytes, at + 8);
+    this.cookieLow = getU32(bytes, at + 12);
+    this.offset = getU64(bytes, at + 16);
+    this.length = getU32(bytes, at + 24);
+    this.payload = EMPTY;
+    this.error = validate(this, this.#rules);
+  }
+
+  #beginPayload(): boolean {
+    const { length } = this;
+    // To skip it would be to read 4 GiB for one header.
+    if (length > this.#rules.maximumPayloadBytes) throw new ProtocolError(`a write of ${length} bytes`);
+    const at = this.#at;
+    if (length <= this.#chunk.length - at) {
+      this.#at += length;
+      // Cheaper than a Buffer's `subarray`, which is felt in a write of 4 KiB.
+      if (this.error === 0) this.payload = new Uint8Array(this.#memory, this.#chunk.byteOffset + at, length);
+      return true;
+    }
+    this.#missing = length;
+    this.#pieces = this.error === 0 ? new Uint8Array(length) : undefined;
+    return this.#resumePayload();
+  }
+
+  #resumePayload(): boolean {
+    const bytes = Math.min(this.#missing, this.#chunk.length - this.#at);
+    this.#pieces?.set(this.#chunk.subarray(this.#at, this.#at + bytes), this.length - this.#missing);
+    this.#missing -= bytes;
+    this.#at += bytes;
+    if (this.#missing > 0) return this.#wait();
+    this.payload = this.#pieces ?? EMPTY;
+    this.#pieces = undefined;
+    return true;
+  }
+}
+
+/** For each command, the flags that it takes beside `FUA`, which all of them take. */
+const FLAGS_OF: readonly number[] = (() => {
+  const flags: number[] = [];
+  flags[COMMAND.read] = COMMAND_FLAG.df;
+  flags[COMMAND.write] = 0;
+  flags[COMMAND.flush] = 0;
+  flags[COMMAND.trim] = 0;
+  flags[COMMAND.cache] = 0;
+  flags[COMMAND.writeZeroes] = COMMAND_FLAG.noHole | COMMAND_FLAG.fastZero;
+  flags[COMMAND.blockStatus] = COMMAND_FLAG.reqOne;
+  return flags;
+})();
+
+/** For each command, the flag that says whether it may be sent; 0 for what every export can. */
+const NEEDS: readonly number[] = (() => {
+  const flags: number[] = [];
+  flags[COMMAND.read] = 0;
+  flags[COMMAND.write] = 0;
+  flags[COMMAND.flush] = TRANSMISSION_FLAG.sendFlush;
+  flags[COMMAND.trim] = TRANSMISSION_FLAG.sendTrim;
+  flags[COMMAND.cache] = TRANSMISSION_FLAG.sendCache;
+  flags[COMMAND.writeZeroes] = TRANSMISSION_FLAG.sendWriteZeroes;
+  flags[COMMAND.blockStatus] = 0;
+  return flags;
+})();
+
+/** The error that a request is to be refused with; 0 if there is nothing against it. */
+function validate(request: Request, rules: RequestRules): number {
+  const { type, flags, offset, length } = request;
+  if (type === COMMAND.disconnect) return 0;
+  let allowed = FLAGS_OF[type];
+  if (allowed === undefined) return NBD_ERROR.EINVAL;
+  const changes = type === COMMAND.write || type === COMMAND.trim || type === COMMAND.writeZeroes;
+  if (changes && (rules.flags & TRANSMISSION_FLAG.readOnly) !== 0) return NBD_ERROR.EPERM;
+  const needed = NEEDS[type]!;
+  if ((rules.flags & needed) !== needed) return NBD_ERROR.EINVAL;
+  if ((rules.flags & TRANSMISSION_FLAG.sendFua) !== 0) allowed |= COMMAND_FLAG.fua;
+  if ((rules.flags & TRANSMISSION_FLAG.sendFastZero) === 0) allowed &= ~COMMAND_FLAG.fastZero;
+  if (!rules.structuredReplies) allowed &= ~COMMAND_FLAG.df;
+  if ((flags & ~allowed) !== 0) return NBD_ERROR.EINVAL;
+  if (type === COMMAND.flush) return offset === 0 && length === 0 ? 0 : NBD_ERROR.EINVAL;
+  if (type === COMMAND.blockStatus && !rules.hasContexts) return NBD_ERROR.EINVAL;
+  if (length === 0) return NBD_ERROR.EINVAL;
+  if (offset + length > rules.size) {
+    return type === COMMAND.write || type === COMMAND.writeZeroes ? NBD_ERROR.ENOSPC : NBD_ERROR.EINVAL;
+  }
+  if (type === COMMAND.read && length > rules.maximumPayloadBytes) {
+    return rules.structuredReplies ? NBD_ERROR.EOVERFLOW : NBD_ERROR.EINVAL;
+  }
+  return 0;
+}
+
+/** Whose reply something is. */
+export type Cookie = Pick<Request, 'cookieHigh' | 'cookieLow'>;
+
+/** Bytes in front of a read's data. */
+export function readReplyBytes(structured: boolean): number {
+  return structured ? BYTES.structuredReplyHeader + 8 : BYTES.simpleReply;
+}
+
+/** Writes what comes in front of a read's data; the data is the whole reply's. */
+export function putReadReply(
+  bytes: Uint8Array,
+  at: number,
+  request: Cookie & Pick<Request, 'offset' | 'length'>,
+  structured: boolean,
+): void {
+  if (!structured) {
+    putSimpleReply(bytes, at, request, 0);
+    return;
+  }
+  putChunkHeader(bytes, at, request, { type: REPLY_TYPE.offsetData, done: true, length: 8 + request.length });
+  putU64(bytes, at + BYTES.structuredReplyHeader, request.offset);
+}
+
+/** Writes the {@link BYTES.simpleReply} bytes of a reply without data. */
+export function putSimpleReply(bytes: Uint8Array, at: number, { cookieHigh, cookieLow }: Cookie, error: number): void {
+  putU32(bytes, at, MAGIC.simpleReply);
+  putU32(bytes, at + 4, error);
+  putU32(bytes, at + 8, cookieHigh);
+  putU32(bytes, at + 12, cookieLow);
+}
+
+/** A structured reply that says that the request failed, and why, in words for people. */
+export function errorReply(request: Cookie, error: number, message: string): Uint8Array {
+  const text = new TextEncoder().encode(message);
+  const bytes = new Uint8Array(BYTES.structuredReplyHeader + 6 + text.length);
+  putChunkHeader(bytes, 0, request, { type: REPLY_TYPE.error, done: true, length: 6 + text.length });
+  putU32(bytes, BYTES.structuredReplyHeader, error);
+  putU16(bytes, BYTES.structuredReplyHeader + 4, text.length);
+  bytes.set(text, BYTES.structuredReplyHeader + 6);
+  return bytes;
+}
+
+/** One extent of a metadata context. */
+export interface StatusExtent {
+  readonly length: number;
+  readonly status: number;
+}
+
+/** The chunk of one metadata context; `done` with the last one of a reply. */
+export function blockStatusChunk(
+  request: Cookie,
+  context: number,
+  extents: readonly StatusExtent[],
+  done: boolean,
+): Uint8Array {
+  const length = 4 + 8 * extents.length;
+  const bytes = new Uint8Array(BYTES.structuredReplyHeader + length);
+  putChunkHeader(bytes, 0, request, { type: REPLY_TYPE.blockStatus, done, length });
+  putU32(bytes, BYTES.structuredReplyHeader, context);
+  let at = BYTES.structuredReplyHeader + 4;
+  for (const extent of extents) {
+    putU32(bytes, at, extent.length);
+    putU32(bytes, at + 4, extent.status);
+    at += 8;
+  }
+  return bytes;
+}
+
+function putChunkHeader(
+  bytes: Uint8Array,
+  at: number,
+  { cookieHigh, cookieLow }: Cookie,
+  chunk: { type: number; done: boolean; length: number },
+): void {
+  putU32(bytes, at, MAGIC.structuredReply);
+  putU16(bytes, at + 4, chunk.done ? REPLY_FLAG.done : 0);
+  putU16(bytes, at + 6, chunk.type);
+  putU32(bytes, at + 8, cookieHigh);
+  putU32(bytes, at + 12, cookieLow);
+  putU32(bytes, at + 16, chunk.length);
+}

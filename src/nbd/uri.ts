@@ -1,0 +1,89 @@
+/** URIs of NBD exports (NetworkBlockDevice/nbd, doc/uri.md): `nbd://host:port/export`, `nbd+unix:///export?socket=PATH`, and `nbds` for TLS. */
+
+import { DEFAULT_PORT, MAX_STRING_BYTES } from './constants.ts';
+
+/** Where an export is. */
+export interface NbdLocation {
+  readonly at: { readonly socket: string } | { readonly host: string; readonly port: number };
+  /** The default export is the empty name. */
+  readonly exportName: string;
+  readonly tls: boolean;
+  /** A folder with `ca-cert.pem` and, for servers that want to know who asks, `client-cert.pem` and `client-key.pem`. */
+  readonly tlsCertificates?: string;
+}
+
+/** Whether a URI is of one of the schemes that {@link parseNbdUri} knows. */
+export function isNbdScheme(scheme: string): boolean {
+  return scheme in SCHEMES;
+}
+
+const SCHEMES: Readonly<Record<string, { readonly tls: boolean; readonly unix: boolean }>> = {
+  nbd: { tls: false, unix: false },
+  nbds: { tls: true, unix: false },
+  'nbd+unix': { tls: false, unix: true },
+  'nbds+unix': { tls: true, unix: true },
+};
+
+/** @throws TypeError for what is no such URI, and for parameters that are not known: to ignore them could mean to connect unprotected */
+export function parseNbdUri(uri: string | URL): NbdLocation {
+  const text = String(uri);
+  if (!URL.canParse(text)) throw new TypeError(`${text} is no valid URI`);
+  const url = new URL(text);
+  const scheme = SCHEMES[url.protocol.slice(0, -1)];
+  if (scheme === undefined) throw new TypeError(`${url.protocol}// is none of ${Object.keys(SCHEMES).join(', ')}`);
+  const { tls, unix } = scheme;
+  if (url.hash !== '') throw new TypeError(`${text}: a # in the name of an export is written %23`);
+  if (url.username !== '' || url.password !== '') throw new TypeError(`${url.protocol}// takes no user: NBD has none`);
+  const parameters = new Map(url.searchParams);
+  const take = (name: string): string | undefined => {
+    const value = parameters.get(name);
+    parameters.delete(name);
+    if (value === '') throw new TypeError(`${text}: ${name} is empty`);
+    return value;
+  };
+  const socket = take('socket');
+  const tlsCertificates = tls ? take('tls-certificates') : undefined;
+  for (const name of parameters.keys()) throw new TypeError(`${text}: the parameter ${name} is not known`);
+  const exportName = decode(url.pathname.replace(/^\//, ''), text);
+  if (Buffer.byteLength(exportName) > MAX_STRING_BYTES)
+    throw new TypeError(`the name of an export has ${MAX_STRING_BYTES} bytes at most`);
+  return {
+    at: unix ? socketOf(url, socket) : hostOf(url, socket),
+    exportName,
+    tls,
+    ...(tlsCertificates === undefined ? {} : { tlsCertificates }),
+  };
+}
+
+function socketOf(url: URL, socket: string | undefined): { socket: string } {
+  if (url.host !== '') throw new TypeError(`${url}: a socket has no host; write ${url.protocol}///EXPORT?socket=PATH`);
+  if (socket === undefined) throw new TypeError(`${url}: ?socket=PATH is missing`);
+  if (socket.includes('\0')) throw new TypeError('the path of a socket holds a zero byte');
+  return { socket };
+}
+
+function hostOf(url: URL, socket: string | undefined): { host: string; port: number } {
+  if (socket !== undefined) throw new TypeError(`${url}: socket is for nbd+unix://`);
+  if (url.hostname === '') throw new TypeError(`${url}: the host is missing`);
+  const host = decode(url.hostname, url.href).replace(/^\[(.*)\]$/, '$1');
+  const port = url.port === '' ? DEFAULT_PORT : Number(url.port);
+  if (port === 0) throw new TypeError(`${url}: there is no port 0`);
+  return { host, port };
+}
+
+function decode(text: string, uri: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw new TypeError(`${uri}: ${text} is not percent-encoded UTF-8`);
+  }
+}
+
+/** For messages, and to be written again. */
+export function showNbdLocation({ at, exportName, tls }: NbdLocation): string {
+  const name = encodeURIComponent(exportName).replaceAll('%2F', '/');
+  const scheme = tls ? 'nbds' : 'nbd';
+  if ('socket' in at) return `${scheme}+unix:///${name}?socket=${encodeURIComponent(at.socket).replaceAll('%2F', '/')}`;
+  const host = at.host.includes(':') ? `[${at.host}]` : at.host;
+  return `${scheme}://${host}${at.port === DEFAULT_PORT ? '' : `:${at.port}`}/${name}`;
+}

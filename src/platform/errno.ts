@@ -1,0 +1,26 @@
+/** System errors, as Node and memfs throw them, told as {@link CodError}s. */
+
+import { CodError, type CodErrorCode } from '../errors.ts';
+
+const CODES: Readonly<Record<string, CodErrorCode>> = {
+  ENOENT: 'COD_NOT_FOUND',
+  ENOSPC: 'COD_NO_SPACE',
+  EDQUOT: 'COD_NO_SPACE',
+  EFBIG: 'COD_NO_SPACE',
+};
+
+/** Returns the name of a system error, such as `ENOENT`. */
+export function errnoOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** Returns the {@link CodError} for a failed call. `operation` says what failed and where; `cause` is what the call threw. */
+export function ioError(operation: string, cause: unknown, details: Readonly<Record<string, unknown>> = {}): CodError {
+  if (cause instanceof CodError) return cause;
+  const errno = errnoOf(cause);
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new CodError(CODES[errno ?? ''] ?? 'COD_TARGET_IO', `${operation}: ${reason}`, {
+    cause,
+    details: { ...details, ...(errno === undefined ? {} : { errno }) },
+  });
+}

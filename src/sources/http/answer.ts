@@ -1,0 +1,161 @@
+/** What an answer to a range request says, and whether it is the answer to this one. Pure. */
+
+import { CodError } from '../../errors.ts';
+import { PassingError, retryAfterMs } from '../retry.ts';
+import type { HttpResponse } from './transport.ts';
+
+/** What is asked for: `[start, end)` of a resource. */
+export class Asked {
+  readonly #resource: { toString(): string };
+  readonly start: number;
+  readonly end: number;
+  /** As in {@link HttpRequest}. */
+  readonly pieceBytes: number | undefined;
+
+  constructor(resource: { toString(): string }, start: number, end: number, pieceBytes?: number) {
+    this.#resource = resource;
+    this.start = start;
+    this.end = end;
+    this.pieceBytes = pieceBytes;
+  }
+
+  /** Names it in messages; made only for them. */
+  get what(): string {
+    return `GET ${this.#resource}, bytes ${this.start}-${this.end - 1}`;
+  }
+}
+
+/** The resource as it was at opening. */
+export interface Known {
+  readonly size: number;
+  readonly identity: string | undefined;
+}
+
+/** `range`: the body is what was asked for. `whole`: the server ignored the range, the body is everything. */
+export type AnswerKind = 'range' | 'whole';
+
+const CORS_HINT = 'from another origin it has to say "Access-Control-Expose-Headers: Content-Range, ETag"';
+
+/**
+ * Reads size and identity from the answer to the first request, for byte 0.
+ * @throws {@link CodError} for an answer that a source cannot be made of; PassingError for one that asking again may better.
+ */
+export function readOpening(response: HttpResponse, asked: Asked, allowWholeBody: boolean): Known {
+  if (response.status === 416 && unsatisfiedSize(response) === 0) return { size: 0, identity: identityOf(response, 0) };
+  const kind = kindOf(response, asked);
+  if (kind === 'range') {
+    const { start, end, size } = contentRange(response, asked);
+    if (start !== 0 || end !== 1) throw new PassingError(`bytes ${start}-${end - 1} came instead of 0-0`);
+    return { size, identity: identityOf(response, size) };
+  }
+  const size = contentLength(response);
+  if (size === undefined)
+    throw new CodError('COD_SOURCE_IO', `${asked.what}: the server does not say how long it is (no Content-Length)`);
+  if (size > 0 && !allowWholeBody) throw ignoresRanges(asked);
+  return { size, identity: identityOf(response, size) };
+}
+
+/** Checks a later answer before its body is believed. Errors as with {@link readOpening}. */
+export function checkAnswer(response: HttpResponse, asked: Asked, known: Known, allowWholeBody: boolean): AnswerKind {
+  if (response.status === 416) throw changedSize(asked, known, unsatisfiedSize(response));
+  const kind = kindOf(response, asked);
+  const announced = contentLength(response);
+  if (kind === 'range') {
+    const { start, end, size } = contentRange(response, asked);
+    if (size !== known.size) throw changedSize(asked, known, size);
+    checkIdentity(response, asked, known);
+    if (start !== asked.start || end !== asked.end) throw new PassingError(`bytes ${start}-${end - 1} came instead`);
+    if (announced !== undefined && announced !== end - start) {
+      throw new PassingError(`Content-Length is ${announced} for ${end - start} bytes`);
+    }
+    return kind;
+  }
+  if (announced !== undefined && announced !== known.size) throw changedSize(asked, known, announced);
+  checkIdentity(response, asked, known);
+  if (!allowWholeBody) throw ignoresRanges(asked);
+  return kind;
+}
+
+function kindOf(response: HttpResponse, asked: Asked): AnswerKind {
+  const { status } = response;
+  const details = { status };
+  if (status === 404 || status === 410)
+    throw new CodError('COD_NOT_FOUND', `${asked.what}: ${status}, nothing is there`, { details });
+  if (status === 401 || status === 403) {
+    const message = `${asked.what}: ${status}, the server wants other credentials; pass them as username and password, in the URL or as headers`;
+    throw new CodError('COD_SOURCE_IO', message, { details });
+  }
+  const passing =
+    status === 408 || status === 425 || status === 429 || (status >= 500 && status !== 501 && status !== 505);
+  if (passing)
+    throw new PassingError(`status ${status}`, { retryAfterMs: retryAfterMs(response.header('retry-after')) });
+  if (status !== 200 && status !== 206)
+    throw new CodError('COD_SOURCE_IO', `${asked.what}: unexpected status ${status}`, { details });
+  const encoding = response.header('content-encoding')?.toLowerCase() ?? 'identity';
+  if (encoding !== 'identity') {
+    throw new CodError(
+      'COD_SOURCE_IO',
+      `${asked.what}: the server compresses it (${encoding}), so that ranges are not of the file`,
+      {
+        details,
+      },
+    );
+  }
+  return status === 206 ? 'range' : 'whole';
+}
+
+/**
+ * A strong ETag, else the time of the last change with the size. A weak ETag only promises the same meaning, not the same bytes
+ * (RFC 9110, section 8.8.1).
+ */
+function identityOf(response: HttpResponse, size: number): string | undefined {
+  const etag = response.header('etag');
+  if (etag?.startsWith('"')) return `etag:${etag}`;
+  const modified = response.header('last-modified');
+  return modified === undefined ? undefined : `modified:${modified};size:${size}`;
+}
+
+function checkIdentity(response: HttpResponse, asked: Asked, known: Known): void {
+  const identity = identityOf(response, known.size);
+  if (identity === known.identity) return;
+  const message = `${asked.what}: it was ${known.identity ?? 'without ETag and Last-Modified'} at opening and is now ${identity ?? 'without either'}`;
+  throw new CodError('COD_SOURCE_CHANGED', message, { details: { atOpen: known.identity, now: identity } });
+}
+
+function contentRange(response: HttpResponse, asked: Asked): { start: number; end: number; size: number } {
+  const value = response.header('content-range');
+  if (value === undefined)
+    throw new CodError('COD_SOURCE_IO', `${asked.what}: the answer has no Content-Range; ${CORS_HINT}`);
+  const match = /^bytes (\d+)-(\d+)\/(\d+)$/i.exec(value);
+  const [start, last, size] = [Number(match?.[1]), Number(match?.[2]), Number(match?.[3])];
+  if (!match || !Number.isSafeInteger(size) || start > last || last >= size) {
+    throw new PassingError(`malformed Content-Range ${JSON.stringify(value.slice(0, 60))}`);
+  }
+  return { start, end: last + 1, size };
+}
+
+/** As the answer's head announces it. */
+export function contentLength(response: HttpResponse): number | undefined {
+  const value = response.header('content-length');
+  return value !== undefined && /^\d{1,15}$/.test(value) ? Number(value) : undefined;
+}
+
+function unsatisfiedSize(response: HttpResponse): number | undefined {
+  const size = /^bytes \*\/(\d{1,15})$/i.exec(response.header('content-range') ?? '')?.[1];
+  return size === undefined ? undefined : Number(size);
+}
+
+function changedSize(asked: Asked, known: Known, size: number | undefined): CodError {
+  if (size === undefined || size === known.size) {
+    return new CodError('COD_SOURCE_IO', `${asked.what}: the server says that the range is not there (416)`, {
+      details: { status: 416 },
+    });
+  }
+  const message = `${asked.what}: it had ${known.size} bytes at opening and now has ${size}`;
+  return new CodError('COD_SOURCE_CHANGED', message, { details: { sizeAtOpen: known.size, size } });
+}
+
+function ignoresRanges(asked: Asked): CodError {
+  const message = `${asked.what}: the server ignores ranges and sends the whole file (200); use a server with ranges, or allow whole bodies`;
+  return new CodError('COD_SOURCE_IO', message, { details: { status: 200 } });
+}

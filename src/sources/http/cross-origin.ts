@@ -1,0 +1,32 @@
+/** Why a page cannot read what a server of another origin sends: `fetch` does not say. */
+
+import type { HttpRequest } from './transport.ts';
+
+/**
+ * What has to be done about it, for a failed request of a page; undefined where CORS is not the cause, or there is no page. A server that answers a request whose
+ * answer nobody may read is there, so that the request failed for want of permission.
+ */
+export async function whyUnreadable({ url, headers, signal }: HttpRequest): Promise<string | undefined> {
+  const page = globalThis.location?.origin;
+  if (page === undefined || page === url.origin) return undefined;
+  const where = `${url.origin}${url.pathname}`;
+  if (page.startsWith('https:') && url.protocol === 'http:' && !(await answers(url, signal))) {
+    return `${where} cannot be read from a page over https: a browser lets it have images over https only`;
+  }
+  if (!(await answers(url, signal))) return undefined;
+  const own = Object.keys(headers).filter((name) => name !== 'range');
+  const allowed = own.length === 0 ? '' : `, and answer OPTIONS with "Access-Control-Allow-Headers: ${own.join(', ')}"`;
+  return (
+    `${where} is there, but does not let pages of other origins read it (CORS). It has to send "Access-Control-Allow-Origin: ${page}" or "*", ` +
+    `"Access-Control-Expose-Headers: Content-Range, ETag"${allowed}`
+  );
+}
+
+async function answers(url: URL, signal: AbortSignal): Promise<boolean> {
+  try {
+    await fetch(url, { method: 'HEAD', mode: 'no-cors', cache: 'no-store', credentials: 'omit', signal });
+    return true;
+  } catch {
+    return false;
+  }
+}

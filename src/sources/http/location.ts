@@ -1,0 +1,137 @@
+/** Where the resource is: follows redirects, remembers where they led, and keeps credentials to the origin they were given for. */
+
+import { CodError } from '../../errors.ts';
+import type { HttpRequest, HttpResponse, HttpTransport } from './transport.ts';
+
+type RequestOptions = Pick<HttpRequest, 'signal' | 'pieceBytes'>;
+
+const MAX_REDIRECTS = 5;
+const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+/** A signed URL that has expired answers with one of these. */
+const EXPIRED: ReadonlySet<number> = new Set([401, 403, 404, 410]);
+const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/i;
+const RESERVED: ReadonlySet<string> = new Set([
+  'range',
+  'if-range',
+  'host',
+  'connection',
+  'content-length',
+  'transfer-encoding',
+  'accept-encoding',
+]);
+
+export class HttpLocation {
+  readonly #original: URL;
+  readonly #headers: Readonly<Record<string, string>>;
+  readonly #transport: HttpTransport;
+  /** Where the last redirect led. */
+  #current: URL;
+
+  /** @throws TypeError for a URL that is not http or https, or for malformed headers. */
+  constructor(
+    transport: HttpTransport,
+    url: string | URL,
+    options: { headers?: Record<string, string>; username?: string; password?: string },
+  ) {
+    this.#transport = transport;
+    const given = new URL(url);
+    if (!isHttp(given)) throw new TypeError(`${given.protocol}// is not http:// or https://`);
+    const username = options.username ?? decodeURIComponent(given.username);
+    const password = options.password ?? decodeURIComponent(given.password);
+    this.#original = this.#current = withoutCredentials(given);
+    this.#headers = { ...checkedHeaders(options.headers ?? {}), ...basic(username, password) };
+  }
+
+  /** For messages: without credentials, and without the query, which may be a signature. */
+  toString(): string {
+    return shown(this.#original);
+  }
+
+  /** A GET for `range`, redirects followed. */
+  async get(range: string, how: RequestOptions): Promise<HttpResponse> {
+    const redirected = this.#current !== this.#original;
+    const response = await this.#follow(range, how);
+    if (!redirected || !EXPIRED.has(response.status)) return response;
+    response.cancel();
+    this.forgetRedirect();
+    return this.#follow(range, how);
+  }
+
+  /** The next request starts at the URL that was given. */
+  forgetRedirect(): void {
+    this.#current = this.#original;
+  }
+
+  async #follow(range: string, how: RequestOptions): Promise<HttpResponse> {
+    let url = this.#current;
+    for (let hops = 0; ; hops++) {
+      const own = url.origin === this.#original.origin ? this.#headers : {};
+      const response = await this.#transport.request({ ...how, url, headers: { ...own, range } });
+      if (!REDIRECTS.has(response.status)) {
+        if (response.url.href !== url.href) url = checkedHop(url, withoutCredentials(response.url));
+        this.#current = url.href === this.#original.href ? this.#original : url;
+        return response;
+      }
+      response.cancel();
+      const location = response.header('location');
+      if (location === undefined) throw new CodError('COD_SOURCE_IO', `${shown(url)}: a redirect without a Location`);
+      if (hops === MAX_REDIRECTS)
+        throw new CodError('COD_SOURCE_IO', `${this}: more than ${MAX_REDIRECTS} redirects, the last to ${shown(url)}`);
+      url = checkedHop(url, resolve(location, url));
+    }
+  }
+}
+
+function resolve(location: string, base: URL): URL {
+  try {
+    return withoutCredentials(new URL(location, base));
+  } catch (cause) {
+    throw new CodError('COD_SOURCE_IO', `${shown(base)}: redirects to what is no URL`, { cause });
+  }
+}
+
+function checkedHop(from: URL, to: URL): URL {
+  if (!isHttp(to))
+    throw new CodError('COD_SOURCE_IO', `${shown(from)} redirects to ${to.protocol}, which is not http or https`);
+  if (from.protocol === 'https:' && to.protocol === 'http:') {
+    throw new CodError(
+      'COD_SOURCE_IO',
+      `${shown(from)} redirects from https to http; if that is meant, give ${shown(to)} itself`,
+    );
+  }
+  return to;
+}
+
+function checkedHeaders(headers: Record<string, string>): Record<string, string> {
+  const checked: Record<string, string> = {};
+  for (const [name, value] of Object.entries(headers)) {
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not get into a header
+    if (!TOKEN.test(name) || /[\0-\x08\x0a-\x1f\x7f]|[^\0-\xff]/.test(value))
+      throw new TypeError(`malformed header ${JSON.stringify(name)}`);
+    if (RESERVED.has(name.toLowerCase())) throw new TypeError(`the header ${name} is set by the source itself`);
+    checked[name.toLowerCase()] = value;
+  }
+  return checked;
+}
+
+function basic(username: string, password: string): Record<string, string> {
+  if (username === '' && password === '') return {};
+  const bytes = new TextEncoder().encode(`${username}:${password}`);
+  return { authorization: `Basic ${btoa(String.fromCharCode(...bytes))}` };
+}
+
+function isHttp(url: URL): boolean {
+  return url.protocol === 'http:' || url.protocol === 'https:';
+}
+
+function withoutCredentials(url: URL): URL {
+  const bare = new URL(url);
+  bare.username = '';
+  bare.password = '';
+  bare.hash = '';
+  return bare;
+}
+
+function shown(url: URL): string {
+  return `${url.origin}${url.pathname}${url.search === '' ? '' : '?…'}`;
+}

@@ -1,0 +1,384 @@
+/** A source over HTTP range requests: every answer is checked, what breaks is asked for again from where it broke. */
+
+import { CodError, isCodError } from '../../errors.ts';
+import type { Clock } from '../../platform/clock.ts';
+import { systemClock } from '../../platform/system-clock.ts';
+import { checkRange } from '../range.ts';
+import { Backoff, PassingError, type Retry } from '../retry.ts';
+import type { Source, StreamOptions } from '../source.ts';
+import { StallWatch } from '../stall-watch.ts';
+import { Asked, checkAnswer, type Known, readOpening } from './answer.ts';
+import { fetchTransport } from './fetch-transport.ts';
+import { HttpLocation } from './location.ts';
+import type { HttpResponse, HttpTransport } from './transport.ts';
+
+export interface HttpSourceOptions {
+  /** Sent with each request to the URL's own origin, and to no other. In a browser most of them cost a preflight. */
+  headers?: Record<string, string>;
+  /** Basic authentication; in the URL works too. Never sent to another origin, never in a message. */
+  username?: string;
+  password?: string;
+  /**
+   * Accept a server without ranges: each read and stream then fetches the whole body up to its end and skips what lies before its offset.
+   * Made for one stream from offset 0; a read far behind costs all that is before it.
+   */
+  allowWholeBody?: boolean;
+  retry?: Retry;
+  /** No byte for so long while one is waited for: the request is given up and the rest asked for again. Default 15,000. */
+  stallTimeoutMs?: number;
+  /** Aborts the opening, not the source. */
+  signal?: AbortSignal;
+  clock?: Clock;
+  /** In [0, 1), for the jitter. */
+  random?: () => number;
+  /** The source closes it. Default: over `fetch`; `copyondemand/node` has a faster one. */
+  transport?: HttpTransport;
+}
+
+const ATTEMPTS_OPENING = 5;
+const ATTEMPTS = 20;
+/** Why nothing of a request goes on once it is done; made once, since a reason of its own costs a stack trace. */
+const ENDED = new Error('the request is done');
+
+/**
+ * Opens `url` with one request for its first byte, which tells its size, its identity and whether ranges work.
+ * The identity is a strong ETag, else Last-Modified and the size; undefined if the server sends neither.
+ *
+ * Answers with another total size, ETag or Last-Modified than at opening reject with COD_SOURCE_CHANGED, and so does all else from then on, what is under
+ * way too: its bytes may be of either version. Wrong ranges, short and long bodies,
+ * 408, 425, 429, 5xx, failed connections and stalls are asked for again, then reject with COD_SOURCE_IO. After `close()`: COD_CLOSED.
+ * @throws {@link CodError} COD_NOT_FOUND for 404 and 410; COD_SOURCE_IO for 401 and 403, a server without ranges (see `allowWholeBody`) or one
+ * that compresses. TypeError for a URL that is not http or https. The signal's reason if it is aborted.
+ */
+export async function httpSource(url: string | URL, options: HttpSourceOptions = {}): Promise<Source> {
+  const transport = options.transport ?? fetchTransport();
+  try {
+    const resource = new Resource(transport, new HttpLocation(transport, url, options), options);
+    return new HttpSource(resource, await resource.open(options.signal));
+  } catch (error) {
+    transport.close();
+    throw error;
+  }
+}
+
+class HttpSource implements Source {
+  readonly size: number;
+  declare readonly identity?: string;
+  readonly #resource: Resource;
+  readonly #running = new Set<Download>();
+  /** Why nothing can be read any more. */
+  #over: CodError | undefined;
+
+  constructor(resource: Resource, known: Known) {
+    this.#resource = resource;
+    this.size = known.size;
+    if (known.identity !== undefined) this.identity = known.identity;
+  }
+
+  async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    const download = this.#begin(offset, into.length, options);
+    try {
+      let done = 0;
+      for (let piece = await download.pull(); piece !== undefined; piece = await download.pull()) {
+        into.set(piece, done);
+        done += piece.length;
+      }
+    } catch (error) {
+      throw this.#noticed(error);
+    } finally {
+      this.#end(download);
+    }
+  }
+
+  async *stream(offset: number, length: number, options: StreamOptions = {}): AsyncIterableIterator<Uint8Array> {
+    const download = this.#begin(offset, length, options);
+    try {
+      for (let piece = await download.pull(); piece !== undefined; piece = await download.pull()) yield piece;
+    } catch (error) {
+      throw this.#noticed(error);
+    } finally {
+      this.#end(download);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#endAll(new CodError('COD_CLOSED', 'the source is closed'));
+    this.#resource.transport.close();
+  }
+
+  /** `error`, after which there may be nothing to go on with. */
+  #noticed(error: unknown): unknown {
+    if (isCodError(error, 'COD_SOURCE_CHANGED')) this.#endAll(error);
+    return error;
+  }
+
+  #endAll(why: CodError): void {
+    this.#over = why;
+    for (const download of this.#running) download.abort(why);
+  }
+
+  #begin(offset: number, length: number, options: StreamOptions): Download {
+    if (this.#over !== undefined) throw this.#over;
+    options.signal?.throwIfAborted();
+    checkRange(this.size, offset, length);
+    const download = new Download(this.#resource, offset, offset + length, options);
+    this.#running.add(download);
+    return download;
+  }
+
+  #end(download: Download): void {
+    this.#running.delete(download);
+    download.end();
+  }
+}
+
+/** What is asked for, how, and what is known of it. */
+class Resource {
+  readonly transport: HttpTransport;
+  readonly location: HttpLocation;
+  readonly allowWholeBody: boolean;
+  readonly stallTimeoutMs: number;
+  readonly clock: Clock;
+  readonly #retry: Retry;
+  readonly #random: () => number;
+  known: Known = { size: 0, identity: undefined };
+
+  constructor(transport: HttpTransport, location: HttpLocation, options: HttpSourceOptions) {
+    this.transport = transport;
+    this.location = location;
+    this.allowWholeBody = options.allowWholeBody ?? false;
+    this.stallTimeoutMs = options.stallTimeoutMs ?? 15_000;
+    this.clock = options.clock ?? systemClock;
+    this.#retry = options.retry ?? {};
+    this.#random = options.random ?? Math.random;
+  }
+
+  async open(signal: AbortSignal | undefined): Promise<Known> {
+    const asked = new Asked(this.location, 0, 1);
+    const backoff = this.backoff(asked, ATTEMPTS_OPENING);
+    for (;;) {
+      signal?.throwIfAborted();
+      const attempt = new Attempt(this, asked);
+      const unlink = link(signal, attempt);
+      try {
+        const response = await attempt.ask();
+        const known = readOpening(response, asked, this.allowWholeBody);
+        // The one byte is read so that the connection stays warm; a whole body is not.
+        if (response.status === 206) while (await attempt.pull());
+        this.known = known;
+        return known;
+      } catch (error) {
+        this.location.forgetRedirect();
+        await backoff.wait(error, signal);
+      } finally {
+        unlink();
+        attempt.end();
+      }
+    }
+  }
+
+  backoff(asked: Asked, attempts: number = ATTEMPTS): Backoff {
+    const { attempts: given = attempts, baseDelayMs = 250, maxDelayMs = 10_000 } = this.#retry;
+    return new Backoff(asked.what, {
+      attempts: given,
+      baseDelayMs,
+      maxDelayMs,
+      clock: this.clock,
+      random: this.#random,
+    });
+  }
+}
+
+/** The bytes [start, end), asked for again from where they broke. One pull at a time. Abort controllers are costly: there is one for each request, and no more. */
+class Download {
+  readonly #resource: Resource;
+  readonly #start: number;
+  readonly #end: number;
+  readonly #pieceBytes: number | undefined;
+  readonly #unlink: () => void;
+  #at: number;
+  #attempt: RangeAttempt | undefined;
+  /** Since the last progress. */
+  #backoff: Backoff | undefined;
+  #waiting: AbortController | undefined;
+  #aborted: { readonly reason: unknown } | undefined;
+
+  constructor(resource: Resource, start: number, end: number, { signal, pieceBytes }: StreamOptions) {
+    this.#resource = resource;
+    this.#start = this.#at = start;
+    this.#end = end;
+    this.#pieceBytes = pieceBytes;
+    this.#unlink = link(signal, this);
+  }
+
+  /** The next piece, valid until the next call; undefined at the end. */
+  async pull(): Promise<Uint8Array | undefined> {
+    while (this.#at < this.#end || this.#attempt !== undefined) {
+      try {
+        this.#throwIfAborted();
+        this.#attempt ??= new RangeAttempt(
+          this.#resource,
+          new Asked(this.#resource.location, this.#at, this.#end, this.#pieceBytes),
+        );
+        const piece = await this.#attempt.pull();
+        if (piece !== undefined) {
+          this.#at += piece.length;
+          this.#backoff = undefined;
+          return piece;
+        }
+        this.#endAttempt();
+      } catch (error) {
+        this.#endAttempt();
+        this.#throwIfAborted();
+        this.#resource.location.forgetRedirect();
+        // Everything is there; that the connection broke before the body's end was seen changes nothing.
+        if (this.#at === this.#end && !(error instanceof CodError)) return undefined;
+        await this.#wait(error);
+      }
+    }
+    return undefined;
+  }
+
+  abort(reason: unknown): void {
+    this.#aborted ??= { reason };
+    this.#attempt?.abort(reason);
+    this.#waiting?.abort(reason);
+  }
+
+  end(): void {
+    this.#unlink();
+    this.#endAttempt();
+  }
+
+  async #wait(error: unknown): Promise<void> {
+    this.#backoff ??= this.#resource.backoff(new Asked(this.#resource.location, this.#start, this.#end));
+    this.#waiting = new AbortController();
+    try {
+      await this.#backoff.wait(error, this.#waiting.signal);
+    } finally {
+      this.#waiting = undefined;
+    }
+  }
+
+  #throwIfAborted(): void {
+    if (this.#aborted !== undefined) throw this.#aborted.reason;
+  }
+
+  #endAttempt(): void {
+    this.#attempt?.end();
+    this.#attempt = undefined;
+  }
+}
+
+/** One request, ended by whoever aborts it, by a stall, or by `end`. */
+class Attempt {
+  readonly asked: Asked;
+  readonly #resource: Resource;
+  readonly #controller = new AbortController();
+  readonly #watch: StallWatch;
+  #response: HttpResponse | undefined;
+
+  constructor(resource: Resource, asked: Asked) {
+    this.asked = asked;
+    this.#resource = resource;
+    const { clock, stallTimeoutMs } = resource;
+    const expire = () => this.abort(new PassingError(`no byte came for ${stallTimeoutMs} ms`));
+    this.#watch = new StallWatch({ clock, limitMs: stallTimeoutMs, signal: this.#controller.signal, expire });
+  }
+
+  async ask(): Promise<HttpResponse> {
+    const { start, end, pieceBytes } = this.asked;
+    const { signal } = this.#controller;
+    this.#response = await this.#during(
+      this.#resource.location.get(`bytes=${start}-${end - 1}`, { signal, pieceBytes }),
+    );
+    return this.#response;
+  }
+
+  async pull(): Promise<Uint8Array | undefined> {
+    return this.#response && this.#during(this.#response.pull());
+  }
+
+  abort(reason: unknown): void {
+    this.#controller.abort(reason);
+  }
+
+  end(): void {
+    this.#response?.cancel();
+    this.#response = undefined;
+    this.#controller.abort(ENDED);
+  }
+
+  async #during<T>(awaited: Promise<T>): Promise<T> {
+    const { signal } = this.#controller;
+    try {
+      return await this.#watch.during(awaited);
+    } catch (error) {
+      throw signal.aborted ? signal.reason : error;
+    }
+  }
+}
+
+/** One request for a range, its answer checked, its body cut to what was asked for. */
+class RangeAttempt {
+  readonly #resource: Resource;
+  readonly #attempt: Attempt;
+  #isAnswered = false;
+  #skip = 0;
+  #missing: number;
+  /** The body of a range must end where the range does; of a whole body the rest is left, if there is one. */
+  #mustEnd = true;
+
+  constructor(resource: Resource, asked: Asked) {
+    this.#resource = resource;
+    this.#attempt = new Attempt(resource, asked);
+    this.#missing = asked.end - asked.start;
+  }
+
+  async pull(): Promise<Uint8Array | undefined> {
+    if (!this.#isAnswered) await this.#ask();
+    while (this.#missing > 0 || this.#mustEnd) {
+      const piece = await this.#attempt.pull();
+      if (!piece) break;
+      const wanted = this.#skip === 0 ? piece : piece.subarray(Math.min(this.#skip, piece.length));
+      this.#skip -= piece.length - wanted.length;
+      if (wanted.length > this.#missing && this.#mustEnd) throw tooLong(this.#attempt.asked);
+      if (wanted.length === 0) continue;
+      const part = wanted.subarray(0, this.#missing);
+      this.#missing -= part.length;
+      return part;
+    }
+    if (this.#missing > 0) throw new PassingError(`the answer ended ${this.#missing} bytes early`);
+    return undefined;
+  }
+
+  abort(reason: unknown): void {
+    this.#attempt.abort(reason);
+  }
+
+  end(): void {
+    this.#attempt.end();
+  }
+
+  async #ask(): Promise<void> {
+    const { known, allowWholeBody } = this.#resource;
+    const { asked } = this.#attempt;
+    const kind = checkAnswer(await this.#attempt.ask(), asked, known, allowWholeBody);
+    this.#isAnswered = true;
+    this.#mustEnd = kind === 'range' || asked.end === known.size;
+    if (kind === 'whole') this.#skip = asked.start;
+  }
+}
+
+/** Has `from` abort `to`, with its reason; returns what undoes that. */
+function link(from: AbortSignal | undefined, to: { abort(reason: unknown): void }): () => void {
+  if (from === undefined) return () => {};
+  const onAbort = () => to.abort(from.reason);
+  if (from.aborted) onAbort();
+  else from.addEventListener('abort', onAbort, { once: true });
+  return () => from.removeEventListener('abort', onAbort);
+}
+
+function tooLong(asked: Asked): CodError {
+  return new CodError('COD_SOURCE_IO', `${asked.what}: the server sent more than it announced`);
+}

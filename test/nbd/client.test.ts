@@ -1,0 +1,637 @@
+/** The NBD client, over a server that does as it is told. */
+
+import fc from 'fast-check';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { Negotiation } from '../../src/nbd/client/negotiation.ts';
+import { type ReadRequest, ReplyParser, type StatusRequest } from '../../src/nbd/client/replies.ts';
+import { COMMAND } from '../../src/nbd/constants.ts';
+import { type NbdSourceOptions, nbdSource } from '../../src/nbd.ts';
+import { seededRandom } from '../../src/testing/index.ts';
+import { TestClock } from '../sources/test-clock.ts';
+import { expectBytes } from '../support/bytes.ts';
+import {
+  CONTEXT,
+  chunk,
+  GREETING,
+  type NbdAsk,
+  type NbdServerOptions,
+  optionReply,
+  simpleReply,
+  TestNbdServer,
+  u16,
+  u32,
+  u64,
+} from '../support/nbd-server.ts';
+
+const CONTENT = seededRandom(1).fill(new Uint8Array(3 * 2 ** 20 + 512));
+
+async function serve(options: NbdServerOptions = {}, content = CONTENT): Promise<TestNbdServer> {
+  const server = await TestNbdServer.start(content, options);
+  onTestFinished(() => server.stop());
+  return server;
+}
+
+async function open(server: TestNbdServer, options: NbdSourceOptions = {}) {
+  const clock = new TestClock();
+  const source = await nbdSource(server.uri, { clock, random: () => 0.5, ...options });
+  onTestFinished(() => source.close());
+  return { source, clock };
+}
+
+async function readOf(
+  source: { read(into: Uint8Array, offset: number): Promise<void> },
+  offset: number,
+  length: number,
+) {
+  const into = new Uint8Array(length).fill(0xee);
+  await source.read(into, offset);
+  return into;
+}
+
+async function collect(pieces: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const all: Uint8Array[] = [];
+  for await (const piece of pieces) all.push(piece.slice());
+  return Buffer.concat(all);
+}
+
+describe('an export is read', () => {
+  test.each([{ structured: true }, { structured: false }])(
+    'by any range, in one request or many: %o',
+    async ({ structured }) => {
+      const server = await serve({ structured });
+      const { source } = await open(server);
+      expect(source.size).toBe(CONTENT.length);
+      expect(source.identity).toBeUndefined();
+      for (const [offset, length] of [
+        [0, 1],
+        [511, 4099],
+        [CONTENT.length - 1, 1],
+        [100, 0],
+        [0, CONTENT.length],
+      ] as const) {
+        expectBytes(await readOf(source, offset, length), CONTENT.subarray(offset, offset + length));
+      }
+      for (const [offset, length] of [
+        [CONTENT.length, 1],
+        [-1, 1],
+        [0.5, 1],
+      ] as const) {
+        await expect(source.read(new Uint8Array(length), offset)).rejects.toThrow(RangeError);
+      }
+      expect(server.connections).toBe(1);
+    },
+  );
+
+  test('by many at once over one connection, whatever the order of the replies', async () => {
+    const held: NbdAsk[] = [];
+    const random = seededRandom(5);
+    const server = await serve({
+      behaviour: (ask) => {
+        held.push(ask);
+        if (held.length === 20) for (const one of held.splice(0).sort(() => random.below(3) - 1)) one.send();
+      },
+    });
+    const { source } = await open(server);
+    const reads = await Promise.all(Array.from({ length: 20 }, (_, index) => readOf(source, index * 1000, 1500)));
+    reads.forEach((bytes, index) => {
+      expectBytes(bytes, CONTENT.subarray(index * 1000, index * 1000 + 1500));
+    });
+    expect(server.connections).toBe(1);
+  });
+
+  test('with no more than 64 requests under way', async () => {
+    const held: NbdAsk[] = [];
+    const server = await serve({ behaviour: (ask) => void held.push(ask) });
+    const { source } = await open(server);
+    let most = 0;
+    const reads = Promise.all(Array.from({ length: 200 }, (_, index) => readOf(source, index * 100, 100)));
+    let done = false;
+    void reads.then(() => (done = true));
+    while (!done) {
+      await new Promise((resolve) => setImmediate(resolve));
+      most = Math.max(most, held.length);
+      held.shift()?.send();
+    }
+    expect(most).toBe(64);
+  });
+
+  test('as a stream, in order, ahead of its consumer by a bounded number of requests', async () => {
+    const server = await serve({ behaviour: (ask) => setTimeout(ask.send, (ask.index * 7) % 5) });
+    const { source } = await open(server);
+    expectBytes(await collect(source.stream!(100, CONTENT.length - 300)), CONTENT.subarray(100, CONTENT.length - 200));
+    expect(await collect(source.stream!(5, 0))).toHaveLength(0);
+
+    const large = await serve({}, new Uint8Array(2 ** 24));
+    const opened = await open(large);
+    const stream = opened.source.stream!(0, 2 ** 24);
+    await stream.next();
+    for (let turn = 0; turn < 200; turn++) await new Promise((resolve) => setImmediate(resolve));
+    expect(large.asked(COMMAND.read)).toHaveLength(16);
+    await stream.return?.();
+  });
+
+  test('in the blocks and lengths that the server asks for', async () => {
+    const server = await serve({ blockSizes: { min: 512, max: 64 << 10 } });
+    const { source } = await open(server);
+    expectBytes(await readOf(source, 513, 200_000), CONTENT.subarray(513, 200_513));
+    expectBytes(await readOf(source, CONTENT.length - 1, 1), CONTENT.subarray(-1));
+    expectBytes(await collect(source.stream!(1, CONTENT.length - 1)), CONTENT.subarray(1));
+    for (const [offset, length] of server.asked(COMMAND.read)) {
+      expect([offset % 512, length % 512]).toEqual([0, 0]);
+      expect(length).toBeLessThanOrEqual(64 << 10);
+    }
+  });
+
+  test('from replies in pieces, data and holes in any order', async () => {
+    const server = await serve({
+      behaviour: ({ cookie, offset, socket }) => {
+        socket.write(chunk(cookie, 2, Buffer.concat([u64(offset + 1000), u32(500)]), { done: false }));
+        socket.write(
+          chunk(cookie, 1, Buffer.concat([u64(offset + 1500), Buffer.from(CONTENT.subarray(1500, 2000))]), {
+            done: false,
+          }),
+        );
+        socket.write(
+          chunk(cookie, 1, Buffer.concat([u64(offset), Buffer.from(CONTENT.subarray(0, 1000))]), { done: false }),
+        );
+        socket.write(chunk(cookie, 0, Buffer.alloc(0)));
+      },
+    });
+    const { source } = await open(server);
+    const expected = CONTENT.slice(0, 2000).fill(0, 1000, 1500);
+    expectBytes(await readOf(source, 0, 2000), expected);
+  });
+
+  test('from a server that knows no OPT_GO', async () => {
+    const server = await serve({ onOption: (option) => (option === 7 ? optionReply(7, 0x80000001) : undefined) });
+    const { source } = await open(server);
+    expectBytes(await readOf(source, 10, 5000), CONTENT.subarray(10, 5010));
+  });
+});
+
+describe('what is zero', () => {
+  const runs = (offset: number, length: number) => {
+    // 100,000 bytes of data, 100,000 of a hole, and so on; never more than three at a time, and the last reaches beyond.
+    const result = [];
+    for (let at = offset; at < offset + length && result.length < 3; ) {
+      const end = (Math.floor(at / 100_000) + 1) * 100_000;
+      result.push({ length: end - at, flags: Math.floor(at / 100_000) % 2 === 0 ? 0 : 3 });
+      at = end;
+    }
+    return result;
+  };
+
+  test('is asked for until the range is covered', async () => {
+    const server = await serve({ runs });
+    const { source } = await open(server);
+    const extents = await source.extents!(50_000, 500_000);
+    expect(extents).toEqual(
+      [50_000, 100_000, 100_000, 100_000, 100_000, 50_000].map((length, index) => ({ length, zero: index % 2 === 1 })),
+    );
+    expect(await source.extents!(0, 0)).toEqual([]);
+  });
+
+  test('is told to the byte where the server has larger blocks', async () => {
+    const server = await serve({ blockSizes: { min: 512, max: 2 ** 25 }, runs: (_, length) => [{ length, flags: 2 }] });
+    const { source } = await open(server);
+    expect(await source.extents!(700, 100)).toEqual([{ length: 100, zero: true }]);
+    expect(server.asked(COMMAND.blockStatus)).toEqual([[512, 512]]);
+  });
+
+  test('is not told where holes may hold anything', async () => {
+    const server = await serve({ runs: (_, length) => [{ length, flags: 1 }] });
+    const { source } = await open(server);
+    expect(await source.extents!(0, 4096)).toEqual([{ length: 4096, zero: false }]);
+  });
+
+  test('is not known of a server without structured replies, or without block status', async () => {
+    expect((await open(await serve({ structured: false, runs }))).source.extents).toBeUndefined();
+    expect((await open(await serve())).source.extents).toBeUndefined();
+  });
+
+  test('is asked of a server that came back without block status no more, and all is data then', async () => {
+    const server = await serve({ runs });
+    const { source } = await open(server);
+    server.options = {};
+    server.hangUp();
+    expect(await source.extents!(100_000, 200_000)).toEqual([{ length: 200_000, zero: false }]);
+  });
+});
+
+describe('what breaks is asked for again', () => {
+  test('over a new connection, when the server hangs up in the middle of a reply', async () => {
+    const server = await serve({
+      behaviour: (ask) => {
+        if (ask.connection > 1) ask.send();
+        else
+          ask.socket.end(
+            chunk(ask.cookie, 1, Buffer.concat([u64(ask.offset), Buffer.alloc(100)]), { length: 8 + ask.length }),
+          );
+      },
+    });
+    const { source, clock } = await open(server);
+    expectBytes(await readOf(source, 7, 5000), CONTENT.subarray(7, 5007));
+    expect(server.connections).toBe(3);
+    expect(clock.delays).toHaveLength(2);
+    expect(clock.delays[1]).toBe(2 * clock.delays[0]!);
+  });
+
+  test('once for all who wait, when many reads were under way', async () => {
+    const server = await serve({
+      behaviour: (ask) => (ask.connection === 0 ? ask.index === 9 && server.hangUp() : ask.send()),
+    });
+    const { source } = await open(server);
+    const reads = await Promise.all(Array.from({ length: 10 }, (_, index) => readOf(source, index * 5000, 5000)));
+    expectBytes(Buffer.concat(reads), CONTENT.subarray(0, 50_000));
+    expect(server.connections).toBe(2);
+  });
+
+  test('when nothing comes for too long', async () => {
+    const server = await serve({ behaviour: (ask) => (ask.connection === 0 ? clock.stall() : ask.send()) });
+    const { source, clock } = await open(server);
+    expectBytes(await readOf(source, 0, 100), CONTENT.subarray(0, 100));
+    expect(server.connections).toBe(2);
+  });
+
+  test.each([5, 12, 108])('after error %i of the server', async (error) => {
+    const server = await serve({
+      behaviour: (ask) => (ask.index < 2 ? ask.socket.write(simpleReply(ask.cookie, error)) : ask.send()),
+    });
+    const { source } = await open(server);
+    expectBytes(await readOf(source, 0, 100), CONTENT.subarray(0, 100));
+    expect(server.asks).toHaveLength(3);
+  });
+
+  test('until the attempts are used up', async () => {
+    const error = Buffer.concat([u32(5), u16(8), Buffer.from('bad\ndisk')]);
+    const server = await serve({ behaviour: (ask) => void ask.socket.write(chunk(ask.cookie, 0x8001, error)) });
+    const { source } = await open(server, { retry: { attempts: 3 } });
+    const reading = source.read(new Uint8Array(10), 0);
+    await expect(reading).rejects.toMatchObject({
+      code: 'COD_SOURCE_IO',
+      message: expect.stringMatching(/EIO, bad\?disk.*3 attempts/),
+    });
+    expect(server.asks).toHaveLength(3);
+  });
+
+  test('but not after an error that stays', async () => {
+    const server = await serve({ behaviour: (ask) => void ask.socket.write(simpleReply(ask.cookie, 22)) });
+    const { source } = await open(server);
+    await expect(source.read(new Uint8Array(10), 0)).rejects.toMatchObject({
+      code: 'COD_SOURCE_IO',
+      details: { error: 22 },
+    });
+    expect(server.asks).toHaveLength(1);
+  });
+
+  test('and an export of another size is refused', async () => {
+    const server = await serve();
+    const { source } = await open(server);
+    server.content = new Uint8Array(512);
+    server.hangUp();
+    await expect(source.read(new Uint8Array(10), 0)).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
+  });
+});
+
+describe('ends', () => {
+  test('when the caller’s signal says so, and the reply that comes later disturbs nothing', async () => {
+    const held: NbdAsk[] = [];
+    const server = await serve({ behaviour: (ask) => (held.length === 0 ? void held.push(ask) : ask.send()) });
+    const { source } = await open(server);
+    const abort = new AbortController();
+    const into = new Uint8Array(1000).fill(0xee);
+    const reading = source.read(into, 0, { signal: abort.signal });
+    while (held.length === 0) await new Promise((resolve) => setImmediate(resolve));
+    abort.abort(new Error('enough'));
+    await expect(reading).rejects.toThrow('enough');
+    held[0]!.send();
+    expectBytes(await readOf(source, 50, 100), CONTENT.subarray(50, 150));
+    expectBytes(into, new Uint8Array(1000).fill(0xee));
+    await expect(source.read(into, 0, { signal: AbortSignal.abort(new Error('before')) })).rejects.toThrow('before');
+    expect(server.connections).toBe(1);
+  });
+
+  test('with COD_CLOSED when the source is closed, which says goodbye', async () => {
+    const server = await serve({ behaviour: () => undefined });
+    const { source } = await open(server);
+    const reading = source.read(new Uint8Array(10), 0);
+    const streaming = source.stream!(0, 10).next();
+    while (server.asks.length < 2) await new Promise((resolve) => setImmediate(resolve));
+    await source.close();
+    await source.close();
+    await expect(reading).rejects.toMatchObject({ code: 'COD_CLOSED' });
+    await expect(streaming).rejects.toMatchObject({ code: 'COD_CLOSED' });
+    await expect(source.read(new Uint8Array(10), 0)).rejects.toMatchObject({ code: 'COD_CLOSED' });
+    while (server.asked(COMMAND.disconnect).length === 0) await new Promise((resolve) => setImmediate(resolve));
+  });
+
+  test('while it is being opened', async () => {
+    const server = await serve({ greet: () => undefined });
+    const abort = new AbortController();
+    const opening = nbdSource(server.uri, { signal: abort.signal });
+    while (server.connections === 0) await new Promise((resolve) => setImmediate(resolve));
+    abort.abort(new Error('enough'));
+    await expect(opening).rejects.toThrow('enough');
+  });
+});
+
+describe('a server that', () => {
+  const oldstyle = Buffer.concat([Buffer.from('NBDMAGIC'), u64(0x420281861253n), u64(512), Buffer.alloc(128)]);
+
+  test.each([
+    { name: 'speaks HTTP', greeting: Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'), says: 'does not speak NBD' },
+    { name: 'speaks oldstyle', greeting: oldstyle, says: 'oldstyle' },
+    {
+      name: 'is not fixed',
+      greeting: Buffer.concat([Buffer.from('NBDMAGICIHAVEOPT'), u16(0)]),
+      says: 'fixed newstyle',
+    },
+    { name: 'speaks another handshake', greeting: Buffer.from('NBDMAGICNBDMAGIC__'), says: 'none that is known' },
+  ])('$name is refused at once', async ({ greeting, says }) => {
+    const server = await serve({ greet: (socket) => void socket.write(greeting) });
+    await expect(nbdSource(server.uri)).rejects.toMatchObject({
+      code: 'COD_SOURCE_IO',
+      message: expect.stringContaining(says),
+    });
+    expect(server.connections).toBe(1);
+  });
+
+  test.each([
+    { name: 'has no such export', type: 0x80000006, code: 'COD_NOT_FOUND', says: '"disk"' },
+    { name: 'requires TLS', type: 0x80000005, code: 'COD_SOURCE_IO', says: 'nbds://' },
+    { name: 'has a policy', type: 0x80000002, code: 'COD_SOURCE_IO', says: 'does not let us' },
+    { name: 'refuses oddly', type: 0x80001234, code: 'COD_SOURCE_IO', says: '0x80001234' },
+  ])('$name is told of at once', async ({ type, code, says }) => {
+    const server = await serve({
+      onOption: (option) => (option === 7 ? optionReply(7, type, Buffer.from('so\x1b[2J')) : undefined),
+    });
+    const opening = nbdSource(server.uri);
+    await expect(opening).rejects.toMatchObject({ code, message: expect.stringContaining(says) });
+    await expect(opening).rejects.toMatchObject({ message: expect.not.stringContaining('\x1b') });
+    expect(server.connections).toBe(1);
+  });
+
+  const go = (...replies: Buffer[]): NbdServerOptions => ({
+    onOption: (option) => (option === 7 ? Buffer.concat(replies) : undefined),
+  });
+  const exportOf = (size: number | bigint, flags = 1) =>
+    optionReply(7, 3, Buffer.concat([u16(0), u64(size), u16(flags)]));
+  const blocks = (min: number, max: number) => optionReply(7, 3, Buffer.concat([u16(3), u32(min), u32(min), u32(max)]));
+  const ack = optionReply(7, 1);
+
+  test.each([
+    { name: 'tells no size', options: go(ack) },
+    { name: 'tells a size beyond all', options: go(exportOf(2n ** 63n), ack) },
+    { name: 'tells no flags', options: go(exportOf(512, 0), ack) },
+    { name: 'tells half a size', options: go(optionReply(7, 3, Buffer.concat([u16(0), u32(5)])), ack) },
+    { name: 'tells nothing as information', options: go(optionReply(7, 3), ack) },
+    { name: 'has blocks of three bytes', options: go(exportOf(512), blocks(3, 512), ack) },
+    { name: 'has blocks of nothing', options: go(exportOf(512), blocks(0, 512), ack) },
+    { name: 'has blocks larger than its requests', options: go(exportOf(512), blocks(512, 256), ack) },
+    { name: 'has half a block', options: go(exportOf(700), blocks(512, 1024), ack) },
+    {
+      name: 'answers without end',
+      options: go(...Array.from({ length: 100 }, () => optionReply(7, 3, Buffer.concat([u16(9)])))),
+    },
+    { name: 'answers at length', options: go(Buffer.concat([u64(0x3e889045565a9n), u32(7), u32(3), u32(2 ** 31)])) },
+    { name: 'answers to another option', options: go(optionReply(6, 1)) },
+    { name: 'answers with garbage', options: go(Buffer.alloc(64, 0xaa)) },
+    { name: 'goes on after the end', options: go(exportOf(512), ack, Buffer.from('more')) },
+    {
+      name: 'has a context without number',
+      options: { onOption: (option: number) => (option === 10 ? optionReply(10, 4) : undefined) },
+    },
+  ])('$name is refused, and at once', async ({ options }) => {
+    const server = await serve(options);
+    await expect(nbdSource(server.uri)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    expect(server.connections).toBe(1);
+  });
+
+  test('says nothing, or hangs up, is given up after some attempts', async () => {
+    const silent = await serve({ greet: () => clock.stall() });
+    const clock = new TestClock();
+    await expect(nbdSource(silent.uri, { clock, retry: { attempts: 2 } })).rejects.toMatchObject({
+      code: 'COD_SOURCE_IO',
+      message: expect.stringContaining('15000 ms'),
+    });
+    const rude = await serve({ greet: (socket) => void socket.end(GREETING) });
+    await expect(open(rude)).rejects.toMatchObject({
+      code: 'COD_SOURCE_IO',
+      message: expect.stringContaining('hung up'),
+    });
+    expect(rude.connections).toBe(5);
+  });
+
+  test('is not there is given up after some attempts', async () => {
+    const clock = new TestClock();
+    const opening = nbdSource('nbd+unix:///?socket=/nowhere/at/all', { clock });
+    await expect(opening).rejects.toMatchObject({
+      code: 'COD_SOURCE_IO',
+      message: expect.stringMatching(/ENOENT.*5 attempts/),
+    });
+  });
+
+  type Answer = (ask: NbdAsk) => Buffer;
+  const data = (offset: number, length: number) => Buffer.concat([u64(offset), Buffer.alloc(length)]);
+  const answers: readonly { name: string; answer: Answer }[] = [
+    { name: 'answers with garbage', answer: () => Buffer.alloc(100, 0x55) },
+    { name: 'answers to somebody else', answer: () => chunk(999n, 1, data(0, 1000)) },
+    { name: 'answers simply', answer: ({ cookie }) => simpleReply(cookie, 0, Buffer.alloc(1000)) },
+    { name: 'sends bytes of elsewhere', answer: ({ cookie }) => chunk(cookie, 1, data(5000, 1000)) },
+    { name: 'sends bytes from before', answer: ({ cookie }) => chunk(cookie, 1, data(0, 1000)) },
+    { name: 'sends too much', answer: ({ cookie, offset }) => chunk(cookie, 1, data(offset, 1001)) },
+    {
+      name: 'announces too much',
+      answer: ({ cookie, offset }) => chunk(cookie, 1, data(offset, 10), { length: 2 ** 32 - 1 }),
+    },
+    { name: 'sends too little', answer: ({ cookie, offset }) => chunk(cookie, 1, data(offset, 999)) },
+    { name: 'sends nothing', answer: ({ cookie }) => chunk(cookie, 0, Buffer.alloc(0)) },
+    {
+      name: 'sends nothing, and not the end',
+      answer: ({ cookie }) => chunk(cookie, 0, Buffer.alloc(0), { done: false }),
+    },
+    { name: 'sends data without bytes', answer: ({ cookie, offset }) => chunk(cookie, 1, data(offset, 0)) },
+    {
+      name: 'sends bytes twice',
+      answer: ({ cookie, offset }) =>
+        Buffer.concat([
+          chunk(cookie, 1, data(offset, 600), { done: false }),
+          chunk(cookie, 1, data(offset + 500, 500)),
+        ]),
+    },
+    {
+      name: 'sends bytes and then a hole there',
+      answer: ({ cookie, offset }) =>
+        Buffer.concat([
+          chunk(cookie, 1, data(offset, 1000), { done: false }),
+          chunk(cookie, 2, Buffer.concat([u64(offset), u32(1000)])),
+        ]),
+    },
+    {
+      name: 'sends a hole of odd length',
+      answer: ({ cookie, offset }) => chunk(cookie, 2, Buffer.concat([u64(offset), u32(2 ** 31)])),
+    },
+    {
+      name: 'sends a hole with more in it',
+      answer: ({ cookie, offset }) => chunk(cookie, 2, Buffer.concat([u64(offset), u64(1000)])),
+    },
+    {
+      name: 'sends block status',
+      answer: ({ cookie }) => chunk(cookie, 5, Buffer.concat([u32(CONTEXT), u32(1000), u32(0)])),
+    },
+    { name: 'sends what is not known', answer: ({ cookie }) => chunk(cookie, 77, Buffer.alloc(8)) },
+    { name: 'fails at length', answer: ({ cookie }) => chunk(cookie, 0x8001, Buffer.alloc(10), { length: 2 ** 30 }) },
+    { name: 'fails in no words', answer: ({ cookie }) => chunk(cookie, 0x8001, Buffer.alloc(3)) },
+    {
+      name: 'fails with a message that is not there',
+      answer: ({ cookie }) => chunk(cookie, 0x8001, Buffer.concat([u32(5), u16(99)])),
+    },
+    {
+      name: 'sends each byte by itself',
+      answer: ({ cookie, offset }) =>
+        Buffer.concat(
+          Array.from({ length: 5000 }, (_, index) =>
+            chunk(cookie, 1, data(offset + (index % 1000), 1), { done: false }),
+          ),
+        ),
+    },
+  ];
+
+  test.each(answers)('$name is refused', async ({ answer }) => {
+    const server = await serve({
+      behaviour: (ask) => (ask.connection === 0 ? void ask.socket.write(answer(ask)) : ask.send()),
+    });
+    const { source } = await open(server);
+    await expect(source.read(new Uint8Array(1000), 2000)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    // The next read begins anew.
+    expectBytes(await readOf(source, 0, 100), CONTENT.subarray(0, 100));
+    expect(server.connections).toBe(2);
+  });
+
+  test.each([
+    { name: 'has extents of nothing', data: [u32(CONTEXT), u32(0), u32(0)] },
+    { name: 'has no extents', data: [u32(CONTEXT)] },
+    { name: 'has half an extent', data: [u32(CONTEXT), u32(500)] },
+    { name: 'speaks of another context', data: [u32(CONTEXT + 1), u32(1000), u32(0)] },
+    { name: 'goes on behind the range', data: [u32(CONTEXT), u32(1000), u32(0), u32(1000), u32(0)] },
+    { name: 'answers with an empty end', type: 0, data: [] },
+    { name: 'answers with data', type: 1, data: [u64(0), Buffer.alloc(1000)] },
+  ])('$name is refused when asked what is zero', async ({ type = 5, data }) => {
+    const server = await serve({
+      runs: () => [],
+      behaviour: (ask) => void ask.socket.write(chunk(ask.cookie, type, Buffer.concat(data))),
+    });
+    const { source } = await open(server);
+    await expect(source.extents!(0, 1000)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+  });
+});
+
+describe('the parsers', () => {
+  /** Bytes in pieces of any length. */
+  const pieces = (bytes: Buffer, cuts: readonly number[]): Buffer[] => {
+    const places = [...new Set(cuts.map((cut) => cut % (bytes.length + 1)))].sort((a, b) => a - b);
+    return [0, ...places].map((from, index) => bytes.subarray(from, places[index] ?? bytes.length));
+  };
+  const cuts = fc.array(fc.nat(), { maxLength: 20 });
+
+  test('of replies take them in any pieces, and what was changed on its way is refused or settles what was asked, in place', () => {
+    const change = fc.record({ at: fc.nat(), to: fc.nat(255) });
+    fc.assert(
+      fc.property(cuts, fc.array(change, { maxLength: 4 }), (cutAt, changes) => {
+        const parser = new ReplyParser({ what: 'test', structured: true, allocationContext: CONTEXT });
+        const guarded = new Uint8Array(3000).fill(0xee);
+        const settled: (Error | undefined)[][] = [[], []];
+        const read: ReadRequest = {
+          kind: 'read',
+          offset: 500,
+          length: 1000,
+          into: guarded.subarray(1000, 2000),
+          settle: (error) => void settled[0]!.push(error),
+        };
+        const status: StatusRequest = {
+          kind: 'status',
+          offset: 0,
+          length: 5000,
+          runs: [],
+          settle: (error) => void settled[1]!.push(error),
+        };
+        parser.add(1, read);
+        parser.add(2, status);
+        const bytes = Buffer.concat([
+          chunk(1n, 1, Buffer.concat([u64(500), Buffer.alloc(700, 1)]), { done: false }),
+          chunk(2n, 5, Buffer.concat([u32(CONTEXT), u32(2000), u32(3), u32(9000), u32(0)])),
+          chunk(1n, 2, Buffer.concat([u64(1200), u32(300)])),
+        ]);
+        for (const { at, to } of changes) bytes[at % bytes.length] = to;
+        let refused: unknown;
+        try {
+          for (const piece of pieces(bytes, cutAt)) parser.push(piece);
+        } catch (error) {
+          refused = error;
+          expect(error).toMatchObject({ code: 'COD_SOURCE_IO' });
+        }
+        if (changes.length === 0) {
+          expect(settled).toEqual([[undefined], [undefined]]);
+          expect(status.runs).toEqual([
+            { length: 2000, zero: true },
+            { length: 3000, zero: false },
+          ]);
+          expectBytes(read.into, new Uint8Array(1000).fill(1, 0, 700));
+          expect(refused).toBeUndefined();
+        }
+        parser.fail(new Error('over'));
+        for (const outcomes of settled) expect(outcomes).toHaveLength(1);
+        expect(status.runs.reduce((sum, { length }) => sum + length, 0)).toBeLessThanOrEqual(5000);
+        expectBytes(guarded.subarray(0, 1000), new Uint8Array(1000).fill(0xee));
+        expectBytes(guarded.subarray(2000), new Uint8Array(1000).fill(0xee));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
+  test('of the handshake take it in any pieces, and refuse or accept what was changed on its way', () => {
+    const recorded = Buffer.concat([
+      GREETING,
+      optionReply(8, 1),
+      optionReply(10, 4, Buffer.concat([u32(CONTEXT), Buffer.from('base:allocation')])),
+      optionReply(10, 1),
+      optionReply(7, 3, Buffer.concat([u16(0), u64(2 ** 20), u16(1)])),
+      optionReply(7, 3, Buffer.concat([u16(3), u32(512), u32(4096), u32(2 ** 20)])),
+      optionReply(7, 1),
+    ]);
+    const change = fc.record({ at: fc.nat(), to: fc.nat(255) });
+    fc.assert(
+      fc.property(cuts, fc.array(change, { maxLength: 3 }), (cutAt, changes) => {
+        const bytes = Buffer.from(recorded);
+        for (const { at, to } of changes) bytes[at % bytes.length] = to;
+        const done: unknown[] = [];
+        const negotiation = new Negotiation(
+          { exportName: 'disk', tls: false, what: 'test' },
+          {
+            send: () => undefined,
+            startTls: () => expect.fail('nobody asked for TLS'),
+            done: (info) => void done.push(info),
+          },
+        );
+        try {
+          for (const piece of pieces(bytes, cutAt)) negotiation.push(piece);
+        } catch (error) {
+          expect(error).toBeInstanceOf(Error);
+          expect(['CodError', 'Error']).toContain((error as Error).name);
+        }
+        if (changes.length === 0) {
+          const info = {
+            size: 2 ** 20,
+            structured: true,
+            allocationContext: CONTEXT,
+            minBlockBytes: 512,
+            maxBlockBytes: 2 ** 20,
+          };
+          expect(done).toEqual([info]);
+        }
+        expect(done.length).toBeLessThanOrEqual(1);
+      }),
+      { numRuns: 2000 },
+    );
+  });
+});

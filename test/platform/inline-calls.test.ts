@@ -1,0 +1,83 @@
+import { describe, expect, it } from 'vitest';
+import { InlineCalls } from '../../src/platform/inline-calls.ts';
+
+const SHORT = 4096;
+
+/** Calls on a clock that only moves when told to. */
+class Calls {
+  now = 0;
+  turns = 0;
+  readonly inline = new InlineCalls({
+    now: () => this.now,
+    turn: async () => {
+      this.turns++;
+    },
+  });
+
+  /** Makes one call if it may be made at once, and says whether it was. */
+  call(tookMs: number): boolean {
+    if (!this.inline.allow(SHORT)) return false;
+    const start = this.inline.start();
+    this.now += tookMs;
+    void this.inline.done(start);
+    return true;
+  }
+
+  /** How many calls go to the pool until the next one that does not. */
+  untilInline(tookMs: number): number {
+    for (let count = 0; ; count++) if (this.call(tookMs)) return count;
+  }
+}
+
+describe('calls inside the turn of the loop', () => {
+  it('are the short ones', () => {
+    const { inline } = new Calls();
+    expect([0, 4096, 131_072, 131_073, 2 ** 30].map((bytes) => inline.allow(bytes))).toEqual([
+      true,
+      true,
+      true,
+      false,
+      false,
+    ]);
+  });
+
+  it('stop for a while after a slow one, and for longer after each further one', () => {
+    const calls = new Calls();
+    expect(calls.call(0.1)).toBe(true);
+    expect(calls.call(5)).toBe(true);
+    expect(calls.untilInline(5)).toBe(16);
+    expect(calls.untilInline(5)).toBe(32);
+    let last = 0;
+    for (let round = 0; round < 20; round++) last = calls.untilInline(5);
+    expect(last).toBe(4096);
+  });
+
+  it('are trusted again after a run of quick ones', () => {
+    const calls = new Calls();
+    for (let round = 0; round < 5; round++) calls.untilInline(5);
+    calls.untilInline(0.01);
+    for (let count = 0; count < 1000; count++) expect(calls.call(0.01)).toBe(true);
+    calls.call(5);
+    expect(calls.untilInline(0.01)).toBe(16);
+  });
+
+  it('let the loop turn after a tenth of a millisecond, whatever a single one took', () => {
+    const calls = new Calls();
+    for (let count = 0; count < 1000; count++) calls.call(0.002);
+    expect(calls.turns).toBeGreaterThanOrEqual(19);
+    expect(calls.turns).toBeLessThanOrEqual(21);
+    const before = calls.turns;
+    calls.call(0.9);
+    expect(calls.turns).toBe(before + 1);
+  });
+
+  it('do not turn it where the caller minds that; a slow one counts all the same', () => {
+    const calls = new Calls();
+    expect(calls.inline.allows(SHORT)).toBe(true);
+    const start = calls.inline.start();
+    calls.now += 5;
+    expect(calls.inline.ended(start)).toBe(5);
+    expect(calls.turns).toBe(0);
+    expect(calls.inline.allows(SHORT)).toBe(false);
+  });
+});
