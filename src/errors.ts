@@ -14,7 +14,8 @@ export type CodErrorCode =
   | 'COD_SIZE_MISMATCH'
   | 'COD_CLOSED'
   | 'COD_POISONED'
-  | 'COD_ABORTED';
+  | 'COD_INCOMPLETE'
+  | 'COD_BUG';
 
 /** What a {@link CodError} looks like as JSON; enough to build it again elsewhere. */
 export interface CodErrorJson {

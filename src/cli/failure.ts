@@ -27,7 +27,7 @@ export interface Failure {
 /** Turns whatever was thrown into what the user gets to see; the message is one line. */
 export function failureOf(error: unknown): Failure {
   const message = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, ' ');
-  if (error instanceof Interrupted) return { exitCode: EXIT.interrupted, code: 'COD_ABORTED', message, details: {} };
+  if (error instanceof Interrupted) return { exitCode: EXIT.interrupted, code: error.name, message, details: {} };
   if (error instanceof UsageError) return { exitCode: EXIT.usage, code: error.name, message, details: {} };
   if (isCodError(error)) return { exitCode: EXIT.failed, code: error.code, message, details: error.details };
   return { exitCode: EXIT.failed, code: error instanceof Error ? error.name : 'Error', message, details: {} };

@@ -177,7 +177,7 @@ export class Core {
     const memoryBytes = this.memoryBytes;
     if (code === FAILED_NOTHING) {
       return new CodError(
-        'COD_CORRUPT',
+        'COD_BUG',
         `the wasm core trapped and cannot be used any more: ${String(error)}; make a new instance`,
         {
           cause: error,

@@ -108,7 +108,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
     expect(result.stderr).toMatch(
       new RegExp(`^copyondemand: interrupted by ${signal} at [0-9.]+ %; the same command .+\n$`),
     );
-    expect(eventsOf(result).at(-1)).toMatchObject({ event: 'error', code: 'COD_ABORTED' });
+    expect(eventsOf(result).at(-1)).toMatchObject({ event: 'error', code: 'Interrupted' });
     const state = JSON.parse((await runCommand(['inspect', join(copies, 'disk'), '--json'])).stdout) as {
       syncedBlocks: number;
     };

@@ -1,0 +1,28 @@
+/**
+ * Files whose calls can complete before they return. Our own backends provide the members below beside those of
+ * {@link File}; a file without them works too.
+ */
+
+import type { Done } from '../async/done.ts';
+import type { File } from './file-system.ts';
+
+export interface InlineFile extends File {
+  /** Length of large writes, in bytes, that this file handles best; they should be whole {@link pageBuffer pages}. */
+  readonly preferredWriteBytes?: number | undefined;
+  /** As {@link File.read}: synchronously if the call is short. May throw. */
+  submitRead?(into: Uint8Array, offset: number): Done;
+  /** As {@link File.write}: synchronously if the call is short. May throw. */
+  submitWrite?(from: Uint8Array, offset: number): Done;
+  /** A promise that must be awaited when synchronous calls have kept the event loop for long enough. */
+  pace?(): Done;
+}
+
+/** Fills `into` from `offset` on, now or later. */
+export function readFile(file: InlineFile, into: Uint8Array, offset: number): Done {
+  return file.submitRead === undefined ? file.read(into, offset) : file.submitRead(into, offset);
+}
+
+/** Writes `from` at `offset`, now or later. */
+export function writeFile(file: InlineFile, from: Uint8Array, offset: number): Done {
+  return file.submitWrite === undefined ? file.write(from, offset) : file.submitWrite(from, offset);
+}
