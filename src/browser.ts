@@ -11,7 +11,7 @@ export type { BrowserDevice, OpenBrowserDeviceOptions } from './browser/page-dev
 export type { BrowserSource, UrlSource } from './browser/source-description.ts';
 export { type CopyPlace, copyAsFile, inspectSource, removeCopy } from './browser/stored-copies.ts';
 export type { DeviceState, DeviceStatus } from './device/device.ts';
-export type { HydrateOptions } from './device/hydrator.ts';
+export type { HydrateOptions } from './device/types.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export { estimateStorage, persistStorage, type StorageEstimate } from './fs/opfs-quota.ts';
 

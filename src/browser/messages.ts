@@ -4,7 +4,7 @@
  */
 
 import type { DeviceStatus } from '../device/device.ts';
-import type { HydrateOptions } from '../device/hydrator.ts';
+import type { HydrateOptions } from '../device/types.ts';
 import { CodError, type CodErrorJson, isCodError } from '../errors.ts';
 import type { SourceDescription } from './source-description.ts';
 

@@ -9,8 +9,9 @@ import type { Journal, Settled } from '../log/journal.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Source } from '../sources/source.ts';
 import { type Fetch, Fetcher } from './fetcher.ts';
-import { type HydrateOptions, Hydrator } from './hydrator.ts';
+import { Hydrator } from './hydrator.ts';
 import { type BlockRange, TargetStore } from './target-store.ts';
+import type { HydrateOptions } from './types.ts';
 
 /** Reads of cold ranges are served in pieces of this size, so that memory stays bounded. */
 const READ_PIECE_BYTES = 2 ** 22;

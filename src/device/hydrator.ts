@@ -5,7 +5,6 @@
  * waiting stays a small part of the time. What is synced, or known to be zero, is skipped.
  */
 
-import type { ByteExtent } from '../core/range-set.ts';
 import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Source } from '../sources/source.ts';
@@ -13,18 +12,7 @@ import type { Fetcher } from './fetcher.ts';
 import { HydrationOrder } from './hydration-order.ts';
 import { RateLimiter } from './rate-limiter.ts';
 import type { BlockRange, TargetStore } from './target-store.ts';
-
-/** How the background copy is to be done; all of it is found out where it is not given. */
-export interface HydrateOptions {
-  /** Stretches under way at a time. Default: as many as make it faster, 8 at most. */
-  readonly concurrency?: number;
-  /** Length of a stretch in bytes. Default: fitted to the latency and the rate. */
-  readonly extentBytes?: number;
-  /** What the background copy takes from the source at most, readers' demand counted in. Default: no limit. */
-  readonly rateBytesPerSecond?: number;
-  /** What is copied first, in this order, as a {@link ReadRecorder} noted it in another run; the rest follows. Extents may overlap. Default: none. */
-  readonly order?: readonly ByteExtent[];
-}
+import type { HydrateOptions } from './types.ts';
 
 const MIN_STRETCH_BYTES = 2 ** 23;
 /** Of a stream, as long as nothing is known of the source. */

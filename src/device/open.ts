@@ -11,7 +11,7 @@ import type { Clock } from '../platform/clock.ts';
 import type { Source } from '../sources/source.ts';
 import { Core } from '../wasm/core.ts';
 import { CopyOnDemandDevice, type LocalDevice } from './device.ts';
-import type { HydrateOptions } from './hydrator.ts';
+import type { HydrateOptions } from './types.ts';
 
 const DEFAULT_BLOCK_BYTES = 4096;
 const DEFAULT_CHECKPOINT_INTERVAL_MS = 10_000;
