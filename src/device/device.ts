@@ -9,7 +9,7 @@ import type { Journal, Settled } from '../log/journal.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Source } from '../sources/source.ts';
 import { type Fetch, Fetcher } from './fetcher.ts';
-import { Hydrator } from './hydrator.ts';
+import { type HydrationTarget, Hydrator } from './hydrator.ts';
 import { type BlockRange, TargetStore } from './target-store.ts';
 import type { HydrateOptions } from './types.ts';
 
@@ -179,7 +179,8 @@ export class CopyOnDemandDevice implements LocalDevice {
       },
       onStored: () => this.#checkComplete(),
     });
-    this.#hydrator = new Hydrator(parts.clock, parts.source, this.#store, this.#fetcher, parts.hydrate || {});
+    const target = hydrationTarget(this.#store);
+    this.#hydrator = new Hydrator(parts.clock, parts.source, target, this.#fetcher, parts.hydrate || {});
     this.#state = parts.hydrate === false ? 'idle' : 'hydrating';
     if (parts.hydrate !== false) this.#hydrating = this.#hydrate();
     this.#checkComplete();
@@ -649,6 +650,27 @@ export class CopyOnDemandDevice implements LocalDevice {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+/** The target as the background copy sees it. */
+function hydrationTarget(store: TargetStore): HydrationTarget {
+  const { journal } = store;
+  const { geometry, map } = journal;
+  return {
+    geometry,
+    get syncedBlocks() {
+      return map.count;
+    },
+    nextUnsynced: (from, limit) => map.nextUnsynced(from, limit),
+    nextSynced: (from, limit) => map.nextSynced(from, limit),
+    get preferredWriteBytes() {
+      return store.preferredWriteBytes;
+    },
+    fill: (from, offset) => store.fill(from, offset),
+    fillZeroes: (offset, length) => store.fillZeroes(offset, length),
+    filled: (blocks) => store.filled(blocks),
+    flush: () => journal.flush(),
+  };
 }
 
 /** Adds a run, as a part of the last one if it is of the same kind. */

@@ -5,13 +5,13 @@
  * waiting stays a small part of the time. What is synced, or known to be zero, is skipped.
  */
 
+import type { Geometry } from '../core/geometry.ts';
 import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Source } from '../sources/source.ts';
-import type { Fetcher } from './fetcher.ts';
 import { HydrationOrder } from './hydration-order.ts';
 import { RateLimiter } from './rate-limiter.ts';
-import type { BlockRange, TargetStore } from './target-store.ts';
+import type { BlockRange } from './target-store.ts';
 import type { HydrateOptions } from './types.ts';
 
 const MIN_STRETCH_BYTES = 2 ** 23;
@@ -57,6 +57,35 @@ const WINDOW_MS = 500;
 const WORTH_IT = 1.1;
 const RETRY_MORE_MS = 15_000;
 
+/** What the background copy needs of the target and of the state of the copy. */
+export interface HydrationTarget {
+  readonly geometry: Geometry;
+  /** Number of synced blocks. */
+  readonly syncedBlocks: number;
+  /** The first unsynced block of [from, limit), or `limit`. Default of `limit`: the number of blocks. */
+  nextUnsynced(from: number, limit?: number): number;
+  /** The first synced block of [from, limit), or `limit`. Default of `limit`: the number of blocks. */
+  nextSynced(from: number, limit?: number): number;
+  /** The length in bytes that pieces should have. Undefined: the length does not matter. */
+  readonly preferredWriteBytes: number | undefined;
+  /** Stores bytes of the source wherever users have not written. Records nothing. Any offset and length. */
+  fill(from: Uint8Array, offset: number): Promise<void>;
+  /** As {@link fill} with zeros, for a range of whole blocks. */
+  fillZeroes(offset: number, length: number): Promise<void>;
+  /** Records that whole blocks are complete. All of their bytes were filled before. */
+  filled(blocks: BlockRange): Promise<void>;
+  /** Makes what was filled and recorded before durable. */
+  flush(): Promise<void>;
+}
+
+/** Reads by users that wait for the source. The background copy gives way to them. */
+export interface DemandReads {
+  /** Whether a read waits for the source at this moment. */
+  readonly busy: boolean;
+  /** Resolves when no read waits for the source. */
+  idle(): Promise<void>;
+}
+
 /** A stretch under way; readers may wait for blocks just ahead of it. */
 interface Stretch extends BlockRange {
   /** Blocks below this are in the target and recorded, or were before. */
@@ -71,8 +100,8 @@ interface Stretch extends BlockRange {
 export class Hydrator {
   readonly #clock: Clock;
   readonly #source: Source;
-  readonly #store: TargetStore;
-  readonly #fetcher: Fetcher;
+  readonly #target: HydrationTarget;
+  readonly #demand: DemandReads;
   readonly #options: HydrateOptions;
   readonly #limiter: RateLimiter;
   readonly #stop: AbortController = new AbortController();
@@ -91,13 +120,13 @@ export class Hydrator {
   #flushing = false;
   #failure: { error: unknown } | undefined;
 
-  constructor(clock: Clock, source: Source, store: TargetStore, fetcher: Fetcher, options: HydrateOptions) {
+  constructor(clock: Clock, source: Source, target: HydrationTarget, demand: DemandReads, options: HydrateOptions) {
     this.#clock = clock;
     this.#source = source;
-    this.#store = store;
-    this.#fetcher = fetcher;
+    this.#target = target;
+    this.#demand = demand;
     this.#options = options;
-    this.#order = new HydrationOrder(options.order ?? [], store.journal.geometry);
+    this.#order = new HydrationOrder(options.order ?? [], target.geometry);
     this.#limiter = new RateLimiter(clock, options.rateBytesPerSecond);
   }
 
@@ -117,12 +146,11 @@ export class Hydrator {
 
   /** Copies until every block is synced. @throws what the source or the target says; the reason of {@link stop}. */
   async run(): Promise<void> {
-    const { map, geometry } = this.#store.journal;
     this.#begunMs = this.#clock.now();
     this.#wanted = this.#options.concurrency ?? (this.#source.stream === undefined ? READ_CONCURRENCY : 1);
     const governor = this.#govern({ adjust: this.#options.concurrency === undefined });
     try {
-      while (map.count < geometry.blockCount) {
+      while (this.#target.syncedBlocks < this.#target.geometry.blockCount) {
         await this.#round();
         if (this.#failure !== undefined) throw this.#failure.error;
         this.#stop.signal.throwIfAborted();
@@ -179,7 +207,7 @@ export class Hydrator {
 
   /** The next stretch of what is to come first. */
   #claimOrdered(): Stretch | undefined {
-    const blocks = this.#order.next(this.#store.journal.map, (block) => this.#taken(block));
+    const blocks = this.#order.next(this.#target, (block) => this.#taken(block));
     if (blocks === undefined) return undefined;
     return this.#begin(blocks.start, Math.min(blocks.end, this.#end(blocks.start)));
   }
@@ -187,12 +215,11 @@ export class Hydrator {
   /** The next stretch that nobody has, from where the last one ended on, and round once; none if as many are under way as are wanted. */
   #claim(): Stretch | undefined {
     if (this.#workers >= this.#wanted) return undefined;
-    const { map, geometry } = this.#store.journal;
     for (const from of [this.#cursor, 0]) {
-      let start = map.nextUnsynced(from);
+      let start = this.#target.nextUnsynced(from);
       for (let taken = this.#taken(start); taken !== undefined; taken = this.#taken(start))
-        start = map.nextUnsynced(taken.end);
-      if (start >= geometry.blockCount) continue;
+        start = this.#target.nextUnsynced(taken.end);
+      if (start >= this.#target.geometry.blockCount) continue;
       const end = this.#end(start);
       this.#cursor = end;
       return this.#begin(start, end);
@@ -213,16 +240,15 @@ export class Hydrator {
 
   /** Where a stretch from `start` on ends: before a long run of synced blocks, another's stretch, or its length. */
   #end(start: number): number {
-    const { map, geometry } = this.#store.journal;
-    const { blockSize, blockCount } = geometry;
+    const { blockSize, blockCount } = this.#target.geometry;
     const bytes = this.#options.extentBytes ?? this.#fittedBytes;
     let limit = Math.min(blockCount, start + Math.max(1, Math.ceil(bytes / blockSize)));
     for (const stretch of this.#stretches) if (stretch.start > start) limit = Math.min(limit, stretch.start);
     const skip = Math.max(MIN_SKIP_BYTES, (this.#latencyMs ?? 0) * this.#streamRate) / blockSize;
     for (let end = start; ; ) {
-      end = map.nextSynced(end, limit);
+      end = this.#target.nextSynced(end, limit);
       if (end >= limit) return limit;
-      const next = map.nextUnsynced(end, limit);
+      const next = this.#target.nextUnsynced(end, limit);
       if (next >= limit || next - end >= skip) return end;
       end = next;
     }
@@ -253,7 +279,7 @@ export class Hydrator {
   }
 
   async #copy(stretch: Stretch): Promise<void> {
-    const { blockSize, size } = this.#store.journal.geometry;
+    const { blockSize, size } = this.#target.geometry;
     const start = stretch.start * blockSize;
     const end = Math.min(stretch.end * blockSize, size);
     let at = start;
@@ -269,7 +295,7 @@ export class Hydrator {
         // Blocks that are zero only in part come with their neighbours, below.
         if (whole.end > whole.start) {
           if (!(await this.#copyData(stretch, at, Math.min(whole.start * blockSize, size)))) return;
-          await this.#store.fillZeroes(
+          await this.#target.fillZeroes(
             whole.start * blockSize,
             Math.min(whole.end * blockSize, size) - whole.start * blockSize,
           );
@@ -287,7 +313,7 @@ export class Hydrator {
   /** Copies bytes that continue what the stretch has so far; blocks are recorded as they become whole. Resolves to whether it got to `end`. */
   async #copyData(stretch: Stretch, start: number, end: number): Promise<boolean> {
     if (start >= end) return true;
-    const { blockSize, size } = this.#store.journal.geometry;
+    const { blockSize, size } = this.#target.geometry;
     const { signal } = this.#stop;
     let at = start;
     let recordedAt = at;
@@ -314,7 +340,7 @@ export class Hydrator {
           this.#latencyMs = this.#latencyMs === undefined ? waited : this.#latencyMs + (waited - this.#latencyMs) / 4;
         }
         if (at + piece.length > end) throw wrongLength(start, end, `${at - start + piece.length} or more`);
-        await this.#store.fill(piece, at);
+        await this.#target.fill(piece, at);
         at += piece.length;
         stretch.filled = at === size ? stretch.end : Math.floor(at / blockSize);
         this.#count(piece.length);
@@ -358,7 +384,7 @@ export class Hydrator {
       return;
     this.#unflushedBytes = 0;
     this.#flushing = true;
-    this.#store.journal
+    this.#target
       .flush()
       .catch(() => undefined)
       .finally(() => {
@@ -369,7 +395,7 @@ export class Hydrator {
   async #recorded(stretch: Stretch, end: number): Promise<void> {
     if (end <= stretch.recorded) return;
     const start = stretch.recorded;
-    await this.#store.filled({ start, end });
+    await this.#target.filled({ start, end });
     stretch.recorded = Math.max(stretch.recorded, end);
     stretch.filled = Math.max(stretch.filled, end);
     const still = stretch.waiting.splice(0);
@@ -385,9 +411,9 @@ export class Hydrator {
     signal.throwIfAborted();
     if (this.#isHeldBack) for (const { wake } of stretch.waiting.splice(0)) wake();
     await this.#limiter.wait(signal);
-    if (!this.#fetcher.busy) return;
+    if (!this.#demand.busy) return;
     const patience = new AbortController();
-    await Promise.race([this.#fetcher.idle(), this.#clock.sleep(GIVE_WAY_MS, patience.signal).catch(() => undefined)]);
+    await Promise.race([this.#demand.idle(), this.#clock.sleep(GIVE_WAY_MS, patience.signal).catch(() => undefined)]);
     patience.abort();
     signal.throwIfAborted();
   }
@@ -398,7 +424,7 @@ export class Hydrator {
   }
 
   get #pieceBytes(): number | undefined {
-    const { preferredWriteBytes: bytes } = this.#store;
+    const { preferredWriteBytes: bytes } = this.#target;
     const { rate = Number.POSITIVE_INFINITY } = this.#limiter;
     return bytes !== undefined && bytes * RATED_PIECES_PER_SECOND <= rate ? bytes : undefined;
   }
@@ -461,7 +487,7 @@ export class Hydrator {
    * their own would. Look again afterwards: the stretch may have failed.
    */
   reaching(blocks: BlockRange): Promise<void> | undefined {
-    const { blockSize } = this.#store.journal.geometry;
+    const { blockSize } = this.#target.geometry;
     for (const stretch of this.#stretches) {
       if (blocks.start < stretch.recorded || blocks.end > stretch.end) continue;
       const limit = this.#limiter.rate === undefined ? Number.POSITIVE_INFINITY : this.#limiter.rate / 1000;

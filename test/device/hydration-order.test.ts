@@ -31,10 +31,6 @@ const MIB = 2 ** 20;
 class PlainMap {
   readonly synced = new Set<number>();
 
-  hasRange(start: number, end: number): boolean {
-    return this.nextUnsynced(start, end) === end;
-  }
-
   nextUnsynced(from: number, limit: number): number {
     let block = from;
     while (block < limit && this.synced.has(block)) block++;
