@@ -9,37 +9,14 @@ import type { Geometry } from '../core/geometry.ts';
 import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Source } from '../sources/source.ts';
+import { Governor } from './governor.ts';
 import { HydrationOrder } from './hydration-order.ts';
-import { RateLimiter } from './rate-limiter.ts';
+import type { RateLimiter } from './rate-limiter.ts';
 import type { BlockRange } from './target-store.ts';
 import type { HydrateOptions } from './types.ts';
 
-const MIN_STRETCH_BYTES = 2 ** 23;
-/** Of a stream, as long as nothing is known of the source. */
-const FIRST_STRETCH_BYTES = 2 ** 26;
-const MAX_STRETCH_BYTES = 2 ** 28;
-/** A stretch takes this many times as long as the wait for its first byte. */
-const LATENCY_FACTOR = 64;
-/**
- * Within a rate a stretch is what the rate gives in so much time: browsers go on receiving what nobody reads yet, up to 64 MiB (Chromium 156) or all of it
- * (Firefox 153), so that only the end of a request ends what it takes from the network.
- */
-const RATED_STRETCH_MS = 16_000;
-/**
- * A stretch that would be held up for longer is given up, and asked for again when its time comes. Servers end such connections, too. Not one whose length was given:
- * of a server without ranges the rest costs all that lies before it.
- */
-const HELD_UP_MS = 16_000;
 /** Of sources that do not stream. Two pieces fit into a core's cache, and two threads do not fight for the file: twice as fast as four of 1 MiB (Node 20, ext4, two cores, 2026). */
 const READ_BYTES = 2 ** 19;
-const READ_CONCURRENCY = 2;
-const MAX_CONCURRENCY = 8;
-/** What is to come first is in short stretches, most of whose time is waiting. One of a browser's six connections is left to readers. */
-const ORDER_CONCURRENCY = 4;
-/** Synced blocks shorter than this are read over rather than skipped, at least. */
-const MIN_SKIP_BYTES = 2 ** 18;
-/** Within a rate, pieces as long as the target would like them are asked for only if so many come in a second. */
-const RATED_PIECES_PER_SECOND = 10;
 /**
  * After so many bytes the target is flushed in the background: the disk writes while we copy, which is faster in all, users' flushes do not wait for
  * what the copy has left in the page cache, and power loss costs little.
@@ -52,10 +29,6 @@ const RECORD_BYTES = 2 ** 20;
 const RECORD_MS = 250;
 /** How long a reader can hold a piece of the background copy up. */
 const GIVE_WAY_MS = 20;
-const WINDOW_MS = 500;
-/** How much faster one more stream must make it to be kept. */
-const WORTH_IT = 1.1;
-const RETRY_MORE_MS = 15_000;
 
 /** What the background copy needs of the target and of the state of the copy. */
 export interface HydrationTarget {
@@ -102,20 +75,14 @@ export class Hydrator {
   readonly #source: Source;
   readonly #target: HydrationTarget;
   readonly #demand: DemandReads;
-  readonly #options: HydrateOptions;
-  readonly #limiter: RateLimiter;
+  readonly #governor: Governor;
   readonly #stop: AbortController = new AbortController();
   readonly #stretches = new Set<Stretch>();
   readonly #idleBuffers: Uint8Array[] = [];
   readonly #order: HydrationOrder;
   #cursor = 0;
-  #wanted = 1;
   #workers = 0;
   #onIdle: () => void = () => undefined;
-  #latencyMs: number | undefined;
-  #bytesPerMs: number | undefined;
-  #begunMs = 0;
-  #bytes = 0;
   #unflushedBytes = 0;
   #flushing = false;
   #failure: { error: unknown } | undefined;
@@ -125,30 +92,30 @@ export class Hydrator {
     this.#source = source;
     this.#target = target;
     this.#demand = demand;
-    this.#options = options;
     this.#order = new HydrationOrder(options.order ?? [], target.geometry);
-    this.#limiter = new RateLimiter(clock, options.rateBytesPerSecond);
+    this.#governor = new Governor(clock, { ...options, streams: source.stream !== undefined });
   }
 
   /** Bytes taken from the source so far. */
   get bytes(): number {
-    return this.#bytes;
+    return this.#governor.bytes;
   }
 
   /** What it takes at the moment, all streams together. */
   get bytesPerSecond(): number {
-    return this.#rate * 1000;
+    return this.#governor.bytesPerMs * 1000;
   }
 
   get limiter(): RateLimiter {
-    return this.#limiter;
+    return this.#governor.limiter;
   }
 
   /** Copies until every block is synced. @throws what the source or the target says; the reason of {@link stop}. */
   async run(): Promise<void> {
-    this.#begunMs = this.#clock.now();
-    this.#wanted = this.#options.concurrency ?? (this.#source.stream === undefined ? READ_CONCURRENCY : 1);
-    const governor = this.#govern({ adjust: this.#options.concurrency === undefined });
+    const governing = this.#governor.run(this.#stop.signal, () => {
+      // No worker: the round is over, and the next begins with as many as are wanted.
+      if (this.#workers > 0) this.#startWorkers();
+    });
     try {
       while (this.#target.syncedBlocks < this.#target.geometry.blockCount) {
         await this.#round();
@@ -157,7 +124,7 @@ export class Hydrator {
       }
     } finally {
       this.#stop.abort(undefined);
-      await governor;
+      await governing;
     }
   }
 
@@ -176,7 +143,8 @@ export class Hydrator {
 
   #startWorkers(): void {
     while (this.#failure === undefined && !this.#stop.signal.aborted) {
-      const stretch = this.#workers < this.#orderWanted ? (this.#claimOrdered() ?? this.#claim()) : this.#claim();
+      const stretch =
+        this.#workers < this.#governor.orderedStretchCount ? (this.#claimOrdered() ?? this.#claim()) : this.#claim();
       if (stretch === undefined) break;
       this.#workers++;
       void this.#work(stretch).then(() => {
@@ -199,12 +167,6 @@ export class Hydrator {
     }
   }
 
-  /** Stretches of the order at a time. Within a rate they would only slow down the first of them. */
-  get #orderWanted(): number {
-    const fixed = this.#options.concurrency !== undefined || this.#limiter.rate !== undefined;
-    return fixed ? this.#wanted : Math.max(this.#wanted, ORDER_CONCURRENCY);
-  }
-
   /** The next stretch of what is to come first. */
   #claimOrdered(): Stretch | undefined {
     const blocks = this.#order.next(this.#target, (block) => this.#taken(block));
@@ -214,7 +176,7 @@ export class Hydrator {
 
   /** The next stretch that nobody has, from where the last one ended on, and round once; none if as many are under way as are wanted. */
   #claim(): Stretch | undefined {
-    if (this.#workers >= this.#wanted) return undefined;
+    if (this.#workers >= this.#governor.stretchCount) return undefined;
     for (const from of [this.#cursor, 0]) {
       let start = this.#target.nextUnsynced(from);
       for (let taken = this.#taken(start); taken !== undefined; taken = this.#taken(start))
@@ -241,10 +203,10 @@ export class Hydrator {
   /** Where a stretch from `start` on ends: before a long run of synced blocks, another's stretch, or its length. */
   #end(start: number): number {
     const { blockSize, blockCount } = this.#target.geometry;
-    const bytes = this.#options.extentBytes ?? this.#fittedBytes;
+    const bytes = this.#governor.stretchBytes(this.#stretches.size);
     let limit = Math.min(blockCount, start + Math.max(1, Math.ceil(bytes / blockSize)));
     for (const stretch of this.#stretches) if (stretch.start > start) limit = Math.min(limit, stretch.start);
-    const skip = Math.max(MIN_SKIP_BYTES, (this.#latencyMs ?? 0) * this.#streamRate) / blockSize;
+    const skip = this.#governor.skipBytes(this.#stretches.size) / blockSize;
     for (let end = start; ; ) {
       end = this.#target.nextSynced(end, limit);
       if (end >= limit) return limit;
@@ -252,30 +214,6 @@ export class Hydrator {
       if (next >= limit || next - end >= skip) return end;
       end = next;
     }
-  }
-
-  get #fittedBytes(): number {
-    const { rate = Number.POSITIVE_INFINITY } = this.#limiter;
-    return Math.min(this.#unratedBytes, (rate / 1000) * RATED_STRETCH_MS);
-  }
-
-  get #unratedBytes(): number {
-    if (this.#source.stream === undefined) return MIN_STRETCH_BYTES;
-    if (this.#latencyMs === undefined || this.#streamRate === 0) return FIRST_STRETCH_BYTES;
-    return Math.min(
-      MAX_STRETCH_BYTES,
-      Math.max(MIN_STRETCH_BYTES, this.#latencyMs * this.#streamRate * LATENCY_FACTOR),
-    );
-  }
-
-  /** Bytes per ms, all streams together: of the last window, or since the beginning as long as none has ended. */
-  get #rate(): number {
-    return this.#bytesPerMs ?? this.#bytes / Math.max(1, this.#clock.now() - this.#begunMs);
-  }
-
-  /** Bytes per ms of one stream; 0 as long as it is not known, and where there are none. */
-  get #streamRate(): number {
-    return this.#source.stream === undefined ? 0 : this.#rate / Math.max(1, this.#stretches.size);
   }
 
   async #copy(stretch: Stretch): Promise<void> {
@@ -336,8 +274,7 @@ export class Hydrator {
     try {
       for await (const piece of this.#pieces(at, end - at)) {
         if (at === start) {
-          const waited = this.#clock.now() - asked;
-          this.#latencyMs = this.#latencyMs === undefined ? waited : this.#latencyMs + (waited - this.#latencyMs) / 4;
+          this.#governor.answeredAfter(this.#clock.now() - asked);
         }
         if (at + piece.length > end) throw wrongLength(start, end, `${at - start + piece.length} or more`);
         await this.#target.fill(piece, at);
@@ -353,11 +290,7 @@ export class Hydrator {
           stretch.record();
         }
         // Not before a block is whole: a stretch that is asked for again must get further.
-        isGivenUp =
-          this.#options.extentBytes === undefined &&
-          at < end &&
-          stretch.filled > stretch.start &&
-          this.#limiter.delayMs > HELD_UP_MS;
+        isGivenUp = at < end && stretch.filled > stretch.start && this.#governor.isHeldUp;
         if (isGivenUp) break;
         await this.#turn(stretch);
         signal.throwIfAborted();
@@ -377,8 +310,7 @@ export class Hydrator {
   }
 
   #count(bytes: number): void {
-    this.#bytes += bytes;
-    this.#limiter.spend(bytes);
+    this.#governor.count(bytes);
     this.#unflushedBytes += bytes;
     if (this.#unflushedBytes < (this.#pieceBytes === undefined ? FLUSH_BYTES : DIRECT_FLUSH_BYTES) || this.#flushing)
       return;
@@ -409,8 +341,8 @@ export class Hydrator {
   async #turn(stretch: Stretch): Promise<void> {
     const { signal } = this.#stop;
     signal.throwIfAborted();
-    if (this.#isHeldBack) for (const { wake } of stretch.waiting.splice(0)) wake();
-    await this.#limiter.wait(signal);
+    if (this.#governor.isHeldBack) for (const { wake } of stretch.waiting.splice(0)) wake();
+    await this.#governor.limiter.wait(signal);
     if (!this.#demand.busy) return;
     const patience = new AbortController();
     await Promise.race([this.#demand.idle(), this.#clock.sleep(GIVE_WAY_MS, patience.signal).catch(() => undefined)]);
@@ -418,15 +350,8 @@ export class Hydrator {
     signal.throwIfAborted();
   }
 
-  /** Whether the rate lets this copy wait for longer than a request of a reader's own takes. */
-  get #isHeldBack(): boolean {
-    return this.#limiter.delayMs > (this.#latencyMs ?? 0);
-  }
-
   get #pieceBytes(): number | undefined {
-    const { preferredWriteBytes: bytes } = this.#target;
-    const { rate = Number.POSITIVE_INFINITY } = this.#limiter;
-    return bytes !== undefined && bytes * RATED_PIECES_PER_SECOND <= rate ? bytes : undefined;
+    return this.#governor.pieceBytes(this.#target.preferredWriteBytes);
   }
 
   #pieces(offset: number, length: number): AsyncIterable<Uint8Array> {
@@ -452,48 +377,17 @@ export class Hydrator {
     }
   }
 
-  /** Measures; where it may `adjust`, tries one more stream from time to time, and keeps it if it made the copy faster. */
-  async #govern({ adjust }: { adjust: boolean }): Promise<void> {
-    const { signal } = this.#stop;
-    let before = { bytes: this.#bytes, now: this.#clock.now(), rate: 0 };
-    let tried = false;
-    let quietUntil = 0;
-    while (!signal.aborted) {
-      await this.#clock.sleep(WINDOW_MS, signal).catch(() => undefined);
-      const now = this.#clock.now();
-      const rate = (this.#bytes - before.bytes) / Math.max(1, now - before.now);
-      this.#bytesPerMs = rate;
-      if (!adjust) {
-        // The number of stretches is given.
-      } else if (tried && rate < before.rate * WORTH_IT) {
-        this.#wanted--;
-        tried = false;
-        quietUntil = now + RETRY_MORE_MS;
-      } else {
-        const limited = this.#limiter.rate !== undefined;
-        tried = !limited && rate > 0 && now >= quietUntil && this.#wanted < MAX_CONCURRENCY;
-        if (tried) {
-          this.#wanted++;
-          // Only within a round: one that is over has nothing to do, or is about to begin anew.
-          if (this.#workers > 0) this.#startWorkers();
-        }
-      }
-      before = { bytes: this.#bytes, now, rate };
-    }
-  }
-
   /**
    * A promise for the moment when these blocks have been dealt with, if a stretch under way is about to reach them sooner than a request of
    * their own would. Look again afterwards: the stretch may have failed.
    */
   reaching(blocks: BlockRange): Promise<void> | undefined {
     const { blockSize } = this.#target.geometry;
+    const reach = this.#governor.reachBytes(this.#stretches.size);
     for (const stretch of this.#stretches) {
       if (blocks.start < stretch.recorded || blocks.end > stretch.end) continue;
-      const limit = this.#limiter.rate === undefined ? Number.POSITIVE_INFINITY : this.#limiter.rate / 1000;
-      const reach = Math.min(this.#streamRate, limit) * (this.#latencyMs ?? 0);
       const ahead = (blocks.end - stretch.filled) * blockSize;
-      if (ahead > 0 && (this.#isHeldBack || ahead > reach)) continue;
+      if (ahead > 0 && ahead > reach) continue;
       const reached = new Promise<void>((wake) => stretch.waiting.push({ block: blocks.end - 1, wake }));
       if (ahead <= 0) stretch.record();
       return reached;

@@ -32,12 +32,12 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
   { file: 'src/device/hydrator.ts', find: 'const FLUSH_BYTES = 2 ** 26;', replace: 'const FLUSH_BYTES = 2 ** 14;' },
   { file: 'src/device/hydrator.ts', find: 'const RECORD_BYTES = 2 ** 20;', replace: 'const RECORD_BYTES = 2 ** 13;' },
   {
-    file: 'src/device/hydrator.ts',
+    file: 'src/device/governor.ts',
     find: 'const MIN_SKIP_BYTES = 2 ** 18;',
     replace: 'const MIN_SKIP_BYTES = 2 ** 12;',
   },
   {
-    file: 'src/device/hydrator.ts',
+    file: 'src/device/governor.ts',
     find: 'const FIRST_STRETCH_BYTES = 2 ** 26;',
     replace: 'const FIRST_STRETCH_BYTES = 2 ** 14;',
   },

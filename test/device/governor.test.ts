@@ -1,0 +1,250 @@
+/** How the background copy uses its source: decisions alone, from a clock that is moved by hand. */
+
+import { describe, expect, it } from 'vitest';
+import { Governor, type GovernorOptions } from '../../src/device/governor.ts';
+import { SimulatedClock } from '../../src/testing/index.ts';
+
+const MIB = 2 ** 20;
+const WINDOW_MS = 500;
+
+function governed(options: Partial<GovernorOptions> = {}): { clock: SimulatedClock; governor: Governor } {
+  const clock = new SimulatedClock();
+  return { clock, governor: new Governor(clock, { streams: true, ...options }) };
+}
+
+/** A governor that runs while `bytesPerMs` tells what the copy takes with so many stretches. */
+class Run {
+  readonly clock = new SimulatedClock();
+  readonly governor: Governor;
+  readonly #bytesPerMs: (stretches: number) => number;
+  readonly #stop = new AbortController();
+  readonly #running: Promise<void>;
+  asked = 0;
+
+  constructor(bytesPerMs: (stretches: number) => number, options: Partial<GovernorOptions> = {}) {
+    this.governor = new Governor(this.clock, { streams: true, ...options });
+    this.#bytesPerMs = bytesPerMs;
+    this.#running = this.governor.run(this.#stop.signal, () => this.asked++);
+  }
+
+  /** Passes `count` windows and returns the number of stretches after each. */
+  async windows(count: number): Promise<number[]> {
+    const counts: number[] = [];
+    for (let window = 0; window < count; window++) {
+      this.governor.count(this.#bytesPerMs(this.governor.stretchCount) * WINDOW_MS);
+      await this.clock.advance(WINDOW_MS);
+      counts.push(this.governor.stretchCount);
+    }
+    return counts;
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#running;
+  }
+}
+
+describe('the number of stretches', () => {
+  it.each([
+    { streams: true, concurrency: undefined, first: 1 },
+    { streams: false, concurrency: undefined, first: 2 },
+    { streams: true, concurrency: 5, first: 5 },
+    { streams: false, concurrency: 5, first: 5 },
+  ])('is $first at first with streams: $streams, concurrency: $concurrency', ({ streams, concurrency, first }) => {
+    const { governor } = governed({ streams, ...(concurrency && { concurrency }) });
+    expect(governor.stretchCount).toBe(first);
+  });
+
+  it('rises by one a window, up to eight, while each makes the copy faster', async () => {
+    const run = new Run((stretches) => stretches * 1000);
+    expect(await run.windows(9)).toEqual([2, 3, 4, 5, 6, 7, 8, 8, 8]);
+    expect(run.asked).toBe(7);
+    await run.stop();
+  });
+
+  it('is lowered again if one more gains less than a tenth, and 15 s pass before the next attempt', async () => {
+    const run = new Run((stretches) => 1000 + stretches);
+    const counts = await run.windows(35);
+    expect(counts.slice(0, 2)).toEqual([2, 1]);
+    expect(counts.indexOf(2, 2) * WINDOW_MS).toBe(15_500);
+    expect(counts[counts.indexOf(2, 2) + 1]).toBe(1);
+    await run.stop();
+  });
+
+  it('stays while nothing arrives', async () => {
+    const run = new Run(() => 0);
+    expect(await run.windows(3)).toEqual([1, 1, 1]);
+    await run.stop();
+  });
+
+  it('stays within a rate, and rises when the rate is lifted', async () => {
+    const run = new Run((stretches) => stretches * 1000, { rateBytesPerSecond: 1e6 });
+    expect(await run.windows(3)).toEqual([1, 1, 1]);
+    run.governor.limiter.set(undefined);
+    expect(await run.windows(2)).toEqual([2, 3]);
+    await run.stop();
+  });
+
+  it('stays as the user gave it, while the speed is still measured', async () => {
+    const run = new Run((stretches) => stretches * 1000, { concurrency: 3 });
+    expect(await run.windows(4)).toEqual([3, 3, 3, 3]);
+    expect(run.governor.bytesPerMs).toBe(3000);
+    expect(run.asked).toBe(0);
+    await run.stop();
+  });
+
+  it.each([
+    { name: 'four by default', options: {}, count: 4 },
+    { name: 'the given number', options: { concurrency: 2 }, count: 2 },
+    { name: 'as many as others within a rate', options: { rateBytesPerSecond: 1e6 }, count: 1 },
+  ])('of the order is $name', ({ options, count }) => {
+    expect(governed(options).governor.orderedStretchCount).toBe(count);
+  });
+});
+
+describe('the measured speed', () => {
+  it('is that since the start in the first window, and then that of the last window', async () => {
+    const clock = new SimulatedClock();
+    await clock.advance(10_000);
+    const governor = new Governor(clock, { streams: true });
+    const stop = new AbortController();
+    const running = governor.run(stop.signal, () => undefined);
+    governor.count(5000);
+    await clock.advance(100);
+    expect(governor.bytesPerMs).toBe(50);
+    await clock.advance(400);
+    expect(governor.bytesPerMs).toBe(10);
+    await clock.advance(499);
+    expect(governor.bytesPerMs).toBe(10);
+    await clock.advance(1);
+    expect(governor.bytesPerMs).toBe(0);
+    expect(governor.bytes).toBe(5000);
+    stop.abort();
+    await running;
+  });
+
+  it('ends at once when the signal is aborted', async () => {
+    const run = new Run(() => 1000);
+    await run.windows(1);
+    await run.stop();
+    expect(run.clock.now()).toBe(WINDOW_MS);
+  });
+});
+
+describe('the length of a stretch', () => {
+  it('is 64 MiB of a stream that was not measured, and 8 MiB of a source that is read', async () => {
+    expect(governed().governor.stretchBytes(0)).toBe(64 * MIB);
+    const { clock, governor } = governed({ streams: false });
+    governor.count(1e9);
+    governor.answeredAfter(1000);
+    await clock.advance(1000);
+    expect(governor.stretchBytes(0)).toBe(8 * MIB);
+  });
+
+  it.each([
+    { latencyMs: 0, inFlight: 1, bytes: 8 * MIB },
+    { latencyMs: 1, inFlight: 1, bytes: 8 * MIB },
+    { latencyMs: 20, inFlight: 1, bytes: 20 * 10_000 * 64 },
+    { latencyMs: 40, inFlight: 2, bytes: 40 * 5000 * 64 },
+    { latencyMs: 1000, inFlight: 1, bytes: 256 * MIB },
+  ])(
+    'is what a stream of $inFlight brings in 64 times $latencyMs ms, within 8 and 256 MiB',
+    async ({ latencyMs, inFlight, bytes }) => {
+      const { clock, governor } = governed();
+      governor.answeredAfter(latencyMs);
+      governor.count(10_000_000);
+      await clock.advance(1000);
+      expect(governor.stretchBytes(inFlight)).toBe(bytes);
+    },
+  );
+
+  it('is at most what the rate lets through in 16 s', () => {
+    expect(governed({ rateBytesPerSecond: MIB }).governor.stretchBytes(0)).toBe(16 * MIB);
+    expect(governed({ rateBytesPerSecond: 100 * MIB }).governor.stretchBytes(0)).toBe(64 * MIB);
+  });
+
+  it('is the one that the user gave, within a rate too', () => {
+    expect(governed({ extentBytes: 12_345, rateBytesPerSecond: 1 }).governor.stretchBytes(0)).toBe(12_345);
+  });
+
+  it('includes runs of synced blocks that pass sooner than a request is answered, and those of less than 256 KiB', async () => {
+    const { clock, governor } = governed();
+    expect(governor.skipBytes(0)).toBe(2 ** 18);
+    governor.count(100_000_000);
+    await clock.advance(1000);
+    expect(governor.skipBytes(1)).toBe(2 ** 18);
+    governor.answeredAfter(100);
+    expect(governor.skipBytes(1)).toBe(10_000_000);
+    expect(governor.skipBytes(4)).toBe(2_500_000);
+  });
+});
+
+describe('the reach of a stretch', () => {
+  it('is what one stream brings in the time of a request, and nothing before the first measurement', async () => {
+    const { clock, governor } = governed();
+    governor.count(1_000_000);
+    await clock.advance(1000);
+    expect(governor.reachBytes(1)).toBe(0);
+    governor.answeredAfter(50);
+    expect(governor.reachBytes(1)).toBe(50_000);
+    expect(governor.reachBytes(2)).toBe(25_000);
+  });
+
+  it('follows the latency by a quarter of each difference', async () => {
+    const { clock, governor } = governed();
+    governor.count(1_000_000);
+    await clock.advance(1000);
+    governor.answeredAfter(100);
+    governor.answeredAfter(20);
+    expect(governor.reachBytes(1)).toBe(80_000);
+  });
+
+  it('is bounded by the rate, and nothing while the rate makes the copy wait for longer than a request', async () => {
+    const { clock, governor } = governed({ rateBytesPerSecond: 100_000 });
+    governor.count(200_000);
+    governor.answeredAfter(50);
+    expect(governor.isHeldBack).toBe(true);
+    expect(governor.reachBytes(1)).toBe(0);
+    await clock.advance(1900);
+    expect(governor.isHeldBack).toBe(false);
+    expect(governor.reachBytes(1)).toBe(5000);
+  });
+
+  it('is nothing where the source is read', async () => {
+    const { clock, governor } = governed({ streams: false });
+    governor.count(1_000_000);
+    governor.answeredAfter(50);
+    await clock.advance(1000);
+    expect(governor.reachBytes(1)).toBe(0);
+  });
+});
+
+describe('a stretch', () => {
+  it('is held up when the rate makes it wait for more than 16 s', async () => {
+    const { clock, governor } = governed({ rateBytesPerSecond: 1000 });
+    governor.count(16_200);
+    expect(governor.isHeldUp).toBe(true);
+    await clock.advance(100);
+    expect(governor.isHeldUp).toBe(false);
+  });
+
+  it('is never held up if its length was given', () => {
+    const { governor } = governed({ rateBytesPerSecond: 1000, extentBytes: 4096 });
+    governor.count(1e9);
+    expect(governor.isHeldUp).toBe(false);
+    expect(governor.isHeldBack).toBe(true);
+  });
+
+  it.each([
+    { preferred: undefined, rate: undefined, bytes: undefined },
+    { preferred: 2 * MIB, rate: undefined, bytes: 2 * MIB },
+    { preferred: 2 * MIB, rate: 20 * MIB, bytes: 2 * MIB },
+    { preferred: 2 * MIB, rate: 20 * MIB - 1, bytes: undefined },
+  ])(
+    'of a target that prefers $preferred at a rate of $rate asks for pieces of $bytes',
+    ({ preferred, rate, bytes }) => {
+      const { governor } = governed(rate === undefined ? {} : { rateBytesPerSecond: rate });
+      expect(governor.pieceBytes(preferred)).toBe(bytes);
+    },
+  );
+});
