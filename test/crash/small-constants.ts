@@ -30,7 +30,7 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
   },
   { file: 'src/device/device.ts', find: 'const MAX_PARTS_OF_BLOCK = 64;', replace: 'const MAX_PARTS_OF_BLOCK = 2;' },
   { file: 'src/device/hydrator.ts', find: 'const FLUSH_BYTES = 2 ** 26;', replace: 'const FLUSH_BYTES = 2 ** 14;' },
-  { file: 'src/device/hydrator.ts', find: 'const RECORD_BYTES = 2 ** 20;', replace: 'const RECORD_BYTES = 2 ** 13;' },
+  { file: 'src/device/stretches.ts', find: 'const RECORD_BYTES = 2 ** 20;', replace: 'const RECORD_BYTES = 2 ** 13;' },
   {
     file: 'src/device/governor.ts',
     find: 'const MIN_SKIP_BYTES = 2 ** 18;',
