@@ -1,18 +1,22 @@
 /**
- * What the background copy takes first: a list of extents, as a boot read them, made into stretches that are worth a request each.
+ * The order of the background copy: extents in the order in which a boot read them, joined to ranges worth a request.
  *
- * A boot reads small pieces all over the image, and a request for each would spend its time waiting. Extents that are wanted at about the same time and lie close to each
- * other are therefore taken together, with what lies between them: that has to come anyway.
+ * A boot reads small pieces all over the image. A request for each piece would mostly wait for its first byte.
+ * Extents that were read at about the same time and lie close together therefore become one range, gaps included.
+ * The bytes of the gaps have to be copied anyway.
+ *
+ * Invariant: `next` finds every unsynced block of the extents that is not taken. Ranges are whole blocks.
  */
 
 import type { Geometry } from '../core/geometry.ts';
 import type { ByteExtent } from '../core/range-set.ts';
 import type { BlockRange } from './target-store.ts';
 
-/** Extents are joined within groups of so many, or so many bytes: what comes much later is not to delay what comes now. */
+/** Extents are joined within groups of this many, so that late extents do not delay early ones. */
 const GROUP_EXTENTS = 64;
+/** A group has at most this many bytes, for the same reason. A longer extent is a group of its own. */
 const GROUP_BYTES = 2 ** 22;
-/** Extents of a group with at most so much between them are taken by one request: at 100 MB/s it costs 2.6 ms, less than most requests. */
+/** Extents of a group are joined over gaps up to this: 2.6 ms at 100 MB/s, less than most requests wait. */
 const GAP_BYTES = 2 ** 18;
 
 /** What an order needs to know of the state of the copy. */
@@ -23,7 +27,7 @@ export interface UnsyncedBlocks {
 
 export class HydrationOrder {
   readonly #ranges: readonly BlockRange[];
-  /** All before are synced. */
+  /** All ranges before this index are synced. */
   #at = 0;
 
   /** @param extents within the device; they may overlap */
@@ -32,8 +36,8 @@ export class HydrationOrder {
   }
 
   /**
-   * The first blocks of the order that are unsynced and that nobody has; undefined if there are none.
-   * @param taken the range that has a block, if any
+   * Returns the first blocks of the order that are unsynced and not taken; undefined if there are none.
+   * @param taken returns the stretch in flight that a block belongs to, if any
    */
   next(blocks: UnsyncedBlocks, taken: (block: number) => BlockRange | undefined): BlockRange | undefined {
     const ranges = this.#ranges;
@@ -68,7 +72,7 @@ function groupsOf(extents: readonly ByteExtent[]): ByteExtent[][] {
   return groups;
 }
 
-/** Whole blocks of a group, joined where they lie close to each other, in the order of what is wanted first of each. */
+/** The whole blocks of a group, joined over short gaps, in the order in which the first extent of each was read. */
 function joined(group: readonly ByteExtent[], { blockSize }: Geometry): BlockRange[] {
   const gap = Math.ceil(GAP_BYTES / blockSize);
   const byPlace = group
