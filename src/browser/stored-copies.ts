@@ -1,33 +1,33 @@
-/** Copies as they lie in the origin private file system, while no device has them open or beside one that has. */
+/** Copies as files of the origin private file system, with or without a device that has them open. */
 
 import { CodError } from '../errors.ts';
-import { opfsDirectory, opfsFileSystem } from '../fs/opfs.ts';
+import { opfsDirectory, removeFile } from '../fs/opfs.ts';
 import { ALL_SLOTS, slotName } from '../log/slots.ts';
 import { deviceLock, keyOf } from './lock-names.ts';
 import { type BrowserSource, describeSource, openSource } from './source-description.ts';
 
-/** Where a copy is, as `openDevice` was told. */
+/** The place of a copy, as for `openDevice`. */
 export interface CopyPlace {
   readonly target: string;
   readonly directory?: string;
 }
 
-/** A device that was closed a moment ago is waited for. */
+/** The lock of a device that was just closed is free within this time. */
 const PATIENCE_MS = 3000;
 
 /**
  * Removes a copy and its metadata; resolves if there is none.
- * @throws {@link CodError} COD_LOCKED if a tab has it open, and nothing was removed then.
+ * @throws {@link CodError} COD_LOCKED if a tab has it open; nothing is removed then.
  */
 export async function removeCopy({ target, directory = '' }: CopyPlace): Promise<void> {
   const patience = new AbortController();
   const timer = setTimeout(() => patience.abort(), PATIENCE_MS);
   const remove = async (): Promise<void> => {
     clearTimeout(timer);
-    const files = opfsFileSystem(await opfsDirectory(directory));
-    // The target first: metadata without one is refused or begun anew, a target without its metadata would be somebody's file.
+    const files = await opfsDirectory(directory);
+    // The target first: a target without metadata would count as a file of the user, metadata alone does not.
     const metadata = ALL_SLOTS.map(({ kind, slot }) => slotName(target, kind, slot));
-    for (const name of [target, ...metadata]) await files.remove(name);
+    for (const name of [target, ...metadata]) await removeFile(files, name);
   };
   try {
     await navigator.locks.request(deviceLock(keyOf({ directory, target })), { signal: patience.signal }, remove);
@@ -40,8 +40,9 @@ export async function removeCopy({ target, directory = '' }: CopyPlace): Promise
 }
 
 /**
- * The copy as a file, such as for a download, as long as nobody writes to it. Complete once the device is hydrated; what is not there yet reads as zeros.
- * @throws {@link CodError} COD_NOT_FOUND
+ * Returns the copy as a file, for example for a download. Unsynced blocks read as zeros: the file is complete once the
+ * device is hydrated. It can be read as long as the device is not written to.
+ * @throws {@link CodError} COD_NOT_FOUND if there is no such copy.
  */
 export async function copyAsFile({ target, directory = '' }: CopyPlace): Promise<File> {
   try {
@@ -53,8 +54,8 @@ export async function copyAsFile({ target, directory = '' }: CopyPlace): Promise
 }
 
 /**
- * What is known of an image before it is copied: its size, and what names this very content, if anything does.
- * @throws {@link CodError} as `openDevice`, for what is wrong with the source: it is asked for one byte.
+ * Returns the size of an image in bytes, and the name of its content if the source has one. Requests one byte.
+ * @throws {@link CodError} as `openDevice` if the source cannot be used.
  */
 export async function inspectSource(source: BrowserSource): Promise<{ size: number; identity: string | undefined }> {
   const opened = await openSource(describeSource(source));

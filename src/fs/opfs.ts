@@ -66,16 +66,21 @@ export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: O
       });
       return new OpfsFile(name, handle);
     },
-    remove: async (name) => {
-      const parent = await where();
-      try {
-        await whileLocked(`remove ${name}`, () => parent.removeEntry(name));
-      } catch (error) {
-        if (!isCodError(error, 'COD_NOT_FOUND')) throw error;
-      }
-    },
+    remove: async (name) => removeFile(await where(), name),
     ...(options.bootId === undefined ? {} : { bootId: options.bootId }),
   };
+}
+
+/**
+ * Removes a file; resolves if there is none. A function of its own, so that a page need not load the rest.
+ * @throws {@link CodError} as `remove` of {@link opfsFileSystem}.
+ */
+export async function removeFile(directory: FileSystemDirectoryHandle, name: string): Promise<void> {
+  try {
+    await whileLocked(`remove ${name}`, () => directory.removeEntry(name));
+  } catch (error) {
+    if (!isCodError(error, 'COD_NOT_FOUND')) throw error;
+  }
 }
 
 /**
