@@ -1,23 +1,36 @@
-/** Sources as they can be named across a message: the worker opens them. */
+/** Sources as plain data, which a page sends to its worker; the worker opens them. */
 
 import { blobSource } from '../sources/blob.ts';
-import { type HttpSourceOptions, httpSource } from '../sources/http/source.ts';
+import { httpSource } from '../sources/http/source.ts';
+import type { Retry } from '../sources/retry.ts';
 import type { Source } from '../sources/source.ts';
 
-/** An image on a server, with those options of `httpSource` that are plain data. */
-export interface UrlSource
-  extends Pick<HttpSourceOptions, 'headers' | 'username' | 'password' | 'allowWholeBody' | 'retry' | 'stallTimeoutMs'> {
+/** An image on a server, with the options of `httpSource` that can be sent to a worker. */
+export interface UrlSource {
   /** Relative to the page. */
   readonly url: string | URL;
+  /** Sent with each request to the URL's own origin, and to no other. Most of them cost a preflight. */
+  readonly headers?: Record<string, string>;
+  /** Basic authentication, as in a URL. Never sent to another origin, never part of a message. */
+  readonly username?: string;
+  readonly password?: string;
+  /**
+   * Accepts a server without ranges. Each read then downloads the body up to the end of the read, so that only a copy
+   * in one stream from offset 0 is fast.
+   */
+  readonly allowWholeBody?: boolean;
+  readonly retry?: Retry;
+  /** A request that receives no byte for this long is replaced by one for the rest. Default: 15,000. */
+  readonly stallTimeoutMs?: number;
 }
 
-/** Where an image comes from, for `openDevice` in a page: a URL, a picked `File`, or any `Blob`. */
+/** The image for `openDevice` in a page: a URL, a `File` that the user picked, or any `Blob`. */
 export type BrowserSource = string | URL | UrlSource | Blob;
 
-/** What is sent to the worker. */
+/** What the page sends to the worker. */
 export type SourceDescription = Blob | (UrlSource & { readonly url: string });
 
-/** @throws TypeError for what is no source. */
+/** @throws `TypeError` if `source` is no source. */
 export function describeSource(source: BrowserSource): SourceDescription {
   if (source instanceof Blob) return source;
   const given = typeof source === 'string' || source instanceof URL ? { url: source } : source;
@@ -26,7 +39,7 @@ export function describeSource(source: BrowserSource): SourceDescription {
   return { ...given, url: new URL(given.url, document.baseURI).href };
 }
 
-/** Errors as with `httpSource`. */
+/** Opens a source. @throws {@link CodError} as `httpSource`. */
 export async function openSource(source: SourceDescription): Promise<Source> {
   if (source instanceof Blob) return blobSource(source);
   const { url, ...options } = source;
