@@ -11,18 +11,18 @@
  * The number in a FULL word, from 1 on, is how many containers from there on are known to be FULL, so that filling a filled range
  * again costs nothing.
  */
+import { ROARING_BITSET_BYTES } from './layout';
 import { alloc, free, zeroed } from './memory';
 
 export const LIST: u32 = 0;
 export const RUNS: u32 = 1;
 export const BITS: u32 = 2;
 export const FULL: u32 = 3;
-export const BITS_BYTES: u32 = 8192;
 export const CHUNK_BYTES: u32 = 256;
 
 const CHUNK_HEADER: u32 = 8;
 /** A list of so many chunks takes as much as a bitset, and becomes one. */
-const LIST_LIMIT: u32 = BITS_BYTES / CHUNK_BYTES;
+const LIST_LIMIT: u32 = ROARING_BITSET_BYTES / CHUNK_BYTES;
 const SLAB_BYTES: u32 = 1 << 16;
 const ONE_FULL: u32 = (1 << 2) | FULL;
 
@@ -154,7 +154,7 @@ function addRun(set: BlockSet, container: usize, low: u32, high: u32): void {
     }
   }
   if (kindOf(word) != BITS) {
-    const bits = zeroed(BITS_BYTES);
+    const bits = zeroed(ROARING_BITSET_BYTES);
     measure(word);
     for (let at = runs, end = runs + (runCount << 2); at < end; at += 4) {
       const old = load<u32>(at);
@@ -297,7 +297,7 @@ function measureBits(bits: usize): void {
   let values: u32 = 0;
   let count: u32 = 0;
   let before: u64 = 0;
-  for (let at = bits; at < bits + BITS_BYTES; at += 8) {
+  for (let at = bits; at < bits + ROARING_BITSET_BYTES; at += 8) {
     const word = load<u64>(at);
     values += <u32>popcnt(word);
     count += <u32>popcnt(word & ~((word << 1) | (before >> 63)));
@@ -309,7 +309,7 @@ function measureBits(bits: usize): void {
 
 /** Puts the runs of a bitset to `runs`; there are 4096 at most. */
 export function runsOfBits(bits: usize): void {
-  memory.copy(drawing, bits, BITS_BYTES);
+  memory.copy(drawing, bits, ROARING_BITSET_BYTES);
   memory.fill(marks, 0xff, 128);
   takeRuns();
 }
@@ -335,7 +335,7 @@ function become(set: BlockSet, container: usize, word: u32): void {
   const old = load<u32>(container);
   const kind = kindOf(old);
   if (kind == RUNS) free(old - RUNS, (load<u32>(old - RUNS) + 1) << 2);
-  if (kind == BITS) free(old - BITS, BITS_BYTES);
+  if (kind == BITS) free(old - BITS, ROARING_BITSET_BYTES);
   if (kind == LIST) {
     for (let stop: usize = old; stop; ) {
       const chunk = chunkBefore(stop);

@@ -7,15 +7,13 @@
  * Invariants: at most two thirds of the slots are taken; a list's room is the power of two not below its count; no
  * block is covered wholly (it would be synced) and none has no parts.
  */
+import { MAX_BLOCK_PARTS } from './layout';
 import { alloc, free, zeroed } from './memory';
 import { outputFrom, reserve } from './output';
 
 export const DIRTY: i32 = 0;
 export const COMPLETE: i32 = 1;
 export const LIMIT: i32 = 2;
-
-/** Parts of one block: each insertion moves those behind it, so their number bounds the time of one. */
-export const BLOCK_PARTS_LIMIT: u32 = 1 << 16;
 
 const SMALLEST_BITS: u32 = 6;
 const DIGIT_BITS: u64 = 11;
@@ -103,7 +101,7 @@ export function addPart(map: DirtyMap, block: u64, start: u32, end: u32, limited
     }
     return DIRTY;
   }
-  if (count >= BLOCK_PARTS_LIMIT || (limited && map.parts >= map.maxParts)) return LIMIT;
+  if (count >= MAX_BLOCK_PARTS || (limited && map.parts >= map.maxParts)) return LIMIT;
   const grown = resize(map, slot, parts, count, count + 1) + (first << 3);
   memory.copy(grown + 8, grown, (count - first) << 3);
   store<u32>(grown, start);

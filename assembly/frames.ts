@@ -4,13 +4,23 @@
  */
 import { alloc, free, zeroed } from './memory';
 import { crc32c } from './crc32c';
+import {
+  BATCH_RECORDS,
+  FRAME_BYTES,
+  FRAME_END,
+  FRAME_HEADER_BYTES,
+  FRAME_TRAILER_BYTES,
+  RECORD_BYTES,
+  SECTOR_BYTES,
+  SECTOR_RECORDS,
+  SHORTEST_FRAME,
+  TYPE_SHIFT,
+  WRITTEN,
+} from './layout';
 import { reserve } from './output';
 
-export const BATCH: u32 = 16384;
-/** Room for the marks that may stand in a batch beside its writes. */
+/** The most marks (records of other types than WRITTEN) of a batch, beside its writes. */
 const MARKS: u32 = 16;
-const SECTOR: u32 = 512;
-const END: u32 = 0x21646e65; // end!
 
 /** The first field is read from outside: the frames of the last seal. */
 @unmanaged
@@ -21,9 +31,9 @@ export class Encoder {
   count: u32;
 }
 
-const RECORDS_BYTES: u32 = (BATCH + MARKS) << 4;
-/** Thirty records a sector, and one sector more at each end. */
-const OUTPUT_BYTES: u32 = ((BATCH + MARKS) / 30 + 3) * SECTOR;
+const RECORDS_BYTES: u32 = (BATCH_RECORDS + MARKS) * RECORD_BYTES;
+/** Bytes of the sectors that a full batch fills, and of one more sector at each end. */
+const OUTPUT_BYTES: u32 = ((BATCH_RECORDS + MARKS) / SECTOR_RECORDS + 3) * SECTOR_BYTES;
 
 export function openEncoder(epoch: u32): Encoder {
   const encoder = changetype<Encoder>(zeroed(offsetof<Encoder>()));
@@ -37,54 +47,58 @@ export function closeEncoder(encoder: Encoder): void {
   free(changetype<usize>(encoder), offsetof<Encoder>());
 }
 
-/** Adds a record, or lengthens the last one if both are writes and this one goes on where it ends. Returns the count, or -1 if full. */
+/**
+ * Adds a record. A write that starts where the last write ends lengthens the last record instead.
+ * Returns the number of records, or -1 if the batch is full.
+ */
 export function addRecord(encoder: Encoder, type: u32, first: u64, second: u64): i32 {
   const count = encoder.count;
-  const place = encoder.records + (count << 4);
-  const word = (<u64>type << 56) | first;
-  if (type == 1) {
-    if (count && load<u64>(place - 16) + load<u64>(place - 8) == word && load<u64>(place - 16) >> 56 == 1) {
-      store<u64>(place - 8, load<u64>(place - 8) + second);
+  const place = encoder.records + count * RECORD_BYTES;
+  const word = (<u64>type << TYPE_SHIFT) | first;
+  if (type == WRITTEN) {
+    const last = place - RECORD_BYTES;
+    if (count && load<u64>(last) + load<u64>(last, 8) == word && load<u64>(last) >> TYPE_SHIFT == WRITTEN) {
+      store<u64>(last, load<u64>(last, 8) + second, 8);
       return count;
     }
-    if (count >= BATCH) return -1;
+    if (count >= BATCH_RECORDS) return -1;
   }
-  if (count >= BATCH + MARKS) return -1;
+  if (count >= BATCH_RECORDS + MARKS) return -1;
   store<u64>(place, word);
   store<u64>(place, second, 8);
   encoder.count = count + 1;
   return count + 1;
 }
 
-/** Encodes the batch for the offset `position` of the file, and empties it. Returns the bytes, padding between frames included. */
+/** Encodes the batch for the offset `position` of the file, and empties it. Returns the length, with the padding between frames. */
 export function sealFrames(encoder: Encoder, position: u64, sequence: u32, firm: u32): u32 {
   const from = reserve(OUTPUT_BYTES);
   let place = from;
   let record = encoder.records;
   let left = encoder.count;
-  let within = <u32>position & (SECTOR - 1);
+  let within = <u32>position & (SECTOR_BYTES - 1);
   encoder.frames = 0;
   while (left) {
-    let room = SECTOR - within;
-    if (room < 40) {
+    let room = SECTOR_BYTES - within;
+    if (room < SHORTEST_FRAME) {
       memory.fill(place, 0, room);
       place += room;
       within = 0;
-      room = SECTOR;
+      room = SECTOR_BYTES;
     }
-    const count = min(left, (room - 24) >> 4);
-    const length = 24 + (count << 4);
+    const count = min(left, (room - FRAME_BYTES) / RECORD_BYTES);
+    const length = FRAME_BYTES + count * RECORD_BYTES;
     store<u32>(place, length | (~length << 16));
     store<u32>(place, encoder.epoch, 4);
     store<u32>(place, sequence++, 8);
     store<u32>(place, firm, 12);
-    memory.copy(place + 16, record, count << 4);
+    memory.copy(place + FRAME_HEADER_BYTES, record, count * RECORD_BYTES);
     place += length;
-    store<u32>(place - 8, crc32c(place - length, length - 8, 0));
-    store<u32>(place - 4, END);
-    record += count << 4;
+    store<u32>(place - 8, crc32c(place - length, length - FRAME_TRAILER_BYTES, 0));
+    store<u32>(place - 4, FRAME_END);
+    record += count * RECORD_BYTES;
     left -= count;
-    within = (within + length) & (SECTOR - 1);
+    within = (within + length) & (SECTOR_BYTES - 1);
     encoder.frames++;
   }
   encoder.count = 0;

@@ -6,7 +6,6 @@
  */
 import {
   BITS,
-  BITS_BYTES,
   BlockSet,
   CHUNK_BYTES,
   FULL,
@@ -20,11 +19,14 @@ import {
   runsOfBits,
   valueCount,
 } from './containers';
+import {
+  ROARING_ARRAY_LIMIT,
+  ROARING_BITSET_BYTES,
+  ROARING_COOKIE,
+  ROARING_COOKIE_WITHOUT_RUNS,
+  ROARING_OFFSETS_FROM,
+} from './layout';
 import { outputFrom, reserve } from './output';
-
-const COOKIE: u32 = 12347;
-const COOKIE_WITHOUT_RUNS: u32 = 12346;
-const ARRAY_LIMIT: u32 = 4096;
 
 /** Writes the shard's bytes to the output and returns their number, 0 if it is empty. */
 export function writeShard(set: BlockSet, shard: u32): u32 {
@@ -55,10 +57,10 @@ export function writeShard(set: BlockSet, shard: u32): u32 {
     measure(word);
     const runBytes: u32 = 2 + (runCount << 2);
     // CRoaring counts two bytes for the length of an array, so that runs win where both forms take as many.
-    const asRuns = runBytes < (valueCount <= ARRAY_LIMIT ? (valueCount << 1) + 2 : BITS_BYTES);
-    if (!asRuns && valueCount > ARRAY_LIMIT) {
-      memory.copy(place, word - BITS, BITS_BYTES);
-      place += BITS_BYTES;
+    const asRuns = runBytes < (valueCount <= ROARING_ARRAY_LIMIT ? (valueCount << 1) + 2 : ROARING_BITSET_BYTES);
+    if (!asRuns && valueCount > ROARING_ARRAY_LIMIT) {
+      memory.copy(place, word - BITS, ROARING_BITSET_BYTES);
+      place += ROARING_BITSET_BYTES;
     } else {
       if (kindOf(word) == BITS) runsOfBits(word - BITS);
       place = asRuns ? writeRuns(place) : writeValues(place);
@@ -69,15 +71,15 @@ export function writeShard(set: BlockSet, shard: u32): u32 {
     anyRuns = anyRuns || asRuns;
     slot++;
   }
-  const offsets = !anyRuns || count >= 4 ? count << 2 : 0;
+  const offsets = !anyRuns || count >= ROARING_OFFSETS_FROM ? count << 2 : 0;
   const lead = anyRuns ? 4 + flags : 8;
   const header = lead + (count << 2) + offsets;
   const start = bodies - header;
   if (anyRuns) {
-    store<u32>(start, COOKIE | ((count - 1) << 16));
+    store<u32>(start, ROARING_COOKIE | ((count - 1) << 16));
     memory.copy(start + 4, flagsAt, flags);
   } else {
-    store<u32>(start, COOKIE_WITHOUT_RUNS);
+    store<u32>(start, ROARING_COOKIE_WITHOUT_RUNS);
     store<u32>(start, count, 4);
   }
   memory.copy(start + lead, index, count << 2);
@@ -110,6 +112,6 @@ function mostBytes(word: u32): u32 {
   const kind = kindOf(word);
   if (kind == FULL) return 6;
   // A list's chunks take up more than its runs would.
-  const bytes = kind == LIST ? load<u32>((word - 1) & ~(CHUNK_BYTES - 1), 4) * CHUNK_BYTES : kind == RUNS ? (load<u32>(word - RUNS) << 2) + 2 : BITS_BYTES;
-  return min(bytes, BITS_BYTES);
+  const bytes = kind == LIST ? load<u32>((word - 1) & ~(CHUNK_BYTES - 1), 4) * CHUNK_BYTES : kind == RUNS ? (load<u32>(word - RUNS) << 2) + 2 : ROARING_BITSET_BYTES;
+  return min(bytes, ROARING_BITSET_BYTES);
 }

@@ -10,15 +10,25 @@
 import { alloc, free, zeroed } from './memory';
 import { BlockSet, addBlocks, clearSet, closeSet, containerAt, hasBlock, openSet, sortList } from './containers';
 import { COMPLETE, DIRTY, DirtyMap, addPart, bytesOfBlock, listBlocks, reserveBlocks, visitDirty } from './dirty';
+import {
+  FORMAT1_BLOCK_SIZE,
+  FORMAT1_SYNCED_BYTES,
+  FORMAT1_WRITTEN_BYTES,
+  FRAME_HEADER_BYTES,
+  FRAME_TRAILER_BYTES,
+  NUMBER_MASK,
+  RECORD_BYTES,
+  SECTOR_BYTES,
+  SHORTEST_FRAME,
+  TYPE_SHIFT,
+  WRITTEN,
+} from './layout';
 import { output } from './output';
 import { writeShard } from './portable';
 import { BLOCK_OUTSIDE, CHANGED, PART_OUTSIDE, TOO_MANY_PARTS, UNKNOWN_TYPE, lookAt } from './problem';
 
 /** Parked parts, 16 bytes each (block, start, end), stand in a chain of chunks of 64 KiB, whose first word is the next one. */
 const CHUNK_BYTES: u32 = 1 << 16;
-
-const FORMAT1_BLOCK: u64 = 4096;
-const SECTOR: u32 = 512;
 
 /** The first two fields are read from outside, and set for each log. */
 @unmanaged
@@ -69,7 +79,7 @@ export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
   while (ptr + 8 <= end) {
     const type = load<u64>(ptr);
     if (type == 1) {
-      if (ptr + 16 > end) break;
+      if (ptr + FORMAT1_SYNCED_BYTES > end) break;
       const block = load<u64>(ptr, 8);
       if (block < blockCount) {
         if (block == runEnd) {
@@ -77,7 +87,7 @@ export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
           const last = min(end - 15, ptr + (<usize>min<u64>(blockCount - runEnd, CHUNK_BYTES) << 4));
           const first = ptr;
           do {
-            ptr += 16;
+            ptr += FORMAT1_SYNCED_BYTES;
             runEnd++;
           } while (ptr < last && ((load<u64>(ptr) ^ 1) | (load<u64>(ptr, 8) ^ runEnd)) == 0);
           records += <u32>(ptr - first) >> 4;
@@ -85,19 +95,19 @@ export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
           if (runStart < runEnd) addBlocks(replay, runStart, runEnd);
           runStart = block;
           runEnd = block + 1;
-          ptr += 16;
+          ptr += FORMAT1_SYNCED_BYTES;
           records++;
         }
         continue;
       }
       if (!isPhantom(replay, block)) kind = BLOCK_OUTSIDE;
-      ptr += 16;
+      ptr += FORMAT1_SYNCED_BYTES;
     } else if (type == 2) {
-      if (ptr + 32 > end) break;
+      if (ptr + FORMAT1_WRITTEN_BYTES > end) break;
       const block = load<u64>(ptr, 8);
       const offset = load<u64>(ptr, 16);
       const length = load<u64>(ptr, 24);
-      if (offset > FORMAT1_BLOCK || length > FORMAT1_BLOCK - offset) {
+      if (offset > FORMAT1_BLOCK_SIZE || length > FORMAT1_BLOCK_SIZE - offset) {
         kind = PART_OUTSIDE;
       } else if (block < blockCount) {
         // A part may go beyond the device in the last block, but never counts there.
@@ -105,7 +115,7 @@ export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
       } else if (!isPhantom(replay, block)) {
         kind = BLOCK_OUTSIDE;
       }
-      ptr += 32;
+      ptr += FORMAT1_WRITTEN_BYTES;
     } else {
       replay.ended = 1;
       if (type) kind = UNKNOWN_TYPE;
@@ -113,7 +123,7 @@ export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
       break;
     }
     if (kind) {
-      lookAt(ptr - (<usize>type << 4));
+      lookAt(ptr - (type == 1 ? FORMAT1_SYNCED_BYTES : FORMAT1_WRITTEN_BYTES));
       break;
     }
     records++;
@@ -126,24 +136,25 @@ export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
 
 /** datto's program counts one block more than there is where the size is a multiple of 4096. */
 function isPhantom(replay: Replay, block: u64): bool {
-  return block == replay.blockCount && (replay.size & (FORMAT1_BLOCK - 1)) == 0;
+  return block == replay.blockCount && (replay.size & (FORMAT1_BLOCK_SIZE - 1)) == 0;
 }
 
 /** Takes in what counts of sectors of a log of format 2 that was scanned. Returns 0, or the kind of problem. */
 export function feedFormat2(replay: Replay, ptr: usize, len: u32): i32 {
-  for (const end = ptr + len; ptr < end; ptr += SECTOR) {
-    const stop = min(ptr + SECTOR, end);
+  for (const end = ptr + len; ptr < end; ptr += SECTOR_BYTES) {
+    const stop = min(ptr + SECTOR_BYTES, end);
     let frame = ptr;
-    while (frame + 40 <= stop) {
+    while (frame + SHORTEST_FRAME <= stop) {
       const length: u32 = load<u16>(frame);
       if (!length) break;
       lookAt(frame);
       const behind = frame + length;
-      if (length < 40 || behind > stop || length & 7) return CHANGED;
-      for (let record = frame + 16; record < behind - 8; record += 16) {
+      if (length < SHORTEST_FRAME || behind > stop || length & 7) return CHANGED;
+      const last = behind - FRAME_TRAILER_BYTES;
+      for (let record = frame + FRAME_HEADER_BYTES; record < last; record += RECORD_BYTES) {
         const word = load<u64>(record);
-        if (word >> 56 != 1) continue;
-        const start = word & 0xffffffffffffff;
+        if (word >> TYPE_SHIFT != WRITTEN) continue;
+        const start = word & NUMBER_MASK;
         const bytes = load<u64>(record, 8);
         if (!bytes || start > replay.size || bytes > replay.size - start) return CHANGED;
         replay.records++;

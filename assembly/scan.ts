@@ -8,6 +8,22 @@
 import { alloc, free, zeroed } from './memory';
 import { crc32c } from './crc32c';
 import {
+  BARRIER,
+  BASED,
+  CONTINUED,
+  FRAME_BYTES,
+  FRAME_END,
+  FRAME_HEADER_BYTES,
+  FRAME_TRAILER_BYTES,
+  LONGEST_FRAME,
+  NUMBER_MASK,
+  RECORD_BYTES,
+  SECTOR_BYTES,
+  SHORTEST_FRAME,
+  TYPE_SHIFT,
+  WRITTEN,
+} from './layout';
+import {
   AFTER_CONTINUED,
   BARRIER_AHEAD,
   FRAME_CHECKSUM,
@@ -25,11 +41,6 @@ import {
 const READING: u32 = 0;
 const PADDED: u32 = 1;
 const BEHIND: u32 = 2;
-
-const SECTOR: u32 = 512;
-const SHORTEST: u32 = 40;
-const LONGEST: u32 = 504;
-const END: u32 = 0x21646e65; // end!
 
 /** The fields up to `room` are read from outside. */
 @unmanaged
@@ -60,7 +71,7 @@ export function openScan(size: u64, epoch: u32): Scan {
   const scan = changetype<Scan>(zeroed(offsetof<Scan>()));
   scan.size = size;
   scan.epoch = epoch;
-  scan.position = scan.endOffset = SECTOR;
+  scan.position = scan.endOffset = SECTOR_BYTES;
   scan.room = 1024;
   scan.ends = alloc(scan.room << 2);
   return scan;
@@ -73,7 +84,7 @@ export function closeScan(scan: Scan): void {
 
 /** Reads the next sectors. Returns 0, or the kind of problem. */
 export function feedScan(scan: Scan, ptr: usize, len: u32): i32 {
-  for (const end = ptr + len; ptr < end; ptr += SECTOR, scan.position += SECTOR) {
+  for (const end = ptr + len; ptr < end; ptr += SECTOR_BYTES, scan.position += SECTOR_BYTES) {
     const kind = readSector(scan, ptr);
     if (kind) return kind;
   }
@@ -81,7 +92,7 @@ export function feedScan(scan: Scan, ptr: usize, len: u32): i32 {
 }
 
 function readSector(scan: Scan, sector: usize): i32 {
-  const end = sector + SECTOR;
+  const end = sector + SECTOR_BYTES;
   let at = sector;
   while (at < end) {
     const offset = scan.position + (at - sector);
@@ -100,14 +111,16 @@ function readSector(scan: Scan, sector: usize): i32 {
       tear(scan, at, end);
       return 0;
     }
-    if (length < SHORTEST || length > LONGEST || (length - 24) & 15 || length > left) return FRAME_LENGTH;
+    const uneven = (length - FRAME_BYTES) & (RECORD_BYTES - 1);
+    if (length < SHORTEST_FRAME || length > LONGEST_FRAME || uneven || length > left) return FRAME_LENGTH;
     const behind = at + length;
     if (load<u8>(behind - 1) == 0) {
       tear(scan, at, behind);
       at = behind;
       continue;
     }
-    if (load<u32>(behind - 4) != END || load<u32>(behind - 8) != crc32c(at, length - 8, 0)) return FRAME_CHECKSUM;
+    const checksum = crc32c(at, length - FRAME_TRAILER_BYTES, 0);
+    if (load<u32>(behind - 4) != FRAME_END || load<u32>(behind - 8) != checksum) return FRAME_CHECKSUM;
     const kind = readFrame(scan, at, length, offset, expected);
     if (kind) return kind;
     at = behind;
@@ -134,7 +147,7 @@ function readFrame(scan: Scan, frame: usize, length: u32, offset: u64, expected:
   } else {
     scan.state = READING;
   }
-  for (let at: u32 = 16; at < length - 8; at += 16) {
+  for (let at = FRAME_HEADER_BYTES; at < length - FRAME_TRAILER_BYTES; at += RECORD_BYTES) {
     const kind = readRecord(scan, frame + at, sequence, counts);
     if (kind) return kind;
   }
@@ -155,21 +168,21 @@ function readFrame(scan: Scan, frame: usize, length: u32, offset: u64, expected:
 function readRecord(scan: Scan, record: usize, sequence: u32, counts: bool): i32 {
   lookAt(record);
   const word = load<u64>(record);
-  const type = <u32>(word >> 56);
-  const first = word & 0xffffffffffffff;
+  const type = <u32>(word >> TYPE_SHIFT);
+  const first = word & NUMBER_MASK;
   const second = load<u64>(record, 8);
   if (scan.continuedAnywhere) return AFTER_CONTINUED;
-  if (type == 1) {
+  if (type == WRITTEN) {
     if (!second || first > scan.size || second > scan.size - first) return WRITTEN_OUTSIDE;
     if (counts) scan.records++;
     return 0;
   }
-  if (type < 1 || type > 4) return UNKNOWN_TYPE;
-  if (first || (type != 2 && second)) return RECORD_WORDS;
-  if (type == 2) {
+  if (type < WRITTEN || type > BASED) return UNKNOWN_TYPE;
+  if (first || (type != BARRIER && second)) return RECORD_WORDS;
+  if (type == BARRIER) {
     if (second > sequence) return BARRIER_AHEAD;
     if (counts) scan.barrierThrough = max(scan.barrierThrough, second);
-  } else if (type == 3) {
+  } else if (type == CONTINUED) {
     scan.continuedAnywhere = 1;
     if (counts) scan.continued = 1;
   } else {

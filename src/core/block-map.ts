@@ -9,14 +9,9 @@ import { RoaringBitmap32, RoaringUint8Array, roaringLibraryInitialize } from 'ro
 import { CodError } from '../errors.ts';
 import { concat } from './concat.ts';
 import { checkBlock, checkBlocks, type Geometry } from './geometry.ts';
+import { CONTAINER_BLOCKS, FORMAT1_SHARD_BLOCKS, padded, SHARD_BLOCKS } from './layout.ts';
 import { arraysWrittenAsRuns, maximumOf, type PortableBitmap, parsePortable, portableHas, runsOf } from './portable.ts';
 
-/** Blocks of one bitmap. */
-export const SHARD_BLOCKS: number = 2 ** 32;
-/** Blocks of one of its containers. */
-const CONTAINER_BLOCKS = 2 ** 16;
-/** Blocks of one bitmap of format 1, which is one less. */
-const FORMAT1_SHARD_BLOCKS = 2 ** 32 - 1;
 /** So many values at once are safe: roaring-wasm's `addMany` traps when its heap grows in the middle of 983,041 of them. */
 const CHUNK_VALUES = 2 ** 19;
 
@@ -187,7 +182,7 @@ export class BlockMap {
     return this.#written.flatMap((written) => {
       const length = new Uint8Array(8);
       new DataView(length.buffer).setBigUint64(0, BigInt(written!.byteLength), true);
-      return [length, written!.asTypedArray(), new Uint8Array(-written!.byteLength & 7)];
+      return [length, written!.asTypedArray(), new Uint8Array(padded(written!.byteLength) - written!.byteLength)];
     });
   }
 
@@ -208,14 +203,14 @@ export class BlockMap {
         if (length > section.length - at - 8)
           throw corruptSection(at, `bitmap ${shard} of ${length} bytes does not fit`, section);
         this.union(shard, section.subarray(at + 8, at + 8 + length));
-        const padded = Math.ceil(length / 8) * 8;
-        if (8 + padded > section.length - at)
+        const stored = padded(length);
+        if (8 + stored > section.length - at)
           throw corruptSection(at, `the padding of bitmap ${shard} is missing`, section);
-        for (let i = length; i < padded; i++) {
+        for (let i = length; i < stored; i++) {
           if (section[at + 8 + i] !== 0)
             throw corruptSection(at + 8 + i, `the padding of bitmap ${shard} is not zero`, section);
         }
-        at += 8 + padded;
+        at += 8 + stored;
       }
       if (at !== section.length) throw corruptSection(at, `has ${section.length - at} bytes too many`, section);
     } catch (error) {
@@ -379,7 +374,7 @@ export class SyncedBlocks {
       const bitmap = parsePortable(bytes, `bitmap ${this.#shards.length}`);
       this.#shards.push({ bytes, bitmap });
       size += bitmap.cardinality;
-      at += 8 + Math.ceil(length / 8) * 8;
+      at += 8 + padded(length);
     }
     this.size = size;
   }

@@ -8,15 +8,13 @@
 import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import { bytesOfBlock, checkBlock, checkBlocks, type Geometry } from './geometry.ts';
+import { MAX_BLOCK_PARTS } from './layout.ts';
 
 /**
  * The most parts, and the most blocks, that a map takes by default: at most 300 MiB of memory, reached only if each of so many
  * blocks was written in part.
  */
 export const DEFAULT_MAX_PARTS: number = 4 * 2 ** 20;
-
-/** The most parts of one block: each addition moves the parts behind it. */
-export const MAX_BLOCK_PARTS: number = 2 ** 16;
 
 /** Offsets of fields in the core's map, and the mark of a slot whose parts are listed elsewhere (assembly/dirty.ts). */
 const FIELD = { blocks: 0, parts: 4 } as const;

@@ -1,16 +1,15 @@
 /** Encoding of frames of a log of format 2 (docs/FORMAT.md, Log), in wasm. */
 import type { Core } from '../wasm/core.ts';
-
-/** So many writes fit into one batch, and a few marks besides. */
-export const BATCH_RECORDS: number = 16384;
-
-const SECTOR_BYTES = 512;
-const FRAME_BYTES = 24;
-const RECORD_BYTES = 16;
-const WRITTEN = 1;
-const BARRIER = 2;
-const CONTINUED = 3;
-const BASED = 4;
+import {
+  BARRIER,
+  BASED,
+  BATCH_RECORDS,
+  CONTINUED,
+  FRAME_BYTES,
+  RECORD_BYTES,
+  SECTOR_BYTES,
+  WRITTEN,
+} from './layout.ts';
 
 /** Frames ready to be written. */
 export interface SealedFrames {

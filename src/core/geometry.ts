@@ -1,4 +1,5 @@
 /** How a device is cut into blocks, and what every part of the core checks of block numbers and byte ranges. */
+import { MAX_BLOCK_SIZE, MIN_BLOCK_SIZE } from './layout.ts';
 
 /** A device of `size` bytes in `blockCount` blocks of `blockSize` bytes, the last of which may be short. */
 export interface Geometry {
@@ -6,11 +7,6 @@ export interface Geometry {
   readonly blockSize: number;
   readonly blockCount: number;
 }
-
-/** The smallest block, and the one of format 1. */
-export const MIN_BLOCK_SIZE: number = 4096;
-/** The largest block. */
-export const MAX_BLOCK_SIZE: number = 2 ** 26;
 
 /** A bitmap of all blocks may take so many bytes: roaring-wasm stops working for good at 2 GiB (measured). */
 export const MAX_BITMAP_BYTES: number = 1.5 * 2 ** 30;

@@ -3,33 +3,27 @@
 import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import { geometry } from './geometry.ts';
-
-/** Bytes of a header of format 2: one sector. */
-export const HEADER_BYTES: number = 512;
-/** Bytes of a header of format 1: magic and version. */
-export const FORMAT1_HEADER_BYTES: number = 16;
-
-/** The newest version that is understood. */
-export const FORMAT_VERSION: number = 2;
+import {
+  CONTAINER_BLOCKS,
+  FORMAT_VERSION,
+  HEADER_BYTES,
+  LOG_UNIT_BYTES,
+  MAX_BOOT_NAME_BYTES,
+  MAX_DIRTY_BYTES,
+  MAX_EPOCH,
+  MAX_IDENTITY_BYTES,
+  MAX_LOG_BYTES,
+  padded,
+  ROARING_BITSET_BYTES,
+  SHARD_BLOCKS,
+} from './layout.ts';
 
 const SESSION_BYTES = 16;
-const MAX_BOOT_NAME_BYTES = 255;
 const NO_IDENTITY = 2 ** 32 - 1;
 const STANDALONE = 1;
-const LOG_UNIT_BYTES = 4096;
-/** The longest log: what a header says is read, so it must not say more than anybody writes. */
-export const MAX_LOG_BYTES: number = 2 ** 28;
-/** A source's identity longer than this is refused: it would be no name but a content. */
-export const MAX_IDENTITY_BYTES: number = 65_536;
-/** Twice what the most dirty parts take that a device keeps. */
-const MAX_DIRTY_BYTES = 2 ** 28;
-/** So that the next ones are numbers, too. */
-const MAX_EPOCH = 2 ** 52;
-const CONTAINER_BLOCKS = 2 ** 16;
-/** The longest container, with its key, cardinality, offset and flag, and what stands before the first one. */
-const CONTAINER_BYTES = 8192 + 9;
+/** The longest container, with its key, cardinality, offset and flag; what stands before the first one is BITMAP_BYTES. */
+const CONTAINER_BYTES = ROARING_BITSET_BYTES + 9;
 const BITMAP_BYTES = 32;
-const SHARD_BLOCKS = 2 ** 32;
 
 const AT = {
   version: 8,
@@ -314,10 +308,6 @@ function number(view: DataView, offset: number): number {
 
 function isCount(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;
-}
-
-function padded(length: number): number {
-  return Math.ceil(length / 8) * 8;
 }
 
 function isZero(bytes: Uint8Array, start: number, end: number): boolean {

@@ -3,12 +3,15 @@
  * Whatever passes here is one well-formed bitmap and nothing else, and safe to hand to roaring-wasm.
  */
 import { CodError } from '../errors.ts';
-
-const COOKIE = 12347;
-const COOKIE_WITHOUT_RUNS = 12346;
-const OFFSETS_FROM = 4;
-const ARRAY_LIMIT = 4096;
-const BITSET_BYTES = 8192;
+import {
+  CONTAINER_BLOCKS,
+  ROARING_ARRAY_LIMIT,
+  ROARING_BITSET_BYTES,
+  ROARING_COOKIE,
+  ROARING_COOKIE_WITHOUT_RUNS,
+  ROARING_MAX_CONTAINERS,
+  ROARING_OFFSETS_FROM,
+} from './layout.ts';
 
 /** One container within portable bytes. */
 export interface PortableContainer {
@@ -48,17 +51,17 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
   let count: number;
   let flags = -1;
   let at: number;
-  if ((cookie & 0xffff) === COOKIE) {
+  if ((cookie & 0xffff) === ROARING_COOKIE) {
     count = (cookie >>> 16) + 1;
     flags = 4;
     at = 4 + Math.ceil(count / 8);
     need(4, at - 4, 'the flags of runs');
     if (count % 8 !== 0 && bytes[at - 1]! >> (count % 8) !== 0)
       throw corrupt(at - 1, `a flag beyond the ${count} containers`);
-  } else if (cookie === COOKIE_WITHOUT_RUNS) {
+  } else if (cookie === ROARING_COOKIE_WITHOUT_RUNS) {
     need(4, 4, 'the number of containers');
     count = view.getUint32(4, true);
-    if (count > 0x10000) throw corrupt(4, `${count} containers, more than 65536,`);
+    if (count > ROARING_MAX_CONTAINERS) throw corrupt(4, `${count} containers, more than ${ROARING_MAX_CONTAINERS},`);
     at = 8;
   } else {
     throw corrupt(0, `no cookie but 0x${cookie.toString(16)}`);
@@ -67,7 +70,7 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
   const headers = at;
   need(at, count * 4, 'the containers’ list');
   at += count * 4;
-  const offsets = flags < 0 || count >= OFFSETS_FROM ? at : -1;
+  const offsets = flags < 0 || count >= ROARING_OFFSETS_FROM ? at : -1;
   if (offsets >= 0) {
     need(at, count * 4, 'the list of offsets');
     at += count * 4;
@@ -108,7 +111,7 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
       }
       if (values !== cardinality) throw corrupt(at, `${values} values in runs, not ${cardinality},`);
       at += 2 + runs * 4;
-    } else if (cardinality <= ARRAY_LIMIT) {
+    } else if (cardinality <= ROARING_ARRAY_LIMIT) {
       kind = 'array';
       need(at, cardinality * 2, 'an array');
       let before = -1;
@@ -119,9 +122,10 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
       }
     } else {
       kind = 'bitset';
-      need(at, BITSET_BYTES, 'a bitset');
+      need(at, ROARING_BITSET_BYTES, 'a bitset');
       let values = 0;
-      for (const end = at + BITSET_BYTES; at < end; at += 4) values += populationCount(view.getUint32(at, true));
+      for (const end = at + ROARING_BITSET_BYTES; at < end; at += 4)
+        values += populationCount(view.getUint32(at, true));
       if (values !== cardinality) throw corrupt(offset, `${values} bits in a bitset, not ${cardinality},`);
     }
     containers.push({ key, kind, cardinality, offset });
@@ -136,13 +140,13 @@ export function maximumOf(bytes: Uint8Array, bitmap: PortableBitmap): number {
   const last = bitmap.containers.at(-1);
   if (!last) return -1;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const base = last.key * 0x10000;
+  const base = last.key * CONTAINER_BLOCKS;
   if (last.kind === 'array') return base + view.getUint16(last.offset + last.cardinality * 2 - 2, true);
   if (last.kind === 'runs') {
     const at = last.offset + view.getUint16(last.offset, true) * 4 - 2;
     return base + view.getUint16(at, true) + view.getUint16(at + 2, true);
   }
-  let word = BITSET_BYTES / 4 - 1;
+  let word = ROARING_BITSET_BYTES / 4 - 1;
   while (view.getUint32(last.offset + word * 4, true) === 0) word--;
   return base + word * 32 + 31 - Math.clz32(view.getUint32(last.offset + word * 4, true));
 }
@@ -154,7 +158,7 @@ export function* runsOf(bytes: Uint8Array, bitmap: PortableBitmap): Generator<[n
   let start = -1;
   let end = -1;
   for (const { key, kind, cardinality, offset } of bitmap.containers) {
-    const base = key * 0x10000;
+    const base = key * CONTAINER_BLOCKS;
     if (kind === 'runs') {
       const last = offset + 2 + view.getUint16(offset, true) * 4;
       for (let at = offset + 2; at < last; at += 4) {
@@ -175,7 +179,7 @@ export function* runsOf(bytes: Uint8Array, bitmap: PortableBitmap): Generator<[n
         end = value + 1;
       }
     } else {
-      for (let word = 0; word < BITSET_BYTES / 4; word++) {
+      for (let word = 0; word < ROARING_BITSET_BYTES / 4; word++) {
         let bits = view.getUint32(offset + word * 4, true);
         while (bits !== 0) {
           const low = 31 - Math.clz32(bits & -bits);
@@ -197,8 +201,8 @@ export function* runsOf(bytes: Uint8Array, bitmap: PortableBitmap): Generator<[n
 
 /** Whether the bitmap holds `value`. */
 export function portableHas(bytes: Uint8Array, bitmap: PortableBitmap, value: number): boolean {
-  const key = Math.floor(value / 0x10000);
-  const low16 = value % 0x10000;
+  const key = Math.floor(value / CONTAINER_BLOCKS);
+  const low16 = value % CONTAINER_BLOCKS;
   const index = search(bitmap.containers.length, (i) => bitmap.containers[i]!.key > key) - 1;
   const container = bitmap.containers[index];
   if (container?.key !== key) return false;
@@ -225,16 +229,16 @@ export function arraysWrittenAsRuns(bytes: Uint8Array): Uint32Array[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const found: Uint32Array[] = [];
   const cookie = view.getUint32(0, true);
-  if ((cookie & 0xffff) !== COOKIE) return found;
+  if ((cookie & 0xffff) !== ROARING_COOKIE) return found;
   const count = (cookie >>> 16) + 1;
   const headers = 4 + Math.ceil(count / 8);
-  let at = headers + count * (count >= OFFSETS_FROM ? 8 : 4);
+  let at = headers + count * (count >= ROARING_OFFSETS_FROM ? 8 : 4);
   for (let i = 0; i < count; i++) {
     const cardinality = view.getUint16(headers + i * 4 + 2, true) + 1;
     if ((bytes[4 + (i >> 3)]! >> (i & 7)) & 1) {
       const runs = view.getUint16(at, true);
       if (cardinality === 2 * runs) {
-        const base = view.getUint16(headers + i * 4, true) * 0x10000;
+        const base = view.getUint16(headers + i * 4, true) * CONTAINER_BLOCKS;
         const values = new Uint32Array(cardinality);
         let next = 0;
         for (let place = at + 2; place < at + 2 + runs * 4; place += 4) {
@@ -246,7 +250,7 @@ export function arraysWrittenAsRuns(bytes: Uint8Array): Uint32Array[] {
       }
       at += 2 + runs * 4;
     } else {
-      at += cardinality <= ARRAY_LIMIT ? cardinality * 2 : BITSET_BYTES;
+      at += cardinality <= ROARING_ARRAY_LIMIT ? cardinality * 2 : ROARING_BITSET_BYTES;
     }
   }
   return found;

@@ -6,14 +6,12 @@
 import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import type { BlockMap } from './block-map.ts';
-import { SHARD_BLOCKS } from './block-map.ts';
 import type { DirtyMap } from './dirty-map.ts';
 import type { Geometry } from './geometry.ts';
-import { FORMAT1_HEADER_BYTES, HEADER_BYTES } from './headers.ts';
+import { FORMAT1_HEADER_BYTES, FORMAT1_WRITTEN_BYTES, HEADER_BYTES, SECTOR_BYTES, SHARD_BLOCKS } from './layout.ts';
 
-const SECTOR_BYTES = 512;
-/** The longest record of format 1. */
-const RECORD_BYTES = 32;
+/** Room for the beginning of the longest record, and for as much of the next piece. */
+const CARRY_BYTES = 2 * FORMAT1_WRITTEN_BYTES;
 
 /** Offsets of fields in the core's handles (assembly/scan.ts, assembly/replay.ts). */
 const SCAN = {
@@ -162,7 +160,7 @@ export class Replay {
   constructor(core: Core, geometry: Geometry) {
     this.#core = core;
     this.#geometry = geometry;
-    this.#carryAt = core.exports.alloc(RECORD_BYTES * 2);
+    this.#carryAt = core.exports.alloc(CARRY_BYTES);
     this.#handle = core.exports.replayOpen(geometry.size, Math.log2(geometry.blockSize));
   }
 
@@ -176,7 +174,7 @@ export class Replay {
       let skip = 0;
       if (this.#carried > 0) {
         // So much of the piece is put behind the beginning of the record that it is whole with any luck, and then goes on in the piece.
-        const added = Math.min(length, RECORD_BYTES);
+        const added = Math.min(length, FORMAT1_WRITTEN_BYTES);
         this.#core.view(this.#carryAt + this.#carried, added).set(this.#core.view(pointer, added));
         const used = this.#takeFormat1(this.#carryAt, this.#carried + added);
         if (used < this.#carried) {
@@ -274,7 +272,7 @@ export class Replay {
   /** Gives the memory back to the core. */
   dispose(): void {
     if (this.#handle !== 0 && !this.#core.failure) {
-      this.#core.exports.free(this.#carryAt, RECORD_BYTES * 2);
+      this.#core.exports.free(this.#carryAt, CARRY_BYTES);
       this.#core.exports.replayClose(this.#handle);
     }
     this.#handle = 0;
@@ -336,7 +334,7 @@ const PROBLEMS: Readonly<Record<number, (at: DataView, sectorRest: number) => { 
 function problemOf(core: Core, piece: { kind: number; pointer: number; offset: number }): CodError {
   const place = core.exports.problemAt() >>> 0;
   const offset = piece.offset + place - piece.pointer;
-  const at = new DataView(core.view(place, RECORD_BYTES).slice().buffer);
+  const at = new DataView(core.view(place, FORMAT1_WRITTEN_BYTES).slice().buffer);
   const { what, found } = PROBLEMS[piece.kind]!(at, SECTOR_BYTES - (offset % SECTOR_BYTES));
   return new CodError('COD_CORRUPT', `log at offset ${offset}: ${what}`, { details: { offset, found } });
 }

@@ -8,7 +8,8 @@
 import type { BlockMap } from '../core/block-map.ts';
 import type { DirtyMap } from '../core/dirty-map.ts';
 import type { Geometry } from '../core/geometry.ts';
-import { type CheckpointHeader, encodeCheckpointHeader, HEADER_BYTES } from '../core/headers.ts';
+import { type CheckpointHeader, encodeCheckpointHeader } from '../core/headers.ts';
+import { HEADER_BYTES, padded } from '../core/layout.ts';
 import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
@@ -21,10 +22,6 @@ export interface CheckpointImage {
   /** Bytes of header and body together. */
   readonly bytes: number;
   readonly body: Uint8Array;
-}
-
-function padded(length: number): number {
-  return (length + 7) & ~7;
 }
 
 /** Serializes the maps as they are now. `reuse` is a body that is no longer needed; its memory is used again if it is large enough. */

@@ -3,7 +3,7 @@
 import { BlockMap } from '../core/block-map.ts';
 import { DirtyMap } from '../core/dirty-map.ts';
 import { bytesOfBlock, type Geometry } from '../core/geometry.ts';
-import { FORMAT1_HEADER_BYTES } from '../core/headers.ts';
+import { CONTAINER_BLOCKS, FORMAT1_HEADER_BYTES } from '../core/layout.ts';
 import { Replay } from '../core/replay.ts';
 import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
@@ -13,7 +13,6 @@ import type { FileKind, SlotIndex } from './slots.ts';
 
 /** Read at a time: a checkpoint may have many parts, and a damaged one claim more than there is. */
 const WINDOW_BYTES = 2 ** 18;
-const CONTAINER_BLOCKS = 2 ** 16;
 /** A container of runs none of which touch is no longer than 2^17; the others are shorter. */
 const CONTAINER_BYTES = 2 ** 17 + 16;
 

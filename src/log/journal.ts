@@ -12,7 +12,7 @@ import { Mutex } from '../async/mutex.ts';
 import { BlockMap } from '../core/block-map.ts';
 import { DirtyMap } from '../core/dirty-map.ts';
 import { bytesOfBlock, type Geometry } from '../core/geometry.ts';
-import { MAX_IDENTITY_BYTES, MAX_LOG_BYTES } from '../core/headers.ts';
+import { MAX_IDENTITY_BYTES, MAX_LOG_BYTES } from '../core/layout.ts';
 import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Clock } from '../platform/clock.ts';

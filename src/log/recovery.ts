@@ -6,7 +6,8 @@
 import { BlockMap } from '../core/block-map.ts';
 import { DirtyMap } from '../core/dirty-map.ts';
 import { type Geometry, geometry as makeGeometry } from '../core/geometry.ts';
-import { type CheckpointHeader, decodeHeader, HEADER_BYTES, type LogHeader } from '../core/headers.ts';
+import { type CheckpointHeader, decodeHeader, type LogHeader } from '../core/headers.ts';
+import { FORMAT1_BLOCK_SIZE, HEADER_BYTES, SECTOR_BYTES } from '../core/layout.ts';
 import { LogScan, type LogScanResult, Replay } from '../core/replay.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
@@ -145,7 +146,7 @@ async function readLog(
     });
   }
   const end = sameBoot ? result.endOffset : result.barrierEndOffset;
-  const wholeSectors = Math.ceil(end / 512) * 512;
+  const wholeSectors = Math.ceil(end / SECTOR_BYTES) * SECTOR_BYTES;
   let at = HEADER_BYTES;
   await feedFile(core, file, { start: HEADER_BYTES, end: wholeSectors }, (piece) => {
     // Asked for before: the piece lies in memory that may move when it grows, and is empty then.
@@ -285,6 +286,6 @@ export async function recover(
     return recoverFormat2(core, states, bootNameBytes(slots.fileSystem.bootId));
   const old = states.filter((state) => state.header === 'format1');
   if (old.length === 0) return undefined;
-  const shape = makeGeometry({ size: await size(), blockSize: 4096 });
+  const shape = makeGeometry({ size: await size(), blockSize: FORMAT1_BLOCK_SIZE });
   return recoverFormat1(core, old, shape);
 }

@@ -8,14 +8,14 @@
 
 import { FrameEncoder } from '../core/frames.ts';
 import type { Geometry } from '../core/geometry.ts';
-import { decodeHeader, encodeLogHeader, HEADER_BYTES, type LogHeader } from '../core/headers.ts';
+import { decodeHeader, encodeLogHeader, type LogHeader } from '../core/headers.ts';
+import { HEADER_BYTES, MAX_BOOT_NAME_BYTES, SECTOR_BYTES } from '../core/layout.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 
 /** Kept free in each log for the frames that steer it: a barrier, `CONTINUED`, `BASED`. */
 const RESERVED_BYTES = 2048;
 
-const SECTOR_BYTES = 512;
 /** A frame's length, and the same inverted. */
 const LENGTH_BYTES = 4;
 
@@ -35,9 +35,9 @@ function framesIn(bytes: Uint8Array, position: number): { start: number; end: nu
 /** Runs a sync and sees to it that a failed one is not tried again. */
 type GuardSync = (sync: () => Promise<void>) => Promise<void>;
 
-/** The boot's name as it is stored: at most 255 bytes of it. */
+/** The boot's name as it is stored: at most {@link MAX_BOOT_NAME_BYTES} of it. */
 export function bootNameBytes(bootId: string | undefined): Uint8Array {
-  return bootId === undefined ? new Uint8Array(0) : new TextEncoder().encode(bootId).subarray(0, 255);
+  return bootId === undefined ? new Uint8Array(0) : new TextEncoder().encode(bootId).subarray(0, MAX_BOOT_NAME_BYTES);
 }
 
 /** A log's file, and its header, which names a boot. */

@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { geometry } from '../../src/core/geometry.ts';
-import { HEADER_BYTES } from '../../src/core/headers.ts';
+import { HEADER_BYTES } from '../../src/core/layout.ts';
 import { LogScan } from '../../src/core/replay.ts';
 import { WriteIntentLog } from '../../src/log/write-intent-log.ts';
 import { seededRandom } from '../../src/testing/index.ts';
