@@ -7,20 +7,18 @@
  * Invariants: at most two thirds of the slots are taken; a list's room is the power of two not below its count; no
  * block is covered wholly (it would be synced) and none has no parts.
  */
+import * as codes from '../src/wasm/codes';
+import { COMPLETE, DIRTY, LIMIT } from '../src/wasm/codes';
 import { MAX_BLOCK_PARTS } from './layout';
 import { alloc, free, zeroed } from './memory';
 import { outputFrom, reserve } from './output';
 
-export const DIRTY: i32 = 0;
-export const COMPLETE: i32 = 1;
-export const LIMIT: i32 = 2;
-
 const SMALLEST_BITS: u32 = 6;
 const DIGIT_BITS: u64 = 11;
 const DIGITS: u32 = 1 << 11;
-const LISTED: u64 = 1 << 63;
+const LISTED: u64 = <u64>codes.LISTED << 32;
 
-/** The first two fields are read from outside. */
+/** interface.ts lists the fields that src/ reads. */
 @unmanaged
 export class DirtyMap {
   blocks: u32;

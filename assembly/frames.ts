@@ -22,7 +22,7 @@ import { reserve } from './output';
 /** The most marks (records of other types than WRITTEN) of a batch, beside its writes. */
 const MARKS: u32 = 16;
 
-/** The first field is read from outside: the frames of the last seal. */
+/** `frames` are those of the last seal. interface.ts lists the fields that src/ reads. */
 @unmanaged
 export class Encoder {
   frames: u32;

@@ -1,5 +1,5 @@
 /**
- * What the module offers. Handles are addresses, whose first fields src/ reads by itself; sizes and offsets beyond 32 bits come as
+ * What the module offers. Handles are addresses, and interface.ts lists the fields that src/ reads; sizes and offsets beyond 32 bits come as
  * f64, which holds them exactly; results are at `output()`.
  */
 import { initCrc32c } from './crc32c';

@@ -6,18 +6,16 @@
  * recycled blocks alike hold anything. A request past the limit, or one that the engine refuses, traps with
  * `failure` set: the instance is then unusable, by contract.
  */
-
-export const FAILED_LIMIT: i32 = 1;
-export const FAILED_GROW: i32 = 2;
+import { FAILED_GROW, FAILED_LIMIT, FAILED_NOTHING } from '../src/wasm/codes';
 
 const SMALLEST: u32 = 4;
 const freeLists = memory.data(32 * 4, 16);
 
 let top: usize = (__heap_base + 15) & ~15;
 let limit: usize = 1 << 30;
-let failure: i32 = 0;
+let failure: i32 = FAILED_NOTHING;
 
-/** Why the instance trapped: 0 for a plain trap. */
+/** Why the instance trapped; FAILED_NOTHING for a plain trap. */
 export function failureCode(): i32 {
   return failure;
 }

@@ -1,20 +1,4 @@
-/** What can be wrong with a log, by number, and where. The other side reads what stands there, and makes words of it. */
-
-export const UNKNOWN_TYPE: i32 = 1;
-export const BLOCK_OUTSIDE: i32 = 2;
-export const PART_OUTSIDE: i32 = 3;
-export const NOT_A_FRAME: i32 = 4;
-export const FRAME_LENGTH: i32 = 5;
-export const FRAME_CHECKSUM: i32 = 6;
-export const FRAME_EPOCH: i32 = 7;
-export const FRAME_SEQUENCE: i32 = 8;
-export const FRAME_FIRM: i32 = 9;
-export const RECORD_WORDS: i32 = 10;
-export const WRITTEN_OUTSIDE: i32 = 11;
-export const BARRIER_AHEAD: i32 = 12;
-export const AFTER_CONTINUED: i32 = 13;
-export const CHANGED: i32 = 14;
-export const TOO_MANY_PARTS: i32 = 15;
+/** Where the problem with a log is. src/wasm/problems.ts has the problems; src/ reads the bytes there, and makes a text of them. */
 
 let place: usize = 0;
 

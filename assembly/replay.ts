@@ -7,9 +7,10 @@
  * Invariants: blocks from `runStart` up to `runEnd` belong to the set too; a log is never read beyond its length, and what it
  * says is checked before it is used.
  */
-import { alloc, free, zeroed } from './memory';
+import { COMPLETE, DIRTY } from '../src/wasm/codes';
+import { BLOCK_OUTSIDE, CHANGED, PART_OUTSIDE, TOO_MANY_PARTS, UNKNOWN_TYPE } from '../src/wasm/problems';
 import { BlockSet, addBlocks, clearSet, closeSet, containerAt, hasBlock, openSet, sortList } from './containers';
-import { COMPLETE, DIRTY, DirtyMap, addPart, bytesOfBlock, listBlocks, reserveBlocks, visitDirty } from './dirty';
+import { DirtyMap, addPart, bytesOfBlock, listBlocks, reserveBlocks, visitDirty } from './dirty';
 import {
   FORMAT1_BLOCK_SIZE,
   FORMAT1_SYNCED_BYTES,
@@ -23,14 +24,15 @@ import {
   TYPE_SHIFT,
   WRITTEN,
 } from './layout';
+import { alloc, free, zeroed } from './memory';
 import { output } from './output';
 import { writeShard } from './portable';
-import { BLOCK_OUTSIDE, CHANGED, PART_OUTSIDE, TOO_MANY_PARTS, UNKNOWN_TYPE, lookAt } from './problem';
+import { lookAt } from './problem';
 
 /** Parked parts, 16 bytes each (block, start, end), stand in a chain of chunks of 64 KiB, whose first word is the next one. */
 const CHUNK_BYTES: u32 = 1 << 16;
 
-/** The first two fields are read from outside, and set for each log. */
+/** `records` and `ended` are those of the present log. interface.ts lists the fields that src/ reads. */
 @unmanaged
 export class Replay extends BlockSet {
   records: u32;

@@ -5,7 +5,19 @@
  * next one may start with the next sector; BEHIND, there was nothing there either, and a frame found now says that frames
  * are missing. What counts is what was read before the first BEHIND.
  */
-import { alloc, free, zeroed } from './memory';
+import {
+  AFTER_CONTINUED,
+  BARRIER_AHEAD,
+  FRAME_CHECKSUM,
+  FRAME_EPOCH,
+  FRAME_FIRM,
+  FRAME_LENGTH,
+  FRAME_SEQUENCE,
+  NOT_A_FRAME,
+  RECORD_WORDS,
+  UNKNOWN_TYPE,
+  WRITTEN_OUTSIDE,
+} from '../src/wasm/problems';
 import { crc32c } from './crc32c';
 import {
   BARRIER,
@@ -23,26 +35,14 @@ import {
   TYPE_SHIFT,
   WRITTEN,
 } from './layout';
-import {
-  AFTER_CONTINUED,
-  BARRIER_AHEAD,
-  FRAME_CHECKSUM,
-  FRAME_EPOCH,
-  FRAME_FIRM,
-  FRAME_LENGTH,
-  FRAME_SEQUENCE,
-  NOT_A_FRAME,
-  RECORD_WORDS,
-  UNKNOWN_TYPE,
-  WRITTEN_OUTSIDE,
-  lookAt,
-} from './problem';
+import { alloc, free, zeroed } from './memory';
+import { lookAt } from './problem';
 
 const READING: u32 = 0;
 const PADDED: u32 = 1;
 const BEHIND: u32 = 2;
 
-/** The fields up to `room` are read from outside. */
+/** interface.ts lists the fields that src/ reads. */
 @unmanaged
 export class Scan {
   endOffset: u64;

@@ -1,5 +1,6 @@
-// Builds the wasm core with AssemblyScript: `node scripts/build-wasm.mjs [debug|release]`, both if none is named.
-// The release build is also written as base64 into src/wasm/generated/core-bytes.ts, which src/wasm/core.ts inlines.
+// Builds the wasm core with AssemblyScript: `node scripts/build-wasm.mjs [debug|release]`; both without an argument.
+// It also writes two files of src/wasm/generated: interface.ts, what src/ must know of the core, and core-bytes.ts, the
+// release build as base64, which src/wasm/core.ts inlines.
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import asc from 'assemblyscript/asc';
@@ -15,18 +16,24 @@ if (unknown.length > 0) {
   process.exit(2);
 }
 
+await mkdir(generated, { recursive: true });
 for (const target of asked.length > 0 ? asked : known) {
-  const { error, stderr } = await asc.main(['--config', 'asconfig.json', '--target', target, '--baseDir', root]);
-  if (error) {
-    console.error(stderr.toString());
-    process.exit(1);
-  }
+  await compile(['assembly/index.ts', '--target', target]);
   const { size } = await stat(`${root}build/${target}/core.wasm`);
   console.log(`build/${target}/core.wasm: ${size} bytes`);
-  if (target === 'release') await inline();
+  if (target === 'release') await writeBytes();
+}
+await writeInterface();
+
+/** @param {string[]} args */
+async function compile(args) {
+  const { error, stderr } = await asc.main([...args, '--config', 'asconfig.json', '--baseDir', root]);
+  if (!error) return;
+  console.error(stderr.toString());
+  process.exit(1);
 }
 
-async function inline() {
+async function writeBytes() {
   const bytes = await readFile(`${root}build/release/core.wasm`);
   const text = `// Written by scripts/build-wasm.mjs from assembly/.
 
@@ -34,6 +41,50 @@ async function inline() {
 export const coreBase64: string =
   '${bytes.toString('base64')}';
 `;
-  await mkdir(generated, { recursive: true });
   await writeFile(new URL('core-bytes.ts', generated), text);
+}
+
+/** The signatures are those of the declarations that the compiler writes; the offsets are constants of the module. */
+async function writeInterface() {
+  await compile(['assembly/interface.ts', '--target', 'interface']);
+  const module = new WebAssembly.Module(await readFile(`${root}build/interface/core.wasm`));
+  const { exports } = new WebAssembly.Instance(module);
+  const declarations = await readFile(`${root}build/interface/core.d.ts`, 'utf8');
+
+  // Handles and booleans are numbers to src/.
+  const signatures = [...declarations.matchAll(/^ {2}export function (\w+)\((.*)\): (.+);$/gm)].map(
+    ([, name, parameters = '', result]) =>
+      `  ${name}(${parameters.replace(/: [^,]+/g, ': number')}): ${result === 'void' ? 'void' : 'number'};`,
+  );
+  // With bindings the compiler also exports its runtime, such as `__new`. The core itself exports none of that.
+  const functions = WebAssembly.Module.exports(module).filter(
+    ({ kind, name }) => kind === 'function' && !name.startsWith('__'),
+  );
+  if (signatures.length !== functions.length)
+    throw new Error(`core.d.ts declares ${signatures.length} functions, the module exports ${functions.length}`);
+
+  /** @type {Map<string, string[]>} */
+  const tables = new Map();
+  for (const { name, kind } of WebAssembly.Module.exports(module)) {
+    if (kind !== 'global' || name.startsWith('__')) continue;
+    const [type = '', field] = name.split('_');
+    const constant = type.replace(/(?<=[a-z])(?=[A-Z])/g, '_').toUpperCase();
+    const offset = /** @type {WebAssembly.Global} */ (exports[name]).value;
+    tables.set(constant, [...(tables.get(constant) ?? []), `  ${field}: ${offset},`]);
+  }
+  const offsets = [...tables].map(
+    ([constant, fields]) => `export const ${constant} = {\n${fields.join('\n')}\n} as const;`,
+  );
+
+  const text = `// Written by scripts/build-wasm.mjs from assembly/interface.ts.
+
+/** The functions of the core, as assembly/index.ts declares them. Handles are addresses, and booleans 0 or 1. */
+export interface CoreExports {
+${signatures.join('\n')}
+}
+
+// The offsets of fields in what a handle points to.
+${offsets.join('\n')}
+`;
+  await writeFile(new URL('interface.ts', generated), text);
 }

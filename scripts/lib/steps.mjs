@@ -171,7 +171,12 @@ export function sourceFingerprint() {
 }
 
 /** What the build leaves behind beside `dist`. The debug build of the core is for its tests. */
-const builtBesideDist = ['src/wasm/generated/core-bytes.ts', 'build/debug/core.wasm', 'build/release/core.wasm'];
+const builtBesideDist = [
+  'src/wasm/generated/core-bytes.ts',
+  'src/wasm/generated/interface.ts',
+  'build/debug/core.wasm',
+  'build/release/core.wasm',
+];
 
 /** Whether everything is there that a build makes, and from the sources as they are now. */
 export function isBuilt() {

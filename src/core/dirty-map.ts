@@ -6,7 +6,9 @@
  */
 
 import { CodError } from '../errors.ts';
+import { COMPLETE, DIRTY, LIMIT, LISTED } from '../wasm/codes.ts';
 import type { Core } from '../wasm/core.ts';
+import { DIRTY_MAP } from '../wasm/generated/interface.ts';
 import { bytesOfBlock, checkBlock, checkBlocks, type Geometry } from './geometry.ts';
 import { MAX_BLOCK_PARTS } from './layout.ts';
 
@@ -16,11 +18,7 @@ import { MAX_BLOCK_PARTS } from './layout.ts';
  */
 export const DEFAULT_MAX_PARTS: number = 4 * 2 ** 20;
 
-/** Offsets of fields in the core's map, and the mark of a slot whose parts are listed elsewhere (assembly/dirty.ts). */
-const FIELD = { blocks: 0, parts: 4 } as const;
-const LISTED = 2 ** 31;
-
-const OUTCOMES = ['dirty', 'complete', 'full'] as const;
+const OUTCOMES = { [DIRTY]: 'dirty', [COMPLETE]: 'complete', [LIMIT]: 'full' } as const;
 
 /** A part of a block, in bytes within it: [start, end). */
 export type Part = readonly [start: number, end: number];
@@ -54,11 +52,11 @@ export class DirtyMap {
   }
 
   get blockCount(): number {
-    return this.#core.u32(this.handle + FIELD.blocks);
+    return this.#core.u32(this.handle + DIRTY_MAP.blocks);
   }
 
   get partCount(): number {
-    return this.#core.u32(this.handle + FIELD.parts);
+    return this.#core.u32(this.handle + DIRTY_MAP.parts);
   }
 
   /** Whether less than seven eighths of both limits are used. */
@@ -104,7 +102,7 @@ export class DirtyMap {
         `bytes [${start}, ${end}) are no part of block ${block}, which has ${bytesOfBlock(this.#geometry, block)}`,
       );
     }
-    return OUTCOMES[this.#core.exports.dirtyAdd(this.handle, block, start, end, 1)]!;
+    return OUTCOMES[this.#core.exports.dirtyAdd(this.handle, block, start, end, 1) as keyof typeof OUTCOMES];
   }
 
   /** The parts of a block, ascending; none if it is not dirty. */

@@ -1,5 +1,6 @@
 /** Encoding of frames of a log of format 2 (docs/FORMAT.md, Log), in wasm. */
 import type { Core } from '../wasm/core.ts';
+import { ENCODER } from '../wasm/generated/interface.ts';
 import {
   BARRIER,
   BASED,
@@ -105,7 +106,7 @@ export class FrameEncoder {
     return {
       bytes: this.#core.view(exports.output(), length),
       end: position + length,
-      frames: this.#core.u32(this.#open()),
+      frames: this.#core.u32(this.#open() + ENCODER.frames),
     };
   }
 

@@ -5,29 +5,15 @@
 
 import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
+import { REPLAY, SCAN } from '../wasm/generated/interface.ts';
 import type { BlockMap } from './block-map.ts';
 import type { DirtyMap } from './dirty-map.ts';
 import type { Geometry } from './geometry.ts';
 import { FORMAT1_HEADER_BYTES, FORMAT1_WRITTEN_BYTES, HEADER_BYTES, SECTOR_BYTES, SHARD_BLOCKS } from './layout.ts';
+import { problemOf } from './log-problems.ts';
 
 /** Room for the beginning of the longest record, and for as much of the next piece. */
 const CARRY_BYTES = 2 * FORMAT1_WRITTEN_BYTES;
-
-/** Offsets of fields in the core's handles (assembly/scan.ts, assembly/replay.ts). */
-const SCAN = {
-  endOffset: 0,
-  barrierThrough: 8,
-  frames: 16,
-  records: 20,
-  torn: 24,
-  missing: 28,
-  firmBehind: 32,
-  continued: 36,
-  based: 40,
-  basedAnywhere: 44,
-  ends: 48,
-} as const;
-const REPLAY = { records: 24, ended: 28 } as const;
 
 /** What {@link LogScan} found. Offsets are those in the file. */
 export interface LogScanResult {
@@ -282,63 +268,4 @@ export class Replay {
     if (this.#handle === 0) throw new Error('the replay was disposed of');
     return this.#handle;
   }
-}
-
-/** What each kind of problem in assembly/problem.ts is, from what stands there. */
-const PROBLEMS: Readonly<Record<number, (at: DataView, sectorRest: number) => { what: string; found: number }>> = {
-  1: (at) => {
-    const word = u64(at, 0);
-    const type = word >= 2 ** 56 ? Math.floor(word / 2 ** 56) : word;
-    return { what: `record of unknown type ${type}`, found: type };
-  },
-  2: (at) => ({ what: `record of block ${u64(at, 8)}, which the device has not`, found: u64(at, 8) }),
-  3: (at) => ({
-    what: `part of ${u64(at, 24)} bytes from ${u64(at, 16)}, which is outside its block`,
-    found: u64(at, 16),
-  }),
-  4: (at) => ({
-    what: `0x${at.getUint32(0, true).toString(16)} is neither a frame nor the beginning of one`,
-    found: at.getUint32(0, true),
-  }),
-  5: (at, rest) => ({
-    what: `frame of ${at.getUint16(0, true)} bytes, ${rest} before the end of its sector`,
-    found: at.getUint16(0, true),
-  }),
-  6: () => ({ what: 'frame whose checksum or end does not match', found: 0 }),
-  7: (at) => ({
-    what: `frame of epoch ${at.getUint32(4, true)}, which is another log's`,
-    found: at.getUint32(4, true),
-  }),
-  8: (at) => ({
-    what: `frame of sequence ${at.getUint32(8, true)}, which is not its place`,
-    found: at.getUint32(8, true),
-  }),
-  9: (at) => ({
-    what: `frame of sequence ${at.getUint32(8, true)} that calls ${at.getUint32(12, true)} durable`,
-    found: at.getUint32(12, true),
-  }),
-  10: (at) => ({ what: `record with a number that its type has not: ${u64(at, 8)}`, found: u64(at, 8) }),
-  11: (at) => ({
-    what: `record of ${u64(at, 8)} bytes from ${u64(at, 0) % 2 ** 56}, which are not all of the device`,
-    found: u64(at, 8),
-  }),
-  12: (at) => ({ what: `barrier of sequence ${u64(at, 8)} in a frame that is no later`, found: u64(at, 8) }),
-  13: () => ({ what: 'something after CONTINUED', found: 0 }),
-  14: (at) => ({
-    what: `0x${at.getUint32(0, true).toString(16)} is not what was scanned`,
-    found: at.getUint32(0, true),
-  }),
-};
-
-/** The error for a problem in the piece at `pointer`, which stands at `offset` of the file. */
-function problemOf(core: Core, piece: { kind: number; pointer: number; offset: number }): CodError {
-  const place = core.exports.problemAt() >>> 0;
-  const offset = piece.offset + place - piece.pointer;
-  const at = new DataView(core.view(place, FORMAT1_WRITTEN_BYTES).slice().buffer);
-  const { what, found } = PROBLEMS[piece.kind]!(at, SECTOR_BYTES - (offset % SECTOR_BYTES));
-  return new CodError('COD_CORRUPT', `log at offset ${offset}: ${what}`, { details: { offset, found } });
-}
-
-function u64(at: DataView, offset: number): number {
-  return Number(at.getBigUint64(offset, true));
 }

@@ -5,7 +5,9 @@
  * knows, each later call throws; a view over the memory is renewed after anything that may have made it grow.
  */
 import { CodError } from '../errors.ts';
+import { FAILED_NOTHING } from './codes.ts';
 import { coreBase64 } from './generated/core-bytes.ts';
+import type { CoreExports } from './generated/interface.ts';
 
 /** Bytes of {@link Core.staging}. */
 export const STAGING_BYTES: number = 256 * 1024;
@@ -15,39 +17,6 @@ const COPIED_BYTES = 64 * 1024;
 
 /** How far the memory of an instance may grow unless it is told otherwise. */
 export const DEFAULT_MEMORY_LIMIT: number = 2 ** 30;
-
-const FAILED_NOTHING = 0;
-
-/** The functions of the module, as assembly/index.ts declares them. Handles are addresses. */
-export interface CoreExports {
-  failureCode(): number;
-  setLimit(bytes: number): void;
-  alloc(bytes: number): number;
-  free(pointer: number, bytes: number): void;
-  crc32c(pointer: number, length: number, seed: number): number;
-  output(): number;
-  problemAt(): number;
-  dirtyOpen(size: number, shift: number, maxBlocks: number, maxParts: number): number;
-  dirtyClose(map: number): void;
-  dirtyAdd(map: number, block: number, start: number, end: number, limited: number): number;
-  dirtyFind(map: number, block: number): number;
-  dirtyVisit(map: number, start: number, end: number, remove: number): number;
-  dirtyList(map: number): number;
-  replayOpen(size: number, shift: number): number;
-  replayClose(replay: number): void;
-  replayClear(replay: number): void;
-  replayFormat1(replay: number, pointer: number, length: number): number;
-  replayFormat2(replay: number, pointer: number, length: number): number;
-  replayFinish(replay: number, dirty: number): number;
-  replayEmit(replay: number, shard: number): number;
-  scanOpen(size: number, epoch: number): number;
-  scanClose(scan: number): void;
-  scanFeed(scan: number, pointer: number, length: number): number;
-  encoderOpen(epoch: number): number;
-  encoderClose(encoder: number): void;
-  encoderAdd(encoder: number, type: number, first: number, second: number): number;
-  encoderSeal(encoder: number, position: number, sequence: number, firm: number): number;
-}
 
 type RawExport = (a?: number, b?: number, c?: number, d?: number, e?: number) => number;
 

@@ -4,11 +4,12 @@ import { Core } from '../../src/wasm/core.ts';
 
 export interface Build {
   readonly name: string;
+  readonly bytes: Uint8Array<ArrayBuffer>;
   create(options?: { memoryLimit?: number }): Core;
 }
 
 /** Debug has assertions and checks; release is what ships. `node scripts/build-wasm.mjs` makes both. */
 export const builds: readonly Build[] = ['debug', 'release'].map((name) => {
   const bytes = new Uint8Array(readFileSync(new URL(`../../build/${name}/core.wasm`, import.meta.url)));
-  return { name, create: (options) => Core.create(bytes, options) };
+  return { name, bytes, create: (options) => Core.create(bytes, options) };
 });
