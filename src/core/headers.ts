@@ -50,7 +50,7 @@ const ENCODER = new TextEncoder();
 const MAGIC = { checkpoint: ENCODER.encode('COD BAK\0'), log: ENCODER.encode('COD WIL\0') };
 const END = ENCODER.encode('COD END\n');
 
-export type HeaderKind = 'checkpoint' | 'log';
+type HeaderKind = 'checkpoint' | 'log';
 
 interface CommonHeader {
   /** Sixteen bytes. */
@@ -114,97 +114,15 @@ export function encodeLogHeader(core: Core, fields: LogHeader): Uint8Array<Array
 }
 
 /**
- * Reads the first sector of a file.
+ * Decodes the first sector of a checkpoint.
  *
- * @param sector its first bytes; what the file is too short for does not matter
- * @param length how many of them the file has
- * @throws {@link CodError} COD_CORRUPT if it is damaged, COD_VERSION if it is of a newer format
+ * @param sector the first 512 bytes of the file, or all of a shorter file
+ * @throws {@link CodError} COD_CORRUPT if the header is damaged, COD_VERSION if it is of a newer format
  */
-export function decodeHeader(
-  core: Core,
-  kind: 'checkpoint',
-  sector: Uint8Array,
-  length?: number,
-): DecodedHeader<CheckpointHeader>;
-export function decodeHeader(core: Core, kind: 'log', sector: Uint8Array, length?: number): DecodedHeader<LogHeader>;
-export function decodeHeader(
-  core: Core,
-  kind: HeaderKind,
-  sector: Uint8Array,
-  length?: number,
-): DecodedHeader<CheckpointHeader> | DecodedHeader<LogHeader>;
-export function decodeHeader(
-  core: Core,
-  kind: HeaderKind,
-  sector: Uint8Array,
-  length: number = sector.length,
-): DecodedHeader<CheckpointHeader> | DecodedHeader<LogHeader> {
-  const bytes = new Uint8Array(HEADER_BYTES);
-  bytes.set(sector.subarray(0, Math.min(length, HEADER_BYTES)));
-  const view = new DataView(bytes.buffer);
-  if (isZero(bytes, 0, 8)) return { state: 'absent' };
-  const corrupt = (what: string, details: Record<string, unknown> = {}): CodError =>
-    new CodError('COD_CORRUPT', `${kind} header: ${what}`, { details });
-  // A process that was killed while it zeroed a header leaves its rest, in this case from within the magic on.
-  if (bytes[0] === 0 && isRest(bytes, MAGIC[kind])) return { state: 'absent' };
-  // One that was killed while it wrote the header leaves its beginning, and zeros behind it.
-  const uncommitted = !startsWith(bytes, AT.end, END) && isBeginning(bytes.subarray(AT.end), END);
-  if (!startsWith(bytes, 0, MAGIC[kind])) {
-    if (uncommitted && isBeginning(bytes, MAGIC[kind])) return { state: 'absent' };
-    throw corrupt(`magic ${hex(bytes.subarray(0, 8))} is not ${hex(MAGIC[kind])}`);
-  }
-  const version = view.getBigUint64(AT.version, true);
-  if (version === 1n) return { state: 'format1' };
-  // Cut short within the version's first byte, or behind it. Else it is a file of format 1, which has no checksum, with a damaged version, or of a format to come.
-  if (uncommitted && (version === BigInt(FORMAT_VERSION) || isZero(bytes, AT.version, HEADER_BYTES)))
-    return { state: 'absent' };
-  if (version > BigInt(FORMAT_VERSION)) {
-    // A damaged version is damage; a newer one is sealed at least as this one is.
-    if (
-      startsWith(bytes, AT.end, END) &&
-      view.getUint32(AT.checksum, true) !== core.crc32c(bytes.subarray(0, AT.checksum))
-    ) {
-      throw corrupt(`version ${version}, and the checksum does not match`);
-    }
-    throw new CodError(
-      'COD_VERSION',
-      `${kind} is of format ${version}, and ${FORMAT_VERSION} is the newest that is understood`,
-      {
-        details: { version: Number(version) },
-      },
-    );
-  }
-  if (version !== BigInt(FORMAT_VERSION)) throw corrupt(`version ${version}`);
-  if (!startsWith(bytes, AT.end, END)) throw corrupt(`ends with ${hex(bytes.subarray(AT.end))}, not ${hex(END)}`);
-  const checksum = view.getUint32(AT.checksum, true);
-  const expected = core.crc32c(bytes.subarray(0, AT.checksum));
-  if (checksum !== expected) {
-    throw corrupt(`checksum 0x${checksum.toString(16)} is not 0x${expected.toString(16)}`, {
-      found: checksum,
-      expected,
-    });
-  }
-  const common = {
-    session: bytes.slice(AT.session, AT.session + SESSION_BYTES),
-    epoch: number(view, AT.epoch),
-    size: number(view, AT.size),
-    blockSize: view.getUint32(AT.blockSize, true),
-  };
-  const flags = view.getUint32(AT.flags, true);
-  if (kind === 'log') {
-    const bootNameBytes = view.getUint32(AT.bootNameBytes, true);
-    if (bootNameBytes > MAX_BOOT_NAME_BYTES) throw corrupt(`boot's name of ${bootNameBytes} bytes`);
-    const header: LogHeader = {
-      ...common,
-      capacity: number(view, AT.bytes),
-      bootName: bytes.slice(AT.bootName, AT.bootName + bootNameBytes),
-    };
-    const problem = logProblem(header);
-    if (problem !== undefined) throw corrupt(problem);
-    if (flags !== 0 || !isZero(bytes, AT.bootName + bootNameBytes, AT.checksum))
-      throw corrupt('bytes without meaning are not zero');
-    return { state: 'valid', header };
-  }
+export function decodeCheckpointHeader(core: Core, sector: Uint8Array): DecodedHeader<CheckpointHeader> {
+  const decoded = decodeSector(core, 'checkpoint', sector);
+  if (decoded.state !== 'valid') return decoded;
+  const { bytes, view, common, flags } = decoded.header;
   const identityBytes = view.getUint32(AT.identityBytes, true);
   const header: CheckpointHeader = {
     ...common,
@@ -218,10 +136,100 @@ export function decodeHeader(
     dirtyBlocks: number(view, AT.dirtyBlocks),
   };
   const problem = checkpointProblem(header);
-  if (problem !== undefined) throw corrupt(problem);
+  if (problem !== undefined) throw corrupt('checkpoint', problem);
   if (flags > STANDALONE || !isZero(bytes, AT.checkpointEnd, AT.checksum))
-    throw corrupt('bytes without meaning are not zero');
+    throw corrupt('checkpoint', 'bytes without meaning are not zero');
   return { state: 'valid', header };
+}
+
+/**
+ * Decodes the first sector of a log.
+ *
+ * @param sector the first 512 bytes of the file, or all of a shorter file
+ * @throws {@link CodError} COD_CORRUPT if the header is damaged, COD_VERSION if it is of a newer format
+ */
+export function decodeLogHeader(core: Core, sector: Uint8Array): DecodedHeader<LogHeader> {
+  const decoded = decodeSector(core, 'log', sector);
+  if (decoded.state !== 'valid') return decoded;
+  const { bytes, view, common, flags } = decoded.header;
+  const bootNameBytes = view.getUint32(AT.bootNameBytes, true);
+  if (bootNameBytes > MAX_BOOT_NAME_BYTES) throw corrupt('log', `boot's name of ${bootNameBytes} bytes`);
+  const header: LogHeader = {
+    ...common,
+    capacity: number(view, AT.bytes),
+    bootName: bytes.slice(AT.bootName, AT.bootName + bootNameBytes),
+  };
+  const problem = logProblem(header);
+  if (problem !== undefined) throw corrupt('log', problem);
+  if (flags !== 0 || !isZero(bytes, AT.bootName + bootNameBytes, AT.checksum))
+    throw corrupt('log', 'bytes without meaning are not zero');
+  return { state: 'valid', header };
+}
+
+/** A sector whose magic, version, end and checksum match, and the fields that both kinds have. */
+interface SealedSector {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  readonly common: CommonHeader;
+  readonly flags: number;
+}
+
+/** Decodes what both kinds have in common, and tells a sector that was never committed from a damaged one. */
+function decodeSector(core: Core, kind: HeaderKind, sector: Uint8Array): DecodedHeader<SealedSector> {
+  const bytes = new Uint8Array(HEADER_BYTES);
+  bytes.set(sector.subarray(0, HEADER_BYTES));
+  const view = new DataView(bytes.buffer);
+  if (isZero(bytes, 0, 8)) return { state: 'absent' };
+  // A process that was killed while it zeroed a header leaves its rest, in this case from within the magic on.
+  if (bytes[0] === 0 && isRest(bytes, MAGIC[kind])) return { state: 'absent' };
+  // One that was killed while it wrote the header leaves its beginning, and zeros behind it.
+  const uncommitted = !startsWith(bytes, AT.end, END) && isBeginning(bytes.subarray(AT.end), END);
+  if (!startsWith(bytes, 0, MAGIC[kind])) {
+    if (uncommitted && isBeginning(bytes, MAGIC[kind])) return { state: 'absent' };
+    throw corrupt(kind, `magic ${hex(bytes.subarray(0, 8))} is not ${hex(MAGIC[kind])}`);
+  }
+  const version = view.getBigUint64(AT.version, true);
+  if (version === 1n) return { state: 'format1' };
+  // Cut short within the version's first byte, or behind it. Else it is a file of format 1, which has no checksum, with a damaged version, or of a format to come.
+  if (uncommitted && (version === BigInt(FORMAT_VERSION) || isZero(bytes, AT.version, HEADER_BYTES)))
+    return { state: 'absent' };
+  if (version > BigInt(FORMAT_VERSION)) {
+    // A damaged version is damage; a newer one is sealed at least as this one is.
+    if (
+      startsWith(bytes, AT.end, END) &&
+      view.getUint32(AT.checksum, true) !== core.crc32c(bytes.subarray(0, AT.checksum))
+    ) {
+      throw corrupt(kind, `version ${version}, and the checksum does not match`);
+    }
+    throw new CodError(
+      'COD_VERSION',
+      `${kind} is of format ${version}, and ${FORMAT_VERSION} is the newest that is understood`,
+      {
+        details: { version: Number(version) },
+      },
+    );
+  }
+  if (version !== BigInt(FORMAT_VERSION)) throw corrupt(kind, `version ${version}`);
+  if (!startsWith(bytes, AT.end, END)) throw corrupt(kind, `ends with ${hex(bytes.subarray(AT.end))}, not ${hex(END)}`);
+  const checksum = view.getUint32(AT.checksum, true);
+  const expected = core.crc32c(bytes.subarray(0, AT.checksum));
+  if (checksum !== expected) {
+    throw corrupt(kind, `checksum 0x${checksum.toString(16)} is not 0x${expected.toString(16)}`, {
+      found: checksum,
+      expected,
+    });
+  }
+  const common = {
+    session: bytes.slice(AT.session, AT.session + SESSION_BYTES),
+    epoch: number(view, AT.epoch),
+    size: number(view, AT.size),
+    blockSize: view.getUint32(AT.blockSize, true),
+  };
+  return { state: 'valid', header: { bytes, view, common, flags: view.getUint32(AT.flags, true) } };
+}
+
+function corrupt(kind: HeaderKind, what: string, details: Record<string, unknown> = {}): CodError {
+  return new CodError('COD_CORRUPT', `${kind} header: ${what}`, { details });
 }
 
 function commonProblem(fields: CommonHeader): string | undefined {

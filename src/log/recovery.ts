@@ -6,7 +6,7 @@
 import { BlockMap } from '../core/block-map.ts';
 import { DirtyMap } from '../core/dirty-map.ts';
 import { type Geometry, geometry as makeGeometry } from '../core/geometry.ts';
-import { type CheckpointHeader, decodeHeader, type LogHeader } from '../core/headers.ts';
+import { type CheckpointHeader, decodeCheckpointHeader, decodeLogHeader, type LogHeader } from '../core/headers.ts';
 import { FORMAT1_BLOCK_SIZE, HEADER_BYTES, SECTOR_BYTES } from '../core/layout.ts';
 import { LogScan, type LogScanResult, Replay } from '../core/replay.ts';
 import { CodError, isCodError } from '../errors.ts';
@@ -65,7 +65,8 @@ async function readSlots(core: Core, slots: Slots): Promise<SlotState[]> {
 }
 
 function readHeader(core: Core, kind: FileKind, sector: Uint8Array, length: number): SlotState['header'] {
-  const decoded = decodeHeader(core, kind, sector, length);
+  const read = sector.subarray(0, length);
+  const decoded = kind === 'log' ? decodeLogHeader(core, read) : decodeCheckpointHeader(core, read);
   return decoded.state === 'valid' ? decoded.header : decoded.state;
 }
 

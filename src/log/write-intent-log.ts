@@ -8,7 +8,7 @@
 
 import { FrameEncoder } from '../core/frames.ts';
 import type { Geometry } from '../core/geometry.ts';
-import { decodeHeader, encodeLogHeader, type LogHeader } from '../core/headers.ts';
+import { decodeLogHeader, encodeLogHeader, type LogHeader } from '../core/headers.ts';
 import { HEADER_BYTES, MAX_BOOT_NAME_BYTES, SECTOR_BYTES } from '../core/layout.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
@@ -51,7 +51,7 @@ export async function ownedLog(core: Core, file: File): Promise<OwnedLog | undef
   if ((await file.size()) < HEADER_BYTES) return undefined;
   const sector = new Uint8Array(HEADER_BYTES);
   await file.read(sector, 0);
-  const decoded = decodeHeader(core, 'log', sector);
+  const decoded = decodeLogHeader(core, sector);
   return decoded.state === 'valid' && decoded.header.bootName.length > 0 ? { file, header: decoded.header } : undefined;
 }
 

@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { concat } from '../../src/core/concat.ts';
 import {
   type CheckpointHeader,
-  decodeHeader,
+  decodeCheckpointHeader,
+  decodeLogHeader,
   encodeCheckpointHeader,
   encodeLogHeader,
   type LogHeader,
@@ -36,8 +37,8 @@ const log: LogHeader = {
   bootName: new TextEncoder().encode('a boot'),
 };
 const headers = [
-  ['checkpoint', checkpoint, encodeCheckpointHeader(core, checkpoint)],
-  ['log', log, encodeLogHeader(core, log)],
+  ['checkpoint', checkpoint, encodeCheckpointHeader(core, checkpoint), decodeCheckpointHeader, decodeLogHeader],
+  ['log', log, encodeLogHeader(core, log), decodeLogHeader, decodeCheckpointHeader],
 ] as const;
 
 function sealAgain(sector: Uint8Array): Uint8Array {
@@ -54,10 +55,10 @@ function code(action: () => unknown): string {
   }
 }
 
-describe.each(headers)('the header of a %s', (kind, fields, sector) => {
+describe.each(headers)('the header of a %s', (kind, fields, sector, decode, decodeOther) => {
   it('is read as it was written', () => {
     expect(sector.length).toBe(512);
-    expect(decodeHeader(core, kind, sector)).toEqual({ state: 'valid', header: fields });
+    expect(decode(core, sector)).toEqual({ state: 'valid', header: fields });
   });
 
   it('stands where docs/FORMAT.md says', () => {
@@ -82,22 +83,20 @@ describe.each(headers)('the header of a %s', (kind, fields, sector) => {
   });
 
   it('is absent if the file is missing, empty, or zeroed, or nothing was committed', () => {
-    expect(code(() => decodeHeader(core, kind, new Uint8Array(0)))).toBe('absent');
-    expect(code(() => decodeHeader(core, kind, new Uint8Array(512)))).toBe('absent');
-    expect(code(() => decodeHeader(core, kind, sector, 0))).toBe('absent');
-    expect(code(() => decodeHeader(core, kind, concat(new Uint8Array(8), sector.subarray(8))))).toBe('absent');
+    expect(code(() => decode(core, new Uint8Array(0)))).toBe('absent');
+    expect(code(() => decode(core, new Uint8Array(512)))).toBe('absent');
+    expect(code(() => decode(core, sector.subarray(0, 0)))).toBe('absent');
+    expect(code(() => decode(core, concat(new Uint8Array(8), sector.subarray(8))))).toBe('absent');
   });
 
   it('cut short at any byte is absent, since nothing was committed', () => {
     for (let length = 0; length < 512; length++)
-      expect(code(() => decodeHeader(core, kind, sector, length))).toBe('absent');
+      expect(code(() => decode(core, sector.subarray(0, length)))).toBe('absent');
   });
 
   it('whose zeroing was cut short at any byte is absent', () => {
     for (let length = 1; length <= 512; length++) {
-      expect(code(() => decodeHeader(core, kind, concat(new Uint8Array(length), sector.subarray(length))))).toBe(
-        'absent',
-      );
+      expect(code(() => decode(core, concat(new Uint8Array(length), sector.subarray(length))))).toBe('absent');
     }
   });
 
@@ -105,38 +104,36 @@ describe.each(headers)('the header of a %s', (kind, fields, sector) => {
     for (let bit = 0; bit < 4096; bit++) {
       const flipped = sector.slice();
       flipped[bit >> 3]! ^= 1 << (bit & 7);
-      expect(code(() => decodeHeader(core, kind, flipped))).toBe('COD_CORRUPT');
+      expect(code(() => decode(core, flipped))).toBe('COD_CORRUPT');
     }
   });
 
   it('of format 1 is told apart, and one of a newer format is COD_VERSION', () => {
     const old = concat(sector.subarray(0, 8), words(1));
-    expect(code(() => decodeHeader(core, kind, old))).toBe('format1');
+    expect(code(() => decode(core, old))).toBe('format1');
     const newer = sector.slice();
     newer[8] = 3;
-    expect(code(() => decodeHeader(core, kind, sealAgain(newer)))).toBe('COD_VERSION');
-    expect(code(() => decodeHeader(core, kind, concat(sector.subarray(0, 8), words(3), new Uint8Array(496))))).toBe(
-      'COD_VERSION',
-    );
+    expect(code(() => decode(core, sealAgain(newer)))).toBe('COD_VERSION');
+    expect(code(() => decode(core, concat(sector.subarray(0, 8), words(3), new Uint8Array(496))))).toBe('COD_VERSION');
   });
 
   it('of format 1, whose version has a flipped bit, is not taken for one that was never committed', () => {
     for (let bit = 0; bit < 64; bit++) {
       const file = concat(sector.subarray(0, 8), words(1, 1, 5));
       file[8 + (bit >> 3)]! ^= 1 << (bit & 7);
-      expect(['COD_CORRUPT', 'COD_VERSION']).toContain(code(() => decodeHeader(core, kind, file)));
+      expect(['COD_CORRUPT', 'COD_VERSION']).toContain(code(() => decode(core, file)));
     }
   });
 
   it('of the other kind is damage', () => {
-    expect(code(() => decodeHeader(core, kind === 'log' ? 'checkpoint' : 'log', sector))).toBe('COD_CORRUPT');
+    expect(code(() => decodeOther(core, sector))).toBe('COD_CORRUPT');
   });
 
   it('is refused if its numbers do not fit together, though its checksum does', () => {
     const put = (at: number, value: number | bigint): string => {
       const bytes = sector.slice();
       new DataView(bytes.buffer).setBigUint64(at, BigInt(value), true);
-      return code(() => decodeHeader(core, kind, sealAgain(bytes)));
+      return code(() => decode(core, sealAgain(bytes)));
     };
     expect(put(32, 2n ** 53n)).toBe('COD_CORRUPT');
     expect(put(40, 2n ** 60n)).toBe('COD_CORRUPT');

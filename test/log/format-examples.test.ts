@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { geometry } from '../../src/core/geometry.ts';
-import { decodeHeader } from '../../src/core/headers.ts';
+import { decodeCheckpointHeader, decodeLogHeader } from '../../src/core/headers.ts';
 import { LogScan } from '../../src/core/replay.ts';
 import { openDeviceIn } from '../../src/device/open.ts';
 import { inspectMetadata } from '../../src/log/inspect.ts';
@@ -86,7 +86,7 @@ describe('the examples of docs/FORMAT.md', () => {
 
   it('are read as a checkpoint and the log that goes on from it', async () => {
     const core = Core.create();
-    expect(decodeHeader(core, 'checkpoint', example('disk.bak'))).toMatchObject({
+    expect(decodeCheckpointHeader(core, example('disk.bak'))).toMatchObject({
       state: 'valid',
       header: {
         session: SESSION,
@@ -98,7 +98,7 @@ describe('the examples of docs/FORMAT.md', () => {
         dirtyBlocks: 1,
       },
     });
-    expect(decodeHeader(core, 'log', example('disk.wil'))).toMatchObject({
+    expect(decodeLogHeader(core, example('disk.wil'))).toMatchObject({
       state: 'valid',
       header: { session: SESSION, epoch: 2, size: SIZE, bootName: new TextEncoder().encode(BOOT) },
     });
