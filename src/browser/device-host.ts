@@ -155,9 +155,8 @@ function countSynced(device: Device, parts: Stretches): Float64Array {
   const { end, stretches } = parts;
   const counts = new Float64Array(stretches);
   const edge = (index: number): number => edgeOf(parts, index);
-  const blocks = device.syncedBlocks();
   let index = 0;
-  for (const [from, to] of blocks.extents()) {
+  for (const [from, to] of device.syncedBlocks().extents()) {
     if (from >= end) break;
     while (index > 0 && edge(index) > from) index--;
     while (index < stretches && edge(index + 1) <= from) index++;
@@ -165,7 +164,6 @@ function countSynced(device: Device, parts: Stretches): Float64Array {
       counts[at]! += Math.max(0, Math.min(to, edge(at + 1)) - Math.max(from, edge(at)));
     }
   }
-  blocks.dispose();
   return counts;
 }
 

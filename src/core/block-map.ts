@@ -359,7 +359,7 @@ export class BlockMap {
 /** An immutable set of synced blocks. Holds no foreign memory. */
 export class SyncedBlocks {
   readonly #geometry: Geometry;
-  #shards: { bytes: Uint8Array; bitmap: PortableBitmap }[] = [];
+  readonly #shards: { bytes: Uint8Array; bitmap: PortableBitmap }[] = [];
   /** Number of blocks. */
   readonly size: number;
 
@@ -400,11 +400,6 @@ export class SyncedBlocks {
       }
     }
     if (pending) yield pending;
-  }
-
-  /** Forgets everything. */
-  dispose(): void {
-    this.#shards = [];
   }
 }
 

@@ -187,7 +187,6 @@ describe('the block map', () => {
         false,
         [[5, 10]],
       ]);
-      snapshot.dispose();
     });
   });
 

@@ -63,7 +63,6 @@ class Worker {
     const dirtyBlocks = [...this.#written].filter((block) => !synced.has(block));
     const cells = mapCells({ totalBlocks, synced: synced.extents(), dirtyBlocks }, MAP_CELLS);
     const copiedBytes = Math.min(size, synced.size * blockSize);
-    synced.dispose();
     return { copiedBytes, size, cells };
   }
 
