@@ -8,8 +8,8 @@ import type { LocalDevice } from './device/device.ts';
 import { type OpenDeviceOptions, openDeviceIn } from './device/open.ts';
 import { systemEnvironment } from './platform/environment.ts';
 
-export type { SyncedBlocks } from './core/block-map.ts';
 export type { ByteExtent } from './core/range-set.ts';
+export type { SyncedBlocks } from './core/synced-blocks.ts';
 export type { Device, DeviceExtent, DeviceState, DeviceStatus, LocalDevice } from './device/device.ts';
 export type { Environment, OpenDeviceOptions } from './device/open.ts';
 export { type ReadExtent, ReadRecorder } from './device/read-recorder.ts';
