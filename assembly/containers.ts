@@ -1,15 +1,22 @@
 /**
- * A growing set of blocks as one directory of containers of 2^16 blocks, made for being filled fast and read once.
+ * A growing set of blocks: one directory of containers of 2^16 blocks. It is filled fast and read once.
  *
- * The directory has one u32 for each container, its kind in the two low bits: LIST, runs in any order, overlapping or not
- * (0 is an empty one); RUNS, the same sorted, none touching another; BITS, a bitset of 8 KiB; or FULL. A run is a u32: first
- * value << 16 | length - 1.
+ * The directory has one u32 for each container, with its kind in the two low bits. A run is a u32:
+ * first value << 16 | length - 1.
  *
- * Invariants: the word of a LIST is the address where the next run goes, in a chain of chunks that begin with the address
- * behind the one before and the number of chunks; a multiple of CHUNK_BYTES means that there is no room. Chunks are cut from
- * slabs one behind the other, so that those in use at a time are close together, and given back with the slabs. RUNS begin with their number.
- * The number in a FULL word, from 1 on, is how many containers from there on are known to be FULL, so that filling a filled range
- * again costs nothing.
+ * - LIST: runs in any order; they may overlap. 0 is an empty LIST.
+ * - RUNS: sorted runs that do not touch. The number of runs stands before them.
+ * - BITS: a bitset of 8 KiB.
+ * - FULL: all values.
+ *
+ * Invariants:
+ * - The word of a LIST is the address of its next run. The runs are in a chain of chunks. A chunk begins with two
+ *   u32: the end of the runs in the chunk before it, and the number of chunks so far.
+ * - A LIST word that is a multiple of CHUNK_BYTES means that the last chunk has no room.
+ * - Chunks are cut from slabs in order, so that chunks in use at the same time are close together. They are freed with
+ *   their slab.
+ * - The number in a FULL word is the number of containers, itself included, that are known to be FULL from there on.
+ *   So filling a filled range again takes constant time.
  */
 import { ROARING_BITSET_BYTES } from './layout';
 import { alloc, free, zeroed } from './memory';
@@ -21,7 +28,7 @@ export const FULL: u32 = 3;
 export const CHUNK_BYTES: u32 = 256;
 
 const CHUNK_HEADER: u32 = 8;
-/** A list of so many chunks takes as much as a bitset, and becomes one. */
+/** A list of this many chunks takes as much memory as a bitset, and becomes a bitset. */
 const LIST_LIMIT: u32 = ROARING_BITSET_BYTES / CHUNK_BYTES;
 const SLAB_BYTES: u32 = 1 << 16;
 const ONE_FULL: u32 = (1 << 2) | FULL;
@@ -30,20 +37,20 @@ const ONE_FULL: u32 = (1 << 2) | FULL;
 export class BlockSet {
   directory: usize;
   containerCount: u32;
-  /** The slab in use, whose first word is the one before; what is left of it; and chunks that were given back. */
+  /** The slab in use, whose first word is the slab before it; the unused rest of it; and the list of freed chunks. */
   slab: usize;
   slabAt: usize;
   slabEnd: usize;
   spare: usize;
 }
 
-/** Up to 4096 runs: those of the container that was measured last. */
+/** The runs of the container that was measured last, at most 4096. */
 export const runs = memory.data(16384, 16);
-/** A container drawn as a bitset, and a bit for each of its words that may not be zero; both all zeros between uses. */
+/** A container as a bitset, and one bit for each u64 of it that may not be zero. Both are all zeros between uses. */
 const drawing = memory.data(8192, 16);
 const marks = memory.data(128, 16);
 
-/** How many runs and values that container has. */
+/** The numbers of runs and values of that container. */
 export let runCount: u32 = 0;
 export let valueCount: u32 = 0;
 
@@ -52,7 +59,7 @@ export function openSet(set: BlockSet, blockCount: u64): void {
   set.directory = zeroed(set.containerCount << 2);
 }
 
-/** Makes the set empty, and keeps its directory. */
+/** Empties the set, and keeps its directory. */
 export function clearSet(set: BlockSet): void {
   for (let i: u32 = 0; i < set.containerCount; i++) {
     const container = containerAt(set, i);
@@ -72,7 +79,7 @@ export function closeSet(set: BlockSet): void {
   free(set.directory, set.containerCount << 2);
 }
 
-/** Where the word of a container is. */
+/** The address of the word of a container. */
 // @ts-ignore: decorator
 @inline
 export function containerAt(set: BlockSet, index: u32): usize {
@@ -85,9 +92,9 @@ export function kindOf(word: u32): u32 {
   return word & 3;
 }
 
-/** Adds the blocks from `start` up to `end`, not included. The caller has checked that they exist. */
+/** Adds the blocks [start, end). The caller has checked that they exist. */
 export function addBlocks(set: BlockSet, start: u64, end: u64): void {
-  // Nearly all that random logs need, in as few instructions as it takes: it is their number that counts (measured).
+  // The fast path for nearly all records of random logs. The number of its instructions decides their time (measured).
   const low = <u32>start & 0xffff;
   const more = end - start - 1;
   if (<u64>low + more < 0xffff) {
@@ -129,7 +136,7 @@ function addRange(set: BlockSet, start: u64, end: u64): void {
   }
 }
 
-/** Adds the values from `low` to `high`, both included, to a container that is not FULL. */
+/** Adds the values [low, high], both included, to a container that is not FULL. */
 function addRun(set: BlockSet, container: usize, low: u32, high: u32): void {
   const run = (low << 16) | (high - low);
   if (run == 0xffff) {
@@ -183,7 +190,7 @@ function newChunk(set: BlockSet): usize {
   return chunk;
 }
 
-/** Whether the set has `block`; its container is not a LIST, or empty. */
+/** Whether the set has `block`. Its container must not be a LIST, except an empty one. */
 export function hasBlock(set: BlockSet, block: u64): bool {
   const word = load<u32>(containerAt(set, <u32>(block >> 16)));
   const value = <u32>block & 0xffff;
@@ -201,7 +208,7 @@ export function hasBlock(set: BlockSet, block: u64): bool {
   return low != 0 && value - (run >> 16) <= (run & 0xffff);
 }
 
-/** Makes RUNS of a LIST; its chunks stay where they are. */
+/** Turns a LIST into RUNS. The chunks of the LIST are not freed. */
 export function sortList(container: usize): void {
   const word = load<u32>(container);
   if (!word || kindOf(word) != LIST) return;
@@ -212,7 +219,7 @@ export function sortList(container: usize): void {
   store<u32>(container, <u32>data | RUNS);
 }
 
-/** Counts the runs and values of a container that is not empty, given its word, and puts its runs to `runs` unless it is BITS. */
+/** Counts the runs and values of a container that is not empty. Writes its runs to `runs`, unless it is BITS. */
 export function measure(word: u32): void {
   const kind = kindOf(word);
   if (kind == BITS) {
@@ -256,10 +263,10 @@ function drawRuns(at: usize, end: usize): void {
   }
 }
 
-/** Puts the runs of the drawing to `runs`, 4096 at most, and counts them; the drawing is gone then. */
+/** Writes the runs of `drawing` to `runs`, at most 4096, and counts them. Clears `drawing`. */
 function takeRuns(): void {
   let out = runs;
-  // The run being built, from `first` up to `end`, not included; there is none as long as that is 0.
+  // The run under construction is [first, end). There is none while `end` is 0.
   let first: u32 = 0;
   let end: u32 = 0;
   let values: u32 = 0;
@@ -307,14 +314,14 @@ function measureBits(bits: usize): void {
   runCount = count;
 }
 
-/** Puts the runs of a bitset to `runs`; there are 4096 at most. */
+/** Writes the runs of a bitset to `runs`. The caller has checked that there are at most 4096. */
 export function runsOfBits(bits: usize): void {
   memory.copy(drawing, bits, ROARING_BITSET_BYTES);
   memory.fill(marks, 0xff, 128);
   takeRuns();
 }
 
-/** Sets the bits from `low` to `high`, both included, in the bitset at `bits`. */
+/** Sets the bits [low, high], both included, of the bitset at `bits`. */
 function setBits(bits: usize, low: u32, high: u32): void {
   let place = bits + ((low >> 6) << 3);
   const last = bits + ((high >> 6) << 3);
@@ -323,14 +330,14 @@ function setBits(bits: usize, low: u32, high: u32): void {
   store<u64>(place, load<u64>(place) | (mask & (<u64>-1 >> (~high & 63))));
 }
 
-/** The chunk that ends, as far as it is used, with `end`. */
+/** The chunk whose used part ends at `end`. */
 // @ts-ignore: decorator
 @inline
 function chunkBefore(end: usize): usize {
   return (end - 1) & ~(CHUNK_BYTES - 1);
 }
 
-/** Changes what a container is, and gives back what it held. */
+/** Replaces the word of a container, and frees what the old word pointed to. */
 function become(set: BlockSet, container: usize, word: u32): void {
   const old = load<u32>(container);
   const kind = kindOf(old);

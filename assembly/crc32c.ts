@@ -1,4 +1,4 @@
-/** CRC32C (Castagnoli, reflected 0x82f63b78) by slicing-by-16: sixteen tables of 256 words, made at the start. */
+/** CRC32C (Castagnoli, reflected 0x82f63b78) by slicing-by-16: 16 tables of 256 words, computed at the start. */
 
 const tables = memory.data(16 * 1024, 16);
 
@@ -23,15 +23,21 @@ function look(table: u32, byte: u32): u32 {
 // @ts-ignore: decorator
 @inline
 function word(table: u32, value: u32): u32 {
-  return look(table, value & 0xff) ^ look(table - 1, (value >> 8) & 0xff) ^ look(table - 2, (value >> 16) & 0xff) ^ look(table - 3, value >> 24);
+  return (
+    look(table, value & 0xff) ^
+    look(table - 1, (value >> 8) & 0xff) ^
+    look(table - 2, (value >> 16) & 0xff) ^
+    look(table - 3, value >> 24)
+  );
 }
 
-/** The CRC of `len` bytes at `ptr`, carried on from `seed`, the CRC of what comes before (0 for nothing). */
+/** The CRC of `len` bytes at `ptr`. `seed` is the CRC of the bytes before them, 0 if there are none. */
 export function crc32c(ptr: usize, len: u32, seed: u32): u32 {
   let crc = ~seed;
   const end = ptr + len;
   for (const last = end - (len & 15); ptr < last; ptr += 16) {
-    crc = word(15, crc ^ load<u32>(ptr)) ^ word(11, load<u32>(ptr, 4)) ^ word(7, load<u32>(ptr, 8)) ^ word(3, load<u32>(ptr, 12));
+    const low = word(15, crc ^ load<u32>(ptr)) ^ word(11, load<u32>(ptr, 4));
+    crc = low ^ word(7, load<u32>(ptr, 8)) ^ word(3, load<u32>(ptr, 12));
   }
   for (; ptr < end; ptr++) crc = (crc >> 8) ^ look(0, (crc ^ load<u8>(ptr)) & 0xff);
   return ~crc;

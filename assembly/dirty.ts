@@ -1,11 +1,15 @@
 /**
- * The dirty map: for each dirty block the parts of it that were written, ascending, neither touching nor overlapping.
+ * The dirty map: for each dirty block the parts of it that were written, in ascending order.
  *
- * An open-addressing table of 16-byte slots: block + 1 (0 = empty), then a value. The value of a block with one part is
- * start | end << 32; of a block with more it is LISTED | count << 32 | address of the parts, eight bytes each.
+ * An open-addressing table of 16-byte slots: u64 block + 1 (0 = empty), u64 value. The value is:
+ * - of a block with one part: start | end << 32
+ * - of a block with more parts: LISTED | count << 32 | address of the list of parts, 8 bytes each
  *
- * Invariants: at most two thirds of the slots are taken; a list's room is the power of two not below its count; no
- * block is covered wholly (it would be synced) and none has no parts.
+ * Invariants:
+ * - Parts neither touch nor overlap.
+ * - At most two thirds of the slots are taken.
+ * - The room of a list is the smallest power of two that is at least its count.
+ * - A block has at least one part. The parts never cover a whole block: such a block would be synced.
  */
 import * as codes from '../src/wasm/codes';
 import { COMPLETE, DIRTY, LIMIT } from '../src/wasm/codes';
@@ -47,7 +51,7 @@ export function closeDirty(map: DirtyMap): void {
   free(changetype<usize>(map), offsetof<DirtyMap>());
 }
 
-/** How many bytes `block` has; the last one may be short. */
+/** The number of bytes of `block`. The last block may be short. */
 export function bytesOfBlock(size: u64, shift: u32, block: u64): u32 {
   return <u32>min(<u64>1 << shift, size - (block << shift));
 }
@@ -59,7 +63,7 @@ export function reserveBlocks(map: DirtyMap, blocks: u32): void {
   if (bits > map.bits) rebuild(map, bits);
 }
 
-/** Adds a part of a block. With `limited`, nothing changes where a limit of the map would be passed. */
+/** Adds a part of a block. With `limited`, returns LIMIT and changes nothing if a limit of the map would be passed. */
 export function addPart(map: DirtyMap, block: u64, start: u32, end: u32, limited: bool): i32 {
   const whole = bytesOfBlock(map.size, map.shift, block);
   let slot = findDirty(map, block);
@@ -79,7 +83,7 @@ export function addPart(map: DirtyMap, block: u64, start: u32, end: u32, limited
   }
   const count = countOf(value);
   const parts = partsAt(slot, value);
-  // Parts from `first` up to `behind` touch or overlap the new one, and become one with it.
+  // The parts [first, behind) touch or overlap the new part, and are merged with it.
   let first = firstEndingFrom(parts, count, start);
   let behind = first;
   while (behind < count && load<u32>(parts + (behind << 3)) <= end) behind++;
@@ -107,10 +111,10 @@ export function addPart(map: DirtyMap, block: u64, start: u32, end: u32, limited
   return DIRTY;
 }
 
-/** Whether any block from `start` up to `end` is dirty; with `remove`, drops them all instead. */
+/** Whether any block of [start, end) is dirty. With `remove`, drops all of these blocks instead. */
 export function visitDirty(map: DirtyMap, start: u64, end: u64, remove: bool): bool {
-  // Few blocks are looked up one after another; for many, the whole table is gone through. Removing moves a later slot to
-  // the present place, or one from the table's beginning that was looked at already.
+  // A few blocks are looked up one by one. For many blocks, the loop visits the whole table. Removal moves another slot
+  // to the present place: a later slot, or one from the beginning of the table that was visited already.
   const few = end - start < <u64>1 << map.bits;
   const last = map.table + (<usize>16 << map.bits);
   let slot = map.table;
@@ -127,7 +131,7 @@ export function visitDirty(map: DirtyMap, start: u64, end: u64, remove: bool): b
   return false;
 }
 
-/** The slot of `block`, or the empty one where it would be. */
+/** The slot of `block`, or the empty slot where it would be inserted. */
 export function findDirty(map: DirtyMap, block: u64): usize {
   const key = block + 1;
   const mask = (1 << map.bits) - 1;
@@ -144,7 +148,7 @@ function countOf(value: u64): u32 {
   return value & LISTED ? <u32>(value >> 32) & 0x7fffffff : 1;
 }
 
-/** Where the parts are: in their list, or in the slot itself. */
+/** The address of the parts: their list, or the slot itself. */
 function partsAt(slot: usize, value: u64): usize {
   return value & LISTED ? <usize>value : slot + 8;
 }
@@ -170,7 +174,7 @@ function room(count: u32): u32 {
   return 1 << (32 - clz(count - 1));
 }
 
-/** Gives the block's list room for `now` parts instead of `count`, keeping the first ones; returns where they are. */
+/** Resizes the list of a block from `count` to `now` parts, and keeps the first parts. Returns their address. */
 function resize(map: DirtyMap, slot: usize, parts: usize, count: u32, now: u32): usize {
   map.parts += now - count;
   if (now == 1) {
@@ -192,7 +196,7 @@ function freeParts(value: u64): void {
   if (value & LISTED) free(<usize>value, room(countOf(value)) << 3);
 }
 
-/** Empties a slot, and moves back what stands behind it only because it was taken. */
+/** Empties a slot, and moves back the slots behind it that were displaced by it. */
 function removeSlot(map: DirtyMap, slot: usize): void {
   const value = load<u64>(slot, 8);
   map.parts -= countOf(value);
@@ -235,7 +239,7 @@ function rebuild(map: DirtyMap, bits: u32): void {
   free(old, bytes);
 }
 
-/** Writes all dirty blocks, u64 each and ascending, to the output, and returns their number. */
+/** Writes all dirty blocks to the output, as u64 in ascending order, and returns their number. */
 export function listBlocks(map: DirtyMap): u32 {
   const bytes = map.blocks << 3;
   let from = reserve(bytes << 1);
@@ -250,7 +254,7 @@ export function listBlocks(map: DirtyMap): u32 {
     place += 8;
     highest |= key - 1;
   }
-  // Radix sort, the low digits first.
+  // Radix sort, lowest digit first.
   for (let digit: u64 = 0; highest >> digit; digit += DIGIT_BITS) {
     memory.fill(counts, 0, DIGITS << 2);
     for (let at = from; at < from + bytes; at += 8) {

@@ -1,6 +1,6 @@
 /**
- * Encoding of frames: a bounded batch of records, then all of them at once into the frames that they need from a given
- * offset on. Each frame takes as many as the rest of its sector holds, so the number of frames follows from the offset.
+ * Encoding of frames: collects a bounded batch of records, then encodes all of them into frames from a given offset on.
+ * Each frame takes as many records as the rest of its sector holds, so the offset determines the number of frames.
  */
 import { alloc, free, zeroed } from './memory';
 import { crc32c } from './crc32c';
@@ -32,7 +32,7 @@ export class Encoder {
 }
 
 const RECORDS_BYTES: u32 = (BATCH_RECORDS + MARKS) * RECORD_BYTES;
-/** Bytes of the sectors that a full batch fills, and of one more sector at each end. */
+/** Bytes of the sectors that a full batch fills, and of one partly filled sector at each end. */
 const OUTPUT_BYTES: u32 = ((BATCH_RECORDS + MARKS) / SECTOR_RECORDS + 3) * SECTOR_BYTES;
 
 export function openEncoder(epoch: u32): Encoder {
@@ -70,7 +70,7 @@ export function addRecord(encoder: Encoder, type: u32, first: u64, second: u64):
   return count + 1;
 }
 
-/** Encodes the batch for the offset `position` of the file, and empties it. Returns the length, with the padding between frames. */
+/** Encodes the batch for the offset `position` of the file, and empties it. Returns the length, padding included. */
 export function sealFrames(encoder: Encoder, position: u64, sequence: u32, firm: u32): u32 {
   const from = reserve(OUTPUT_BYTES);
   let place = from;

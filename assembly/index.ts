@@ -1,11 +1,23 @@
 /**
- * What the module offers. Handles are addresses, and interface.ts lists the fields that src/ reads; sizes and offsets beyond 32 bits come as
- * f64, which holds them exactly; results are at `output()`.
+ * The exports of the module.
+ *
+ * - Handles are addresses. interface.ts lists the fields that src/ reads from them.
+ * - Sizes and offsets above 32 bits are passed as f64, which holds safe integers exactly.
+ * - Results are at `output()`.
  */
 import { initCrc32c } from './crc32c';
 import { DirtyMap, addPart, closeDirty, findDirty, listBlocks, openDirty, visitDirty } from './dirty';
 import { Encoder, addRecord, closeEncoder, openEncoder, sealFrames } from './frames';
-import { Replay, clearReplay, closeReplay, emitShard, feedFormat1, feedFormat2, finishReplay, openReplay } from './replay';
+import {
+  Replay,
+  clearReplay,
+  closeReplay,
+  emitShard,
+  feedFormat1,
+  feedFormat2,
+  finishReplay,
+  openReplay,
+} from './replay';
 import { Scan, closeScan, feedScan, openScan } from './scan';
 
 export { crc32c } from './crc32c';
@@ -21,7 +33,7 @@ export function dirtyOpen(size: f64, shift: u32, maxBlocks: u32, maxParts: u32):
 export function dirtyAdd(map: DirtyMap, block: f64, start: u32, end: u32, limited: bool): i32 {
   return addPart(map, <u64>block, start, end, limited);
 }
-/** The block's slot; its first word is 0 if the block is not dirty. */
+/** The slot of a block. Its first u64 is 0 if the block is not dirty. */
 export function dirtyFind(map: DirtyMap, block: f64): usize {
   return findDirty(map, <u64>block);
 }

@@ -1,10 +1,12 @@
 /**
- * All memory of the module: power-of-two blocks from sixteen bytes on, each size with its own free list, the rest
- * bumped from the end. Nothing is moved or joined, so an owner that doubles wastes at most as much as it uses.
+ * The allocator of the module: blocks whose sizes are powers of two from 16 bytes on, with one free list for each size.
+ * New blocks are cut from the end of the memory. Blocks are never moved or joined, so an owner that doubles its block
+ * wastes at most as much as it uses.
  *
- * Invariants: a block is given back with the size it was asked for (or any size of the same power of two); fresh and
- * recycled blocks alike hold anything. A request past the limit, or one that the engine refuses, traps with
- * `failure` set: the instance is then unusable, by contract.
+ * Invariants:
+ * - A block is freed with the size of its allocation, or with another size of the same power of two.
+ * - The content of a new or recycled block is undefined.
+ * - A request that the limit or the engine refuses sets `failure` and traps. The instance is unusable then.
  */
 import { FAILED_GROW, FAILED_LIMIT, FAILED_NOTHING } from '../src/wasm/codes';
 
@@ -15,12 +17,12 @@ let top: usize = (__heap_base + 15) & ~15;
 let limit: usize = 1 << 30;
 let failure: i32 = FAILED_NOTHING;
 
-/** Why the instance trapped; FAILED_NOTHING for a plain trap. */
+/** The reason why the instance trapped; FAILED_NOTHING for a plain trap. */
 export function failureCode(): i32 {
   return failure;
 }
 
-/** Fixes how far the memory may grow, in bytes. */
+/** Sets the size in bytes up to which the memory may grow. */
 export function setLimit(bytes: u32): void {
   limit = bytes;
 }
@@ -40,14 +42,14 @@ export function alloc(size: usize): usize {
     store<usize>(head, load<usize>(recycled));
     return recycled;
   }
-  // Small blocks never straddle a cache line more than they must; chunks of 256 bytes rely on their alignment.
+  // Aligned small blocks span as few cache lines as possible. Chunks of 256 bytes rely on their alignment.
   const align: usize = min<usize>(<usize>1 << index, 256) - 1;
   const block = (top + align) & ~align;
   const end = <u64>block + (<u64>1 << index);
   if (end > <u64>limit) fail(FAILED_LIMIT);
   const present = <u64>memory.size() << 16;
   if (end > present) {
-    // Untouched pages cost nothing, so growing is generous: views must be renewed after each.
+    // The memory grows by a quarter, since untouched pages are free and src/ must renew its views after each growth.
     const wanted = max(end, min(present + (present >> 2), <u64>limit));
     if (memory.grow(<i32>((wanted - present + 0xffff) >> 16)) < 0) fail(FAILED_GROW);
   }
@@ -61,7 +63,7 @@ export function free(block: usize, size: usize): void {
   store<usize>(head, block);
 }
 
-/** Memory of zeros. */
+/** Allocates zeroed memory. */
 export function zeroed(size: usize): usize {
   const block = alloc(size);
   memory.fill(block, 0, size);

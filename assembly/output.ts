@@ -1,11 +1,11 @@
-/** The one buffer in which results leave the module. What is in it lasts until the next call that writes to it. */
+/** The only buffer for results. A result is valid until the next call that writes to the buffer. */
 import { alloc, free } from './memory';
 
 let data: usize = 0;
 let capacity: usize = 0;
 let start: usize = 0;
 
-/** Room for `bytes`; what was there is lost. Results begin there unless {@link outputFrom} says otherwise. */
+/** Returns room for `bytes`, and drops the last result. The result begins there unless {@link outputFrom} is called. */
 export function reserve(bytes: usize): usize {
   if (capacity < bytes) {
     if (capacity) free(data, capacity);
@@ -20,7 +20,7 @@ export function outputFrom(at: usize): void {
   start = at;
 }
 
-/** Where the last result begins. */
+/** The address of the last result. */
 export function output(): usize {
   return start;
 }

@@ -1,8 +1,8 @@
 /**
- * One shard of a set in the portable Roaring format, byte for byte what CRoaring makes of it after `runOptimize`: a container
- * is runs iff those take no more bytes than the other form, else an array up to 4096 values, else a bitset.
+ * Writes one shard of a set in the portable Roaring format: the same bytes as CRoaring after `runOptimize`.
+ * A container is runs iff runs take no more bytes than the other form; else an array up to 4096 values, else a bitset.
  *
- * The bodies are written first, behind room for the longest header; the header is then put directly before them.
+ * The bodies are written first, behind room for the longest header. The header is then written directly before them.
  */
 import {
   BITS,
@@ -28,7 +28,7 @@ import {
 } from './layout';
 import { outputFrom, reserve } from './output';
 
-/** Writes the shard's bytes to the output and returns their number, 0 if it is empty. */
+/** Writes the bytes of the shard to the output. Returns their number, 0 if the shard is empty. */
 export function writeShard(set: BlockSet, shard: u32): u32 {
   const first = containerAt(set, shard << 16);
   const end = containerAt(set, min((shard + 1) << 16, set.containerCount));
@@ -44,7 +44,7 @@ export function writeShard(set: BlockSet, shard: u32): u32 {
   const flags = (count + 7) >> 3;
   const longest = 8 + flags + (count << 3);
   const bodies = reserve(longest + bytes + (count << 3) + flags) + longest;
-  // Behind the bodies, until the header is written: key and cardinality - 1 of each container, its offset, and the flags of runs.
+  // Behind the bodies until the header is written: key, cardinality - 1 and offset of each container, and run flags.
   const index = bodies + bytes;
   const flagsAt = index + (count << 3);
   memory.fill(flagsAt, 0, flags);
@@ -56,7 +56,7 @@ export function writeShard(set: BlockSet, shard: u32): u32 {
     store<u32>(index + ((count + slot) << 2), <u32>(place - bodies));
     measure(word);
     const runBytes: u32 = 2 + (runCount << 2);
-    // CRoaring counts two bytes for the length of an array, so that runs win where both forms take as many.
+    // CRoaring counts two bytes for the length of an array, so runs win a tie.
     const asRuns = runBytes < (valueCount <= ROARING_ARRAY_LIMIT ? (valueCount << 1) + 2 : ROARING_BITSET_BYTES);
     if (!asRuns && valueCount > ROARING_ARRAY_LIMIT) {
       memory.copy(place, word - BITS, ROARING_BITSET_BYTES);
@@ -93,7 +93,9 @@ export function writeShard(set: BlockSet, shard: u32): u32 {
 function writeRuns(place: usize): usize {
   store<u16>(place, runCount);
   place += 2;
-  for (let at = runs, end = runs + (runCount << 2); at < end; at += 4, place += 4) store<u32>(place, rotl(load<u32>(at), 16));
+  for (let at = runs, end = runs + (runCount << 2); at < end; at += 4, place += 4) {
+    store<u32>(place, rotl(load<u32>(at), 16));
+  }
   return place;
 }
 
@@ -107,11 +109,13 @@ function writeValues(place: usize): usize {
   return place;
 }
 
-/** No form that is chosen for a container takes more bytes: runs would, at most, those of what it holds. */
+/** An upper bound of the bytes of a container in the form that will be chosen for it. */
 function mostBytes(word: u32): u32 {
   const kind = kindOf(word);
   if (kind == FULL) return 6;
-  // A list's chunks take up more than its runs would.
-  const bytes = kind == LIST ? load<u32>((word - 1) & ~(CHUNK_BYTES - 1), 4) * CHUNK_BYTES : kind == RUNS ? (load<u32>(word - RUNS) << 2) + 2 : ROARING_BITSET_BYTES;
+  let bytes: u32 = ROARING_BITSET_BYTES;
+  // The chunks of a list take more bytes than its runs.
+  if (kind == LIST) bytes = load<u32>((word - 1) & ~(CHUNK_BYTES - 1), 4) * CHUNK_BYTES;
+  if (kind == RUNS) bytes = (load<u32>(word - RUNS) << 2) + 2;
   return min(bytes, ROARING_BITSET_BYTES);
 }

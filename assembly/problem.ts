@@ -1,13 +1,13 @@
-/** Where the problem with a log is. src/wasm/problems.ts has the problems; src/ reads the bytes there, and makes a text of them. */
+/** The place of a problem with a log. src/wasm/problems.ts has the numbers, src/core/log-problems.ts the texts. */
 
 let place: usize = 0;
 
-/** Notes where the record or frame stands that is looked at. */
+/** Notes the address of the record or frame that is checked next. */
 export function lookAt(at: usize): void {
   place = at;
 }
 
-/** The address of what was looked at last: of the problem, if there is one. */
+/** The address that was noted last: the place of the problem, if there is one. */
 export function problemAt(): usize {
   return place;
 }

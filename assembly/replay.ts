@@ -1,11 +1,11 @@
 /**
- * Replay: logs in, the set of blocks that they say are synced and the surviving dirty parts out.
+ * Replay: reads logs, and returns the set of synced blocks and the dirty parts of all other blocks.
  *
- * Records only ever add, so their order does not matter: blocks go to the set, parts are parked until the set is
- * known, and then only those of blocks that are not in it reach the dirty map.
+ * Records only ever add, so their order does not matter. Blocks are added to the set at once. Parts are parked until
+ * the set is final; then only the parts of blocks outside the set are added to the dirty map.
  *
- * Invariants: blocks from `runStart` up to `runEnd` belong to the set too; a log is never read beyond its length, and what it
- * says is checked before it is used.
+ * Invariants: the blocks [runStart, runEnd) belong to the set too. A log is never read beyond its length, and its
+ * values are checked before they are used.
  */
 import { COMPLETE, DIRTY } from '../src/wasm/codes';
 import { BLOCK_OUTSIDE, CHANGED, PART_OUTSIDE, TOO_MANY_PARTS, UNKNOWN_TYPE } from '../src/wasm/problems';
@@ -29,7 +29,7 @@ import { output } from './output';
 import { writeShard } from './portable';
 import { lookAt } from './problem';
 
-/** Parked parts, 16 bytes each (block, start, end), stand in a chain of chunks of 64 KiB, whose first word is the next one. */
+/** Parked parts (block, start, end: 16 bytes) are in a chain of chunks, whose first word is the next chunk. */
 const CHUNK_BYTES: u32 = 1 << 16;
 
 /** `records` and `ended` are those of the present log. interface.ts lists the fields that src/ reads. */
@@ -56,7 +56,7 @@ export function openReplay(size: u64, shift: u32): Replay {
   return replay;
 }
 
-/** Forgets everything that was replayed. */
+/** Drops everything that was replayed. */
 export function clearReplay(replay: Replay): void {
   clearSet(replay);
   dropParked(replay);
@@ -69,7 +69,7 @@ export function closeReplay(replay: Replay): void {
   free(changetype<usize>(replay), offsetof<Replay>());
 }
 
-/** Takes in the whole records at the beginning of a piece of a log of format 1. Returns how many bytes they have, or minus the kind of problem. */
+/** Replays the whole records of a piece of a log of format 1. Returns the number of their bytes, or -problem. */
 export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
   const from = ptr;
   const end = ptr + len;
@@ -85,7 +85,7 @@ export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
       const block = load<u64>(ptr, 8);
       if (block < blockCount) {
         if (block == runEnd) {
-          // The next ones in a row: the whole of a sequential log is spent here.
+          // Consecutive blocks: a sequential log spends nearly all its time in this loop.
           const last = min(end - 15, ptr + (<usize>min<u64>(blockCount - runEnd, CHUNK_BYTES) << 4));
           const first = ptr;
           do {
@@ -112,7 +112,7 @@ export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
       if (offset > FORMAT1_BLOCK_SIZE || length > FORMAT1_BLOCK_SIZE - offset) {
         kind = PART_OUTSIDE;
       } else if (block < blockCount) {
-        // A part may go beyond the device in the last block, but never counts there.
+        // A part of the last block may exceed the device. The excess does not count.
         park(replay, block, <u32>offset, min(<u32>(offset + length), bytesOfBlock(replay.size, replay.shift, block)));
       } else if (!isPhantom(replay, block)) {
         kind = BLOCK_OUTSIDE;
@@ -136,12 +136,12 @@ export function feedFormat1(replay: Replay, ptr: usize, len: u32): i32 {
   return kind ? -kind : <i32>(ptr - from);
 }
 
-/** datto's program counts one block more than there is where the size is a multiple of 4096. */
+/** The program that writes format 1 counts one block too many if the size is a multiple of 4096. */
 function isPhantom(replay: Replay, block: u64): bool {
   return block == replay.blockCount && (replay.size & (FORMAT1_BLOCK_SIZE - 1)) == 0;
 }
 
-/** Takes in what counts of sectors of a log of format 2 that was scanned. Returns 0, or the kind of problem. */
+/** Replays the frames in sectors of a log of format 2 that was scanned. Returns 0 or the problem. */
 export function feedFormat2(replay: Replay, ptr: usize, len: u32): i32 {
   for (const end = ptr + len; ptr < end; ptr += SECTOR_BYTES) {
     const stop = min(ptr + SECTOR_BYTES, end);
@@ -168,7 +168,7 @@ export function feedFormat2(replay: Replay, ptr: usize, len: u32): i32 {
   return 0;
 }
 
-/** The bytes from `start` up to `end` are there: blocks wholly inside are synced, the rest is parts. */
+/** Adds the bytes [start, end): blocks that are wholly inside are synced, and the rest becomes parts. */
 function addExtent(replay: Replay, start: u64, end: u64): void {
   const shift = replay.shift;
   const mask = (<u64>1 << shift) - 1;
@@ -206,7 +206,7 @@ function park(replay: Replay, block: u64, start: u32, end: u32): void {
   replay.parkedAt = place + 16;
 }
 
-/** Where the parked parts of a chunk end. */
+/** The end of the parked parts of a chunk. */
 function endOf(replay: Replay, chunk: usize): usize {
   return load<usize>(chunk) ? chunk + CHUNK_BYTES : replay.parkedAt;
 }
@@ -220,19 +220,19 @@ function dropParked(replay: Replay): void {
   replay.firstChunk = replay.parkedAt = replay.parkedEnd = 0;
 }
 
-/** Ends the replay: brings `dirty` up to date with the set and the parked parts; then shards can be written. */
+/** Ends the replay: drops synced blocks from `dirty`, and adds the surviving parts. Shards can be written then. */
 export function finishReplay(replay: Replay, dirty: DirtyMap): i32 {
   if (replay.runStart < replay.runEnd) addBlocks(replay, replay.runStart, replay.runEnd);
   replay.runStart = replay.runEnd = 0;
   if (!replay.firstChunk && !dirty.blocks) return 0;
-  // Blocks are looked up from here on.
+  // `hasBlock` requires sorted lists.
   for (let i: u32 = 0; i < replay.containerCount; i++) sortList(containerAt(replay, i));
   const count = listBlocks(dirty);
   for (let at = output(), end = output() + (count << 3); at < end; at += 8) {
     const block = load<u64>(at);
     if (hasBlock(replay, block)) visitDirty(dirty, block, block + 1, true);
   }
-  // What survives moves to the front of its chunk, so that the table gets its size at once.
+  // Surviving parts are moved to the front of their chunk and counted, so that the table gets its final size at once.
   let survivors: u32 = 0;
   for (let chunk = replay.firstChunk; chunk; chunk = load<usize>(chunk)) {
     let kept = chunk + 16;
@@ -259,7 +259,7 @@ export function finishReplay(replay: Replay, dirty: DirtyMap): i32 {
     }
     store<u32>(chunk, <u32>(kept - chunk), 4);
   }
-  // Only now do blocks that parts completed join the set, and lose the parts that came behind.
+  // Blocks that parts have completed are added to the set only now, and parts of them that came later are dropped.
   for (let chunk = replay.firstChunk; chunk; chunk = load<usize>(chunk)) {
     for (let at = chunk + 16, end = chunk + load<u32>(chunk, 4); at < end; at += 16) {
       const block = load<u64>(at);

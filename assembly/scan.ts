@@ -1,9 +1,13 @@
 /**
- * Reading a log of format 2 (docs/FORMAT.md, 'Reading a log'): every frame checked, nothing applied.
+ * Reads a log of format 2 (docs/FORMAT.md, 'Reading a log'): checks every frame and applies nothing.
  *
- * States: READING, each place behind a frame is where the next one is expected; PADDED, there was nothing there, so the
- * next one may start with the next sector; BEHIND, there was nothing there either, and a frame found now says that frames
- * are missing. What counts is what was read before the first BEHIND.
+ * | state | the next frame |
+ * | --- | --- |
+ * | READING | is expected directly behind the last frame |
+ * | PADDED | is expected at the start of the next sector: nothing was found behind the last frame |
+ * | BEHIND | is not expected: nothing was found at either place. A frame found now proves that frames are missing |
+ *
+ * Only frames that are read before the first BEHIND count.
  */
 import {
   AFTER_CONTINUED,
@@ -55,11 +59,11 @@ export class Scan {
   continued: u32;
   based: u32;
   basedAnywhere: u32;
-  /** The end of each frame that counts, in units of eight bytes. */
+  /** The end of each frame that counts, in units of 8 bytes. */
   ends: usize;
   room: u32;
   size: u64;
-  /** Offset in the file of the next sector. */
+  /** The offset in the file of the next sector. */
   position: u64;
   epoch: u32;
   state: u32;
@@ -82,7 +86,7 @@ export function closeScan(scan: Scan): void {
   free(changetype<usize>(scan), offsetof<Scan>());
 }
 
-/** Reads the next sectors. Returns 0, or the kind of problem. */
+/** Reads the next sectors. Returns 0 or the problem. */
 export function feedScan(scan: Scan, ptr: usize, len: u32): i32 {
   for (const end = ptr + len; ptr < end; ptr += SECTOR_BYTES, scan.position += SECTOR_BYTES) {
     const kind = readSector(scan, ptr);
@@ -98,7 +102,7 @@ function readSector(scan: Scan, sector: usize): i32 {
     const offset = scan.position + (at - sector);
     const left = <u32>(end - at);
     const expected = scan.state == READING || (scan.state == PADDED && at == sector);
-    // Where a frame is expected, sixteen zero bytes are nothing; elsewhere the search goes on by eights.
+    // Where a frame is expected, 16 zero bytes mean that there is none. Elsewhere the search advances by 8 bytes.
     if (load<u64>(at) == 0 && (!expected || left == 8 || load<u64>(at, 8) == 0)) {
       if (expected) scan.state = at == sector ? BEHIND : PADDED;
       at += 8;
@@ -136,7 +140,7 @@ function readFrame(scan: Scan, frame: usize, length: u32, offset: u64, expected:
   if (firm > sequence) return FRAME_FIRM;
   const counts = expected && sequence == scan.frames;
   if (!counts) {
-    // Behind the first place with nothing there: only a later frame can stand here, and frames before it are missing.
+    // Only a later frame can be here, and the frames before it are missing.
     if (scan.state == READING || sequence <= scan.frames || (scan.missing && sequence <= scan.lastBehind)) {
       return FRAME_SEQUENCE;
     }
@@ -192,7 +196,7 @@ function readRecord(scan: Scan, record: usize, sequence: u32, counts: bool): i32
   return 0;
 }
 
-/** A frame's beginning, cut short: nothing is there, and the bytes up to the last that is not zero are the torn tail. */
+/** Handles a torn frame: it counts as nothing, and its bytes up to the last byte that is not zero are the torn tail. */
 function tear(scan: Scan, from: usize, end: usize): void {
   if (scan.state != BEHIND && !scan.torn) {
     while (load<u8>(end - 1) == 0) end--;

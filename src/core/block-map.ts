@@ -1,9 +1,12 @@
 /**
  * The set of synced blocks of a device, on roaring-wasm: one bitmap for each shard of 2^32 blocks.
  *
- * Invariants: every argument is checked here, since roaring-wasm wraps silently; bytes from outside are checked before it
- * sees them; `count` is kept, since roaring-wasm counts anew after each change; blocks are only ever added; a shard that is
- * marked canonical has each container in the form that the format wants.
+ * Invariants:
+ * - Every argument is checked here, since roaring-wasm wraps values silently.
+ * - Bytes from outside are checked before roaring-wasm reads them.
+ * - `count` is kept here, since roaring-wasm counts all values again after each change.
+ * - Blocks are only ever added.
+ * - Each container of a shard that is marked canonical has the form that the format requires.
  */
 import { RoaringBitmap32, RoaringUint8Array, roaringLibraryInitialize } from 'roaring-wasm';
 import { CodError } from '../errors.ts';
@@ -15,16 +18,17 @@ import { SyncedBlocks } from './synced-blocks.ts';
 
 export type { SyncedBlocks };
 
-/** So many values at once are safe: roaring-wasm's `addMany` traps when its heap grows in the middle of 983,041 of them. */
+/** The most values of one call: `addMany` of roaring-wasm traps if its heap grows while it adds 983,041 values. */
 const CHUNK_VALUES = 2 ** 19;
 
 /**
- * After so many calls of `add` containers are put into the form that fits them: roaring-wasm leaves one of runs as it is, however scattered the blocks that come to it,
- * and moves half of it at each (25 µs with 30,000 runs). For a map of 1 TiB it takes 0.6 ms.
+ * After this many calls of `add`, each container is converted to its best form. roaring-wasm keeps a container of runs
+ * however scattered the added blocks are, and each addition moves half of the runs (25 µs with 30,000 runs). The
+ * conversion takes 0.6 ms for a map of 1 TiB.
  */
 const TIDY_ADDS = 2048;
 
-/** A maximal run of blocks of one state within a range that was asked for. */
+/** A maximal run of blocks of one state within the requested range. */
 export interface Extent {
   readonly start: number;
   readonly end: number;
@@ -34,14 +38,14 @@ export interface Extent {
 export class BlockMap {
   readonly #geometry: Geometry;
   readonly #shards: RoaringBitmap32[];
-  /** For each shard, whether it is as the last {@link serialize} left it: its containers need not be looked at again. */
+  /** For each shard, whether it is unchanged since the last {@link serialize}: its containers have their best form. */
   readonly #canonical: boolean[];
   #count = 0;
   #untidyAdds = 0;
-  /** Each shard as it was serialized last: a new one is made zeros first, which takes as long as writing it. */
+  /** The buffer of each serialized shard, for reuse: zeroing a new buffer takes as long as writing it. */
   readonly #written: (RoaringUint8Array | undefined)[] = [];
 
-  /** An empty map, once roaring-wasm is ready. */
+  /** Creates an empty map when roaring-wasm is ready. */
   static async open(geometry: Geometry): Promise<BlockMap> {
     await roaringLibraryInitialize();
     return new BlockMap(geometry);
@@ -65,7 +69,7 @@ export class BlockMap {
 
   /** Whether all of [start, end) is synced; true if it is empty. */
   hasRange(start: number, end: number): boolean {
-    // A lookup of one block takes a fraction of a range's time.
+    // A lookup of one block takes a fraction of the time of a range.
     if (end - start === 1) return this.has(start);
     checkBlocks(this.#geometry, start, end);
     for (let at = start; at < end; ) {
@@ -82,7 +86,7 @@ export class BlockMap {
     checkBlocks(this.#geometry, start, end);
     for (let at = start; at < end; ) {
       const stop = shardEnd(at, end);
-      // roaring-wasm 1.1.0: intersectsWithRange leaves the range's last value out.
+      // intersectsWithRange of roaring-wasm 1.1.0 ignores the last value of the range.
       if (this.#shard(at).rangeCardinality(at % SHARD_BLOCKS, inShard(at, stop)) > 0) return true;
       at = stop;
     }
@@ -112,17 +116,17 @@ export class BlockMap {
     }
   }
 
-  /** The first unsynced block of [from, limit), or `limit`, which is the number of blocks unless given. */
+  /** The first unsynced block of [from, limit), or `limit` if there is none. */
   nextUnsynced(from: number, limit: number = this.#geometry.blockCount): number {
     return this.#gallop(from, limit, (start, end) => this.hasRange(start, end));
   }
 
-  /** The first synced block of [from, limit), or `limit`, which is the number of blocks unless given. */
+  /** The first synced block of [from, limit), or `limit` if there is none. */
   nextSynced(from: number, limit: number = this.#geometry.blockCount): number {
     return this.#gallop(from, limit, (start, end) => !this.hasAny(start, end));
   }
 
-  /** The maximal runs of either state within [start, end), ascending; each is looked up when it is asked for. */
+  /** The maximal runs of either state within [start, end), ascending. The iterator looks up one run at a time. */
   *extents(start: number, end: number): Generator<Extent, void, undefined> {
     checkBlocks(this.#geometry, start, end);
     for (let at = start; at < end; ) {
@@ -134,13 +138,13 @@ export class BlockMap {
   }
 
   /**
-   * Adds the blocks of a bitmap in portable Roaring format; its value 0 is the first block of the shard.
+   * Adds the blocks of a bitmap in portable Roaring format. Its value 0 is the first block of the shard.
    *
-   * @throws {@link CodError} COD_CORRUPT if the bytes are no such bitmap, or hold blocks beyond the device: nothing was added
+   * @throws {@link CodError} COD_CORRUPT if the bytes are not a bitmap or exceed the device. Nothing is added.
    */
   union(shardIndex: number, portableBytes: Uint8Array): void {
     if (!Number.isInteger(shardIndex) || shardIndex < 0 || shardIndex >= this.#shards.length) {
-      throw new RangeError(`shard ${shardIndex} is not one of ${this.#shards.length}`);
+      throw new RangeError(`shard ${shardIndex} is not within the map (${this.#shards.length} shards)`);
     }
     const bitmap = parsePortable(portableBytes, `bitmap ${shardIndex}`);
     const blocks = this.#geometry.blockCount - shardIndex * SHARD_BLOCKS;
@@ -148,7 +152,7 @@ export class BlockMap {
     if (maximum >= blocks) {
       throw new CodError(
         'COD_CORRUPT',
-        `bitmap ${shardIndex}: value ${maximum} is beyond the ${blocks} blocks of its shard`,
+        `bitmap ${shardIndex}: block ${maximum} is beyond its shard (${blocks} blocks)`,
         {
           details: { shard: shardIndex, value: maximum, blocks },
         },
@@ -157,14 +161,15 @@ export class BlockMap {
     this.#merge(shardIndex, portableBytes, bitmap.cardinality, bitmap.touching);
   }
 
-  /** Like {@link union}, for bytes that the core itself has just made. */
+  /** Like {@link union}, for bytes that the core has written: they are not checked. */
   unionTrusted(shardIndex: number, portableBytes: Uint8Array): void {
     this.#merge(shardIndex, portableBytes, undefined, false);
   }
 
   /**
-   * The bitmaps' section of a checkpoint of format 2, in pieces that are views of roaring-wasm's heap: valid until it is used again. Equal sets have
-   * equal bytes.
+   * Serializes the section of bitmaps of a checkpoint of format 2. Equal sets have equal bytes.
+   *
+   * @returns pieces that are views of the heap of roaring-wasm, valid until roaring-wasm is used again
    */
   serialize(): Uint8Array[] {
     for (const [index, shard] of this.#shards.entries()) {
@@ -173,7 +178,7 @@ export class BlockMap {
       if (this.#canonical[index]) continue;
       const wasteful = arraysWrittenAsRuns(this.#written[index]!.asTypedArray());
       for (const values of wasteful) {
-        // Added anew to an empty container, they are an array.
+        // Values that are added to an empty container become an array.
         const first = values[0]! - (values[0]! % CONTAINER_BLOCKS);
         shard.removeRange(first, first + CONTAINER_BLOCKS);
         shard.addMany(values);
@@ -181,7 +186,7 @@ export class BlockMap {
       if (wasteful.length > 0) this.#write(index);
       this.#canonical[index] = true;
     }
-    // Only now, since the heap may have moved while one after the other was written.
+    // Views are taken after all shards are written, since the heap may move meanwhile.
     return this.#written.flatMap((written) => {
       const length = new Uint8Array(8);
       new DataView(length.buffer).setBigUint64(0, BigInt(written!.byteLength), true);
@@ -190,9 +195,9 @@ export class BlockMap {
   }
 
   /**
-   * Replaces the contents by those of a bitmaps' section of format 2.
+   * Replaces the contents by a section of bitmaps of format 2.
    *
-   * @throws {@link CodError} COD_CORRUPT if it is none, or not one of this device; the map is then empty
+   * @throws {@link CodError} COD_CORRUPT if the section is damaged or of another device. The map is empty then.
    */
   load(section: Uint8Array): void {
     this.#clear();
@@ -201,7 +206,7 @@ export class BlockMap {
       let at = 0;
       for (let shard = 0; shard < this.#shards.length; shard++) {
         if (section.length - at < 8)
-          throw corruptSection(at, `ends before bitmap ${shard} of ${this.#shards.length}`, section);
+          throw corruptSection(at, `bitmap ${shard} of ${this.#shards.length} is missing`, section);
         const length = Number(view.getBigUint64(at, true));
         if (length > section.length - at - 8)
           throw corruptSection(at, `bitmap ${shard} of ${length} bytes does not fit`, section);
@@ -215,7 +220,8 @@ export class BlockMap {
         }
         at += 8 + stored;
       }
-      if (at !== section.length) throw corruptSection(at, `has ${section.length - at} bytes too many`, section);
+      if (at !== section.length)
+        throw corruptSection(at, `${section.length - at} bytes after the last bitmap`, section);
     } catch (error) {
       this.#clear();
       throw error;
@@ -223,19 +229,20 @@ export class BlockMap {
   }
 
   /**
-   * Adds the blocks of a bitmap of a checkpoint of format 1, which starts at block `bitmapIndex` × (2^32 - 1). Blocks beyond
-   * the device are dropped: that format counts one block too many.
+   * Adds the blocks of a bitmap of a checkpoint of format 1, which starts at block `bitmapIndex` × (2^32 - 1).
+   * Blocks beyond the device are dropped, since format 1 counts one block too many.
    *
-   * @throws {@link CodError} COD_CORRUPT if the bytes are no such bitmap: nothing was added
+   * @throws {@link CodError} COD_CORRUPT if the bytes are not a bitmap. Nothing is added.
    */
   loadFormat1(bitmapIndex: number, portableBytes: Uint8Array): void {
-    if (!Number.isInteger(bitmapIndex) || bitmapIndex < 0) throw new RangeError(`bitmap ${bitmapIndex} is none`);
+    if (!Number.isInteger(bitmapIndex) || bitmapIndex < 0)
+      throw new RangeError(`bitmap index ${bitmapIndex} is not an integer from 0 on`);
     const bitmap = parsePortable(portableBytes, `bitmap ${bitmapIndex}`);
     const base = bitmapIndex * FORMAT1_SHARD_BLOCKS;
     if (bitmap.cardinality === 0 || base >= this.#geometry.blockCount) return;
     const values = RoaringBitmap32.deserialize(portableBytes, 'portable');
     try {
-      // Bitmap i begins i blocks before the end of shard i - 1: a copy moved up goes there, one moved down into shard i.
+      // Bitmap i begins i blocks before the end of shard i - 1, so a moved copy of it is added to each.
       this.#take(bitmapIndex, values, -bitmapIndex);
       if (bitmapIndex > 0) this.#take(bitmapIndex - 1, values, SHARD_BLOCKS - bitmapIndex);
     } finally {
@@ -243,12 +250,12 @@ export class BlockMap {
     }
   }
 
-  /** The set as it is now, which stays as it is whatever happens to the map. */
+  /** A copy of the set, which later changes of the map do not affect. */
   snapshot(): SyncedBlocks {
     return new SyncedBlocks(this.#geometry, concat(...this.serialize()));
   }
 
-  /** Whether each of `blocks`, ascending, is synced; faster than to ask for one after another. */
+  /** The synced blocks among `blocks`, which must ascend. Faster than {@link has} for each block. */
   filter(blocks: Float64Array): number[] {
     const found: number[] = [];
     for (let at = 0; at < blocks.length; ) {
@@ -270,7 +277,7 @@ export class BlockMap {
     return found;
   }
 
-  /** Gives the memory back; the map cannot be used afterwards. */
+  /** Frees the memory of roaring-wasm. The map cannot be used afterwards. */
   dispose(): void {
     for (const shard of this.#shards) shard.dispose();
     for (const written of this.#written) written?.dispose();
@@ -322,7 +329,7 @@ export class BlockMap {
     this.#count = 0;
   }
 
-  /** Writes a shard in portable format. */
+  /** Serializes a shard into its kept buffer, or into a new buffer if the size has changed. */
   #write(index: number): void {
     const shard = this.#shards[index]!;
     const kept = this.#written[index];
@@ -335,7 +342,7 @@ export class BlockMap {
     this.#written[index] = shard.serialize('portable', RoaringUint8Array);
   }
 
-  /** The first block of [from, limit) up to which `uniform` does not hold; it holds of the empty range. */
+  /** The first block of [from, limit) at which `uniform` fails, or `limit`; `uniform` must hold for an empty range. */
   #gallop(from: number, limit: number, uniform: (start: number, end: number) => boolean): number {
     checkBlocks(this.#geometry, from, limit);
     let step = 1;
@@ -359,24 +366,24 @@ export class BlockMap {
   }
 }
 
-/** Where the shard of `block` ends, but not behind `limit`. */
+/** The end of the shard of `block`, at most `limit`. */
 function shardEnd(block: number, limit: number): number {
   return Math.min(limit, (Math.floor(block / SHARD_BLOCKS) + 1) * SHARD_BLOCKS);
 }
 
-/** `end` as a value in the shard of `start`; 2^32 at its end. */
+/** `end` relative to the shard of `start`; 2^32 at the end of the shard. */
 function inShard(start: number, end: number): number {
   return end - Math.floor(start / SHARD_BLOCKS) * SHARD_BLOCKS;
 }
 
-/** Joins runs that touch: made anew from the other forms, runs are maximal. */
+/** Joins runs that touch: `runOptimize` builds maximal runs from the other forms. */
 function normalize(bitmap: RoaringBitmap32): void {
   bitmap.removeRunCompression();
   bitmap.runOptimize();
 }
 
 function corruptSection(offset: number, what: string, section: Uint8Array): CodError {
-  return new CodError('COD_CORRUPT', `bitmaps' section: ${what}, at byte ${offset} of ${section.length}`, {
+  return new CodError('COD_CORRUPT', `section of bitmaps, byte ${offset} of ${section.length}: ${what}`, {
     details: { offset, length: section.length },
   });
 }

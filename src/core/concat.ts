@@ -1,4 +1,4 @@
-/** All bytes of the pieces, one after the other, in a buffer of their own. */
+/** Concatenates the pieces into a new buffer. */
 export function concat(...pieces: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   const whole = new Uint8Array(pieces.reduce((sum, { length }) => sum + length, 0));
   let at = 0;

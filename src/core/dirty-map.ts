@@ -1,8 +1,8 @@
 /**
- * The dirty map of a device: which parts of which unsynced blocks the target has. Held in the wasm core's memory.
+ * The dirty map of a device: the parts of unsynced blocks that the target has. It is in the memory of the WASM core.
  *
- * Invariants: the parts of a block ascend and neither touch nor overlap; no block is covered wholly; equal contents have
- * equal bytes, whatever happened before.
+ * Invariants: the parts of a block ascend, and neither touch nor overlap. The parts never cover a whole block. Equal
+ * contents have equal bytes, whatever their history.
  */
 
 import { CodError } from '../errors.ts';
@@ -13,14 +13,14 @@ import { bytesOfBlock, checkBlock, checkBlocks, type Geometry } from './geometry
 import { MAX_BLOCK_PARTS } from './layout.ts';
 
 /**
- * The most parts, and the most blocks, that a map takes by default: at most 300 MiB of memory, reached only if each of so many
- * blocks was written in part.
+ * The default limit of a map, for its parts and for its blocks. The map then takes at most 300 MiB, which it reaches
+ * only if each part is in a block of its own.
  */
 export const DEFAULT_MAX_PARTS: number = 4 * 2 ** 20;
 
 const OUTCOMES = { [DIRTY]: 'dirty', [COMPLETE]: 'complete', [LIMIT]: 'full' } as const;
 
-/** A part of a block, in bytes within it: [start, end). */
+/** A part of a block: the bytes [start, end) of the block. */
 export type Part = readonly [start: number, end: number];
 
 export class DirtyMap {
@@ -31,7 +31,7 @@ export class DirtyMap {
   #handle: number;
   #section = new Uint32Array(256);
 
-  /** An empty map. Its limits are kept by {@link add}; what a checkpoint or a log brings in was within them once. */
+  /** An empty map. Only {@link add} enforces the limits: checkpoints and logs were written within them. */
   constructor(core: Core, geometry: Geometry, limits: { maxBlocks?: number; maxParts?: number } = {}) {
     this.#core = core;
     this.#geometry = geometry;
@@ -45,9 +45,9 @@ export class DirtyMap {
     );
   }
 
-  /** Where the map lies in the core's memory; for other parts of the core only. */
+  /** The address of the map in the memory of the core; only for src/core. */
   get handle(): number {
-    if (this.#handle === 0) throw new Error('the dirty map was disposed of');
+    if (this.#handle === 0) throw new Error('the dirty map is disposed');
     return this.#handle;
   }
 
@@ -59,7 +59,7 @@ export class DirtyMap {
     return this.#core.u32(this.handle + DIRTY_MAP.parts);
   }
 
-  /** Whether less than seven eighths of both limits are used. */
+  /** Whether less than 7/8 of both limits is used. */
   get hasRoom(): boolean {
     return this.blockCount < this.#maxBlocks * 0.875 && this.partCount < this.#maxParts * 0.875;
   }
@@ -75,7 +75,7 @@ export class DirtyMap {
     return this.#core.exports.dirtyVisit(this.handle, start, end, 0) !== 0;
   }
 
-  /** The first dirty block of [from, limit), or `limit`; looks at one after the other. */
+  /** The first dirty block of [from, limit), or `limit` if there is none. Linear in the distance. */
   nextDirty(from: number, limit: number): number {
     if (this.blockCount === 0) return limit;
     let block = from;
@@ -86,8 +86,8 @@ export class DirtyMap {
   /**
    * Adds the bytes [start, end) of a block.
    *
-   * @returns `complete` if the whole block is now covered: it was dropped from the map, and the caller marks it synced;
-   * `full` if a limit would be passed (of the map, or {@link MAX_BLOCK_PARTS}): nothing has changed
+   * @returns `complete` if the parts cover the whole block now: the map drops it, and the caller must mark it synced.
+   * `full` if a limit of the map or {@link MAX_BLOCK_PARTS} would be passed: nothing has changed.
    */
   add(block: number, start: number, end: number): 'dirty' | 'complete' | 'full' {
     checkBlock(this.#geometry, block);
@@ -99,13 +99,13 @@ export class DirtyMap {
       end > bytesOfBlock(this.#geometry, block)
     ) {
       throw new RangeError(
-        `bytes [${start}, ${end}) are no part of block ${block}, which has ${bytesOfBlock(this.#geometry, block)}`,
+        `bytes [${start}, ${end}) are not a part of block ${block} (${bytesOfBlock(this.#geometry, block)} bytes)`,
       );
     }
     return OUTCOMES[this.#core.exports.dirtyAdd(this.handle, block, start, end, 1) as keyof typeof OUTCOMES];
   }
 
-  /** The parts of a block, ascending; none if it is not dirty. */
+  /** The parts of a block, ascending; empty if the block is not dirty. */
   parts(block: number): readonly Part[] {
     checkBlock(this.#geometry, block);
     const { count, at } = this.#find(block);
@@ -119,7 +119,7 @@ export class DirtyMap {
     this.#core.exports.dirtyVisit(this.handle, start, end, 1);
   }
 
-  /** All dirty blocks of this moment, ascending. */
+  /** All dirty blocks, ascending. */
   blocks(): Float64Array<ArrayBuffer> {
     const count = this.#core.exports.dirtyList(this.handle);
     const blocks = new Float64Array(count);
@@ -128,7 +128,7 @@ export class DirtyMap {
     return blocks;
   }
 
-  /** The dirty section of a checkpoint of format 2: a view of a kept buffer, valid until the next call. */
+  /** Serializes the dirty section of a checkpoint of format 2 into a kept buffer: a view, valid until the next call. */
   serialize(): Uint8Array<ArrayBuffer> {
     const blocks = this.blocks();
     const length = blocks.length * 4 + this.partCount * 2;
@@ -148,9 +148,9 @@ export class DirtyMap {
   }
 
   /**
-   * Replaces the contents by those of a dirty section.
+   * Replaces the contents by a dirty section.
    *
-   * @throws {@link CodError} COD_CORRUPT if it is not exactly what {@link serialize} writes; the map is then empty
+   * @throws {@link CodError} COD_CORRUPT if {@link serialize} cannot have written the section. The map is empty then.
    */
   load(section: Uint8Array): void {
     this.clear();
@@ -159,19 +159,21 @@ export class DirtyMap {
     let next = 0;
     const refuse = (what: string): CodError => {
       this.clear();
-      return new CodError('COD_CORRUPT', `dirty section: ${what}, at byte ${at} of ${section.length}`, {
+      return new CodError('COD_CORRUPT', `dirty section, byte ${at} of ${section.length}: ${what}`, {
         details: { offset: at, length: section.length },
       });
     };
     while (at < section.length) {
-      if (section.length - at < 16) throw refuse('ends within a block');
+      if (section.length - at < 16) throw refuse('the entry of a block is cut short');
       const block = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
       const count = view.getUint32(at + 8, true);
       if (block < next || block >= this.#geometry.blockCount)
-        throw refuse(`block ${block} where one from ${next} on is due`);
+        throw refuse(`block ${block} is not within [${next}, ${this.#geometry.blockCount})`);
       if (view.getUint32(at + 12, true) !== 0 || count === 0 || count > MAX_BLOCK_PARTS)
-        throw refuse(`block ${block} of ${count} parts`);
-      if (count * 8 > section.length - at - 16) throw refuse(`block ${block} of ${count} parts, which do not fit`);
+        throw refuse(
+          `block ${block} has ${count} parts, not 1 to ${MAX_BLOCK_PARTS}, or its unused bytes are not zero`,
+        );
+      if (count * 8 > section.length - at - 16) throw refuse(`the ${count} parts of block ${block} do not fit`);
       const whole = bytesOfBlock(this.#geometry, block);
       at += 16;
       let before = -1;
@@ -179,7 +181,9 @@ export class DirtyMap {
         const start = view.getUint32(at, true);
         const end = view.getUint32(at + 4, true);
         if (start <= before || start >= end || end > whole || end - start === whole) {
-          throw refuse(`part [${start}, ${end}) of block ${block}, of ${whole} bytes, after one up to ${before}`);
+          throw refuse(
+            `part [${start}, ${end}) of block ${block} (${whole} bytes) is invalid after a part that ends at ${before}`,
+          );
         }
         this.#core.exports.dirtyAdd(this.handle, block, start, end, 0);
         before = end;
@@ -192,13 +196,13 @@ export class DirtyMap {
     this.#core.exports.dirtyVisit(this.handle, 0, this.#geometry.blockCount, 1);
   }
 
-  /** Gives the memory back; the map cannot be used afterwards. */
+  /** Returns the memory to the core. The map cannot be used afterwards. */
   dispose(): void {
     if (this.#handle !== 0 && !this.#core.failure) this.#core.exports.dirtyClose(this.#handle);
     this.#handle = 0;
   }
 
-  /** How many parts a block has, and where, as an index of the core's words. */
+  /** The number of parts of a block, and the index of the first part in the words of the core. */
   #find(block: number): { count: number; at: number } {
     const slot = this.#core.exports.dirtyFind(this.handle, block) >>> 2;
     const { words } = this.#core;

@@ -14,14 +14,14 @@ import {
 
 /** Frames ready to be written. */
 export interface SealedFrames {
-  /** What belongs at the position asked for, padding between frames included: a view valid until the core's next call. */
+  /** The bytes for the requested position, with padding between frames: a view, valid until the core's next call. */
   readonly bytes: Uint8Array<ArrayBuffer>;
-  /** Offset in the file behind the last frame. */
+  /** The end of the last frame: an offset in the file. */
   readonly end: number;
   readonly frames: number;
 }
 
-/** Collects records, and encodes them into frames all at once. */
+/** Collects a batch of records, and encodes it into frames. */
 export class FrameEncoder {
   readonly #core: Core;
   #handle: number;
@@ -37,35 +37,35 @@ export class FrameEncoder {
     return this.#pending;
   }
 
-  /** Whether no write fits any more before the next seal. */
+  /** Whether the batch has room for no further write. */
   get isFull(): boolean {
     return this.#pending >= BATCH_RECORDS;
   }
 
-  /** Adds a write of `length` bytes at `offset`; one that goes on where the batch's last one ends becomes part of it. */
+  /** Adds a write of `length` bytes at `offset`. A write that starts at the end of the last one extends that record. */
   written(offset: number, length: number): void {
     if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(offset + length) || offset < 0 || length <= 0) {
-      throw new RangeError(`a write of ${length} bytes at ${offset} is none`);
+      throw new RangeError(`write of ${length} bytes at ${offset} is empty, negative or beyond 2^53 - 1`);
     }
     this.#add(WRITTEN, offset, length);
   }
 
-  /** Adds: the target was synced after the data of all frames below `through` was written. */
+  /** Adds a mark: the target was synced after the data of all frames below `through` was written. */
   barrier(through: number): void {
     this.#add(BARRIER, 0, through);
   }
 
-  /** Adds: the next log goes on from here. */
+  /** Adds a mark: the next log continues from here. */
   continued(): void {
     this.#add(CONTINUED, 0, 0);
   }
 
-  /** Adds: this log's checkpoint is durable. */
+  /** Adds a mark: the checkpoint of this log is durable. */
   based(): void {
     this.#add(BASED, 0, 0);
   }
 
-  /** How many bytes {@link seal} would give for `position`. */
+  /** The number of bytes that {@link seal} would return for `position`. */
   sealedLength(position: number): number {
     checkPosition(position);
     let at = position;
@@ -91,11 +91,11 @@ export class FrameEncoder {
   }
 
   /**
-   * Encodes the batch, and begins another.
+   * Encodes the batch, and begins a new one.
    *
-   * @param place.position offset in the file of the next frame, a multiple of 8
-   * @param place.sequence of the next frame
-   * @param place.firm frames below it are durable
+   * @param place.position offset in the file of the first frame, a multiple of 8
+   * @param place.sequence sequence of the first frame
+   * @param place.firm frames below this sequence are durable
    */
   seal(place: { position: number; sequence: number; firm: number }): SealedFrames {
     const { position, sequence, firm } = place;
@@ -110,12 +110,12 @@ export class FrameEncoder {
     };
   }
 
-  /** Forgets the batch. */
+  /** Drops the batch. */
   clear(): void {
     this.seal({ position: 0, sequence: 0, firm: 0 });
   }
 
-  /** Gives the memory back. */
+  /** Returns the memory to the core. */
   dispose(): void {
     if (this.#handle !== 0 && !this.#core.failure) this.#core.exports.encoderClose(this.#handle);
     this.#handle = 0;
@@ -128,12 +128,12 @@ export class FrameEncoder {
   }
 
   #open(): number {
-    if (this.#handle === 0) throw new Error('the encoder was disposed of');
+    if (this.#handle === 0) throw new Error('the encoder is disposed');
     return this.#handle;
   }
 }
 
 function checkPosition(position: number): void {
   if (!Number.isSafeInteger(position) || position < 0 || position % 8 !== 0)
-    throw new RangeError(`position ${position} is not one of a frame`);
+    throw new RangeError(`position ${position} of a frame is not a multiple of 8`);
 }

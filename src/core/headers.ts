@@ -21,8 +21,9 @@ import {
 const SESSION_BYTES = 16;
 const NO_IDENTITY = 2 ** 32 - 1;
 const STANDALONE = 1;
-/** The longest container, with its key, cardinality, offset and flag; what stands before the first one is BITMAP_BYTES. */
+/** Bytes of the longest container, with its key, cardinality, offset and run flag. */
 const CONTAINER_BYTES = ROARING_BITSET_BYTES + 9;
+/** The most bytes of a bitmap besides its containers: length, cookie, number of containers and padding. */
 const BITMAP_BYTES = 32;
 
 const AT = {
@@ -53,7 +54,7 @@ const END = ENCODER.encode('COD END\n');
 type HeaderKind = 'checkpoint' | 'log';
 
 interface CommonHeader {
-  /** Sixteen bytes. */
+  /** 16 bytes. */
   readonly session: Uint8Array;
   readonly epoch: number;
   /** Bytes of the device. */
@@ -62,11 +63,11 @@ interface CommonHeader {
 }
 
 export interface CheckpointHeader extends CommonHeader {
-  /** No log belongs to it. */
+  /** Whether the checkpoint is the whole state, without a log. */
   readonly standalone: boolean;
-  /** All sections with their padding. */
+  /** Bytes of all sections with their padding. */
   readonly bodyBytes: number;
-  /** CRC32C. */
+  /** CRC32C of the body. */
   readonly bodyChecksum: number;
   /** Undefined if the source has no identity. */
   readonly identityBytes: number | undefined;
@@ -79,14 +80,14 @@ export interface CheckpointHeader extends CommonHeader {
 export interface LogHeader extends CommonHeader {
   /** Bytes of the whole file, a multiple of 4096. */
   readonly capacity: number;
-  /** UTF-8, up to 255 bytes; none if the machine's boots have no names. */
+  /** UTF-8, at most 255 bytes; empty if the boots of the machine have no names. */
   readonly bootName: Uint8Array;
 }
 
-/** What a header says. `absent`: nothing was committed here. */
+/** The result of decoding. `absent`: no header was committed to the file. */
 export type DecodedHeader<Header> = { state: 'valid'; header: Header } | { state: 'absent' } | { state: 'format1' };
 
-/** @throws {RangeError} if a field is not one that a reader would take */
+/** @throws {RangeError} if a reader would refuse a field */
 export function encodeCheckpointHeader(core: Core, fields: CheckpointHeader): Uint8Array<ArrayBuffer> {
   const { bytes, view } = newSector('checkpoint', fields);
   view.setUint32(AT.flags, fields.standalone ? STANDALONE : 0, true);
@@ -102,7 +103,7 @@ export function encodeCheckpointHeader(core: Core, fields: CheckpointHeader): Ui
   return seal(core, bytes, view);
 }
 
-/** @throws {RangeError} if a field is not one that a reader would take */
+/** @throws {RangeError} if a reader would refuse a field */
 export function encodeLogHeader(core: Core, fields: LogHeader): Uint8Array<ArrayBuffer> {
   const problem = logProblem(fields);
   if (problem !== undefined) throw new RangeError(problem);
@@ -138,7 +139,7 @@ export function decodeCheckpointHeader(core: Core, sector: Uint8Array): DecodedH
   const problem = checkpointProblem(header);
   if (problem !== undefined) throw corrupt('checkpoint', problem);
   if (flags > STANDALONE || !isZero(bytes, AT.checkpointEnd, AT.checksum))
-    throw corrupt('checkpoint', 'bytes without meaning are not zero');
+    throw corrupt('checkpoint', 'unused bytes or flags are not zero');
   return { state: 'valid', header };
 }
 
@@ -153,7 +154,8 @@ export function decodeLogHeader(core: Core, sector: Uint8Array): DecodedHeader<L
   if (decoded.state !== 'valid') return decoded;
   const { bytes, view, common, flags } = decoded.header;
   const bootNameBytes = view.getUint32(AT.bootNameBytes, true);
-  if (bootNameBytes > MAX_BOOT_NAME_BYTES) throw corrupt('log', `boot's name of ${bootNameBytes} bytes`);
+  if (bootNameBytes > MAX_BOOT_NAME_BYTES)
+    throw corrupt('log', `boot name of ${bootNameBytes} bytes, at most ${MAX_BOOT_NAME_BYTES} are allowed`);
   const header: LogHeader = {
     ...common,
     capacity: number(view, AT.bytes),
@@ -162,7 +164,7 @@ export function decodeLogHeader(core: Core, sector: Uint8Array): DecodedHeader<L
   const problem = logProblem(header);
   if (problem !== undefined) throw corrupt('log', problem);
   if (flags !== 0 || !isZero(bytes, AT.bootName + bootNameBytes, AT.checksum))
-    throw corrupt('log', 'bytes without meaning are not zero');
+    throw corrupt('log', 'unused bytes or flags are not zero');
   return { state: 'valid', header };
 }
 
@@ -180,9 +182,9 @@ function decodeSector(core: Core, kind: HeaderKind, sector: Uint8Array): Decoded
   bytes.set(sector.subarray(0, HEADER_BYTES));
   const view = new DataView(bytes.buffer);
   if (isZero(bytes, 0, 8)) return { state: 'absent' };
-  // A process that was killed while it zeroed a header leaves its rest, in this case from within the magic on.
+  // A process that was killed while it zeroed a header leaves zeros and the rest of the header.
   if (bytes[0] === 0 && isRest(bytes, MAGIC[kind])) return { state: 'absent' };
-  // One that was killed while it wrote the header leaves its beginning, and zeros behind it.
+  // A process that was killed while it wrote a header leaves its beginning and zeros.
   const uncommitted = !startsWith(bytes, AT.end, END) && isBeginning(bytes.subarray(AT.end), END);
   if (!startsWith(bytes, 0, MAGIC[kind])) {
     if (uncommitted && isBeginning(bytes, MAGIC[kind])) return { state: 'absent' };
@@ -190,31 +192,32 @@ function decodeSector(core: Core, kind: HeaderKind, sector: Uint8Array): Decoded
   }
   const version = view.getBigUint64(AT.version, true);
   if (version === 1n) return { state: 'format1' };
-  // Cut short within the version's first byte, or behind it. Else it is a file of format 1, which has no checksum, with a damaged version, or of a format to come.
+  // The header is cut short at the version or after it. Any other version is a future version, or a damaged version of
+  // format 1, which has no checksum.
   if (uncommitted && (version === BigInt(FORMAT_VERSION) || isZero(bytes, AT.version, HEADER_BYTES)))
     return { state: 'absent' };
   if (version > BigInt(FORMAT_VERSION)) {
-    // A damaged version is damage; a newer one is sealed at least as this one is.
+    // A later version has the same end and checksum; a damaged version 2 has a checksum that does not match.
     if (
       startsWith(bytes, AT.end, END) &&
       view.getUint32(AT.checksum, true) !== core.crc32c(bytes.subarray(0, AT.checksum))
     ) {
-      throw corrupt(kind, `version ${version}, and the checksum does not match`);
+      throw corrupt(kind, `version ${version}, with a checksum that does not match`);
     }
     throw new CodError(
       'COD_VERSION',
-      `${kind} is of format ${version}, and ${FORMAT_VERSION} is the newest that is understood`,
+      `${kind} has format version ${version}, but this package reads up to ${FORMAT_VERSION}: use a newer package`,
       {
         details: { version: Number(version) },
       },
     );
   }
-  if (version !== BigInt(FORMAT_VERSION)) throw corrupt(kind, `version ${version}`);
+  if (version !== BigInt(FORMAT_VERSION)) throw corrupt(kind, `unknown version ${version}`);
   if (!startsWith(bytes, AT.end, END)) throw corrupt(kind, `ends with ${hex(bytes.subarray(AT.end))}, not ${hex(END)}`);
   const checksum = view.getUint32(AT.checksum, true);
   const expected = core.crc32c(bytes.subarray(0, AT.checksum));
   if (checksum !== expected) {
-    throw corrupt(kind, `checksum 0x${checksum.toString(16)} is not 0x${expected.toString(16)}`, {
+    throw corrupt(kind, `checksum 0x${checksum.toString(16)} does not match the computed 0x${expected.toString(16)}`, {
       found: checksum,
       expected,
     });
@@ -233,8 +236,10 @@ function corrupt(kind: HeaderKind, what: string, details: Record<string, unknown
 }
 
 function commonProblem(fields: CommonHeader): string | undefined {
-  if (fields.session.length !== SESSION_BYTES) return `session of ${fields.session.length} bytes`;
-  if (!isCount(fields.epoch) || fields.epoch > MAX_EPOCH) return `epoch ${fields.epoch}`;
+  if (fields.session.length !== SESSION_BYTES)
+    return `session of ${fields.session.length} bytes, ${SESSION_BYTES} are required`;
+  if (!isCount(fields.epoch) || fields.epoch > MAX_EPOCH)
+    return `epoch ${fields.epoch} is not an integer from 0 to ${MAX_EPOCH}`;
   try {
     geometry(fields);
   } catch (error) {
@@ -255,18 +260,21 @@ function checkpointProblem(fields: CheckpointHeader): string | undefined {
     syncedBlocks,
     dirtyBlocks,
   })) {
-    if (!isCount(value)) return `${name} ${value}`;
+    if (!isCount(value)) return `${name} ${value} is not a safe integer from 0 on`;
   }
   const sections = padded(identityBytes) + padded(bitmapBytes) + padded(dirtyBytes);
-  if (bodyBytes !== sections) return `a body of ${bodyBytes} bytes, and sections of ${sections}`;
+  if (bodyBytes !== sections) return `body of ${bodyBytes} bytes, but its sections have ${sections}`;
   const { blockCount } = geometry(fields);
   const mostBitmapBytes =
     Math.ceil(blockCount / CONTAINER_BLOCKS) * CONTAINER_BYTES + Math.ceil(blockCount / SHARD_BLOCKS) * BITMAP_BYTES;
-  if (bitmapBytes > mostBitmapBytes) return `bitmaps of ${bitmapBytes} bytes for ${blockCount} blocks`;
-  if (identityBytes > MAX_IDENTITY_BYTES || dirtyBytes > MAX_DIRTY_BYTES)
-    return `an identity of ${identityBytes} bytes, dirty parts of ${dirtyBytes}`;
+  if (bitmapBytes > mostBitmapBytes)
+    return `bitmaps of ${bitmapBytes} bytes, at most ${mostBitmapBytes} are possible for ${blockCount} blocks`;
+  if (identityBytes > MAX_IDENTITY_BYTES)
+    return `identity of ${identityBytes} bytes, at most ${MAX_IDENTITY_BYTES} are allowed`;
+  if (dirtyBytes > MAX_DIRTY_BYTES)
+    return `dirty section of ${dirtyBytes} bytes, at most ${MAX_DIRTY_BYTES} are allowed`;
   if (syncedBlocks + dirtyBlocks > blockCount)
-    return `${syncedBlocks} synced and ${dirtyBlocks} dirty blocks of ${blockCount}`;
+    return `${syncedBlocks} synced and ${dirtyBlocks} dirty blocks exceed the device (${blockCount} blocks)`;
   return undefined;
 }
 
@@ -279,9 +287,10 @@ function logProblem(fields: LogHeader): string | undefined {
     fields.capacity > MAX_LOG_BYTES ||
     fields.capacity % LOG_UNIT_BYTES !== 0
   ) {
-    return `a log of ${fields.capacity} bytes`;
+    return `log size ${fields.capacity} is not a multiple of ${LOG_UNIT_BYTES} up to ${MAX_LOG_BYTES}`;
   }
-  if (fields.bootName.length > MAX_BOOT_NAME_BYTES) return `boot's name of ${fields.bootName.length} bytes`;
+  if (fields.bootName.length > MAX_BOOT_NAME_BYTES)
+    return `boot name of ${fields.bootName.length} bytes, at most ${MAX_BOOT_NAME_BYTES} are allowed`;
   return undefined;
 }
 
@@ -309,7 +318,7 @@ function setNumber(view: DataView, offset: number, value: number): void {
   view.setBigUint64(offset, BigInt(value), true);
 }
 
-/** A u64; above 2^53 only roughly, which {@link isCount} refuses. */
+/** A u64. Values above 2^53 are rounded, and {@link isCount} refuses them. */
 function number(view: DataView, offset: number): number {
   return Number(view.getBigUint64(offset, true));
 }
@@ -327,13 +336,13 @@ function startsWith(bytes: Uint8Array, offset: number, expected: Uint8Array): bo
   return expected.every((byte, i) => bytes[offset + i] === byte);
 }
 
-/** Whether `bytes` begin with a part of `magic`, and are zeros from there on. */
+/** Whether `bytes` are a beginning of `magic` and then zeros. */
 function isBeginning(bytes: Uint8Array, magic: Uint8Array): boolean {
   const differs = magic.findIndex((byte, i) => bytes[i] !== byte);
   return isZero(bytes, differs, bytes.length);
 }
 
-/** Whether `bytes` begin with zeros in place of a part of `magic`, and with the rest of it. */
+/** Whether `bytes` begin with `magic` whose first bytes are zeroed. */
 function isRest(bytes: Uint8Array, magic: Uint8Array): boolean {
   const zeros = magic.findIndex((_, i) => bytes[i] !== 0);
   return startsWith(bytes, zeros, magic.subarray(zeros));

@@ -1,6 +1,6 @@
 /**
- * The portable Roaring format (github.com/RoaringBitmap/RoaringFormatSpec): strict reading of bytes from outside.
- * Whatever passes here is one well-formed bitmap and nothing else, and safe to hand to roaring-wasm.
+ * A strict reader of the portable Roaring format (github.com/RoaringBitmap/RoaringFormatSpec), for bytes from outside.
+ * Bytes that pass are exactly one well-formed bitmap, which roaring-wasm can read safely.
  */
 import { CodError } from '../errors.ts';
 import {
@@ -15,31 +15,31 @@ import {
 
 /** One container within portable bytes. */
 export interface PortableContainer {
-  /** The high 16 bits of its values. */
+  /** The high 16 bits of the values. */
   readonly key: number;
   readonly kind: 'array' | 'bitset' | 'runs';
   readonly cardinality: number;
-  /** Offset of its body; that of runs begins with their number. */
+  /** The offset of the body. A body of runs begins with the number of runs. */
   readonly offset: number;
 }
 
 export interface PortableBitmap {
   readonly containers: readonly PortableContainer[];
   readonly cardinality: number;
-  /** Whether runs touch each other: the same set could be written shorter, and CRoaring would not notice. */
+  /** Whether runs touch: the set has a shorter form, and CRoaring would not join the runs. */
   readonly touching: boolean;
 }
 
 /**
- * Reads and checks everything: cookie, counts, offsets, order of keys, values and runs, cardinalities, exact length.
+ * Parses a bitmap and checks all of it: cookie, counts, offsets, order of keys, values and runs, cardinalities, length.
  *
- * @param where names the bytes in errors
- * @throws {@link CodError} COD_CORRUPT
+ * @param where the name of the bytes in errors
+ * @throws {@link CodError} COD_CORRUPT if the bytes are not exactly one bitmap
  */
 export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const corrupt = (offset: number, what: string): CodError =>
-    new CodError('COD_CORRUPT', `${where}: ${what} at byte ${offset} of ${bytes.length}`, {
+    new CodError('COD_CORRUPT', `${where}, byte ${offset} of ${bytes.length}: ${what}`, {
       details: { offset, length: bytes.length },
     });
   const need = (offset: number, length: number, what: string): void => {
@@ -55,20 +55,21 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
     count = (cookie >>> 16) + 1;
     flags = 4;
     at = 4 + Math.ceil(count / 8);
-    need(4, at - 4, 'the flags of runs');
+    need(4, at - 4, 'the list of run flags');
     if (count % 8 !== 0 && bytes[at - 1]! >> (count % 8) !== 0)
-      throw corrupt(at - 1, `a flag beyond the ${count} containers`);
+      throw corrupt(at - 1, `run flags beyond the ${count} containers`);
   } else if (cookie === ROARING_COOKIE_WITHOUT_RUNS) {
     need(4, 4, 'the number of containers');
     count = view.getUint32(4, true);
-    if (count > ROARING_MAX_CONTAINERS) throw corrupt(4, `${count} containers, more than ${ROARING_MAX_CONTAINERS},`);
+    if (count > ROARING_MAX_CONTAINERS)
+      throw corrupt(4, `${count} containers, at most ${ROARING_MAX_CONTAINERS} are possible`);
     at = 8;
   } else {
-    throw corrupt(0, `no cookie but 0x${cookie.toString(16)}`);
+    throw corrupt(0, `not a Roaring bitmap: cookie 0x${cookie.toString(16)}`);
   }
 
   const headers = at;
-  need(at, count * 4, 'the containers’ list');
+  need(at, count * 4, 'the list of containers');
   at += count * 4;
   const offsets = flags < 0 || count >= ROARING_OFFSETS_FROM ? at : -1;
   if (offsets >= 0) {
@@ -83,12 +84,12 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
   for (let i = 0; i < count; i++) {
     const key = view.getUint16(headers + i * 4, true);
     const cardinality = view.getUint16(headers + i * 4 + 2, true) + 1;
-    if (key <= keyBefore) throw corrupt(headers + i * 4, `key ${key} after ${keyBefore}`);
+    if (key <= keyBefore) throw corrupt(headers + i * 4, `key ${key} is not above the previous key ${keyBefore}`);
     keyBefore = key;
     if (offsets >= 0 && view.getUint32(offsets + i * 4, true) !== at) {
       throw corrupt(
         offsets + i * 4,
-        `offset ${view.getUint32(offsets + i * 4, true)} of container ${i}, which begins at ${at},`,
+        `container ${i} begins at ${at}, but its offset says ${view.getUint32(offsets + i * 4, true)}`,
       );
     }
     const offset = at;
@@ -104,12 +105,16 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
         const start = view.getUint16(place, true);
         const length = view.getUint16(place + 2, true);
         if (start < end || start + length > 0xffff)
-          throw corrupt(place, `the run of ${length + 1} from ${start} after one up to ${end - 1}`);
+          throw corrupt(
+            place,
+            `run of ${length + 1} values from ${start} overlaps the run up to ${end - 1} or passes 65535`,
+          );
         if (start === end) touching = true;
         end = start + length + 1;
         values += length + 1;
       }
-      if (values !== cardinality) throw corrupt(at, `${values} values in runs, not ${cardinality},`);
+      if (values !== cardinality)
+        throw corrupt(at, `the runs of container ${i} have ${values} values, but its header says ${cardinality}`);
       at += 2 + runs * 4;
     } else if (cardinality <= ROARING_ARRAY_LIMIT) {
       kind = 'array';
@@ -117,7 +122,7 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
       let before = -1;
       for (const end = at + cardinality * 2; at < end; at += 2) {
         const value = view.getUint16(at, true);
-        if (value <= before) throw corrupt(at, `value ${value} after ${before}`);
+        if (value <= before) throw corrupt(at, `value ${value} is not above the previous value ${before}`);
         before = value;
       }
     } else {
@@ -126,16 +131,17 @@ export function parsePortable(bytes: Uint8Array, where: string): PortableBitmap 
       let values = 0;
       for (const end = at + ROARING_BITSET_BYTES; at < end; at += 4)
         values += populationCount(view.getUint32(at, true));
-      if (values !== cardinality) throw corrupt(offset, `${values} bits in a bitset, not ${cardinality},`);
+      if (values !== cardinality)
+        throw corrupt(offset, `the bitset of container ${i} has ${values} values, but its header says ${cardinality}`);
     }
     containers.push({ key, kind, cardinality, offset });
     total += cardinality;
   }
-  if (at !== bytes.length) throw corrupt(at, `${bytes.length - at} bytes too many`);
+  if (at !== bytes.length) throw corrupt(at, `${bytes.length - at} bytes after the last container`);
   return { containers, cardinality: total, touching };
 }
 
-/** The greatest value, or -1 if there is none. */
+/** The greatest value, or -1 if the bitmap is empty. */
 export function maximumOf(bytes: Uint8Array, bitmap: PortableBitmap): number {
   const last = bitmap.containers.at(-1);
   if (!last) return -1;
@@ -151,10 +157,10 @@ export function maximumOf(bytes: Uint8Array, bitmap: PortableBitmap): number {
   return base + word * 32 + 31 - Math.clz32(view.getUint32(last.offset + word * 4, true));
 }
 
-/** The maximal runs of a bitmap that {@link parsePortable} has passed, ascending, as [start, end). */
+/** The maximal runs [start, end) of a parsed bitmap, ascending. */
 export function* runsOf(bytes: Uint8Array, bitmap: PortableBitmap): Generator<[number, number]> {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  // The run that may go on; a next container may begin where it ends.
+  // The pending run: the next container may extend it.
   let start = -1;
   let end = -1;
   for (const { key, kind, cardinality, offset } of bitmap.containers) {
@@ -220,10 +226,12 @@ export function portableHas(bytes: Uint8Array, bitmap: PortableBitmap, value: nu
 }
 
 /**
- * The containers, in bytes that CRoaring wrote after `runOptimize`, that would be two bytes shorter as arrays. It keeps runs
- * of twice as many values as runs where an array would stay an array: the one case in which its bytes depend on history.
+ * Finds the containers that CRoaring has kept as runs although an array is two bytes shorter.
+ * `runOptimize` keeps a container with twice as many values as runs in its present form, be it runs or an array. This
+ * is the only case in which the bytes depend on history.
  *
- * @returns for each its values
+ * @param bytes a bitmap that CRoaring wrote after `runOptimize`
+ * @returns the values of each such container
  */
 export function arraysWrittenAsRuns(bytes: Uint8Array): Uint32Array[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -256,7 +264,7 @@ export function arraysWrittenAsRuns(bytes: Uint8Array): Uint32Array[] {
   return found;
 }
 
-/** The first index of `count` for which `beyond` holds, all later ones alike; `count` if there is none. */
+/** The first index below `count` for which the monotonic `beyond` holds, or `count`. */
 function search(count: number, beyond: (index: number) => boolean): number {
   let low = 0;
   let high = count;

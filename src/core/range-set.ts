@@ -6,7 +6,7 @@ export interface ByteExtent {
   readonly length: number;
 }
 
-/** A set of numbers, kept as sorted ranges that neither overlap nor touch: small where its members lie together. */
+/** A set of numbers, kept as sorted ranges that neither overlap nor touch. It is small if its members are adjacent. */
 export class RangeSet {
   readonly #starts: number[] = [];
   readonly #ends: number[] = [];
@@ -14,7 +14,7 @@ export class RangeSet {
   /** Adds `[start, end)` and returns the parts of it that were not in the set, ascending. */
   add(start: number, end: number): [start: number, end: number][] {
     if (start >= end) return [];
-    // Ranges that overlap or touch [start, end) are those from `first` on, before `after`.
+    // The ranges [first, after) overlap or touch [start, end).
     const first = firstWhere(this.#ends, (rangeEnd) => rangeEnd >= start);
     const after = firstWhere(this.#starts, (rangeStart) => rangeStart > end);
     const added: [number, number][] = [];
@@ -34,7 +34,7 @@ export class RangeSet {
   }
 }
 
-/** The index of the first of the ascending `numbers` for which `holds`, which holds of all behind it. */
+/** The index of the first of the ascending `numbers` for which the monotonic `holds` is true. */
 function firstWhere(numbers: readonly number[], holds: (number: number) => boolean): number {
   let low = 0;
   let high = numbers.length;

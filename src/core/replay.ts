@@ -1,6 +1,6 @@
 /**
- * Reading logs of both formats. {@link LogScan} checks a log of format 2 and says how far it counts; {@link Replay} turns
- * logs into synced blocks and dirty parts. Both take a file in pieces, and nothing crosses to JavaScript per record.
+ * Reading logs of both formats. {@link LogScan} checks a log of format 2 and finds the part that counts. {@link Replay}
+ * turns logs into synced blocks and dirty parts. Both read a file in pieces, and make no call for each record.
  */
 
 import { CodError } from '../errors.ts';
@@ -9,65 +9,76 @@ import { REPLAY, SCAN } from '../wasm/generated/interface.ts';
 import type { BlockMap } from './block-map.ts';
 import type { DirtyMap } from './dirty-map.ts';
 import type { Geometry } from './geometry.ts';
-import { FORMAT1_HEADER_BYTES, FORMAT1_WRITTEN_BYTES, HEADER_BYTES, SECTOR_BYTES, SHARD_BLOCKS } from './layout.ts';
+import {
+  FORMAT1_HEADER_BYTES,
+  FORMAT1_WRITTEN_BYTES,
+  HEADER_BYTES,
+  MAX_BLOCK_PARTS,
+  SECTOR_BYTES,
+  SHARD_BLOCKS,
+} from './layout.ts';
 import { problemOf } from './log-problems.ts';
 
-/** Room for the beginning of the longest record, and for as much of the next piece. */
+/** Room for the beginning of a record, and for enough bytes of the next piece to complete it. */
 const CARRY_BYTES = 2 * FORMAT1_WRITTEN_BYTES;
 
-/** What {@link LogScan} found. Offsets are those in the file. */
+/** The result of {@link LogScan}. Offsets are offsets in the file. */
 export interface LogScanResult {
-  /** Frames that count, which is also the sequence after them. */
+  /** The number of frames that count, which is also the next sequence. */
   readonly frames: number;
-  /** `WRITTEN` records in them. */
+  /** The number of `WRITTEN` records in these frames. */
   readonly records: number;
-  /** Behind the last frame that counts. */
+  /** The end of the last frame that counts. */
   readonly endOffset: number;
-  /** Bytes of a frame's beginning, cut short, where the next one was expected; else 0. */
+  /** Bytes of a torn frame at the place of the next frame; 0 if there is none. */
   readonly tornBytes: number;
-  /** A later frame is there, so frames from sequence `frames` on are missing. */
+  /** Whether a later frame was found, so that the frames from sequence `frames` on are missing. */
   readonly missing: boolean;
-  /** A later frame says that the first missing one was durable. */
+  /** Whether a later frame says that the first missing frame was durable. */
   readonly missingIsFirm: boolean;
-  /** The highest `BARRIER` that counts, 0 if there is none. */
+  /** The highest `BARRIER` that counts; 0 if there is none. */
   readonly barrierThrough: number;
-  /** Behind the last frame below `barrierThrough`: where applying stops when only barriers count. */
+  /** The end of the last frame below `barrierThrough`: replay stops there after a change of boot. */
   readonly barrierEndOffset: number;
   /** Whether `CONTINUED` is among the records that count. */
   readonly continued: boolean;
   /** Whether `BASED` is among the records that count. */
   readonly based: boolean;
-  /** Whether `BASED` is there at all, be it behind missing frames. */
+  /** Whether `BASED` was found anywhere, even after missing frames. */
   readonly basedAnywhere: boolean;
 }
 
-/** Reads a log of format 2 and checks all of it (docs/FORMAT.md, 'Reading a log'). Applies nothing. */
+/** Reads and checks a whole log of format 2 (docs/FORMAT.md, 'Reading a log'). Applies nothing. */
 export class LogScan {
   readonly #core: Core;
+  readonly #geometry: Geometry;
+  readonly #epoch: number;
   readonly #capacity: number | undefined;
   #handle: number;
   #fed = HEADER_BYTES;
 
-  /** @param options.capacity bytes of the file, if {@link finish} shall check that all of it was fed */
+  /** @param options.capacity bytes of the file; {@link finish} then checks that all of them were fed */
   constructor(core: Core, geometry: Geometry, options: { epoch: number; capacity?: number }) {
     this.#core = core;
+    this.#geometry = geometry;
+    this.#epoch = options.epoch % 2 ** 32;
     this.#capacity = options.capacity;
-    this.#handle = core.exports.scanOpen(geometry.size, options.epoch % 2 ** 32);
+    this.#handle = core.exports.scanOpen(geometry.size, this.#epoch);
   }
 
   /**
-   * Takes in the next sectors, from offset 512 of the file on.
+   * Reads the next sectors. The first sector is at offset 512 of the file.
    *
-   * @throws {@link CodError} COD_CORRUPT for anything that no crash leaves behind
-   * @throws {RangeError} if it is no whole number of sectors
+   * @throws {@link CodError} COD_CORRUPT for bytes that no crash can leave
+   * @throws {RangeError} if the length is not a multiple of the sector size
    */
   feed(sectors: Uint8Array): void {
     if (sectors.length % SECTOR_BYTES !== 0)
-      throw new RangeError(`${sectors.length} bytes are no whole number of sectors`);
+      throw new RangeError(`${sectors.length} bytes are not a multiple of ${SECTOR_BYTES}, one sector`);
     try {
       this.#core.feed(sectors, (pointer, length) => {
         const kind = this.#core.exports.scanFeed(this.#open(), pointer, length);
-        if (kind !== 0) throw problemOf(this.#core, { kind, pointer, offset: this.#fed });
+        if (kind !== 0) throw this.#problem(kind, pointer);
         this.#fed += length;
       });
     } catch (error) {
@@ -77,7 +88,7 @@ export class LogScan {
   }
 
   /**
-   * What was found; ends the scan. Whether missing frames are damage depends on the boot, and is the caller's to say.
+   * Ends the scan and returns its result. The caller decides whether missing frames are damage: it depends on the boot.
    *
    * @throws {@link CodError} COD_CORRUPT if the file is not as long as `capacity`
    */
@@ -102,43 +113,48 @@ export class LogScan {
     };
     this.dispose();
     if (this.#capacity !== undefined && this.#fed !== this.#capacity) {
-      throw new CodError('COD_CORRUPT', `log has ${this.#fed} bytes, and its header says ${this.#capacity}`, {
+      throw new CodError('COD_CORRUPT', `log has ${this.#fed} bytes, but its header says ${this.#capacity}`, {
         details: { length: this.#fed, expected: this.#capacity },
       });
     }
     return found;
   }
 
-  /** Gives the memory back, if {@link finish} was not reached. */
+  /** Returns the memory to the core. {@link finish} does so too. */
   dispose(): void {
     if (this.#handle !== 0 && !this.#core.failure) this.#core.exports.scanClose(this.#handle);
     this.#handle = 0;
   }
 
+  #problem(kind: number, pointer: number): CodError {
+    const expected = { geometry: this.#geometry, epoch: this.#epoch };
+    return problemOf(this.#core, { kind, pointer, offset: this.#fed }, expected);
+  }
+
   #open(): number {
-    if (this.#handle === 0) throw new Error('the scan is over');
+    if (this.#handle === 0) throw new Error('the scan is finished');
     return this.#handle;
   }
 }
 
-/** What {@link Replay.endFormat1} says of one log. */
+/** The result of {@link Replay.endFormat1} for one log. */
 export interface Format1Log {
   readonly records: number;
-  /** Bytes of a record that the end of the file cut short. */
+  /** Bytes of a torn record at the end of the file. */
   readonly tornBytes: number;
   /** Whether a record of type 0 ended the log before its end. */
   readonly endedByZero: boolean;
 }
 
 /**
- * Turns logs into the blocks that they say are synced and the dirty parts of all others. Feed any number of logs, in any
- * order; then {@link emit}.
+ * Turns logs into synced blocks and the dirty parts of all other blocks. Feed any number of logs in any order, then
+ * call {@link emit}.
  */
 export class Replay {
   readonly #core: Core;
   readonly #geometry: Geometry;
   #handle: number;
-  /** Of the present log: bytes fed, less those of a record that is not all here yet, which are kept in the core's memory. */
+  /** Bytes of the present log that are replayed, and bytes of an incomplete record, which are kept at `#carryAt`. */
   #fed = 0;
   #carried = 0;
   readonly #carryAt: number;
@@ -151,15 +167,16 @@ export class Replay {
   }
 
   /**
-   * Takes in the next piece, of any length, of a log of format 1, from behind its header on.
+   * Replays the next piece, of any length, of a log of format 1. The first piece starts after the header.
    *
-   * @throws {@link CodError} COD_CORRUPT for an unknown record, or one of a block or part that does not exist; COD_NO_SPACE
+   * @throws {@link CodError} COD_CORRUPT for a record of an unknown type, or of a block or part that does not exist;
+   * COD_NO_SPACE if the core cannot grow
    */
   format1(piece: Uint8Array): void {
     this.#core.feed(piece, (pointer, length) => {
       let skip = 0;
       if (this.#carried > 0) {
-        // So much of the piece is put behind the beginning of the record that it is whole with any luck, and then goes on in the piece.
+        // The longest record is complete with this many bytes of the piece. Replay then continues in the piece.
         const added = Math.min(length, FORMAT1_WRITTEN_BYTES);
         this.#core.view(this.#carryAt + this.#carried, added).set(this.#core.view(pointer, added));
         const used = this.#takeFormat1(this.#carryAt, this.#carried + added);
@@ -177,21 +194,24 @@ export class Replay {
     });
   }
 
-  /** Takes in the whole records from `pointer` on, and returns their bytes; all of them once the log has ended. */
+  /** Replays whole records, and returns the number of their bytes. Returns `length` after the end of the log. */
   #takeFormat1(pointer: number, length: number): number {
     if (this.hasEnded) return length;
     const used = this.#core.exports.replayFormat1(this.#open(), pointer, length);
-    if (used < 0) throw problemOf(this.#core, { kind: -used, pointer, offset: this.#fed + FORMAT1_HEADER_BYTES });
+    if (used < 0) {
+      const piece = { kind: -used, pointer, offset: this.#fed + FORMAT1_HEADER_BYTES };
+      throw problemOf(this.#core, piece, { geometry: this.#geometry });
+    }
     this.#fed += used;
     return this.hasEnded ? length : used;
   }
 
-  /** Whether a record of type 0 has ended the present log: what follows need not be fed. */
+  /** Whether a record of type 0 has ended the present log: the rest need not be fed. */
   get hasEnded(): boolean {
     return this.#core.u32(this.#open() + REPLAY.ended) !== 0;
   }
 
-  /** Ends a log of format 1; what is fed next begins another. */
+  /** Ends a log of format 1. The next piece begins another log. */
   endFormat1(): Format1Log {
     const handle = this.#open();
     const { words } = this.#core;
@@ -207,27 +227,31 @@ export class Replay {
   }
 
   /**
-   * Takes in sectors of a log of format 2 that {@link LogScan} has passed. A piece starts at a sector, and only what lies
-   * before `length`, from its start, counts.
+   * Replays sectors of a log of format 2 that {@link LogScan} has checked.
    *
-   * @throws {@link CodError} COD_CORRUPT if they are not what was scanned; COD_NO_SPACE
+   * @param sectors whole sectors, from the start of a sector on
+   * @param length only the frames within this many bytes count
+   * @throws {@link CodError} COD_CORRUPT if the sectors are not the scanned ones; COD_NO_SPACE if the core cannot grow
    */
   format2(sectors: Uint8Array, length: number = sectors.length): void {
     if (sectors.length % SECTOR_BYTES !== 0)
-      throw new RangeError(`${sectors.length} bytes are no whole number of sectors`);
-    // Taken now: the memory may grow on the way, and then a view over it has no length any more.
+      throw new RangeError(`${sectors.length} bytes are not a multiple of ${SECTOR_BYTES}, one sector`);
+    // The length is read first: if the memory grows, a view over it is detached and has no length.
     const counted = Math.max(0, Math.min(length, sectors.length));
     let left = counted;
     this.#core.feed(sectors, (pointer, bytes) => {
       const kind = this.#core.exports.replayFormat2(this.#open(), pointer, Math.min(bytes, left));
-      if (kind !== 0) throw problemOf(this.#core, { kind, pointer, offset: counted - left });
+      if (kind !== 0) {
+        const piece = { kind, pointer, offset: counted - left };
+        throw problemOf(this.#core, piece, { geometry: this.#geometry });
+      }
       left -= Math.min(bytes, left);
     });
   }
 
   /**
-   * Merges what was found into the maps of the checkpoint that the logs stand on. Dirty parts of blocks that are synced then
-   * are dropped from `dirty`, and blocks that parts cover wholly are synced. The replay is empty afterwards.
+   * Merges the replayed logs into the maps of their checkpoint. `dirty` loses the parts of synced blocks. Blocks that
+   * parts cover wholly become synced. The replay is empty afterwards.
    */
   emit(map: BlockMap, dirty: DirtyMap): void {
     const wasEmpty = map.count === 0;
@@ -239,14 +263,14 @@ export class Replay {
   }
 
   /**
-   * Moves the surviving parts to `dirty`, and then gives for each shard with synced blocks its index and its bitmap in portable
-   * Roaring format: a view valid until the next one is asked for.
+   * Moves the surviving parts to `dirty`, then yields each shard with synced blocks: its index and its bitmap in
+   * portable Roaring format, a view that is valid until the next shard.
    */
   *emitShards(dirty: DirtyMap): Generator<[shard: number, portableBytes: Uint8Array], void, undefined> {
     const { exports } = this.#core;
     const kind = exports.replayFinish(this.#open(), dirty.handle);
     if (kind !== 0)
-      throw new CodError('COD_CORRUPT', 'a block has more dirty parts than any device makes', {
+      throw new CodError('COD_CORRUPT', `a block has more than ${MAX_BLOCK_PARTS} dirty parts`, {
         details: { blocks: dirty.blockCount },
       });
     for (let shard = 0; shard * SHARD_BLOCKS < this.#geometry.blockCount; shard++) {
@@ -255,7 +279,7 @@ export class Replay {
     }
   }
 
-  /** Gives the memory back to the core. */
+  /** Returns the memory to the core. */
   dispose(): void {
     if (this.#handle !== 0 && !this.#core.failure) {
       this.#core.exports.free(this.#carryAt, CARRY_BYTES);
@@ -265,7 +289,7 @@ export class Replay {
   }
 
   #open(): number {
-    if (this.#handle === 0) throw new Error('the replay was disposed of');
+    if (this.#handle === 0) throw new Error('the replay is disposed');
     return this.#handle;
   }
 }

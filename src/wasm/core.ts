@@ -1,8 +1,10 @@
 /**
- * The wasm core: one instance with one memory for each device. The only file that says WebAssembly.
+ * The WASM core: one instance with one memory for each device. No other file uses WebAssembly.
  *
- * Invariants: every call goes through a guard, so that after a trap or a memory that could not grow, whose state nobody
- * knows, each later call throws; a view over the memory is renewed after anything that may have made it grow.
+ * Invariants:
+ * - Every call goes through a guard. After a trap or a failed growth the state of the memory is unknown, so each later
+ *   call throws.
+ * - A view over the memory is renewed after each call that may have grown the memory.
  */
 import { CodError } from '../errors.ts';
 import { FAILED_NOTHING } from './codes.ts';
@@ -12,10 +14,10 @@ import type { CoreExports } from './generated/interface.ts';
 /** Bytes of {@link Core.staging}. */
 export const STAGING_BYTES: number = 256 * 1024;
 
-/** What is copied in is copied in such pieces, so that it is still in the processor's cache when it is read (measured). */
+/** The size of the pieces that are copied in: a piece is still in the processor's cache when it is read (measured). */
 const COPIED_BYTES = 64 * 1024;
 
-/** How far the memory of an instance may grow unless it is told otherwise. */
+/** The default limit of the memory of an instance, in bytes. */
 export const DEFAULT_MEMORY_LIMIT: number = 2 ** 30;
 
 type RawExport = (a?: number, b?: number, c?: number, d?: number, e?: number) => number;
@@ -39,15 +41,15 @@ export class Core {
   #failure: CodError | undefined;
 
   /**
-   * A new instance; the built-in module is compiled once.
+   * Creates an instance. The built-in module is compiled once.
    *
    * @param bytes another build of the module, for tests
-   * @throws {RangeError} if `memoryLimit` is not between 1 MiB and 2 GiB
+   * @throws {RangeError} if `memoryLimit` is not an integer from 1 MiB to 2 GiB
    */
   static create(bytes?: Uint8Array<ArrayBuffer>, options: { memoryLimit?: number } = {}): Core {
     const { memoryLimit = DEFAULT_MEMORY_LIMIT } = options;
     if (!Number.isInteger(memoryLimit) || memoryLimit < 2 ** 20 || memoryLimit > 2 ** 31) {
-      throw new RangeError(`memoryLimit ${memoryLimit} is not between ${2 ** 20} and ${2 ** 31} bytes`);
+      throw new RangeError(`memoryLimit ${memoryLimit} is not an integer from ${2 ** 20} to ${2 ** 31} bytes`);
     }
     const module = bytes
       ? new WebAssembly.Module(bytes)
@@ -69,28 +71,28 @@ export class Core {
     this.#words = new Uint32Array(this.#memory.buffer as ArrayBuffer);
   }
 
-  /** 256 KiB to read files into: what is fed from here is not copied again. Take it anew after any other call. */
+  /** A buffer of 256 KiB to read files into: {@link feed} does not copy it. A view, valid until the next call. */
   get staging(): Uint8Array<ArrayBuffer> {
     if (this.#staging.buffer !== this.#memory.buffer) this.#staging = this.view(this.#stagingAt, STAGING_BYTES);
     return this.#staging;
   }
 
-  /** Set once the instance cannot be used any more; every call throws it. */
+  /** The error that made the instance unusable. Every later call throws it. */
   get failure(): CodError | undefined {
     return this.#failure;
   }
 
-  /** Bytes of memory that the instance has now. */
+  /** The present size of the memory in bytes. */
   get memoryBytes(): number {
     return this.#memory.buffer.byteLength;
   }
 
-  /** The memory from `pointer` on, valid until the next call. */
+  /** A view of the memory from `pointer` on, valid until the next call. */
   view(pointer: number, length: number): Uint8Array<ArrayBuffer> {
     return new Uint8Array(this.#memory.buffer as ArrayBuffer, pointer, length);
   }
 
-  /** The whole memory as u32, valid until the next call: fields of a handle are read from here. */
+  /** A view of the whole memory as u32, for the fields of handles. Valid until the next call. */
   get words(): Uint32Array<ArrayBuffer> {
     if (this.#failure) throw this.#failure;
     if (this.#words.buffer !== this.#memory.buffer) this.#words = new Uint32Array(this.#memory.buffer as ArrayBuffer);
@@ -102,13 +104,13 @@ export class Core {
     return this.words[pointer >>> 2]!;
   }
 
-  /** The u64 at `pointer`, roughly if it is above 2^53. */
+  /** The u64 at `pointer`. Values above 2^53 are rounded. */
   u64(pointer: number): number {
     return this.u32(pointer) + this.u32(pointer + 4) * 2 ** 32;
   }
 
   /**
-   * Hands `bytes` to `take`, in pieces that lie in the memory: themselves if they do already, else copied to {@link staging}.
+   * Passes `bytes` to `take`: as they are if they are in the memory, else in pieces that are copied to {@link staging}.
    */
   feed(bytes: Uint8Array, take: (pointer: number, length: number) => void): void {
     if (bytes.buffer === this.#memory.buffer) {
@@ -122,7 +124,7 @@ export class Core {
     }
   }
 
-  /** The CRC32C of `bytes`, carried on from `seed`, the CRC of the bytes before them. */
+  /** The CRC32C of `bytes`. `seed` is the CRC of the bytes before them. */
   crc32c(bytes: Uint8Array, seed: number = 0): number {
     let crc = seed;
     this.feed(bytes, (pointer, length) => {
@@ -147,16 +149,13 @@ export class Core {
     if (code === FAILED_NOTHING) {
       return new CodError(
         'COD_BUG',
-        `the wasm core trapped and cannot be used any more: ${String(error)}; make a new instance`,
-        {
-          cause: error,
-          details: { memoryBytes },
-        },
+        `the WASM core trapped: ${String(error)}. This instance is unusable: create a new instance`,
+        { cause: error, details: { memoryBytes } },
       );
     }
     return new CodError(
       'COD_NO_SPACE',
-      `the wasm core's memory cannot grow beyond ${memoryBytes} bytes, and the instance cannot be used any more; make a new instance`,
+      `the WASM core cannot grow beyond ${memoryBytes} bytes. This instance is unusable: create a new instance`,
       { cause: error, details: { memoryBytes } },
     );
   }

@@ -264,6 +264,12 @@ describe('portable Roaring bytes', () => {
     });
   });
 
+  it('bytes that are not a bitmap are refused with their cookie', () => {
+    expect(() => parsePortable(Uint8Array.of(0x3a, 0, 0, 0), 'bitmap 0')).toThrow(
+      'bitmap 0, byte 0 of 4: not a Roaring bitmap: cookie 0x3a',
+    );
+  });
+
   it('damaged bytes are refused, or are another bitmap that roaring-wasm reads alike', () => {
     const values = fc.oneof(
       fc.array(fc.nat(300_000), { maxLength: 30 }),

@@ -143,7 +143,8 @@ describe('the numbers of problems', () => {
     '%s, which is %d, has a text of its own',
     (_, kind) => {
       const core = builds[0]!.create();
-      const error = problemOf(core, { kind, pointer: 0, offset: 512 });
+      const shape = geometry({ size: 4096, blockSize: 4096 });
+      const error = problemOf(core, { kind, pointer: 0, offset: 512 }, { geometry: shape, epoch: 3 });
       expect(error.code).toBe('COD_CORRUPT');
       expect(error.message).toMatch(/^log at offset 512: \w.{10,}$/);
     },

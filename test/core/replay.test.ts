@@ -215,7 +215,11 @@ describe.each(builds)('the $name core', ({ create }) => {
       const replay = new Replay(core, shape);
       replay.format1(words(1, 10, 2, 10, 0, 4096));
       expect(replay.endFormat1().records).toBe(2);
-      expect(corrupt(() => replay.format1(words(1, 9, 1, 11)))).toMatchObject({ offset: 32, found: 11 });
+      expect(corrupt(() => replay.format1(words(1, 9, 1, 11)))).toMatchObject({
+        offset: 32,
+        found: 11,
+        message: 'log at offset 32: block 11 is beyond the device (10 blocks)',
+      });
       const odd = new Replay(core, geometry({ size: 10 * 4096 - 1, blockSize: 4096 }));
       expect(corrupt(() => odd.format1(words(1, 10)))).toMatchObject({ offset: 16, found: 10 });
       expect(corrupt(() => odd.format1(words(1, 2n ** 64n - 1n)))).toMatchObject({ offset: 16 });
@@ -428,7 +432,11 @@ describe.each(builds)('the $name core', ({ create }) => {
       const core = create();
       const at = 512 + one.length;
       const refuse = (bad: Uint8Array, sectors = 4) => corrupt(() => scan(core, shape, logBody([one, bad], sectors)));
-      expect(refuse(frame({ epoch: 8, sequence: 1 }, [BASED]))).toMatchObject({ offset: at, found: 8 });
+      expect(refuse(frame({ epoch: 8, sequence: 1 }, [BASED]))).toMatchObject({
+        offset: at,
+        found: 8,
+        message: `log at offset ${at}: frame of epoch 8 in a log of epoch ${EPOCH}`,
+      });
       expect(refuse(frame({ epoch: EPOCH, sequence: 2 }, [BASED]))).toMatchObject({ offset: at, found: 2 });
       expect(refuse(frame({ epoch: EPOCH, sequence: 0 }, [BASED]))).toMatchObject({ offset: at, found: 0 });
       expect(refuse(frame({ epoch: EPOCH, sequence: 1, firm: 2 }, [BASED]))).toMatchObject({ offset: at, found: 2 });
@@ -438,7 +446,10 @@ describe.each(builds)('the $name core', ({ create }) => {
         found: 5,
       });
       expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [written(0, 0)]))).toMatchObject({ offset: at + 16 });
-      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [written(shape.size, 1)]))).toMatchObject({ offset: at + 16 });
+      expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [written(shape.size, 1)]))).toMatchObject({
+        offset: at + 16,
+        message: expect.stringContaining('write of 1 bytes at 4096100 is empty or beyond the device (4096100 bytes)'),
+      });
       expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [[1n << 56n, 2n ** 64n - 1n]]))).toMatchObject({
         offset: at + 16,
       });
