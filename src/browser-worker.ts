@@ -1,4 +1,4 @@
-/** The worker's file: all that a device needs, in one. A page starts it by itself; bundlers that do not see that are given it as an entry. */
+/** The file of the device's worker, with everything the worker needs. A bundler may have to be given it as an entry. */
 
 import { runDeviceWorker } from './browser/worker.ts';
 

@@ -1,5 +1,5 @@
 /**
- * A device in a web page: a worker has it, the page has the same interface over messages.
+ * A device in a web page: a worker owns it, and the page has the same interface over messages.
  *
  * @packageDocumentation
  */
@@ -10,17 +10,29 @@ export type { DeviceOwner } from './browser/messages.ts';
 export type { BrowserDevice, OpenBrowserDeviceOptions } from './browser/page-device.ts';
 export type { BrowserSource, UrlSource } from './browser/source-description.ts';
 export { type CopyPlace, copyAsFile, inspectSource, removeCopy } from './browser/stored-copies.ts';
-export type { DeviceState, DeviceStatus } from './device/device.ts';
-export type { HydrateOptions } from './device/types.ts';
+export type { ByteExtent } from './core/range-set.ts';
+export type {
+  Device,
+  DeviceEvent,
+  DeviceExtent,
+  DeviceState,
+  DeviceStatus,
+  HydrateOptions,
+} from './device/types.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export { estimateStorage, persistStorage, type StorageEstimate } from './fs/opfs-quota.ts';
+export type { Retry } from './sources/retry.ts';
 
 /**
- * Opens the copy of a source in the origin private file system: begins it, or goes on where it was, whatever happened in between. If another tab has it open, both
- * share it, and the one that stays takes over.
+ * Opens the copy of a source in the origin private file system: begins it, or resumes it. Tabs that open the same copy
+ * share one device; if the tab whose worker owns the device ends, the worker of another one replaces it.
  *
- * @throws {@link CodError} as `openDevice` of `copyondemand`; COD_LOCKED if another tab has it and `tabs` is `'refuse'`; COD_NOT_FOUND if the worker's
- *   file cannot be loaded. `TypeError`, `RangeError` for wrong options. The signal's reason.
+ * @throws {@link CodError} as `openDevice` of `copyondemand`; COD_LOCKED if another tab has it open and `tabs` is
+ *   `'refuse'`; COD_NOT_FOUND if the file of the worker cannot be loaded. `TypeError`, `RangeError` for wrong options.
+ *   The signal's reason if it is aborted.
+ * @example
+ * const device = await openDevice({ source: 'https://example.org/disk.img', target: 'disk.img' });
+ * await device.read(new Uint8Array(4096), 0);
  */
 export function openDevice(options: OpenBrowserDeviceOptions): Promise<BrowserDevice> {
   return openPageDevice(options, () => new Worker(new URL('./browser-worker.js', import.meta.url), { type: 'module' }));

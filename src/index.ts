@@ -1,35 +1,47 @@
 /**
- * The isomorphic part of copyondemand: what runs alike in Node and in browsers.
+ * The isomorphic part of copyondemand: devices and sources that run alike in Node and in browsers.
  *
  * @packageDocumentation
  */
 
-import type { LocalDevice } from './device/device.ts';
 import { type OpenDeviceOptions, openDeviceIn } from './device/open.ts';
+import type { Device } from './device/types.ts';
 import { systemEnvironment } from './platform/environment.ts';
 
 export type { ByteExtent } from './core/range-set.ts';
-export type { SyncedBlocks } from './core/synced-blocks.ts';
-export type { Device, DeviceExtent, DeviceState, DeviceStatus, LocalDevice } from './device/device.ts';
-export type { Environment, OpenDeviceOptions } from './device/open.ts';
+export type { OpenDeviceOptions } from './device/open.ts';
 export { type ReadExtent, ReadRecorder } from './device/read-recorder.ts';
-export type { HydrateOptions } from './device/types.ts';
+export type {
+  Device,
+  DeviceEvent,
+  DeviceExtent,
+  DeviceState,
+  DeviceStatus,
+  HydrateOptions,
+} from './device/types.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
-export type { File, FileSystem } from './fs/file-system.ts';
+export type { File, FileSystem, Lease } from './fs/file-system.ts';
 export { type Inspection, inspectMetadata } from './log/inspect.ts';
-export type { Clock } from './platform/clock.ts';
-export { pageBuffer } from './platform/pages.ts';
+export type { MetadataFile } from './log/recovered-state.ts';
+export type { Clock, Environment } from './platform/clock.ts';
 export { blobSource } from './sources/blob.ts';
 export { bytesSource } from './sources/bytes.ts';
 export { type HttpSourceOptions, httpSource } from './sources/http/source.ts';
 export type { Source, SourceExtent, StreamOptions } from './sources/source.ts';
 
 /**
- * Opens the copy of a source: begins it, or goes on where it was, whatever happened in between.
+ * Opens the copy of a source: begins it, or resumes it, whatever happened in between.
  *
- * @throws {@link CodError} COD_EXISTS if the target exists and is nobody's copy; COD_LOCKED if somebody has it; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is
- *   a copy of something else; COD_CORRUPT, COD_VERSION; what the file system says. `TypeError`, `RangeError` for wrong options.
+ * @throws {@link CodError} COD_EXISTS if the target exists and is no copy; COD_LOCKED if it has an owner;
+ * COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something else; COD_CORRUPT, COD_VERSION; the errors of the
+ * file system. `TypeError`, `RangeError` for wrong options.
+ *
+ * @example
+ * const device = await openDevice({ source: bytesSource(image), fileSystem: memfsFileSystem(), target: 'disk.raw' });
+ * await device.read(new Uint8Array(512), 0);
+ * await device.hydrated;
+ * await device.finish();
  */
-export function openDevice(options: OpenDeviceOptions): Promise<LocalDevice> {
+export function openDevice(options: OpenDeviceOptions): Promise<Device> {
   return openDeviceIn(options.environment ?? systemEnvironment, options);
 }

@@ -7,7 +7,7 @@
  * @packageDocumentation
  */
 
-import type { Device } from './device/device.ts';
+import type { Device } from './device/types.ts';
 
 /** What a device must be able to do; those of `copyondemand` and of `copyondemand/browser` are. */
 export type V86Device = Pick<Device, 'size' | 'read' | 'write' | 'flush'>;

@@ -1,8 +1,8 @@
 /** What the core is measured with: logs of a million records, and maps of 1 TiB. For Node and browsers. */
 
 import { RoaringBitmap32 } from 'roaring-wasm';
-import { BlockMap } from '../../src/core/block-map.ts';
-import { DirtyMap } from '../../src/core/dirty-map.ts';
+import type { BlockMap } from '../../src/core/block-map.ts';
+import { CopyState } from '../../src/core/copy-state.ts';
 import { FrameEncoder } from '../../src/core/frames.ts';
 import type { Geometry } from '../../src/core/geometry.ts';
 import { LogScan, Replay } from '../../src/core/replay.ts';
@@ -152,15 +152,13 @@ export function replayFormat2(core: Core, shape: Geometry, log: { body: Uint8Arr
 
 /** Maps made of what `feed` has a replay apply; resolves to the number of blocks in them. */
 async function replayed(core: Core, shape: Geometry, feed: (replay: Replay) => void): Promise<number> {
-  const map = await BlockMap.open(shape);
-  const dirty = new DirtyMap(core, shape);
+  const state = await CopyState.open(core, shape);
   const replay = new Replay(core, shape);
   feed(replay);
-  replay.emit(map, dirty);
-  const count = map.count + dirty.blockCount;
+  state.merge(replay);
+  const count = state.blocks.count + state.dirty.blockCount;
   replay.dispose();
-  dirty.dispose();
-  map.dispose();
+  state.dispose();
   return count;
 }
 

@@ -25,3 +25,76 @@ export class Deferred<T> {
 export function promised(operation: (settled: Settled) => void): Promise<void> {
   return new Promise((resolve, reject) => operation((error) => (error === undefined ? resolve() : reject(error))));
 }
+
+/** A value now, or a promise of it. */
+export type MaybePromise<T> = T | Promise<T>;
+
+/** Passes a value on to `next`, synchronously if it is there. */
+export function after<T, R>(value: MaybePromise<T>, next: (value: T) => MaybePromise<R>): MaybePromise<R> {
+  return value instanceof Promise ? value.then(next) : next(value);
+}
+
+/** Runs `task`, and `cleanup` when it has ended, however it ended. */
+export function ending<T>(task: () => MaybePromise<T>, cleanup: () => void): MaybePromise<T> {
+  let result: MaybePromise<T>;
+  try {
+    result = task();
+  } catch (error) {
+    cleanup();
+    throw error;
+  }
+  if (result instanceof Promise) return result.finally(cleanup);
+  cleanup();
+  return result;
+}
+
+/** Reports how `task` ends. */
+export function reporting(task: () => Done, settled: Settled): void {
+  let result: Done;
+  try {
+    result = task();
+  } catch (error) {
+    settled(error);
+    return;
+  }
+  if (result === undefined) settled();
+  else result.then(() => settled(), settled);
+}
+
+/** Runs the steps of a generator one after another, synchronously as long as each step is. */
+export function inSequence(steps: Iterator<Done>): Done {
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return undefined;
+    if (value !== undefined) return continued(value, steps);
+  }
+}
+
+async function continued(first: Promise<void>, steps: Iterator<Done>): Promise<void> {
+  await first;
+  for (let step = steps.next(); !step.done; step = steps.next()) await step.value;
+}
+
+/** Runs all tasks side by side. Ends when all of them have ended; fails with the first error. */
+export function together(tasks: readonly (() => Done)[]): Done {
+  const pending: Promise<void>[] = [];
+  let failure: { error: unknown } | undefined;
+  for (const task of tasks) {
+    try {
+      const done = task();
+      if (done !== undefined) pending.push(done);
+    } catch (error) {
+      failure ??= { error };
+    }
+  }
+  if (pending.length > 0) return allEnded(pending, failure);
+  if (failure !== undefined) throw failure.error;
+  return undefined;
+}
+
+async function allEnded(pending: readonly Promise<void>[], failure: { error: unknown } | undefined): Promise<void> {
+  for (const outcome of await Promise.allSettled(pending)) {
+    if (outcome.status === 'rejected') failure ??= { error: outcome.reason };
+  }
+  if (failure !== undefined) throw failure.error;
+}

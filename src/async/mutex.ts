@@ -1,21 +1,24 @@
-/** Runs asynchronous tasks one after another, in the order in which they were asked for. */
+/** Runs tasks one after another, in the order in which they were given. */
 export class Mutex {
-  #tail: Promise<unknown> = Promise.resolve();
-  #unfinished = 0;
+  /** Settles when the last task has ended; undefined if none is running. Never rejects. */
+  #tail: Promise<unknown> | undefined;
 
-  /** Whether no task is running or waiting: for what is done before anybody else can ask. */
-  get isFree(): boolean {
-    return this.#unfinished === 0;
+  /**
+   * Runs `task` after all earlier tasks have ended, however they ended: synchronously if there are none. Returns,
+   * throws or rejects as the task does. A task must not call `run` before it has returned.
+   */
+  run<T>(task: () => T | Promise<T>): T | Promise<T> {
+    const result = this.#tail === undefined ? task() : this.#tail.then(task, task);
+    if (!(result instanceof Promise)) return result;
+    const tail: Promise<unknown> = result.then(
+      () => this.#ended(tail),
+      () => this.#ended(tail),
+    );
+    this.#tail = tail;
+    return result;
   }
 
-  /** Runs `task` after all earlier ones have ended, however they ended. */
-  run<T>(task: () => Promise<T>): Promise<T> {
-    this.#unfinished++;
-    const result = this.#tail.then(task, task);
-    const ended = (): void => {
-      this.#unfinished--;
-    };
-    this.#tail = result.then(ended, ended);
-    return result;
+  #ended(tail: Promise<unknown>): void {
+    if (this.#tail === tail) this.#tail = undefined;
   }
 }

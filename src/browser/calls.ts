@@ -1,63 +1,92 @@
-/** Calls that wait for an answer, and can be sent again when whoever was to answer them is gone. */
+/** Calls that wait for an answer, and that are sent again when another worker becomes the owner of the device. */
 
-import { fromWire, type Operation, type ToDevice, type WireError } from './messages.ts';
+import {
+  type Answer,
+  type AnswerOf,
+  buffersOf,
+  type Call,
+  fromWire,
+  type OperationName,
+  type RequestOf,
+  type ToDevice,
+} from './messages.ts';
 import type { Port } from './port.ts';
 
-/** A call as it is sent, made anew each time: what was handed over with the last message is no longer here. */
-export type MakeOperation = () => { readonly operation: Operation; readonly transfer?: Transferable[] };
-
-interface Waiting {
-  readonly make: MakeOperation;
-  readonly abortable: boolean;
-  settle(outcome: { value?: unknown; error?: unknown }): void;
+/** A call without an answer. */
+interface Pending {
+  /** Builds the message, each time anew: the buffers of an earlier one were transferred. */
+  readonly make: () => Call;
+  readonly resolve: (value: Answer['value']) => void;
+  readonly reject: (error: unknown) => void;
 }
 
 export class Calls {
-  readonly #waiting = new Map<number, Waiting>();
+  readonly #pending = new Map<number, Pending>();
   #port: Port<ToDevice> | undefined;
   #count = 0;
 
-  /** Resolves to the answer. An aborted `signal` rejects at once with its reason, and ends the call over there. */
-  call(make: MakeOperation, signal?: AbortSignal): Promise<unknown> {
+  /**
+   * Resolves to the answer. `request` is called for each time that the call is sent; the buffers of its bytes are
+   * transferred. An aborted `signal` rejects at once with its reason, and aborts the operation in the worker.
+   */
+  call<Name extends OperationName>(
+    op: Name,
+    request: () => RequestOf<Name>,
+    signal?: AbortSignal,
+  ): Promise<AnswerOf<Name>> {
     if (signal?.aborted) return Promise.reject(signal.reason);
     return new Promise((resolve, reject) => {
       const id = ++this.#count;
       const abort = (): void => {
         this.#port?.post({ kind: 'abort', id });
-        this.#waiting.get(id)?.settle({ error: signal?.reason });
+        this.#take(id)?.reject(signal?.reason);
       };
       signal?.addEventListener('abort', abort, { once: true });
-      const settle = (outcome: { value?: unknown; error?: unknown }): void => {
-        this.#waiting.delete(id);
-        signal?.removeEventListener('abort', abort);
-        if ('error' in outcome) reject(outcome.error);
-        else resolve(outcome.value);
+      // Two casts, because a map of pending calls cannot hold the type of each: a call of one operation is one of all
+      // calls, and the owner answers an operation with its own type, since `Operations` types its handlers, too.
+      const pending: Pending = {
+        make: () => ({ kind: 'call', id, abortable: signal !== undefined, op, request: request() }) as Call,
+        resolve: (value) => {
+          signal?.removeEventListener('abort', abort);
+          resolve(value as AnswerOf<Name>);
+        },
+        reject: (error) => {
+          signal?.removeEventListener('abort', abort);
+          reject(error);
+        },
       };
-      const waiting = { make, abortable: signal !== undefined, settle };
-      this.#waiting.set(id, waiting);
-      this.#send(id, waiting);
+      this.#pending.set(id, pending);
+      this.#send(pending);
     });
   }
 
-  /** Sends through `port` from now on, first all that are unanswered, in the order in which they were made. None: they wait. */
+  /** Sends through `port` from now on, first all unanswered calls in their order. Without a port, calls wait. */
   sendThrough(port: Port<ToDevice> | undefined): void {
     this.#port = port;
-    for (const [id, waiting] of this.#waiting) this.#send(id, waiting);
+    for (const pending of this.#pending.values()) this.#send(pending);
   }
 
-  answer({ id, value, error }: { readonly id: number; readonly value?: unknown; readonly error?: WireError }): void {
-    this.#waiting.get(id)?.settle(error === undefined ? { value } : { error: fromWire(error) });
+  answer({ id, value, error }: Answer): void {
+    const pending = this.#take(id);
+    if (error === undefined) pending?.resolve(value);
+    else pending?.reject(fromWire(error));
   }
 
-  /** Rejects all that wait. */
+  /** Rejects all calls that are unanswered. */
   failAll(error: Error): void {
     this.#port = undefined;
-    for (const { settle } of [...this.#waiting.values()]) settle({ error });
+    for (const id of [...this.#pending.keys()]) this.#take(id)?.reject(error);
   }
 
-  #send(id: number, { make, abortable }: Waiting): void {
+  #take(id: number): Pending | undefined {
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
+    return pending;
+  }
+
+  #send({ make }: Pending): void {
     if (this.#port === undefined) return;
-    const { operation, transfer } = make();
-    this.#port.post({ kind: 'call', id, abortable, operation }, transfer);
+    const call = make();
+    this.#port.post(call, buffersOf(call.request));
   }
 }

@@ -1,21 +1,66 @@
-/** The worker's side of a device: does what its page and the workers of other tabs ask for, and tells them how it stands. */
+/**
+ * The owner's side of a device: runs the calls of its own page and of the workers of other tabs, and keeps all of them
+ * informed of the status, the events and the completion.
+ */
 
-import type { Device, LocalDevice } from '../device/device.ts';
+import type { InlineDevice } from '../device/types.ts';
 import { isCodError } from '../errors.ts';
-import { type FromDevice, type Operation, type ToDevice, toWire, type WireError } from './messages.ts';
+import {
+  type AnswerOf,
+  buffersOf,
+  type Call,
+  type FromDevice,
+  type OperationName,
+  type RequestOf,
+  type ToDevice,
+  toWire,
+  type WireError,
+} from './messages.ts';
 import type { Port } from './port.ts';
 
 const STATUS_INTERVAL_MS = 200;
 
-/** One who is served. */
+/** The place of one client. */
 export interface Seat {
   take(message: ToDevice): void;
-  /** Ends what it asked for. */
+  /** Aborts the client's calls and sends nothing more to it. */
   leave(): void;
 }
 
+/** Runs each operation: returns the answer, or a promise of it if the operation does not complete synchronously. */
+type Handlers = {
+  readonly [Name in OperationName]: (
+    request: RequestOf<Name>,
+    signal: AbortSignal | undefined,
+  ) => AnswerOf<Name> | Promise<AnswerOf<Name>>;
+};
+
+function handlersOf(device: InlineDevice): Handlers {
+  return {
+    read: ({ offset, length }, signal) => {
+      const bytes = new Uint8Array(length);
+      const done = device.submitRead(bytes, offset, signal);
+      return done === undefined ? bytes : done.then(() => bytes);
+    },
+    write: ({ bytes, offset, fua }) => device.write(bytes, offset, { fua }),
+    discard: ({ offset, length }) => device.discard(offset, length),
+    writeZeroes: ({ offset, length }) => device.writeZeroes(offset, length),
+    hydrateRange: ({ offset, length }, signal) =>
+      device.hydrateRange(offset, length, signal === undefined ? {} : { signal }),
+    extents: ({ offset, length, limit }) => device.extents(offset, length, limit),
+    flush: () => device.flush(),
+    checkpoint: () => device.checkpoint(),
+    finish: () => device.finish(),
+    status: () => device.status(),
+    setRate: ({ bytesPerSecond }) => device.setRate(bytesPerSecond),
+    countSynced: ({ start, end, parts }) => device.countBlocks(start, end, parts).synced,
+    countDirty: ({ start, end, parts }) => device.countBlocks(start, end, parts).dirty,
+  };
+}
+
 export class DeviceHost {
-  readonly #device: LocalDevice;
+  readonly #device: InlineDevice;
+  readonly #handlers: Handlers;
   readonly #ports = new Set<Port<FromDevice>>();
   readonly #timer: ReturnType<typeof setInterval>;
   readonly #onFinished: () => void;
@@ -23,9 +68,10 @@ export class DeviceHost {
   #lastStatus = '';
   #closing = false;
 
-  /** `onFinished` is called once the device is no more because somebody has finished it. */
-  constructor(device: LocalDevice, onFinished: () => void) {
+  /** `onFinished` is called when a client has finished the device, which is then closed. */
+  constructor(device: InlineDevice, onFinished: () => void) {
     this.#device = device;
+    this.#handlers = handlersOf(device);
     this.#onFinished = onFinished;
     this.#timer = setInterval(() => this.#tellStatus(), STATUS_INTERVAL_MS);
     device.hydrated.then(
@@ -34,22 +80,26 @@ export class DeviceHost {
         if (!this.#closing) this.#tellHydrated({ error: toWire(error) });
       },
     );
+    void this.#tellEvents();
   }
 
-  /** Serves whoever is behind `port`. What a guest still waits for when the device is closed is not answered: it asks the next owner. */
+  /**
+   * Serves the client behind `port`. A guest's calls that are unanswered when the device is closed get no answer: the
+   * guest sends them to the next owner.
+   */
   serve(port: Port<FromDevice>, options: { guest: boolean }): Seat {
     const running = new Map<number, AbortController>();
     this.#ports.add(port);
     if (this.#hydrated !== undefined) port.post({ kind: 'hydrated', ...this.#hydrated });
 
-    const call = ({ id, abortable, operation }: ToDevice & { kind: 'call' }): void => {
-      const aborter = abortable ? new AbortController() : undefined;
+    const run = (call: Call): void => {
+      const { id } = call;
+      const aborter = call.abortable ? new AbortController() : undefined;
       if (aborter !== undefined) running.set(id, aborter);
-      const answer = (value: unknown): void => {
+      const answer = (value: AnswerOf<OperationName>): void => {
         running.delete(id);
-        if (this.#ports.has(port))
-          port.post({ kind: 'answer', id, value }, value instanceof Uint8Array ? [value.buffer as ArrayBuffer] : []);
-        if (operation.op === 'finish') this.#finished();
+        if (this.#ports.has(port)) port.post({ kind: 'answer', id, value }, buffersOf(value));
+        if (call.op === 'finish') this.#finished();
       };
       const fail = (error: unknown): void => {
         running.delete(id);
@@ -57,7 +107,7 @@ export class DeviceHost {
         if (this.#ports.has(port)) port.post({ kind: 'answer', id, error: toWire(error) });
       };
       try {
-        const value = this.#run(operation, aborter?.signal);
+        const value = this.#run(call, aborter?.signal);
         if (value instanceof Promise) value.then(answer, fail);
         else answer(value);
       } catch (error) {
@@ -67,7 +117,7 @@ export class DeviceHost {
     return {
       take: (message) => {
         if (message.kind === 'abort') running.get(message.id)?.abort();
-        else if (!this.#closing) call(message);
+        else if (!this.#closing) run(message);
       },
       leave: () => {
         this.#ports.delete(port);
@@ -76,40 +126,18 @@ export class DeviceHost {
     };
   }
 
-  /** Closes the device; what was asked for before is answered. */
+  /** Closes the device; earlier calls are answered. */
   async close(): Promise<void> {
     this.#closing = true;
     clearInterval(this.#timer);
     await this.#device.close();
   }
 
-  /** Returns what is to be answered, or a promise of it: what the target has is read inside the call. */
-  #run(operation: Operation, signal: AbortSignal | undefined): unknown {
-    const device = this.#device;
-    switch (operation.op) {
-      case 'read': {
-        const bytes = new Uint8Array(operation.length);
-        if (device.readNow(bytes, operation.offset)) return bytes;
-        return device.read(bytes, operation.offset, signal === undefined ? {} : { signal }).then(() => bytes);
-      }
-      case 'write':
-        return device.write(operation.bytes, operation.offset, { fua: operation.fua });
-      case 'discard':
-      case 'writeZeroes':
-        return device[operation.op](operation.offset, operation.length);
-      case 'flush':
-      case 'checkpoint':
-      case 'finish':
-        return device[operation.op]();
-      case 'status':
-        return device.status();
-      case 'countSynced':
-        return countSynced(device, operation);
-      case 'countDirty':
-        return countDirty(device, operation);
-      case 'setRate':
-        return device.setRate(operation.bytesPerSecond);
-    }
+  #run<Name extends OperationName>(
+    { op, request }: Call<Name>,
+    signal: AbortSignal | undefined,
+  ): AnswerOf<Name> | Promise<AnswerOf<Name>> {
+    return this.#handlers[op](request, signal);
   }
 
   #finished(): void {
@@ -133,50 +161,20 @@ export class DeviceHost {
     this.#tell({ kind: 'hydrated', ...outcome });
   }
 
+  /** Passes on the device's events until it is closed. */
+  async #tellEvents(): Promise<void> {
+    for await (const event of this.#device.events()) {
+      if (event.type === 'state') {
+        // Only a page knows whether its own device is closed: after this owner another worker may serve it.
+        if (event.state === 'closed') continue;
+        // A page that hears of a new state finds it in its status, too.
+        this.#tellStatus();
+      }
+      this.#tell({ kind: 'event', event });
+    }
+  }
+
   #tell(message: FromDevice): void {
     for (const port of this.#ports) port.post(message);
   }
-}
-
-/** Blocks [start, end) in so many equal parts. */
-interface Stretches {
-  readonly start: number;
-  readonly end: number;
-  readonly stretches: number;
-}
-
-/** The first block of each part. */
-function edgeOf({ start, end, stretches }: Stretches, index: number): number {
-  return start + Math.floor(((end - start) * index) / stretches);
-}
-
-/** The number of synced blocks in each part. */
-function countSynced(device: Device, parts: Stretches): Float64Array {
-  const { end, stretches } = parts;
-  const counts = new Float64Array(stretches);
-  const edge = (index: number): number => edgeOf(parts, index);
-  let index = 0;
-  for (const [from, to] of device.syncedBlocks().extents()) {
-    if (from >= end) break;
-    while (index > 0 && edge(index) > from) index--;
-    while (index < stretches && edge(index + 1) <= from) index++;
-    for (let at = index; at < stretches && edge(at) < to; at++) {
-      counts[at]! += Math.max(0, Math.min(to, edge(at + 1)) - Math.max(from, edge(at)));
-    }
-  }
-  return counts;
-}
-
-/** The number of dirty blocks in each part. */
-function countDirty(device: Device, parts: Stretches): Float64Array {
-  const { start, end, stretches } = parts;
-  const counts = new Float64Array(stretches);
-  let index = 0;
-  for (const block of device.dirtyBlocks()) {
-    if (block < start) continue;
-    if (block >= end) break;
-    while (edgeOf(parts, index + 1) <= block) index++;
-    counts[index]!++;
-  }
-  return counts;
 }

@@ -1,13 +1,15 @@
 /**
- * Names of Web Locks and channels. A lock goes with the worker or page that holds it, however that ends, so that locks say who lives:
+ * Names of Web Locks and channels. The browser releases a lock when its worker or page ends for any reason, so that
+ * locks show what is alive:
  *
- * - `…#device`: held by the worker that has the device; the workers of other tabs wait for it and take over when it comes to them.
- * - `…#worker:ID`: held by each worker from its start; whoever gets it knows that the worker is gone.
- * - `…#boot:ID`: held by each page and worker that has had part in the device. As long as anybody holds it, the machine has been running, so that
- *   what was written by now is there, synced or not.
+ * - `…#device`: held by the worker that owns the device. The workers of other tabs wait for it; the next holder is the
+ *   next owner.
+ * - `…#worker:ID`: held by each worker from its start. It is free when the worker has ended.
+ * - `…#boot:ID`: held by each page and worker that has used the device. While it is held, the machine has been on since
+ *   the boot was named, so that unsynced writes are still there.
  */
 
-/** Names one target of this origin. */
+/** Returns the name of a target within this origin. */
 export function keyOf({ directory, target }: { directory: string; target: string }): string {
   return `copyondemand:${[...directory.split('/').filter((part) => part !== ''), target].join('/')}`;
 }
@@ -17,7 +19,7 @@ export const workerLock = (key: string, workerId: string): string => `${key}#wor
 export const bootLock = (key: string, bootId: string): string => `${key}#boot:${bootId}`;
 export const guestChannel = (key: string, workerId: string): string => `${key}#guest:${workerId}`;
 
-/** Holds `name` until `signal` is aborted, or for life; resolves when it is held. */
+/** Takes the lock `name` until `signal` is aborted or the page or worker ends. Resolves when it is held. */
 export function hold(name: string, options: { mode?: LockMode; signal?: AbortSignal } = {}): Promise<void> {
   const { mode = 'exclusive', signal } = options;
   return new Promise((resolve, reject) => {
@@ -29,14 +31,14 @@ export function hold(name: string, options: { mode?: LockMode; signal?: AbortSig
   });
 }
 
-/** Resolves when nobody holds `name` any more. Rejects if `signal` is aborted first. */
+/** Resolves when the lock `name` is free. Rejects if `signal` is aborted first. */
 export function released(name: string, signal: AbortSignal): Promise<void> {
   return navigator.locks.request(name, { mode: 'shared', signal }, async () => undefined);
 }
 
 /**
- * Holds the present boot, which whoever had the device before has named if anybody is left; a new one otherwise. Resolves to its name. For whoever
- * holds the device's lock, so that there is but one.
+ * Takes the lock of the present boot and resolves to the boot's name: a name that a page or worker still holds, or a
+ * new one. The caller must hold the device's lock, so that only one name is in use.
  */
 export async function holdBoot(key: string): Promise<string> {
   const prefix = bootLock(key, '');

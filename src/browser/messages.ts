@@ -1,41 +1,84 @@
 /**
- * What a page, the worker that has the device, and the workers of other tabs say to each other. Plain data, so that it can be cloned; in one direction messages
- * arrive in the order in which they were posted.
+ * The messages between a page, the worker that owns the device, and the workers of other tabs. They are plain data, so
+ * that they can be cloned. In one direction, messages arrive in the order in which they were posted.
  */
 
-import type { DeviceStatus } from '../device/device.ts';
-import type { HydrateOptions } from '../device/types.ts';
+import type { DeviceEvent, DeviceExtent, DeviceStatus, HydrateOptions } from '../device/types.ts';
 import { CodError, type CodErrorJson, isCodError } from '../errors.ts';
 import type { SourceDescription } from './source-description.ts';
 
-/** What a device is asked to do. */
-export type Operation =
-  | { readonly op: 'read'; readonly offset: number; readonly length: number }
-  | { readonly op: 'write'; readonly offset: number; readonly bytes: Uint8Array<ArrayBuffer>; readonly fua: boolean }
-  | { readonly op: 'discard' | 'writeZeroes'; readonly offset: number; readonly length: number }
-  | { readonly op: 'flush' | 'checkpoint' | 'finish' | 'status' }
-  | {
-      readonly op: 'countSynced' | 'countDirty';
-      readonly start: number;
-      readonly end: number;
-      readonly stretches: number;
-    }
-  | { readonly op: 'setRate'; readonly bytesPerSecond: number | undefined };
+/** Bytes [offset, offset + length) of the device. */
+interface Range {
+  readonly offset: number;
+  readonly length: number;
+}
 
-/** To whoever has the device. `id` is the caller's own; only what is `abortable` is ever aborted. */
-export type ToDevice =
-  | { readonly kind: 'call'; readonly id: number; readonly abortable: boolean; readonly operation: Operation }
-  | { readonly kind: 'abort'; readonly id: number };
+/** Blocks [start, end) in `parts` equal parts. */
+interface Parts {
+  readonly start: number;
+  readonly end: number;
+  readonly parts: number;
+}
 
-/** From whoever has the device. */
+interface Operation<Request, Answer> {
+  readonly request: Request;
+  readonly answer: Answer;
+}
+
+/** What the owner of the device does on request: the request and the answer of each operation. */
+export interface Operations {
+  read: Operation<Range, Uint8Array<ArrayBuffer>>;
+  write: Operation<{ readonly offset: number; readonly bytes: Uint8Array<ArrayBuffer>; readonly fua: boolean }, void>;
+  discard: Operation<Range, void>;
+  writeZeroes: Operation<Range, void>;
+  hydrateRange: Operation<Range, void>;
+  extents: Operation<Range & { readonly limit: number }, readonly DeviceExtent[]>;
+  flush: Operation<undefined, void>;
+  checkpoint: Operation<undefined, void>;
+  finish: Operation<undefined, void>;
+  status: Operation<undefined, DeviceStatus>;
+  setRate: Operation<{ readonly bytesPerSecond: number | undefined }, void>;
+  countSynced: Operation<Parts, Float64Array>;
+  countDirty: Operation<Parts, Float64Array>;
+}
+
+export type OperationName = keyof Operations;
+export type RequestOf<Name extends OperationName> = Operations[Name]['request'];
+export type AnswerOf<Name extends OperationName> = Operations[Name]['answer'];
+
+/** A request on its way. The caller chooses `id`; only a call that is `abortable` is ever aborted. */
+export type Call<Name extends OperationName = OperationName> = {
+  [Each in Name]: {
+    readonly kind: 'call';
+    readonly id: number;
+    readonly abortable: boolean;
+    readonly op: Each;
+    readonly request: RequestOf<Each>;
+  };
+}[Name];
+
+/** To the owner of the device. */
+export type ToDevice = Call | { readonly kind: 'abort'; readonly id: number };
+
+/** The outcome of a call. Without an error, `value` is the answer of the operation with this `id`. */
+export interface Answer {
+  readonly kind: 'answer';
+  readonly id: number;
+  readonly value?: AnswerOf<OperationName>;
+  readonly error?: WireError;
+}
+
+/** From the owner of the device. */
 export type FromDevice =
-  | { readonly kind: 'answer'; readonly id: number; readonly value?: unknown; readonly error?: WireError }
+  | Answer
   | { readonly kind: 'status'; readonly status: DeviceStatus }
+  /** An event of the device; never the state `closed`, since another worker may become the owner. */
+  | { readonly kind: 'event'; readonly event: DeviceEvent }
   | { readonly kind: 'hydrated'; readonly error?: WireError }
-  /** The copy is complete and its metadata removed: the device is no more. */
+  /** The copy is complete and its metadata removed: the device is closed for every page. */
   | { readonly kind: 'finished' };
 
-/** Who has the device. */
+/** The worker that owns the device. */
 export interface DeviceOwner {
   /** The address of its page. */
   readonly page: string;
@@ -43,7 +86,7 @@ export interface DeviceOwner {
   readonly since: number;
 }
 
-/** The device as whoever is served with it needs to know it. */
+/** What a page has to know of a device before its first call. */
 export interface Welcome {
   readonly size: number;
   readonly blockSize: number;
@@ -53,7 +96,7 @@ export interface Welcome {
   readonly owner: DeviceOwner;
 }
 
-/** How a worker is told to open a device. */
+/** How a worker opens a device. */
 export interface WorkerOptions {
   readonly workerId: string;
   readonly page: string;
@@ -75,9 +118,9 @@ export type ToWorker =
 /** From a worker to its page. */
 export type FromWorker =
   | FromDevice
-  /** It runs, and holds the lock by which its end is noticed. */
+  /** The worker runs and holds the lock whose release shows that the worker has ended. */
   | { readonly kind: 'started' }
-  /** Calls are answered from now on. Those that are unanswered must be sent again: whoever was to answer them may be gone. */
+  /** Calls are answered from now on. The page sends unanswered calls again: the previous owner may have ended. */
   | { readonly kind: 'ready'; readonly role: 'owner' | 'guest'; readonly welcome: Welcome }
   | { readonly kind: 'failed'; readonly error: WireError }
   | { readonly kind: 'closed'; readonly error?: WireError };
@@ -85,10 +128,10 @@ export type FromWorker =
 /** To all workers of one target. */
 export type ToWorkers =
   | { readonly kind: 'hello'; readonly workerId: string; readonly size: number; readonly identity: string | undefined }
-  /** The sender has the device open. */
+  /** The sender owns the device. */
   | { readonly kind: 'announce' };
 
-/** From the worker that has the device to another. */
+/** From the owner's worker to another worker. */
 export type ToGuest =
   | FromDevice
   | { readonly kind: 'welcome'; readonly welcome: Welcome }
@@ -96,7 +139,13 @@ export type ToGuest =
   | { readonly kind: 'opening'; readonly owner: DeviceOwner }
   | { readonly kind: 'refused'; readonly error: WireError };
 
-/** An error on its way: a `CodError` keeps class and code, the errors of wrong arguments their class. */
+/** The buffers of a request or an answer that are transferred instead of copied. */
+export function buffersOf(data: RequestOf<OperationName> | AnswerOf<OperationName>): Transferable[] {
+  if (data instanceof Uint8Array) return [data.buffer];
+  return data !== undefined && 'bytes' in data ? [data.bytes.buffer] : [];
+}
+
+/** An error in a message: a `CodError` keeps class, code and details; errors of wrong arguments keep their class. */
 export type WireError = CodErrorJson | { readonly name: string; readonly message: string };
 
 export function toWire(error: unknown): WireError {

@@ -1,54 +1,81 @@
-/** The page's side of a device: the same interface, over messages to the worker that has it. */
+/** The page's side of a device: the same interface, over messages to the worker that owns the device. */
 
-import type { Device, DeviceStatus } from '../device/device.ts';
+import { EventStream } from '../async/event-stream.ts';
+import type { Device, DeviceEvent, DeviceExtent, DeviceState, DeviceStatus, HydrateOptions } from '../device/types.ts';
 import { CodError } from '../errors.ts';
 import { persistStorage } from '../fs/opfs-quota.ts';
-import { Calls, type MakeOperation } from './calls.ts';
+import { Calls } from './calls.ts';
 import { bootLock, hold, keyOf } from './lock-names.ts';
-import { type DeviceOwner, type FromWorker, fromWire, type Welcome, type WorkerOptions } from './messages.ts';
+import {
+  type AnswerOf,
+  type DeviceOwner,
+  type FromWorker,
+  fromWire,
+  type OperationName,
+  type RequestOf,
+  type Welcome,
+  type WorkerOptions,
+} from './messages.ts';
 import { type BrowserSource, describeSource } from './source-description.ts';
 import { WorkerKeeper } from './worker-keeper.ts';
 
-/** Longer requests are made in pieces of this size, so many of them at once: what is under way is in memory twice. */
+/** Longer reads and writes are split into pieces, since the bytes of a piece in flight are in memory twice. */
 const PIECE_BYTES = 2 ** 22;
-const PIECES_AT_ONCE = 4;
+const MAX_PIECES_IN_FLIGHT = 4;
+/** Parts that blocks are counted in at most: 128 MiB of numbers. */
+const MAX_PARTS = 2 ** 24;
 
-/** How a device is opened in a page. `hydrate`, `blockSize` and `checkpointIntervalMs` as for `openDevice` of `copyondemand`. */
-export interface OpenBrowserDeviceOptions
-  extends Pick<WorkerOptions, 'hydrate' | 'blockSize' | 'checkpointIntervalMs'> {
+/** How a device is opened in a page. */
+export interface OpenBrowserDeviceOptions {
   readonly source: BrowserSource;
-  /** The copy's name in the origin private file system; metadata lies beside it. */
+  /** Name of the copy in the origin private file system; its metadata lies beside it. */
   readonly target: string;
-  /** The folder that the copy is in, as a path; made if it is missing. Default: the root. */
+  /** Path of the directory that holds the copy; created if it is missing. Default: the root. */
   readonly directory?: string;
-  /** What becomes of a second tab: it has part in the device of the first, or is refused with COD_LOCKED. Default: `'share'`. */
+  /** A second tab shares the device of the first one, or is refused with COD_LOCKED. Default: `'share'`. */
   readonly tabs?: 'share' | 'refuse';
+  /** The background copy; `false`: none. Default: on. */
+  readonly hydrate?: false | HydrateOptions;
+  /** 4096 or a larger power of two; a copy that is resumed keeps its own. Default: 4096. */
+  readonly blockSize?: number;
+  /** A change is durable after at most this time. Default: 10,000. */
+  readonly checkpointIntervalMs?: number;
   /** Asks the browser to keep the data when the disk runs full. Default: true. */
   readonly persist?: boolean;
-  /** Starts the worker, where a bundler needs to be told where it is. Default: `new Worker(new URL('./browser-worker.js', import.meta.url), { type: 'module' })`. */
+  /**
+   * Starts the worker, for bundlers that have to be told its file. Default:
+   * `new Worker(new URL('./browser-worker.js', import.meta.url), { type: 'module' })`.
+   */
   readonly worker?: () => Worker;
-  /** Gives up opening. */
+  /** Aborts opening. */
   readonly signal?: AbortSignal;
 }
 
-/** A device whose work is done in a worker, this tab's or another's. */
-export interface BrowserDevice extends Omit<Device, 'syncedBlocks' | 'dirtyBlocks'> {
-  /** As last heard, at most a quarter of a second ago; {@link refreshStatus} asks. */
-  status(): DeviceStatus;
+/**
+ * A device that a worker of this tab or of another one owns. `status()` returns the last status that the worker sent,
+ * at most 250 ms old. `events()` tells of the device that all tabs share; the state `closed` is that of this page's
+ * device. Events between the end of one owner and the start of the next one are not told.
+ */
+export interface BrowserDevice extends Device {
+  /** Asks the worker for the present status. */
   refreshStatus(): Promise<DeviceStatus>;
-  /** The number of synced blocks in each of so many equal stretches of blocks `[start, end)`; default: of the whole device. */
-  countSynced(stretches: number, blocks?: { start: number; end: number }): Promise<Float64Array>;
-  /** The same for blocks that were written in part while only the source has them as a whole. */
-  countDirty(stretches: number, blocks?: { start: number; end: number }): Promise<Float64Array>;
-  /** Whether this tab's worker has the device, or that of another tab, whose place it will take. */
+  /**
+   * Returns the number of synced blocks in each of `parts` equal parts of the blocks [start, end).
+   * @param parts 1 to 2^24.
+   * @param blocks Default: all blocks of the device.
+   */
+  countSynced(parts: number, blocks?: { start: number; end: number }): Promise<Float64Array>;
+  /** As {@link countSynced}, for dirty blocks: written in part, and complete only in the source. */
+  countDirty(parts: number, blocks?: { start: number; end: number }): Promise<Float64Array>;
+  /** `owner`: this tab's worker owns the device. `guest`: another tab's worker does, and this tab's may replace it. */
   readonly role: 'owner' | 'guest';
-  /** Who has it. */
+  /** The worker that owns the device. */
   readonly owner: DeviceOwner;
-  /** Called whenever {@link role} or {@link owner} has changed. */
+  /** Called after {@link role} or {@link owner} has changed. */
   onRoleChange: (() => void) | undefined;
 }
 
-/** `makeWorker` as {@link OpenBrowserDeviceOptions.worker}, if that is not given. */
+/** `makeWorker` starts the worker if {@link OpenBrowserDeviceOptions.worker} is not given. */
 export function openPageDevice(options: OpenBrowserDeviceOptions, makeWorker: () => Worker): Promise<BrowserDevice> {
   return new Promise((resolve, reject) => {
     const { signal, target, directory = '', tabs = 'share', hydrate, blockSize, checkpointIntervalMs } = options;
@@ -89,29 +116,32 @@ class PageDevice implements BrowserDevice {
   readonly #key: string;
   readonly #calls = new Calls();
   readonly #keeper: WorkerKeeper;
-  readonly #events: { onOpen(): void; onFailed(error: Error): void };
-  /** Ends what goes on beside the calls. */
+  readonly #opening: { onOpen(): void; onFailed(error: Error): void };
+  readonly #events = new EventStream<DeviceEvent>();
+  /** Releases locks and listeners at the end. */
   readonly #over = new AbortController();
   readonly #settleHydrated: { resolve(): void; reject(error: unknown): void };
   #welcome!: Welcome;
   #role: 'owner' | 'guest' = 'owner';
   #status!: DeviceStatus;
-  /** Why nothing can be asked for any more. */
+  /** The state that consumers of events know. */
+  #toldState: DeviceState | undefined;
+  /** Why the device is closed: every further call rejects with it. */
   #end: Error | undefined;
   #closing: Promise<void> | undefined;
-  /** Whether there is somebody who answers calls. */
+  /** A worker answers calls. */
   #attached = false;
-  /** Whether the worker is to close, as soon as it can. */
+  /** The next worker that is ready must close at once. */
   #leaving = false;
   #onClosed: ((outcome: Error | undefined) => void) | undefined;
 
   constructor(
     options: Omit<WorkerOptions, 'workerId'>,
     makeWorker: () => Worker,
-    events: { onOpen(): void; onFailed(error: Error): void },
+    opening: { onOpen(): void; onFailed(error: Error): void },
   ) {
     this.#key = keyOf(options);
-    this.#events = events;
+    this.#opening = opening;
     let settle: { resolve(): void; reject(error: unknown): void } | undefined;
     this.hydrated = new Promise((resolve, reject) => (settle = { resolve, reject }));
     this.hydrated.catch(() => undefined);
@@ -125,7 +155,7 @@ class PageDevice implements BrowserDevice {
       onFailed: (error) => this.#finishWith(error),
     });
     this.#keeper.start();
-    // A page that is put aside may not come back: what was written is made durable while there is time.
+    // A hidden page may be discarded without notice, so its writes are made durable now.
     const flush = (): void => {
       if (document.visibilityState === 'hidden' && this.#end === undefined) this.flush().catch(() => undefined);
     };
@@ -152,40 +182,50 @@ class PageDevice implements BrowserDevice {
   async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
     this.#check(offset, into.length);
     await inPieces(into, async (piece, at) => {
-      const operation = { op: 'read', offset: offset + at, length: piece.length } as const;
-      piece.set((await this.#calls.call(() => ({ operation }), options.signal)) as Uint8Array);
+      const request = { offset: offset + at, length: piece.length };
+      piece.set(await this.#calls.call('read', () => request, options.signal));
     });
   }
 
   async write(from: Uint8Array, offset: number, options: { fua?: boolean } = {}): Promise<void> {
     this.#check(offset, from.length);
-    await inPieces(from, async (piece, at) => {
-      await this.#calls.call(() => {
-        const bytes = piece.slice() as Uint8Array<ArrayBuffer>;
-        return {
-          operation: { op: 'write', offset: offset + at, bytes, fua: options.fua ?? false },
-          transfer: [bytes.buffer],
-        };
-      });
-    });
+    const { fua = false } = options;
+    await inPieces(from, (piece, at) =>
+      // A copy for each time that it is sent: its buffer is transferred.
+      this.#calls.call('write', () => ({ offset: offset + at, bytes: new Uint8Array(piece), fua })),
+    );
   }
 
   async discard(offset: number, length: number): Promise<void> {
     this.#check(offset, length);
-    await this.#ask(() => ({ operation: { op: 'discard', offset, length } }));
+    await this.#ask('discard', { offset, length });
   }
 
   async writeZeroes(offset: number, length: number): Promise<void> {
     this.#check(offset, length);
-    await this.#ask(() => ({ operation: { op: 'writeZeroes', offset, length } }));
+    await this.#ask('writeZeroes', { offset, length });
   }
 
-  async flush(): Promise<void> {
-    await this.#ask(() => ({ operation: { op: 'flush' } }));
+  async hydrateRange(offset: number, length: number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    this.#check(offset, length);
+    await this.#ask('hydrateRange', { offset, length }, options.signal);
   }
 
-  async checkpoint(): Promise<void> {
-    await this.#ask(() => ({ operation: { op: 'checkpoint' } }));
+  async extents(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]> {
+    this.#check(offset, length);
+    return this.#ask('extents', { offset, length, limit });
+  }
+
+  flush(): Promise<void> {
+    return this.#ask('flush', undefined);
+  }
+
+  checkpoint(): Promise<void> {
+    return this.#ask('checkpoint', undefined);
+  }
+
+  events(options: { signal?: AbortSignal } = {}): AsyncIterable<DeviceEvent> {
+    return this.#events.subscribe(options.signal);
   }
 
   status(): DeviceStatus {
@@ -193,34 +233,35 @@ class PageDevice implements BrowserDevice {
   }
 
   async refreshStatus(): Promise<DeviceStatus> {
-    return (this.#status = (await this.#ask(() => ({ operation: { op: 'status' } }))) as DeviceStatus);
+    return (this.#status = await this.#ask('status', undefined));
   }
 
-  countSynced(stretches: number, blocks?: { start: number; end: number }): Promise<Float64Array> {
-    return this.#count('countSynced', stretches, blocks);
+  countSynced(parts: number, blocks?: { start: number; end: number }): Promise<Float64Array> {
+    return this.#count('countSynced', parts, blocks);
   }
 
-  countDirty(stretches: number, blocks?: { start: number; end: number }): Promise<Float64Array> {
-    return this.#count('countDirty', stretches, blocks);
+  countDirty(parts: number, blocks?: { start: number; end: number }): Promise<Float64Array> {
+    return this.#count('countDirty', parts, blocks);
   }
 
   async #count(
     op: 'countSynced' | 'countDirty',
-    stretches: number,
+    parts: number,
     blocks: { start: number; end: number } | undefined,
   ): Promise<Float64Array> {
-    const { start, end } = blocks ?? { start: 0, end: this.#status.totalBlocks };
-    const whole = [stretches, start, end].every(Number.isSafeInteger);
-    if (!whole || stretches < 1 || stretches > 2 ** 24 || start < 0 || end < start || end > this.#status.totalBlocks) {
-      throw new RangeError(`${stretches} stretches of blocks ${start} to ${end} of ${this.#status.totalBlocks}`);
-    }
-    return (await this.#ask(() => ({ operation: { op, stretches, start, end } }))) as Float64Array;
+    const { totalBlocks } = this.#status;
+    const { start, end } = blocks ?? { start: 0, end: totalBlocks };
+    if (!Number.isInteger(parts) || parts < 1 || parts > MAX_PARTS)
+      throw new RangeError(`parts is ${parts} instead of a whole number from 1 to ${MAX_PARTS}`);
+    if (!Number.isInteger(start) || !Number.isInteger(end) || start < 0 || end < start || end > totalBlocks)
+      throw new RangeError(`blocks [${start}, ${end}) are outside the device of ${totalBlocks} blocks`);
+    return this.#ask(op, { start, end, parts });
   }
 
   setRate(bytesPerSecond: number | undefined): void {
     if (bytesPerSecond !== undefined && !(bytesPerSecond > 0))
-      throw new RangeError(`a rate of ${bytesPerSecond} bytes per second`);
-    this.#ask(() => ({ operation: { op: 'setRate', bytesPerSecond } })).catch(() => undefined);
+      throw new RangeError(`the rate is ${bytesPerSecond} bytes per second: it must be more than 0`);
+    this.#ask('setRate', { bytesPerSecond }).catch(() => undefined);
   }
 
   close(): Promise<void> {
@@ -229,28 +270,29 @@ class PageDevice implements BrowserDevice {
   }
 
   async finish(): Promise<void> {
-    await this.#ask(() => ({ operation: { op: 'finish' } }));
+    await this.#ask('finish', undefined);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  /** Lets go of everything, as if the page were gone. */
+  /** Releases everything at once, as if the page had ended. */
   abandon(): void {
-    this.#finishWith(new CodError('COD_CLOSED', 'the device was given up'));
+    this.#finishWith(new CodError('COD_CLOSED', 'opening was aborted'));
   }
 
   /**
-   * What was acknowledged must not be lost when this page, which knows the boot, has gone. The device's owner sees to that as it closes; a guest flushes. Where nobody
-   * answers at the moment, both wait for the next `ready`.
+   * Acknowledged writes must be durable before this page ends, because the page's lock names the boot. The owner's
+   * worker makes them durable as it closes the device; a guest flushes. Both wait for the next `ready` if no worker
+   * answers.
    */
   async #close(): Promise<void> {
     const closed = new Promise<void>((resolve, reject) => {
       this.#onClosed = (outcome) => (outcome === undefined ? resolve() : reject(outcome));
     });
     closed.catch(() => undefined);
-    const flushed = this.#role === 'guest' ? this.#calls.call(() => ({ operation: { op: 'flush' } })) : undefined;
+    const flushed = this.#role === 'guest' ? this.#calls.call('flush', () => undefined) : undefined;
     const failure = await flushed?.then(
       () => undefined,
       (error: unknown) => ({ error }),
@@ -261,7 +303,7 @@ class PageDevice implements BrowserDevice {
     if (failure !== undefined && failure.error !== this.#end) throw failure.error;
   }
 
-  /** The checks that need no message; outside the device: `RangeError`. */
+  /** @throws `RangeError` if the range is not inside the device; COD_CLOSED. */
   #check(offset: number, length: number): void {
     if (
       !Number.isSafeInteger(offset) ||
@@ -280,9 +322,13 @@ class PageDevice implements BrowserDevice {
     if (this.#closing !== undefined) throw new CodError('COD_CLOSED', 'the device is closed');
   }
 
-  async #ask(make: MakeOperation): Promise<unknown> {
+  async #ask<Name extends OperationName>(
+    op: Name,
+    request: RequestOf<Name>,
+    signal?: AbortSignal,
+  ): Promise<AnswerOf<Name>> {
     this.#checkOpen();
-    return this.#calls.call(make);
+    return this.#calls.call(op, () => request, signal);
   }
 
   #take(message: Exclude<FromWorker, { kind: 'started' | 'failed' }>): void {
@@ -292,6 +338,10 @@ class PageDevice implements BrowserDevice {
         break;
       case 'status':
         this.#status = message.status;
+        break;
+      case 'event':
+        if (message.event.type === 'state') this.#tellState(message.event.state);
+        else this.#events.emit(message.event);
         break;
       case 'hydrated':
         if (message.error === undefined) this.#settleHydrated.resolve();
@@ -316,16 +366,25 @@ class PageDevice implements BrowserDevice {
     this.#role = role;
     this.#welcome = welcome;
     this.#status = welcome.status;
+    if (first) this.#toldState = welcome.status.state;
+    else this.#tellState(welcome.status.state);
     hold(bootLock(this.#key, welcome.bootId), { mode: 'shared', signal: this.#over.signal }).catch(() => undefined);
     this.#attached = true;
-    // In this order: what is closed takes no calls any more.
+    // Calls first: a worker that closes takes none.
     this.#calls.sendThrough(this.#keeper.port);
     if (this.#leaving) this.#keeper.port.post({ kind: 'close' });
-    if (first) this.#events.onOpen();
+    if (first) this.#opening.onOpen();
     else if (changed) this.onRoleChange?.();
   }
 
-  /** It is over, for the reason `end`; `failure` is what closing rejects with. */
+  /** Tells a state once: an owner's status and its events may both tell of the same change. */
+  #tellState(state: DeviceState): void {
+    if (state === this.#toldState) return;
+    this.#toldState = state;
+    this.#events.emit({ type: 'state', state });
+  }
+
+  /** Ends the device for the reason `end`; {@link close} rejects with `failure`. */
   #finishWith(end: Error, failure: Error | undefined = this.#closing === undefined ? undefined : asFailure(end)): void {
     if (this.#end !== undefined) return;
     this.#end = end;
@@ -333,17 +392,19 @@ class PageDevice implements BrowserDevice {
     this.#over.abort();
     this.#calls.failAll(end);
     this.#settleHydrated.reject(end);
+    this.#tellState('closed');
+    this.#events.end();
     this.#onClosed?.(failure);
-    this.#events.onFailed(end);
+    this.#opening.onFailed(end);
   }
 }
 
-/** An end that closing was meant to bring is no failure of it. */
+/** COD_CLOSED is what closing is for, and no failure of it. */
 function asFailure(end: Error): Error | undefined {
   return end instanceof CodError && end.code === 'COD_CLOSED' ? undefined : end;
 }
 
-/** Calls `work` for pieces of `bytes`, some at a time. After a failure no further piece is begun. */
+/** Calls `work` for pieces of `bytes`, at most {@link MAX_PIECES_IN_FLIGHT} at a time; starts none after a failure. */
 async function inPieces(bytes: Uint8Array, work: (piece: Uint8Array, at: number) => Promise<void>): Promise<void> {
   if (bytes.length <= PIECE_BYTES) {
     if (bytes.length > 0) await work(bytes, 0);
@@ -362,8 +423,8 @@ async function inPieces(bytes: Uint8Array, work: (piece: Uint8Array, at: number)
       }
     }
   };
-  // All have ended before anything is thrown: the buffer is the caller's again then.
-  for (const outcome of await Promise.allSettled(Array.from({ length: PIECES_AT_ONCE }, runner))) {
+  // Every piece has ended before this throws: the caller may then use its buffer again.
+  for (const outcome of await Promise.allSettled(Array.from({ length: MAX_PIECES_IN_FLIGHT }, runner))) {
     if (outcome.status === 'rejected') throw outcome.reason;
   }
 }

@@ -1,22 +1,22 @@
-/** Keeps a worker running for a page: notices when it is gone, for whatever reason, and starts another. */
+/** Keeps a worker running for a page: detects that a worker has ended, for any reason, and starts another one. */
 
 import { CodError } from '../errors.ts';
 import { released, workerLock } from './lock-names.ts';
 import { type FromWorker, fromWire, type ToWorker, type WorkerOptions } from './messages.ts';
 import { batchingPort, type Port, receive } from './port.ts';
 
-/** A worker that has not begun by then is given up; the next one has twice as long. */
+/** A worker that has not started after this time is terminated; the next one has twice the time. */
 const START_TIMEOUT_MS = 10_000;
-/** So many workers in a row may end before the device is open. */
+/** Opening fails when this many workers in a row have ended before the device was open. */
 const ATTEMPTS = 4;
 
-/** What the page hears of. */
+/** What a {@link WorkerKeeper} tells its page. */
 export interface KeeperEvents {
-  /** All but `started` and `failed`. */
+  /** Called with every message but `started` and `failed`. */
   onMessage(message: Exclude<FromWorker, { kind: 'started' | 'failed' }>): void;
-  /** The worker is gone; another will say `ready`. */
+  /** The worker has ended; the next one will send `ready`. */
   onLost(): void;
-  /** There is no device, and there will be none. */
+  /** The device cannot be opened, or no longer be served. */
   onFailed(error: Error): void;
 }
 
@@ -37,7 +37,7 @@ export class WorkerKeeper {
     this.#events = events;
   }
 
-  /** To the worker of the moment; lost if there is none. */
+  /** To the present worker; messages are dropped while there is none. */
   readonly port: Port<ToWorker> = { post: (message, transfer) => this.#port?.post(message, transfer) };
 
   start(): void {
@@ -59,7 +59,7 @@ export class WorkerKeeper {
       this.#port = undefined;
       this.#events.onLost();
       if (++this.#ended < ATTEMPTS) this.start();
-      else this.#fail(new CodError('COD_CLOSED', `the worker that has the device ended ${this.#ended} times: ${why}`));
+      else this.#fail(new CodError('COD_CLOSED', `the device's worker ended ${this.#ended} times: ${why}`));
     };
     const timer = setTimeout(() => lost('it did not start in time'), START_TIMEOUT_MS * 2 ** this.#ended);
     let started = false;
@@ -78,7 +78,7 @@ export class WorkerKeeper {
         started = true;
         clearTimeout(timer);
         released(workerLock(this.#key, workerId), watch.signal).then(
-          () => lost('nobody says why'),
+          () => lost('it terminated without an error'),
           () => undefined,
         );
       } else if (message.kind === 'failed') this.#fail(fromWire(message.error));
@@ -92,7 +92,7 @@ export class WorkerKeeper {
     port.post({ kind: 'start', options: { ...this.#options, workerId } });
   }
 
-  /** Ends the worker; nothing is heard any more. */
+  /** Terminates the worker; no event follows. */
   close(): void {
     this.#closed = true;
     this.#stop?.();

@@ -1,9 +1,10 @@
 /**
- * The worker that one page starts: has the device itself, or hands the page's calls on to the worker of another tab that has it, and
- * takes over when that one is gone.
+ * The worker of one page. It owns the device, or passes the page's calls on to the owner, a worker of another tab, and
+ * may become the owner when that worker has ended.
  *
- * Invariants: whoever has the device holds its lock from before it is opened until after it is closed; while nobody serves, calls are dropped, since the
- * page sends all that are unanswered again at the next `ready`.
+ * Invariants:
+ * - The owner holds the device's lock from before it opens the device until after it has closed it.
+ * - Calls are dropped while there is no owner: the page sends its unanswered calls again at the next `ready`.
  */
 
 import { openDeviceIn } from '../device/open.ts';
@@ -29,15 +30,15 @@ import {
 import { batchingPort, type Port, receive } from './port.ts';
 import { openSource } from './source-description.ts';
 
-/** How long a tab that wants the device for itself waits to be told who has it. */
+/** A tab that does not share waits this long for the owner's address, and is then refused without it. */
 const INTRODUCTION_MS = 2000;
 
-/** What is used of a dedicated worker's global scope. */
+/** The used part of a dedicated worker's global scope. */
 export interface WorkerScope extends Pick<EventTarget, 'addEventListener'> {
   postMessage(message: unknown, transfer: Transferable[]): void;
 }
 
-/** Listens for the page; called once by the worker's file. */
+/** Starts to listen to the page; the worker's file calls it once. */
 export function runDeviceWorker(scope: WorkerScope): void {
   const page = batchingPort<FromWorker>((messages, transfer) => scope.postMessage(messages, transfer));
   let worker: DeviceWorker | undefined;
@@ -58,12 +59,12 @@ class DeviceWorker {
   readonly #fromOwner: BroadcastChannel;
   readonly #toOwner: Port<ToDevice>;
   readonly #guests = new Map<string, { channel: BroadcastChannel; seat: Seat }>();
-  /** Ends the wait for the device's lock, or lets go of it. */
+  /** Ends the wait for the device's lock, or releases the lock. */
   readonly #done = new AbortController();
   #source: Source | undefined;
-  /** Who does what the page asks for: nobody, this worker or another. */
+  /** Runs the page's calls, here or in the owner's worker; undefined while there is no owner. */
   #serve: ((message: ToDevice) => void) | undefined;
-  /** Set from when the lock is held. */
+  /** This worker holds the device's lock. */
   #held = false;
   #host: { readonly host: DeviceHost; readonly welcome: () => Welcome } | undefined;
   #closing: Promise<void> | undefined;
@@ -83,7 +84,7 @@ class DeviceWorker {
     else this.#serve?.(message);
   }
 
-  /** Opens the device, or joins whoever has it. Never rejects: the page is told. */
+  /** Opens the device, or joins its owner. Never rejects: the page gets `failed`. */
   async run(): Promise<void> {
     try {
       await hold(workerLock(this.#key, this.#options.workerId));
@@ -100,7 +101,7 @@ class DeviceWorker {
     }
   }
 
-  /** Takes the lock if nobody has it, for as long as the worker goes on. */
+  /** Takes the device's lock if it is free, and holds it until this worker ends. Resolves to whether it did. */
   #tryLock(): Promise<boolean> {
     return new Promise((resolve, reject) => {
       const held = (lock: Lock | null): Promise<void> | undefined => {
@@ -118,7 +119,7 @@ class DeviceWorker {
       : new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
   }
 
-  /** Opens the device and serves it, under the lock, until it is closed. */
+  /** Opens the device and serves it until this worker ends. The caller holds the lock. */
   async #own(): Promise<void> {
     this.#held = true;
     this.#serve = undefined;
@@ -162,7 +163,7 @@ class DeviceWorker {
     ]);
   }
 
-  /** Answers the worker of another tab, and serves it from now on. */
+  /** Answers the worker of another tab, and serves it from now on unless it is refused. */
   #greet({ workerId, size, identity }: ToWorkers & { kind: 'hello' }): void {
     if (this.#guests.has(workerId) || this.#closing !== undefined) return;
     const channel = new BroadcastChannel(guestChannel(this.#key, workerId));
@@ -190,18 +191,18 @@ class DeviceWorker {
     );
   }
 
-  /** Why a tab with such a source cannot have part in this device. */
+  /** The reason why a tab with such a source cannot share this device. */
   #differs(size: number, identity: string | undefined): CodError | undefined {
     const own = this.#source!;
     if (size !== own.size)
       return new CodError(
         'COD_SIZE_MISMATCH',
-        `another tab has ${this.#options.target} open, as a copy of ${own.size} bytes instead of ${size}`,
+        `another tab has ${this.#options.target} open with a source of ${own.size} bytes; this one has ${size} bytes`,
       );
     if (identity === own.identity) return undefined;
     return new CodError(
       'COD_SOURCE_CHANGED',
-      `another tab has ${this.#options.target} open, as a copy of ${own.identity} instead of ${identity}`,
+      `another tab has ${this.#options.target} open with the source ${own.identity}; this one is ${identity}`,
     );
   }
 
@@ -241,14 +242,14 @@ class DeviceWorker {
     } catch (error) {
       outcome = { kind: 'closed', error: toWire(error) };
     }
-    // The messages that were posted to guests go first: a channel that is closed takes none along.
+    // A task later, since a closed channel drops messages that the port has not posted yet.
     setTimeout(() => {
       this.#end();
       this.#page.post(outcome);
     });
   }
 
-  /** Lets others have the device. */
+  /** Releases the device's lock and closes the channels. */
   #end(): void {
     this.#serve = undefined;
     this.#done.abort();

@@ -1,7 +1,7 @@
 /** `copyondemand copy`: a complete, durable copy of a source, that can be interrupted and goes on where it was. */
 
 import { withSignal } from '../async/with-signal.ts';
-import type { LocalDevice } from '../device/device.ts';
+import type { Device } from '../device/types.ts';
 import { CodError } from '../errors.ts';
 import type { Source } from '../sources/source.ts';
 import { failureOf, Interrupted } from './failure.ts';
@@ -43,7 +43,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   const interruption = listenForInterruption();
   const { signal } = interruption;
   let source: Source | undefined;
-  let device: LocalDevice | undefined;
+  let device: Device | undefined;
   let rate: RateControl | undefined;
   try {
     rate = new RateControl(flags, rateHooks(emit));
@@ -65,7 +65,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
 }
 
 /** Closes a device after an error; returns what is to be said. */
-async function close(device: LocalDevice | undefined, error: unknown): Promise<unknown> {
+async function close(device: Device | undefined, error: unknown): Promise<unknown> {
   if (device === undefined) return error;
   const status = device.status();
   try {
@@ -82,7 +82,7 @@ async function close(device: LocalDevice | undefined, error: unknown): Promise<u
 
 interface Copying extends TargetCopy {
   readonly flags: CopyFlags;
-  readonly device: LocalDevice;
+  readonly device: Device;
   readonly rate: RateControl;
 }
 

@@ -12,7 +12,7 @@
 import type { ByteExtent } from '../core/range-set.ts';
 import { type ReadExtent, ReadRecorder } from '../device/read-recorder.ts';
 import { CodError } from '../errors.ts';
-import type { File, FileSystem } from '../fs/file-system.ts';
+import type { File, FileSystem, Lease } from '../fs/file-system.ts';
 import { nodeFileSystem } from '../fs/node.ts';
 
 const VERSION = 1;
@@ -56,28 +56,28 @@ export async function recordOrder(
   onProblem: (error: unknown) => void,
   fileSystem: FileSystem = nodeFileSystem(),
 ): Promise<OrderRecording> {
-  const unlock = (await fileSystem.lock?.(path)) ?? (async () => undefined);
+  const lease = await fileSystem.lock?.(path);
   let file: File | undefined;
   try {
     file = await fileSystem.open(path, { create: true });
     const known = await beginOrContinue(file, { path, size });
     return new Recording({
       file,
-      unlock,
+      lease,
       onProblem,
       at: known.bytes,
       recorder: new ReadRecorder({ size, clock: performance, known: known.extents }),
     });
   } catch (error) {
     await file?.close();
-    await unlock();
+    await lease?.release();
     throw error;
   }
 }
 
 class Recording implements OrderRecording {
   readonly #file: File;
-  readonly #unlock: () => Promise<void>;
+  readonly #lease: Lease | undefined;
   readonly #onProblem: (error: unknown) => void;
   readonly #recorder: ReadRecorder;
   #at: number;
@@ -88,13 +88,13 @@ class Recording implements OrderRecording {
 
   constructor(parts: {
     file: File;
-    unlock: () => Promise<void>;
+    lease: Lease | undefined;
     onProblem: (error: unknown) => void;
     at: number;
     recorder: ReadRecorder;
   }) {
     this.#file = parts.file;
-    this.#unlock = parts.unlock;
+    this.#lease = parts.lease;
     this.#onProblem = parts.onProblem;
     this.#at = parts.at;
     this.#recorder = parts.recorder;
@@ -120,7 +120,7 @@ class Recording implements OrderRecording {
     await this.#writing;
     if (!this.#failed) await this.#file.sync().catch((error: unknown) => this.#onProblem(error));
     await this.#file.close();
-    await this.#unlock();
+    await this.#lease?.release();
   }
 
   /** One write after the other, so that a crash tears the end and nothing else. */

@@ -1,6 +1,6 @@
 /** How fast a copy may be: as `--rate` says, as a file says that may change, and as the others of a group leave room. */
 
-import type { Device } from '../device/device.ts';
+import type { Device } from '../device/types.ts';
 import type { Clock } from '../platform/clock.ts';
 import { systemClock } from '../platform/system-clock.ts';
 import { UsageError } from './failure.ts';

@@ -2,7 +2,7 @@
 
 import { readFile } from 'node:fs/promises';
 import { withSignal } from '../async/with-signal.ts';
-import type { LocalDevice } from '../device/device.ts';
+import type { Device } from '../device/types.ts';
 import { wrongName } from '../nbd/server/export.ts';
 import { Listener, type NbdAddress } from '../nbd/server/listener.ts';
 import { type NbdServer, serveAt } from '../nbd/server/server.ts';
@@ -60,7 +60,7 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
   const { signal } = interruption;
   let listener: Listener | undefined;
   let source: Source | undefined;
-  let device: LocalDevice | undefined;
+  let device: Device | undefined;
   let server: NbdServer | undefined;
   let rate: RateControl | undefined;
   let recording: OrderRecording | undefined;
@@ -169,7 +169,7 @@ async function asUsage<T>(task: () => T | Promise<T>): Promise<T> {
 
 interface Serving extends TargetCopy {
   readonly flags: ServeFlags;
-  readonly device: LocalDevice;
+  readonly device: Device;
   readonly server: NbdServer;
 }
 
@@ -200,7 +200,7 @@ async function run(serving: Serving): Promise<never> {
 async function shutDown(
   server: NbdServer | undefined,
   listener: Listener | undefined,
-  device: LocalDevice | undefined,
+  device: Device | undefined,
   error: unknown,
 ): Promise<unknown> {
   const stopped = error instanceof Interrupted && server !== undefined;

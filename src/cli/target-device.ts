@@ -1,8 +1,8 @@
 /** What `copy` and `serve` have in common: the device over a target, and how far its copy is. */
 
 import { withSignal } from '../async/with-signal.ts';
-import type { DeviceStatus, LocalDevice } from '../device/device.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
+import type { Device, DeviceStatus } from '../device/types.ts';
 import type { Source } from '../sources/source.ts';
 import { UsageError } from './failure.ts';
 import type { Emit } from './json-lines.ts';
@@ -58,7 +58,7 @@ export async function openTarget({
   rate,
   onRead,
   direct = false,
-}: OpenTarget): Promise<LocalDevice> {
+}: OpenTarget): Promise<Device> {
   if (uri.kind === 'file') {
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
@@ -88,7 +88,7 @@ export function syncedBytes({ size, blockSize, totalBlocks, syncedBlocks }: Devi
 }
 
 /** Says what is copied, and from where it goes on. Resolves to the bytes that are there already. */
-export function tellStart(device: LocalDevice, { uri, source, target, flags, emit }: TargetCopy): number {
+export function tellStart(device: Device, { uri, source, target, flags, emit }: TargetCopy): number {
   const { size } = device;
   const resumedBytes = syncedBytes(device.status());
   emit('start', { source: showSourceUri(uri), identity: source.identity ?? null, target, size, resumedBytes });
@@ -100,7 +100,7 @@ export function tellStart(device: LocalDevice, { uri, source, target, flags, emi
 
 /** Shows how far the copy is, until it is complete or cannot go on. @throws why not; Interrupted */
 export async function followCopy(
-  device: LocalDevice,
+  device: Device,
   { signal, emit, progress }: TargetCopy,
   tickMs: number,
 ): Promise<void> {

@@ -16,8 +16,6 @@ import { CONTAINER_BLOCKS, FORMAT1_SHARD_BLOCKS, padded, SHARD_BLOCKS } from './
 import { arraysWrittenAsRuns, maximumOf, parsePortable } from './portable.ts';
 import { SyncedBlocks } from './synced-blocks.ts';
 
-export type { SyncedBlocks };
-
 /** The most values of one call: `addMany` of roaring-wasm traps if its heap grows while it adds 983,041 values. */
 const CHUNK_VALUES = 2 ** 19;
 

@@ -6,7 +6,6 @@
 import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import { REPLAY, SCAN } from '../wasm/generated/interface.ts';
-import type { BlockMap } from './block-map.ts';
 import type { DirtyMap } from './dirty-map.ts';
 import type { Geometry } from './geometry.ts';
 import {
@@ -249,16 +248,8 @@ export class Replay {
     });
   }
 
-  /**
-   * Merges the replayed logs into the maps of their checkpoint. `dirty` loses the parts of synced blocks. Blocks that
-   * parts cover wholly become synced. The replay is empty afterwards.
-   */
-  emit(map: BlockMap, dirty: DirtyMap): void {
-    const wasEmpty = map.count === 0;
-    for (const [shard, bytes] of this.emitShards(dirty)) map.unionTrusted(shard, bytes);
-    if (!wasEmpty && dirty.blockCount > 0) {
-      for (const block of map.filter(dirty.blocks())) dirty.remove(block, block + 1);
-    }
+  /** Empties the replay. */
+  clear(): void {
     this.#core.exports.replayClear(this.#open());
   }
 

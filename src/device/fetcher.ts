@@ -1,52 +1,74 @@
 /**
- * Demand fetches: blocks that a reader waits for. Each block is fetched by one request at a time, whoever asks; the bytes stay here until they are in the target,
- * so that a block read ten times is fetched once.
+ * Demand fetches: blocks that a reader waits for.
+ *
+ * - Each block is fetched by one request at a time; further readers of the block join the request.
+ * - A fetch answers its readers first. Its bytes are stored when the last reader has released them; until they are
+ *   recorded, further readers take them from memory.
+ * - Memory is bounded: while {@link MAX_BUFFERED_BYTES} are fetched and not stored, new readers wait. A reader waits
+ *   before it holds anything, so readers cannot block each other.
  */
 
+import { type Done, type MaybePromise, reporting, type Settled } from '../async/done.ts';
 import { withSignal } from '../async/with-signal.ts';
+import type { BlockRange } from '../core/copy-state.ts';
 import type { CodError } from '../errors.ts';
-import type { Source } from '../sources/source.ts';
-import type { BlockRange, TargetStore } from './target-store.ts';
+import type { Clock } from '../platform/clock.ts';
+import type { InlineSource } from '../sources/source.ts';
+import type { Filler } from './filler.ts';
 
-/** Bytes fetched and not yet stored; further readers wait. */
 const MAX_BUFFERED_BYTES = 2 ** 25;
 
-/** What is read inside the reader's own turn of the event loop is this long at most, the rest of its blocks included. */
-const MAX_NOW_BYTES = 2 ** 16;
+/** Longer fetches are never made synchronously. */
+const MAX_INLINE_BYTES = 2 ** 16;
 
-/** A fetch under way, or done and not yet in the target. */
+/** The source's bytes of some blocks. */
 export interface Fetch extends BlockRange {
-  /** The source's bytes of these blocks, once `done` has resolved. */
   readonly bytes: Uint8Array;
-  readonly done: Promise<void>;
+}
+
+/** Fetched blocks, for one reader. */
+export interface Fetched {
+  readonly fetches: readonly Fetch[];
+  /** The reader no longer needs the bytes. To be called once. */
+  release(): void;
 }
 
 interface Entry extends Fetch {
-  readonly abort: AbortController;
-  waiting: number;
+  /** Undefined once the bytes are here. */
+  done: Promise<void> | undefined;
+  abort: AbortController | undefined;
+  readers: number;
+  isStoring: boolean;
+  /** The bytes came after the call that asked for them had returned. */
+  wasLate: boolean;
 }
 
 export class Fetcher {
-  readonly #source: Source;
-  readonly #store: TargetStore;
+  readonly #source: InlineSource;
+  readonly #filler: Filler;
+  readonly #clock: Clock;
   readonly #onFetched: (bytes: number) => void;
   readonly #onStored: () => void;
   readonly #entries = new Set<Entry>();
-  readonly #storing = new Set<Promise<void>>();
-  /** Blocks that are stored and not recorded yet, by their calls. */
-  #recording = 0;
-  #onRecorded: (() => void) | undefined;
   #bufferedBytes = 0;
-  #room: (() => void)[] = [];
+  #awaitingRoom: (() => void)[] = [];
   #inFlight = 0;
-  #idle: (() => void)[] = [];
+  #awaitingIdle: (() => void)[] = [];
+  #onEmpty: (() => void) | undefined;
   #closed: CodError | undefined;
 
-  constructor(source: Source, store: TargetStore, hooks: { onFetched(bytes: number): void; onStored(): void }) {
-    this.#source = source;
-    this.#store = store;
-    this.#onFetched = hooks.onFetched;
-    this.#onStored = hooks.onStored;
+  constructor(parts: {
+    source: InlineSource;
+    filler: Filler;
+    clock: Clock;
+    onFetched(bytes: number): void;
+    onStored(): void;
+  }) {
+    this.#source = parts.source;
+    this.#filler = parts.filler;
+    this.#clock = parts.clock;
+    this.#onFetched = parts.onFetched;
+    this.#onStored = parts.onStored;
   }
 
   /** Whether a reader waits for the source at this moment. */
@@ -56,124 +78,205 @@ export class Fetcher {
 
   /** Resolves when no reader waits for the source. */
   async idle(): Promise<void> {
-    while (this.busy) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    while (this.busy) await new Promise<void>((resolve) => this.#awaitingIdle.push(resolve));
   }
 
   /**
-   * Waits for the source's bytes of these blocks: joins what is under way, asks for the rest, one request for each gap.
-   * @throws what the source says; the signal's reason.
+   * Fetches runs of blocks: joins requests in flight and makes one request for each gap. Synchronous if the source is.
+   * @throws the source's error; the signal's reason.
    */
-  async fetch(blocks: BlockRange, signal: AbortSignal | undefined): Promise<readonly Fetch[]> {
-    while (this.#bufferedBytes >= MAX_BUFFERED_BYTES) {
-      await withSignal(new Promise<void>((resolve) => this.#room.push(resolve)), signal);
+  fetch(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
+    return this.#mustWait(runs) ? this.#fetchWithRoom(runs, signal) : this.#fetch(runs, signal);
+  }
+
+  /** Whether a new request would be needed, and there is no room for its bytes. */
+  #mustWait(runs: readonly BlockRange[]): boolean {
+    return this.#bufferedBytes >= MAX_BUFFERED_BYTES && !runs.every((run) => this.#covers(run));
+  }
+
+  async #fetchWithRoom(runs: readonly BlockRange[], signal: AbortSignal | undefined): Promise<Fetched> {
+    while (this.#mustWait(runs)) {
+      await withSignal(new Promise<void>((resolve) => this.#awaitingRoom.push(resolve)), signal);
     }
+    return this.#fetch(runs, signal);
+  }
+
+  #fetch(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
     if (this.#closed !== undefined) throw this.#closed;
-    const joined: Entry[] = [];
-    let { start } = blocks;
-    const known = [...this.#entries]
-      // What was given up ends with another reader's reason.
-      .filter((entry) => entry.start < blocks.end && entry.end > blocks.start && !entry.abort.signal.aborted)
-      .sort((a, b) => a.start - b.start);
-    for (const entry of known) {
-      if (start < entry.start) joined.push(this.#begin({ start, end: entry.start }));
-      joined.push(entry);
+    const entries: Entry[] = [];
+    const release = (): void => {
+      for (const entry of entries) this.#release(entry, signal);
+    };
+    try {
+      for (const run of runs) this.#join(run, entries);
+    } catch (error) {
+      release();
+      throw error;
+    }
+    const pending = entries.flatMap(({ done }) => done ?? []);
+    const fetched: Fetched = { fetches: entries, release };
+    if (pending.length === 0) return fetched;
+    return withSignal(Promise.all(pending), signal).then(
+      () => fetched,
+      (error: unknown) => {
+        release();
+        throw error;
+      },
+    );
+  }
+
+  /** The entries that cover a part of a run, ascending. */
+  #known(run: BlockRange): Entry[] {
+    return (
+      [...this.#entries]
+        // An aborted request ends with another reader's reason.
+        .filter((entry) => entry.start < run.end && entry.end > run.start && !entry.abort?.signal.aborted)
+        .sort((one, other) => one.start - other.start)
+    );
+  }
+
+  /** Whether every block of a run is fetched or being fetched. */
+  #covers(run: BlockRange): boolean {
+    let { start } = run;
+    for (const entry of this.#known(run)) if (entry.start <= start) start = Math.max(start, entry.end);
+    return start >= run.end;
+  }
+
+  /** Adds to `entries` what covers a run, as read by one more reader. */
+  #join(run: BlockRange, entries: Entry[]): void {
+    const add = (entry: Entry): void => {
+      // An entry may cover blocks of two runs.
+      if (entries.includes(entry)) return;
+      entry.readers++;
+      entries.push(entry);
+    };
+    let { start } = run;
+    for (const entry of this.#known(run)) {
+      if (start < entry.start) add(this.#begin({ start, end: entry.start }));
+      add(entry);
       start = Math.max(start, entry.end);
     }
-    if (start < blocks.end) joined.push(this.#begin({ start, end: blocks.end }));
-    for (const entry of joined) entry.waiting++;
-    try {
-      await withSignal(Promise.all(joined.map((entry) => entry.done)), signal);
-      return joined;
-    } finally {
-      for (const entry of joined) if (--entry.waiting === 0 && signal?.aborted) entry.abort.abort(signal.reason);
-    }
+    if (start < run.end) add(this.#begin({ start, end: run.end }));
   }
 
-  /**
-   * Has a range read and its blocks stored, inside the call: false, and nothing done, where the source or the target cannot, or where not all of its blocks are
-   * only the source's, or one of them is being fetched already. Not recorded yet when it returns.
-   * @throws what the source says.
-   */
-  readNow(into: Uint8Array, offset: number): boolean {
-    const { map, dirty, geometry } = this.#store.journal;
-    const { blockSize, size } = geometry;
-    const blocks = this.#store.blocksOf(offset, into.length);
-    const { start, end } = blocks;
-    if (this.#source.readNow === undefined || this.#closed !== undefined) return false;
-    const base = start * blockSize;
-    const length = Math.min(end * blockSize, size) - base;
-    if (length > MAX_NOW_BYTES || map.hasAny(start, end) || dirty.hasAny(start, end)) return false;
-    for (const entry of this.#entries) if (entry.start < end && entry.end > start) return false;
-    const bytes = length === into.length ? into : new Uint8Array(length);
-    if (!this.#source.readNow(bytes, base)) return false;
-    try {
-      if (!this.#store.fillNow(bytes, base)) return false;
-      this.#record(blocks);
-    } catch {
-      // The reader has its bytes; that they could not be kept is the hydrator's to find out.
-    }
-    if (bytes !== into) into.set(bytes.subarray(offset - base, offset - base + into.length));
-    this.#onFetched(length);
-    return true;
-  }
-
-  /** Has blocks recorded that are stored; those of one turn of the event loop share an append. */
-  #record(blocks: BlockRange): void {
-    this.#recording++;
-    this.#store.recordFilled(blocks, () => {
-      this.#onStored();
-      if (--this.#recording === 0) this.#onRecorded?.();
-    });
-  }
-
-  #begin(blocks: BlockRange): Entry {
-    const { blockSize, size } = this.#store.journal.geometry;
-    const offset = blocks.start * blockSize;
-    const bytes = new Uint8Array(Math.min(blocks.end * blockSize, size) - offset);
-    const abort = new AbortController();
+  #begin({ start, end }: BlockRange): Entry {
+    const { blockSize, size } = this.#filler.geometry;
+    const offset = start * blockSize;
+    const bytes = new Uint8Array(Math.min(end * blockSize, size) - offset);
     const entry: Entry = {
-      ...blocks,
+      start,
+      end,
       bytes,
-      abort,
-      waiting: 0,
-      done: this.#run(() => this.#source.read(bytes, offset, { signal: abort.signal })),
+      done: undefined,
+      abort: undefined,
+      readers: 0,
+      isStoring: false,
+      wasLate: false,
     };
-    this.#bufferedBytes += bytes.length;
+    const reading = this.#read(entry, offset);
     this.#entries.add(entry);
-    const stored = entry.done
-      .then(async () => {
-        this.#onFetched(bytes.length);
-        await this.#store.fill(bytes, offset);
-        await this.#store.filled(blocks);
-        this.#onStored();
-      })
-      // The reader has its bytes or its error; that they could not be kept is the hydrator's to find out.
-      .catch(() => undefined)
-      .finally(() => {
-        this.#entries.delete(entry);
-        this.#storing.delete(stored);
-        this.#bufferedBytes -= bytes.length;
-        for (const wake of this.#room.splice(0)) wake();
-      });
-    this.#storing.add(stored);
+    this.#bufferedBytes += bytes.length;
+    if (reading === undefined) this.#onFetched(bytes.length);
+    else this.#await(entry, reading);
     return entry;
   }
 
-  async #run(task: () => Promise<void>): Promise<void> {
+  #read(entry: Entry, offset: number): Done {
+    const { bytes } = entry;
+    if (this.#source.submitRead !== undefined && bytes.length <= MAX_INLINE_BYTES) {
+      return this.#source.submitRead(bytes, offset);
+    }
+    entry.abort = new AbortController();
+    return this.#source.read(bytes, offset, { signal: entry.abort.signal });
+  }
+
+  #await(entry: Entry, reading: Promise<void>): void {
     this.#inFlight++;
+    entry.wasLate = true;
+    entry.done = reading.then(
+      () => {
+        entry.done = undefined;
+        this.#arrived();
+        this.#onFetched(entry.bytes.length);
+        if (entry.readers === 0) this.#storeLater(entry);
+      },
+      (error: unknown) => {
+        this.#arrived();
+        this.#drop(entry);
+        throw error;
+      },
+    );
+    // Every reader gets the error of its own promise.
+    entry.done.catch(() => undefined);
+  }
+
+  #arrived(): void {
+    this.#inFlight--;
+    if (this.#inFlight === 0) for (const wake of this.#awaitingIdle.splice(0)) wake();
+  }
+
+  #release(entry: Entry, signal: AbortSignal | undefined): void {
+    entry.readers--;
+    if (entry.readers > 0 || !this.#entries.has(entry)) return;
+    if (entry.done !== undefined) {
+      if (signal?.aborted) entry.abort?.abort(signal.reason);
+    } else if (entry.wasLate) this.#storeLater(entry);
+    else this.#store(entry);
+  }
+
+  /** Stores an entry once the event loop has turned, so that its readers' answers are sent first. */
+  #storeLater(entry: Entry): void {
+    const turned = this.#clock.turn?.() ?? Promise.resolve();
+    turned.then(
+      () => this.#store(entry),
+      () => this.#store(entry),
+    );
+  }
+
+  /**
+   * Stores and records an entry. The readers have their bytes: an error here is found by the background copy, which
+   * will store the same blocks.
+   */
+  #store(entry: Entry): void {
+    if (entry.isStoring || entry.readers > 0) return;
+    entry.isStoring = true;
+    const ended: Settled = () => {
+      this.#drop(entry);
+      this.#onStored();
+    };
+    const offset = entry.start * this.#filler.geometry.blockSize;
+    reporting(
+      () => this.#filler.store(entry.bytes, offset),
+      (error) => {
+        if (error === undefined) this.#filler.record(entry, ended);
+        else ended();
+      },
+    );
+  }
+
+  #drop(entry: Entry): void {
+    if (!this.#entries.delete(entry)) return;
+    this.#bufferedBytes -= entry.bytes.length;
+    for (const wake of this.#awaitingRoom.splice(0)) wake();
+    if (this.#entries.size === 0) this.#onEmpty?.();
+  }
+
+  /** Fetches, stores and records blocks. @throws the error of the source or of the target. */
+  async makeWhole(blocks: BlockRange): Promise<void> {
+    const { fetches, release } = await this.fetch([blocks], undefined);
     try {
-      await task();
+      const { blockSize } = this.#filler.geometry;
+      for (const { start, bytes } of fetches) await this.#filler.fill(bytes, start * blockSize);
+      await this.#filler.filled(blocks);
     } finally {
-      this.#inFlight--;
-      if (this.#inFlight === 0) for (const wake of this.#idle.splice(0)) wake();
+      release();
     }
   }
 
-  /** Ends what is under way with `reason`, and waits until nothing touches the target any more. */
+  /** Aborts requests in flight with `reason`, and resolves when nothing of this touches the target any more. */
   async close(reason: CodError): Promise<void> {
     this.#closed = reason;
-    for (const entry of this.#entries) entry.abort.abort(reason);
-    while (this.#storing.size > 0) await Promise.all(this.#storing);
-    if (this.#recording > 0) await new Promise<void>((resolve) => (this.#onRecorded = resolve));
+    for (const entry of this.#entries) entry.abort?.abort(reason);
+    while (this.#entries.size > 0) await new Promise<void>((resolve) => (this.#onEmpty = resolve));
   }
 }

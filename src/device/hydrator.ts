@@ -12,6 +12,7 @@
  * - The first failure stops every worker, and `run` rejects with it. What came before the failure is recorded.
  */
 
+import type { BlockRange } from '../core/copy-state.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Source } from '../sources/source.ts';
 import { Governor } from './governor.ts';
@@ -19,7 +20,6 @@ import { HydrationOrder } from './hydration-order.ts';
 import type { RateLimiter } from './rate-limiter.ts';
 import { SourcePieces, wrongLength } from './source-pieces.ts';
 import { type Stretch, Stretches, type StretchTarget } from './stretches.ts';
-import type { BlockRange } from './target-store.ts';
 import type { HydrateOptions } from './types.ts';
 
 /** A reader delays each piece of the copy by at most this, so that constant reading does not stop the copy. */

@@ -1,27 +1,13 @@
-/** Opening a device: a new copy, or one that goes on. */
+/** Opening a device: a new copy, or one that resumes. */
 
-import { geometry } from '../core/geometry.ts';
+import { EventStream } from '../async/event-stream.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
-import { Journal } from '../log/journal.ts';
-import type { RecoveredState } from '../log/recovered-state.ts';
-import { recover } from '../log/recovery.ts';
-import { Slots } from '../log/slots.ts';
-import type { Clock } from '../platform/clock.ts';
+import { type RecoveredLog, recoverLog } from '../log/intent-log.ts';
+import type { Environment } from '../platform/clock.ts';
 import type { Source } from '../sources/source.ts';
-import { Core } from '../wasm/core.ts';
-import { CopyOnDemandDevice, type LocalDevice } from './device.ts';
-import type { HydrateOptions } from './types.ts';
-
-const DEFAULT_BLOCK_BYTES = 4096;
-const DEFAULT_CHECKPOINT_INTERVAL_MS = 10_000;
-
-/** What a device takes from its surroundings; hand in a simulated one for deterministic tests. */
-export interface Environment {
-  readonly clock: Clock;
-  /** Fills the bytes at random; used once, to name a copy. */
-  readonly randomBytes: (into: Uint8Array) => void;
-}
+import { CopyOnDemandDevice, errorEvent } from './device.ts';
+import type { DeviceEvent, HydrateOptions, InlineDevice } from './types.ts';
 
 /** How a device is opened. */
 export interface OpenDeviceOptions {
@@ -68,26 +54,19 @@ function checkOptions(options: OpenDeviceOptions): void {
   }
 }
 
-/** A resume must be of the same content: the target already has a part of it. */
-function checkSource(state: RecoveredState, source: Source): void {
-  if (state.geometry.size !== source.size) {
-    throw new CodError(
-      'COD_SIZE_MISMATCH',
-      `the copy is of ${state.geometry.size} bytes, the source has ${source.size}`,
-      {
-        details: { size: state.geometry.size, sourceSize: source.size },
-      },
-    );
+/** A copy resumes from the same content only: the target holds a part of it. */
+function checkSource(log: RecoveredLog, source: Source): void {
+  if (log.size !== source.size) {
+    throw new CodError('COD_SIZE_MISMATCH', `the copy is of ${log.size} bytes, the source has ${source.size}`, {
+      details: { size: log.size, sourceSize: source.size },
+    });
   }
-  if (state.identity !== undefined && state.identity !== source.identity) {
-    throw new CodError(
-      'COD_SOURCE_CHANGED',
-      `the copy was begun from ${state.identity}, the source is now ${source.identity ?? 'without identity'}`,
-      {
-        details: { identity: state.identity, sourceIdentity: source.identity },
-      },
-    );
-  }
+  if (log.identity === undefined || log.identity === source.identity) return;
+  throw new CodError(
+    'COD_SOURCE_CHANGED',
+    `the copy was begun from ${log.identity}, the source is now ${source.identity ?? 'without identity'}`,
+    { details: { identity: log.identity, sourceIdentity: source.identity } },
+  );
 }
 
 async function openExisting(fileSystem: FileSystem, target: string): Promise<File | undefined> {
@@ -101,108 +80,108 @@ async function openExisting(fileSystem: FileSystem, target: string): Promise<Fil
 
 async function makeTarget(fileSystem: FileSystem, target: string, size: number): Promise<File> {
   const file = await fileSystem.open(target, { create: true });
-  await file.truncate(size);
-  return file;
+  try {
+    await file.truncate(size);
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
 }
 
-/** The target of a copy that goes on; made, if a crash came before it was. */
-async function resumeTarget(fileSystem: FileSystem, target: string, state: RecoveredState): Promise<File> {
-  const { size } = state.geometry;
-  const nothingCopied = state.map.count === 0 && state.dirty.blockCount === 0;
+/** Opens the target of a copy that exists. Makes it if a crash came before it was made. */
+async function resumeTarget(fileSystem: FileSystem, target: string, log: RecoveredLog): Promise<File> {
+  const { size, state } = log;
   const file = await openExisting(fileSystem, target);
   const found = await file?.size();
   if (file !== undefined && found === size) return file;
-  if (nothingCopied && (found === undefined || found === 0)) {
-    await file?.close();
-    return makeTarget(fileSystem, target, size);
-  }
   await file?.close();
+  if (state.isEmpty && (found === undefined || found === 0)) return makeTarget(fileSystem, target, size);
   if (found === undefined) {
     throw new CodError(
       'COD_CORRUPT',
-      `${target} is missing, and its metadata says that ${state.map.count} blocks were copied into it`,
+      `${target} is missing, but its metadata says that ${state.blocks.count} blocks were copied to it`,
     );
   }
   throw new CodError(
     found < size ? 'COD_CORRUPT' : 'COD_SIZE_MISMATCH',
-    `${target} has ${found} bytes instead of ${size}: somebody changed it`,
-    {
-      details: { bytes: found, size },
-    },
+    `${target} has ${found} bytes instead of ${size}: another program changed it`,
+    { details: { bytes: found, size } },
   );
 }
 
+/** Opens the target: a new one, which must not exist, or the one that the copy has. */
+async function openTarget(fileSystem: FileSystem, target: string, log: RecoveredLog): Promise<File> {
+  if (!log.isNew) {
+    await log.prepare();
+    return resumeTarget(fileSystem, target, log);
+  }
+  const existing = await openExisting(fileSystem, target);
+  if (existing !== undefined) {
+    await existing.close();
+    throw new CodError(
+      'COD_EXISTS',
+      `${target} exists and has no metadata, so it is nobody's copy: remove it, or name another target`,
+    );
+  }
+  await log.prepare();
+  return makeTarget(fileSystem, target, log.size);
+}
+
 /**
- * Opens the copy of a source: begins it, or goes on where it was, whatever happened in between.
+ * Opens the copy of a source: begins it, or resumes it, whatever happened in between.
  *
- * @throws {@link CodError} COD_EXISTS if the target exists and is nobody's copy; COD_LOCKED if somebody has it; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something
- *   else; COD_CORRUPT, COD_VERSION; what the file system says. `TypeError`, `RangeError` for wrong options.
+ * @throws {@link CodError} COD_EXISTS if the target exists and is no copy; COD_LOCKED if it has an owner;
+ * COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something else; COD_CORRUPT, COD_VERSION; the errors of the
+ * file system. `TypeError`, `RangeError` for wrong options.
  */
-export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<LocalDevice> {
+export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<InlineDevice> {
   checkOptions(options);
-  const { source, fileSystem, target, signal } = options;
+  const { source, fileSystem, target, signal, blockSize, checkpointIntervalMs } = options;
   if (source.size === 0) throw new CodError('COD_SIZE_MISMATCH', 'the source is empty: there is nothing to copy');
-  const shape = geometry({ size: source.size, blockSize: options.blockSize ?? DEFAULT_BLOCK_BYTES });
-  const undo: (() => Promise<void>)[] = [];
+  signal?.throwIfAborted();
+  const events = new EventStream<DeviceEvent>();
+  const recovered = await recoverLog(
+    environment,
+    {
+      fileSystem,
+      name: target,
+      size: source.size,
+      ...(source.identity === undefined ? {} : { identity: source.identity }),
+      ...(blockSize === undefined ? {} : { blockSize }),
+      ...(checkpointIntervalMs === undefined ? {} : { checkpointIntervalMs }),
+    },
+    {
+      checkpoint: (bytes) => events.emit({ type: 'checkpoint', bytes }),
+      poisoned: (error) => {
+        events.emit(errorEvent(error));
+        events.emit({ type: 'state', state: 'poisoned' });
+      },
+    },
+  );
+  let file: File | undefined;
   try {
+    if (!recovered.isNew) checkSource(recovered, source);
     signal?.throwIfAborted();
-    const unlock = (await fileSystem.lock?.(target)) ?? (async () => undefined);
-    undo.push(unlock);
-    const core = Core.create();
-    const slots = new Slots(fileSystem, target);
-    undo.push(() => slots.close());
-    const state = await recover(core, slots, async () => source.size);
-    undo.push(async () => state?.map.dispose());
-    signal?.throwIfAborted();
-    const session = new Uint8Array(16);
-    environment.randomBytes(session);
-    const journalOptions = {
-      core,
-      clock: environment.clock,
-      slots,
-      identity: source.identity,
-      checkpointIntervalMs: options.checkpointIntervalMs ?? DEFAULT_CHECKPOINT_INTERVAL_MS,
-    };
-    let file: File | undefined;
-    undo.push(async () => file?.close());
-    let journal: Journal;
-    if (state === undefined) {
-      file = await openExisting(fileSystem, target);
-      if (file !== undefined) {
-        throw new CodError(
-          'COD_EXISTS',
-          `${target} exists and has no metadata, so it is nobody's copy: remove it, or name another target`,
-        );
-      }
-      journal = await Journal.create(
-        journalOptions,
-        shape,
-        session,
-        async () => (file = await makeTarget(fileSystem, target, shape.size)),
-      );
-    } else {
-      checkSource(state, source);
-      const found = state;
-      journal = await Journal.resume(
-        journalOptions,
-        found,
-        session,
-        async () => (file = await resumeTarget(fileSystem, target, found)),
-      );
-    }
+    const opened = (file = await openTarget(fileSystem, target, recovered));
+    const log = await recovered.begin({
+      read: (into, offset) => opened.read(into, offset),
+      sync: () => opened.sync(),
+    });
     signal?.throwIfAborted();
     return new CopyOnDemandDevice({
       clock: environment.clock,
       source,
-      journal,
-      target: file!,
-      blank: state === undefined,
+      log,
+      target: opened,
+      isBlank: recovered.isNew,
       hydrate: options.hydrate ?? {},
       onRead: options.onRead,
-      unlock,
+      events,
     });
   } catch (error) {
-    for (const step of undo.reverse()) await step().catch(() => undefined);
+    await file?.close().catch(() => undefined);
+    await recovered.close().catch(() => undefined);
     throw error;
   }
 }

@@ -1,74 +1,105 @@
 /**
- * Fair locks on ranges of blocks: readers share, a writer is alone. First come, first served: nobody is passed by somebody whose
- * range overlaps and who came later, so nobody starves. There is no deadlock as long as a holder asks for no second lock.
+ * Fair locks on ranges of blocks. A lock is held until it is released; a conflicting request waits.
+ *
+ * |          | `read` | `fill` | `write` | `record` |
+ * | -------- | ------ | ------ | ------- | -------- |
+ * | `read`   |        |        | waits   | waits    |
+ * | `fill`   |        | waits  | waits   | waits    |
+ * | `write`  | waits  | waits  | waits   |          |
+ * | `record` | waits  | waits  |         |          |
+ *
+ * - A fill stores the source's bytes where the target holds nothing. A reader never reads those places from the target
+ *   before they are recorded, so the two do not disturb each other.
+ * - A write whose bytes are on the target, but not yet in the state, continues as `record`. Other writes need not wait
+ *   for it, so that writes of one block in one turn share an append. A fill that asked the state too early would store
+ *   the source's bytes over the user's, and a reader would see a part of the write.
+ *
+ * First come, first served: no lock is granted before an earlier one that it conflicts with, so none waits for ever.
+ * There is no deadlock as long as the owner of a lock asks for no second one.
  */
 
-export type LockMode = 'shared' | 'exclusive';
+import type { BlockRange } from '../core/copy-state.ts';
 
-interface Entry {
-  readonly start: number;
-  readonly end: number;
-  readonly mode: LockMode;
-  held: boolean;
-  grant: (() => void) | undefined;
+export type LockMode = 'read' | 'fill' | 'write';
+
+/** A lock that is held. */
+export interface HeldLock {
+  /** Releases the lock. Idempotent. */
+  release(): void;
+  /** Lets other writers in while the write is being recorded. */
+  recording(): void;
 }
 
-/** Lets go of a lock; to be called once. */
-export type Release = () => void;
+function conflict(one: Entry['mode'], other: Entry['mode']): boolean {
+  if (one === 'record') return other === 'read' || other === 'fill';
+  if (other === 'record') return one === 'read' || one === 'fill';
+  return one === 'write' || other === 'write' || (one === 'fill' && other === 'fill');
+}
+
+class Entry implements HeldLock {
+  readonly #lock: RangeLock;
+  readonly start: number;
+  readonly end: number;
+  mode: LockMode | 'record';
+  isHeld = true;
+  grant: (() => void) | undefined;
+
+  constructor(lock: RangeLock, { start, end }: BlockRange, mode: LockMode) {
+    this.#lock = lock;
+    this.start = start;
+    this.end = end;
+    this.mode = mode;
+  }
+
+  release(): void {
+    this.#lock.release(this);
+  }
+
+  recording(): void {
+    this.mode = 'record';
+    this.#lock.grant(0);
+  }
+}
 
 export class RangeLock {
   /** Held and waiting, in order of arrival. */
-  #entries: Entry[] = [];
+  readonly #entries: Entry[] = [];
 
-  /** Whether nobody stands in the way of a lock on blocks `[start, end)`: for what is done before anybody else can ask. */
-  isFree(start: number, end: number, mode: LockMode): boolean {
-    return (
-      this.#entries.length === 0 ||
-      !this.#blocked({ start, end, mode, held: false, grant: undefined }, this.#entries.length)
-    );
-  }
-
-  /** The lock on blocks `[start, end)` if nobody stands in the way, at once. */
-  tryAcquire(start: number, end: number, mode: LockMode): Release | undefined {
-    const entry: Entry = { start, end, mode, held: true, grant: undefined };
-    if (this.#blocked(entry, this.#entries.length)) return undefined;
+  /** Locks the blocks: now if nothing conflicts. */
+  acquire(blocks: BlockRange, mode: LockMode): HeldLock | Promise<HeldLock> {
+    const entry = new Entry(this, blocks, mode);
+    const isBlocked = this.#isBlocked(entry, this.#entries.length);
     this.#entries.push(entry);
-    return () => this.#release(entry);
-  }
-
-  /** Waits for the lock on blocks `[start, end)`. */
-  acquire(start: number, end: number, mode: LockMode): Promise<Release> {
-    const now = this.tryAcquire(start, end, mode);
-    if (now !== undefined) return Promise.resolve(now);
+    if (!isBlocked) return entry;
+    entry.isHeld = false;
     return new Promise((resolve) => {
-      const entry: Entry = { start, end, mode, held: false, grant: undefined };
-      entry.grant = () => resolve(() => this.#release(entry));
-      this.#entries.push(entry);
+      entry.grant = () => resolve(entry);
     });
   }
 
-  #blocked(entry: Entry, before: number): boolean {
-    for (let index = 0; index < before; index++) {
-      const other = this.#entries[index]!;
-      if (
-        other.start < entry.end &&
-        entry.start < other.end &&
-        (other.mode === 'exclusive' || entry.mode === 'exclusive')
-      )
-        return true;
-    }
-    return false;
-  }
-
-  #release(entry: Entry): void {
+  /** For {@link HeldLock.release}. */
+  release(entry: Entry): void {
     const at = this.#entries.indexOf(entry);
     if (at < 0) return;
     this.#entries.splice(at, 1);
-    for (let index = at; index < this.#entries.length; index++) {
+    this.grant(at);
+  }
+
+  /** Grants what no longer conflicts, from a place in the order on. */
+  grant(from: number): void {
+    for (let index = from; index < this.#entries.length; index++) {
       const waiting = this.#entries[index]!;
-      if (waiting.held || this.#blocked(waiting, index)) continue;
-      waiting.held = true;
+      if (waiting.isHeld || this.#isBlocked(waiting, index)) continue;
+      waiting.isHeld = true;
       waiting.grant?.();
     }
+  }
+
+  #isBlocked(entry: Entry, before: number): boolean {
+    for (let index = 0; index < before; index++) {
+      const other = this.#entries[index]!;
+      if (other.start < entry.end && entry.start < other.end && conflict(entry.mode, other.mode)) return true;
+    }
+    return false;
   }
 }

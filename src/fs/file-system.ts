@@ -15,30 +15,27 @@ export interface FileSystem {
    */
   readonly bootId?: string;
   /**
-   * Keeps other owners away from `name` until the returned function is called or the owner dies. A backend whose open files are exclusive
-   * by themselves, or that one owner has to itself, leaves it out.
-   * @throws {@link CodError} COD_LOCKED if somebody has it.
+   * Locks `name` for one owner until the lease is released or the owner dies. Without it, only a second owner on the
+   * same `FileSystem` object is refused.
+   * @throws {@link CodError} COD_LOCKED if it has an owner.
    */
-  lock?(name: string): Promise<() => Promise<void>>;
+  lock?(name: string): Promise<Lease>;
+}
+
+/** The ownership of a name. */
+export interface Lease {
+  /** Lets others own the name. Idempotent. */
+  release(): Promise<void>;
 }
 
 /** An open file. Calls may overlap; a backend need not order overlapping calls on the same bytes. */
 export interface File {
-  /** How long large writes should be, in bytes, if it matters; they should be whole {@link pageBuffer pages}, too. */
-  readonly preferredWriteBytes?: number | undefined;
   /** The file's size in bytes. */
   size(): Promise<number>;
   /** Fills `into` from `offset` on. @throws {@link CodError} COD_SHORT_READ if the file ends before, COD_TARGET_IO. */
   read(into: Uint8Array, offset: number): Promise<void>;
   /** Writes all of `from` at `offset`; a gap behind the old end reads as zeros. @throws {@link CodError} COD_NO_SPACE, COD_TARGET_IO. */
   write(from: Uint8Array, offset: number): Promise<void>;
-  /**
-   * As {@link read}, inside the call; false, and nothing done, where that would keep the caller too long. Left out by a backend that always would.
-   * @throws {@link CodError} as {@link read}.
-   */
-  readNow?(into: Uint8Array, offset: number): boolean;
-  /** As {@link write}, inside the call, in the same way. */
-  writeNow?(from: Uint8Array, offset: number): boolean;
   /** Sets the size; what is gained reads as zeros, also where the file was longer before. */
   truncate(size: number): Promise<void>;
   /** Data, size and the file's name are durable when it resolves. */

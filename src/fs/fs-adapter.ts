@@ -6,11 +6,13 @@
  * after its last call has returned.
  */
 
+import type { Done } from '../async/done.ts';
 import { CodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import { type EventLoop, InlineCalls } from '../platform/inline-calls.ts';
 import { areWholePages, PAGE_BYTES } from '../platform/pages.ts';
-import type { File, FileSystem } from './file-system.ts';
+import type { File, FileSystem, Lease } from './file-system.ts';
+import type { InlineFile } from './inline-file.ts';
 
 /** The calls of `node:fs` that every backend of this kind has. */
 export interface FsLike {
@@ -44,7 +46,7 @@ export interface FsAdapterOptions {
   /** Files are opened for reading, and nothing on the disk is changed. */
   readonly readOnly?: boolean | undefined;
   readonly bootId?: string | undefined;
-  readonly lock?: ((path: string) => Promise<() => Promise<void>>) | undefined;
+  readonly lock?: ((path: string) => Promise<Lease>) | undefined;
 }
 
 /** One system call moves at most 2^31 - 4096 bytes, and Node takes lengths as 32-bit integers. */
@@ -96,7 +98,10 @@ function readOnlyError(operation: string, path: string): CodError {
   return new CodError('COD_TARGET_IO', `${operation}: the file system is open for reading only`, { details: { path } });
 }
 
-class AdapterFile implements File {
+/** Calls off the event loop. */
+type Pool = NonNullable<FsAdapterOptions['pool']>;
+
+class AdapterFile implements InlineFile {
   readonly #options: FsAdapterOptions;
   readonly #path: string;
   readonly #fd: number;
@@ -129,34 +134,29 @@ class AdapterFile implements File {
     return this.#attempt('size', () => this.#options.fs.fstatSync(this.#fd).size);
   }
 
-  readNow(into: Uint8Array, offset: number): boolean {
-    if (this.#inline?.allows(into.length) === false) return false;
-    this.#assertOpen();
-    assertRange(offset, into.length);
-    const start = this.#inline?.start() ?? 0;
-    this.#readInline(into, offset);
-    this.#inline?.ended(start);
-    return true;
+  async read(into: Uint8Array, offset: number): Promise<void> {
+    await (this.submitRead(into, offset) ?? this.pace());
   }
 
-  async read(into: Uint8Array, offset: number): Promise<void> {
+  submitRead(into: Uint8Array, offset: number): Done {
     this.#assertOpen();
     assertRange(offset, into.length);
     const { pool } = this.#options;
-    if (pool === undefined || this.#inline?.allow(into.length)) {
-      const start = this.#inline?.start() ?? 0;
-      this.#readInline(into, offset);
-      const turn = this.#inline?.done(start);
-      if (turn !== undefined) await turn;
-    } else {
-      await this.#run({ name: 'read', offset, length: into.length }, async () => {
-        for (let done = 0; done < into.length; ) {
-          const count = await pool.read(this.#fd, into.subarray(done, done + CALL_BYTES), offset + done);
-          if (count === 0) throw this.#shortRead(into.length, offset, done);
-          done += count;
-        }
-      });
-    }
+    if (pool !== undefined && !this.#inline!.allow(into.length)) return this.#readInPool(pool, into, offset);
+    const start = this.#inline?.start() ?? 0;
+    this.#readInline(into, offset);
+    this.#inline?.ended(start);
+    return undefined;
+  }
+
+  #readInPool(pool: Pool, into: Uint8Array, offset: number): Promise<void> {
+    return this.#run({ name: 'read', offset, length: into.length }, async () => {
+      for (let done = 0; done < into.length; ) {
+        const count = await pool.read(this.#fd, into.subarray(done, done + CALL_BYTES), offset + done);
+        if (count === 0) throw this.#shortRead(into.length, offset, done);
+        done += count;
+      }
+    });
   }
 
   #readInline(into: Uint8Array, offset: number): void {
@@ -174,32 +174,31 @@ class AdapterFile implements File {
     }
   }
 
-  writeNow(from: Uint8Array, offset: number): boolean {
-    if (this.#inline?.allows(from.length) === false) return false;
-    this.#assertWritable('write');
-    assertRange(offset, from.length);
-    const start = this.#inline?.start() ?? 0;
-    this.#writeInline(from, offset);
-    this.#inline?.ended(start);
-    return true;
+  async write(from: Uint8Array, offset: number): Promise<void> {
+    await (this.submitWrite(from, offset) ?? this.pace());
   }
 
-  async write(from: Uint8Array, offset: number): Promise<void> {
+  submitWrite(from: Uint8Array, offset: number): Done {
     this.#assertWritable('write');
     assertRange(offset, from.length);
     const { pool } = this.#options;
-    if (pool === undefined || this.#inline?.allow(from.length)) {
-      const start = this.#inline?.start() ?? 0;
-      this.#writeInline(from, offset);
-      const turn = this.#inline?.done(start);
-      if (turn !== undefined) await turn;
-    } else {
-      await this.#run({ name: 'write', offset, length: from.length }, async () => {
-        let done = this.#isToBeDirect(from, offset) ? await this.#writeDirect(pool, from, offset) : 0;
-        while (done < from.length)
-          done += atLeastOne(await pool.write(this.#fd, from.subarray(done, done + CALL_BYTES), offset + done));
-      });
-    }
+    if (pool !== undefined && !this.#inline!.allow(from.length)) return this.#writeInPool(pool, from, offset);
+    const start = this.#inline?.start() ?? 0;
+    this.#writeInline(from, offset);
+    this.#inline?.ended(start);
+    return undefined;
+  }
+
+  #writeInPool(pool: Pool, from: Uint8Array, offset: number): Promise<void> {
+    return this.#run({ name: 'write', offset, length: from.length }, async () => {
+      let done = this.#isToBeDirect(from, offset) ? await this.#writeDirect(pool, from, offset) : 0;
+      while (done < from.length)
+        done += atLeastOne(await pool.write(this.#fd, from.subarray(done, done + CALL_BYTES), offset + done));
+    });
+  }
+
+  pace(): Done {
+    return this.#inline?.pace();
   }
 
   #isToBeDirect(from: Uint8Array, offset: number): boolean {

@@ -2,7 +2,7 @@
 
 import { Volume } from 'memfs';
 import { CodError } from '../errors.ts';
-import type { FileSystem } from './file-system.ts';
+import type { FileSystem, Lease } from './file-system.ts';
 import { type FsLike, fsAdapter } from './fs-adapter.ts';
 
 /** What is used of a memfs volume: a `Volume`, or what `memfs()` and `createFsFromVolume()` return as `fs`. */
@@ -39,14 +39,16 @@ export function memfsFileSystem(volume: MemfsVolume = new Volume(), options: Mem
   });
 }
 
-async function lock(volume: MemfsVolume, path: string): Promise<() => Promise<void>> {
+async function lock(volume: MemfsVolume, path: string): Promise<Lease> {
   const names = locks.get(volume) ?? new Set();
   locks.set(volume, names);
   if (names.has(path)) throw new CodError('COD_LOCKED', `${path} is in use by this process`, { details: { path } });
   names.add(path);
   let held = true;
-  return async () => {
-    if (held) names.delete(path);
-    held = false;
+  return {
+    release: async () => {
+      if (held) names.delete(path);
+      held = false;
+    },
   };
 }

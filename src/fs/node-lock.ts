@@ -14,6 +14,7 @@ import * as fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { CodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
+import type { Lease } from './file-system.ts';
 import { mayBeAlive, type ProcessIdentity, thisProcess } from './node-process.ts';
 
 /** Held in this thread, by the lock file's real path. */
@@ -26,24 +27,26 @@ const TAKER = '.taker';
 const OWN_NAME = /^[0-9a-f]{16}(\.taker)?$/;
 
 /**
- * Takes the lock of the file at `path`, which need not exist; resolves to its release, which is idempotent. A lock whose owner is dead is taken over.
+ * Takes the lock of the file at `path`, which need not exist; resolves to its lease. A lock whose owner is dead is taken over.
  * @throws {@link CodError} COD_LOCKED if a live process has it, this one included; COD_NOT_FOUND if there is no such directory; COD_TARGET_IO.
  */
-export async function lockFile(path: string): Promise<() => Promise<void>> {
+export async function lockFile(path: string): Promise<Lease> {
   const file = attempt(`lock ${path}`, () => `${realPath(path)}.lock`);
   if (held.has(file)) throw lockedError(file, `${path} is in use by this process`);
   held.add(file);
   try {
     const line = await acquire(file);
     let released = false;
-    return async () => {
-      if (released) return;
-      released = true;
-      held.delete(file);
-      attempt(`unlock ${path}`, () => {
-        // Whoever removed our file by hand may have let another owner in.
-        if (readIfThere(file) === line) fs.rmSync(file, { force: true });
-      });
+    return {
+      release: async () => {
+        if (released) return;
+        released = true;
+        held.delete(file);
+        attempt(`unlock ${path}`, () => {
+          // If our file was removed by hand, another owner may have locked the name since.
+          if (readIfThere(file) === line) fs.rmSync(file, { force: true });
+        });
+      },
     };
   } catch (error) {
     held.delete(file);

@@ -8,8 +8,10 @@
  * Durable is what was flushed to a file whose *name* is: names follow within 45 s (measured, ext4), and no call forces them.
  */
 
+import type { Done } from '../async/done.ts';
 import { CodError, type CodErrorCode, isCodError } from '../errors.ts';
-import type { File, FileSystem } from './file-system.ts';
+import type { FileSystem } from './file-system.ts';
+import type { InlineFile } from './inline-file.ts';
 
 /** How {@link opfsFileSystem} behaves. */
 export interface OpfsFileSystemOptions {
@@ -153,7 +155,7 @@ function opfsError(operation: string, cause: unknown, details: Readonly<Record<s
   });
 }
 
-class OpfsFile implements File {
+class OpfsFile implements InlineFile {
   readonly #name: string;
   readonly #handle: SyncAccessHandle;
   #closed = false;
@@ -168,10 +170,10 @@ class OpfsFile implements File {
   }
 
   async read(into: Uint8Array, offset: number): Promise<void> {
-    this.readNow(into, offset);
+    await this.submitRead(into, offset);
   }
 
-  readNow(into: Uint8Array, offset: number): boolean {
+  submitRead(into: Uint8Array, offset: number): Done {
     this.#attempt('read', offset, into.length, () => {
       for (let done = 0; done < into.length; ) {
         const part = into.subarray(done, done + CALL_BYTES);
@@ -181,10 +183,14 @@ class OpfsFile implements File {
         done += count;
       }
     });
-    return true;
+    return undefined;
   }
 
   async write(from: Uint8Array, offset: number): Promise<void> {
+    await this.submitWrite(from, offset);
+  }
+
+  submitWrite(from: Uint8Array, offset: number): Done {
     this.#attempt('write', offset, from.length, () => {
       for (let done = 0; done < from.length; ) {
         const part = from.subarray(done, done + CALL_BYTES);
@@ -193,6 +199,7 @@ class OpfsFile implements File {
         done += count;
       }
     });
+    return undefined;
   }
 
   async truncate(size: number): Promise<void> {

@@ -5,9 +5,7 @@
  * the trace of a crash, and the slot that is being overwritten has no valid header in the meantime.
  */
 
-import type { BlockMap } from '../core/block-map.ts';
-import type { DirtyMap } from '../core/dirty-map.ts';
-import type { Geometry } from '../core/geometry.ts';
+import type { CopyState } from '../core/copy-state.ts';
 import { type CheckpointHeader, encodeCheckpointHeader } from '../core/headers.ts';
 import { HEADER_BYTES, padded } from '../core/layout.ts';
 import { CodError } from '../errors.ts';
@@ -27,23 +25,22 @@ export interface CheckpointImage {
 /** Serializes the maps as they are now. `reuse` is a body that is no longer needed; its memory is used again if it is large enough. */
 export function takeCheckpoint(
   core: Core,
-  state: { geometry: Geometry; map: BlockMap; dirty: DirtyMap },
+  state: CopyState,
   names: { session: Uint8Array; epoch: number; standalone: boolean; identity: Uint8Array | undefined },
   reuse?: Uint8Array,
 ): CheckpointImage {
-  const { map, dirty, geometry } = state;
+  const { geometry } = state;
   const identityBytes = names.identity ?? new Uint8Array(0);
-  const bitmaps = map.serialize();
-  const parts = dirty.serialize();
+  const { bitmaps, dirty } = state.sections();
   const bitmapBytes = bitmaps.reduce((sum, { length }) => sum + length, 0);
-  const bodyBytes = padded(identityBytes.length) + padded(bitmapBytes) + padded(parts.length);
+  const bodyBytes = padded(identityBytes.length) + padded(bitmapBytes) + padded(dirty.length);
   const backing =
     reuse !== undefined && reuse.buffer.byteLength >= bodyBytes
       ? reuse.buffer
       : new ArrayBuffer(bodyBytes + (bodyBytes >> 2));
   const body = new Uint8Array(backing, 0, bodyBytes);
   let at = 0;
-  for (const section of [[identityBytes], bitmaps, [parts]]) {
+  for (const section of [[identityBytes], bitmaps, [dirty]]) {
     for (const piece of section) {
       body.set(piece, at);
       at += piece.length;
@@ -61,9 +58,9 @@ export function takeCheckpoint(
     bodyChecksum: core.crc32c(body),
     identityBytes: names.identity?.length,
     bitmapBytes,
-    dirtyBytes: parts.length,
-    syncedBlocks: map.count,
-    dirtyBlocks: dirty.blockCount,
+    dirtyBytes: dirty.length,
+    syncedBlocks: state.blocks.count,
+    dirtyBlocks: state.dirty.blockCount,
   });
   return { header, body, bytes: HEADER_BYTES + bodyBytes };
 }

@@ -1,8 +1,7 @@
 /** Reading the states that datto/copyondemand leaves (docs/FORMAT.md, Format 1). */
 
-import { BlockMap } from '../core/block-map.ts';
-import { DirtyMap } from '../core/dirty-map.ts';
-import { bytesOfBlock, type Geometry } from '../core/geometry.ts';
+import { CopyState } from '../core/copy-state.ts';
+import type { Geometry } from '../core/geometry.ts';
 import { CONTAINER_BLOCKS, FORMAT1_HEADER_BYTES } from '../core/layout.ts';
 import { Replay } from '../core/replay.ts';
 import { CodError } from '../errors.ts';
@@ -77,63 +76,56 @@ class Words {
   }
 }
 
-/** Loads a checkpoint into empty maps and returns its number of dirty parts. */
-async function loadCheckpoint(state: Format1File, shape: Geometry, map: BlockMap, dirty: DirtyMap): Promise<number> {
-  const words = new Words(state);
+/** Loads a checkpoint into an empty state and returns its number of dirty parts. */
+async function loadCheckpoint(file: Format1File, state: CopyState): Promise<number> {
+  const { blockCount, blockSize } = state.geometry;
+  const words = new Words(file);
   const next = async (): Promise<number> => {
     await words.need(8);
     return words.next();
   };
-  // Of one block more than there are.
-  const mostBitmapBytes = (2 + Math.ceil(shape.blockCount / CONTAINER_BLOCKS)) * CONTAINER_BYTES;
+  // A bitmap has one block more than the device.
+  const mostBitmapBytes = (2 + Math.ceil(blockCount / CONTAINER_BLOCKS)) * CONTAINER_BYTES;
   try {
     for (let index = 0, length = await next(); length !== 0; length = await next(), index++) {
       if (length > mostBitmapBytes) {
-        throw new CodError('COD_CORRUPT', `bitmap ${index} of ${length} bytes, for ${shape.blockCount} blocks`, {
+        throw new CodError('COD_CORRUPT', `bitmap ${index} has ${length} bytes, for ${blockCount} blocks`, {
           details: { length },
         });
       }
       await words.need(length);
-      map.loadFormat1(index, words.take(length));
+      state.loadFormat1(index, words.take(length));
     }
     let parts = 0;
     for (let type = await next(); type !== 0; type = await next(), parts++) {
       const at = words.at - 8;
       await words.need(24);
       const [block, offset, length] = [words.next(), words.next(), words.next()];
-      if (type !== 1 || length === 0 || offset + length > shape.blockSize) {
+      if (type !== 1 || length === 0 || offset + length > blockSize) {
         throw new CodError(
           'COD_CORRUPT',
           `dirty part at offset ${at}: type ${type}, block ${block}, bytes ${offset} + ${length}`,
-          {
-            details: { offset: at },
-          },
+          { details: { offset: at } },
         );
       }
-      if (block < shape.blockCount && !map.has(block))
-        addPart(shape, map, dirty, { block, start: offset, end: offset + length });
+      applyPart(state, block, offset, offset + length);
     }
     return parts;
   } catch (error) {
-    if (error instanceof CodError)
-      throw new CodError(error.code, `${state.name}: ${error.message}`, {
-        details: { ...error.details, file: state.name },
-      });
-    throw error;
+    if (!(error instanceof CodError)) throw error;
+    throw new CodError(error.code, `${file.name}: ${error.message}`, {
+      details: { ...error.details, file: file.name },
+    });
   }
 }
 
-function addPart(
-  shape: Geometry,
-  map: BlockMap,
-  dirty: DirtyMap,
-  part: { block: number; start: number; end: number },
-): void {
-  const blockBytes = bytesOfBlock(shape, part.block);
-  if (part.start >= blockBytes) return;
-  const added = dirty.add(part.block, part.start, Math.min(part.end, blockBytes));
-  if (added === 'complete') map.add(part.block, part.block + 1);
-  if (added === 'full') throw new CodError('COD_NO_SPACE', `more than ${dirty.partCount} dirty parts`);
+/** Applies a part of a block. What lies beyond the device is dropped: format 1 counts one block too many. */
+function applyPart(state: CopyState, block: number, start: number, end: number): void {
+  const { size, blockSize, blockCount } = state.geometry;
+  if (block >= blockCount) return;
+  const offset = block * blockSize + start;
+  const stop = Math.min(block * blockSize + end, size);
+  if (offset < stop) state.apply(offset, stop - offset);
 }
 
 /**
@@ -148,13 +140,12 @@ export async function recoverFormat1(
   const find = (kind: FileKind, slot: SlotIndex) => states.find((state) => state.kind === kind && state.slot === slot);
   const failover = find('checkpoint', 1);
   const checkpoint = failover ?? find('checkpoint', 0);
-  const map = await BlockMap.open(shape);
-  const dirty = new DirtyMap(core, shape);
+  const state = await CopyState.open(core, shape);
   const replay = new Replay(core, shape);
   try {
     const records = new Map<string, { records: number; tornBytes: number }>();
     if (checkpoint !== undefined) {
-      records.set(checkpoint.name, { records: await loadCheckpoint(checkpoint, shape, map, dirty), tornBytes: 0 });
+      records.set(checkpoint.name, { records: await loadCheckpoint(checkpoint, state), tornBytes: 0 });
     }
     for (const log of [find('log', 1), find('log', 0)]) {
       if (log === undefined) continue;
@@ -164,7 +155,7 @@ export async function recoverFormat1(
       });
       records.set(log.name, replay.endFormat1());
     }
-    replay.emit(map, dirty);
+    state.merge(replay);
     const files = states.map(
       ({ name, kind, bytes }): MetadataFile => ({
         name,
@@ -178,9 +169,7 @@ export async function recoverFormat1(
     );
     return {
       format: 1,
-      geometry: shape,
-      map,
-      dirty,
+      state,
       files,
       session: undefined,
       epoch: failover === undefined ? 0 : 1,
@@ -188,8 +177,7 @@ export async function recoverFormat1(
       identity: undefined,
     };
   } catch (error) {
-    map.dispose();
-    dirty.dispose();
+    state.dispose();
     throw error;
   } finally {
     replay.dispose();

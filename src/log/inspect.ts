@@ -36,31 +36,29 @@ export async function inspectMetadata(
 ): Promise<Inspection> {
   const slots = new Slots(fileSystem, target);
   try {
-    const state = await recover(Core.create(), slots, () =>
+    const found = await recover(Core.create(), slots, () =>
       options.size === undefined ? sizeOf(fileSystem, target) : Promise.resolve(options.size),
     );
-    if (state === undefined)
+    if (found === undefined)
       throw new CodError('COD_NOT_FOUND', `${target} has no metadata beside it: it is no copy, or a finished one`);
-    const { geometry, map, dirty, files } = state;
+    const { state, files } = found;
+    const { geometry, blocks } = state;
     try {
-      const synced: [number, number][] = [];
-      for (const [start, end] of map.snapshot().extents()) synced.push([start, end - 1]);
       return {
         target,
         size: geometry.size,
         blockSize: geometry.blockSize,
         totalBlocks: geometry.blockCount,
-        syncedBlocks: map.count,
-        synced,
-        dirty: [...dirty.blocks()].map((block) => ({
+        syncedBlocks: blocks.count,
+        synced: Array.from(state.syncedRuns(), ([start, end]) => [start, end - 1] as const),
+        dirty: Array.from(state.dirtyBlocks(), ({ block, parts }) => ({
           block,
-          ranges: dirty.parts(block).map(([start, end]): [number, number] => [start, end - start]),
+          ranges: parts.map(([start, end]) => [start, end - start] as const),
         })),
         files,
       };
     } finally {
-      map.dispose();
-      dirty.dispose();
+      state.dispose();
     }
   } finally {
     await slots.close();

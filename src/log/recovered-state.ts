@@ -1,40 +1,37 @@
-/** What recovery gives, whichever format it read. */
+/** What recovery returns, whichever format it read. */
 
-import type { BlockMap } from '../core/block-map.ts';
-import type { DirtyMap } from '../core/dirty-map.ts';
-import type { Geometry } from '../core/geometry.ts';
+import type { CopyState } from '../core/copy-state.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 import type { FileKind } from './slots.ts';
 
-/** One metadata file as a listing shows it. */
+/** One metadata file, as `inspect` lists it. */
 export interface MetadataFile {
   readonly name: string;
   readonly kind: FileKind;
   readonly format: 1 | 2;
   readonly bytes: number;
-  /** Records that were read; of a checkpoint: the dirty parts in it. */
+  /** Records that were read; of a checkpoint: its dirty parts. */
   readonly records: number;
-  /** Bytes of a record or frame that was cut short at the end. */
+  /** Bytes of a record or frame that is cut short at the end. */
   readonly tornBytes: number;
 }
 
-/** The state of a copy as its metadata tells it. Owns its maps: `dispose` them when they are not taken over. */
+/** The state of a copy according to its metadata. Owns `state`: dispose of it, or pass it on. */
 export interface RecoveredState {
   readonly format: 1 | 2;
-  readonly geometry: Geometry;
-  readonly map: BlockMap;
-  readonly dirty: DirtyMap;
+  readonly state: CopyState;
   readonly files: readonly MetadataFile[];
+  /** 16 bytes; format 1 has none. */
   readonly session: Uint8Array | undefined;
-  /** The epoch of the checkpoint that counts; for format 1, one that leaves the slot alone that counts. */
+  /** The epoch of the checkpoint that counts. For format 1: an epoch whose next slot is free. */
   readonly epoch: number;
-  /** Whether the log behind that checkpoint's own counts too, so that both log slots are in use. */
+  /** Whether the log of the next epoch counts too, so that both log slots are in use. */
   readonly bothLogs: boolean;
   readonly identity: string | undefined;
 }
 
-/** Calls `feed` with the file's bytes from `start` to `end` in pieces, through the core's staging area, until it returns false. */
+/** Passes the bytes [start, end) of a file to `feed` in pieces, until it returns false. A piece is valid during the call. */
 export async function feedFile(
   core: Core,
   file: File,

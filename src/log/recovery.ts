@@ -1,10 +1,9 @@
 /**
- * Reading what is on disk: both formats, whatever a crash left of them (docs/FORMAT.md, Recovery). Reads only, so that it serves an
- * inspection as well as an open, and can be cut at any point.
+ * Reading the metadata of a copy: both formats, in any state that a crash leaves. Rule numbers below are those of
+ * docs/FORMAT.md, "Recovery". Recovery only reads: an inspection uses it too, and it may be interrupted anywhere.
  */
 
-import { BlockMap } from '../core/block-map.ts';
-import { DirtyMap } from '../core/dirty-map.ts';
+import { CopyState } from '../core/copy-state.ts';
 import { type Geometry, geometry as makeGeometry } from '../core/geometry.ts';
 import { type CheckpointHeader, decodeCheckpointHeader, decodeLogHeader, type LogHeader } from '../core/headers.ts';
 import { FORMAT1_BLOCK_SIZE, HEADER_BYTES, SECTOR_BYTES } from '../core/layout.ts';
@@ -20,16 +19,20 @@ import { bootNameBytes } from './write-intent-log.ts';
 
 type Header = CheckpointHeader | LogHeader;
 
-interface SlotState {
+/** A metadata file and its header. */
+interface FoundFile<H = Header | 'format1' | 'absent'> {
   readonly name: string;
   readonly kind: FileKind;
   readonly slot: SlotIndex;
   readonly file: File;
   readonly bytes: number;
-  readonly header: Header | 'format1' | 'absent';
+  readonly header: H;
 }
 
-/** Adds the file's name to what is wrong with it. */
+type FoundCheckpoint = FoundFile<CheckpointHeader>;
+type FoundLog = FoundFile<LogHeader>;
+
+/** Runs `task` and adds the file's name to its error. */
 async function inFile<T>(name: string, task: () => Promise<T>): Promise<T> {
   try {
     return await task();
@@ -46,8 +49,28 @@ function corrupt(message: string, details: Record<string, unknown> = {}): CodErr
   return new CodError('COD_CORRUPT', message, { details });
 }
 
-async function readSlots(core: Core, slots: Slots): Promise<SlotState[]> {
-  const found: SlotState[] = [];
+/**
+ * Recovers the state of a copy. Returns undefined if there is none.
+ *
+ * @param size returns the device's size in bytes. Called only for format 1, which does not store it.
+ * @throws {@link CodError} COD_CORRUPT, COD_VERSION, and the errors of the file system.
+ */
+export async function recover(
+  core: Core,
+  slots: Slots,
+  size: () => Promise<number>,
+): Promise<RecoveredState | undefined> {
+  const found = await readHeaders(core, slots);
+  const bootName = bootNameBytes(slots.fileSystem.bootId);
+  if (found.some(({ header }) => typeof header === 'object')) return recoverFormat2(core, found, bootName);
+  const old = found.filter(({ header }) => header === 'format1');
+  if (old.length === 0) return undefined;
+  return recoverFormat1(core, old, makeGeometry({ size: await size(), blockSize: FORMAT1_BLOCK_SIZE }));
+}
+
+/** Rule 1, first half: a damaged header is COD_CORRUPT. */
+async function readHeaders(core: Core, slots: Slots): Promise<FoundFile[]> {
+  const found: FoundFile[] = [];
   for (const { kind, slot } of ALL_SLOTS) {
     const name = slots.name(kind, slot);
     const state = await inFile(name, async () => {
@@ -57,62 +80,192 @@ async function readSlots(core: Core, slots: Slots): Promise<SlotState[]> {
       const sector = new Uint8Array(HEADER_BYTES);
       const length = Math.min(bytes, HEADER_BYTES);
       await file.read(sector.subarray(0, length), 0);
-      return { name, kind, slot, file, bytes, header: readHeader(core, kind, sector, length) };
+      const read = sector.subarray(0, length);
+      const decoded = kind === 'log' ? decodeLogHeader(core, read) : decodeCheckpointHeader(core, read);
+      return { name, kind, slot, file, bytes, header: decoded.state === 'valid' ? decoded.header : decoded.state };
     });
     if (state !== undefined) found.push(state);
   }
   return found;
 }
 
-function readHeader(core: Core, kind: FileKind, sector: Uint8Array, length: number): SlotState['header'] {
-  const read = sector.subarray(0, length);
-  const decoded = kind === 'log' ? decodeLogHeader(core, read) : decodeCheckpointHeader(core, read);
-  return decoded.state === 'valid' ? decoded.header : decoded.state;
+async function recoverFormat2(core: Core, found: readonly FoundFile[], bootName: Uint8Array): Promise<RecoveredState> {
+  const { checkpoints, logs } = ofOneSession(found);
+  const checkpoint = newestCheckpoint(checkpoints, logs);
+  const { header } = checkpoint;
+  refuseLaterLogs(logs, header.epoch);
+  const shape = makeGeometry({ size: header.size, blockSize: header.blockSize });
+  const state = await CopyState.open(core, shape);
+  const replay = new Replay(core, shape);
+  try {
+    const identity = await inFile(checkpoint.name, () => loadCheckpoint(core, checkpoint, state));
+    const checkpointRecords = state.dirtyParts;
+    const { scans, bothLogs } = await replayLogs({ core, shape, replay, logs, bootName }, header);
+    state.merge(replay);
+    const files = found.filter(({ header }) => header !== 'absent').map((file) => listed(file, scans.get(file.name)));
+    return {
+      format: 2,
+      state,
+      files: files.map((file) => (file.name === checkpoint.name ? { ...file, records: checkpointRecords } : file)),
+      session: header.session,
+      epoch: header.epoch,
+      bothLogs,
+      identity,
+    };
+  } catch (error) {
+    state.dispose();
+    throw error;
+  } finally {
+    replay.dispose();
+  }
 }
 
-/** A state of format 2, checked across its files: all of one session and shape, each in its slot. */
-interface Session {
-  readonly checkpoints: readonly (SlotState & { header: CheckpointHeader })[];
-  readonly logs: readonly (SlotState & { header: LogHeader })[];
+function listed({ name, kind, header, bytes }: FoundFile, scan: LogScanResult | undefined): MetadataFile {
+  const format = header === 'format1' ? 1 : 2;
+  return { name, kind, format, bytes, records: scan?.records ?? 0, tornBytes: scan?.tornBytes ?? 0 };
 }
 
-function oneSession(states: readonly SlotState[]): Session {
-  const valid = states.filter((state): state is SlotState & { header: Header } => typeof state.header === 'object');
-  const first = valid[0];
-  for (const state of valid) {
-    const { header, name } = state;
-    if (slotOf(header.epoch) !== state.slot) {
-      throw corrupt(`${name}: epoch ${header.epoch} belongs into the other slot: the two files were swapped`, {
+/** Rule 1, second half: all files are of one session and shape, each in its own slot. */
+function ofOneSession(found: readonly FoundFile[]): { checkpoints: FoundCheckpoint[]; logs: FoundLog[] } {
+  const valid = found.filter((state): state is FoundFile<Header> => typeof state.header === 'object');
+  const first = valid[0]!;
+  for (const { header, name, slot } of valid) {
+    if (slotOf(header.epoch) !== slot) {
+      throw corrupt(`${name}: epoch ${header.epoch} belongs in the other slot: the two files were swapped`, {
         file: name,
         epoch: header.epoch,
       });
     }
-    if (first === undefined) continue;
-    const { header: other } = first;
-    if (header.session.some((byte, index) => byte !== other.session[index])) {
+    if (header.session.some((byte, index) => byte !== first.header.session[index])) {
       throw corrupt(`${name} and ${first.name} belong to different copies`, { file: name });
     }
-    if (header.size !== other.size || header.blockSize !== other.blockSize) {
-      throw corrupt(`${name} and ${first.name} speak of devices of different shape`, { file: name });
+    if (header.size !== first.header.size || header.blockSize !== first.header.blockSize) {
+      throw corrupt(`${name} and ${first.name} describe devices of different shape`, { file: name });
     }
   }
   return {
-    checkpoints: valid.filter(
-      (state): state is SlotState & { header: CheckpointHeader } => state.kind === 'checkpoint',
-    ),
-    logs: valid.filter((state): state is SlotState & { header: LogHeader } => state.kind === 'log'),
+    checkpoints: valid.filter((state): state is FoundCheckpoint => state.kind === 'checkpoint'),
+    logs: valid.filter((state): state is FoundLog => state.kind === 'log'),
   };
 }
 
-interface LogReading {
-  readonly scan: LogScanResult;
-  readonly sameBoot: boolean;
+/** Rule 2: the valid checkpoint of the highest epoch counts. */
+function newestCheckpoint(checkpoints: readonly FoundCheckpoint[], logs: readonly FoundLog[]): FoundCheckpoint {
+  const [newest] = [...checkpoints].sort((one, other) => other.header.epoch - one.header.epoch);
+  if (newest !== undefined) return newest;
+  const file = logs[0]?.name;
+  throw corrupt(`${file}: the log exists, but no checkpoint that it could follow`, { file });
 }
 
-async function scanLog(core: Core, shape: Geometry, log: SlotState & { header: LogHeader }): Promise<LogScanResult> {
-  const { header, file, bytes } = log;
+/** Rule 3, first half: a log later than the next epoch follows a checkpoint that is missing. */
+function refuseLaterLogs(logs: readonly FoundLog[], epoch: number): void {
+  const later = logs.find(({ header }) => header.epoch > epoch + 1);
+  if (later === undefined) return;
+  throw corrupt(
+    `${later.name}: log of epoch ${later.header.epoch}, but the newest checkpoint is of epoch ${epoch}: ` +
+      'a checkpoint is missing',
+    { file: later.name },
+  );
+}
+
+/** Loads the body into an empty state and returns the source's identity. */
+async function loadCheckpoint(core: Core, found: FoundCheckpoint, state: CopyState): Promise<string | undefined> {
+  const { header, file } = found;
+  const { bitmaps, dirty, identity } = await readCheckpointBody(core, file, header);
+  state.load(bitmaps, dirty, header);
+  return identity === undefined ? undefined : new TextDecoder().decode(identity);
+}
+
+/** What reading the logs needs. */
+interface Logs {
+  readonly core: Core;
+  readonly shape: Geometry;
+  readonly replay: Replay;
+  readonly logs: readonly FoundLog[];
+  readonly bootName: Uint8Array;
+}
+
+/** Rules 3 to 5: replays the log of the checkpoint's epoch, and the next one if it counts. */
+async function replayLogs(
+  context: Logs,
+  checkpoint: CheckpointHeader,
+): Promise<{ scans: Map<string, LogScanResult>; bothLogs: boolean }> {
+  const { epoch } = checkpoint;
+  const scans = new Map<string, LogScanResult>();
+  const next = logOf(context, epoch + 1);
+  let bothLogs = false;
+  if (!checkpoint.standalone) {
+    // Rule 4.
+    const own = logOf(context, epoch);
+    if (own === undefined) throw corrupt(`the log of epoch ${epoch} is missing`, { epoch });
+    const scan = await replayLog(context, own);
+    scans.set(own.name, scan);
+    bothLogs = scan.continued && isOfBoot(own, context.bootName);
+  }
+  if (bothLogs) {
+    // Rule 5.
+    if (next === undefined) {
+      const message = `the log of epoch ${epoch + 1} is missing, in which the log of epoch ${epoch} continues`;
+      throw corrupt(message, { epoch: epoch + 1 });
+    }
+    scans.set(next.name, await replayLog(context, next));
+    if (!isOfBoot(next, context.bootName)) {
+      throw corrupt(`${next.name}: this log continues a log of another boot`, { file: next.name });
+    }
+  }
+  if (next !== undefined && (await saysBased(context, next, scans.get(next.name)))) {
+    // Rule 3, second half.
+    const message = `${next.name}: its checkpoint, of epoch ${epoch + 1}, was durable and is missing`;
+    throw corrupt(message, { file: next.name });
+  }
+  return { scans, bothLogs };
+}
+
+function logOf({ logs }: Logs, epoch: number): FoundLog | undefined {
+  return logs.find(({ header }) => header.epoch === epoch);
+}
+
+/** Whether a log was written in the boot with this name. */
+function isOfBoot({ header }: FoundLog, bootName: Uint8Array): boolean {
+  return (
+    bootName.length > 0 &&
+    header.bootName.length === bootName.length &&
+    header.bootName.every((byte, index) => byte === bootName[index])
+  );
+}
+
+/** Scans a log and replays the records that count: all of them in the same boot, else those below the last barrier. */
+async function replayLog(context: Logs, log: FoundLog): Promise<LogScanResult> {
+  const { core, replay, bootName } = context;
+  return inFile(log.name, async () => {
+    const scan = await scanLog(context, log);
+    const isSameBoot = isOfBoot(log, bootName);
+    if (scan.missing && (isSameBoot || scan.missingIsFirm)) {
+      throw corrupt(`log frame ${scan.frames} at offset ${scan.endOffset} is missing, but later frames exist`, {
+        offset: scan.endOffset,
+        sequence: scan.frames,
+      });
+    }
+    const end = isSameBoot ? scan.endOffset : scan.barrierEndOffset;
+    let at = HEADER_BYTES;
+    await feedFile(
+      core,
+      log.file,
+      { start: HEADER_BYTES, end: Math.ceil(end / SECTOR_BYTES) * SECTOR_BYTES },
+      (piece) => {
+        // Read first: the replay may move the memory of the piece, and the piece is empty then.
+        const { length } = piece;
+        replay.format2(piece, end - at);
+        at += length;
+      },
+    );
+    return scan;
+  });
+}
+
+async function scanLog({ core, shape }: Logs, { header, file, bytes }: FoundLog): Promise<LogScanResult> {
   if (bytes !== header.capacity) {
-    throw corrupt(`log has ${bytes} bytes where its header says ${header.capacity}`, {
+    throw corrupt(`log has ${bytes} bytes, but its header says ${header.capacity}`, {
       bytes,
       expected: header.capacity,
     });
@@ -126,167 +279,12 @@ async function scanLog(core: Core, shape: Geometry, log: SlotState & { header: L
   }
 }
 
-/** Scans a log, and applies the records that count. */
-async function readLog(
-  core: Core,
-  shape: Geometry,
-  replay: Replay,
-  log: SlotState & { header: LogHeader },
-  bootName: Uint8Array,
-): Promise<LogReading> {
-  const { header, file } = log;
-  const result = await scanLog(core, shape, log);
-  const sameBoot =
-    bootName.length > 0 &&
-    header.bootName.length === bootName.length &&
-    header.bootName.every((byte, index) => byte === bootName[index]);
-  if (result.missing && (sameBoot || result.missingIsFirm)) {
-    throw corrupt(`log frame ${result.frames} at offset ${result.endOffset} is missing, and later ones are there`, {
-      offset: result.endOffset,
-      sequence: result.frames,
-    });
-  }
-  const end = sameBoot ? result.endOffset : result.barrierEndOffset;
-  const wholeSectors = Math.ceil(end / SECTOR_BYTES) * SECTOR_BYTES;
-  let at = HEADER_BYTES;
-  await feedFile(core, file, { start: HEADER_BYTES, end: wholeSectors }, (piece) => {
-    // Asked for before: the piece lies in memory that may move when it grows, and is empty then.
-    const { length } = piece;
-    replay.format2(piece, end - at);
-    at += length;
-  });
-  return { scan: result, sameBoot };
-}
-
-/** Whether a log that does not count tells that its checkpoint was durable; what else is in it may be anything that a crash leaves. */
-async function saysBased(core: Core, shape: Geometry, log: SlotState & { header: LogHeader }): Promise<boolean> {
+/** Whether a log says that its checkpoint was durable. A log that does not count may hold anything that a crash leaves. */
+async function saysBased(context: Logs, log: FoundLog, scan: LogScanResult | undefined): Promise<boolean> {
   try {
-    return (await scanLog(core, shape, log)).basedAnywhere;
+    return (scan ?? (await scanLog(context, log))).basedAnywhere;
   } catch (error) {
     if (isCodError(error, 'COD_CORRUPT')) return false;
     throw error;
   }
-}
-
-async function recoverFormat2(core: Core, states: readonly SlotState[], bootName: Uint8Array): Promise<RecoveredState> {
-  const { checkpoints, logs } = oneSession(states);
-  const newest = checkpoints.reduce<(typeof checkpoints)[number] | undefined>(
-    (best, state) => (best === undefined || state.header.epoch > best.header.epoch ? state : best),
-    undefined,
-  );
-  if (newest === undefined) {
-    throw corrupt(`${logs[0]?.name}: a log is there, and no checkpoint that it could stand on`, {
-      file: logs[0]?.name,
-    });
-  }
-  const { header } = newest;
-  const { epoch } = header;
-  const shape = makeGeometry({ size: header.size, blockSize: header.blockSize });
-  const map = await BlockMap.open(shape);
-  const dirty = new DirtyMap(core, shape);
-  const replay = new Replay(core, shape);
-  try {
-    const { sections, checkpointParts } = await inFile(newest.name, async () => {
-      const sections = await readCheckpointBody(core, newest.file, header);
-      map.load(sections.bitmaps);
-      dirty.load(sections.dirty);
-      if (map.count !== header.syncedBlocks || dirty.blockCount !== header.dirtyBlocks) {
-        throw corrupt(
-          `checkpoint holds ${map.count} synced and ${dirty.blockCount} dirty blocks where its header says ${header.syncedBlocks} and ${header.dirtyBlocks}`,
-        );
-      }
-      return { sections, checkpointParts: dirty.partCount };
-    });
-    const readings = new Map<string, LogReading>();
-    const logOf = (wanted: number) => logs.find((log) => log.header.epoch === wanted);
-    for (const log of logs) {
-      if (log.header.epoch > epoch + 1) {
-        throw corrupt(
-          `${log.name}: log of epoch ${log.header.epoch}, but the newest checkpoint is of epoch ${epoch}: a checkpoint is missing`,
-          {
-            file: log.name,
-          },
-        );
-      }
-    }
-    const read = async (log: SlotState & { header: LogHeader }): Promise<LogReading> => {
-      const reading = await inFile(log.name, () => readLog(core, shape, replay, log, bootName));
-      readings.set(log.name, reading);
-      return reading;
-    };
-    let continued = false;
-    if (!header.standalone) {
-      const own = logOf(epoch);
-      if (own === undefined)
-        throw corrupt(`the log of epoch ${epoch} is missing, which belongs to ${newest.name}`, { epoch });
-      const reading = await read(own);
-      continued = reading.sameBoot && reading.scan.continued;
-    }
-    const next = logOf(epoch + 1);
-    if (continued) {
-      if (next === undefined)
-        throw corrupt(`the log of epoch ${epoch + 1} is missing, in which that of epoch ${epoch} goes on`, {
-          epoch: epoch + 1,
-        });
-      const reading = await read(next);
-      if (!reading.sameBoot)
-        throw corrupt(`${next.name}: this log goes on from one of another boot`, { file: next.name });
-    }
-    if (next !== undefined && (readings.get(next.name)?.scan.basedAnywhere ?? (await saysBased(core, shape, next)))) {
-      throw corrupt(`${next.name}: its checkpoint, of epoch ${epoch + 1}, was durable and is missing`, {
-        file: next.name,
-      });
-    }
-    replay.emit(map, dirty);
-    const files = states
-      .filter((state) => typeof state.header === 'object' || state.header === 'format1')
-      .map((state): MetadataFile => {
-        const scan = readings.get(state.name)?.scan;
-        return {
-          name: state.name,
-          kind: state.kind,
-          format: state.header === 'format1' ? 1 : 2,
-          bytes: state.bytes,
-          records: state === newest ? checkpointParts : (scan?.records ?? 0),
-          tornBytes: scan?.tornBytes ?? 0,
-        };
-      });
-    return {
-      format: 2,
-      geometry: shape,
-      map,
-      dirty,
-      files,
-      session: header.session,
-      epoch,
-      bothLogs: continued,
-      identity: sections.identity === undefined ? undefined : new TextDecoder().decode(sections.identity),
-    };
-  } catch (error) {
-    map.dispose();
-    dirty.dispose();
-    throw error;
-  } finally {
-    replay.dispose();
-  }
-}
-
-/**
- * Reads the state of a copy, or nothing where there is none.
- *
- * @param size the device's size in bytes, which format 1 does not tell; asked for only then.
- * @throws {@link CodError} COD_CORRUPT, COD_VERSION; what the file system says.
- */
-export async function recover(
-  core: Core,
-  slots: Slots,
-  size: () => Promise<number>,
-): Promise<RecoveredState | undefined> {
-  const states = await readSlots(core, slots);
-  if (states.some((state) => typeof state.header === 'object'))
-    return recoverFormat2(core, states, bootNameBytes(slots.fileSystem.bootId));
-  const old = states.filter((state) => state.header === 'format1');
-  if (old.length === 0) return undefined;
-  const shape = makeGeometry({ size: await size(), blockSize: FORMAT1_BLOCK_SIZE });
-  return recoverFormat1(core, old, shape);
 }

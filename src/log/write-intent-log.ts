@@ -6,11 +6,13 @@
  * An append resolves when its frames are in the file, not when they are durable: that is `sync`.
  */
 
+import type { Done } from '../async/done.ts';
 import { FrameEncoder } from '../core/frames.ts';
 import type { Geometry } from '../core/geometry.ts';
 import { decodeLogHeader, encodeLogHeader, type LogHeader } from '../core/headers.ts';
 import { HEADER_BYTES, MAX_BOOT_NAME_BYTES, SECTOR_BYTES } from '../core/layout.ts';
 import type { File } from '../fs/file-system.ts';
+import { writeFile } from '../fs/inline-file.ts';
 import type { Core } from '../wasm/core.ts';
 
 /** Kept free in each log for the frames that steer it: a barrier, `CONTINUED`, `BASED`. */
@@ -141,40 +143,39 @@ export class WriteIntentLog {
     return this.#position + this.#encoder.sealedLength(this.#position) > this.capacity - RESERVED_BYTES;
   }
 
-  /** Writes what was added, as one call. If it fails nothing of it counts, and it is forgotten. */
-  async append(): Promise<void> {
+  /**
+   * Appends what was added, with one write: synchronously if the file can. If it fails, nothing of it counts and it is
+   * forgotten.
+   */
+  append(): Done {
+    return this.#failed === undefined ? this.#append() : this.#appendAfterScrub();
+  }
+
+  async #appendAfterScrub(): Promise<void> {
     try {
       await this.scrub();
     } catch (error) {
       this.discardPending();
       throw error;
     }
-    const sealed = this.#encoder.seal({ position: this.#position, sequence: this.#sequence, firm: this.#firm });
-    // A copy: the encoder's memory may move while a backend writes from it.
-    const bytes = sealed.bytes.slice();
-    this.#failed = bytes;
-    await this.#file.write(bytes, this.#position);
-    this.#failed = undefined;
-    this.#position = sealed.end;
-    this.#sequence += sealed.frames;
+    await this.#append();
   }
 
-  /** As {@link append}, inside the call; false, and what was added is forgotten, where that cannot be. */
-  appendNow(): boolean {
-    if (this.#failed !== undefined) {
-      this.discardPending();
-      return false;
-    }
+  #append(): Done {
     const sealed = this.#encoder.seal({ position: this.#position, sequence: this.#sequence, firm: this.#firm });
-    try {
-      if (!this.#file.writeNow?.(sealed.bytes, this.#position)) return false;
-    } catch (error) {
-      this.#failed = sealed.bytes.slice();
-      throw error;
-    }
-    this.#position = sealed.end;
-    this.#sequence += sealed.frames;
-    return true;
+    const written = (): void => {
+      this.#failed = undefined;
+      this.#position = sealed.end;
+      this.#sequence += sealed.frames;
+    };
+    // A copy: the encoder's memory may move while an asynchronous write is in flight.
+    const bytes = sealed.bytes.slice();
+    // Until the write has returned, any beginning of it may be in the file.
+    this.#failed = bytes;
+    const writing = writeFile(this.#file, bytes, this.#position);
+    if (writing !== undefined) return writing.then(written);
+    written();
+    return undefined;
   }
 
   /**

@@ -1,6 +1,6 @@
 /** The clock and the randomness of the machine, as Node and every browser have them alike. */
 
-import type { Environment } from '../device/open.ts';
+import type { Environment } from './clock.ts';
 import { systemClock } from './system-clock.ts';
 
 export const systemEnvironment: Environment = {

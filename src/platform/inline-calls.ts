@@ -1,27 +1,27 @@
 /**
- * Decides which calls of one file are made inside the caller's turn of the event loop, and which on the thread pool.
+ * Decides which calls to one file are made synchronously, and which on the thread pool.
  *
- * In the page cache 128 KiB take 20 to 100 µs, and handing a call to the pool and back takes as long or longer (Node 20, two virtual cores, 2026): a copy made of such calls needs
- * half the processor time. A call that waits for a disk would hold up everything, so a slow one sends those that follow to the pool for a while,
- * and a run of quick ones lets the loop turn now and then.
+ * In the page cache 128 KiB take 20 to 100 µs. Passing a call to the pool and back takes as long or longer (Node 20, two
+ * virtual cores, 2026): a copy made of synchronous calls needs half the processor time. A call that waits for a disk
+ * would block the event loop, so a slow call sends the next ones to the pool.
  */
 
-/** Beyond this the pool's price no longer shows, and a core's cache is left behind. */
+/** Above this the cost of the pool no longer shows, and a core's cache is too small. */
 const MAX_BYTES = 128 << 10;
-/** What took longer than this has waited for something. */
+/** A call that took longer has waited for a disk. */
 const SLOW_MS = 1;
-/** How many calls go to the pool after a slow one; after another one, twice as many, up to the maximum. */
+/** Calls that go to the pool after a slow one. Doubles with each further slow call, up to the maximum. */
 const FIRST_PENALTY = 16;
 const MAX_PENALTY = 4096;
 /**
- * Calls inside one turn of the loop take up to so long: that is what a reader waits for behind a background copy. A reader beside a copy from a file waited for a third of
- * what it did with half a millisecond, and the copy took no longer.
+ * Time that calls may take before the event loop must turn: a reader waits as long behind a background copy. At 0.1 ms
+ * a reader beside a copy waited a third as long as at 0.5 ms, and the copy took no longer.
  */
 const TURN_MS = 0.1;
 
-/** What it needs of the platform. */
+/** What this needs of the platform. */
 export interface EventLoop {
-  /** In ms, monotonic. */
+  /** Monotonic time in ms. */
   now(): number;
   /** Resolves when the event loop has turned. */
   turn(): Promise<void>;
@@ -37,7 +37,7 @@ export class InlineCalls {
     this.#loop = loop;
   }
 
-  /** Whether a call that moves `bytes` is to be made at once. Asked once for each call. */
+  /** Whether a call that moves `bytes` is made synchronously. Ask once for each call. */
   allow(bytes: number): boolean {
     if (bytes > MAX_BYTES) return false;
     if (this.#toPool === 0) return true;
@@ -45,33 +45,27 @@ export class InlineCalls {
     return false;
   }
 
-  /** As {@link allow}, for who makes no call if not: it does not count as one. */
-  allows(bytes: number): boolean {
-    return bytes <= MAX_BYTES && this.#toPool === 0;
-  }
-
-  /** Before a call that is made at once; hand the result to {@link done} or {@link ended}. */
+  /** Before a synchronous call; pass the result to {@link ended}. */
   start(): number {
     return this.#loop.now();
   }
 
-  /** After it. A promise is to be waited for: others want their turn. */
-  done(start: number): Promise<void> | undefined {
-    this.#spentMs += this.ended(start);
-    if (this.#spentMs < TURN_MS) return undefined;
-    this.#spentMs = 0;
-    return this.#loop.turn();
-  }
-
-  /** After it, for who minds the loop's turns by himself. Returns how long it took. */
-  ended(start: number): number {
+  /** After a synchronous call. */
+  ended(start: number): void {
     const took = this.#loop.now() - start;
+    this.#spentMs += took;
     if (took > SLOW_MS) {
       this.#toPool = this.#penalty;
       this.#penalty = Math.min(2 * this.#penalty, MAX_PENALTY);
     } else if (this.#penalty > FIRST_PENALTY) {
       this.#penalty--;
     }
-    return took;
+  }
+
+  /** A promise that must be awaited if synchronous calls have kept the event loop for long enough. */
+  pace(): Promise<void> | undefined {
+    if (this.#spentMs < TURN_MS) return undefined;
+    this.#spentMs = 0;
+    return this.#loop.turn();
   }
 }

@@ -2,7 +2,11 @@
 
 import type { Clock } from './clock.ts';
 
+/** Node has it, browsers do not. */
+const { setImmediate: soon } = globalThis as { setImmediate?: (callback: () => void) => unknown };
+
 export const systemClock: Clock = {
+  turn: () => new Promise((resolve) => (soon === undefined ? setTimeout(resolve) : soon(resolve))),
   now: () => performance.now(),
   sleep: (ms, signal) =>
     new Promise((resolve, reject) => {

@@ -1,12 +1,13 @@
 /** A source over a local file or block device. */
 
 import { type BigIntStats, fstatSync, promises, readSync } from 'node:fs';
+import type { Done } from '../async/done.ts';
 import { CodError } from '../errors.ts';
 import { InlineCalls } from '../platform/inline-calls.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import { pieceBuffer } from '../platform/pages.ts';
 import { checkRange } from './range.ts';
-import type { Source, StreamOptions } from './source.ts';
+import type { InlineSource, Source, StreamOptions } from './source.ts';
 
 /** What a stream reads at a time: two such buffers fit into a core's cache. */
 const PIECE_BYTES = 128 << 10;
@@ -39,7 +40,7 @@ export async function fileSource(path: string): Promise<Source> {
   }
 }
 
-class FileSource implements Source {
+class FileSource implements InlineSource {
   readonly size: number;
   declare readonly identity?: string;
   readonly #path: string;
@@ -59,36 +60,36 @@ class FileSource implements Source {
   }
 
   async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
-    this.#check(offset, into.length, options.signal);
-    if (into.length === 0) return;
-    try {
-      if (this.#inline.allow(into.length)) {
-        const start = this.#inline.start();
-        this.#fillNow(into, offset);
-        const turn = this.#inline.done(start);
-        if (turn !== undefined) await turn;
-      } else {
-        await this.#fill(into, offset);
-      }
-      this.#count(into.length);
-    } catch (error) {
-      throw this.#explain(error);
-    }
+    options.signal?.throwIfAborted();
+    await (this.submitRead(into, offset) ?? this.#inline.pace());
     options.signal?.throwIfAborted();
   }
 
-  readNow(into: Uint8Array, offset: number): boolean {
+  submitRead(into: Uint8Array, offset: number): Done {
     this.#check(offset, into.length, undefined);
-    if (!this.#inline.allows(into.length)) return false;
+    if (!this.#inline.allow(into.length)) return this.#readInPool(into, offset);
     try {
       const start = this.#inline.start();
-      this.#fillNow(into, offset);
+      this.#readInline(into, offset);
       this.#inline.ended(start);
       this.#count(into.length);
     } catch (error) {
       throw this.#explain(error);
     }
-    return true;
+    return undefined;
+  }
+
+  async #readInPool(into: Uint8Array, offset: number): Promise<void> {
+    try {
+      for (let done = 0; done < into.length; ) {
+        const { bytesRead } = await this.#handle.read(into, done, into.length - done, offset + done);
+        if (bytesRead === 0) throw this.#short(offset + done, into.length - done);
+        done += bytesRead;
+      }
+      this.#count(into.length);
+    } catch (error) {
+      throw this.#explain(error);
+    }
   }
 
   async *stream(offset: number, length: number, options: StreamOptions = {}): AsyncGenerator<Uint8Array, void> {
@@ -129,19 +130,11 @@ class FileSource implements Source {
     checkRange(this.size, offset, length);
   }
 
-  #fillNow(into: Uint8Array, offset: number): void {
+  #readInline(into: Uint8Array, offset: number): void {
     for (let done = 0; done < into.length; ) {
       const count = readSync(this.#handle.fd, into, done, into.length - done, offset + done);
       if (count === 0) throw this.#short(offset + done, into.length - done);
       done += count;
-    }
-  }
-
-  async #fill(into: Uint8Array, offset: number): Promise<void> {
-    for (let done = 0; done < into.length; ) {
-      const { bytesRead } = await this.#handle.read(into, done, into.length - done, offset + done);
-      if (bytesRead === 0) throw this.#short(offset + done, into.length - done);
-      done += bytesRead;
     }
   }
 

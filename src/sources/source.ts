@@ -1,5 +1,7 @@
 /** The read-only origin of a copy. */
 
+import type { Done } from '../async/done.ts';
+
 /** A run of bytes of one kind; `zero`: known to read as zeros without being fetched. */
 export interface SourceExtent {
   readonly length: number;
@@ -24,11 +26,6 @@ export interface Source {
    */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
-   * As {@link read}, inside the call; false, and nothing done, where that would keep the caller too long. Left out by a source that always would.
-   * @throws {@link CodError} as {@link read}.
-   */
-  readNow?(into: Uint8Array, offset: number): boolean;
-  /**
    * The bytes from `offset` on as one long request, for a source where that is faster than many reads: pieces of any length, in order, `length`
    * bytes in all. A piece belongs to the consumer until it asks for the next one; not asking holds the source back. Ending the
    * iteration early (`return`) ends the request. Errors as with {@link read}; a stream that broke may be asked for again from where it broke.
@@ -38,4 +35,10 @@ export interface Source {
   /** What is known of `[offset, offset + length)` without fetching it, in order, `length` bytes in all. */
   extents?(offset: number, length: number): Promise<readonly SourceExtent[]>;
   close(): Promise<void>;
+}
+
+/** Sources of our own: reads that can complete before they return. */
+export interface InlineSource extends Source {
+  /** As {@link Source.read}: synchronously if the read is short. May throw. */
+  submitRead?(into: Uint8Array, offset: number): Done;
 }

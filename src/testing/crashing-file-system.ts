@@ -9,8 +9,10 @@
  *   must not return.
  */
 
+import type { Done } from '../async/done.ts';
 import { CodError, type CodErrorCode } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
+import type { InlineFile } from '../fs/inline-file.ts';
 import type { Clock } from '../platform/clock.ts';
 import { type Random, seededRandom } from './random.ts';
 import { type FileNumber, SimulatedDisk } from './simulated-disk.ts';
@@ -196,7 +198,7 @@ export class CrashingFileSystem implements FileSystem {
     );
   }
 
-  #handle(name: string, number: FileNumber): File {
+  #handle(name: string, number: FileNumber): InlineFile {
     /** What `close` waits for. */
     let running = 0;
     let onIdle: () => void = () => undefined;
@@ -213,13 +215,13 @@ export class CrashingFileSystem implements FileSystem {
       }
     };
 
-    /** False where chance has it that the caller would be kept too long. */
-    const performNow = (call: Call, effect: Effect<void>): boolean => {
+    /** Synchronous or not, at random: as on a backend that passes some calls to a pool. */
+    const submit = (call: Call, effect: Effect<void>): Done => {
+      if (this.#random.oneIn(2)) return perform(call, effect);
       if (closed !== undefined) throw new CodError('COD_CLOSED', `${name} is closed`, { details: { name } });
       assertRange(call.offset ?? 0, call.length ?? 0);
-      if (this.#random.oneIn(2)) return false;
       this.#performNow({ ...call, name }, effect);
-      return true;
+      return undefined;
     };
 
     const close = async (): Promise<void> => {
@@ -256,8 +258,10 @@ export class CrashingFileSystem implements FileSystem {
       read: (into, offset) => perform({ kind: 'read', offset, length: into.length }, read(into, offset)),
       write: (from, offset) => perform({ kind: 'write', offset, length: from.length }, write(from, offset)),
       ...(this.#options.inline && {
-        readNow: (into, offset) => performNow({ kind: 'read', offset, length: into.length }, read(into, offset)),
-        writeNow: (from, offset) => performNow({ kind: 'write', offset, length: from.length }, write(from, offset)),
+        submitRead: (into: Uint8Array, offset: number) =>
+          submit({ kind: 'read', offset, length: into.length }, read(into, offset)),
+        submitWrite: (from: Uint8Array, offset: number) =>
+          submit({ kind: 'write', offset, length: from.length }, write(from, offset)),
       }),
       truncate: (size) =>
         perform(

@@ -5,7 +5,8 @@
  */
 
 import { concat } from '../core/concat.ts';
-import type { File, FileSystem } from '../fs/file-system.ts';
+import type { File, FileSystem, Lease } from '../fs/file-system.ts';
+import { readFile, writeFile } from '../fs/inline-file.ts';
 import { assertBytes, assertCode, assertEqual, assertRangeError } from './assert.ts';
 import { seededRandom } from './random.ts';
 
@@ -21,6 +22,8 @@ export interface FileSystemSuiteOptions {
   readonly sharedHandles?: boolean;
   /** A file can have a few bytes beyond 4 GiB without needing 4 GiB. */
   readonly sparse?: boolean;
+  /** It has `lock`. Without one, the suite fails unless told so: two programs could then open one target. */
+  readonly locks?: boolean;
 }
 
 const MIB = 1 << 20;
@@ -33,7 +36,7 @@ export function fileSystemSuite(
   make: () => Promise<FileSystem> | FileSystem,
   options: FileSystemSuiteOptions = {},
 ): readonly ConformanceTest[] {
-  const { sharedHandles = true, sparse = true } = options;
+  const { sharedHandles = true, sparse = true, locks = true } = options;
   const tests = [
     ...nameTests,
     ...sizeTests,
@@ -41,7 +44,7 @@ export function fileSystemSuite(
     ...inlineTests,
     ...concurrencyTests,
     ...closeTests,
-    ...lockTests,
+    ...(locks ? lockTests : []),
     ...(sharedHandles ? [...sharedHandleTests, ...removedTests] : []),
     ...(sparse ? sparseTests : []),
   ];
@@ -302,10 +305,10 @@ const contentTests: readonly Test[] = [
   ],
 ];
 
-/** A backend that has no such calls, or refuses them, passes. */
+/** Of a backend without such calls, the others are tested again. */
 const inlineTests: readonly Test[] = [
   [
-    'reads and writes inside the call, where they are not refused, agree with a plain array when they return',
+    'reads and writes that complete now or later agree with a plain array once they are done',
     async (fileSystem) => {
       const random = seededRandom(3);
       const model = new Uint8Array(70_000);
@@ -317,44 +320,43 @@ const inlineTests: readonly Test[] = [
           const part = outer.subarray(77, 77 + length);
           const offset = random.below(model.length - length);
           if (random.oneIn(2)) {
-            if (!file.writeNow?.(part, offset)) await file.write(part, offset);
+            await writeFile(file, part, offset);
             model.set(part, offset);
             // It is the caller's again.
             outer.fill(0);
           } else {
             const expected = outer.slice();
             expected.set(model.subarray(offset, offset + length), 77);
-            if (!file.readNow?.(part, offset)) await file.read(part, offset);
+            await readFile(file, part, offset);
             assertBytes(outer, expected, `step ${step}: ${length} bytes at ${offset}`);
           }
         }
         assertBytes(await contentOf(file), model, 'content');
-        if (file.writeNow?.(pattern(10), 70_100))
-          assertEqual(await file.size(), 70_110, 'size after a write behind the end');
+        await writeFile(file, pattern(10), 70_100);
+        assertEqual(await file.size(), 70_110, 'size after a write behind the end');
       });
     },
   ],
   [
-    'reads and writes inside the call, where they are not refused, throw what the others reject with',
+    'reads and writes that complete now or later fail with the same errors as the others',
     async (fileSystem) => {
       const file = await fileSystem.open('a', { create: true });
       await file.write(pattern(1000), 0);
-      /** Like a call that is not refused, in the end. */
-      const readNow = async (length: number, offset: number): Promise<void> => {
-        if (!file.readNow?.(new Uint8Array(length), offset)) await file.read(new Uint8Array(length), offset);
+      const read = async (length: number, offset: number): Promise<void> => {
+        await readFile(file, new Uint8Array(length), offset);
       };
-      const writeNow = async (offset: number): Promise<void> => {
-        if (!file.writeNow?.(pattern(1), offset)) await file.write(pattern(1), offset);
+      const write = async (offset: number): Promise<void> => {
+        await writeFile(file, pattern(1), offset);
       };
-      await assertCode(readNow(2, 999), 'COD_SHORT_READ', 'read across the end');
+      await assertCode(read(2, 999), 'COD_SHORT_READ', 'read across the end');
       for (const bad of [-1, 0.5, Number.NaN, Number.MAX_SAFE_INTEGER + 1]) {
-        await assertRangeError(readNow(1, bad), `read at ${bad}`);
-        await assertRangeError(writeNow(bad), `write at ${bad}`);
+        await assertRangeError(read(1, bad), `read at ${bad}`);
+        await assertRangeError(write(bad), `write at ${bad}`);
       }
       assertBytes(await contentOf(file), pattern(1000), 'content');
       await file.close();
-      await assertCode(readNow(1, 0), 'COD_CLOSED', 'read of a closed file');
-      await assertCode(writeNow(0), 'COD_CLOSED', 'write to a closed file');
+      await assertCode(read(1, 0), 'COD_CLOSED', 'read of a closed file');
+      await assertCode(write(0), 'COD_CLOSED', 'write to a closed file');
     },
   ],
 ];
@@ -453,30 +455,37 @@ const closeTests: readonly Test[] = [
   ],
 ];
 
+/** @throws if the file system has no locks */
+function lockOf(fileSystem: FileSystem, name: string): Promise<Lease> {
+  if (fileSystem.lock !== undefined) return fileSystem.lock(name);
+  const message =
+    'this file system has no `lock`, so two programs can open the same target; add it, or pass `locks: false` to ' +
+    'fileSystemSuite if open files are exclusive or one program owns them';
+  throw new Error(message);
+}
+
 const lockTests: readonly Test[] = [
   [
-    'a lock, where there are any, keeps others away until it is released, and other names do not matter',
+    'a lock keeps others away until it is released, and other names do not matter',
     async (fileSystem) => {
-      if (fileSystem.lock === undefined) return;
-      const release = await fileSystem.lock('a');
-      await assertCode(fileSystem.lock('a'), 'COD_LOCKED', 'second lock');
-      const releaseOther = await fileSystem.lock('b');
-      await releaseOther();
-      await release();
-      const releaseAgain = await fileSystem.lock('a');
-      await release();
-      await assertCode(fileSystem.lock('a'), 'COD_LOCKED', 'lock after a stale release');
-      await releaseAgain();
+      const lease = await lockOf(fileSystem, 'a');
+      await assertCode(lockOf(fileSystem, 'a'), 'COD_LOCKED', 'second lock');
+      const other = await lockOf(fileSystem, 'b');
+      await other.release();
+      await lease.release();
+      const again = await lockOf(fileSystem, 'a');
+      await lease.release();
+      await assertCode(lockOf(fileSystem, 'a'), 'COD_LOCKED', 'lock after a stale release');
+      await again.release();
     },
   ],
   [
-    'a lock, where there are any, needs no file, and the file can be used while it is held',
+    'a lock needs no file, and the file can be used while it is held',
     async (fileSystem) => {
-      if (fileSystem.lock === undefined) return;
-      const release = await fileSystem.lock('a');
+      const lease = await lockOf(fileSystem, 'a');
       await assertCode(fileSystem.open('a'), 'COD_NOT_FOUND', 'open');
       await withFile(fileSystem, 'a', (file) => file.write(pattern(10), 0));
-      await release();
+      await lease.release();
       await withFile(fileSystem, 'a', async (file) => assertBytes(await contentOf(file), pattern(10), 'content'));
     },
   ],

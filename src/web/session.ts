@@ -1,17 +1,17 @@
-/** One disk that is open: the device, what its readers see of it, and how fast it goes. */
+/** An open disk: its device, the reads of the page, and the speed of the copy. */
 
 import { type BrowserDevice, type DeviceStatus, isCodError, openDevice } from '../browser.ts';
 import { type CopyRecord, type Image, idOf, keepRecord, nameOf, placeOf, recordOf } from './copies.ts';
 import type { Bytes } from './volumes/bytes.ts';
 
-/** How the page sees one read of its own. */
+/** One read of the page. */
 export interface ReadSample {
   readonly atMs: number;
   readonly tookMs: number;
   readonly bytes: number;
 }
 
-/** What arrived in one interval. */
+/** The speed of the copy at one moment. */
 export interface RateSample {
   readonly atMs: number;
   readonly bytesPerSecond: number;
@@ -20,7 +20,7 @@ export interface RateSample {
 const TICK_MS = 250;
 const KEPT_MS = 60_000;
 const SMOOTHED_TICKS = 5;
-/** The background copy rests at this rate; readers do not. */
+/** Rate of a resting background copy, in bytes per second; demand reads are not limited. */
 const RESTING_RATE = 1;
 
 export class Session implements Bytes {
@@ -28,15 +28,15 @@ export class Session implements Bytes {
   readonly name: string;
   readonly image: Image;
   readonly device: BrowserDevice;
-  /** Reads under way, by what they are for: [start, end) in bytes. */
+  /** The byte ranges [start, end) of reads in flight. */
   readonly reading: Set<{ readonly start: number; readonly end: number }> = new Set();
   readonly reads: ReadSample[] = [];
   readonly rates: RateSample[] = [];
-  /** Called when a read finds that the source has changed: a background copy that rests does not notice. */
+  /** Called when a read finds that the source has changed; a resting background copy does not find that. */
   onSourceChanged: ((error: unknown) => void) | undefined;
   #rate: number | undefined;
   #resting: boolean;
-  /** What had come at the last ticks: the status comes in steps of its own, which a single interval would show as spikes. */
+  /** Bytes taken from the source at the last ticks. The speed is a mean: status messages have their own interval. */
   #ticks: { atMs: number; sourceBytes: number }[];
   #kept = 0;
   readonly #timer: ReturnType<typeof setInterval>;
@@ -54,7 +54,7 @@ export class Session implements Bytes {
     this.#keep();
   }
 
-  /** Begins the copy of an image, or goes on with it. @throws what `openDevice` does. */
+  /** Begins or resumes the copy of an image. @throws as `openDevice`. */
   static async open(image: Image, signal?: AbortSignal): Promise<Session> {
     const id = await idOf(image);
     const record = recordOf(id);
@@ -87,12 +87,12 @@ export class Session implements Bytes {
     return syncedBlocks === totalBlocks;
   }
 
-  /** Called four times a second. */
+  /** Calls `listener` four times a second. */
   onTick(listener: () => void): void {
     this.#listeners.add(listener);
   }
 
-  /** Reads through the device: what is not here yet is fetched. */
+  /** Reads from the device, which fetches missing blocks. */
   async read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
     const bytes = new Uint8Array(length);
     const range = { start: offset, end: offset + length };
@@ -130,12 +130,12 @@ export class Session implements Bytes {
     this.#applyRate();
   }
 
-  /** What arrives at the moment. */
+  /** The present speed of the copy. */
   get bytesPerSecond(): number {
     return this.rates.at(-1)?.bytesPerSecond ?? 0;
   }
 
-  /** Lets go of the device; the copy stays. */
+  /** Closes the device; the copy stays. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#listeners.clear();
@@ -151,7 +151,7 @@ export class Session implements Bytes {
   #tick(): void {
     const atMs = performance.now();
     const { sourceBytes } = this.status;
-    // The count begins anew with another owner.
+    // A new owner counts from 0.
     if (sourceBytes < this.#ticks.at(-1)!.sourceBytes) this.#ticks = [];
     this.#ticks.push({ atMs, sourceBytes });
     this.#ticks.splice(0, this.#ticks.length - SMOOTHED_TICKS);

@@ -15,7 +15,7 @@ function runInWorker(index: number): Promise<string | undefined> {
 }
 
 // Only the names are taken from here: the tests run in the worker.
-const names = fileSystemSuite(() => opfsFileSystem(), { sharedHandles: false }).map(({ name }) => name);
+const names = fileSystemSuite(() => opfsFileSystem(), { sharedHandles: false, locks: false }).map(({ name }) => name);
 
 test.each(names.map((name, index) => ({ name, index })))('$name', async ({ index }) => {
   expect(await runInWorker(index)).toBeUndefined();

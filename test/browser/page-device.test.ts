@@ -5,6 +5,7 @@ import {
   type BrowserDevice,
   CodError,
   copyAsFile,
+  type DeviceEvent,
   inspectSource,
   isCodError,
   type OpenBrowserDeviceOptions,
@@ -57,6 +58,36 @@ function expectBytes(found: Uint8Array, expected: Uint8Array): void {
   expect(found.findIndex((byte, index) => byte !== expected[index])).toBe(-1);
 }
 
+/** Reads events until `isLast` is true for one; that one is the last of the result. */
+async function eventsUntil(
+  events: AsyncIterable<DeviceEvent>,
+  isLast: (event: DeviceEvent) => boolean,
+): Promise<DeviceEvent[]> {
+  const found: DeviceEvent[] = [];
+  const iterator = events[Symbol.asyncIterator]();
+  for (;;) {
+    const { done, value } = await iterator.next();
+    if (done) throw new Error(`the events ended after ${JSON.stringify(found)}`);
+    found.push(value);
+    if (isLast(value)) return found;
+  }
+}
+
+const isState =
+  (state: string) =>
+  (event: DeviceEvent): boolean =>
+    event.type === 'state' && event.state === state;
+const isCheckpoint = ({ type }: DeviceEvent): boolean => type === 'checkpoint';
+const never = (): boolean => false;
+
+let checkpoints = 0;
+
+/** A checkpoint that has something new to make durable. */
+async function changeAndCheckpoint(device: BrowserDevice): Promise<void> {
+  await device.write(random(10, ++checkpoints), 0);
+  await device.checkpoint();
+}
+
 const random = (length: number, seed: number): Uint8Array => seededRandom(seed).fill(new Uint8Array(length));
 
 describe('the interface is that of a device', () => {
@@ -105,15 +136,15 @@ describe('the interface is that of a device', () => {
     expect([found[0], found.at(-1)]).toEqual([image[0], image[(bytes.length + 1) % IMAGE_BYTES]]);
   });
 
-  test('hydrated resolves when all is there, the status says how far it is, and finish leaves a plain file', async () => {
+  test('hydrated resolves when the copy is complete, the status tells it, and finish leaves a plain file', async () => {
     const target = newTarget();
     const device = await open({ target, hydrate: {} });
     await device.hydrated;
     const { state, syncedBlocks, totalBlocks } = await device.refreshStatus();
     expect([state, syncedBlocks]).toEqual(['hydrated', totalBlocks]);
     expect(device.status().syncedBlocks).toBe(totalBlocks);
-    const stretches = await device.countSynced(10);
-    expect(stretches.reduce((sum, blocks) => sum + blocks)).toBe(totalBlocks);
+    const parts = await device.countSynced(10);
+    expect(parts.reduce((sum, blocks) => sum + blocks)).toBe(totalBlocks);
     await device.finish();
     expect(device.status().state).toBe('closed');
     const root = await navigator.storage.getDirectory();
@@ -124,7 +155,7 @@ describe('the interface is that of a device', () => {
     expectBytes(new Uint8Array(await (await (await root.getFileHandle(target)).getFile()).arrayBuffer()), image);
   });
 
-  test('the synced blocks are counted in stretches', async () => {
+  test('the synced blocks are counted in equal parts', async () => {
     const device = await open();
     await device.write(random(3 * BLOCK, 1), 2 * BLOCK);
     await device.write(random(BLOCK, 1), 100 * BLOCK);
@@ -134,7 +165,7 @@ describe('the interface is that of a device', () => {
     await expect(device.countSynced(0)).rejects.toBeInstanceOf(RangeError);
   });
 
-  test('blocks that were written in part are counted in stretches', async () => {
+  test('blocks that were written in part are counted in equal parts', async () => {
     const device = await open();
     await device.write(random(10, 1), 2 * BLOCK + 5);
     await device.write(random(10, 1), 3 * BLOCK);
@@ -142,6 +173,33 @@ describe('the interface is that of a device', () => {
     expect([...(await device.countDirty(4, { start: 0, end: 8 }))]).toEqual([0, 2, 0, 0]);
     expect([...(await device.countDirty(3, { start: 99, end: 102 }))]).toEqual([0, 1, 0]);
     expect([...(await device.countDirty(5, { start: 100, end: 101 }))]).toEqual([0, 0, 0, 0, 1]);
+  });
+
+  test('hydrateRange fetches the blocks that a range touches, and no others', async () => {
+    const device = await open();
+    await device.hydrateRange(5 * BLOCK + 1, 3 * BLOCK);
+    // The blocks may be stored after their bytes have arrived.
+    await expect
+      .poll(async () => [...(await device.countSynced(12, { start: 0, end: 12 }))])
+      .toEqual([0, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0]);
+    await device.hydrateRange(0, 0);
+    await expect(device.hydrateRange(0, IMAGE_BYTES + 1)).rejects.toBeInstanceOf(RangeError);
+  });
+
+  test('extents tells the states of a range, at most as many as the limit', async () => {
+    const device = await open();
+    await device.write(random(2 * BLOCK, 1), 2 * BLOCK);
+    await device.write(random(10, 1), 6 * BLOCK + 5);
+    const expected = [
+      { length: BLOCK, state: 'unsynced', zero: false },
+      { length: 2 * BLOCK, state: 'synced', zero: false },
+      { length: 2 * BLOCK, state: 'unsynced', zero: false },
+      { length: 7, state: 'dirty', zero: false },
+    ];
+    const [offset, length] = [BLOCK, 5 * BLOCK + 7];
+    expect(await device.extents(offset, length, 100)).toEqual(expected);
+    expect(await device.extents(offset, length, 2)).toEqual(expected.slice(0, 2));
+    await expect(device.extents(IMAGE_BYTES, 1, 1)).rejects.toBeInstanceOf(RangeError);
   });
 
   test('a copy is a file while it is open, and is removed once nobody has it', async () => {
@@ -188,6 +246,54 @@ describe('the interface is that of a device', () => {
   });
 });
 
+describe('events', () => {
+  test('tell of each state, which the status then has, and end with the device', async () => {
+    const device = await open({ hydrate: { rateBytesPerSecond: 1000 } });
+    const events = device.events();
+    device.setRate(undefined);
+    await eventsUntil(events, isState('hydrated'));
+    expect(device.status()).toMatchObject({ state: 'hydrated', syncedBlocks: device.status().totalBlocks });
+    const rest = eventsUntil(events, isState('closed'));
+    await device.close();
+    expect((await rest).filter(({ type }) => type === 'state').length).toBe(1);
+    await expect(eventsUntil(events, never)).rejects.toThrow('the events ended after []');
+    await expect(eventsUntil(device.events(), never)).rejects.toThrow('the events ended after []');
+  });
+
+  test('tell of each checkpoint and its size', async () => {
+    const device = await open();
+    const events = device.events();
+    await changeAndCheckpoint(device);
+    const checkpoint = (await eventsUntil(events, isCheckpoint)).at(-1)!;
+    expect(checkpoint.type === 'checkpoint' && checkpoint.bytes).toBeGreaterThan(0);
+  });
+
+  test('end at an aborted signal, and nowhere else', async () => {
+    const device = await open();
+    const controller = new AbortController();
+    const [aborted, other] = [device.events({ signal: controller.signal }), device.events()];
+    const ended = eventsUntil(aborted, never);
+    controller.abort();
+    await expect(ended).rejects.toThrow('the events ended');
+    await changeAndCheckpoint(device);
+    await eventsUntil(other, isCheckpoint);
+  });
+
+  test('that a slow consumer misses are counted, and delay neither the device nor another consumer', async () => {
+    const device = await open();
+    const [slow, fast] = [device.events(), device.events()];
+    let fastCount = 0;
+    const all = eventsUntil(fast, () => ++fastCount === 300);
+    for (let count = 0; count < 300; count++) await changeAndCheckpoint(device);
+    expect((await all).filter(({ type }) => type === 'lost')).toEqual([]);
+    const read = await eventsUntil(slow, ({ type }) => type === 'lost');
+    expect(read.length).toBe(257);
+    expect(read.at(-1)).toMatchObject({ type: 'lost', count: expect.any(Number) });
+    await changeAndCheckpoint(device);
+    await eventsUntil(slow, isCheckpoint);
+  });
+});
+
 describe('errors keep class and code', () => {
   test('of the device', async () => {
     const target = newTarget();
@@ -199,7 +305,8 @@ describe('errors keep class and code', () => {
       sourceSize: IMAGE_BYTES + 1,
     });
     const device = await open();
-    await expect(device.finish()).rejects.toBeInstanceOf(TypeError);
+    await expect(device.finish()).rejects.toMatchObject({ name: 'CodError', code: 'COD_INCOMPLETE' });
+    await device.write(random(10, 1), 0);
   });
 
   test('of wrong arguments', async () => {
@@ -248,7 +355,7 @@ describe('a source on another origin', () => {
     expectBytes(await bytesAt(second, 5, 1000), image.subarray(5, 1005));
   });
 
-  test('that keeps pages from reading it is COD_SOURCE_IO, and the error says what the server has to send', async () => {
+  test('that keeps pages from reading it is COD_SOURCE_IO, and the error names the missing header', async () => {
     const refused = {
       code: 'COD_SOURCE_IO',
       message: expect.stringContaining(`"Access-Control-Allow-Origin: ${location.origin}"`),
@@ -274,6 +381,14 @@ describe('a source on another origin', () => {
       device.read(new Uint8Array(10), 0, { signal: AbortSignal.abort(new Error('before')) }),
     ).rejects.toThrow('before');
     await device.write(new Uint8Array(BLOCK), 0);
+  });
+
+  test('an aborted hydrateRange rejects with the reason, at once', async () => {
+    const device = await open({ source: url('/stuck') });
+    const controller = new AbortController();
+    const hydrating = device.hydrateRange(2 * BLOCK, BLOCK, { signal: controller.signal });
+    setTimeout(() => controller.abort(new Error('enough')), 50);
+    await expect(hydrating).rejects.toThrow('enough');
   });
 
   test('an aborted opening rejects with the reason', async () => {
@@ -319,6 +434,14 @@ describe('a worker that is terminated', () => {
     },
   );
 
+  test('is replaced, and then events continue; a state that is still the same is not told again', async () => {
+    const device = await open();
+    const events = device.events();
+    workers.at(-1)!.terminate();
+    await changeAndCheckpoint(device);
+    expect((await eventsUntil(events, isCheckpoint)).map(({ type }) => type)).toEqual(['checkpoint']);
+  });
+
   test('while a guest closes, loses nothing of what the guest wrote', async () => {
     const target = newTarget();
     const owner = await open({ target });
@@ -363,6 +486,53 @@ describe('of two that open one target', () => {
     expect(second.role).toBe('owner');
     expectBytes(found, random(5000, 2));
     expectBytes(await bytesAt(second, 100, 5000), random(5000, 1));
+  });
+
+  test('both see the same extents, and hydrateRange of one is for both', async () => {
+    const target = newTarget();
+    const [owner, guest] = [await open({ target }), await open({ target })];
+    await guest.hydrateRange(0, 2 * BLOCK);
+    await expect.poll(async () => (await owner.countSynced(1))[0]).toBe(2);
+    await owner.write(random(10, 1), 2 * BLOCK);
+    const extents = await guest.extents(0, 4 * BLOCK, 10);
+    expect(extents.map(({ state, length }) => [state, length / BLOCK])).toEqual([
+      ['synced', 2],
+      ['dirty', 1],
+      ['unsynced', 1],
+    ]);
+    expect(await owner.extents(0, 4 * BLOCK, 10)).toEqual(extents);
+  });
+
+  test('both are told of the events that either of them causes', async () => {
+    const target = newTarget();
+    const hydrate = { rateBytesPerSecond: 1000 };
+    const [owner, guest] = [await open({ target, hydrate }), await open({ target, hydrate })];
+    const events = [owner.events(), guest.events()];
+    for (const device of [guest, owner]) {
+      await changeAndCheckpoint(device);
+      for (const each of events) await eventsUntil(each, isCheckpoint);
+    }
+    guest.setRate(undefined);
+    await Promise.all(events.map((each) => eventsUntil(each, isState('hydrated'))));
+    await guest.finish();
+    for (const each of events) {
+      await eventsUntil(each, isState('closed'));
+      await expect(eventsUntil(each, never)).rejects.toThrow('the events ended after []');
+    }
+  });
+
+  test('the second goes on with the events of its own device when the first is closed', async () => {
+    const target = newTarget();
+    const [owner, guest] = [await open({ target }), await open({ target, hydrate: {} })];
+    const [ownersEvents, guestsEvents] = [owner.events(), guest.events()];
+    await owner.close();
+    const told = await eventsUntil(guestsEvents, isState('hydrated'));
+    // The first did not copy in the background, the second does.
+    expect(told.filter(({ type }) => type === 'state')).toEqual([
+      { type: 'state', state: 'hydrating' },
+      { type: 'state', state: 'hydrated' },
+    ]);
+    await eventsUntil(ownersEvents, isState('closed'));
   });
 
   test('whoever is left takes over from a worker that is terminated, with all that was acknowledged', async () => {

@@ -4,7 +4,10 @@ import { opfsFileSystem } from '../../src/fs/opfs.ts';
 import { fileSystemSuite } from '../../src/testing/file-system-suite.ts';
 import { freshDirectory } from './directories.ts';
 
-const tests = fileSystemSuite(async () => opfsFileSystem(await freshDirectory()), { sharedHandles: false });
+const tests = fileSystemSuite(async () => opfsFileSystem(await freshDirectory()), {
+  sharedHandles: false,
+  locks: false,
+});
 
 self.addEventListener('message', async ({ data }: MessageEvent<number>) => {
   try {

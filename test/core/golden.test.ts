@@ -5,6 +5,7 @@ import { DirtyMap } from '../../src/core/dirty-map.ts';
 import { bytesOfBlock, geometry } from '../../src/core/geometry.ts';
 import { Replay } from '../../src/core/replay.ts';
 import { builds } from './builds.ts';
+import { merge } from './models.ts';
 
 const folder = new URL('../fixtures/golden/', import.meta.url);
 const states = readdirSync(folder, { withFileTypes: true })
@@ -54,7 +55,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       for (let at = 16; at < log.length; at += 10_007) replay.format1(log.subarray(at, at + 10_007));
       replay.endFormat1();
     }
-    replay.emit(map, dirty);
+    merge(replay, map, dirty);
     expect(map.count).toBe(expected.syncedBlocks);
     expect([...map.snapshot().extents()].map(([start, end]) => [start, end - 1])).toEqual(expected.synced);
     expect(

@@ -2,8 +2,10 @@
 import { RoaringBitmap32 } from 'roaring-wasm';
 import { BlockMap } from '../../src/core/block-map.ts';
 import { concat } from '../../src/core/concat.ts';
+import { CopyState } from '../../src/core/copy-state.ts';
 import { DirtyMap, type Part } from '../../src/core/dirty-map.ts';
-import { bytesOfBlock, type Geometry } from '../../src/core/geometry.ts';
+import { bytesOfBlock, type Geometry, geometry } from '../../src/core/geometry.ts';
+import type { Replay } from '../../src/core/replay.ts';
 import type { Core } from '../../src/wasm/core.ts';
 
 /** Which bytes of each touched block hold the truth; whole blocks in a set of their own. */
@@ -160,4 +162,10 @@ export function logBody(frames: Uint8Array[], sectors?: number): Uint8Array {
   }
   const total = Math.max(Math.ceil(at / 512), sectors ?? 0) * 512;
   return concat(...pieces, new Uint8Array(total - at));
+}
+
+/** Merges a replay into maps, as the state of a copy does. */
+export function merge(replay: Replay, map: BlockMap, dirty: DirtyMap): void {
+  // Merging asks the maps for everything, and never the geometry.
+  new CopyState(geometry({ size: 1, blockSize: 4096 }), map, dirty).merge(replay);
 }

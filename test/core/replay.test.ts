@@ -15,6 +15,7 @@ import {
   frame,
   logBody,
   Model,
+  merge,
   stateOf,
   withMaps,
   words,
@@ -122,7 +123,7 @@ describe.each(builds)('the $name core', ({ create }) => {
                 for (let at = 0; at < log.length; at += pieces) replay.format1(log.subarray(at, at + pieces));
                 expect(replay.endFormat1()).toEqual({ records: written, tornBytes: 0, endedByZero: false });
               }
-              replay.emit(map, dirty);
+              merge(replay, map, dirty);
               replay.dispose();
               const expected = model.state();
               expect(map.count).toBe(expected.synced.length);
@@ -177,7 +178,7 @@ describe.each(builds)('the $name core', ({ create }) => {
           const replay = new Replay(core, shape);
           replay.format1(log.subarray(0, log.length - cut));
           expect(replay.endFormat1()).toEqual({ records: 1, tornBytes: 32 - cut, endedByZero: false });
-          replay.emit(map, dirty);
+          merge(replay, map, dirty);
           expect(stateOf(map, dirty)).toEqual({ synced: [3], dirty: [] });
         });
       }
@@ -191,7 +192,7 @@ describe.each(builds)('the $name core', ({ create }) => {
         expect(replay.endFormat1().tornBytes).toBe(13);
         replay.format1(words(1, 5));
         expect(replay.endFormat1()).toEqual({ records: 1, tornBytes: 0, endedByZero: false });
-        replay.emit(map, dirty);
+        merge(replay, map, dirty);
         expect(stateOf(map, dirty).synced).toEqual([3, 5]);
       });
     });
@@ -204,7 +205,7 @@ describe.each(builds)('the $name core', ({ create }) => {
           const replay = new Replay(core, shape);
           for (let at = 0; at < log.length; at += piece) replay.format1(log.subarray(at, at + piece));
           expect(replay.endFormat1()).toEqual({ records: 1, tornBytes: 0, endedByZero: true });
-          replay.emit(map, dirty);
+          merge(replay, map, dirty);
           expect(stateOf(map, dirty).synced).toEqual([3]);
         });
       }
@@ -248,7 +249,7 @@ describe.each(builds)('the $name core', ({ create }) => {
         for (let i = 0; i < count; i++) log.set([2n, BigInt(i % 5000), BigInt((i % 7) * 512), 512n], i * 4);
         replay.format1(new Uint8Array(log.buffer));
         replay.format1(words(1, 17, 2, 3, 3584, 512));
-        replay.emit(map, dirty);
+        merge(replay, map, dirty);
         expect([...map.snapshot().extents()]).toEqual([
           [3, 4],
           [17, 18],
@@ -314,7 +315,7 @@ describe.each(builds)('the $name core', ({ create }) => {
               for (let at = 0; at < body.length; at += piece * 512) {
                 replay.format2(body.subarray(at, at + piece * 512), position - 512 - at);
               }
-              replay.emit(map, dirty);
+              merge(replay, map, dirty);
               replay.dispose();
               expect(stateOf(map, dirty)).toEqual(model.state());
             });
@@ -469,7 +470,7 @@ describe.each(builds)('the $name core', ({ create }) => {
           const { endOffset, barrierThrough, based, missing } = scan(core, shape, bytes);
           const replay = new Replay(core, shape);
           replay.format2(bytes, endOffset - 512);
-          replay.emit(map, dirty);
+          merge(replay, map, dirty);
           replay.dispose();
           return { ...stateOf(map, dirty), barrierThrough, based, missing };
         });
@@ -559,7 +560,7 @@ describe.each(builds)('the $name core', ({ create }) => {
           core.exports.alloc(core.memoryBytes / 8);
         });
         expect(core.memoryBytes).toBeGreaterThan(between);
-        replay.emit(map, dirty);
+        merge(replay, map, dirty);
         expect(map.count).toBe(sectors * 30);
         for (let i = 0; i < sectors * 30; i += 17) expect(map.has(block(i))).toBe(true);
       });
@@ -576,7 +577,7 @@ describe.each(builds)('the $name core', ({ create }) => {
         );
         const body = logBody(Array.from({ length: 512 }, () => half));
         for (let i = 0; i < 65; i++) replay.format2(body);
-        replay.emit(map, dirty);
+        merge(replay, map, dirty);
         expect(map.count).toBe(2 ** 28 - 2);
         expect([map.has(2 ** 27 - 1), map.has(2 ** 27), map.has(2 ** 28 - 1)]).toEqual([false, false, true]);
       });

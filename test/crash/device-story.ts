@@ -3,8 +3,8 @@
  * every byte is held against what was promised, and in the end the copy is finished and compared.
  */
 
-import type { LocalDevice } from '../../src/device/device.ts';
 import { openDeviceIn } from '../../src/device/open.ts';
+import type { InlineDevice } from '../../src/device/types.ts';
 import { CodError, type CodErrorCode, isCodError } from '../../src/index.ts';
 import type { Source } from '../../src/sources/source.ts';
 import type { CrashingFileSystem, Life, Random, SimulatedClock, Story } from '../../src/testing/index.ts';
@@ -82,11 +82,11 @@ function sourceOf(
       image.read(into, offset);
     },
     ...(inline && {
-      readNow: (into, offset) => {
-        if (random.oneIn(2)) return false;
+      submitRead: (into: Uint8Array, offset: number) => {
+        if (random.oneIn(2)) return wait(undefined).then(() => image.read(into, offset));
         fail();
         image.read(into, offset);
-        return true;
+        return undefined;
       },
     }),
     stream: async function* (offset, length, { signal } = {}) {
@@ -113,11 +113,11 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     history: new ByteHistory(content, { wholeSectors: machine.sectors && content.length === size }),
   }));
   const isWhole = parts[0]!.length === size;
-  let device: LocalDevice | undefined;
+  let device: InlineDevice | undefined;
   /** What of the writes since the last check counts, by the crashes since. */
   let counts: Counting = 'acknowledged';
 
-  const open = (life: Life, hydrate: boolean, faults: boolean): Promise<LocalDevice> =>
+  const open = (life: Life, hydrate: boolean, faults: boolean): Promise<InlineDevice> =>
     openDeviceIn(
       { clock: life.clock, randomBytes: (into) => life.random.fill(into) },
       {
@@ -131,7 +131,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     );
 
   /** Reads all parts. */
-  const readAll = async (from: LocalDevice): Promise<Uint8Array[]> =>
+  const readAll = async (from: InlineDevice): Promise<Uint8Array[]> =>
     Promise.all(
       parts.map(async ({ base, length }) => {
         const bytes = new Uint8Array(length);
@@ -141,7 +141,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       }),
     );
 
-  const step = async (from: LocalDevice, clock: SimulatedClock, random: Random): Promise<void> => {
+  const step = async (from: InlineDevice, clock: SimulatedClock, random: Random): Promise<void> => {
     const { base, length: all, history } = parts[parts.length === 1 ? 0 : random.below(parts.length)]!;
     // Small and large, aligned and not, across blocks and within; offsets are those in this part.
     const unit = random.oneIn(3) ? blockSize : machine.sectors ? SECTOR_BYTES : 1;
@@ -171,7 +171,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       case 3: {
         const into = new Uint8Array(length);
         const check = history.beginRead(offset);
-        if (!shape.inline || !from.readNow(into, base + offset)) await from.read(into, base + offset);
+        await (shape.inline ? from.submitRead(into, base + offset) : from.read(into, base + offset));
         checked.bytes += length;
         const wrong = check(into);
         if (wrong !== undefined) throw new Error(`a read, from ${base} on: ${wrong}`);
@@ -191,11 +191,10 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         const bytes = random.fill(new Uint8Array(length));
         const fua = random.oneIn(4);
         const write = history.begin(offset, bytes);
-        if (shape.inline && !fua) {
-          const commit = random.oneIn(2);
-          if (await writeNow(from, bytes, base + offset, { commit, history, write })) return;
-        }
-        return change(write, from.write(bytes, base + offset, { fua }), fua);
+        const writing = shape.inline
+          ? submitWrite(from, bytes, base + offset, { fua, commit: random.oneIn(2) })
+          : from.write(bytes, base + offset, { fua });
+        return change(write, writing, fua);
       }
     }
   };
@@ -241,7 +240,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   };
 
   /** The copy is finished, and compared as a file like any other. */
-  const finish = async (life: Life, opened: LocalDevice, found: readonly Uint8Array[]): Promise<void> => {
+  const finish = async (life: Life, opened: InlineDevice, found: readonly Uint8Array[]): Promise<void> => {
     await opened.hydrated;
     expectSame((await readAll(opened))[0]!, found[0]!, 'once the copy is complete');
     await opened.finish();
@@ -278,25 +277,16 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   };
 }
 
-/** Resolves to whether it was written inside the call, once it is acknowledged. */
-function writeNow(
-  to: LocalDevice,
+/** A write as the NBD server makes it. */
+function submitWrite(
+  to: InlineDevice,
   bytes: Uint8Array,
   offset: number,
-  { commit, history, write }: { commit: boolean; history: ByteHistory; write: HistoricWrite },
-): Promise<boolean> {
+  { fua, commit }: { fua: boolean; commit: boolean },
+): Promise<void> {
   return new Promise((resolve, reject) => {
-    const begun = to.writeNow(bytes, offset, (error) => {
-      if (error === undefined) {
-        history.acknowledge(write);
-        resolve(true);
-      } else {
-        history.fail(write);
-        reject(error);
-      }
-    });
-    if (!begun) resolve(false);
-    else if (commit) to.commitNow();
+    to.submitWrite(bytes, offset, fua, (error) => (error === undefined ? resolve() : reject(error)));
+    if (commit) to.commitWrites();
   });
 }
 

@@ -58,7 +58,7 @@ describe('the campaign finds', () => {
 });
 
 it('a planted bug whose line is gone is an error, not a success', async () => {
-  const patch = { file: 'src/log/journal.ts', find: 'no such line', replace: '' };
+  const patch = { file: 'src/log/checkpointer.ts', find: 'no such line', replace: '' };
   await expect(patchedBuild('test/crash/campaign.ts', 'planted-none', [patch])).rejects.toThrow(
     'not once: no such line',
   );

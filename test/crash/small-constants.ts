@@ -6,29 +6,37 @@
 import type { Patch } from './patched-build.ts';
 
 export const SMALL_CONSTANTS: readonly Patch[] = [
-  { file: 'src/log/journal.ts', find: 'const MIN_LOG_BYTES = 2 ** 20;', replace: 'const MIN_LOG_BYTES = 2 ** 12;' },
   {
-    file: 'src/log/journal.ts',
+    file: 'src/log/checkpointer.ts',
+    find: 'const MIN_LOG_BYTES = 2 ** 20;',
+    replace: 'const MIN_LOG_BYTES = 2 ** 12;',
+  },
+  {
+    file: 'src/log/checkpointer.ts',
     find: 'Math.ceil(wanted / 65_536) * 65_536',
     replace: 'Math.ceil(wanted / 4096) * 4096',
   },
-  { file: 'src/log/journal.ts', find: 'const MAX_BATCH_RECORDS = 3_000;', replace: 'const MAX_BATCH_RECORDS = 5;' },
   {
-    file: 'src/log/journal.ts',
+    file: 'src/log/group-commit.ts',
+    find: 'const MAX_BATCH_RECORDS = 3_000;',
+    replace: 'const MAX_BATCH_RECORDS = 5;',
+  },
+  {
+    file: 'src/log/checkpointer.ts',
     find: 'const SMALL_CHECKPOINT_BYTES = 65_536;',
     replace: 'const SMALL_CHECKPOINT_BYTES = 620;',
   },
   {
-    file: 'src/device/device.ts',
+    file: 'src/device/reader.ts',
     find: 'const READ_PIECE_BYTES = 2 ** 22;',
     replace: 'const READ_PIECE_BYTES = 2 ** 14;',
   },
   {
-    file: 'src/device/device.ts',
+    file: 'src/device/writer.ts',
     find: 'const ZERO_PIECE_BYTES = 2 ** 22;',
     replace: 'const ZERO_PIECE_BYTES = 2 ** 13;',
   },
-  { file: 'src/device/device.ts', find: 'const MAX_PARTS_OF_BLOCK = 64;', replace: 'const MAX_PARTS_OF_BLOCK = 2;' },
+  { file: 'src/core/copy-state.ts', find: 'const MAX_PARTS_OF_BLOCK = 64;', replace: 'const MAX_PARTS_OF_BLOCK = 2;' },
   { file: 'src/device/hydrator.ts', find: 'const FLUSH_BYTES = 2 ** 26;', replace: 'const FLUSH_BYTES = 2 ** 14;' },
   { file: 'src/device/stretches.ts', find: 'const RECORD_BYTES = 2 ** 20;', replace: 'const RECORD_BYTES = 2 ** 13;' },
   {
@@ -42,14 +50,14 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
     replace: 'const FIRST_STRETCH_BYTES = 2 ** 14;',
   },
   {
-    file: 'src/device/target-store.ts',
+    file: 'src/device/filler.ts',
     find: 'const ZERO_UNIT_BYTES = 65_536;',
     replace: 'const ZERO_UNIT_BYTES = 4096;',
   },
-  { file: 'src/device/target-store.ts', find: 'const CHUNK_BYTES = 2 ** 20;', replace: 'const CHUNK_BYTES = 2 ** 13;' },
+  { file: 'src/device/target.ts', find: 'const CHUNK_BYTES = 2 ** 20;', replace: 'const CHUNK_BYTES = 2 ** 13;' },
   {
     // Not smaller but cheaper: a hundred lives share an instance of the core, which else costs as much as all the rest of an open.
-    file: 'src/device/open.ts',
+    file: 'src/log/intent-log.ts',
     find: 'const core = Core.create();',
     replace: `const pool = globalThis as { campaignCore?: { core: Core; uses: number } };
     if (pool.campaignCore === undefined || pool.campaignCore.core.failure !== undefined || pool.campaignCore.uses >= 100) {

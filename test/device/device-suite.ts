@@ -327,20 +327,22 @@ export function deviceSuite(
         expectBytes(await checkpointOf([11, 3, 9, 1, 2]), forward);
       });
 
-      it('hands out a snapshot of the synced blocks that later writes do not change', async () => {
+      it('tells which blocks were written wholly, in part, and not at all', async () => {
         const device = await open({ source: bytesSource(pattern(10 * BLOCK)), hydrate: false });
-        await device.write(new Uint8Array(2 * BLOCK), BLOCK);
-        const snapshot = device.syncedBlocks();
-        await device.write(new Uint8Array(BLOCK), 8 * BLOCK);
-        expect([snapshot.size, snapshot.has(1), snapshot.has(8)]).toEqual([2, true, false]);
-      });
-
-      it('names the blocks that were written in part', async () => {
-        const device = await open({ source: bytesSource(pattern(10 * BLOCK)), hydrate: false });
+        const states = async (): Promise<[string, number][]> =>
+          (await device.extents(0, device.size, 100)).map(({ state, length }) => [state, length / BLOCK]);
         await device.write(new Uint8Array(3 * BLOCK), 4 * BLOCK - 1);
-        expect([...device.dirtyBlocks()]).toEqual([3, 6]);
+        const before = [
+          ['unsynced', 3],
+          ['dirty', 1],
+          ['synced', 2],
+          ['dirty', 1],
+          ['unsynced', 3],
+        ];
+        expect(await states()).toEqual(before);
         await device.write(new Uint8Array(BLOCK), 3 * BLOCK);
-        expect([...device.dirtyBlocks()]).toEqual([6]);
+        expect(await states()).toEqual([['unsynced', 3], ['synced', 3], ...before.slice(3)]);
+        expect(device.status()).toMatchObject({ syncedBlocks: 3, dirtyBlocks: 1 });
       });
 
       it('keeps the dirty map small: a block written in very many parts is fetched and made whole', async () => {

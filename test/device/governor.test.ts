@@ -167,7 +167,7 @@ describe('the length of a stretch', () => {
     expect(governed({ extentBytes: 12_345, rateBytesPerSecond: 1 }).governor.stretchBytes(0)).toBe(12_345);
   });
 
-  it('includes runs of synced blocks that pass sooner than a request is answered, or below 256 KiB', async () => {
+  it('includes runs of synced blocks that pass sooner than a request is answered, and those of less than 256 KiB', async () => {
     const { clock, governor } = governed();
     expect(governor.skipBytes(0)).toBe(2 ** 18);
     governor.count(100_000_000);

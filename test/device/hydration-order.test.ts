@@ -198,8 +198,8 @@ it('tells of reads that are done inside the call too', async () => {
   });
   opened.push(device);
   await device.hydrated;
-  expect(device.readNow(new Uint8Array(5), 70)).toBe(true);
-  expect(device.readNow(new Uint8Array(5), BLOCK)).toBe(false);
+  await device.read(new Uint8Array(5), 70);
+  await expect(device.read(new Uint8Array(5), BLOCK)).rejects.toThrow(RangeError);
   expect(reads).toEqual([[70, 5]]);
 });
 

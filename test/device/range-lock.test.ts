@@ -1,23 +1,27 @@
 import { setImmediate as immediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { type LockMode, RangeLock, type Release } from '../../src/device/range-lock.ts';
+import { type HeldLock, type LockMode, RangeLock } from '../../src/device/range-lock.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 
 /** Asks for locks by name, and tells who has got theirs so far. */
 function lockers(lock = new RangeLock()) {
   const granted: string[] = [];
-  const releases = new Map<string, Release>();
+  const releases = new Map<string, HeldLock>();
   return {
     lock,
     granted,
     ask(name: string, start: number, end: number, mode: LockMode): void {
-      void lock.acquire(start, end, mode).then((release) => {
+      void Promise.resolve(lock.acquire({ start, end }, mode)).then((held) => {
         granted.push(name);
-        releases.set(name, release);
+        releases.set(name, held);
       });
     },
+    async recording(name: string): Promise<void> {
+      releases.get(name)!.recording();
+      await immediate();
+    },
     async release(name: string): Promise<void> {
-      releases.get(name)!();
+      releases.get(name)!.release();
       await immediate();
     },
   };
@@ -26,9 +30,9 @@ function lockers(lock = new RangeLock()) {
 describe('a range lock', () => {
   it('lets readers share, and keeps a writer alone', async () => {
     const { ask, granted, release } = lockers();
-    ask('reader 1', 0, 10, 'shared');
-    ask('reader 2', 5, 15, 'shared');
-    ask('writer', 9, 11, 'exclusive');
+    ask('reader 1', 0, 10, 'read');
+    ask('reader 2', 5, 15, 'read');
+    ask('writer', 9, 11, 'write');
     await immediate();
     expect(granted).toEqual(['reader 1', 'reader 2']);
     await release('reader 1');
@@ -39,22 +43,21 @@ describe('a range lock', () => {
 
   it('does not keep apart what does not overlap: ranges are half open', async () => {
     const { ask, granted } = lockers();
-    ask('left', 0, 5, 'exclusive');
-    ask('right', 5, 10, 'exclusive');
-    ask('far', 100, 101, 'exclusive');
+    ask('left', 0, 5, 'write');
+    ask('right', 5, 10, 'write');
+    ask('far', 100, 101, 'write');
     await immediate();
     expect(granted).toEqual(['left', 'right', 'far']);
   });
 
   it('lets no reader pass a writer that came first, so that writers do not starve', async () => {
-    const { lock, ask, granted, release } = lockers();
-    ask('reader 1', 0, 10, 'shared');
-    ask('writer', 0, 10, 'exclusive');
-    ask('reader 2', 0, 10, 'shared');
-    ask('reader 3', 3, 4, 'shared');
+    const { ask, granted, release } = lockers();
+    ask('reader 1', 0, 10, 'read');
+    ask('writer', 0, 10, 'write');
+    ask('reader 2', 0, 10, 'read');
+    ask('reader 3', 3, 4, 'read');
     await immediate();
     expect(granted).toEqual(['reader 1']);
-    expect(lock.tryAcquire(3, 4, 'shared')).toBeUndefined();
     await release('reader 1');
     expect(granted).toEqual(['reader 1', 'writer']);
     await release('writer');
@@ -63,9 +66,9 @@ describe('a range lock', () => {
 
   it('lets a long range pass in the end, however many short ones come after it', async () => {
     const { ask, granted, release } = lockers();
-    ask('first', 0, 1, 'exclusive');
-    ask('long', 0, 100, 'exclusive');
-    for (let index = 0; index < 50; index++) ask(`short ${index}`, index, index + 1, 'exclusive');
+    ask('first', 0, 1, 'write');
+    ask('long', 0, 100, 'write');
+    for (let index = 0; index < 50; index++) ask(`short ${index}`, index, index + 1, 'write');
     await immediate();
     expect(granted).toEqual(['first']);
     await release('first');
@@ -76,22 +79,22 @@ describe('a range lock', () => {
 
   it('holds up behind a waiting writer only those whose ranges overlap it', async () => {
     const { ask, granted } = lockers();
-    ask('reader', 0, 10, 'shared');
-    ask('writer', 5, 15, 'exclusive');
-    ask('elsewhere', 15, 20, 'exclusive');
-    ask('beside', 0, 5, 'shared');
-    ask('behind the writer', 14, 15, 'shared');
+    ask('reader', 0, 10, 'read');
+    ask('writer', 5, 15, 'write');
+    ask('elsewhere', 15, 20, 'write');
+    ask('beside', 0, 5, 'read');
+    ask('behind the writer', 14, 15, 'read');
     await immediate();
     expect(granted).toEqual(['reader', 'elsewhere', 'beside']);
   });
 
   it('goes in order of arrival, in whatever order locks are released', async () => {
     const { ask, granted, release } = lockers();
-    ask('a', 0, 2, 'exclusive');
-    ask('b', 2, 4, 'exclusive');
-    ask('both', 0, 4, 'exclusive');
-    ask('a again', 0, 2, 'exclusive');
-    ask('b again', 2, 4, 'exclusive');
+    ask('a', 0, 2, 'write');
+    ask('b', 2, 4, 'write');
+    ask('both', 0, 4, 'write');
+    ask('a again', 0, 2, 'write');
+    ask('b again', 2, 4, 'write');
     await immediate();
     await release('b');
     expect(granted).toEqual(['a', 'b']);
@@ -101,25 +104,60 @@ describe('a range lock', () => {
     expect(granted).toEqual(['a', 'b', 'both', 'a again', 'b again']);
   });
 
-  it('gives a lock at once where it can, and leaves nothing behind where it cannot', async () => {
+  it('is granted synchronously if nothing conflicts', async () => {
     const { lock } = lockers();
-    const release = lock.tryAcquire(0, 4, 'exclusive')!;
-    expect(lock.tryAcquire(3, 5, 'shared')).toBeUndefined();
-    expect(lock.tryAcquire(4, 5, 'exclusive')).toBeTypeOf('function');
-    release();
-    expect(lock.tryAcquire(0, 4, 'exclusive')).toBeTypeOf('function');
+    const held = lock.acquire({ start: 0, end: 4 }, 'write') as HeldLock;
+    const waiting = lock.acquire({ start: 3, end: 5 }, 'read');
+    expect(waiting).toBeInstanceOf(Promise);
+    expect(lock.acquire({ start: 5, end: 6 }, 'write')).not.toBeInstanceOf(Promise);
+    held.release();
+    (await waiting).release();
+    expect(lock.acquire({ start: 0, end: 4 }, 'write')).not.toBeInstanceOf(Promise);
   });
 
-  it('does not let go of another’s lock when one is released twice', () => {
-    const { lock } = lockers();
-    const first = lock.tryAcquire(0, 4, 'exclusive')!;
-    first();
-    expect(lock.tryAcquire(0, 4, 'exclusive')).toBeTypeOf('function');
-    first();
-    expect(lock.tryAcquire(0, 4, 'exclusive')).toBeUndefined();
+  it('lets readers share with one fill, and lets neither a second fill nor a writer beside it', async () => {
+    const { ask, granted, release } = lockers();
+    ask('fill', 0, 10, 'fill');
+    ask('reader', 0, 10, 'read');
+    ask('second fill', 5, 6, 'fill');
+    ask('writer', 9, 10, 'write');
+    ask('later reader', 5, 6, 'read');
+    await immediate();
+    expect(granted).toEqual(['fill', 'reader', 'later reader']);
+    await release('fill');
+    expect(granted).toEqual(['fill', 'reader', 'later reader', 'second fill']);
+    await release('reader');
+    expect(granted.at(-1)).toBe('writer');
   });
 
-  it('never has a writer beside anybody, lets nobody be passed, and serves everybody (random users)', async () => {
+  it('lets other writers in while a write is being recorded, and neither a fill nor a reader', async () => {
+    const { ask, granted, release, recording } = lockers();
+    ask('first writer', 0, 4, 'write');
+    ask('second writer', 2, 6, 'write');
+    ask('fill', 0, 1, 'fill');
+    ask('reader', 1, 2, 'read');
+    ask('elsewhere', 6, 8, 'fill');
+    await immediate();
+    expect(granted).toEqual(['first writer', 'elsewhere']);
+    await recording('first writer');
+    expect(granted).toEqual(['first writer', 'elsewhere', 'second writer']);
+    await release('first writer');
+    expect(granted.slice(3)).toEqual(['fill', 'reader']);
+    ask('third writer', 5, 6, 'write');
+    await release('second writer');
+    expect(granted.slice(5)).toEqual(['third writer']);
+  });
+
+  it('does not release the lock of another when one is released twice', () => {
+    const { lock } = lockers();
+    const first = lock.acquire({ start: 0, end: 4 }, 'write') as HeldLock;
+    first.release();
+    expect(lock.acquire({ start: 0, end: 4 }, 'write')).not.toBeInstanceOf(Promise);
+    first.release();
+    expect(lock.acquire({ start: 0, end: 4 }, 'write')).toBeInstanceOf(Promise);
+  });
+
+  it('never grants conflicting locks, grants them in order, and grants all of them (random users)', async () => {
     for (let seed = 1; seed <= 200; seed++) {
       const random = seededRandom(seed);
       const lock = new RangeLock();
@@ -133,18 +171,20 @@ describe('a range lock', () => {
         order: number;
       }
       const conflict = (a: Asked, b: Asked) =>
-        a.start < b.end && b.start < a.end && (a.mode === 'exclusive' || b.mode === 'exclusive');
+        a.start < b.end &&
+        b.start < a.end &&
+        (a.mode === 'write' || b.mode === 'write' || (a.mode === 'fill' && b.mode === 'fill'));
       const user = async (): Promise<void> => {
         for (let step = 0; step < 10; step++) {
           const start = random.below(20);
           const mine: Asked = {
             start,
             end: start + 1 + random.below(8),
-            mode: random.oneIn(2) ? 'shared' : 'exclusive',
+            mode: (['read', 'fill', 'write'] as const)[random.below(3)]!,
             order: order++,
           };
           waiting.add(mine);
-          const release = await lock.acquire(mine.start, mine.end, mine.mode);
+          const lockHeld = await lock.acquire(mine, mine.mode);
           waiting.delete(mine);
           for (const other of held)
             if (conflict(mine, other)) throw new Error(`seed ${seed}: two hold what only one may`);
@@ -156,7 +196,7 @@ describe('a range lock', () => {
               throw new Error(`seed ${seed}: one that came first was passed`);
           }
           held.delete(mine);
-          release();
+          lockHeld.release();
         }
       };
       await Promise.all(Array.from({ length: 8 }, user));

@@ -1,9 +1,9 @@
 /** Which blocks are in flight, when they are recorded, and which readers are woken: without a source and a loop. */
 
 import { describe, expect, it } from 'vitest';
+import type { BlockRange } from '../../src/core/copy-state.ts';
 import { geometry } from '../../src/core/geometry.ts';
 import { type Stretch, Stretches } from '../../src/device/stretches.ts';
-import type { BlockRange } from '../../src/device/target-store.ts';
 import { SimulatedClock } from '../../src/testing/index.ts';
 
 const BLOCK = 4096;

@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { Volume } from 'memfs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { File } from '../../src/fs/file-system.ts';
 import { fsAdapter } from '../../src/fs/fs-adapter.ts';
+import type { InlineFile } from '../../src/fs/inline-file.ts';
 import { nodeFileSystem } from '../../src/fs/node.ts';
 import { PAGE_BYTES, pageBuffer } from '../../src/platform/pages.ts';
 import { fileSystemSuite } from '../../src/testing/file-system-suite.ts';
@@ -32,7 +32,7 @@ describe('which writes go past the page cache', () => {
   /** A file whose writes are noted; `answer` is what a direct one comes to: how many bytes, or an error. */
   async function open(
     answer: (length: number) => number | string = (length) => length,
-  ): Promise<{ file: File; writes: Write[]; descriptors: Set<number> }> {
+  ): Promise<{ file: InlineFile; writes: Write[]; descriptors: Set<number> }> {
     const volume = new Volume();
     const writes: Write[] = [];
     const descriptors = new Set<number>();
@@ -147,7 +147,7 @@ describe('a file of this machine', () => {
   it('leaves nothing in the page cache, where other programs can do that too', async ({ skip }) => {
     const dd = spawnSync('dd', ['if=/dev/zero', `of=${join(folder, 'by-dd')}`, 'bs=4096', 'count=1', 'oflag=direct']);
     if (dd.status !== 0) skip('no direct writes here');
-    const file = await nodeFileSystem(folder, { direct: true }).open('uncached', { create: true });
+    const file: InlineFile = await nodeFileSystem(folder, { direct: true }).open('uncached', { create: true });
     expect(file.preferredWriteBytes).toBe(2 * MIB);
     await file.write(pageBuffer(2 * MIB).fill(7), 0);
     await file.close();
@@ -161,7 +161,7 @@ describe('a file of this machine', () => {
     for (const options of [{}, { direct: false }, { direct: true, readOnly: true }]) {
       const { open } = nodeFileSystem(folder);
       await (await open('plain', { create: true })).close();
-      const file = await nodeFileSystem(folder, options).open('plain');
+      const file: InlineFile = await nodeFileSystem(folder, options).open('plain');
       expect(file.preferredWriteBytes).toBeUndefined();
       await file.close();
     }

@@ -1,8 +1,9 @@
-/** A process that takes and releases the lock it is told to, for node-lock.test.ts. Reports `'locked'`, `'released'` or an error's code. */
+/** A process for node-lock.test.ts: takes and releases a lock when told to. Reports 'locked', 'released' or a code. */
 
+import type { Lease } from '../../src/fs/file-system.ts';
 import { nodeFileSystem } from '../../src/fs/node.ts';
 
-let release: (() => Promise<void>) | undefined;
+let lease: Lease | undefined;
 
 process.on('message', (request: { take: string } | 'release') => {
   void answer(request).then(
@@ -13,9 +14,9 @@ process.on('message', (request: { take: string } | 'release') => {
 
 async function answer(request: { take: string } | 'release'): Promise<string> {
   if (request === 'release') {
-    await release?.();
+    await lease?.release();
     return 'released';
   }
-  release = await nodeFileSystem().lock?.(request.take);
+  lease = await nodeFileSystem().lock?.(request.take);
   return 'locked';
 }

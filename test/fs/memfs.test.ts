@@ -15,11 +15,11 @@ test('the files are those of the volume', async () => {
 
 test('a lock holds for all file systems over one volume, and for no other volume', async () => {
   const { vol } = memfs();
-  const release = await memfsFileSystem(vol).lock?.('a');
-  await expect(memfsFileSystem(vol).lock?.('a')).rejects.toMatchObject({ code: 'COD_LOCKED' });
-  await (await memfsFileSystem().lock?.('a'))?.();
-  await release?.();
-  await (await memfsFileSystem(vol).lock?.('a'))?.();
+  const lease = await memfsFileSystem(vol).lock!('a');
+  await expect(memfsFileSystem(vol).lock!('a')).rejects.toMatchObject({ code: 'COD_LOCKED' });
+  await (await memfsFileSystem().lock!('a')).release();
+  await lease.release();
+  await (await memfsFileSystem(vol).lock!('a')).release();
 });
 
 test('the boot is that of the volume, unless told otherwise', () => {

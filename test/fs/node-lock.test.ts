@@ -68,10 +68,10 @@ async function deadProcess(): Promise<number> {
 }
 
 async function assertTakenOver(): Promise<void> {
-  const release = await lockFile(target);
+  const lease = await lockFile(target);
   expect(JSON.parse(readFileSync(`${target}.lock`, 'utf8'))).toEqual(JSON.parse(JSON.stringify(thisProcess())));
   expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
-  await release();
+  await lease.release();
   expect(readdirSync(directory)).toEqual([]);
 }
 
@@ -102,12 +102,12 @@ test('a lock of this process holds, by whatever name the file is called', async 
   symlinkSync(target, join(directory, 'link'));
   mkdirSync(join(directory, 'd'));
   symlinkSync(directory, join(directory, 'd', 'up'));
-  const release = await lockFile(target);
+  const lease = await lockFile(target);
   for (const name of ['link', 'd/../disk.raw', 'd/up/disk.raw', 'd/up/link']) {
     await expect(lockFile(join(directory, name)), name).rejects.toMatchObject({ code: 'COD_LOCKED' });
     await expect(lockFile(relative('.', join(directory, name))), name).rejects.toMatchObject({ code: 'COD_LOCKED' });
   }
-  await release();
+  await lease.release();
 });
 
 describe('a lock is taken over', () => {
@@ -143,7 +143,7 @@ test('what processes left that were killed while they took the lock is removed, 
   await assertTakenOver();
   const others = ['.0123456789abcdef', '.backup', '.0123456789abcdef.old'];
   for (const suffix of others) leaveLock(suffix === others[0] ? {} : { pid }, suffix);
-  await (await lockFile(target))();
+  await (await lockFile(target)).release();
   expect(readdirSync(directory).sort()).toEqual(others.map((suffix) => `disk.raw.lock${suffix}`).sort());
 });
 
@@ -169,9 +169,9 @@ describe('a lock holds', () => {
   );
 
   test('if it was replaced by hand: its former owner does not remove it', async () => {
-    const release = await lockFile(target);
+    const lease = await lockFile(target);
     leaveLock('garbage');
-    await release();
+    await lease.release();
     expect(readFileSync(`${target}.lock`, 'utf8')).toBe('garbage');
   });
 });

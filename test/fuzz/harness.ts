@@ -96,18 +96,18 @@ async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['vi
     );
     return { size: found.size, truth: union([...synced, ...dirty]), identity: undefined };
   }
-  const state = await recover(core, new Slots(fileSystem, TARGET), async () => size);
-  if (state === undefined) return undefined;
-  const { map, dirty, geometry, identity } = state;
+  const found = await recover(core, new Slots(fileSystem, TARGET), async () => size);
+  if (found === undefined) return undefined;
+  const { state, identity } = found;
+  const { geometry } = state;
   const { blockSize } = geometry;
   const ranges: [number, number][] = [];
-  for (const [start, end] of map.snapshot().extents())
+  for (const [start, end] of state.syncedRuns())
     ranges.push([start * blockSize, Math.min(geometry.size, end * blockSize)]);
-  for (const block of dirty.blocks()) {
-    for (const [start, end] of dirty.parts(block)) ranges.push([block * blockSize + start, block * blockSize + end]);
+  for (const { block, parts } of state.dirtyBlocks()) {
+    for (const [start, end] of parts) ranges.push([block * blockSize + start, block * blockSize + end]);
   }
-  map.dispose();
-  dirty.dispose();
+  state.dispose();
   return { size: geometry.size, truth: union(ranges), identity };
 }
 

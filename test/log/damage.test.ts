@@ -76,11 +76,10 @@ class Opener {
   async #recover(images: Images): Promise<string> {
     const found = await recover(core, new Slots(this.#volume(images), 'disk'), async () => SIZE);
     if (found === undefined) return 'nothing';
-    const { map, dirty, epoch, bothLogs, format, session, identity, geometry } = found;
-    const synced = [...map.extents(0, geometry.blockCount)];
-    const parts = [...dirty.blocks()].map((block) => [block, dirty.parts(block)]);
-    map.dispose();
-    return JSON.stringify([synced, parts, epoch, bothLogs, format, session, identity, geometry]);
+    const { state, epoch, bothLogs, format, session, identity } = found;
+    const maps = [[...state.syncedRuns()], [...state.dirtyBlocks()]];
+    state.dispose();
+    return JSON.stringify([maps, epoch, bothLogs, format, session, identity, state.geometry]);
   }
 
   async #compare(images: Images): Promise<void> {

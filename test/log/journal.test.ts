@@ -1,10 +1,11 @@
 /** What the journal does to its files, call by call: the order that crash safety rests on, and what it costs. */
 
 import { describe, expect, it } from 'vitest';
-import { type Environment, openDeviceIn } from '../../src/device/open.ts';
+import { openDeviceIn } from '../../src/device/open.ts';
 import { isCodError } from '../../src/errors.ts';
 import type { Device, FileSystem, OpenDeviceOptions, Source } from '../../src/index.ts';
 import { inspectMetadata } from '../../src/log/inspect.ts';
+import type { Environment } from '../../src/platform/clock.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { CrashingFileSystem, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
 import { ByteHistory } from '../support/byte-history.ts';

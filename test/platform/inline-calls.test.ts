@@ -14,12 +14,13 @@ class Calls {
     },
   });
 
-  /** Makes one call if it may be made at once, and says whether it was. */
+  /** Makes one call if it may be synchronous, paces as a caller does, and returns whether the call was made. */
   call(tookMs: number): boolean {
     if (!this.inline.allow(SHORT)) return false;
     const start = this.inline.start();
     this.now += tookMs;
-    void this.inline.done(start);
+    this.inline.ended(start);
+    void this.inline.pace();
     return true;
   }
 
@@ -29,7 +30,7 @@ class Calls {
   }
 }
 
-describe('calls inside the turn of the loop', () => {
+describe('synchronous calls', () => {
   it('are the short ones', () => {
     const { inline } = new Calls();
     expect([0, 4096, 131_072, 131_073, 2 ** 30].map((bytes) => inline.allow(bytes))).toEqual([
@@ -61,7 +62,7 @@ describe('calls inside the turn of the loop', () => {
     expect(calls.untilInline(0.01)).toBe(16);
   });
 
-  it('let the loop turn after a tenth of a millisecond, whatever a single one took', () => {
+  it('let the event loop turn after 0.1 ms in all, however long a single call took', () => {
     const calls = new Calls();
     for (let count = 0; count < 1000; count++) calls.call(0.002);
     expect(calls.turns).toBeGreaterThanOrEqual(19);
@@ -71,13 +72,36 @@ describe('calls inside the turn of the loop', () => {
     expect(calls.turns).toBe(before + 1);
   });
 
-  it('do not turn it where the caller minds that; a slow one counts all the same', () => {
+  it('need no turn of the event loop as long as they are short, and each turn starts the count anew', async () => {
     const calls = new Calls();
-    expect(calls.inline.allows(SHORT)).toBe(true);
+    const take = (tookMs: number): void => {
+      const start = calls.inline.start();
+      calls.now += tookMs;
+      calls.inline.ended(start);
+    };
+    expect(calls.inline.pace()).toBeUndefined();
+    take(0.06);
+    expect(calls.inline.pace()).toBeUndefined();
+    take(0.06);
+    const turned = calls.inline.pace();
+    expect(turned).toBeInstanceOf(Promise);
+    await turned;
+    expect(calls.turns).toBe(1);
+    expect(calls.inline.pace()).toBeUndefined();
+    take(0.06);
+    expect(calls.inline.pace()).toBeUndefined();
+    expect(calls.turns).toBe(1);
+  });
+
+  it('that are slow send the next calls to the pool, also when the caller never paces', () => {
+    const calls = new Calls();
+    expect(calls.inline.allow(SHORT)).toBe(true);
     const start = calls.inline.start();
     calls.now += 5;
-    expect(calls.inline.ended(start)).toBe(5);
+    calls.inline.ended(start);
     expect(calls.turns).toBe(0);
-    expect(calls.inline.allows(SHORT)).toBe(false);
+    expect(calls.inline.allow(SHORT)).toBe(false);
+    for (let count = 0; count < 15; count++) expect(calls.inline.allow(SHORT)).toBe(false);
+    expect(calls.inline.allow(SHORT)).toBe(true);
   });
 });

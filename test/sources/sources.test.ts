@@ -8,7 +8,7 @@ import { bytesSource } from '../../src/sources/bytes.ts';
 import { fileSource } from '../../src/sources/file.ts';
 import { httpSource as nodeHttpSource } from '../../src/sources/http/node.ts';
 import { httpSource } from '../../src/sources/http/source.ts';
-import type { Source } from '../../src/sources/source.ts';
+import type { InlineSource, Source } from '../../src/sources/source.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { HostileServer } from '../support/http-server.ts';
 
@@ -181,26 +181,40 @@ describe('fileSource', () => {
     await source.close();
   });
 
-  it('answers inside the call where that is not refused, and throws what a read rejects with', async () => {
+  it('completes a submitted read now or later, with the bytes and the errors of a read', async () => {
     const path = join(folder, 'now.img');
     await writeFile(path, content);
-    const source = await fileSource(path);
-    /** A slow call sends those that follow to the pool for a while, which is then as good. */
-    const readNow = async (into: Uint8Array, offset: number): Promise<void> => {
-      if (!source.readNow!(into, offset)) await source.read(into, offset);
+    const source: InlineSource = await fileSource(path);
+    const submitted = async (into: Uint8Array, offset: number): Promise<void> => {
+      await source.submitRead!(into, offset);
     };
     const into = new Uint8Array(5000);
-    await readNow(into, 777);
+    await submitted(into, 777);
     expectBytes(into, content.subarray(777, 5777));
-    await expect(readNow(into, SIZE - 10)).rejects.toThrow(RangeError);
+    await expect(submitted(into, SIZE - 10)).rejects.toThrow(RangeError);
     await truncate(path, 1000);
-    await expectCode(readNow(new Uint8Array(100), 950), 'COD_SHORT_READ', /ends at 1000/);
+    await expectCode(submitted(new Uint8Array(100), 950), 'COD_SHORT_READ', /ends at 1000/);
     const changed = async (): Promise<void> => {
-      for (let count = 0; count < 1024; count++) await readNow(new Uint8Array(10), 0);
+      for (let count = 0; count < 1024; count++) await submitted(new Uint8Array(10), 0);
     };
     await expectCode(changed(), 'COD_SOURCE_CHANGED');
     await source.close();
-    await expectCode(readNow(into, 0), 'COD_CLOSED');
+    await expectCode(submitted(into, 0), 'COD_CLOSED');
+  });
+
+  it('reads short ranges synchronously, and long ones in the pool', async () => {
+    const source: InlineSource = await fileSource(join(folder, 'disk.img'));
+    const short = new Uint8Array(4096);
+    /** A slow call sends the next calls to the pool for a while. */
+    const isSynchronous = (): boolean => source.submitRead!(short.fill(0), 777) === undefined;
+    await expect.poll(isSynchronous, { interval: 0 }).toBe(true);
+    expectBytes(short, content.subarray(777, 4873));
+    const long = new Uint8Array(1 << 20);
+    const reading = source.submitRead!(long, 777);
+    expect(reading).toBeInstanceOf(Promise);
+    await reading;
+    expectBytes(long, content.subarray(777, 777 + long.length));
+    await source.close();
   });
 
   it('rejects a long read with COD_SOURCE_CHANGED when the file was written to', async () => {

@@ -1,11 +1,12 @@
 import { expect, test } from 'vitest';
 import { CodError } from '../../src/errors.ts';
-import type { File, FileSystem } from '../../src/fs/file-system.ts';
+import type { File, FileSystem, Lease } from '../../src/fs/file-system.ts';
+import type { InlineFile } from '../../src/fs/inline-file.ts';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
-import { fileSystemSuite } from '../../src/testing/index.ts';
+import { type FileSystemSuiteOptions, fileSystemSuite } from '../../src/testing/index.ts';
 
-/** A file system whose files have some methods replaced. */
-function broken(fault: (file: File) => Partial<File>): () => FileSystem {
+/** A file system without locks whose files have some methods replaced. */
+function broken(fault: (file: File) => Partial<InlineFile>): () => FileSystem {
   return () => {
     const whole = memfsFileSystem();
     return {
@@ -26,17 +27,93 @@ function broken(fault: (file: File) => Partial<File>): () => FileSystem {
   };
 }
 
-async function failuresOf(make: () => FileSystem): Promise<string[]> {
+async function failuresOf(make: () => FileSystem, options: FileSystemSuiteOptions = {}): Promise<string[]> {
   const failures: string[] = [];
-  for (const { name, run } of fileSystemSuite(make, { sparse: false })) await run().catch(() => failures.push(name));
+  for (const { name, run } of fileSystemSuite(make, { sparse: false, ...options }))
+    await run().catch(() => failures.push(name));
   return failures;
 }
 
-test('a file system without locks and without a boot passes', async () => {
-  expect(await failuresOf(broken(() => ({})))).toEqual([]);
+const NO_LOCKS: FileSystemSuiteOptions = { locks: false };
+
+/** A file system whose `lock` is replaced. */
+function locking(lock: (name: string, whole: FileSystem) => Promise<Lease>): () => FileSystem {
+  return () => {
+    const whole = memfsFileSystem();
+    return { ...whole, lock: (name) => lock(name, whole) };
+  };
+}
+
+test('a file system without a boot and without locks passes if the suite is told that it has no locks', async () => {
+  expect(
+    await failuresOf(
+      broken(() => ({})),
+      NO_LOCKS,
+    ),
+  ).toEqual([]);
 });
 
-const FAULTS: [string, (file: File) => Partial<File>][] = [
+test('a file system without locks fails each test of locks, and no other test, unless the suite is told', async () => {
+  const failures = await failuresOf(broken(() => ({})));
+  expect(failures.length).toBeGreaterThan(0);
+  const names = (options: FileSystemSuiteOptions): string[] =>
+    fileSystemSuite(() => memfsFileSystem(), { sparse: false, ...options }).map(({ name }) => name);
+  const withoutLocks = names(NO_LOCKS);
+  expect(failures).toEqual(names({}).filter((name) => !withoutLocks.includes(name)));
+});
+
+test('the suite without locks leaves out no other test', () => {
+  const all = fileSystemSuite(() => memfsFileSystem());
+  const others = fileSystemSuite(() => memfsFileSystem(), NO_LOCKS);
+  expect(others.map(({ name }) => name)).toEqual(
+    all.map(({ name }) => name).filter((name) => !name.startsWith('a lock ')),
+  );
+});
+
+/** The last lease of each name. */
+const owners = new WeakMap<FileSystem, Map<string, Lease>>();
+
+const LOCK_FAULTS: [string, (name: string, whole: FileSystem) => Promise<Lease>][] = [
+  ['a lock keeps no one away', async () => ({ release: async () => undefined })],
+  ['one lock holds for all names', (_, whole) => whole.lock!('one')],
+  [
+    'a released lock stays held',
+    async (name, whole) => {
+      await whole.lock!(name);
+      return { release: async () => undefined };
+    },
+  ],
+  [
+    'a lease that was released before releases the lock of the next owner',
+    async (name, whole) => {
+      const owner = owners.get(whole) ?? new Map<string, Lease>();
+      owners.set(whole, owner);
+      const lease = await whole.lock!(name);
+      owner.set(name, lease);
+      return { release: async () => owner.get(name)!.release() };
+    },
+  ],
+  [
+    'a lock needs its file',
+    async (name, whole) => {
+      await (await whole.open(name)).close();
+      return whole.lock!(name);
+    },
+  ],
+  [
+    'a lock makes its file',
+    async (name, whole) => {
+      await (await whole.open(name, { create: true })).close();
+      return whole.lock!(name);
+    },
+  ],
+];
+
+test.each(LOCK_FAULTS)('the suite notices where %s', async (_, lock) => {
+  expect(await failuresOf(locking(lock))).not.toEqual([]);
+});
+
+const FAULTS: [string, (file: File) => Partial<InlineFile>][] = [
   [
     'a short read passes as a whole one',
     (file) => ({ read: (into, offset) => file.read(into, offset).catch(() => undefined) }),
@@ -48,17 +125,30 @@ const FAULTS: [string, (file: File) => Partial<File>][] = [
   ['a long write ends early', (file) => ({ write: (from, offset) => file.write(from.subarray(0, 8 << 20), offset) })],
   ['offsets wrap at 64 KiB', (file) => ({ write: (from, offset) => file.write(from, offset % 65_536) })],
   [
-    'a write inside the call is of the buffer as it is later',
+    'a synchronous write takes the bytes of its buffer later',
     (file) => ({
-      writeNow: (from, offset) => {
+      submitWrite: (from, offset) => {
         Promise.resolve()
           .then(() => file.write(from, offset))
           .catch(() => undefined);
-        return true;
+        return undefined;
       },
     }),
   ],
-  ['a short read inside the call passes as a whole one', () => ({ readNow: () => true })],
+  ['a synchronous read reads nothing', () => ({ submitRead: () => undefined })],
+  [
+    'a submitted short read passes as a whole one',
+    (file) => ({ submitRead: (into, offset) => file.read(into, offset).catch(() => undefined) }),
+  ],
+  [
+    'a submitted write of a closed file passes',
+    (file) => ({
+      submitWrite: (from, offset) =>
+        file.write(from, offset).catch((error: CodError) => {
+          if (error.code !== 'COD_CLOSED') throw error;
+        }),
+    }),
+  ],
   [
     'truncate does not grow',
     (file) => ({ truncate: async (size) => file.truncate(Math.min(size, await file.size())) }),
@@ -85,5 +175,5 @@ const FAULTS: [string, (file: File) => Partial<File>][] = [
 ];
 
 test.each(FAULTS)('the suite notices where %s', async (_, fault) => {
-  expect(await failuresOf(broken(fault))).not.toEqual([]);
+  expect(await failuresOf(broken(fault), NO_LOCKS)).not.toEqual([]);
 });

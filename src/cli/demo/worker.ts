@@ -1,15 +1,15 @@
 /** The process in the demo that uses an image while it is copied, and is killed. Talks to the demo over the channel of `fork`. */
 
-import type { Device } from '../../device/device.ts';
+import type { Device } from '../../device/types.ts';
 import { isCodError } from '../../errors.ts';
-import type { FileSystem } from '../../fs/file-system.ts';
 import { nodeFileSystem } from '../../fs/node.ts';
-import { inspectMetadata, openDevice } from '../../index.ts';
+import { openDevice } from '../../index.ts';
 import { httpSource } from '../../sources/http/node.ts';
 import { mapCells } from '../map-picture.ts';
 import { MAP_CELLS, type Message, type Request, type State } from './messages.ts';
 
 const STATE_MS = 100;
+const EXTENTS_AT_ONCE = 4096;
 
 /** Copies `url` to `target` to the end and removes the metadata, answering requests meanwhile. Resolves when done, or when that was said to have failed. */
 export async function runWorker(url: string, target: string): Promise<void> {
@@ -18,16 +18,14 @@ export async function runWorker(url: string, target: string): Promise<void> {
   process.on('disconnect', () => process.exit(1));
   try {
     const source = await httpSource(url);
-    const fileSystem = nodeFileSystem();
-    const dirty = await dirtyBlocks(fileSystem, target);
-    const device = await openDevice({ source, fileSystem, target });
-    const worker = new Worker(device, dirty);
-    worker.send({ event: 'open', state: worker.state() });
+    const device = await openDevice({ source, fileSystem: nodeFileSystem(), target });
+    const worker = new Worker(device);
+    await worker.tellState('open');
     process.on('message', (request: Request) => void worker.answer(request));
-    const timer = setInterval(() => worker.send({ event: 'state', state: worker.state() }), STATE_MS);
+    const timer = setInterval(() => void worker.tellState('state').catch(() => undefined), STATE_MS);
     await device.hydrated;
     clearInterval(timer);
-    worker.send({ event: 'state', state: worker.state() });
+    await worker.tellState('state');
     await device.finish();
     await source.close();
     send({ event: 'finished' });
@@ -37,33 +35,32 @@ export async function runWorker(url: string, target: string): Promise<void> {
   }
 }
 
-/** What an earlier life wrote in part. */
-async function dirtyBlocks(fileSystem: FileSystem, target: string): Promise<number[]> {
-  try {
-    return (await inspectMetadata(fileSystem, target)).dirty.map(({ block }) => block);
-  } catch (error) {
-    if (isCodError(error, 'COD_NOT_FOUND')) return [];
-    throw error;
-  }
-}
-
 class Worker {
   readonly send: (message: Message) => void = send;
   readonly #device: Device;
-  readonly #written: Set<number>;
 
-  constructor(device: Device, dirty: Iterable<number>) {
+  constructor(device: Device) {
     this.#device = device;
-    this.#written = new Set(dirty);
   }
 
-  state(): State {
-    const { size, blockSize, totalBlocks } = this.#device.status();
-    const synced = this.#device.syncedBlocks();
-    const dirtyBlocks = [...this.#written].filter((block) => !synced.has(block));
-    const cells = mapCells({ totalBlocks, synced: synced.extents(), dirtyBlocks }, MAP_CELLS);
-    const copiedBytes = Math.min(size, synced.size * blockSize);
-    return { copiedBytes, size, cells };
+  async state(): Promise<State> {
+    const { size, blockSize, totalBlocks, syncedBlocks } = this.#device.status();
+    const synced: [start: number, end: number][] = [];
+    const dirtyBlocks: number[] = [];
+    for (let at = 0; at < size; ) {
+      for (const { state, length } of await this.#device.extents(at, size - at, EXTENTS_AT_ONCE)) {
+        const [start, end] = [Math.floor(at / blockSize), Math.ceil((at + length) / blockSize)];
+        if (state === 'synced') synced.push([start, end]);
+        for (let block = start; state === 'dirty' && block < end; block++) dirtyBlocks.push(block);
+        at += length;
+      }
+    }
+    const cells = mapCells({ totalBlocks, synced, dirtyBlocks }, MAP_CELLS);
+    return { copiedBytes: Math.min(size, syncedBlocks * blockSize), size, cells };
+  }
+
+  async tellState(event: 'open' | 'state'): Promise<void> {
+    this.send({ event, state: await this.state() });
   }
 
   async answer(request: Request): Promise<void> {
@@ -85,7 +82,6 @@ class Worker {
     }
     if (request.call === 'write') {
       await this.#device.write(request.bytes, request.offset);
-      this.#written.add(Math.floor(request.offset / this.#device.blockSize));
     } else await this.#device.flush();
     return undefined;
   }

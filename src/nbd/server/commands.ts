@@ -1,6 +1,6 @@
 /** Requests that take their time, done on a device. */
 
-import type { DeviceExtent } from '../../device/device.ts';
+import type { DeviceExtent } from '../../device/types.ts';
 import { isCodError } from '../../errors.ts';
 import { COMMAND, COMMAND_FLAG, NBD_ERROR } from '../constants.ts';
 import { CONTEXTS, type NbdDevice } from './export.ts';

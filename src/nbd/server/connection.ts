@@ -9,14 +9,15 @@
 
 import { setMaxListeners } from 'node:events';
 import type { Duplex } from 'node:stream';
+import type { Done } from '../../async/done.ts';
 import { BYTES, COMMAND, COMMAND_FLAG } from '../constants.ts';
 import { BusyPoll } from './busy-poll.ts';
 import { blockStatus, change, failureOf } from './commands.ts';
-import { exportInfo, type NbdDevice, type NbdExport } from './export.ts';
+import { exportInfo, type InlineNbdDevice, type NbdExport, submitRead } from './export.ts';
 import { type Agreement, type ExportInfo, Handshake, type HandshakeAction } from './handshake.ts';
 import { LIMITS } from './limits.ts';
 import { ReadAhead } from './read-ahead.ts';
-import { Replies } from './replies.ts';
+import { type DetachedReply, Replies } from './replies.ts';
 import {
   type Cookie,
   errorReply,
@@ -28,8 +29,8 @@ import {
   readReplyBytes,
 } from './transmission.ts';
 
-/** Reads up to this size are tried at once. */
-const READ_NOW_BYTES = 2 ** 16;
+/** Replies to reads up to this size are made in place: they may complete synchronously. */
+const INLINE_READ_BYTES = 2 ** 16;
 
 /** What a connection is made for. */
 export interface ConnectionOptions {
@@ -154,7 +155,7 @@ export class Connection {
 /** The transmission phase of one connection. */
 class Session {
   readonly #socket: Duplex;
-  readonly #device: NbdDevice;
+  readonly #device: InlineNbdDevice;
   readonly #structured: boolean;
   readonly #readReplyBytes: number;
   readonly #contexts: readonly number[];
@@ -175,7 +176,7 @@ class Session {
   /** Looks of {@link checkStall} in a row that found the same unfinished request. */
   #stalled = 0;
 
-  constructor(socket: Duplex, device: NbdDevice, agreement: Agreement, signal: AbortSignal) {
+  constructor(socket: Duplex, device: InlineNbdDevice, agreement: Agreement, signal: AbortSignal) {
     const { structuredReplies, contexts } = agreement;
     this.#socket = socket;
     this.#device = device;
@@ -248,7 +249,7 @@ class Session {
     let taken = 0;
     try {
       while (!this.#draining) {
-        if (this.#isFull) this.#device.commitNow?.();
+        if (this.#isFull) this.#device.commitWrites?.();
         if (this.#isFull) {
           this.#held = true;
           this.#socket.pause();
@@ -263,7 +264,7 @@ class Session {
       this.#draining = true;
       this.#socket.destroy();
     }
-    this.#device.commitNow?.();
+    this.#device.commitWrites?.();
     this.#working = false;
     if (this.#draining) this.#endIfDone();
     else {
@@ -295,49 +296,73 @@ class Session {
 
   #read(request: Request): void {
     const { offset, length } = request;
-    if (length <= READ_NOW_BYTES && this.#device.readNow !== undefined) {
-      const head = this.#readReplyBytes;
-      const at = this.#replies.reserve(head + length);
-      let done = false;
-      try {
-        done = this.#device.readNow(this.#replies.view(at + head, length), offset);
-      } catch (error) {
-        this.#replies.unreserve(head + length);
-        this.#fail(request, error);
-        return;
-      }
-      if (done) {
-        putReadReply(this.#replies.bytes, at, request, this.#structured);
-        return;
-      }
-      this.#replies.unreserve(head + length);
+    const head = this.#readReplyBytes;
+    const replyBytes = head + length;
+    const isInPlace = length <= INLINE_READ_BYTES && this.#replies.canDetach;
+    const at = isInPlace ? this.#replies.reserve(replyBytes) : 0;
+    const own = isInPlace ? undefined : Buffer.allocUnsafeSlow(replyBytes);
+    let reading: Done;
+    try {
+      const into = own === undefined ? this.#replies.view(at + head, length) : own.subarray(head);
+      reading = submitRead(this.#device, into, offset, this.#signal);
+    } catch (error) {
+      if (isInPlace) this.#replies.unreserve(replyBytes);
+      this.#fail(request, error);
+      return;
     }
-    this.#begin(request, length, this.#readSlowly);
+    if (reading === undefined) {
+      putReadReply(own ?? this.#replies.bytes, at, request, this.#structured);
+      if (own !== undefined) this.#send(own);
+    } else this.#readLater(request, reading, own ?? this.#replies.detach(replyBytes));
+  }
+
+  /** Replies to a read when it is done, with a reply that is not part of what leaves before. */
+  #readLater(request: Request, reading: Promise<void>, reply: Uint8Array | DetachedReply): void {
+    const { cookieHigh, cookieLow, offset, length } = request;
+    this.#readAhead?.note(offset, length);
+    this.#track({ cookieHigh, cookieLow }, length, async () => {
+      try {
+        await reading;
+        const bytes = reply instanceof Uint8Array ? reply : reply.bytes;
+        putReadReply(bytes, 0, { cookieHigh, cookieLow, offset, length }, this.#structured);
+        // A copy of a small reply costs less than a write of its own.
+        if (length <= INLINE_READ_BYTES)
+          this.#replies.view(this.#replies.reserve(bytes.length), bytes.length).set(bytes);
+        else this.#send(bytes);
+      } finally {
+        if (!(reply instanceof Uint8Array)) reply.release();
+      }
+    });
   }
 
   #write(request: Request): void {
-    const { offset, payload, cookieHigh, cookieLow } = request;
-    if (this.#device.writeNow !== undefined && (request.flags & COMMAND_FLAG.fua) === 0) {
-      this.#requestsInWork++;
-      const settled = (error?: unknown): void => {
-        if (error === undefined) this.#reply({ cookieHigh, cookieLow }, 0);
-        else this.#fail({ cookieHigh, cookieLow }, error);
-        this.#ended(0);
-      };
-      if (this.#device.writeNow(payload, offset, settled)) return;
-      this.#requestsInWork--;
+    const { flags, offset, payload, cookieHigh, cookieLow } = request;
+    if (this.#device.submitWrite === undefined) {
+      this.#begin(request, payload.length, this.#change);
+      return;
     }
-    this.#begin(request, payload.length, this.#change);
+    this.#requestsInWork++;
+    this.#bytesInWork += payload.length;
+    this.#device.submitWrite(payload, offset, (flags & COMMAND_FLAG.fua) !== 0, (error) => {
+      if (error === undefined) this.#reply({ cookieHigh, cookieLow }, 0);
+      else this.#fail({ cookieHigh, cookieLow }, error);
+      this.#ended(payload.length);
+    });
   }
 
-  /** Has a request done while others are taken; `bytes` is what it keeps in memory. */
+  /** Does a request while others are taken; `bytes` is what it keeps in memory. */
   #begin(request: Request, bytes: number, task: (request: Request) => Promise<void>): void {
     const { type, flags, cookieHigh, cookieLow, offset, length, payload } = request;
     const kept: Request = { type, flags, cookieHigh, cookieLow, offset, length, payload, error: 0 };
+    this.#track(kept, bytes, () => task(kept));
+  }
+
+  /** Counts a request as in work until `task` has ended, and replies if it failed. */
+  #track(request: Cookie, bytes: number, task: () => Promise<void>): void {
     this.#requestsInWork++;
     this.#bytesInWork += bytes;
-    task(kept)
-      .catch((error: unknown) => this.#fail(kept, error))
+    task()
+      .catch((error: unknown) => this.#fail(request, error))
       .finally(() => this.#ended(bytes));
   }
 
@@ -355,19 +380,6 @@ class Session {
   readonly #change = async (request: Request): Promise<void> => {
     await change(this.#device, request, this.#signal);
     this.#reply(request, 0);
-  };
-
-  readonly #readSlowly = async (request: Request): Promise<void> => {
-    const { offset, length } = request;
-    const head = this.#readReplyBytes;
-    const bytes = length <= READ_NOW_BYTES ? Buffer.allocUnsafe(head + length) : Buffer.allocUnsafeSlow(head + length);
-    const reading = this.#device.read(bytes.subarray(head), offset, { signal: this.#signal });
-    this.#readAhead?.note(offset, length);
-    await reading;
-    putReadReply(bytes, 0, request, this.#structured);
-    // A copy costs less than a write of its own.
-    if (length <= READ_NOW_BYTES) this.#replies.view(this.#replies.reserve(bytes.length), bytes.length).set(bytes);
-    else this.#send(bytes);
   };
 
   readonly #status = async (request: Request): Promise<void> => {

@@ -1,6 +1,7 @@
 /** What is exported, and what a client is told of it: what a device can do is what is advertised. */
 
-import type { DeviceExtent } from '../../device/device.ts';
+import type { Done } from '../../async/done.ts';
+import type { DeviceExtent, InlineDevice } from '../../device/types.ts';
 import { ALLOCATION_FLAG, BASE_ALLOCATION, COPY_STATE, COPY_STATE_VALUE, TRANSMISSION_FLAG } from '../constants.ts';
 import type { ExportInfo } from './handshake.ts';
 import { LIMITS } from './limits.ts';
@@ -16,11 +17,18 @@ export interface NbdDevice {
   flush?(): Promise<void>;
   discard?(offset: number, length: number): Promise<void>;
   writeZeroes?(offset: number, length: number): Promise<void>;
-  writeNow?(from: Uint8Array, offset: number, settled: (error?: unknown) => void): boolean;
-  commitNow?(): void;
-  readNow?(into: Uint8Array, offset: number): boolean;
   hydrateRange?(offset: number, length: number, options?: { signal?: AbortSignal }): Promise<void>;
   extents?(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]>;
+}
+
+/** A device whose calls can complete before they return; `openDevice` makes one. */
+export type InlineNbdDevice = NbdDevice & Partial<Pick<InlineDevice, 'submitRead' | 'submitWrite' | 'commitWrites'>>;
+
+/** Reads, now or later. */
+export function submitRead(device: InlineNbdDevice, into: Uint8Array, offset: number, signal: AbortSignal): Done {
+  return device.submitRead === undefined
+    ? device.read(into, offset, { signal })
+    : device.submitRead(into, offset, signal);
 }
 
 /** A device under a name. */

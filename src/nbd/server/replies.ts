@@ -9,6 +9,9 @@ import type { Duplex } from 'node:stream';
 /** Room for small replies: two turns of a client with 32 reads of 4 KiB under way. */
 const ARENA_BYTES = 2 ** 18;
 
+/** Replies that may be outstanding in arenas; each can keep an arena of its own. */
+const MAX_DETACHED = 16;
+
 interface Arena {
   readonly bytes: Buffer<ArrayBuffer>;
   /** What `bytes` is of. */
@@ -23,6 +26,13 @@ function newArena(): Arena {
   return { bytes, memory: bytes.buffer, used: 0, pending: 0 };
 }
 
+/** Room for a reply that is made later. */
+export interface DetachedReply {
+  readonly bytes: Uint8Array;
+  /** The room is no longer needed. To be called once. */
+  release(): void;
+}
+
 export class Replies {
   readonly #socket: Duplex;
   readonly #onTaken: () => void;
@@ -30,6 +40,7 @@ export class Replies {
   #spare: Arena | undefined;
   /** What of the arena has been filled and not handed to the socket: from here to `used`. */
   #start = 0;
+  #detached = 0;
   #corked = false;
   #scheduled = false;
 
@@ -67,6 +78,32 @@ export class Replies {
     this.#arena.used -= length;
   }
 
+  /** Whether room may be detached: an arena is kept as long as any of its replies is outstanding. */
+  get canDetach(): boolean {
+    return this.#detached < MAX_DETACHED;
+  }
+
+  /** Takes the room that was reserved last out of what {@link flush} sends, for a reply that is made later. */
+  detach(length: number): DetachedReply {
+    const arena = this.#arena;
+    const at = arena.used - length;
+    if (at > this.#start) {
+      this.#cork();
+      this.#writeArena(at);
+    }
+    this.#start = arena.used;
+    arena.pending++;
+    this.#detached++;
+    return {
+      bytes: this.view(at, length),
+      release: () => {
+        this.#detached--;
+        arena.pending--;
+        if (arena.pending === 0) this.#reuse(arena);
+      },
+    };
+  }
+
   /** Sends a reply as it is: its bytes are the socket's. */
   send(bytes: Uint8Array): void {
     this.#cork();
@@ -98,11 +135,12 @@ export class Replies {
     this.#socket.cork();
   }
 
-  #writeArena(): void {
+  /** Hands the arena's replies up to `end` to the socket. */
+  #writeArena(end: number = this.#arena.used): void {
     const arena = this.#arena;
-    if (this.#start === arena.used) return;
-    const bytes = arena.bytes.subarray(this.#start, arena.used);
-    this.#start = arena.used;
+    if (this.#start === end) return;
+    const bytes = arena.bytes.subarray(this.#start, end);
+    this.#start = end;
     arena.pending++;
     this.#socket.write(bytes, () => {
       arena.pending--;

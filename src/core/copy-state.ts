@@ -1,0 +1,366 @@
+/**
+ * What a copy holds: which blocks are synced, and which parts of the other blocks were written.
+ *
+ * | block    | synced map | dirty map   | its bytes are                                         |
+ * | -------- | ---------- | ----------- | ----------------------------------------------------- |
+ * | unsynced | no         | no parts    | the source's                                          |
+ * | dirty    | no         | 1 or more   | the target's in these parts, the source's elsewhere   |
+ * | synced   | yes        | no parts    | the target's                                          |
+ *
+ * Invariants:
+ * - A block only moves down in this table. A synced block has no dirty parts.
+ * - No other file combines the two maps. Every answer is a value of one moment: a caller may keep it across an await.
+ *   Until then bytes may have become the target's, and never the source's again.
+ */
+
+import { CodError } from '../errors.ts';
+import type { Core } from '../wasm/core.ts';
+import { BlockMap } from './block-map.ts';
+import { DirtyMap, type Part } from './dirty-map.ts';
+import { bytesOfBlock, type Geometry } from './geometry.ts';
+import type { Replay } from './replay.ts';
+
+/** A range of blocks, half open. */
+export interface BlockRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A run of bytes that one side holds. */
+export interface Piece {
+  /** Bytes from the beginning of the device. */
+  readonly start: number;
+  readonly end: number;
+  readonly from: 'target' | 'source';
+}
+
+/** A run of bytes whose blocks are in one state. */
+export interface StateRun {
+  /** Bytes. */
+  readonly length: number;
+  readonly state: 'synced' | 'unsynced' | 'dirty';
+}
+
+/** A maximal run of blocks in one state within a range: [start, end). */
+export interface BlockRun extends BlockRange {
+  readonly synced: boolean;
+}
+
+/** The synced blocks, as users of the log see them. */
+export interface BlockView {
+  /** The number of synced blocks. */
+  readonly count: number;
+  /** Returns whether a block is synced. @throws `RangeError` if the device has no such block. */
+  has(block: number): boolean;
+  /** Returns whether all of the blocks [start, end) are synced; true for an empty range. */
+  hasRange(start: number, end: number): boolean;
+  /** Returns the first unsynced block of [from, limit), or `limit`. Default of `limit`: the number of blocks. */
+  nextUnsynced(from: number, limit?: number): number;
+  /** Yields the maximal runs of either state within [start, end), ascending. */
+  extents(start: number, end: number): Iterable<BlockRun>;
+}
+
+/** The parts of unsynced blocks that were written, as users of the log see them. */
+export interface DirtyView {
+  /** The number of blocks that have such parts. */
+  readonly blockCount: number;
+  /** Returns the written parts of a block as `[start, end)` in bytes within the block; none if it is not dirty. */
+  parts(block: number): readonly (readonly [start: number, end: number])[];
+}
+
+/** The two sections of a checkpoint, valid until the state changes. */
+export interface StateSections {
+  readonly bitmaps: readonly Uint8Array[];
+  readonly dirty: Uint8Array;
+}
+
+/** A block with more dirty parts than this is fetched and made whole. */
+const MAX_PARTS_OF_BLOCK = 64;
+/** Where any block is dirty, {@link CopyState.runs} looks at this many blocks at most: each takes a look-up. */
+const MAX_RUN_BLOCKS = 2 ** 16;
+
+export class CopyState {
+  readonly geometry: Geometry;
+  readonly #blocks: BlockMap;
+  readonly #dirty: DirtyMap;
+
+  constructor(geometry: Geometry, blocks: BlockMap, dirty: DirtyMap) {
+    this.geometry = geometry;
+    this.#blocks = blocks;
+    this.#dirty = dirty;
+  }
+
+  /** An empty state: the target holds nothing. */
+  static async open(core: Core, geometry: Geometry): Promise<CopyState> {
+    return new CopyState(geometry, await BlockMap.open(geometry), new DirtyMap(core, geometry));
+  }
+
+  get blocks(): BlockView {
+    return this.#blocks;
+  }
+
+  get dirty(): DirtyView {
+    return this.#dirty;
+  }
+
+  /** The number of dirty parts of all blocks. */
+  get dirtyParts(): number {
+    return this.#dirty.partCount;
+  }
+
+  get isComplete(): boolean {
+    return this.#blocks.count === this.geometry.blockCount;
+  }
+
+  /** Whether the target holds nothing. */
+  get isEmpty(): boolean {
+    return this.#blocks.count === 0 && this.#dirty.blockCount === 0;
+  }
+
+  /** The blocks that the bytes [offset, offset + length) touch. */
+  blocksOf(offset: number, length: number): BlockRange {
+    const { blockSize } = this.geometry;
+    return { start: Math.floor(offset / blockSize), end: Math.ceil((offset + length) / blockSize) };
+  }
+
+  /** The bytes of whole blocks. */
+  bytesOf(blocks: BlockRange): { offset: number; length: number } {
+    const { blockSize, size } = this.geometry;
+    const offset = blocks.start * blockSize;
+    return { offset, length: Math.min(blocks.end * blockSize, size) - offset };
+  }
+
+  /** Whether every block that these bytes touch is synced. */
+  isSynced(offset: number, length: number): boolean {
+    if (this.#blocks.count === this.geometry.blockCount) return true;
+    const { blockSize } = this.geometry;
+    return this.#blocks.hasRange(Math.floor(offset / blockSize), Math.ceil((offset + length) / blockSize));
+  }
+
+  /**
+   * The target now holds the bytes [offset, offset + length).
+   * @throws {@link CodError} COD_NO_SPACE if the map of dirty parts is full; whole blocks of the range are applied.
+   */
+  apply(offset: number, length: number): void {
+    const { blockSize, size, blockCount } = this.geometry;
+    const end = offset + length;
+    const first = Math.floor(offset / blockSize);
+    const firstWhole = Math.ceil(offset / blockSize);
+    const endWhole = end === size ? blockCount : Math.floor(end / blockSize);
+    if (firstWhole < endWhole) {
+      this.#blocks.add(firstWhole, endWhole);
+      this.#dirty.remove(firstWhole, endWhole);
+    }
+    if (first < firstWhole) {
+      const base = first * blockSize;
+      this.#applyPart(first, offset - base, Math.min(end - base, bytesOfBlock(this.geometry, first)));
+    }
+    if (endWhole >= firstWhole && endWhole * blockSize < end) this.#applyPart(endWhole, 0, end - endWhole * blockSize);
+  }
+
+  #applyPart(block: number, start: number, end: number): void {
+    if (this.#blocks.has(block)) return;
+    const added = this.#dirty.add(block, start, end);
+    if (added === 'complete') this.#blocks.add(block, block + 1);
+    if (added === 'full') throw new CodError('COD_NO_SPACE', 'the map of dirty parts is full');
+  }
+
+  /** Divides a range by who holds its bytes. Neighbours differ. */
+  pieces(offset: number, length: number): Piece[] {
+    const { blockSize } = this.geometry;
+    const pieces: Piece[] = [];
+    const end = offset + length;
+    const { start: firstBlock, end: endBlock } = this.blocksOf(offset, length);
+    for (const extent of this.#blocks.extents(firstBlock, endBlock)) {
+      const from = Math.max(offset, extent.start * blockSize);
+      const to = Math.min(end, extent.end * blockSize);
+      if (extent.synced) append(pieces, from, to, 'target');
+      else this.#unsyncedPieces(pieces, from, to, extent);
+    }
+    return pieces;
+  }
+
+  /** Divides the bytes [from, to) of unsynced blocks. */
+  #unsyncedPieces(pieces: Piece[], from: number, to: number, blocks: BlockRange): void {
+    const { blockSize } = this.geometry;
+    let at = from;
+    if (this.#dirty.hasAny(blocks.start, blocks.end)) {
+      for (let block = blocks.start; block < blocks.end; block++) {
+        for (const [start, end] of this.#dirty.parts(block)) {
+          const partStart = Math.min(Math.max(block * blockSize + start, at), to);
+          const partEnd = Math.min(block * blockSize + end, to);
+          append(pieces, at, partStart, 'source');
+          append(pieces, partStart, partEnd, 'target');
+          at = Math.max(at, partEnd);
+        }
+      }
+    }
+    append(pieces, at, to, 'source');
+  }
+
+  /**
+   * The blocks that the source must be asked for to read a range. One run for each run of unsynced blocks: to fetch
+   * the written blocks in the middle of a run costs less than another request.
+   */
+  missing(offset: number, length: number): BlockRange[] {
+    const { blockSize } = this.geometry;
+    const missing: { start: number; end: number }[] = [];
+    for (const piece of this.pieces(offset, length)) {
+      if (piece.from === 'target') continue;
+      const start = Math.floor(piece.start / blockSize);
+      const end = Math.ceil(piece.end / blockSize);
+      const last = missing.at(-1);
+      if (last !== undefined && (start <= last.end || !this.#blocks.hasAny(last.end, start))) last.end = end;
+      else missing.push({ start, end });
+    }
+    return missing;
+  }
+
+  /** The runs of a range, or of its beginning: at most `limit`. Neighbours differ. */
+  runs(offset: number, length: number, limit: number): StateRun[] {
+    const { blockSize } = this.geometry;
+    const { start: first, end: last } = this.blocksOf(offset, length);
+    const limitBlock = this.#dirty.blockCount > 0 ? Math.min(last, first + MAX_RUN_BLOCKS) : last;
+    const runs: StateRun[] = [];
+    const add = (start: number, end: number, state: StateRun['state']): void => {
+      const bytes = Math.min(offset + length, end * blockSize) - Math.max(offset, start * blockSize);
+      const before = runs.at(-1);
+      if (before?.state === state) runs[runs.length - 1] = { state, length: before.length + bytes };
+      else runs.push({ state, length: bytes });
+    };
+    for (const { start, end, synced } of this.#blocks.extents(first, limitBlock)) {
+      if (runs.length >= limit) break;
+      if (synced) {
+        add(start, end, 'synced');
+        continue;
+      }
+      for (let at = start; at < end && runs.length < limit; ) {
+        const next = this.#dirty.nextDirty(at, end);
+        if (at < next) add(at, next, 'unsynced');
+        if (next < end && runs.length < limit) add(next, next + 1, 'dirty');
+        at = next + 1;
+      }
+    }
+    return runs;
+  }
+
+  /**
+   * The blocks that a write of this range must not leave dirty: they have {@link MAX_PARTS_OF_BLOCK} parts already, or
+   * the map of dirty parts is nearly full. At most two: those at the ends of the range.
+   */
+  crowded(offset: number, length: number): readonly number[] {
+    const { blockSize } = this.geometry;
+    const first = Math.floor(offset / blockSize);
+    const last = Math.floor((offset + length - 1) / blockSize);
+    if (!this.#isCrowded(first, offset, length) && (first === last || !this.#isCrowded(last, offset, length)))
+      return NONE;
+    return [...new Set([first, last])].filter((block) => this.#isCrowded(block, offset, length));
+  }
+
+  #isCrowded(block: number, offset: number, length: number): boolean {
+    const base = block * this.geometry.blockSize;
+    const isWhole = offset <= base && base + bytesOfBlock(this.geometry, block) <= offset + length;
+    if (isWhole || this.#blocks.has(block)) return false;
+    return !this.#dirty.hasRoom || this.#dirty.parts(block).length >= MAX_PARTS_OF_BLOCK;
+  }
+
+  /** The first unsynced block of [from, limit), or `limit`. Default of `limit`: the number of blocks. */
+  nextUnsynced(from: number, limit?: number): number {
+    return this.#blocks.nextUnsynced(from, limit);
+  }
+
+  /** The first synced block of [from, limit), or `limit`. Default of `limit`: the number of blocks. */
+  nextSynced(from: number, limit?: number): number {
+    return this.#blocks.nextSynced(from, limit);
+  }
+
+  /** The maximal runs of synced blocks, ascending, as [start, end). */
+  *syncedRuns(): Generator<[start: number, end: number], void, undefined> {
+    yield* this.#blocks.snapshot().extents();
+  }
+
+  /** The dirty blocks and their parts, ascending. */
+  *dirtyBlocks(): Generator<{ block: number; parts: readonly Part[] }, void, undefined> {
+    for (const block of this.#dirty.blocks()) yield { block, parts: this.#dirty.parts(block) };
+  }
+
+  /** The number of synced, and of dirty, blocks in each of `parts` equal parts of the blocks [start, end). */
+  count(start: number, end: number, parts: number): { synced: Float64Array; dirty: Float64Array } {
+    const synced = new Float64Array(parts);
+    const dirty = new Float64Array(parts);
+    /** The first block of a part. */
+    const edge = (part: number): number => start + Math.floor(((end - start) * part) / parts);
+    let part = 0;
+    for (const [from, to] of this.syncedRuns()) {
+      if (from >= end) break;
+      for (let at = Math.max(from, start); at < Math.min(to, end); ) {
+        while (edge(part + 1) <= at) part++;
+        const stop = Math.min(to, edge(part + 1));
+        synced[part]! += stop - at;
+        at = stop;
+      }
+    }
+    part = 0;
+    for (const block of this.#dirty.blocks()) {
+      if (block < start) continue;
+      if (block >= end) break;
+      while (edge(part + 1) <= block) part++;
+      dirty[part]!++;
+    }
+    return { synced, dirty };
+  }
+
+  /** The sections of a checkpoint: views that are valid until the state changes. */
+  sections(): StateSections {
+    return { bitmaps: this.#blocks.serialize(), dirty: this.#dirty.serialize() };
+  }
+
+  /**
+   * Replaces an empty state by the sections of a checkpoint.
+   * @throws {@link CodError} COD_CORRUPT if they are damaged, or do not hold as many blocks as `expected` says.
+   */
+  load(bitmaps: Uint8Array, dirty: Uint8Array, expected: { syncedBlocks: number; dirtyBlocks: number }): void {
+    this.#blocks.load(bitmaps);
+    this.#dirty.load(dirty);
+    if (this.#blocks.count === expected.syncedBlocks && this.#dirty.blockCount === expected.dirtyBlocks) return;
+    throw new CodError(
+      'COD_CORRUPT',
+      `checkpoint holds ${this.#blocks.count} synced and ${this.#dirty.blockCount} dirty blocks where its header says ` +
+        `${expected.syncedBlocks} and ${expected.dirtyBlocks}`,
+    );
+  }
+
+  /** Adds the blocks of a bitmap of a format 1 checkpoint. @throws {@link CodError} COD_CORRUPT */
+  loadFormat1(bitmapIndex: number, portableBytes: Uint8Array): void {
+    this.#blocks.loadFormat1(bitmapIndex, portableBytes);
+  }
+
+  /**
+   * Merges what a replay found, and empties the replay. Dirty parts of blocks that are synced then are dropped.
+   * @throws {@link CodError} COD_CORRUPT
+   */
+  merge(replay: Replay): void {
+    const wasEmpty = this.#blocks.count === 0;
+    for (const [shard, bytes] of replay.emitShards(this.#dirty)) this.#blocks.unionTrusted(shard, bytes);
+    if (!wasEmpty && this.#dirty.blockCount > 0) {
+      for (const block of this.#blocks.filter(this.#dirty.blocks())) this.#dirty.remove(block, block + 1);
+    }
+    replay.clear();
+  }
+
+  /** Frees the memory of both maps; the state cannot be used afterwards. */
+  dispose(): void {
+    this.#blocks.dispose();
+    this.#dirty.dispose();
+  }
+}
+
+const NONE: readonly number[] = [];
+
+/** Adds [start, end), joined with the piece before it if both are from one side. */
+function append(pieces: Piece[], start: number, end: number, from: Piece['from']): void {
+  if (start >= end) return;
+  const last = pieces.at(-1);
+  if (last?.from === from) pieces[pieces.length - 1] = { from, start: last.start, end };
+  else pieces.push({ from, start, end });
+}

@@ -1,0 +1,110 @@
+/**
+ * The target: its bytes, the locks on its blocks, and the records of what it holds. Every change of it goes through here.
+ *
+ * Invariants (docs/DESIGN.md, "Ordering"):
+ * - A write is recorded after it has returned. Its lock is held from before the write until the state says so.
+ * - As long as the target is blank, every byte that was never recorded is zero.
+ */
+
+import type { Done, MaybePromise, Settled } from '../async/done.ts';
+import type { BlockRange, CopyState } from '../core/copy-state.ts';
+import type { File } from '../fs/file-system.ts';
+import { type InlineFile, readFile, writeFile } from '../fs/inline-file.ts';
+import type { OpenLog, OpenTransaction } from '../log/intent-log.ts';
+import { type HeldLock, type LockMode, RangeLock } from './range-lock.ts';
+import { isZero } from './zeros.ts';
+
+/** Zeroing reads and writes this many bytes at a time. */
+const CHUNK_BYTES = 2 ** 20;
+
+const ZEROS = new Uint8Array(CHUNK_BYTES);
+
+export class Target {
+  readonly log: OpenLog;
+  readonly #file: InlineFile;
+  readonly #locks = new RangeLock();
+  /** The target is new, and neither a write nor a record has failed. */
+  #isBlank: boolean;
+
+  constructor(log: OpenLog, file: File, options: { isBlank: boolean }) {
+    this.log = log;
+    this.#file = file;
+    this.#isBlank = options.isBlank;
+  }
+
+  get state(): CopyState {
+    return this.log.state;
+  }
+
+  get isBlank(): boolean {
+    return this.#isBlank;
+  }
+
+  /** Length of large writes that the file handles best, if it matters. */
+  get preferredWriteBytes(): number | undefined {
+    return this.#file.preferredWriteBytes;
+  }
+
+  /** A promise that must be awaited when synchronous calls have kept the event loop for long enough. */
+  pace(): Done {
+    return this.#file.pace?.();
+  }
+
+  /** Locks the blocks that the bytes touch. */
+  lock(offset: number, length: number, mode: LockMode): MaybePromise<HeldLock> {
+    return this.#locks.acquire(this.state.blocksOf(offset, length), mode);
+  }
+
+  /** Reads the file as it is; the caller holds the lock. */
+  read(into: Uint8Array, offset: number): Done {
+    return readFile(this.#file, into, offset);
+  }
+
+  /** Writes the file; the caller holds the lock and records the write. */
+  write(from: Uint8Array, offset: number): Done {
+    try {
+      return writeFile(this.#file, from, offset)?.catch((error: unknown) => {
+        this.#noteFailure();
+        throw error;
+      });
+    } catch (error) {
+      this.#noteFailure();
+      throw error;
+    }
+  }
+
+  /** Records writes that have returned. `settled` is called when the state says so, perhaps within this call. */
+  record(transaction: OpenTransaction, settled: Settled): void {
+    this.log.submit(transaction, (error) => {
+      if (error !== undefined) this.#noteFailure();
+      settled(error);
+    });
+  }
+
+  /** As {@link record}, of whole blocks. */
+  recordBlocks(blocks: BlockRange, settled: Settled): void {
+    const transaction = this.log.begin();
+    const { offset, length } = this.state.bytesOf(blocks);
+    transaction.add(offset, length);
+    this.record(transaction, settled);
+  }
+
+  /** Makes the range read as zeros, and writes only where it does not. The caller holds the lock and records it. */
+  async zero(offset: number, length: number): Promise<void> {
+    const buffer = new Uint8Array(Math.min(CHUNK_BYTES, length));
+    for (let at = offset; at < offset + length; at += CHUNK_BYTES) {
+      const chunk = buffer.subarray(0, Math.min(CHUNK_BYTES, offset + length - at));
+      await this.read(chunk, at);
+      if (!isZero(chunk)) await this.write(ZEROS.subarray(0, chunk.length), at);
+    }
+  }
+
+  /** Bytes that were never recorded may have been written. */
+  #noteFailure(): void {
+    this.#isBlank = false;
+  }
+
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+}

@@ -1,0 +1,112 @@
+/**
+ * Users' changes of the target. Every write takes one path, whole blocks or sectors, with FUA or without:
+ *
+ *   lock → intend → write the target → let others in → record → release → flush if FUA → settled
+ *
+ * Each step completes now or later; if all complete now, so does the write.
+ */
+
+import { type Done, promised, type Settled } from '../async/done.ts';
+import type { CopyState } from '../core/copy-state.ts';
+import type { Fetcher } from './fetcher.ts';
+import type { HeldLock } from './range-lock.ts';
+import type { Target } from './target.ts';
+
+/** Zeroing holds the lock for this many bytes at a time. */
+const ZERO_PIECE_BYTES = 2 ** 22;
+
+export class Writer {
+  readonly #target: Target;
+  readonly #fetcher: Fetcher;
+
+  constructor(target: Target, fetcher: Fetcher) {
+    this.#target = target;
+    this.#fetcher = fetcher;
+  }
+
+  get #state(): CopyState {
+    return this.#target.state;
+  }
+
+  /** Writes bytes, 1 or more; `settled` is called when they are recorded, and durable with `fua`. */
+  write(from: Uint8Array, offset: number, fua: boolean, settled: Settled): void {
+    const ended = fua ? this.#flushed(settled) : settled;
+    const crowded = this.#state.crowded(offset, from.length);
+    if (crowded.length === 0) this.#write(from, offset, ended);
+    else this.#makeWhole(crowded).then(() => this.#write(from, offset, ended), settled);
+  }
+
+  /** Makes the whole blocks of a range read as zeros. */
+  async discard(offset: number, length: number): Promise<void> {
+    const { blockSize, size } = this.#state.geometry;
+    const start = Math.ceil(offset / blockSize) * blockSize;
+    const end = offset + length === size ? size : Math.floor((offset + length) / blockSize) * blockSize;
+    if (start < end) await this.#zero(start, end - start);
+  }
+
+  /** Makes a range read as zeros. */
+  async writeZeroes(offset: number, length: number): Promise<void> {
+    await this.#makeWhole(this.#state.crowded(offset, length));
+    await this.#zero(offset, length);
+  }
+
+  #write(from: Uint8Array, offset: number, settled: Settled): void {
+    const locked = this.#target.lock(offset, from.length, 'write');
+    if (locked instanceof Promise) locked.then((lock) => this.#writeLocked(from, offset, lock, settled), settled);
+    else this.#writeLocked(from, offset, locked, settled);
+  }
+
+  #writeLocked(from: Uint8Array, offset: number, lock: HeldLock, settled: Settled): void {
+    const ended: Settled = (error) => {
+      lock.release();
+      settled(error);
+    };
+    const transaction = this.#target.log.begin();
+    let written: Done;
+    try {
+      const ready = transaction.announce(offset, from);
+      const write = (): Done => this.#target.write(from, offset);
+      written = ready === undefined ? write() : ready.then(write);
+    } catch (error) {
+      ended(error);
+      return;
+    }
+    // Writes of the same block in one turn share an append: the lock lets them in before the record.
+    const record = (): void => {
+      lock.recording();
+      this.#target.record(transaction, ended);
+    };
+    if (written === undefined) record();
+    else written.then(record, ended);
+  }
+
+  #flushed(settled: Settled): Settled {
+    return (error) => {
+      if (error === undefined) this.#target.log.flush().then(() => settled(), settled);
+      else settled(error);
+    };
+  }
+
+  /** Fetches blocks that must not become dirty, so that the map of dirty parts stays bounded. */
+  async #makeWhole(blocks: readonly number[]): Promise<void> {
+    for (const start of blocks) await this.#fetcher.makeWhole({ start, end: start + 1 });
+  }
+
+  async #zero(offset: number, length: number): Promise<void> {
+    // Pieces end at multiples of their length, so that no piece cuts a block in two.
+    const pieceBytes = Math.max(ZERO_PIECE_BYTES, this.#state.geometry.blockSize);
+    for (let at = offset; at < offset + length; ) {
+      const bytes = Math.min(pieceBytes - (at % pieceBytes), offset + length - at);
+      const lock = await this.#target.lock(at, bytes, 'write');
+      try {
+        await this.#target.zero(at, bytes);
+        const transaction = this.#target.log.begin();
+        transaction.add(at, bytes);
+        await promised((settled) => this.#target.record(transaction, settled));
+      } finally {
+        lock.release();
+      }
+      at += bytes;
+    }
+  }
+}

@@ -1,0 +1,450 @@
+/**
+ * What makes a copy's state durable: flushes, checkpoints, and the switch from one log to the next.
+ *
+ * Invariants (docs/DESIGN.md, "Ordering", gives the reasons):
+ * - Flushes and checkpoints exclude each other. Appends and the switch to the next log exclude each other.
+ * - A checkpoint's maps are those of the moment in which the log is switched.
+ * - A failed sync is not repeated: the copy is poisoned, and what is on disk stays as it is.
+ */
+
+import { Mutex } from '../async/mutex.ts';
+import type { CopyState } from '../core/copy-state.ts';
+import { MAX_IDENTITY_BYTES, MAX_LOG_BYTES } from '../core/layout.ts';
+import { CodError } from '../errors.ts';
+import type { Clock } from '../platform/clock.ts';
+import type { Core } from '../wasm/core.ts';
+import { type CheckpointImage, commitCheckpoint, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
+import { type Slots, slotOf } from './slots.ts';
+import { disownBoot, type OwnedLog, ownedLog, WriteIntentLog } from './write-intent-log.ts';
+
+/**
+ * `log bytes = max(4 × last checkpoint, clamp(40 B × blocks, 1 MiB, 8 MiB))`; 40 B is one record in its own frame. The
+ * file is sparse, so unused bytes cost nothing. A short log is full sooner, and each full log costs a checkpoint.
+ */
+const MIN_LOG_BYTES = 2 ** 20;
+const MIN_LOG_BYTES_OF_LARGE = 2 ** 23;
+const BYTES_PER_RECORD = 40;
+/** A checkpoint up to this size is taken at each interval. A larger one is taken when the log has grown to its size. */
+const SMALL_CHECKPOINT_BYTES = 65_536;
+
+const DONE = Promise.resolve();
+
+/** What a user of the log wants to know as it happens. The functions must not throw. */
+export interface LogObserver {
+  /** A checkpoint of this many bytes is durable. */
+  checkpoint?(bytes: number): void;
+  poisoned?(error: CodError): void;
+}
+
+export interface CheckpointerOptions {
+  readonly core: Core;
+  readonly clock: Clock;
+  readonly slots: Slots;
+  readonly identity: string | undefined;
+  readonly checkpointIntervalMs: number;
+  readonly observer: LogObserver;
+}
+
+export class Checkpointer {
+  readonly #options: CheckpointerOptions;
+  readonly #state: CopyState;
+  readonly #session: Uint8Array;
+  readonly #identity: Uint8Array | undefined;
+  readonly #appends = new Mutex();
+  readonly #durability = new Mutex();
+  #epoch: number;
+  #log: WriteIntentLog | undefined;
+  /** Syncs the target. Unknown while a new copy is being made. */
+  #syncTarget: (() => Promise<void>) | undefined;
+  /** Batches appended, how many of them a flush made durable, and how many are in the last checkpoint. */
+  #appended = 0;
+  #flushed = 0;
+  #checkpointed = 0;
+  /** Writes that needed no record, and how many of them a sync of the target made durable. */
+  #rewritten = 0;
+  #rewrittenFlushed = 0;
+  #growing = false;
+  /** The checkpoint of the current log is not written yet: the checkpoint and the log before it still count. */
+  #baseMissing = false;
+  #image: CheckpointImage | undefined;
+  #queuedFlush: Promise<void> | undefined;
+  #queuedCheckpoint: Promise<void> | undefined;
+  #timer: AbortController | undefined;
+  #poison: CodError | undefined;
+  #closed = false;
+  #metadataBytes = 0;
+
+  /** @throws `RangeError` if the identity is longer than {@link MAX_IDENTITY_BYTES} */
+  constructor(options: CheckpointerOptions, state: CopyState, names: { session: Uint8Array; epoch: number }) {
+    this.#options = options;
+    this.#state = state;
+    this.#session = names.session;
+    this.#epoch = names.epoch;
+    this.#identity = options.identity === undefined ? undefined : new TextEncoder().encode(options.identity);
+    const bytes = this.#identity?.length ?? 0;
+    if (bytes > MAX_IDENTITY_BYTES) {
+      throw new RangeError(`the source's identity has ${bytes} bytes, at most ${MAX_IDENTITY_BYTES} are allowed`);
+    }
+  }
+
+  /** The name of the source's content that checkpoints store. */
+  get identity(): string | undefined {
+    return this.#options.identity;
+  }
+
+  /** Bytes written to logs and checkpoints so far. */
+  get metadataBytes(): number {
+    return this.#metadataBytes + (this.#log?.usedBytes ?? 0);
+  }
+
+  /** Why nothing is accepted any more, if so. */
+  get refusal(): CodError | undefined {
+    return this.#poison ?? (this.#closed ? new CodError('COD_CLOSED', 'the log is closed') : undefined);
+  }
+
+  /** The reason why the copy is poisoned, if it is. */
+  get poisoning(): CodError | undefined {
+    return this.#poison;
+  }
+
+  // Opening
+
+  /** Takes a checkpoint that needs no log, in the slot that does not count. */
+  async writeStandalone(): Promise<void> {
+    this.#epoch++;
+    this.#take({ standalone: true });
+    await this.#writeImage(undefined);
+  }
+
+  /** Makes the checkpoint that counts durable: a killed process may have left it in the page cache only. */
+  async syncCheckpoint(): Promise<void> {
+    const checkpoint = await this.#options.slots.make('checkpoint', slotOf(this.#epoch));
+    await this.#sync(() => checkpoint.sync());
+  }
+
+  /** From now on `syncTarget` is part of every flush and checkpoint. */
+  attach(syncTarget: () => Promise<void>): void {
+    this.#syncTarget = syncTarget;
+  }
+
+  /** Begins a log in the slot that does not count, and takes the checkpoint that it follows. */
+  async begin(): Promise<void> {
+    const log = await this.#createLog(this.#epoch + 1);
+    this.#switchTo(log);
+    await this.#writeBase();
+  }
+
+  /** Voids the log of format 1 in the slot that the next epoch takes. */
+  async voidFormat1(): Promise<void> {
+    await (await this.#options.slots.find('log', slotOf(this.#epoch + 1)))?.truncate(0);
+  }
+
+  /** Ends timers, if the log is not used after all. */
+  stop(): void {
+    this.#closed = true;
+    this.#stopTimer();
+  }
+
+  // What group commit needs
+
+  /**
+   * Runs a task that appends to the current log; nothing else appends meanwhile. Synchronous if the task is and no
+   * append is in flight.
+   */
+  append<T>(task: (log: WriteIntentLog) => T | Promise<T>): T | Promise<T> {
+    return this.#appends.run(() => {
+      if (this.#poison !== undefined) throw this.#poison;
+      return task(this.#current);
+    });
+  }
+
+  /** A batch is in the log and in the state. */
+  appended(): void {
+    this.#appended++;
+    this.#startTimer();
+    if (!this.#baseMissing && this.#current.usedBytes >= this.#growth) this.#checkpointInBackground();
+  }
+
+  /** Synced blocks were written again, which needs no record. */
+  rewrote(): void {
+    this.#rewritten++;
+    this.#startTimer();
+  }
+
+  /** Refuses everything from now on. Returns the error for the caller to throw. */
+  poison(cause: unknown): CodError {
+    if (this.#poison === undefined) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      const message = `unflushed writes may be lost, so every call is refused; open the copy again (${reason})`;
+      this.#poison = new CodError('COD_POISONED', message, { cause });
+      this.#stopTimer();
+      this.#options.observer.poisoned?.(this.#poison);
+    }
+    return this.#poison;
+  }
+
+  // Durability
+
+  /**
+   * Makes durable everything that settled before the call. Two syncs; one if nothing was logged since the last flush,
+   * none if nothing was written.
+   * @throws {@link CodError} COD_POISONED if a sync fails; COD_NO_SPACE, COD_TARGET_IO.
+   */
+  flush(): Promise<void> {
+    // A queued flush that has not begun serves every call before it begins.
+    this.#queuedFlush ??= DONE.then(() =>
+      this.#durability.run(() => {
+        this.#queuedFlush = undefined;
+        return this.#flush();
+      }),
+    );
+    return this.#queuedFlush;
+  }
+
+  async #flush(): Promise<void> {
+    if (this.#poison !== undefined) throw this.#poison;
+    if (this.#baseMissing) await this.#writeBase();
+    const appended = this.#appended;
+    const rewritten = this.#rewritten;
+    if (this.#flushed === appended && this.#rewrittenFlushed === rewritten) return;
+    const log = this.#current;
+    const through = log.sequence;
+    await this.#sync(() => this.#syncTarget!());
+    this.#rewrittenFlushed = rewritten;
+    if (this.#flushed === appended) return;
+    await this.#appends.run(() => {
+      log.addBarrier(through);
+      return log.append();
+    });
+    await this.#sync(() => log.sync());
+    this.#flushed = appended;
+  }
+
+  /**
+   * Makes the state durable and voids the log.
+   * @throws {@link CodError} as {@link flush}.
+   */
+  checkpoint(): Promise<void> {
+    this.#queuedCheckpoint ??= DONE.then(() =>
+      this.#durability.run(() => {
+        this.#queuedCheckpoint = undefined;
+        return this.#checkpoint();
+      }),
+    );
+    return this.#queuedCheckpoint;
+  }
+
+  async #checkpoint(): Promise<void> {
+    if (this.#poison !== undefined) throw this.#poison;
+    this.#stopTimer();
+    if (this.#baseMissing) await this.#writeBase();
+    // The state has not changed, but the target may have.
+    if (this.#checkpointed === this.#appended) return this.#flush();
+    const old = this.#current;
+    await this.#appends.run(() => old.scrub());
+    const next = await this.#createLog(this.#epoch + 1);
+    try {
+      // Before the old log says that the next one continues it: a later failed sync must not drop all of the next log.
+      await this.#sync(() => next.sync());
+      await this.#appends.run(async () => {
+        old.addContinued();
+        await old.append();
+        this.#metadataBytes += old.usedBytes;
+        this.#switchTo(next);
+        old.dispose();
+      });
+    } catch (error) {
+      if (this.#log !== next) next.dispose();
+      throw error;
+    }
+    await this.#writeBase();
+  }
+
+  /** Takes a last checkpoint if anything changed, and closes the files. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#stopTimer();
+    try {
+      if (this.#poison === undefined) await this.checkpoint();
+    } finally {
+      this.#closed = true;
+      this.#stopTimer();
+      await this.#options.slots.close();
+    }
+  }
+
+  /**
+   * Removes the metadata of a complete copy, and closes. If this is interrupted anywhere, what is left still says that
+   * the copy is complete, or nothing is left.
+   */
+  async remove(): Promise<void> {
+    await this.checkpoint();
+    await this.#durability.run(async () => {
+      this.#closed = true;
+      this.#stopTimer();
+      const { slots } = this.#options;
+      await this.writeStandalone();
+      const last = slotOf(this.#epoch);
+      const others = [
+        { kind: 'log', slot: 0 },
+        { kind: 'log', slot: 1 },
+        { kind: 'checkpoint', slot: last === 0 ? 1 : 0 },
+      ] as const;
+      for (const { kind, slot } of others) {
+        const file = await slots.find(kind, slot);
+        if (file === undefined) continue;
+        await file.truncate(0);
+        await this.#sync(() => file.sync());
+        await slots.remove(kind, slot);
+      }
+      await slots.remove('checkpoint', last);
+      await slots.close();
+    });
+  }
+
+  // Steps
+
+  get #current(): WriteIntentLog {
+    if (this.#log === undefined) throw new Error('no log has been begun');
+    return this.#log;
+  }
+
+  /** Length of a log whose checkpoint is small. */
+  get #minLogBytes(): number {
+    const wanted = Math.max(MIN_LOG_BYTES, this.#state.geometry.blockCount * BYTES_PER_RECORD);
+    return Math.min(MIN_LOG_BYTES_OF_LARGE, wanted);
+  }
+
+  /** Log bytes after which a checkpoint pays: as many as the checkpoint has. */
+  get #growth(): number {
+    return Math.max(this.#minLogBytes / 2, this.#image?.bytes ?? 0);
+  }
+
+  async #createLog(epoch: number): Promise<WriteIntentLog> {
+    const { core, slots } = this.#options;
+    const file = await slots.make('log', slotOf(epoch));
+    const wanted = Math.max(this.#minLogBytes, 4 * (this.#image?.bytes ?? 0));
+    const capacity = Math.min(MAX_LOG_BYTES, Math.ceil(wanted / 65_536) * 65_536);
+    return WriteIntentLog.create(core, file, this.#state.geometry, {
+      session: this.#session,
+      epoch,
+      capacity,
+      bootId: slots.fileSystem.bootId,
+      guardSync: (sync) => this.#sync(sync),
+    });
+  }
+
+  /** The moment that the checkpoint's maps belong to: synchronous with what the caller does before. */
+  #switchTo(log: WriteIntentLog): void {
+    this.#log = log;
+    this.#epoch = log.epoch;
+    this.#checkpointed = this.#appended;
+    this.#baseMissing = true;
+    this.#take({ standalone: false });
+  }
+
+  #take({ standalone }: { standalone: boolean }): void {
+    const names = { session: this.#session, epoch: this.#epoch, standalone, identity: this.#identity };
+    this.#image = takeCheckpoint(this.#options.core, this.#state, names, this.#image?.body);
+  }
+
+  /** Writes the checkpoint that the current log follows. */
+  async #writeBase(): Promise<void> {
+    const log = this.#current;
+    const rewritten = this.#rewritten;
+    // A failed attempt may have left BASED in the log, and the checkpoint is about to be written again.
+    await this.#appends.run(() => log.scrub());
+    await this.#writeImage(log);
+    await this.#appends.run(() => {
+      log.addBased();
+      return log.append();
+    });
+    await this.#sync(() => log.sync());
+    this.#baseMissing = false;
+    this.#flushed = Math.max(this.#flushed, this.#checkpointed);
+    this.#rewrittenFlushed = rewritten;
+    this.#options.observer.checkpoint?.(this.#image!.bytes);
+  }
+
+  async #writeImage(log: WriteIntentLog | undefined): Promise<void> {
+    const image = this.#image!;
+    const file = await this.#options.slots.make('checkpoint', slotOf(this.#epoch));
+    await writeCheckpointBody(file, image);
+    await this.#sync(async () => {
+      await Promise.all([this.#syncTarget?.(), log?.sync(), file.sync()]);
+    });
+    await commitCheckpoint(file, image);
+    await this.#sync(() => file.sync());
+    this.#metadataBytes += image.bytes;
+  }
+
+  // Checkpoints in the background
+
+  #startTimer(): void {
+    if (this.#timer !== undefined) return;
+    const timer = new AbortController();
+    this.#timer = timer;
+    this.#options.clock.sleep(this.#options.checkpointIntervalMs, timer.signal).then(
+      () => {
+        this.#timer = undefined;
+        const { bytes } = this.#image!;
+        // A large map that hardly changed is not written again: a barrier makes the log durable just as well.
+        if (bytes <= SMALL_CHECKPOINT_BYTES || this.#current.usedBytes >= bytes) this.#checkpointInBackground();
+        else this.flush().catch(() => undefined);
+      },
+      () => undefined,
+    );
+  }
+
+  #stopTimer(): void {
+    this.#timer?.abort(new CodError('COD_CLOSED', 'the timer is no longer needed'));
+    this.#timer = undefined;
+  }
+
+  /** An error here reaches the next flush, close, or write that finds the log full. */
+  #checkpointInBackground(): void {
+    if (this.#growing) return;
+    this.#growing = true;
+    this.checkpoint()
+      .catch(() => undefined)
+      .finally(() => {
+        this.#growing = false;
+      });
+  }
+
+  // Failed syncs
+
+  /** Runs a sync. If it fails, the kernel has dropped what it could not write, so a second sync would lie. */
+  async #sync(task: () => Promise<void>): Promise<void> {
+    try {
+      await task();
+    } catch (error) {
+      const poison = this.poison(error);
+      await this.#disownBoot();
+      throw poison;
+    }
+  }
+
+  /**
+   * Makes the next start believe only what was durable, also in this boot: unflushed writes may be lost. Marks only logs
+   * that recovery may read; a log that is still being created is left alone. The older log comes first: wherever this
+   * is interrupted, a log must not continue a log of another boot. If it fails, nothing more can be done.
+   */
+  async #disownBoot(): Promise<void> {
+    const { core, slots } = this.#options;
+    const log = this.#log;
+    try {
+      const logs: OwnedLog[] = [];
+      for (const slot of log === undefined || this.#baseMissing ? ([0, 1] as const) : [slotOf(log.epoch)]) {
+        const file = await slots.find('log', slot);
+        const owned = file && (await ownedLog(core, file));
+        if (owned !== undefined) logs.push(owned);
+      }
+      for (const owned of logs.sort((one, other) => one.header.epoch - other.header.epoch)) {
+        await disownBoot(core, owned);
+      }
+    } catch {
+      // The caller gets the error of the sync, which is the cause.
+    }
+  }
+}

@@ -1,0 +1,418 @@
+/**
+ * The write-intent log of a storage engine: it knows, also after a crash, which blocks of the engine's storage hold
+ * their data.
+ *
+ *   recover → prepare → (the engine makes or opens its storage) → begin → intend, write, commit … → close
+ *
+ * Invariants:
+ * - Recovering changes nothing on disk. `prepare` makes what was found, or a new log, durable. So a storage that exists
+ *   always has a log, and a storage without one belongs to others.
+ * - A log has one owner from `recover` until `close`.
+ */
+
+import { type Done, promised, type Settled } from '../async/done.ts';
+import { type BlockView, CopyState, type DirtyView } from '../core/copy-state.ts';
+import { type Geometry, geometry } from '../core/geometry.ts';
+import { CodError } from '../errors.ts';
+import type { FileSystem, Lease } from '../fs/file-system.ts';
+import type { Environment } from '../platform/clock.ts';
+import { Core } from '../wasm/core.ts';
+import { Checkpointer, type LogObserver } from './checkpointer.ts';
+import { GroupCommit } from './group-commit.ts';
+import { takeOwnership } from './ownership.ts';
+import type { RecoveredState } from './recovered-state.ts';
+import { recover } from './recovery.ts';
+import { Slots } from './slots.ts';
+
+const DEFAULT_BLOCK_BYTES = 4096;
+const DEFAULT_CHECKPOINT_INTERVAL_MS = 10_000;
+const SESSION_BYTES = 16;
+
+/** What the log is about: the engine's own storage. */
+export interface LogStorage {
+  /** Fills `into` with what the storage holds from `offset` on. */
+  read(into: Uint8Array, offset: number): Promise<void>;
+  /** Makes every write to the storage that has returned durable. If it rejects, the log is poisoned. */
+  sync(): Promise<void>;
+}
+
+/** Where a log is and what it is about. */
+export interface RecoverIntentLogOptions {
+  readonly fileSystem: FileSystem;
+  /** Prefix of the log's files: `<name>.wil`, `<name>.bak` and so on. */
+  readonly name: string;
+  /** Bytes of the storage, 1 or more. */
+  readonly size: number;
+  /** 4096 or a larger power of two. A log that exists keeps the block size it was made with. Default: 4096. */
+  readonly blockSize?: number;
+  /** Changes become durable at the latest so many milliseconds after they were made. Default: 10,000. */
+  readonly checkpointIntervalMs?: number;
+  /** Names the content that unsynced blocks come from, at most 65,536 bytes of UTF-8. */
+  readonly identity?: string;
+  /** Default: the system's clock and randomness. */
+  readonly environment?: Environment;
+}
+
+/** How a log is opened. */
+export interface OpenIntentLogOptions extends RecoverIntentLogOptions {
+  readonly storage: LogStorage;
+}
+
+/** Writes that are committed together. A transaction that is never committed records nothing. */
+export interface Transaction {
+  /**
+   * Announces a write of `bytes` at `offset`. Resolves when the caller may write them to its storage.
+   * @throws `RangeError` if the range is outside the storage.
+   */
+  intend(offset: number, bytes: Uint8Array): Promise<void>;
+}
+
+/** A log in use. */
+export interface IntentLog extends AsyncDisposable {
+  /** Bytes of the storage. */
+  readonly size: number;
+  /** Bytes. */
+  readonly blockSize: number;
+  /** The name of the content that unsynced blocks come from, as the log stores it. */
+  readonly identity: string | undefined;
+  /** The blocks that the storage holds completely. */
+  readonly blocks: BlockView;
+  /** The written parts of the other blocks. */
+  readonly dirty: DirtyView;
+  /** Begins a transaction. */
+  begin(): Transaction;
+  /**
+   * Commits the writes that a transaction announced; all of them must have returned. Resolves when they survive the
+   * death of the process. Nothing else may write the same blocks until then.
+   * @throws {@link CodError} COD_NO_SPACE or COD_TARGET_IO, and nothing was recorded; COD_POISONED, COD_CLOSED.
+   */
+  commit(transaction: Transaction): Promise<void>;
+  /** Makes every commit that resolved before the call survive power loss. @throws {@link CodError} COD_POISONED, COD_CLOSED. */
+  flush(): Promise<void>;
+  /** Makes the present state durable as a checkpoint, and empties the log. @throws {@link CodError} as {@link flush}. */
+  checkpoint(): Promise<void>;
+  /** Takes a checkpoint if anything changed and closes the files. Idempotent. */
+  close(): Promise<void>;
+  /**
+   * Closes the log of a complete storage and removes its files.
+   * @throws {@link CodError} COD_INCOMPLETE if blocks are missing; COD_POISONED, COD_CLOSED.
+   */
+  remove(): Promise<void>;
+}
+
+/** A log that was recovered, or that is about to be made. Nothing on disk has changed yet. */
+export interface RecoveredIntentLog {
+  /** Whether there was no log. */
+  readonly isNew: boolean;
+  /** Bytes of the storage, as the log says. */
+  readonly size: number;
+  /** Bytes. */
+  readonly blockSize: number;
+  readonly identity: string | undefined;
+  readonly blocks: BlockView;
+  readonly dirty: DirtyView;
+  /** Makes the log durable. Call it before the storage is made: from then on a restart finds the log. */
+  prepare(): Promise<void>;
+  /** Begins to log, after {@link prepare}. The storage must exist with its full size. */
+  begin(storage: LogStorage): Promise<IntentLog>;
+  /** Gives up without beginning. */
+  close(): Promise<void>;
+}
+
+/** A transaction of {@link OpenLog}. */
+export class OpenTransaction implements Transaction {
+  /** Pairs of offset and length. */
+  readonly extents: number[] = [];
+  readonly #geometry: Geometry;
+  isCommitted = false;
+
+  constructor(geometry: Geometry) {
+    this.#geometry = geometry;
+  }
+
+  async intend(offset: number, bytes: Uint8Array): Promise<void> {
+    await this.announce(offset, bytes);
+  }
+
+  /** As {@link intend}, now or later. */
+  announce(offset: number, bytes: Uint8Array): Done {
+    this.add(offset, bytes.length);
+    return undefined;
+  }
+
+  /** Adds a write whose bytes are not at hand. */
+  add(offset: number, length: number): void {
+    const { size } = this.#geometry;
+    const isInside = Number.isSafeInteger(offset) && offset >= 0 && offset + length <= size;
+    if (!isInside) throw new RangeError(`bytes ${offset} + ${length} are outside the storage of ${size} bytes`);
+    if (length > 0) this.extents.push(offset, length);
+  }
+}
+
+/** A log in use, with what our own device needs beside {@link IntentLog}. */
+export class OpenLog implements IntentLog {
+  readonly state: CopyState;
+  readonly identity: string | undefined;
+  readonly #checkpointer: Checkpointer;
+  readonly #commits: GroupCommit;
+  readonly #lease: Lease;
+  #closing: Promise<void> | undefined;
+
+  constructor(parts: {
+    state: CopyState;
+    identity: string | undefined;
+    checkpointer: Checkpointer;
+    lease: Lease;
+  }) {
+    this.state = parts.state;
+    this.identity = parts.identity;
+    this.#checkpointer = parts.checkpointer;
+    this.#lease = parts.lease;
+    this.#commits = new GroupCommit(parts.state, parts.checkpointer);
+  }
+
+  get size(): number {
+    return this.state.geometry.size;
+  }
+
+  get blockSize(): number {
+    return this.state.geometry.blockSize;
+  }
+
+  get blocks(): BlockView {
+    return this.state.blocks;
+  }
+
+  get dirty(): DirtyView {
+    return this.state.dirty;
+  }
+
+  /** Why the log refuses everything, if it is poisoned. */
+  get poisoning(): CodError | undefined {
+    return this.#checkpointer.poisoning;
+  }
+
+  /** Bytes written to logs and checkpoints since the log was opened. */
+  get metadataBytes(): number {
+    return this.#checkpointer.metadataBytes;
+  }
+
+  begin(): OpenTransaction {
+    return new OpenTransaction(this.state.geometry);
+  }
+
+  commit(transaction: Transaction): Promise<void> {
+    if (!(transaction instanceof OpenTransaction)) throw new TypeError('the transaction is not from `begin` of a log');
+    return promised((settled) => this.submit(transaction, settled));
+  }
+
+  /** As {@link commit}; `settled` is called within this call, within {@link commitPending}, or later. */
+  submit(transaction: OpenTransaction, settled: Settled): void {
+    if (transaction.isCommitted) throw new TypeError('the transaction was committed before');
+    transaction.isCommitted = true;
+    this.#commits.record(transaction.extents, settled);
+  }
+
+  /** Appends what was submitted in this turn of the event loop, synchronously if possible. */
+  commitPending(): void {
+    this.#commits.commit();
+  }
+
+  flush(): Promise<void> {
+    return this.#closing === undefined ? this.#checkpointer.flush() : Promise.reject(closedError());
+  }
+
+  checkpoint(): Promise<void> {
+    return this.#closing === undefined ? this.#checkpointer.checkpoint() : Promise.reject(closedError());
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#end(() => this.#checkpointer.close());
+    return this.#closing;
+  }
+
+  async remove(): Promise<void> {
+    if (this.#closing !== undefined) throw closedError();
+    if (!this.state.isComplete) {
+      const { blocks, geometry } = this.state;
+      const missing = geometry.blockCount - blocks.count;
+      throw new CodError('COD_INCOMPLETE', `${missing} of ${geometry.blockCount} blocks are missing`, {
+        details: { syncedBlocks: blocks.count, totalBlocks: geometry.blockCount },
+      });
+    }
+    this.#closing = this.#end(() => this.#checkpointer.remove());
+    await this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #end(closeFiles: () => Promise<void>): Promise<void> {
+    try {
+      await closeFiles();
+    } finally {
+      this.state.dispose();
+      await this.#lease.release();
+    }
+  }
+}
+
+function closedError(): CodError {
+  return new CodError('COD_CLOSED', 'the log is closed');
+}
+
+/** What {@link recoverLog} returns to our own device: a {@link RecoveredIntentLog} whose log has all of {@link OpenLog}. */
+export class RecoveredLog implements RecoveredIntentLog {
+  readonly state: CopyState;
+  readonly identity: string | undefined;
+  readonly #found: RecoveredState | undefined;
+  readonly #checkpointer: Checkpointer;
+  readonly #slots: Slots;
+  readonly #lease: Lease;
+
+  constructor(parts: {
+    found: RecoveredState | undefined;
+    state: CopyState;
+    identity: string | undefined;
+    checkpointer: Checkpointer;
+    slots: Slots;
+    lease: Lease;
+  }) {
+    this.#found = parts.found;
+    this.state = parts.state;
+    this.identity = parts.identity;
+    this.#checkpointer = parts.checkpointer;
+    this.#slots = parts.slots;
+    this.#lease = parts.lease;
+  }
+
+  get isNew(): boolean {
+    return this.#found === undefined;
+  }
+
+  get size(): number {
+    return this.state.geometry.size;
+  }
+
+  get blockSize(): number {
+    return this.state.geometry.blockSize;
+  }
+
+  get blocks(): BlockView {
+    return this.state.blocks;
+  }
+
+  get dirty(): DirtyView {
+    return this.state.dirty;
+  }
+
+  async prepare(): Promise<void> {
+    if (this.#found === undefined) await this.#checkpointer.writeStandalone();
+    else if (this.#found.format === 2) await this.#checkpointer.syncCheckpoint();
+  }
+
+  async begin(storage: LogStorage): Promise<OpenLog> {
+    this.#checkpointer.attach(() => storage.sync());
+    // Both log slots are in use, or the files are of format 1: a checkpoint that needs no log frees them.
+    if (this.#found?.format === 1 || this.#found?.bothLogs) await this.#checkpointer.writeStandalone();
+    await this.#checkpointer.begin();
+    if (this.#found?.format === 1) await this.#checkpointer.voidFormat1();
+    return new OpenLog({
+      state: this.state,
+      identity: this.#checkpointer.identity,
+      checkpointer: this.#checkpointer,
+      lease: this.#lease,
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#checkpointer.stop();
+    this.state.dispose();
+    await closeFiles(this.#slots, this.#lease);
+  }
+}
+
+async function closeFiles(slots: Slots, lease: Lease): Promise<void> {
+  try {
+    await slots.close();
+  } finally {
+    await lease.release();
+  }
+}
+
+/**
+ * Recovers the log `name`, or gets ready to make it. Changes nothing on disk.
+ *
+ * @throws {@link CodError} COD_LOCKED if the log has an owner; COD_CORRUPT, COD_VERSION; the errors of the file system.
+ * `TypeError`, `RangeError` for wrong options.
+ */
+export async function recoverLog(
+  environment: Environment,
+  options: RecoverIntentLogOptions,
+  observer: LogObserver = {},
+): Promise<RecoveredLog> {
+  const { fileSystem, name, size, identity, blockSize = DEFAULT_BLOCK_BYTES } = options;
+  const { checkpointIntervalMs = DEFAULT_CHECKPOINT_INTERVAL_MS } = options;
+  if (typeof name !== 'string' || name === '')
+    throw new TypeError('the name of a log must be a string that is not empty');
+  if (!(checkpointIntervalMs > 0))
+    throw new RangeError(`checkpointIntervalMs must be above 0, not ${checkpointIntervalMs}`);
+  if (size === 0) throw new RangeError('a storage of 0 bytes needs no log');
+  const shape = geometry({ size, blockSize });
+  const lease = await takeOwnership(fileSystem, name);
+  const slots = new Slots(fileSystem, name);
+  let state: CopyState | undefined;
+  try {
+    const core = Core.create();
+    const found = await recover(core, slots, async () => size);
+    state = found?.state ?? (await CopyState.open(core, shape));
+    let session = found?.session;
+    if (session === undefined) environment.randomBytes((session = new Uint8Array(SESSION_BYTES)));
+    const checkpointer = new Checkpointer(
+      { core, clock: environment.clock, slots, identity, checkpointIntervalMs, observer },
+      state,
+      { session, epoch: found?.epoch ?? -1 },
+    );
+    return new RecoveredLog({
+      found,
+      state,
+      identity: found === undefined ? identity : found.identity,
+      checkpointer,
+      slots,
+      lease,
+    });
+  } catch (error) {
+    state?.dispose();
+    await closeFiles(slots, lease);
+    throw error;
+  }
+}
+
+/** Opens a log over a storage that exists: {@link recoverLog}, checks, `prepare` and `begin`. */
+export async function openLog(environment: Environment, options: OpenIntentLogOptions): Promise<OpenLog> {
+  const recovered = await recoverLog(environment, options);
+  try {
+    checkSame(recovered, options);
+    await recovered.prepare();
+    return await recovered.begin(options.storage);
+  } catch (error) {
+    await recovered.close().catch(() => undefined);
+    throw error;
+  }
+}
+
+/** @throws {@link CodError} COD_SIZE_MISMATCH, COD_SOURCE_CHANGED if the log is about something else. */
+function checkSame(recovered: RecoveredLog, { name, size, identity }: OpenIntentLogOptions): void {
+  if (recovered.size !== size) {
+    throw new CodError('COD_SIZE_MISMATCH', `the log ${name} is of ${recovered.size} bytes, the storage has ${size}`, {
+      details: { size: recovered.size, storageSize: size },
+    });
+  }
+  if (recovered.identity === undefined || recovered.identity === identity) return;
+  throw new CodError(
+    'COD_SOURCE_CHANGED',
+    `the log ${name} was made for ${recovered.identity}, not for ${identity ?? 'content without identity'}`,
+    { details: { identity: recovered.identity, wanted: identity } },
+  );
+}
