@@ -1,0 +1,120 @@
+/** Conformance tests: closing, locks, and several handles on one file. */
+
+import { concat } from '../../core/concat.ts';
+import type { FileSystem, Lease } from '../../fs/file-system.ts';
+import { assertBytes, assertCode } from '../assert.ts';
+import { contentOf, MIB, pattern, type Test, withFile } from './tools.ts';
+
+export const closeTests: readonly Test[] = [
+  [
+    'close is idempotent, also while another close is under way',
+    async (fileSystem) => {
+      const file = await fileSystem.open('a', { create: true });
+      await Promise.all([file.close(), file.close()]);
+      await file.close();
+    },
+  ],
+  [
+    'every use of a closed file rejects with COD_CLOSED',
+    async (fileSystem) => {
+      const file = await fileSystem.open('a', { create: true });
+      await file.write(pattern(10), 0);
+      await file.close();
+      await assertCode(file.size(), 'COD_CLOSED', 'size');
+      await assertCode(file.read(new Uint8Array(1), 0), 'COD_CLOSED', 'read');
+      await assertCode(file.write(new Uint8Array(1), 0), 'COD_CLOSED', 'write');
+      await assertCode(file.truncate(0), 'COD_CLOSED', 'truncate');
+      await assertCode(file.sync(), 'COD_CLOSED', 'sync');
+      await withFile(fileSystem, 'a', async (again) => assertBytes(await contentOf(again), pattern(10), 'content'));
+    },
+  ],
+  [
+    'close waits for the operations under way, and these succeed',
+    async (fileSystem) => {
+      const file = await fileSystem.open('a', { create: true });
+      await file.write(pattern(3 * MIB, 1), 0);
+      const into = new Uint8Array(3 * MIB);
+      await Promise.all([file.write(pattern(3 * MIB, 2), 3 * MIB), file.read(into, 0), file.sync(), file.close()]);
+      assertBytes(into, pattern(3 * MIB, 1), 'what was read');
+      await withFile(fileSystem, 'a', async (again) =>
+        assertBytes(await contentOf(again), concat(pattern(3 * MIB, 1), pattern(3 * MIB, 2)), 'content'),
+      );
+    },
+  ],
+];
+
+/** @throws if the file system has no locks */
+function lockOf(fileSystem: FileSystem, name: string): Promise<Lease> {
+  if (fileSystem.lock !== undefined) return fileSystem.lock(name);
+  const message =
+    'this file system has no `lock`, so two programs can open the same target; add it, or pass `locks: false` to ' +
+    'fileSystemSuite if open files are exclusive or one program owns them';
+  throw new Error(message);
+}
+
+export const lockTests: readonly Test[] = [
+  [
+    'a lock keeps others away until it is released, and other names do not matter',
+    async (fileSystem) => {
+      const lease = await lockOf(fileSystem, 'a');
+      await assertCode(lockOf(fileSystem, 'a'), 'COD_LOCKED', 'second lock');
+      const other = await lockOf(fileSystem, 'b');
+      await other.release();
+      await lease.release();
+      const again = await lockOf(fileSystem, 'a');
+      await lease.release();
+      await assertCode(lockOf(fileSystem, 'a'), 'COD_LOCKED', 'lock after a stale release');
+      await again.release();
+    },
+  ],
+  [
+    'a lock needs no file, and the file can be used while it is held',
+    async (fileSystem) => {
+      const lease = await lockOf(fileSystem, 'a');
+      await assertCode(fileSystem.open('a'), 'COD_NOT_FOUND', 'open');
+      await withFile(fileSystem, 'a', (file) => file.write(pattern(10), 0));
+      await lease.release();
+      await withFile(fileSystem, 'a', async (file) => assertBytes(await contentOf(file), pattern(10), 'content'));
+    },
+  ],
+];
+
+export const sharedHandleTests: readonly Test[] = [
+  [
+    'two handles on one file see what either wrote, and close apart',
+    async (fileSystem) => {
+      const first = await fileSystem.open('a', { create: true });
+      const second = await fileSystem.open('a');
+      await first.write(pattern(1000, 1), 0);
+      assertBytes(await contentOf(second), pattern(1000, 1), 'what the second sees');
+      await second.write(pattern(1000, 2), 500);
+      await second.close();
+      assertBytes(
+        await contentOf(first),
+        concat(pattern(1000, 1).subarray(0, 500), pattern(1000, 2)),
+        'what the first sees',
+      );
+      await first.close();
+    },
+  ],
+];
+
+export const removedTests: readonly Test[] = [
+  [
+    'a file that is removed while it is open can be used until it is closed, and is not the new one of its name',
+    async (fileSystem) => {
+      const removed = await fileSystem.open('a', { create: true });
+      await removed.write(pattern(1000, 1), 0);
+      await fileSystem.remove('a');
+      await assertCode(fileSystem.open('a'), 'COD_NOT_FOUND', 'open');
+      await withFile(fileSystem, 'a', (file) => file.write(pattern(10, 2), 0));
+      await removed.write(pattern(1000, 3), 1000);
+      await removed.sync();
+      assertBytes(await contentOf(removed), concat(pattern(1000, 1), pattern(1000, 3)), 'the removed file');
+      await removed.close();
+      await withFile(fileSystem, 'a', async (file) =>
+        assertBytes(await contentOf(file), pattern(10, 2), 'the new file'),
+      );
+    },
+  ],
+];

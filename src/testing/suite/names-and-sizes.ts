@@ -1,0 +1,150 @@
+/** Conformance tests: names, sizes, and what reads as zeros. */
+
+import { concat } from '../../core/concat.ts';
+import { assertBytes, assertCode, assertEqual, assertRangeError } from '../assert.ts';
+import { contentOf, pattern, type Test, withFile } from './tools.ts';
+
+export const nameTests: readonly Test[] = [
+  [
+    'opening a missing file without create rejects with COD_NOT_FOUND, and creates nothing',
+    async (fileSystem) => {
+      await assertCode(fileSystem.open('a'), 'COD_NOT_FOUND', 'open');
+      await assertCode(fileSystem.open('a', { create: false }), 'COD_NOT_FOUND', 'open again');
+    },
+  ],
+  [
+    'a created file is empty, and is there when opened again',
+    async (fileSystem) => {
+      await withFile(fileSystem, 'a', async (file) => assertEqual(await file.size(), 0, 'size'));
+      const file = await fileSystem.open('a');
+      await file.close();
+    },
+  ],
+  [
+    'opening with create leaves what an existing file holds',
+    async (fileSystem) => {
+      await withFile(fileSystem, 'a', (file) => file.write(pattern(1000), 0));
+      await withFile(fileSystem, 'a', async (file) => assertBytes(await contentOf(file), pattern(1000), 'content'));
+    },
+  ],
+  [
+    'files of different names, one a beginning of the other, do not share anything',
+    async (fileSystem) => {
+      const names = ['disk', 'disk.bak', 'disk.bak.1', 'disk.wil'];
+      for (const [index, name] of names.entries())
+        await withFile(fileSystem, name, (file) => file.write(pattern(100, index), 0));
+      for (const [index, name] of names.entries()) {
+        await withFile(fileSystem, name, async (file) => assertBytes(await contentOf(file), pattern(100, index), name));
+      }
+    },
+  ],
+  [
+    'a removed file is missing, and empty when created anew',
+    async (fileSystem) => {
+      await withFile(fileSystem, 'a', (file) => file.write(pattern(1000), 0));
+      await fileSystem.remove('a');
+      await assertCode(fileSystem.open('a'), 'COD_NOT_FOUND', 'open');
+      await withFile(fileSystem, 'a', async (file) => assertEqual(await file.size(), 0, 'size'));
+    },
+  ],
+  [
+    'removing a missing file resolves',
+    async (fileSystem) => {
+      await fileSystem.remove('a');
+      await withFile(fileSystem, 'a', async () => {});
+      await fileSystem.remove('a');
+      await fileSystem.remove('a');
+    },
+  ],
+];
+
+export const sizeTests: readonly Test[] = [
+  [
+    'the size is the end of the last byte written, and overwriting does not change it',
+    async (fileSystem) => {
+      await withFile(fileSystem, 'a', async (file) => {
+        await file.write(pattern(100), 0);
+        assertEqual(await file.size(), 100, 'size after 100 bytes');
+        await file.write(pattern(10), 50);
+        assertEqual(await file.size(), 100, 'size after overwriting');
+        await file.write(pattern(10), 95);
+        assertEqual(await file.size(), 105, 'size after writing over the end');
+      });
+    },
+  ],
+  [
+    'a gap between the old end and a write reads as zeros',
+    async (fileSystem) => {
+      await withFile(fileSystem, 'a', async (file) => {
+        await file.write(pattern(100), 0);
+        await file.write(pattern(7), 70_001);
+        assertBytes(await contentOf(file), concat(pattern(100), new Uint8Array(69_901), pattern(7)), 'content');
+      });
+    },
+  ],
+  [
+    'a file that truncate makes longer reads as zeros there',
+    async (fileSystem) => {
+      await withFile(fileSystem, 'a', async (file) => {
+        await file.write(pattern(100), 0);
+        await file.truncate(10_000);
+        assertEqual(await file.size(), 10_000, 'size');
+        assertBytes(await contentOf(file), concat(pattern(100), new Uint8Array(9_900)), 'content');
+      });
+    },
+  ],
+  [
+    'what truncate cut off does not come back when the file grows again',
+    async (fileSystem) => {
+      await withFile(fileSystem, 'a', async (file) => {
+        await file.write(pattern(10_000), 0);
+        await file.truncate(4_321);
+        assertBytes(await contentOf(file), pattern(10_000).subarray(0, 4_321), 'content when cut');
+        await file.truncate(10_000);
+        assertBytes(
+          await contentOf(file),
+          concat(pattern(10_000).subarray(0, 4_321), new Uint8Array(5_679)),
+          'content when grown by truncate',
+        );
+        await file.write(pattern(10_000), 0);
+        await file.truncate(1);
+        await file.write(pattern(1), 9_999);
+        assertBytes(
+          await contentOf(file),
+          concat(pattern(1), new Uint8Array(9_998), pattern(1)),
+          'content when grown by a write',
+        );
+      });
+    },
+  ],
+  [
+    'truncate to zero empties the file, truncate to its size changes nothing',
+    async (fileSystem) => {
+      await withFile(fileSystem, 'a', async (file) => {
+        await file.write(pattern(5_000), 0);
+        await file.truncate(5_000);
+        assertBytes(await contentOf(file), pattern(5_000), 'content');
+        await file.truncate(0);
+        assertEqual(await file.size(), 0, 'size');
+      });
+    },
+  ],
+  [
+    'a negative, fractional or unsafe offset or size is a RangeError, and changes nothing',
+    async (fileSystem) => {
+      await withFile(fileSystem, 'a', async (file) => {
+        await file.write(pattern(10), 0);
+        for (const bad of [-1, 0.5, Number.NaN, Number.POSITIVE_INFINITY, Number.MAX_SAFE_INTEGER + 1]) {
+          await assertRangeError(file.read(new Uint8Array(1), bad), `read at ${bad}`);
+          await assertRangeError(file.write(new Uint8Array(1), bad), `write at ${bad}`);
+          await assertRangeError(file.truncate(bad), `truncate to ${bad}`);
+        }
+        await assertRangeError(
+          file.write(new Uint8Array(1), Number.MAX_SAFE_INTEGER),
+          'write whose end is no safe integer',
+        );
+        assertBytes(await contentOf(file), pattern(10), 'content');
+      });
+    },
+  ],
+];
