@@ -2,6 +2,7 @@
  * `npm run check [-- NAME …]`: everything that judges the code without running it. All of it runs, also after a failure; names select.
  */
 import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import { capture, ensureBuilt, ensureInstalled, root, StepError, say, script } from './lib/steps.mjs';
 
 /** Programs of node_modules, and scripts. @type {Record<string, [command: string, ...args: string[]]>} */
@@ -12,6 +13,7 @@ const checks = {
   // Only ES modules are promised: neither `require` nor the resolution of Node 10 is.
   attw: ['attw', '--pack', '.', '--profile', 'esm-only', '--no-emoji'],
   size: ['size-limit'],
+  imports: ['node', join(root, 'scripts', 'import-map.mjs'), '--check'],
 };
 for (const name of readdirSync(root)) {
   if (/^tsconfig.*\.json$/.test(name) && name !== 'tsconfig.base.json')
