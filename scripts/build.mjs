@@ -49,7 +49,6 @@ async function bundle(outdir) {
     target: 'es2022',
     // Only so that `node:` imports are left alone: what the isomorphic entry must not reach is checked below and by test/system/package.test.ts.
     platform: 'node',
-    // roaring-wasm above all: bundled for Node it looks for its .wasm file in the wrong place.
     packages: 'external',
     sourcemap: true,
     // The sources are in the package, for the declaration maps.
@@ -61,8 +60,7 @@ async function bundle(outdir) {
 /** @param {string} outdir */
 async function bundleExecutables(outdir) {
   const packages = await bundleCommands(commands, outdir);
-  // roaring-wasm is in what a page loads.
-  writeFileSync(join(outdir, 'LICENSES.txt'), licencesOf([...packages, 'roaring-wasm']));
+  writeFileSync(join(outdir, 'LICENSES.txt'), licencesOf(packages));
   for (const { bundle } of commands) {
     const path = join(outdir, bundle);
     if (!readFileSync(path, 'utf8').startsWith('#!'))

@@ -38,15 +38,14 @@ export function licencesOf(packages) {
 }
 
 /**
- * What stays outside is taken by `require`: roaring-wasm, which finds its .wasm file beside itself, and Node's own modules. An import has Node read all of a CommonJS package for its
- * exports' names, and wrap each module of its own; and all of them are loaded at the start, used or not. Not so node:fs, which is there anyway: what is taken by `require` is called by way
- * of getters, and that is felt in the calls that read and write a block.
+ * Node's own modules are loaded by `require` when they are first used. An import loads all of them at the start and wraps each in a module of its own.
+ * Exception: node:fs. It is loaded anyway, and the getters of a required module slow down the calls that read and write a block.
  * @type {import('esbuild').Plugin}
  */
 const required = {
   name: 'required',
   setup({ onResolve, onLoad }) {
-    onResolve({ filter: /^(roaring-wasm$|node:)/ }, ({ path, namespace }) =>
+    onResolve({ filter: /^node:/ }, ({ path, namespace }) =>
       namespace === 'required' || path === 'node:fs' ? { path, external: true } : { path, namespace: 'required' },
     );
     onLoad({ filter: /.*/, namespace: 'required' }, ({ path }) => ({

@@ -5,7 +5,7 @@
  * sees them; `count` is kept, since roaring-wasm counts anew after each change; blocks are only ever added; a shard that is
  * marked canonical has each container in the form that the format wants.
  */
-import { RoaringBitmap32, RoaringUint8Array, roaringLibraryInitialize } from 'roaring-wasm';
+import { RoaringBitmap32, RoaringUint8Array, roaringLibraryInitialize } from 'roaring-wasm/browser';
 import { CodError } from '../errors.ts';
 import { concat } from './concat.ts';
 import { checkBlock, checkBlocks, type Geometry } from './geometry.ts';
