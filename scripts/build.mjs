@@ -4,7 +4,7 @@
  * What a page loads is built apart, each entry into one minified file that needs no other: a static server is enough for it. So is the command, for a quick start.
  *
  * package.json is the only list of entries: of each export, `types` names the source (dist/testing/index.d.ts comes from
- * src/testing/index.ts) and `default` the bundle. All is built beside `dist` and takes its place in one step, so that a program that
+ * src/testing/index.ts) and `default` the bundle. Imports by condition stay in the bundles; src/package.json names their sources. All is built beside `dist` and takes its place in one step, so that a program that
  * starts meanwhile finds the old build or the new one.
  *
  * --if-stale: does nothing if `dist` is that of the present sources.
@@ -17,8 +17,13 @@ import { bundleCommands, licencesOf } from './lib/command-bundles.mjs';
 import { bundleForPages } from './lib/page-bundles.mjs';
 import { capture, fingerprintFile, isBuilt, root, StepError, say, script, sourceFingerprint } from './lib/steps.mjs';
 
-/** @type {{ exports: Record<string, string | { types: string, default: string }>, bin: Record<string, string> }} */
+/**
+ * @typedef {Record<string, Record<string, string>>} Imports
+ * @type {{ exports: Record<string, string | { types: string, default: string }>, imports: Imports, bin: Record<string, string> }}
+ */
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+/** @type {{ imports: Imports }} */
+const sourceManifest = JSON.parse(readFileSync(join(root, 'src', 'package.json'), 'utf8'));
 
 /** The library's entries. @type {{ source: string, bundle: string }[]} */
 const entries = Object.values(manifest.exports)
@@ -27,6 +32,14 @@ const entries = Object.values(manifest.exports)
     source: types.replace('./dist/', 'src/').replace(/\.d\.ts$/, '.ts'),
     bundle: bundle.replace('./dist/', ''),
   }));
+/** What the entries import by condition: src/package.json names the sources, package.json the bundles. @type {{ source: string, bundle: string }[]} */
+const conditional = Object.entries(manifest.imports).flatMap(([name, conditions]) =>
+  Object.entries(conditions).map(([condition, bundle]) => {
+    const source = sourceManifest.imports[name]?.[condition];
+    if (source === undefined) throw new Error(`src/package.json has no ${name} for ${condition}`);
+    return { source: source.replace('./', 'src/'), bundle: bundle.replace('./dist/', '') };
+  }),
+);
 /** Those that a page loads as they are. */
 const isForPages = (/** @type {{ source: string }} */ { source }) => /^src\/browser(-worker)?\.ts$/.test(source);
 /** The command's. @type {{ source: string, bundle: string }[]} */
@@ -38,9 +51,10 @@ const commands = [...new Set(Object.values(manifest.bin))]
 async function bundle(outdir) {
   await build({
     absWorkingDir: root,
-    entryPoints: entries
-      .filter((entry) => !isForPages(entry))
-      .map(({ source, bundle }) => ({ in: source, out: bundle.replace(/\.js$/, '') })),
+    entryPoints: [...entries.filter((entry) => !isForPages(entry)), ...conditional].map(({ source, bundle }) => ({
+      in: source,
+      out: bundle.replace(/\.js$/, ''),
+    })),
     outdir,
     bundle: true,
     splitting: true,
@@ -50,6 +64,7 @@ async function bundle(outdir) {
     // Only so that `node:` imports are left alone: what the isomorphic entry must not reach is checked below and by test/system/package.test.ts.
     platform: 'node',
     packages: 'external',
+    external: Object.keys(manifest.imports),
     sourcemap: true,
     // The sources are in the package, for the declaration maps.
     sourcesContent: false,

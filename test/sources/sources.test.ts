@@ -6,7 +6,7 @@ import type { CodErrorCode } from '../../src/errors.ts';
 import { blobSource } from '../../src/sources/blob.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { fileSource } from '../../src/sources/file.ts';
-import { httpSource as nodeHttpSource } from '../../src/sources/http/node.ts';
+import { fetchTransport } from '../../src/sources/http/fetch-transport.ts';
 import { httpSource } from '../../src/sources/http/source.ts';
 import type { Source } from '../../src/sources/source.ts';
 import { expectBytes } from '../support/bytes.ts';
@@ -31,8 +31,8 @@ const kinds: [name: string, open: () => Promise<Source>, streams?: boolean][] = 
   ['bytesSource', async () => bytesSource(content)],
   ['blobSource', async () => blobSource(new Blob([content]))],
   ['fileSource', () => fileSource(join(folder, 'disk.img')), false],
-  ['httpSource over fetch', () => httpSource(server.url)],
-  ['httpSource over undici', () => nodeHttpSource(server.url)],
+  ['httpSource over fetch', () => httpSource(server.url, { transport: fetchTransport() })],
+  ['httpSource over undici', () => httpSource(server.url)],
 ];
 
 describe.each(kinds)('%s', (_, open, streams = true) => {

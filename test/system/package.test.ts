@@ -14,6 +14,7 @@ const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) 
   name: string;
   version: string;
   exports: Record<string, string | object>;
+  imports: Record<string, { default: string }>;
   devDependencies: Record<string, string>;
 };
 const entries = Object.entries(manifest.exports)
@@ -111,11 +112,12 @@ test('the isomorphic entry and its chunks import nothing of Node', async () => {
     seen.add(path);
     const text = await readFile(path, 'utf8');
     expect(text, path).not.toMatch(/['"]node:/);
-    for (const [, next] of text.matchAll(/(?:from|import)\s*\(?["'](\.[^"']+)["']/g))
-      await visit(join(path, '..', next!));
+    for (const [, next] of text.matchAll(/(?:from|import)\s*\(?["']([.#][^"']+)["']/g))
+      await visit(next!.startsWith('#') ? join(installed, manifest.imports[next!]!.default) : join(path, '..', next!));
   };
-  await visit(join(folder, 'node_modules', manifest.name, 'dist', 'index.js'));
-  expect(seen.size).toBeGreaterThan(0);
+  const installed = join(folder, 'node_modules', manifest.name);
+  await visit(join(installed, 'dist', 'index.js'));
+  expect(seen).toContain(join(installed, 'dist', 'http-transport', 'web.js'));
 });
 
 test('a bundle for browsers needs no help, and runs where there is nothing of Node', async () => {

@@ -5,7 +5,7 @@ import { isCodError } from '../../errors.ts';
 import type { FileSystem } from '../../fs/file-system.ts';
 import { nodeFileSystem } from '../../fs/node.ts';
 import { inspectMetadata, openDevice } from '../../index.ts';
-import { httpSource } from '../../sources/http/node.ts';
+import { httpSource } from '../../sources/http/source.ts';
 import { mapCells } from '../map-picture.ts';
 import { MAP_CELLS, type Message, type Request, type State } from './messages.ts';
 

@@ -1,4 +1,4 @@
-/** HTTP over `fetch`: browsers, and Node where speed does not matter. */
+/** HTTP over `fetch`: for browsers, and for Node where undici cannot be loaded. */
 
 import { CodError } from '../../errors.ts';
 import { contentLength } from './answer.ts';

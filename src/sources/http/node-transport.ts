@@ -1,14 +1,9 @@
-/**
- * HTTP/1.1 over undici, for speed: a third of the processor time of node:http (bench/http-transport.mjs).
- *
- * undici is loaded with the first request. That takes 95 ms (Node 20, 2026), which only users of HTTP sources pay.
- */
+/** HTTP/1.1 over undici, for speed: a third of the processor time of node:http (bench/http-transport.mjs). */
 
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
-import type { Client, Dispatcher } from 'undici';
+import { Client, type Dispatcher } from 'undici';
 import { CodError } from '../../errors.ts';
 import { ReceiveQueue } from '../receive-queue.ts';
-import { fetchTransport } from './fetch-transport.ts';
 import { WideSocket } from './node-socket.ts';
 import type { HttpRequest, HttpResponse, HttpTransport } from './transport.ts';
 
@@ -16,50 +11,31 @@ const MAX_IDLE = 16;
 /** Of an idle connection: a NAT forgets them without a word. What is in use is watched by the source. */
 const IDLE_MS = 30_000;
 
-let loading: Promise<typeof Client | undefined> | undefined;
-
-/**
- * Loads undici's client once. Undefined if undici does not run in this Node: undici 8 throws while it is loaded in Node 20.
- * npm selects undici 7 there; other package managers may not.
- */
-function loadClient(): Promise<typeof Client | undefined> {
-  loading ??= import('undici').then(
-    (undici) => undici.Client,
-    () => undefined,
-  );
-  return loading;
-}
-
 /**
  * A transport with connections of its own, kept for later requests; idle ones do not keep the process alive. No proxies.
- * Where undici cannot be loaded, requests without `tls` options go over `fetch`.
  *
  * @param options.tls what node:tls takes, for a private certificate authority or a client certificate
- * @throws {@link CodError} COD_SOURCE_IO from a request, if undici cannot be loaded and there are `tls` options
  */
 export function nodeTransport(options: { tls?: ConnectionOptions } = {}): HttpTransport {
-  return new NodeTransport(options.tls);
+  return new NodeTransport(options.tls ?? {});
 }
 
 class NodeTransport implements HttpTransport {
-  readonly #tls: ConnectionOptions | undefined;
-  readonly #fallback: HttpTransport = fetchTransport();
+  readonly #tls: ConnectionOptions;
   /** The most recently used last. */
   readonly #idle: Connection[] = [];
   #closed = false;
 
-  constructor(tls: ConnectionOptions | undefined) {
+  constructor(tls: ConnectionOptions) {
     this.#tls = tls;
   }
 
   async request(request: HttpRequest): Promise<HttpResponse> {
-    const ClientClass = await loadClient();
     for (;;) {
       if (this.#closed) throw new CodError('COD_CLOSED', 'the source is closed');
       request.signal.throwIfAborted();
-      if (ClientClass === undefined) return this.#withoutUndici(request);
       const { origin } = request.url;
-      const connection = this.#take(origin) ?? new Connection(ClientClass, origin, this.#tls ?? {});
+      const connection = this.#take(origin) ?? new Connection(origin, this.#tls);
       const { isKept } = connection;
       try {
         return await connection.send(request, () => this.#keep(connection));
@@ -74,12 +50,6 @@ class NodeTransport implements HttpTransport {
   close(): void {
     this.#closed = true;
     for (const connection of this.#idle.splice(0)) connection.destroy();
-  }
-
-  #withoutUndici(request: HttpRequest): Promise<HttpResponse> {
-    if (this.#tls === undefined) return this.#fallback.request(request);
-    const message = `TLS options need undici, which cannot be loaded in Node ${process.version}; install undici 7`;
-    throw new CodError('COD_SOURCE_IO', message);
   }
 
   #take(origin: string): Connection | undefined {
@@ -105,9 +75,9 @@ class Connection {
   /** Whether it has served a request, and is still open as far as we know. */
   isKept = false;
 
-  constructor(ClientClass: typeof Client, origin: string, tls: ConnectionOptions) {
+  constructor(origin: string, tls: ConnectionOptions) {
     this.origin = origin;
-    this.#client = new ClientClass(origin, {
+    this.#client = new Client(origin, {
       connect: ({ hostname, port, protocol, servername }, callback) => {
         const host = hostname.replace(/^\[|\]$/g, '');
         const socket =
