@@ -4,5 +4,7 @@
  * @packageDocumentation
  */
 
+export type { File, FileSystem } from './fs/file-system.ts';
 export { type NodeFileSystemOptions, nodeFileSystem } from './fs/node.ts';
 export { fileSource } from './sources/file.ts';
+export type { Source, SourceExtent } from './sources/source.ts';

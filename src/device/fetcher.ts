@@ -5,7 +5,7 @@
 
 import { withSignal } from '../async/with-signal.ts';
 import type { CodError } from '../errors.ts';
-import type { Source } from '../sources/source.ts';
+import type { InlineSource } from '../sources/source.ts';
 import type { BlockRange, TargetStore } from './target-store.ts';
 
 /** Bytes fetched and not yet stored; further readers wait. */
@@ -27,7 +27,7 @@ interface Entry extends Fetch {
 }
 
 export class Fetcher {
-  readonly #source: Source;
+  readonly #source: InlineSource;
   readonly #store: TargetStore;
   readonly #onFetched: (bytes: number) => void;
   readonly #onStored: () => void;
@@ -42,7 +42,7 @@ export class Fetcher {
   #idle: (() => void)[] = [];
   #closed: CodError | undefined;
 
-  constructor(source: Source, store: TargetStore, hooks: { onFetched(bytes: number): void; onStored(): void }) {
+  constructor(source: InlineSource, store: TargetStore, hooks: { onFetched(bytes: number): void; onStored(): void }) {
     this.#source = source;
     this.#store = store;
     this.#onFetched = hooks.onFetched;

@@ -8,7 +8,7 @@
 import type { ByteExtent } from '../core/range-set.ts';
 import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
-import type { Source } from '../sources/source.ts';
+import type { InlineSource } from '../sources/source.ts';
 import type { Fetcher } from './fetcher.ts';
 import { HydrationOrder } from './hydration-order.ts';
 import { RateLimiter } from './rate-limiter.ts';
@@ -82,7 +82,7 @@ interface Stretch extends BlockRange {
 
 export class Hydrator {
   readonly #clock: Clock;
-  readonly #source: Source;
+  readonly #source: InlineSource;
   readonly #store: TargetStore;
   readonly #fetcher: Fetcher;
   readonly #options: HydrateOptions;
@@ -103,7 +103,7 @@ export class Hydrator {
   #flushing = false;
   #failure: { error: unknown } | undefined;
 
-  constructor(clock: Clock, source: Source, store: TargetStore, fetcher: Fetcher, options: HydrateOptions) {
+  constructor(clock: Clock, source: InlineSource, store: TargetStore, fetcher: Fetcher, options: HydrateOptions) {
     this.#clock = clock;
     this.#source = source;
     this.#store = store;

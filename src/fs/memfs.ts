@@ -3,10 +3,7 @@
 import { Volume } from 'memfs';
 import { CodError } from '../errors.ts';
 import type { FileSystem } from './file-system.ts';
-import { type FsLike, fsAdapter } from './fs-adapter.ts';
-
-/** What is used of a memfs volume: a `Volume`, or what `memfs()` and `createFsFromVolume()` return as `fs`. */
-export type MemfsVolume = FsLike;
+import { fsAdapter, type FsLike as MemfsVolume } from './fs-adapter.ts';
 
 /** How {@link memfsFileSystem} behaves. */
 export interface MemfsFileSystemOptions {
@@ -24,7 +21,7 @@ const FLAGS = { readOnly: 0, readWrite: 2, create: 64 };
 const locks = new WeakMap<MemfsVolume, Set<string>>();
 
 /**
- * A file system over `volume`, or over a new, empty one. Names are relative to `/`; directories must exist. Every operation is done inside
+ * A file system over `volume`, or over a new, empty one: a `Volume`, or what `memfs()` and `createFsFromVolume()` return as `fs`. Names are relative to `/`; directories must exist. Every operation is done inside
  * its call, before its promise is returned. Locks exclude each other within this thread.
  */
 export function memfsFileSystem(volume: MemfsVolume = new Volume(), options: MemfsFileSystemOptions = {}): FileSystem {

@@ -8,11 +8,11 @@ import type { Source } from './source.ts';
  * A source over `blob`. A File is identified by its name, size and time of modification; a plain Blob has no identity, so a resume cannot
  * tell whether it is the same. Reads reject with COD_SOURCE_IO when the file behind it was changed, moved or removed.
  */
-export function blobSource(blob: Blob): Source {
+export function blobSource(blob: Blob): Source & AsyncDisposable {
   return new BlobSource(blob);
 }
 
-class BlobSource implements Source {
+class BlobSource implements Source, AsyncDisposable {
   readonly size: number;
   declare readonly identity?: string;
   readonly #blob: Blob;
@@ -60,6 +60,10 @@ class BlobSource implements Source {
 
   async close(): Promise<void> {
     this.#closed = true;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #check(offset: number, length: number, signal: AbortSignal | undefined): void {

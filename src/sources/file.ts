@@ -1,12 +1,13 @@
 /** A source over a local file or block device. */
 
 import { type BigIntStats, fstatSync, promises, readSync } from 'node:fs';
+import type { Done } from '../async/done.ts';
 import { CodError } from '../errors.ts';
 import { InlineCalls } from '../platform/inline-calls.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import { pieceBuffer } from '../platform/pages.ts';
 import { checkRange } from './range.ts';
-import type { Source, StreamOptions } from './source.ts';
+import type { InlineSource, InternalStreamOptions, Source } from './source.ts';
 
 /** What a stream reads at a time: two such buffers fit into a core's cache. */
 const PIECE_BYTES = 128 << 10;
@@ -20,7 +21,7 @@ const CHECK_READS = 1024;
  * @throws {@link CodError} COD_NOT_FOUND if nothing is there; COD_SOURCE_IO for a directory, a pipe, or what may not be read. Reads reject with
  * COD_SHORT_READ when the file was cut, with COD_SOURCE_CHANGED when it was written to (looked at before the last of each 64 KiB is handed out).
  */
-export async function fileSource(path: string): Promise<Source> {
+export async function fileSource(path: string): Promise<Source & AsyncDisposable> {
   try {
     // Before the open, which would wait for a writer if this is a pipe.
     refuseOddKinds(path, await promises.stat(path, { bigint: true }));
@@ -39,7 +40,7 @@ export async function fileSource(path: string): Promise<Source> {
   }
 }
 
-class FileSource implements Source {
+class FileSource implements InlineSource, AsyncDisposable {
   readonly size: number;
   declare readonly identity?: string;
   readonly #path: string;
@@ -61,37 +62,23 @@ class FileSource implements Source {
   async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
     this.#check(offset, into.length, options.signal);
     if (into.length === 0) return;
-    try {
-      if (this.#inline.allow(into.length)) {
-        const start = this.#inline.start();
-        this.#fillNow(into, offset);
-        const turn = this.#inline.done(start);
-        if (turn !== undefined) await turn;
-      } else {
-        await this.#fill(into, offset);
-      }
-      this.#count(into.length);
-    } catch (error) {
-      throw this.#explain(error);
-    }
+    const reading = this.#submit(into, offset, { givesTurns: true });
+    if (reading !== undefined) await reading;
     options.signal?.throwIfAborted();
+  }
+
+  submitRead(into: Uint8Array, offset: number): Done {
+    this.#check(offset, into.length, undefined);
+    return this.#submit(into, offset, { givesTurns: false });
   }
 
   readNow(into: Uint8Array, offset: number): boolean {
     this.#check(offset, into.length, undefined);
     if (!this.#inline.allows(into.length)) return false;
-    try {
-      const start = this.#inline.start();
-      this.#fillNow(into, offset);
-      this.#inline.ended(start);
-      this.#count(into.length);
-    } catch (error) {
-      throw this.#explain(error);
-    }
-    return true;
+    return this.#submit(into, offset, { givesTurns: false }) === undefined;
   }
 
-  async *stream(offset: number, length: number, options: StreamOptions = {}): AsyncGenerator<Uint8Array, void> {
+  async *stream(offset: number, length: number, options: InternalStreamOptions = {}): AsyncGenerator<Uint8Array, void> {
     this.#check(offset, length, options.signal);
     const end = offset + length;
     const read = (into: Uint8Array, at: number) => {
@@ -123,10 +110,33 @@ class FileSource implements Source {
     return this.#closing;
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
   #check(offset: number, length: number, signal: AbortSignal | undefined): void {
     if (this.#closing !== undefined) throw closed(this.#path);
     signal?.throwIfAborted();
     checkRange(this.size, offset, length);
+  }
+
+  /**
+   * Reads synchronously, or on the thread pool if {@link InlineCalls} says so. With `givesTurns` the promise also covers
+   * the turn of the event loop that other tasks are due; otherwise the caller gives them.
+   */
+  #submit(into: Uint8Array, offset: number, { givesTurns }: { givesTurns: boolean }): Done {
+    if (!this.#inline.allow(into.length)) return this.#fillOnPool(into, offset);
+    let turn: Done;
+    try {
+      const start = this.#inline.start();
+      this.#fillNow(into, offset);
+      if (givesTurns) turn = this.#inline.done(start);
+      else this.#inline.ended(start);
+      this.#count(into.length);
+    } catch (error) {
+      throw this.#explain(error);
+    }
+    return turn;
   }
 
   #fillNow(into: Uint8Array, offset: number): void {
@@ -137,11 +147,16 @@ class FileSource implements Source {
     }
   }
 
-  async #fill(into: Uint8Array, offset: number): Promise<void> {
-    for (let done = 0; done < into.length; ) {
-      const { bytesRead } = await this.#handle.read(into, done, into.length - done, offset + done);
-      if (bytesRead === 0) throw this.#short(offset + done, into.length - done);
-      done += bytesRead;
+  async #fillOnPool(into: Uint8Array, offset: number): Promise<void> {
+    try {
+      for (let done = 0; done < into.length; ) {
+        const { bytesRead } = await this.#handle.read(into, done, into.length - done, offset + done);
+        if (bytesRead === 0) throw this.#short(offset + done, into.length - done);
+        done += bytesRead;
+      }
+      this.#count(into.length);
+    } catch (error) {
+      throw this.#explain(error);
     }
   }
 

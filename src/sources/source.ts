@@ -1,15 +1,11 @@
 /** The read-only origin of a copy. */
 
+import type { Done } from '../async/done.ts';
+
 /** A run of bytes of one kind; `zero`: known to read as zeros without being fetched. */
 export interface SourceExtent {
   readonly length: number;
   readonly zero: boolean;
-}
-
-/** How a stretch is to be streamed. */
-export interface StreamOptions {
-  signal?: AbortSignal;
-  pieceBytes?: number | undefined;
 }
 
 /** Read-only bytes that may be slow and far away. All calls may overlap. */
@@ -24,18 +20,33 @@ export interface Source {
    */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
-   * As {@link read}, inside the call; false, and nothing done, where that would keep the caller too long. Left out by a source that always would.
+   * Reads `length` bytes from `offset` on as one long request, for a source where that is faster than many reads.
+   * Yields pieces of any length in order. A piece belongs to the consumer until the consumer asks for the next one.
+   * The source waits while the consumer does not ask. Ending the iteration early (`return`) ends the request.
+   * A stream that failed may be requested again from the offset where it failed.
    * @throws {@link CodError} as {@link read}.
    */
-  readNow?(into: Uint8Array, offset: number): boolean;
-  /**
-   * The bytes from `offset` on as one long request, for a source where that is faster than many reads: pieces of any length, in order, `length`
-   * bytes in all. A piece belongs to the consumer until it asks for the next one; not asking holds the source back. Ending the
-   * iteration early (`return`) ends the request. Errors as with {@link read}; a stream that broke may be asked for again from where it broke.
-   * `pieceBytes`: how long the consumer would like them, out of a {@link pageBuffer} if they can be.
-   */
-  stream?(offset: number, length: number, options?: StreamOptions): AsyncIterableIterator<Uint8Array>;
+  stream?(offset: number, length: number, options?: { signal?: AbortSignal }): AsyncIterableIterator<Uint8Array>;
   /** What is known of `[offset, offset + length)` without fetching it, in order, `length` bytes in all. */
   extents?(offset: number, length: number): Promise<readonly SourceExtent[]>;
   close(): Promise<void>;
+}
+
+/** What the device passes to {@link InlineSource.stream}. */
+export interface InternalStreamOptions {
+  signal?: AbortSignal;
+  /** The length of pieces that the consumer prefers, in bytes; such pieces begin on a page of memory if possible. */
+  pieceBytes?: number | undefined;
+}
+
+/** What our own sources can do beyond {@link Source}. Internal. */
+export interface InlineSource extends Source {
+  /**
+   * As {@link read}, but synchronously where that is fast enough.
+   * @throws {@link CodError} as {@link read}, synchronously or by the promise.
+   */
+  submitRead?(into: Uint8Array, offset: number): Done;
+  /** @deprecated Replaced by {@link submitRead}. Returns false and does nothing if the read would be too slow. */
+  readNow?(into: Uint8Array, offset: number): boolean;
+  stream?(offset: number, length: number, options?: InternalStreamOptions): AsyncIterableIterator<Uint8Array>;
 }

@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
 import { CodError, type FileSystem, type LocalDevice, openDevice, type Source } from '../../src/index.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
+import type { InlineSource } from '../../src/sources/source.ts';
 import { CrashingFileSystem, seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
 
@@ -63,7 +64,7 @@ describe('reading inside the call', () => {
 
   test('gives what only a source has that answers at once, and stores it; blocks that the target has in part are left to others', async () => {
     const asked: [offset: number, length: number][] = [];
-    const source: Source = {
+    const source: InlineSource = {
       ...bytesSource(IMAGE),
       size: IMAGE.length,
       readNow: (into, offset) => {
@@ -106,7 +107,7 @@ describe('reading inside the call', () => {
 
   test('gives the reader his bytes even where they cannot be stored, and throws what the source throws', async () => {
     let fails = false;
-    const source: Source = {
+    const source: InlineSource = {
       ...bytesSource(IMAGE),
       size: IMAGE.length,
       readNow: (into, offset) => {

@@ -8,7 +8,7 @@ import { bytesSource } from '../../src/sources/bytes.ts';
 import { fileSource } from '../../src/sources/file.ts';
 import { fetchTransport } from '../../src/sources/http/fetch-transport.ts';
 import { httpSource } from '../../src/sources/http/source.ts';
-import type { Source } from '../../src/sources/source.ts';
+import type { InlineSource, Source } from '../../src/sources/source.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { HostileServer } from '../support/http-server.ts';
 
@@ -27,7 +27,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-const kinds: [name: string, open: () => Promise<Source>, streams?: boolean][] = [
+const kinds: [name: string, open: () => Promise<Source & AsyncDisposable>, streams?: boolean][] = [
   ['bytesSource', async () => bytesSource(content)],
   ['blobSource', async () => blobSource(new Blob([content]))],
   ['fileSource', () => fileSource(join(folder, 'disk.img')), false],
@@ -41,6 +41,12 @@ describe.each(kinds)('%s', (_, open, streams = true) => {
     source = await open();
   });
   afterAll(() => source.close());
+
+  it('is closed at the end of `await using`', async () => {
+    const disposed = await open();
+    await disposed[Symbol.asyncDispose]();
+    await expectCode(disposed.read(new Uint8Array(1), 0), 'COD_CLOSED');
+  });
 
   it('knows its size', () => {
     expect(source.size).toBe(SIZE);
@@ -181,26 +187,35 @@ describe('fileSource', () => {
     await source.close();
   });
 
-  it('answers inside the call where that is not refused, and throws what a read rejects with', async () => {
+  it('reads synchronously where that is fast, and fails as a read does', async () => {
     const path = join(folder, 'now.img');
     await writeFile(path, content);
-    const source = await fileSource(path);
-    /** A slow call sends those that follow to the pool for a while, which is then as good. */
-    const readNow = async (into: Uint8Array, offset: number): Promise<void> => {
-      if (!source.readNow!(into, offset)) await source.read(into, offset);
+    const source: InlineSource = await fileSource(path);
+    let synchronous = 0;
+    const submit = async (into: Uint8Array, offset: number): Promise<void> => {
+      const done = source.submitRead!(into, offset);
+      if (done === undefined) synchronous++;
+      await done;
     };
     const into = new Uint8Array(5000);
-    await readNow(into, 777);
+    await submit(into, 777);
     expectBytes(into, content.subarray(777, 5777));
-    await expect(readNow(into, SIZE - 10)).rejects.toThrow(RangeError);
+    const long = new Uint8Array(SIZE);
+    const later = source.submitRead!(long, 0);
+    expect(later).toBeInstanceOf(Promise);
+    await later;
+    expectBytes(long, content);
+    await expect(submit(into, SIZE - 10)).rejects.toThrow(RangeError);
     await truncate(path, 1000);
-    await expectCode(readNow(new Uint8Array(100), 950), 'COD_SHORT_READ', /ends at 1000/);
+    await expectCode(submit(new Uint8Array(100), 950), 'COD_SHORT_READ', /ends at 1000/);
     const changed = async (): Promise<void> => {
-      for (let count = 0; count < 1024; count++) await readNow(new Uint8Array(10), 0);
+      for (let count = 0; count < 1024; count++) await submit(new Uint8Array(10), 0);
     };
     await expectCode(changed(), 'COD_SOURCE_CHANGED');
+    // A slow call sends those that follow to the thread pool for a while.
+    expect(synchronous).toBeGreaterThan(0);
     await source.close();
-    await expectCode(readNow(into, 0), 'COD_CLOSED');
+    await expectCode(submit(into, 0), 'COD_CLOSED');
   });
 
   it('rejects a long read with COD_SOURCE_CHANGED when the file was written to', async () => {

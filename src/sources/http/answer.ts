@@ -9,7 +9,7 @@ export class Asked {
   readonly #resource: { toString(): string };
   readonly start: number;
   readonly end: number;
-  /** As in {@link HttpRequest}. */
+  /** As in {@link InternalHttpRequest}. */
   readonly pieceBytes: number | undefined;
 
   constructor(resource: { toString(): string }, start: number, end: number, pieceBytes?: number) {

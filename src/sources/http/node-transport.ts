@@ -5,7 +5,7 @@ import { Client, type Dispatcher } from 'undici';
 import { CodError } from '../../errors.ts';
 import { ReceiveQueue } from '../receive-queue.ts';
 import { WideSocket } from './node-socket.ts';
-import type { HttpRequest, HttpResponse, HttpTransport } from './transport.ts';
+import type { HttpResponse, HttpTransport, InternalHttpRequest } from './transport.ts';
 
 const MAX_IDLE = 16;
 /** Of an idle connection: a NAT forgets them without a word. What is in use is watched by the source. */
@@ -30,7 +30,7 @@ class NodeTransport implements HttpTransport {
     this.#tls = tls;
   }
 
-  async request(request: HttpRequest): Promise<HttpResponse> {
+  async request(request: InternalHttpRequest): Promise<HttpResponse> {
     for (;;) {
       if (this.#closed) throw new CodError('COD_CLOSED', 'the source is closed');
       request.signal.throwIfAborted();
@@ -112,7 +112,7 @@ class Connection {
   }
 
   /** Resolves with the head of the answer. `whenFree` is called once the body has come to its end. */
-  send({ url, headers, signal, pieceBytes }: HttpRequest, whenFree: () => void): Promise<HttpResponse> {
+  send({ url, headers, signal, pieceBytes }: InternalHttpRequest, whenFree: () => void): Promise<HttpResponse> {
     return new Promise((resolve, reject) => {
       let response: NodeResponse | undefined;
       const onAbort = () => {
