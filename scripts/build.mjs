@@ -84,6 +84,16 @@ async function bundleExecutables(outdir) {
   }
 }
 
+/** A user's `lib` may be es2022, which has no AsyncDisposable. TypeScript has this library file since 5.2. */
+const DISPOSABLE = '/// <reference lib="esnext.disposable" />\n';
+const needsDisposable = (/** @type {string | undefined} */ text) =>
+  /\b(AsyncDisposable|asyncDispose)\b/.test(text ?? '');
+/** A declaration map for a file that has got one more line at its beginning. @param {string} text */
+function oneLineDown(text) {
+  const map = JSON.parse(text);
+  return JSON.stringify({ ...map, mappings: `;${map.mappings}` });
+}
+
 /**
  * Emits the declarations of whatever the entries reach. Types are not checked: `npm run check` does that.
  * @param {string} outdir
@@ -102,10 +112,15 @@ function declare(outdir) {
   // In declarations the compiler leaves `./x.ts` as it is, and `dist` has no such file.
   const toJavaScript = (/** @type {string} */ text) =>
     text.replace(/((?:from|import) ?\(?["']\.{1,2}\/[^"']+)\.ts(?=["'])/g, '$1.js');
-  const { diagnostics } = program.emit(undefined, (path, text) => {
+  /** @type {Map<string, string>} */
+  const files = new Map();
+  const { diagnostics } = program.emit(undefined, (path, text) => files.set(path, text));
+  for (const [path, text] of files) {
     mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, path.endsWith('.d.ts') ? toJavaScript(text) : text);
-  });
+    if (path.endsWith('.map'))
+      writeFileSync(path, needsDisposable(files.get(path.slice(0, -4))) ? oneLineDown(text) : text);
+    else writeFileSync(path, `${needsDisposable(text) ? DISPOSABLE : ''}${toJavaScript(text)}`);
+  }
   const host = {
     getCanonicalFileName: (/** @type {string} */ name) => name,
     getCurrentDirectory: () => root,

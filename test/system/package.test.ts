@@ -24,6 +24,8 @@ const entries = Object.entries(manifest.exports)
 const worker = `${manifest.name}/browser-worker`;
 const modules = entries.filter((entry) => entry !== worker);
 
+const INSTALL = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--loglevel=error'];
+
 let folder: string;
 let packedFiles: string[];
 
@@ -47,15 +49,7 @@ beforeAll(async () => {
   packedFiles = tarball!.files.map(({ path }) => path);
   await writeFile(join(folder, 'package.json'), JSON.stringify({ name: 'consumer', private: true, type: 'module' }));
   const memfs = `memfs@${manifest.devDependencies['memfs']}`;
-  await run('npm', [
-    'install',
-    '--prefer-offline',
-    '--no-audit',
-    '--no-fund',
-    '--loglevel=error',
-    join(folder, tarball!.filename),
-    memfs,
-  ]);
+  await run('npm', [...INSTALL, join(folder, tarball!.filename), memfs]);
 });
 
 afterAll(async () => {
@@ -174,15 +168,34 @@ test.each(modules.filter((entry) => /opfs|browser|testing/.test(entry)).concat(w
   },
 );
 
-describe('the types compile in a strict consumer', () => {
-  for (const [module, moduleResolution] of [
+/** Entries whose declarations use nothing of Node. */
+const neutral = entries.filter((entry) => !/\/(node|nbd)$/.test(entry));
+
+describe.each([
+  ['6.0', join(root, 'node_modules', 'typescript', 'bin', 'tsc')],
+  ['5.7', undefined],
+])('the types compile in a strict consumer with TypeScript %s', (version, program) => {
+  let compiler = program;
+  beforeAll(async () => {
+    if (compiler !== undefined) return;
+    const place = join(folder, `typescript-${version}`);
+    await mkdir(place);
+    await writeFile(join(place, 'package.json'), '{ "private": true }');
+    await run('npm', [...INSTALL, `typescript@~${version}.0`], place);
+    compiler = join(place, 'node_modules', 'typescript', 'bin', 'tsc');
+  });
+
+  describe.each([
     ['nodenext', 'nodenext'],
     ['esnext', 'bundler'],
-  ] as const) {
-    test(`with moduleResolution ${moduleResolution}`, async () => {
-      const project = join(folder, moduleResolution);
+  ])('and module %s', (module, moduleResolution) => {
+    test.each([
+      ['all entries in Node', entries, { types: ['node'], skipLibCheck: true }],
+      ['neutral entries without any types of Node', neutral, { types: [], skipLibCheck: false }],
+    ])('%s', async (name, imported, options) => {
+      const project = join(folder, `${version} ${module} ${name}`);
       await mkdir(project);
-      const imports = entries.map(
+      const imports = imported.map(
         (entry, index) => `import * as entry${index} from '${entry}';\nexport { entry${index} };`,
       );
       await writeFile(
@@ -193,21 +206,18 @@ describe('the types compile in a strict consumer', () => {
         module,
         moduleResolution,
         target: 'es2022',
-        lib: ['es2022', 'esnext.disposable', 'dom'],
+        lib: ['es2022', 'dom'],
         strict: true,
         exactOptionalPropertyTypes: true,
-        skipLibCheck: true,
         noEmit: true,
-        types: ['node'],
         typeRoots: [join(root, 'node_modules', '@types')],
+        ...options,
       };
       await writeFile(join(project, 'tsconfig.json'), JSON.stringify({ compilerOptions, files: ['main.ts'] }));
-      const output = await run(process.execPath, [
-        join(root, 'node_modules', 'typescript', 'bin', 'tsc'),
-        '-p',
-        project,
-      ]).catch((error: { stdout: string }) => error.stdout);
+      const output = await run(process.execPath, [compiler!, '-p', project]).catch(
+        (error: { stdout: string }) => error.stdout,
+      );
       expect(output).toBe('');
     });
-  }
+  });
 });
