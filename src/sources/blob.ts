@@ -76,7 +76,7 @@ class BlobSource implements Source, AsyncDisposable {
     try {
       return await reading;
     } catch (cause) {
-      const message = `blob of ${this.size} bytes cannot be read at ${offset}: was its file changed, moved or removed? Choose it again`;
+      const message = `blob of ${this.size} bytes cannot be read at ${offset}: its file was changed, moved or removed; choose it again`;
       throw new CodError('COD_SOURCE_IO', message, { cause, details: { offset } });
     }
   }

@@ -34,7 +34,7 @@ export interface Known {
 /** `range`: the body is what was asked for. `whole`: the server ignored the range, the body is everything. */
 export type AnswerKind = 'range' | 'whole';
 
-const CORS_HINT = 'from another origin it has to say "Access-Control-Expose-Headers: Content-Range, ETag"';
+const CORS_HINT = 'another origin must send "Access-Control-Expose-Headers: Content-Range, ETag"';
 
 /**
  * Reads size and identity from the answer to the first request, for byte 0.
