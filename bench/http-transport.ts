@@ -96,6 +96,8 @@ async function bundle(transport: string, module: string, output: string): Promis
     platform: 'node',
     format: 'esm',
     outfile: join(folder, output),
+    // undici is CommonJS.
+    banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
     logLevel: 'error',
   });
 }
