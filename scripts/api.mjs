@@ -1,7 +1,9 @@
 /**
- * `npm run api [-- --check]`: writes docs/api/*.api.md, the exports of each entry with their signatures, and removes reports of entries that are gone.
+ * `npm run api [-- --check]`: writes docs/api/*.api.md, the exports of each entry with their signatures.
+ * Reports of entries that are gone are removed.
  *
- * The reports are made from the declarations in `dist`. A type that a signature uses and that its entry does not export is an error.
+ * The reports are made from the declarations in `dist`.
+ * A type that a signature uses and that its entry does not export is an error.
  * --check: writes nothing, and fails if a report is out of date.
  */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

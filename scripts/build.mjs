@@ -4,8 +4,9 @@
  * What a page loads is built apart, each entry into one minified file that needs no other: a static server is enough for it. So is the command, for a quick start.
  *
  * package.json is the only list of entries: of each export, `types` names the source (dist/testing/index.d.ts comes from
- * src/testing/index.ts) and `default` the bundle. Imports by condition stay in the bundles; src/package.json names their sources. All is built beside `dist` and takes its place in one step, so that a program that
- * starts meanwhile finds the old build or the new one.
+ * src/testing/index.ts) and `default` the bundle. Imports by
+ * condition stay in the bundles; src/package.json names their sources. All is built beside `dist` and takes its place
+ * in one step, so that a program that starts meanwhile finds the old build or the new one.
  *
  * --if-stale: does nothing if `dist` is that of the present sources.
  */
@@ -19,7 +20,8 @@ import { capture, fingerprintFile, isBuilt, root, StepError, say, script, source
 
 /**
  * @typedef {Record<string, Record<string, string>>} Imports
- * @type {{ exports: Record<string, string | { types: string, default: string }>, imports: Imports, bin: Record<string, string> }}
+ * @typedef {Record<string, string | { types: string, default: string }>} Exports
+ * @type {{ exports: Exports, imports: Imports, bin: Record<string, string> }}
  */
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 /** @type {{ imports: Imports }} */
@@ -32,7 +34,10 @@ const entries = Object.values(manifest.exports)
     source: types.replace('./dist/', 'src/').replace(/\.d\.ts$/, '.ts'),
     bundle: bundle.replace('./dist/', ''),
   }));
-/** What the entries import by condition: src/package.json names the sources, package.json the bundles. @type {{ source: string, bundle: string }[]} */
+/**
+ * What the entries import by condition: src/package.json names the sources, package.json the bundles.
+ * @type {{ source: string, bundle: string }[]}
+ */
 const conditional = Object.entries(manifest.imports).flatMap(([name, conditions]) =>
   Object.entries(conditions).map(([condition, bundle]) => {
     const source = sourceManifest.imports[name]?.[condition];

@@ -38,8 +38,9 @@ export function licencesOf(packages) {
 }
 
 /**
- * Node's own modules are loaded by `require` when they are first used. An import loads all of them at the start and wraps each in a module of its own.
- * Exception: node:fs. It is loaded anyway, and the getters of a required module slow down the calls that read and write a block.
+ * Node's own modules are loaded by `require` when they are first used.
+ * An import loads all of them at the start and wraps each in a module of its own.
+ * Exception: node:fs. It is loaded anyway, and the getters of a required module slow down reads and writes of a block.
  * @type {import('esbuild').Plugin}
  */
 const required = {
@@ -56,8 +57,9 @@ const required = {
 };
 
 /**
- * Of undici only its client is in the command, without HTTP/2, which is not offered (src/sources/http/node-transport.ts).
- * Loading the rest takes three times as long. The path is private to undici; package-lock.json pins the version that is bundled.
+ * Of undici only its client is in the command, without HTTP/2, which src/sources/http/node-transport.ts does not offer.
+ * Loading the rest takes three times as long.
+ * The path is private to undici; package-lock.json pins the version that is bundled.
  * @type {import('esbuild').Plugin}
  */
 const onlyTheClient = {

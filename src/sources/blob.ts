@@ -76,7 +76,8 @@ class BlobSource implements Source, AsyncDisposable {
     try {
       return await reading;
     } catch (cause) {
-      const message = `blob of ${this.size} bytes cannot be read at ${offset}: its file was changed, moved or removed; choose it again`;
+      const where = `blob of ${this.size} bytes cannot be read at ${offset}`;
+      const message = `${where}: its file was changed, moved or removed; choose it again`;
       throw new CodError('COD_SOURCE_IO', message, { cause, details: { offset } });
     }
   }

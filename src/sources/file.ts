@@ -121,8 +121,8 @@ class FileSource implements InlineSource, AsyncDisposable {
   }
 
   /**
-   * Reads synchronously, or on the thread pool if {@link InlineCalls} says so. With `givesTurns` the promise also covers
-   * the turn of the event loop that other tasks are due; otherwise the caller gives them.
+   * Reads synchronously, or on the thread pool if {@link InlineCalls} says so.
+   * With `givesTurns` the promise also covers a turn of the event loop, if one is due; otherwise the caller gives it.
    */
   #submit(into: Uint8Array, offset: number, { givesTurns }: { givesTurns: boolean }): Done {
     if (!this.#inline.allow(into.length)) return this.#fillOnPool(into, offset);

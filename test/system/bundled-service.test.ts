@@ -111,7 +111,7 @@ async function withWebpack(out: string): Promise<string> {
 }
 
 describe('a bundle of a service runs in an empty folder', () => {
-  /** How requests are made: by undici, or by the platform's `fetch` where the bundler does not set the condition `node`. */
+  /** How requests are made: over undici, or over `fetch` where the bundler does not set the condition `node`. */
   const cases: [name: string, bundle: (out: string) => Promise<string>, transport: 'undici' | 'fetch'][] = [
     ['esbuild, as an ES module', (out) => withEsbuild('esm', out), 'undici'],
     ['esbuild, as CommonJS', (out) => withEsbuild('cjs', out), 'undici'],

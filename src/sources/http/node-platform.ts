@@ -1,7 +1,8 @@
 /**
  * `#http-transport` under the condition `node`.
  *
- * undici, node:tls and node:net are loaded with the first request. That takes 95 ms (Node 20, 2026), which only users of HTTP sources pay.
+ * undici, node:tls and node:net are loaded with the first request.
+ * That takes 95 ms (Node 20, 2026), which only users of HTTP sources pay.
  */
 
 import { fetchTransport } from './fetch-transport.ts';

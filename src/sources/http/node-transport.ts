@@ -12,7 +12,8 @@ const MAX_IDLE = 16;
 const IDLE_MS = 30_000;
 
 /**
- * A transport with connections of its own, kept for later requests; idle ones do not keep the process alive. No proxies.
+ * A transport with connections of its own, kept for later requests. It uses no proxies.
+ * Idle connections do not keep the process alive.
  *
  * @param options.tls what node:tls takes, for a private certificate authority or a client certificate
  */

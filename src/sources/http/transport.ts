@@ -10,7 +10,7 @@ export interface HttpRequest {
 
 /** What the source passes to our own transports. Internal. */
 export interface InternalHttpRequest extends HttpRequest {
-  /** The length of the body's pieces that the consumer prefers, in bytes; such pieces begin on a page of memory if possible. */
+  /** The length of pieces that the consumer prefers, in bytes; such pieces begin on a page of memory if possible. */
   readonly pieceBytes?: number | undefined;
 }
 
