@@ -23,7 +23,7 @@ const options = {
 
 const roaring = await build({
   ...options,
-  stdin: { contents: "export * from 'roaring-wasm'", resolveDir: root },
+  stdin: { contents: "export * from 'roaring-wasm/browser'", resolveDir: root },
   write: false,
 });
 const roaringBytes = roaring.outputFiles.reduce(

@@ -7,6 +7,7 @@ import type { BrowserProviderOption } from 'vitest/node';
 import { chromiumArguments, chromiumPath } from './test/support/chromium-program.ts';
 import { firefoxPath } from './test/support/firefox.ts';
 import { firefoxProvider } from './test/support/firefox-provider.ts';
+import { otherPackages } from './test/support/other-packages.ts';
 
 /** A browser's profile: on disk, since in a private context OPFS lies in memory and refuses large files without an error. */
 function profileOf(browser: string): string {
@@ -52,6 +53,8 @@ const chromium = inBrowser(
 const firefox = inBrowser('firefox', 'firefox', firefoxProvider(profileOf('firefox')));
 
 const config: ViteUserConfig = {
+  // For test/system/dependency-versions.test.ts.
+  plugins: otherPackages(),
   test: {
     environment: 'node',
     projects: [

@@ -6,7 +6,7 @@
  * with a DataView into roaring-wasm and a Map. A resident core has replayed before; a new one is instantiated each time.
  */
 import { statSync } from 'node:fs';
-import { RoaringBitmap32 } from 'roaring-wasm';
+import { RoaringBitmap32, roaringLibraryInitialize } from 'roaring-wasm/browser';
 import { BlockMap } from '../src/core/block-map.ts';
 import { concat } from '../src/core/concat.ts';
 import { type Geometry, geometry } from '../src/core/geometry.ts';
@@ -14,6 +14,7 @@ import { LogScan, Replay } from '../src/core/replay.ts';
 import { Core } from '../src/wasm/core.ts';
 import { format1, format2, histories, maps, RECORDS, replayFormat1, replayFormat2 } from './lib/core-cases.ts';
 
+await roaringLibraryInitialize();
 const json = process.argv.includes('--json');
 const roundsAt = process.argv.indexOf('--rounds');
 const rounds = roundsAt > 0 ? Number(process.argv[roundsAt + 1]) : 15;

@@ -38,8 +38,8 @@ const copy = join(folder, 'copy.img');
 const nginx = startNginx();
 try {
   writeImage(join(folder, 'disk.img'));
-  await bundle('http/source.ts', 'fetch.mjs');
-  await bundle('http/node.ts', 'node.mjs');
+  await bundle('fetchTransport', 'fetch-transport.ts', 'fetch.mjs');
+  await bundle('nodeTransport', 'node-transport.ts', 'node.mjs');
   await answering();
   const commands: [string, string[]][] = [
     ['curl -o', ['curl', '-s', '-o', copy, url]],
@@ -76,12 +76,13 @@ function writeImage(path: string): void {
   closeSync(file);
 }
 
-async function bundle(source: string, output: string): Promise<void> {
+async function bundle(transport: string, module: string, output: string): Promise<void> {
   const contents = `
     import { open } from 'node:fs/promises';
-    import { httpSource } from ${JSON.stringify(join(sources, source))};
+    import { httpSource } from ${JSON.stringify(join(sources, 'http/source.ts'))};
+    import { ${transport} } from ${JSON.stringify(join(sources, 'http', module))};
     const [url, path] = process.argv.slice(2);
-    const source = await httpSource(url), file = await open(path, 'w');
+    const source = await httpSource(url, { transport: ${transport}() }), file = await open(path, 'w');
     let at = 0;
     for await (const piece of source.stream(0, source.size)) {
       await file.write(piece, 0, piece.length, at);
@@ -95,6 +96,8 @@ async function bundle(source: string, output: string): Promise<void> {
     platform: 'node',
     format: 'esm',
     outfile: join(folder, output),
+    // undici is CommonJS.
+    banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
     logLevel: 'error',
   });
 }

@@ -4,8 +4,9 @@
  * What a page loads is built apart, each entry into one minified file that needs no other: a static server is enough for it. So is the command, for a quick start.
  *
  * package.json is the only list of entries: of each export, `types` names the source (dist/testing/index.d.ts comes from
- * src/testing/index.ts) and `default` the bundle. All is built beside `dist` and takes its place in one step, so that a program that
- * starts meanwhile finds the old build or the new one.
+ * src/testing/index.ts) and `default` the bundle. Imports by
+ * condition stay in the bundles; src/package.json names their sources. All is built beside `dist` and takes its place
+ * in one step, so that a program that starts meanwhile finds the old build or the new one.
  *
  * --if-stale: does nothing if `dist` is that of the present sources.
  */
@@ -17,8 +18,14 @@ import { bundleCommands, licencesOf } from './lib/command-bundles.mjs';
 import { bundleForPages } from './lib/page-bundles.mjs';
 import { capture, fingerprintFile, isBuilt, root, StepError, say, script, sourceFingerprint } from './lib/steps.mjs';
 
-/** @type {{ exports: Record<string, string | { types: string, default: string }>, bin: Record<string, string> }} */
+/**
+ * @typedef {Record<string, Record<string, string>>} Imports
+ * @typedef {Record<string, string | { types: string, default: string }>} Exports
+ * @type {{ exports: Exports, imports: Imports, bin: Record<string, string> }}
+ */
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+/** @type {{ imports: Imports }} */
+const sourceManifest = JSON.parse(readFileSync(join(root, 'src', 'package.json'), 'utf8'));
 
 /** The library's entries. @type {{ source: string, bundle: string }[]} */
 const entries = Object.values(manifest.exports)
@@ -27,6 +34,17 @@ const entries = Object.values(manifest.exports)
     source: types.replace('./dist/', 'src/').replace(/\.d\.ts$/, '.ts'),
     bundle: bundle.replace('./dist/', ''),
   }));
+/**
+ * What the entries import by condition: src/package.json names the sources, package.json the bundles.
+ * @type {{ source: string, bundle: string }[]}
+ */
+const conditional = Object.entries(manifest.imports).flatMap(([name, conditions]) =>
+  Object.entries(conditions).map(([condition, bundle]) => {
+    const source = sourceManifest.imports[name]?.[condition];
+    if (source === undefined) throw new Error(`src/package.json has no ${name} for ${condition}`);
+    return { source: source.replace('./', 'src/'), bundle: bundle.replace('./dist/', '') };
+  }),
+);
 /** Those that a page loads as they are. */
 const isForPages = (/** @type {{ source: string }} */ { source }) => /^src\/browser(-worker)?\.ts$/.test(source);
 /** The command's. @type {{ source: string, bundle: string }[]} */
@@ -38,9 +56,10 @@ const commands = [...new Set(Object.values(manifest.bin))]
 async function bundle(outdir) {
   await build({
     absWorkingDir: root,
-    entryPoints: entries
-      .filter((entry) => !isForPages(entry))
-      .map(({ source, bundle }) => ({ in: source, out: bundle.replace(/\.js$/, '') })),
+    entryPoints: [...entries.filter((entry) => !isForPages(entry)), ...conditional].map(({ source, bundle }) => ({
+      in: source,
+      out: bundle.replace(/\.js$/, ''),
+    })),
     outdir,
     bundle: true,
     splitting: true,
@@ -49,8 +68,8 @@ async function bundle(outdir) {
     target: 'es2022',
     // Only so that `node:` imports are left alone: what the isomorphic entry must not reach is checked below and by test/system/package.test.ts.
     platform: 'node',
-    // roaring-wasm above all: bundled for Node it looks for its .wasm file in the wrong place.
     packages: 'external',
+    external: Object.keys(manifest.imports),
     sourcemap: true,
     // The sources are in the package, for the declaration maps.
     sourcesContent: false,
@@ -61,14 +80,23 @@ async function bundle(outdir) {
 /** @param {string} outdir */
 async function bundleExecutables(outdir) {
   const packages = await bundleCommands(commands, outdir);
-  // roaring-wasm is in what a page loads.
-  writeFileSync(join(outdir, 'LICENSES.txt'), licencesOf([...packages, 'roaring-wasm']));
+  writeFileSync(join(outdir, 'LICENSES.txt'), licencesOf(packages));
   for (const { bundle } of commands) {
     const path = join(outdir, bundle);
     if (!readFileSync(path, 'utf8').startsWith('#!'))
       throw new StepError(`src/${bundle.replace(/\.js$/, '.ts')} does not begin with #!`, '', 1);
     chmodSync(path, 0o755);
   }
+}
+
+/** A user's `lib` may be es2022, which has no AsyncDisposable. TypeScript has this library file since 5.2. */
+const DISPOSABLE = '/// <reference lib="esnext.disposable" />\n';
+const needsDisposable = (/** @type {string | undefined} */ text) =>
+  /\b(AsyncDisposable|asyncDispose)\b/.test(text ?? '');
+/** A declaration map for a file that has got one more line at its beginning. @param {string} text */
+function oneLineDown(text) {
+  const map = JSON.parse(text);
+  return JSON.stringify({ ...map, mappings: `;${map.mappings}` });
 }
 
 /**
@@ -89,10 +117,15 @@ function declare(outdir) {
   // In declarations the compiler leaves `./x.ts` as it is, and `dist` has no such file.
   const toJavaScript = (/** @type {string} */ text) =>
     text.replace(/((?:from|import) ?\(?["']\.{1,2}\/[^"']+)\.ts(?=["'])/g, '$1.js');
-  const { diagnostics } = program.emit(undefined, (path, text) => {
+  /** @type {Map<string, string>} */
+  const files = new Map();
+  const { diagnostics } = program.emit(undefined, (path, text) => files.set(path, text));
+  for (const [path, text] of files) {
     mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, path.endsWith('.d.ts') ? toJavaScript(text) : text);
-  });
+    if (path.endsWith('.map'))
+      writeFileSync(path, needsDisposable(files.get(path.slice(0, -4))) ? oneLineDown(text) : text);
+    else writeFileSync(path, `${needsDisposable(text) ? DISPOSABLE : ''}${toJavaScript(text)}`);
+  }
   const host = {
     getCanonicalFileName: (/** @type {string} */ name) => name,
     getCurrentDirectory: () => root,

@@ -6,9 +6,9 @@
 
 import { type BrowserDevice, type OpenBrowserDeviceOptions, openPageDevice } from './browser/page-device.ts';
 
-export type { DeviceOwner } from './browser/messages.ts';
+export type { DeviceOwner, WorkerOptions } from './browser/messages.ts';
 export type { BrowserDevice, OpenBrowserDeviceOptions } from './browser/page-device.ts';
-export type { BrowserSource, UrlSource } from './browser/source-description.ts';
+export type { BrowserSource, SourceDescription, UrlSource } from './browser/source-description.ts';
 export { type CopyPlace, copyAsFile, inspectSource, removeCopy } from './browser/stored-copies.ts';
 export type { ByteExtent } from './core/range-set.ts';
 export type {
@@ -21,6 +21,9 @@ export type {
 } from './device/types.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export { estimateStorage, persistStorage, type StorageEstimate } from './fs/opfs-quota.ts';
+export type { Clock } from './platform/clock.ts';
+export type { HttpSourceOptions } from './sources/http/source.ts';
+export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';
 export type { Retry } from './sources/retry.ts';
 
 /**

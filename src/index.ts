@@ -23,11 +23,14 @@ export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './er
 export type { File, FileSystem, Lease } from './fs/file-system.ts';
 export { type Inspection, inspectMetadata } from './log/inspect.ts';
 export type { MetadataFile } from './log/recovered-state.ts';
+export type { FileKind } from './log/slots.ts';
 export type { Clock, Environment } from './platform/clock.ts';
 export { blobSource } from './sources/blob.ts';
 export { bytesSource } from './sources/bytes.ts';
 export { type HttpSourceOptions, httpSource } from './sources/http/source.ts';
-export type { Source, SourceExtent, StreamOptions } from './sources/source.ts';
+export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';
+export type { Retry } from './sources/retry.ts';
+export type { Source, SourceExtent } from './sources/source.ts';
 
 /**
  * Opens the copy of a source: begins it, or resumes it, whatever happened in between.

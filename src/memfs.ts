@@ -4,4 +4,6 @@
  * @packageDocumentation
  */
 
-export { type MemfsFileSystemOptions, type MemfsVolume, memfsFileSystem } from './fs/memfs.ts';
+export type { File, FileSystem, Lease } from './fs/file-system.ts';
+export type { FsLike as MemfsVolume } from './fs/fs-adapter.ts';
+export { type MemfsFileSystemOptions, memfsFileSystem } from './fs/memfs.ts';

@@ -7,10 +7,13 @@
  * @packageDocumentation
  */
 
-import type { Device } from './device/types.ts';
-
-/** What a device must be able to do; those of `copyondemand` and of `copyondemand/browser` are. */
-export type V86Device = Pick<Device, 'size' | 'read' | 'write' | 'flush'>;
+/** What {@link v86Disk} uses of a device. The devices of `copyondemand` and of `copyondemand/browser` have it. */
+export interface V86Device {
+  readonly size: number;
+  read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
+  write(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
+  flush(): Promise<void>;
+}
 
 /** How {@link v86Disk} behaves. */
 export interface V86DiskOptions {

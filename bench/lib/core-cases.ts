@@ -1,6 +1,6 @@
 /** What the core is measured with: logs of a million records, and maps of 1 TiB. For Node and browsers. */
 
-import { RoaringBitmap32 } from 'roaring-wasm';
+import { RoaringBitmap32 } from 'roaring-wasm/browser';
 import type { BlockMap } from '../../src/core/block-map.ts';
 import { CopyState } from '../../src/core/copy-state.ts';
 import { FrameEncoder } from '../../src/core/frames.ts';

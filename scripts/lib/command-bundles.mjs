@@ -14,7 +14,7 @@ export async function bundleCommands(entries, outdir) {
     platform: 'node',
     // For the packages that are CommonJS.
     banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-    plugins: [required, withoutHttp2],
+    plugins: [required, onlyTheClient],
   });
   const packages = files.map((path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1]);
   return [...new Set(packages)].filter((name) => name !== undefined).sort();
@@ -38,15 +38,15 @@ export function licencesOf(packages) {
 }
 
 /**
- * What stays outside is taken by `require`: roaring-wasm, which finds its .wasm file beside itself, and Node's own modules. An import has Node read all of a CommonJS package for its
- * exports' names, and wrap each module of its own; and all of them are loaded at the start, used or not. Not so node:fs, which is there anyway: what is taken by `require` is called by way
- * of getters, and that is felt in the calls that read and write a block.
+ * Node's own modules are loaded by `require` when they are first used.
+ * An import loads all of them at the start and wraps each in a module of its own.
+ * Exception: node:fs. It is loaded anyway, and the getters of a required module slow down reads and writes of a block.
  * @type {import('esbuild').Plugin}
  */
 const required = {
   name: 'required',
   setup({ onResolve, onLoad }) {
-    onResolve({ filter: /^(roaring-wasm$|node:)/ }, ({ path, namespace }) =>
+    onResolve({ filter: /^node:/ }, ({ path, namespace }) =>
       namespace === 'required' || path === 'node:fs' ? { path, external: true } : { path, namespace: 'required' },
     );
     onLoad({ filter: /.*/, namespace: 'required' }, ({ path }) => ({
@@ -57,13 +57,20 @@ const required = {
 };
 
 /**
- * Only HTTP/1.1 is offered (src/sources/http/node-transport.ts), and loading node:http2 is a tenth of loading the client. @type {import('esbuild').Plugin}
+ * Of undici only its client is in the command, without HTTP/2, which src/sources/http/node-transport.ts does not offer.
+ * Loading the rest takes three times as long.
+ * The path is private to undici; package-lock.json pins the version that is bundled.
+ * @type {import('esbuild').Plugin}
  */
-const withoutHttp2 = {
-  name: 'without-http2',
+const onlyTheClient = {
+  name: 'only-the-client',
   setup({ onLoad }) {
+    onLoad({ filter: /node_modules[\\/]undici[\\/]index\.js$/ }, () => ({
+      contents: "module.exports = { Client: require('./lib/dispatcher/client.js') };",
+      loader: 'js',
+    }));
     onLoad({ filter: /undici[\\/]lib[\\/]dispatcher[\\/]client-h2\.js$/ }, () => ({
-      contents: "module.exports = () => { throw new Error('HTTP/2 is not spoken'); };",
+      contents: "module.exports = () => { throw new Error('HTTP/2 is not offered'); };",
       loader: 'js',
     }));
   },

@@ -60,7 +60,7 @@ function program(): Command {
     .version(version())
     .exitOverride()
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'copyondemand: ')) })
-    .addHelpText('after', `\n${EXIT_CODES}\nThe command is also called cod.`);
+    .addHelpText('after', `\n${EXIT_CODES}`);
 
   const copy = program
     .command('copy')

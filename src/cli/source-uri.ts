@@ -83,7 +83,7 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
       ...(stallTimeoutMs === undefined ? {} : { stallTimeoutMs }),
     });
   }
-  const { httpSource } = await import('../sources/http/node.ts');
+  const { httpSource } = await import('../sources/http/source.ts');
   try {
     return await httpSource(uri.url, { ...options, signal });
   } catch (error) {

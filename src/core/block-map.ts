@@ -8,7 +8,7 @@
  * - Blocks are only ever added.
  * - Each container of a shard that is marked canonical has the form that the format requires.
  */
-import { RoaringBitmap32, RoaringUint8Array, roaringLibraryInitialize } from 'roaring-wasm';
+import { RoaringBitmap32, RoaringUint8Array, roaringLibraryInitialize } from 'roaring-wasm/browser';
 import { CodError } from '../errors.ts';
 import { concat } from './concat.ts';
 import { checkBlock, checkBlocks, type Geometry } from './geometry.ts';

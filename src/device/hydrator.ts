@@ -14,7 +14,7 @@
 
 import type { BlockRange } from '../core/copy-state.ts';
 import type { Clock } from '../platform/clock.ts';
-import type { Source } from '../sources/source.ts';
+import type { InlineSource } from '../sources/source.ts';
 import { Governor } from './governor.ts';
 import { HydrationOrder } from './hydration-order.ts';
 import type { RateLimiter } from './rate-limiter.ts';
@@ -72,7 +72,13 @@ export class Hydrator {
   #unflushedBytes = 0;
   #isFlushing = false;
 
-  constructor(clock: Clock, source: Source, target: HydrationTarget, demand: DemandReads, options: HydrateOptions) {
+  constructor(
+    clock: Clock,
+    source: InlineSource,
+    target: HydrationTarget,
+    demand: DemandReads,
+    options: HydrateOptions,
+  ) {
     this.#clock = clock;
     this.#source = new SourcePieces(source);
     this.#target = target;

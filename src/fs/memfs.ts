@@ -3,10 +3,7 @@
 import { Volume } from 'memfs';
 import { CodError } from '../errors.ts';
 import type { FileSystem, Lease } from './file-system.ts';
-import { type FsLike, fsAdapter } from './fs-adapter.ts';
-
-/** What is used of a memfs volume: a `Volume`, or what `memfs()` and `createFsFromVolume()` return as `fs`. */
-export type MemfsVolume = FsLike;
+import { fsAdapter, type FsLike as MemfsVolume } from './fs-adapter.ts';
 
 /** How {@link memfsFileSystem} behaves. */
 export interface MemfsFileSystemOptions {
@@ -24,8 +21,9 @@ const FLAGS = { readOnly: 0, readWrite: 2, create: 64 };
 const locks = new WeakMap<MemfsVolume, Set<string>>();
 
 /**
- * A file system over `volume`, or over a new, empty one. Names are relative to `/`; directories must exist. Every operation is done inside
- * its call, before its promise is returned. Locks exclude each other within this thread.
+ * Opens a file system over `volume`: a `Volume`, or what `memfs()` and `createFsFromVolume()` return as `fs`.
+ * Default: a new, empty volume. Names are relative to `/`; directories must exist.
+ * Every operation is done synchronously, before its promise is returned. Locks exclude each other within this thread.
  */
 export function memfsFileSystem(volume: MemfsVolume = new Volume(), options: MemfsFileSystemOptions = {}): FileSystem {
   return fsAdapter({

@@ -8,11 +8,11 @@ import type { Source } from './source.ts';
  * A source over `blob`. A File is identified by its name, size and time of modification; a plain Blob has no identity, so a resume cannot
  * tell whether it is the same. Reads reject with COD_SOURCE_IO when the file behind it was changed, moved or removed.
  */
-export function blobSource(blob: Blob): Source {
+export function blobSource(blob: Blob): Source & AsyncDisposable {
   return new BlobSource(blob);
 }
 
-class BlobSource implements Source {
+class BlobSource implements Source, AsyncDisposable {
   readonly size: number;
   declare readonly identity?: string;
   readonly #blob: Blob;
@@ -62,6 +62,10 @@ class BlobSource implements Source {
     this.#closed = true;
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
   #check(offset: number, length: number, signal: AbortSignal | undefined): void {
     if (this.#closed) throw new CodError('COD_CLOSED', 'the source is closed');
     signal?.throwIfAborted();
@@ -72,7 +76,8 @@ class BlobSource implements Source {
     try {
       return await reading;
     } catch (cause) {
-      const message = `blob of ${this.size} bytes cannot be read at ${offset}: was its file changed, moved or removed? Choose it again`;
+      const where = `blob of ${this.size} bytes cannot be read at ${offset}`;
+      const message = `${where}: its file was changed, moved or removed; choose it again`;
       throw new CodError('COD_SOURCE_IO', message, { cause, details: { offset } });
     }
   }

@@ -10,11 +10,11 @@ const PIECE_BYTES = 1 << 20;
  * A source over `bytes`, which must not be changed while it is in use: they are not copied.
  * `identity` names their content, for a resume; without it a resume cannot tell whether the content is the same.
  */
-export function bytesSource(bytes: Uint8Array, options: { identity?: string } = {}): Source {
+export function bytesSource(bytes: Uint8Array, options: { identity?: string } = {}): Source & AsyncDisposable {
   return new BytesSource(bytes, options.identity);
 }
 
-class BytesSource implements Source {
+class BytesSource implements Source, AsyncDisposable {
   readonly size: number;
   declare readonly identity?: string;
   readonly #bytes: Uint8Array;
@@ -45,6 +45,10 @@ class BytesSource implements Source {
 
   async close(): Promise<void> {
     this.#closed = true;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #check(offset: number, length: number, signal: AbortSignal | undefined): void {

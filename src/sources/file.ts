@@ -7,7 +7,7 @@ import { InlineCalls } from '../platform/inline-calls.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import { pieceBuffer } from '../platform/pages.ts';
 import { checkRange } from './range.ts';
-import type { InlineSource, Source, StreamOptions } from './source.ts';
+import type { InlineSource, InternalStreamOptions, Source } from './source.ts';
 
 /** What a stream reads at a time: two such buffers fit into a core's cache. */
 const PIECE_BYTES = 128 << 10;
@@ -21,7 +21,7 @@ const CHECK_READS = 1024;
  * @throws {@link CodError} COD_NOT_FOUND if nothing is there; COD_SOURCE_IO for a directory, a pipe, or what may not be read. Reads reject with
  * COD_SHORT_READ when the file was cut, with COD_SOURCE_CHANGED when it was written to (looked at before the last of each 64 KiB is handed out).
  */
-export async function fileSource(path: string): Promise<Source> {
+export async function fileSource(path: string): Promise<Source & AsyncDisposable> {
   try {
     // Before the open, which would wait for a writer if this is a pipe.
     refuseOddKinds(path, await promises.stat(path, { bigint: true }));
@@ -40,7 +40,7 @@ export async function fileSource(path: string): Promise<Source> {
   }
 }
 
-class FileSource implements InlineSource {
+class FileSource implements InlineSource, AsyncDisposable {
   readonly size: number;
   declare readonly identity?: string;
   readonly #path: string;
@@ -92,7 +92,7 @@ class FileSource implements InlineSource {
     }
   }
 
-  async *stream(offset: number, length: number, options: StreamOptions = {}): AsyncGenerator<Uint8Array, void> {
+  async *stream(offset: number, length: number, options: InternalStreamOptions = {}): AsyncGenerator<Uint8Array, void> {
     this.#check(offset, length, options.signal);
     const end = offset + length;
     const read = (into: Uint8Array, at: number) => {
@@ -122,6 +122,10 @@ class FileSource implements InlineSource {
   close(): Promise<void> {
     this.#closing ??= this.#handle.close();
     return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   #check(offset: number, length: number, signal: AbortSignal | undefined): void {

@@ -8,12 +8,6 @@ export interface SourceExtent {
   readonly zero: boolean;
 }
 
-/** How a stretch is to be streamed. */
-export interface StreamOptions {
-  signal?: AbortSignal;
-  pieceBytes?: number | undefined;
-}
-
 /** Read-only bytes that may be slow and far away. All calls may overlap. */
 export interface Source {
   /** Bytes. */
@@ -26,19 +20,31 @@ export interface Source {
    */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
-   * The bytes from `offset` on as one long request, for a source where that is faster than many reads: pieces of any length, in order, `length`
-   * bytes in all. A piece belongs to the consumer until it asks for the next one; not asking holds the source back. Ending the
-   * iteration early (`return`) ends the request. Errors as with {@link read}; a stream that broke may be asked for again from where it broke.
-   * `pieceBytes`: how long the consumer would like them, out of a {@link pageBuffer} if they can be.
+   * Reads `length` bytes from `offset` on as one long request, for a source where that is faster than many reads.
+   * Yields pieces of any length in order. A piece belongs to the consumer until the consumer asks for the next one.
+   * The source waits while the consumer does not ask. Ending the iteration early (`return`) ends the request.
+   * A stream that failed may be requested again from the offset where it failed.
+   * @throws {@link CodError} as {@link read}.
    */
-  stream?(offset: number, length: number, options?: StreamOptions): AsyncIterableIterator<Uint8Array>;
+  stream?(offset: number, length: number, options?: { signal?: AbortSignal }): AsyncIterableIterator<Uint8Array>;
   /** What is known of `[offset, offset + length)` without fetching it, in order, `length` bytes in all. */
   extents?(offset: number, length: number): Promise<readonly SourceExtent[]>;
   close(): Promise<void>;
 }
 
-/** Sources of our own: reads that can complete before they return. */
+/** What the device passes to {@link InlineSource.stream}. */
+export interface InternalStreamOptions {
+  signal?: AbortSignal;
+  /** The length of pieces that the consumer prefers, in bytes; such pieces begin on a page of memory if possible. */
+  pieceBytes?: number | undefined;
+}
+
+/** What our own sources can do beyond {@link Source}. Internal. */
 export interface InlineSource extends Source {
-  /** As {@link Source.read}: synchronously if the read is short. May throw. */
+  /**
+   * As {@link read}, but synchronously where that is fast enough.
+   * @throws {@link CodError} as {@link read}, synchronously or by the promise.
+   */
   submitRead?(into: Uint8Array, offset: number): Done;
+  stream?(offset: number, length: number, options?: InternalStreamOptions): AsyncIterableIterator<Uint8Array>;
 }

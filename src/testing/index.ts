@@ -1,7 +1,18 @@
 /** What to test storage with: the suite that every {@link FileSystem} passes, a file system that crashes, an explorer of crashes, a recorder. Needs no test runner. */
 
+export type { CodErrorCode } from '../errors.ts';
+export type { File, FileSystem, Lease } from '../fs/file-system.ts';
 export type { Clock } from '../platform/clock.ts';
-export type { CrashKind, Life, Story, StoryFigures, StoryOptions, Told } from './crash-story.ts';
+export type {
+  CrashKind,
+  Life,
+  PlannedCrash,
+  Story,
+  StoryFigures,
+  StoryOptions,
+  StoryPlan,
+  Told,
+} from './crash-story.ts';
 export {
   type Crash,
   CrashingFileSystem,

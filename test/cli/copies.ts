@@ -3,7 +3,8 @@
 import { closeSync, cpSync, ftruncateSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Device, openDevice } from '../../src/index.ts';
-import { fileSource, httpSource, nodeFileSystem } from '../../src/node.ts';
+import { fileSource, nodeFileSystem } from '../../src/node.ts';
+import { httpSource } from '../../src/sources/http/source.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 
 export const IMAGE_BYTES: number = 2 ** 20;

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
-import { RoaringBitmap32 } from 'roaring-wasm';
+import { RoaringBitmap32 } from 'roaring-wasm/browser';
 import { describe, expect, it, vi } from 'vitest';
 import { BlockMap } from '../../src/core/block-map.ts';
 import { concat } from '../../src/core/concat.ts';

@@ -1,5 +1,5 @@
 /** Plain models that the core is held against: sets of bytes, and byte-wise writers of both log formats. */
-import { RoaringBitmap32 } from 'roaring-wasm';
+import { RoaringBitmap32, roaringLibraryInitialize } from 'roaring-wasm/browser';
 import { BlockMap } from '../../src/core/block-map.ts';
 import { concat } from '../../src/core/concat.ts';
 import { CopyState } from '../../src/core/copy-state.ts';
@@ -7,6 +7,8 @@ import { DirtyMap, type Part } from '../../src/core/dirty-map.ts';
 import { bytesOfBlock, type Geometry, geometry } from '../../src/core/geometry.ts';
 import type { Replay } from '../../src/core/replay.ts';
 import type { Core } from '../../src/wasm/core.ts';
+
+await roaringLibraryInitialize();
 
 /** Which bytes of each touched block hold the truth; whole blocks in a set of their own. */
 export class Model {

@@ -6,7 +6,7 @@
 import { openDeviceIn } from '../../src/device/open.ts';
 import type { InlineDevice } from '../../src/device/types.ts';
 import { CodError, type CodErrorCode, isCodError } from '../../src/index.ts';
-import type { Source } from '../../src/sources/source.ts';
+import type { InlineSource } from '../../src/sources/source.ts';
 import type { CrashingFileSystem, Life, Random, SimulatedClock, Story } from '../../src/testing/index.ts';
 import { SECTOR_BYTES } from '../../src/testing/index.ts';
 import { ByteHistory, type Counting, type HistoricWrite } from '../support/byte-history.ts';
@@ -66,7 +66,7 @@ function sourceOf(
   clock: SimulatedClock,
   random: Random,
   faults: boolean,
-): Source {
+): InlineSource {
   const fail = (): void => {
     if (faults && random.oneIn(12)) throw new CodError('COD_SOURCE_IO', 'the source was told to fail');
   };

@@ -4,6 +4,7 @@ import { setImmediate as immediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { openDeviceIn } from '../../src/device/open.ts';
 import type { Device, HydrateOptions, Source } from '../../src/index.ts';
+import type { InlineSource } from '../../src/sources/source.ts';
 import { CrashingFileSystem, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { ControlledSource, TimedSource } from '../support/controlled-source.ts';
@@ -64,7 +65,7 @@ describe('what the background copy asks for', () => {
       const rig = new Rig();
       const { fileSystem } = rig;
       const asked: (number | undefined)[] = [];
-      const source: Source = {
+      const source: InlineSource = {
         size: MIB,
         read: async (into) => void into.fill(7),
         async *stream(_offset, length, { pieceBytes } = {}) {

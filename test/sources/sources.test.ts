@@ -6,7 +6,7 @@ import type { CodErrorCode } from '../../src/errors.ts';
 import { blobSource } from '../../src/sources/blob.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { fileSource } from '../../src/sources/file.ts';
-import { httpSource as nodeHttpSource } from '../../src/sources/http/node.ts';
+import { fetchTransport } from '../../src/sources/http/fetch-transport.ts';
 import { httpSource } from '../../src/sources/http/source.ts';
 import type { InlineSource, Source } from '../../src/sources/source.ts';
 import { expectBytes } from '../support/bytes.ts';
@@ -27,12 +27,12 @@ afterAll(async () => {
   await rm(folder, { recursive: true });
 });
 
-const kinds: [name: string, open: () => Promise<Source>, streams?: boolean][] = [
+const kinds: [name: string, open: () => Promise<Source & AsyncDisposable>, streams?: boolean][] = [
   ['bytesSource', async () => bytesSource(content)],
   ['blobSource', async () => blobSource(new Blob([content]))],
   ['fileSource', () => fileSource(join(folder, 'disk.img')), false],
-  ['httpSource over fetch', () => httpSource(server.url)],
-  ['httpSource over undici', () => nodeHttpSource(server.url)],
+  ['httpSource over fetch', () => httpSource(server.url, { transport: fetchTransport() })],
+  ['httpSource over undici', () => httpSource(server.url)],
 ];
 
 describe.each(kinds)('%s', (_, open, streams = true) => {
@@ -41,6 +41,12 @@ describe.each(kinds)('%s', (_, open, streams = true) => {
     source = await open();
   });
   afterAll(() => source.close());
+
+  it('is closed at the end of `await using`', async () => {
+    const disposed = await open();
+    await disposed[Symbol.asyncDispose]();
+    await expectCode(disposed.read(new Uint8Array(1), 0), 'COD_CLOSED');
+  });
 
   it('knows its size', () => {
     expect(source.size).toBe(SIZE);

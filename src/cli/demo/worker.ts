@@ -4,7 +4,7 @@ import type { Device } from '../../device/types.ts';
 import { isCodError } from '../../errors.ts';
 import { nodeFileSystem } from '../../fs/node.ts';
 import { openDevice } from '../../index.ts';
-import { httpSource } from '../../sources/http/node.ts';
+import { httpSource } from '../../sources/http/source.ts';
 import { mapCells } from '../map-picture.ts';
 import { MAP_CELLS, type Message, type Request, type State } from './messages.ts';
 

@@ -10,7 +10,7 @@ import { pieceBuffer } from '../../platform/pages.ts';
 import { systemClock } from '../../platform/system-clock.ts';
 import { checkRange } from '../../sources/range.ts';
 import { Backoff, type Retry } from '../../sources/retry.ts';
-import type { Source, SourceExtent, StreamOptions } from '../../sources/source.ts';
+import type { InlineSource, InternalStreamOptions, Source, SourceExtent } from '../../sources/source.ts';
 import { type NbdLocation, parseNbdUri, showNbdLocation } from '../uri.ts';
 import { NbdConnection, type NbdConnectionOptions, type NbdTls } from './connection.ts';
 import type { AllocationRun } from './replies.ts';
@@ -49,12 +49,15 @@ const MAX_RUNS = 2 ** 20;
  * another: see `identity`. After `close()`: COD_CLOSED.
  * @throws {@link CodError} COD_NOT_FOUND if the server has no such export, COD_SOURCE_IO. TypeError for a URI that is none. The signal's reason if it is aborted.
  */
-export async function nbdSource(uri: string | URL, options: NbdSourceOptions = {}): Promise<Source> {
+export async function nbdSource(uri: string | URL, options: NbdSourceOptions = {}): Promise<Source & AsyncDisposable> {
   return nbdSourceAt(parseNbdUri(uri), options);
 }
 
 /** As {@link nbdSource}, with the URI taken apart. */
-export async function nbdSourceAt(location: NbdLocation, options: NbdSourceOptions = {}): Promise<Source> {
+export async function nbdSourceAt(
+  location: NbdLocation,
+  options: NbdSourceOptions = {},
+): Promise<Source & AsyncDisposable> {
   const source = new NbdSource(location, { ...(await tlsIn(location.tlsCertificates)), ...options.tls }, options);
   try {
     return await source.open(options.signal ?? new AbortController().signal);
@@ -64,7 +67,7 @@ export async function nbdSourceAt(location: NbdLocation, options: NbdSourceOptio
   }
 }
 
-class NbdSource implements Source {
+class NbdSource implements InlineSource, AsyncDisposable {
   size = 0;
   declare readonly identity?: string;
   extents?: (offset: number, length: number) => Promise<readonly SourceExtent[]>;
@@ -85,7 +88,7 @@ class NbdSource implements Source {
     if (identity !== undefined) this.identity = identity;
   }
 
-  async open(signal: AbortSignal): Promise<Source> {
+  async open(signal: AbortSignal): Promise<NbdSource> {
     const { info } = await this.#retrying(
       'connect',
       { attempts: ATTEMPTS_OPENING, signal },
@@ -100,7 +103,11 @@ class NbdSource implements Source {
     return this.#during(offset, into.length, options.signal, (signal) => this.#read(into, offset, signal));
   }
 
-  async *stream(offset: number, length: number, options: StreamOptions = {}): AsyncIterableIterator<Uint8Array> {
+  async *stream(
+    offset: number,
+    length: number,
+    options: InternalStreamOptions = {},
+  ): AsyncIterableIterator<Uint8Array> {
     checkRange(this.size, offset, length);
     const over = new AbortController();
     const signal = AbortSignal.any([over.signal, ...(options.signal === undefined ? [] : [options.signal])]);
@@ -233,6 +240,10 @@ class NbdSource implements Source {
     }
     this.#connection = connection;
     return connection;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
   async close(): Promise<void> {

@@ -9,7 +9,7 @@ export class Asked {
   readonly #resource: { toString(): string };
   readonly start: number;
   readonly end: number;
-  /** As in {@link HttpRequest}. */
+  /** As in {@link InternalHttpRequest}. */
   readonly pieceBytes: number | undefined;
 
   constructor(resource: { toString(): string }, start: number, end: number, pieceBytes?: number) {
@@ -34,7 +34,7 @@ export interface Known {
 /** `range`: the body is what was asked for. `whole`: the server ignored the range, the body is everything. */
 export type AnswerKind = 'range' | 'whole';
 
-const CORS_HINT = 'from another origin it has to say "Access-Control-Expose-Headers: Content-Range, ETag"';
+const CORS_HINT = 'another origin must send "Access-Control-Expose-Headers: Content-Range, ETag"';
 
 /**
  * Reads size and identity from the answer to the first request, for byte 0.

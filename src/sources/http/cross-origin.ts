@@ -11,13 +11,13 @@ export async function whyUnreadable({ url, headers, signal }: HttpRequest): Prom
   if (page === undefined || page === url.origin) return undefined;
   const where = `${url.origin}${url.pathname}`;
   if (page.startsWith('https:') && url.protocol === 'http:' && !(await answers(url, signal))) {
-    return `${where} cannot be read from a page over https: a browser lets it have images over https only`;
+    return `a page over https cannot read ${where}; use https`;
   }
   if (!(await answers(url, signal))) return undefined;
   const own = Object.keys(headers).filter((name) => name !== 'range');
   const allowed = own.length === 0 ? '' : `, and answer OPTIONS with "Access-Control-Allow-Headers: ${own.join(', ')}"`;
   return (
-    `${where} is there, but does not let pages of other origins read it (CORS). It has to send "Access-Control-Allow-Origin: ${page}" or "*", ` +
+    `${where} does not let other origins read it (CORS); it must send "Access-Control-Allow-Origin: ${page}" or "*", ` +
     `"Access-Control-Expose-Headers: Content-Range, ETag"${allowed}`
   );
 }

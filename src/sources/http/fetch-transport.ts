@@ -1,4 +1,4 @@
-/** HTTP over `fetch`: browsers, and Node where speed does not matter. */
+/** HTTP over `fetch`: for browsers, and for Node where undici cannot be loaded. */
 
 import { CodError } from '../../errors.ts';
 import { contentLength } from './answer.ts';
@@ -36,7 +36,8 @@ async function request({ url, headers, signal }: HttpRequest): Promise<HttpRespo
   if (response.type === 'opaqueredirect') {
     // A browser does not say where to, and would take headers along to any origin whose preflight lets it.
     if (Object.keys(headers).some((name) => name !== 'range')) {
-      const message = `${url.origin}${url.pathname} redirects, which a browser cannot follow safely with credentials or headers; give the final URL`;
+      const why = 'a browser cannot follow that safely with credentials or headers; use the final URL';
+      const message = `${url.origin}${url.pathname} redirects; ${why}`;
       throw new CodError('COD_SOURCE_IO', message);
     }
     response = await fetch(url, { ...options, redirect: 'follow' });

@@ -1,9 +1,9 @@
 /** Where the resource is: follows redirects, remembers where they led, and keeps credentials to the origin they were given for. */
 
 import { CodError } from '../../errors.ts';
-import type { HttpRequest, HttpResponse, HttpTransport } from './transport.ts';
+import type { HttpResponse, HttpTransport, InternalHttpRequest } from './transport.ts';
 
-type RequestOptions = Pick<HttpRequest, 'signal' | 'pieceBytes'>;
+type RequestOptions = Pick<InternalHttpRequest, 'signal' | 'pieceBytes'>;
 
 const MAX_REDIRECTS = 5;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);

@@ -1,20 +1,21 @@
 /** HTTP/1.1 over undici, for speed: a third of the processor time of node:http (bench/http-transport.mjs). */
 
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
-import type { Dispatcher } from 'undici';
-import Client from 'undici/lib/dispatcher/client.js';
+import { Client, type Dispatcher } from 'undici';
 import { CodError } from '../../errors.ts';
 import { ReceiveQueue } from '../receive-queue.ts';
 import { WideSocket } from './node-socket.ts';
-import type { HttpRequest, HttpResponse, HttpTransport } from './transport.ts';
+import type { HttpResponse, HttpTransport, InternalHttpRequest } from './transport.ts';
 
 const MAX_IDLE = 16;
 /** Of an idle connection: a NAT forgets them without a word. What is in use is watched by the source. */
 const IDLE_MS = 30_000;
 
 /**
- * A transport with connections of its own, kept for later requests; idle ones do not keep the process alive.
- * `tls`: what node:tls takes, for a private certificate authority or a client certificate. No proxies.
+ * A transport with connections of its own, kept for later requests. It uses no proxies.
+ * Idle connections do not keep the process alive.
+ *
+ * @param options.tls what node:tls takes, for a private certificate authority or a client certificate
  */
 export function nodeTransport(options: { tls?: ConnectionOptions } = {}): HttpTransport {
   return new NodeTransport(options.tls ?? {});
@@ -30,11 +31,12 @@ class NodeTransport implements HttpTransport {
     this.#tls = tls;
   }
 
-  async request(request: HttpRequest): Promise<HttpResponse> {
+  async request(request: InternalHttpRequest): Promise<HttpResponse> {
     for (;;) {
       if (this.#closed) throw new CodError('COD_CLOSED', 'the source is closed');
       request.signal.throwIfAborted();
-      const connection = this.#take(request.url.origin) ?? new Connection(request.url.origin, this.#tls);
+      const { origin } = request.url;
+      const connection = this.#take(origin) ?? new Connection(origin, this.#tls);
       const { isKept } = connection;
       try {
         return await connection.send(request, () => this.#keep(connection));
@@ -111,7 +113,7 @@ class Connection {
   }
 
   /** Resolves with the head of the answer. `whenFree` is called once the body has come to its end. */
-  send({ url, headers, signal, pieceBytes }: HttpRequest, whenFree: () => void): Promise<HttpResponse> {
+  send({ url, headers, signal, pieceBytes }: InternalHttpRequest, whenFree: () => void): Promise<HttpResponse> {
     return new Promise((resolve, reject) => {
       let response: NodeResponse | undefined;
       const onAbort = () => {

@@ -6,7 +6,11 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string>>;
   /** Aborted: the request ends at once, its socket is freed, and what is pending rejects with the signal's reason. */
   readonly signal: AbortSignal;
-  /** How long the consumer would like the body's pieces to be, out of a {@link pageBuffer} if they can be. */
+}
+
+/** What the source passes to our own transports. Internal. */
+export interface InternalHttpRequest extends HttpRequest {
+  /** The length of pieces that the consumer prefers, in bytes; such pieces begin on a page of memory if possible. */
   readonly pieceBytes?: number | undefined;
 }
 

@@ -1,0 +1,117 @@
+/**
+ * `npm run api [-- --check]`: writes docs/api/*.api.md, the exports of each entry with their signatures.
+ * Reports of entries that are gone are removed.
+ *
+ * The reports are made from the declarations in `dist`.
+ * A type that a signature uses and that its entry does not export is an error.
+ * --check: writes nothing, and fails if a report is out of date.
+ */
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CompilerState, Extractor, ExtractorConfig } from '@microsoft/api-extractor';
+import { ensureBuilt, root, StepError, say, script } from './lib/steps.mjs';
+
+const folder = join(root, 'docs', 'api');
+/** @type {{ name: string, exports: Record<string, string | { types: string }> }} */
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+
+/** Each entry, and the declarations of its exports. @type {[entry: string, path: string][]} */
+const entries = Object.entries(manifest.exports).flatMap(([subpath, target]) =>
+  typeof target === 'string' ? [] : [[`${manifest.name}${subpath.slice(1)}`, join(root, target.types)]],
+);
+
+/** Writes the reports into `reports` and returns what is wrong. @param {string} reports */
+function report(reports) {
+  const configs = entries.map(([entry, path]) =>
+    ExtractorConfig.prepare({
+      packageJsonFullPath: join(root, 'package.json'),
+      configObjectFullPath: undefined,
+      configObject: {
+        projectFolder: root,
+        mainEntryPointFilePath: path,
+        newlineKind: 'lf',
+        compiler: {
+          overrideTsconfig: {
+            compilerOptions: {
+              target: 'es2022',
+              module: 'nodenext',
+              lib: ['es2022', 'dom'],
+              types: ['node'],
+              strict: true,
+              skipLibCheck: true,
+            },
+            files: entries.map(([, each]) => each),
+          },
+        },
+        apiReport: {
+          enabled: true,
+          includeForgottenExports: false,
+          reportFolder: reports,
+          reportTempFolder: reports,
+          reportFileName: entry.replaceAll('/', '-'),
+        },
+        docModel: { enabled: false },
+        dtsRollup: { enabled: false },
+        tsdocMetadata: { enabled: false },
+        messages: {
+          extractorMessageReporting: {
+            default: { logLevel: /** @type {any} */ ('none') },
+            'ae-forgotten-export': { logLevel: /** @type {any} */ ('error') },
+          },
+          tsdocMessageReporting: { default: { logLevel: /** @type {any} */ ('none') } },
+        },
+      },
+    }),
+  );
+  /** @type {string[]} */
+  const problems = [];
+  // One program for all entries: a program for each takes nine times as long.
+  const compilerState = CompilerState.create(/** @type {ExtractorConfig} */ (configs[0]));
+  for (const [index, config] of configs.entries()) {
+    Extractor.invoke(config, {
+      compilerState,
+      localBuild: true,
+      messageCallback: (message) => {
+        message.handled = true;
+        if (message.category !== 'console' && /** @type {string} */ (message.logLevel) === 'error')
+          problems.push(`${entries[index]?.[0]}: ${message.text}`);
+      },
+    });
+  }
+  return problems;
+}
+
+/** The reports in a folder by name. @param {string} from */
+function read(from) {
+  const names = readdirSync(from).filter((name) => name.endsWith('.api.md'));
+  return new Map(names.map((name) => [name, readFileSync(join(from, name), 'utf8')]));
+}
+
+await script(async () => {
+  const isCheck = process.argv.includes('--check');
+  await ensureBuilt();
+  const fresh = mkdtempSync(join(tmpdir(), 'cod-api-'));
+  try {
+    const problems = report(fresh);
+    if (problems.length > 0)
+      throw new StepError('types are used in signatures and not exported', problems.join('\n'), 1);
+    mkdirSync(folder, { recursive: true });
+    const [old, now] = [read(folder), read(fresh)];
+    const differing = [...new Set([...old.keys(), ...now.keys()])].filter((name) => old.get(name) !== now.get(name));
+    if (isCheck && differing.length > 0)
+      throw new StepError(
+        `out of date: ${differing.join(', ')}; run \`npm run api\` and look at the difference`,
+        '',
+        1,
+      );
+    for (const name of differing) {
+      const text = now.get(name);
+      if (text === undefined) rmSync(join(folder, name));
+      else writeFileSync(join(folder, name), text);
+    }
+    say(`docs/api: ${now.size} reports, ${differing.length} changed`);
+  } finally {
+    rmSync(fresh, { recursive: true });
+  }
+});

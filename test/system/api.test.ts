@@ -1,0 +1,15 @@
+/** The public surface: a change of it shows in docs/api. */
+
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { expect, test } from 'vitest';
+
+const script = fileURLToPath(new URL('../../scripts/api.mjs', import.meta.url));
+
+test('docs/api has the exports of every entry, with all types that their signatures use', async () => {
+  const { stderr } = await promisify(execFile)(process.execPath, [script, '--check']).catch(
+    (error: { stderr: string }) => error,
+  );
+  expect(stderr).toMatch(/docs\/api: \d+ reports, 0 changed\n$/);
+});
