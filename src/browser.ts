@@ -5,11 +5,14 @@
  */
 
 import { type BrowserDevice, type OpenBrowserDeviceOptions, openPageDevice } from './browser/page-device.ts';
+import type { BrowserSource } from './browser/source-description.ts';
+import { inspectByWorker, type SourceInspection } from './browser/source-inspection.ts';
 
 export type { DeviceOwner, WorkerOptions } from './browser/messages.ts';
 export type { BrowserDevice, OpenBrowserDeviceOptions } from './browser/page-device.ts';
 export type { BrowserSource, SourceDescription, UrlSource } from './browser/source-description.ts';
-export { type CopyPlace, copyAsFile, inspectSource, removeCopy } from './browser/stored-copies.ts';
+export type { SourceInspection } from './browser/source-inspection.ts';
+export { type CopyPlace, copyAsFile, removeCopy } from './browser/stored-copies.ts';
 export type { ByteExtent } from './core/range-set.ts';
 export type {
   Device,
@@ -38,5 +41,22 @@ export type { Retry } from './sources/retry.ts';
  * await device.read(new Uint8Array(4096), 0);
  */
 export function openDevice(options: OpenBrowserDeviceOptions): Promise<BrowserDevice> {
-  return openPageDevice(options, () => new Worker(new URL('./browser-worker.js', import.meta.url), { type: 'module' }));
+  return openPageDevice(options, makeWorker);
+}
+
+/**
+ * Returns the size of an image, and the name of its content if the source has one. Requests one byte.
+ *
+ * @param options.worker starts the worker, as for {@link openDevice}
+ * @throws {@link CodError} as {@link openDevice} if the source cannot be used.
+ */
+export function inspectSource(
+  source: BrowserSource,
+  options: { readonly worker?: () => Worker } = {},
+): Promise<SourceInspection> {
+  return inspectByWorker(source, options.worker ?? makeWorker);
+}
+
+function makeWorker(): Worker {
+  return new Worker(new URL('./browser-worker.js', import.meta.url), { type: 'module' });
 }

@@ -6,6 +6,7 @@
 import type { DeviceEvent, DeviceExtent, DeviceStatus, HydrateOptions } from '../device/types.ts';
 import { CodError, type CodErrorJson, isCodError } from '../errors.ts';
 import type { SourceDescription } from './source-description.ts';
+import type { SourceInspection } from './source-inspection.ts';
 
 /** Bytes [offset, offset + length) of the device. */
 interface Range {
@@ -113,6 +114,7 @@ export interface WorkerOptions {
 export type ToWorker =
   | ToDevice
   | { readonly kind: 'start'; readonly options: WorkerOptions }
+  | { readonly kind: 'inspect'; readonly source: SourceDescription }
   | { readonly kind: 'close' };
 
 /** From a worker to its page. */
@@ -122,6 +124,7 @@ export type FromWorker =
   | { readonly kind: 'started' }
   /** Calls are answered from now on. The page sends unanswered calls again: the previous owner may have ended. */
   | { readonly kind: 'ready'; readonly role: 'owner' | 'guest'; readonly welcome: Welcome }
+  | { readonly kind: 'inspected'; readonly inspection: SourceInspection }
   | { readonly kind: 'failed'; readonly error: WireError }
   | { readonly kind: 'closed'; readonly error?: WireError };
 

@@ -331,7 +331,7 @@ class PageDevice implements BrowserDevice {
     return this.#calls.call(op, () => request, signal);
   }
 
-  #take(message: Exclude<FromWorker, { kind: 'started' | 'failed' }>): void {
+  #take(message: Exclude<FromWorker, { kind: 'started' | 'inspected' | 'failed' }>): void {
     switch (message.kind) {
       case 'answer':
         this.#calls.answer(message);

@@ -4,7 +4,6 @@ import { CodError } from '../errors.ts';
 import { opfsDirectory, removeFile } from '../fs/opfs.ts';
 import { ALL_SLOTS, slotName } from '../log/slots.ts';
 import { deviceLock, keyOf } from './lock-names.ts';
-import { type BrowserSource, describeSource, openSource } from './source-description.ts';
 
 /** The place of a copy, as for `openDevice`. */
 export interface CopyPlace {
@@ -51,15 +50,4 @@ export async function copyAsFile({ target, directory = '' }: CopyPlace): Promise
     if (!(cause instanceof DOMException && cause.name === 'NotFoundError')) throw cause;
     throw new CodError('COD_NOT_FOUND', `there is no copy ${target}`, { cause });
   }
-}
-
-/**
- * Returns the size of an image in bytes, and the name of its content if the source has one. Requests one byte.
- * @throws {@link CodError} as `openDevice` if the source cannot be used.
- */
-export async function inspectSource(source: BrowserSource): Promise<{ size: number; identity: string | undefined }> {
-  const opened = await openSource(describeSource(source));
-  const { size, identity } = opened;
-  await opened.close();
-  return { size, identity };
 }

@@ -12,8 +12,8 @@ const ATTEMPTS = 4;
 
 /** What a {@link WorkerKeeper} tells its page. */
 export interface KeeperEvents {
-  /** Called with every message but `started` and `failed`. */
-  onMessage(message: Exclude<FromWorker, { kind: 'started' | 'failed' }>): void;
+  /** Called with every other message of a device. */
+  onMessage(message: Exclude<FromWorker, { kind: 'started' | 'inspected' | 'failed' }>): void;
   /** The worker has ended; the next one will send `ready`. */
   onLost(): void;
   /** The device cannot be opened, or no longer be served. */
@@ -82,7 +82,7 @@ export class WorkerKeeper {
           () => undefined,
         );
       } else if (message.kind === 'failed') this.#fail(fromWire(message.error));
-      else {
+      else if (message.kind !== 'inspected') {
         if (message.kind === 'ready') this.#ended = 0;
         this.#events.onMessage(message);
       }

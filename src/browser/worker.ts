@@ -28,7 +28,7 @@ import {
   type WorkerOptions,
 } from './messages.ts';
 import { batchingPort, type Port, receive } from './port.ts';
-import { openSource } from './source-description.ts';
+import { openSource, type SourceDescription } from './source-description.ts';
 
 /** A tab that does not share waits this long for the owner's address, and is then refused without it. */
 const INTRODUCTION_MS = 2000;
@@ -46,8 +46,21 @@ export function runDeviceWorker(scope: WorkerScope): void {
     if (message.kind === 'start') {
       worker = new DeviceWorker(page, message.options);
       void worker.run();
-    } else worker?.take(message);
+    } else if (message.kind === 'inspect') void inspect(page, message.source);
+    else worker?.take(message);
   });
+}
+
+/** Tells the page what a source is. Requests one byte. */
+async function inspect(page: Port<FromWorker>, description: SourceDescription): Promise<void> {
+  try {
+    const source = await openSource(description);
+    const { size, identity } = source;
+    await source.close();
+    page.post({ kind: 'inspected', inspection: { size, identity } });
+  } catch (error) {
+    page.post({ kind: 'failed', error: toWire(error) });
+  }
 }
 
 class DeviceWorker {

@@ -1,0 +1,35 @@
+/** What a source is, asked by a worker of its own: the page's file then needs no HTTP client. */
+
+import { CodError } from '../errors.ts';
+import { type FromWorker, fromWire, type ToWorker } from './messages.ts';
+import { receive } from './port.ts';
+import { type BrowserSource, describeSource } from './source-description.ts';
+
+/** The size and the content's name of an image. */
+export interface SourceInspection {
+  /** Bytes. */
+  readonly size: number;
+  /** Undefined if the source has no name for its content, such as an ETag. */
+  readonly identity: string | undefined;
+}
+
+/** As `inspectSource` of `copyondemand/browser`, with a worker of `makeWorker`. */
+export async function inspectByWorker(source: BrowserSource, makeWorker: () => Worker): Promise<SourceInspection> {
+  const description = describeSource(source);
+  const worker = makeWorker();
+  try {
+    return await new Promise((resolve, reject) => {
+      worker.addEventListener('error', (event) => {
+        event.preventDefault();
+        reject(new CodError('COD_NOT_FOUND', `the worker cannot be started: ${event.message || 'is it served?'}`));
+      });
+      receive<FromWorker>(worker, (message) => {
+        if (message.kind === 'inspected') resolve(message.inspection);
+        else if (message.kind === 'failed') reject(fromWire(message.error));
+      });
+      worker.postMessage([{ kind: 'inspect', source: description } satisfies ToWorker]);
+    });
+  } finally {
+    worker.terminate();
+  }
+}
