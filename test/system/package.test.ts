@@ -100,7 +100,7 @@ test('the command brings its packages and their licences along, and copies', asy
   expect((await readFile(join(folder, 'copied'))).equals(await readFile(join(folder, 'image')))).toBe(true);
 });
 
-test('the isomorphic entry and its chunks import nothing of Node', async () => {
+test.each(['index.js', 'log.js'])('the isomorphic entry %s and its chunks import nothing of Node', async (entry) => {
   const seen = new Set<string>();
   const visit = async (path: string): Promise<void> => {
     if (seen.has(path)) return;
@@ -111,8 +111,9 @@ test('the isomorphic entry and its chunks import nothing of Node', async () => {
       await visit(next!.startsWith('#') ? join(installed, manifest.imports[next!]!.default) : join(path, '..', next!));
   };
   const installed = join(folder, 'node_modules', manifest.name);
-  await visit(join(installed, 'dist', 'index.js'));
-  expect(seen).toContain(join(installed, 'dist', 'http-transport', 'web.js'));
+  await visit(join(installed, 'dist', entry));
+  expect(seen.size).toBeGreaterThan(0);
+  if (entry === 'index.js') expect(seen).toContain(join(installed, 'dist', 'http-transport', 'web.js'));
 });
 
 test('a bundle for browsers needs no help, and runs where there is nothing of Node', async () => {
@@ -153,7 +154,7 @@ test('what a page loads is one file for the page and one for the worker, which n
   }
 });
 
-test.each(modules.filter((entry) => /opfs|browser|testing/.test(entry)).concat(worker))(
+test.each(modules.filter((entry) => /log|opfs|browser|testing/.test(entry)).concat(worker))(
   'a bundle for browsers with %s needs no help',
   async (entry) => {
     const { warnings, outputFiles } = await build({
