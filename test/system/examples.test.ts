@@ -1,12 +1,17 @@
-/** The examples for a page, as their users have them: with the package in node_modules, built by each bundler, served by a static server. */
+/**
+ * The examples, as their users have them: with the package in node_modules. Those for a page are built by each bundler
+ * and served by a static server.
+ */
 
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { build as esbuild } from 'esbuild';
 import { build as viteBuild, createServer as viteServer } from 'vite';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { seededRandom } from '../../src/testing/random.ts';
 import { Chromium } from '../support/chromium.ts';
 import { type Site, startSite } from '../support/site.ts';
@@ -14,6 +19,32 @@ import { describeWith } from '../support/tools.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const IMAGE_BYTES = 300_001;
+
+describe('the example of a storage engine', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cod-example-'));
+
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  /** The part of the output that says what slot 8 holds, and the process's id. */
+  async function run(...args: string[]): Promise<{ slot: string | undefined; id: number | undefined }> {
+    const running = promisify(execFile)(process.execPath, ['main.js', ...args], { cwd: folder });
+    const id = running.child.pid;
+    const { stdout } = await running.catch((error: { stdout: string }) => error);
+    return { slot: /^slot 8: (.*) \(\d+ ms\)$/m.exec(stdout)?.[1], id };
+  }
+
+  test('keeps what it wrote, also after kill -9', async () => {
+    cpSync(join(root, 'examples', 'storage-engine'), folder, { recursive: true });
+    rmSync(join(folder, 'data'), { recursive: true, force: true });
+    mkdirSync(join(folder, 'node_modules'));
+    symlinkSync(root, join(folder, 'node_modules', 'copyondemand'));
+    const first = await run();
+    expect(first.slot).toBe('original of slot 8');
+    const second = await run('--kill');
+    expect(second.slot).toBe(`written by process ${first.id}`);
+    expect((await run()).slot).toBe(`written by process ${second.id}`);
+  });
+});
 
 describeWith(['chromium'], 'an example', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-examples-'));
