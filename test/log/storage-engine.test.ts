@@ -1,0 +1,251 @@
+/** The store of examples/storage-engine, crashed at each of its storage operations. */
+
+import { readFile } from 'node:fs/promises';
+import { pathToFileURL } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import type { Environment, FileSystem } from '../../src/log.ts';
+import { CrashFailure, type ExplorerOptions, exploreCrashes, type Life, type Story } from '../../src/testing/index.ts';
+import { bundleUser } from '../support/own-package.ts';
+
+/** What examples/storage-engine/store.js exports. */
+interface Store {
+  get(slot: number): Promise<Uint8Array>;
+  put(slot: number, value: Uint8Array): Promise<void>;
+  flush(): Promise<void>;
+  close(): Promise<void>;
+}
+
+interface Original {
+  readonly identity: string;
+  read(slot: number): Promise<Uint8Array>;
+}
+
+interface StoreModule {
+  readonly SLOT_BYTES: number;
+  openSlotStore(options: {
+    fileSystem: FileSystem;
+    name: string;
+    slotCount: number;
+    original: Original;
+    environment: Environment;
+  }): Promise<Store>;
+}
+
+const SLOT_BYTES = 64;
+/** A whole block of 64 slots, and a short one. */
+const SLOT_COUNT = 72;
+/** Few, so that users meet. In both blocks, and in one sector. */
+const USED_SLOTS = [0, 1, 2, 62, 63, 64, 71];
+const USERS = 3;
+const STEPS = 5;
+
+const source = await readFile(new URL('../../examples/storage-engine/store.js', import.meta.url), 'utf8');
+
+async function load(contents = source): Promise<StoreModule> {
+  const path = await bundleUser(contents);
+  return (await import(/* @vite-ignore */ pathToFileURL(path).href)) as StoreModule;
+}
+
+/** A slot that holds one number, again and again. */
+function slotOf(value: number): Uint8Array {
+  return new Uint8Array(new Uint32Array(SLOT_BYTES / 4).fill(value).buffer);
+}
+
+/** @throws Error if the slot is a mixture of several numbers */
+function numberIn(slot: Uint8Array): number {
+  const words = new Uint32Array(slot.buffer, slot.byteOffset, SLOT_BYTES / 4);
+  if (words.some((word) => word !== words[0])) throw new Error(`a slot is a mixture: ${words.join(' ')}`);
+  return words[0]!;
+}
+
+interface Put {
+  readonly value: number;
+  isCommitted: boolean;
+  isFlushed: boolean;
+}
+
+/** What one slot may hold. Puts on one slot take effect in the order of their calls. */
+class SlotHistory {
+  #base: number;
+  #puts: Put[] = [];
+
+  constructor(base: number) {
+    this.#base = base;
+  }
+
+  begin(value: number): Put {
+    const put: Put = { value, isCommitted: false, isFlushed: false };
+    this.#puts.push(put);
+    return put;
+  }
+
+  get committed(): readonly Put[] {
+    return this.#puts.filter(({ isCommitted }) => isCommitted);
+  }
+
+  /** The values that are allowed: those from the last put that counts on. */
+  allowed(counts: (put: Put) => boolean): number[] {
+    const last = this.#puts.findLastIndex(counts);
+    const later = this.#puts.slice(Math.max(last, 0)).map(({ value }) => value);
+    return last < 0 ? [this.#base, ...later] : later;
+  }
+
+  settle(found: number): void {
+    this.#base = found;
+    this.#puts = [];
+  }
+}
+
+function storeStory({ openSlotStore }: StoreModule, bootId: string | undefined): Story {
+  const histories = Array.from({ length: SLOT_COUNT }, (_, slot) => new SlotHistory(1000 + slot));
+  let lastValue = 1_000_000;
+  /** From the last recovery: the life that works goes on with the same store. */
+  let store: Store | undefined;
+  let isPowerLost = false;
+
+  const open = ({ fileSystem, clock, random }: Life): Promise<Store> =>
+    openSlotStore({
+      fileSystem,
+      name: 'slots',
+      slotCount: SLOT_COUNT,
+      original: {
+        identity: 'version 1',
+        read: async (slot) => {
+          await clock.sleep(random.below(10));
+          return slotOf(1000 + slot);
+        },
+      },
+      environment: { clock, randomBytes: (into) => random.fill(into) },
+    });
+
+  const check = async (from: Store, slot: number, counts: (put: Put) => boolean): Promise<number> => {
+    const before = new Set(histories[slot]!.allowed(counts));
+    const found = numberIn(await from.get(slot));
+    if (!before.has(found) && !histories[slot]!.allowed(counts).includes(found))
+      throw new Error(`slot ${slot} is ${found}; allowed are ${[...before].join(', ')}`);
+    return found;
+  };
+
+  const step = async (to: Store, { clock, random }: Life): Promise<void> => {
+    const slot = USED_SLOTS[random.below(USED_SLOTS.length)]!;
+    const history = histories[slot]!;
+    switch (random.below(8)) {
+      case 0:
+      case 1: {
+        const committed = histories.flatMap((each) => each.committed);
+        await to.flush();
+        for (const put of committed) put.isFlushed = true;
+        return;
+      }
+      case 2:
+      case 3: {
+        const committed = new Set(history.committed);
+        await check(to, slot, (put) => committed.has(put));
+        return;
+      }
+      case 4:
+        // Longer than the interval of the checkpoints.
+        return clock.sleep(12_000);
+      default: {
+        const put = history.begin(++lastValue);
+        await to.put(slot, slotOf(put.value));
+        put.isCommitted = true;
+      }
+    }
+  };
+
+  return {
+    work: async (life) => {
+      const opened = store ?? (await open(life));
+      store = undefined;
+      const user = async (): Promise<void> => {
+        for (let count = 0; count < STEPS; count++) await step(opened, life);
+      };
+      await Promise.all(Array.from({ length: USERS }, user));
+      await opened.close();
+    },
+    recover: async (life) => {
+      isPowerLost ||= life.crash === 'power' || bootId === undefined;
+      const opened = await open(life);
+      const counts = isPowerLost ? (put: Put) => put.isFlushed : (put: Put) => put.isCommitted;
+      const slots = life.isLast ? histories.keys() : USED_SLOTS;
+      const checks = Array.from(slots, async (slot) => [slot, await check(opened, slot, counts)] as const);
+      // What a store recovered is durable, so this is what the slots hold from here on.
+      for (const [slot, value] of await Promise.all(checks)) histories[slot]!.settle(value);
+      isPowerLost = false;
+      if (life.isLast) await opened.close();
+      else store = opened;
+    },
+  };
+}
+
+/** The kernel writes a page as a whole, and a slot lies within a page: a process that dies never tears a slot. */
+function optionsOf(bootId: string | undefined, more: ExplorerOptions): ExplorerOptions {
+  return {
+    fileSystem: { tearBytes: SLOT_BYTES, ...(bootId === undefined ? {} : { bootId }) },
+    settle: () => new Promise(process.nextTick),
+    ...more,
+  };
+}
+
+async function failureOf(module: StoreModule, options: ExplorerOptions): Promise<CrashFailure | undefined> {
+  try {
+    await exploreCrashes(() => storeStory(module, options.fileSystem?.bootId), options);
+    return undefined;
+  } catch (error) {
+    if (error instanceof CrashFailure) return error;
+    throw error;
+  }
+}
+
+describe('the store of examples/storage-engine', () => {
+  it.each([
+    ['loses no committed slot when its process dies at any operation', 'process', 'boot'],
+    [
+      'loses no flushed slot when its process dies at any operation of a machine without a boot id',
+      'process',
+      undefined,
+    ],
+    ['loses no flushed slot when power is cut at any operation', 'power', 'boot'],
+    ['loses nothing that was promised when both come in turn', 'mixed', 'boot'],
+  ] as const)('%s', async (_, kind, bootId) => {
+    const module = await load();
+    expect(module.SLOT_BYTES).toBe(SLOT_BYTES);
+    for (let seed = 0; seed < 2; seed++) {
+      const options = optionsOf(bootId, { kind, seed, crashes: 3 });
+      const figures = await exploreCrashes(() => storeStory(module, bootId), options);
+      expect(figures.crashes).toBeGreaterThan(figures.stories);
+      expect(figures.stories).toBeGreaterThan(40);
+    }
+  });
+
+  /** Replaces code of the store. */
+  async function loadWith(find: string, replace: string): Promise<StoreModule> {
+    const changed = source.replace(find, () => replace);
+    expect(changed).not.toBe(source);
+    return load(changed);
+  }
+
+  const write = '    await this.#file.write(value, slot * SLOT_BYTES);\n';
+  const commit = '    await this.#log.commit(transaction);\n';
+
+  it.each([
+    ['commits before it writes', 'process', write + commit, commit + write],
+    ['does not wait for its write before it commits', 'process', write, write.replace('await', 'void')],
+    ['resolves before the commit', 'process', commit, commit.replace('await', 'void')],
+    ['says that a sync was made that was not', 'power', 'recovered.begin(file)', 'recovered.begin({ sync() {} })'],
+    [
+      'lets a value of the original replace a newer value',
+      'process',
+      'if (!this.#has(slot)) await this.#write',
+      'await this.#write',
+    ],
+  ] as const)('is found out if it %s', async (_, kind, find, replace) => {
+    const module = await loadWith(find, replace);
+    let failure: CrashFailure | undefined;
+    for (let seed = 0; seed < 20 && failure === undefined; seed++)
+      failure = await failureOf(module, optionsOf('boot', { kind, seed, crashes: 1 }));
+    expect(failure?.message).toMatch(/^slot \d+ is \d+|^slots has 0 bytes/);
+    expect(failure?.message).toContain('replay: {"version":1,');
+  });
+});
