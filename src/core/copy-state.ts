@@ -16,7 +16,7 @@
 import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import { BlockMap } from './block-map.ts';
-import { DirtyMap, type Part } from './dirty-map.ts';
+import { DirtyMap, MAX_BLOCK_PARTS, type Part } from './dirty-map.ts';
 import { bytesOfBlock, type Geometry } from './geometry.ts';
 import type { Replay } from './replay.ts';
 
@@ -257,11 +257,23 @@ export class CopyState {
     return [...new Set([first, last])].filter((block) => this.#isCrowded(block, offset, length));
   }
 
-  #isCrowded(block: number, offset: number, length: number): boolean {
+  #isCrowded(block: number, offset: number, length: number, limit = MAX_PARTS_OF_BLOCK): boolean {
     const base = block * this.geometry.blockSize;
     const isWhole = offset <= base && base + bytesOfBlock(this.geometry, block) <= offset + length;
     if (isWhole || this.#blocks.has(block)) return false;
-    return !this.#dirty.hasRoom || this.#dirty.parts(block).length >= MAX_PARTS_OF_BLOCK;
+    return !this.#dirty.hasRoom || this.#dirty.parts(block).length >= limit;
+  }
+
+  /**
+   * Whether the map of dirty parts has room for this range after `others` more parts. False from seven eighths of the
+   * map on, and from half of the most parts of a block on: records in flight may need the rest.
+   */
+  hasRoomFor(offset: number, length: number, others: number): boolean {
+    const { start, end } = this.blocksOf(offset, length);
+    // Parts do not touch, so a small block cannot reach the limit.
+    const isSmall = this.geometry.blockSize <= 2 * MAX_BLOCK_PARTS;
+    const limit = isSmall ? Number.POSITIVE_INFINITY : MAX_BLOCK_PARTS / 2 - others;
+    return !this.#isCrowded(start, offset, length, limit) && !this.#isCrowded(end - 1, offset, length, limit);
   }
 
   /** The first unsynced block of [from, limit), or `limit`. Default of `limit`: the number of blocks. */

@@ -274,32 +274,39 @@ export class Checkpointer {
   }
 
   /**
-   * Removes the metadata of a complete copy, and closes. If this is interrupted anywhere, what is left still says that
-   * the copy is complete, or nothing is left.
+   * Removes the metadata of a complete copy, and closes, also if it fails. If this is interrupted anywhere, what is left
+   * still says that the copy is complete, or nothing is left.
    */
   async remove(): Promise<void> {
-    await this.checkpoint();
-    await this.#durability.run(async () => {
+    try {
+      await this.checkpoint();
+      await this.#durability.run(() => this.#removeFiles());
+    } finally {
       this.#closed = true;
       this.#stopTimer();
-      const { slots } = this.#options;
-      await this.writeStandalone();
-      const last = slotOf(this.#epoch);
-      const others = [
-        { kind: 'log', slot: 0 },
-        { kind: 'log', slot: 1 },
-        { kind: 'checkpoint', slot: last === 0 ? 1 : 0 },
-      ] as const;
-      for (const { kind, slot } of others) {
-        const file = await slots.find(kind, slot);
-        if (file === undefined) continue;
-        await file.truncate(0);
-        await this.#sync(() => file.sync());
-        await slots.remove(kind, slot);
-      }
-      await slots.remove('checkpoint', last);
-      await slots.close();
-    });
+      await this.#options.slots.close();
+    }
+  }
+
+  async #removeFiles(): Promise<void> {
+    this.#closed = true;
+    this.#stopTimer();
+    const { slots } = this.#options;
+    await this.writeStandalone();
+    const last = slotOf(this.#epoch);
+    const others = [
+      { kind: 'log', slot: 0 },
+      { kind: 'log', slot: 1 },
+      { kind: 'checkpoint', slot: last === 0 ? 1 : 0 },
+    ] as const;
+    for (const { kind, slot } of others) {
+      const file = await slots.find(kind, slot);
+      if (file === undefined) continue;
+      await file.truncate(0);
+      await this.#sync(() => file.sync());
+      await slots.remove(kind, slot);
+    }
+    await slots.remove('checkpoint', last);
   }
 
   // Steps

@@ -32,6 +32,9 @@ function settle(batch: Batch, error?: unknown): void {
 export class GroupCommit {
   readonly #state: CopyState;
   readonly #checkpointer: Checkpointer;
+  /** Commits that did not end synchronously. */
+  #inFlight = 0;
+  #onIdle: (() => void) | undefined;
   #batch: Batch | undefined;
 
   constructor(state: CopyState, checkpointer: Checkpointer) {
@@ -71,6 +74,13 @@ export class GroupCommit {
     if (this.#batch !== undefined) this.#commit(this.#batch);
   }
 
+  /** Commits what was recorded, and resolves when every commit has ended. Nothing may be recorded meanwhile. */
+  async end(): Promise<void> {
+    // Batches are committed by microtasks, all of which were queued before this one.
+    await DONE;
+    if (this.#inFlight > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
+  }
+
   #areSynced(extents: readonly number[]): boolean {
     for (let index = 0; index < extents.length; index += 2) {
       if (!this.#state.isSynced(extents[index]!, extents[index + 1]!)) return false;
@@ -101,6 +111,7 @@ export class GroupCommit {
   /** The rest of a commit that did not end synchronously. A full log needs a checkpoint first. */
   async #finish(batch: Batch, first: boolean | Promise<boolean>): Promise<void> {
     let failure: unknown;
+    this.#inFlight++;
     try {
       for (let appended = first; !(await appended); appended = this.#append(batch))
         await this.#checkpointer.checkpoint();
@@ -108,6 +119,7 @@ export class GroupCommit {
       failure = error;
     }
     settle(batch, failure);
+    if (--this.#inFlight === 0) this.#onIdle?.();
   }
 
   /** Appends a batch and applies it to the state. False: the log has no room for it. */

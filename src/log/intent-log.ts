@@ -130,6 +130,11 @@ export class OpenTransaction implements Transaction {
     this.#geometry = geometry;
   }
 
+  /** Whether the transaction is from the log with this geometry. */
+  isOf(geometry: Geometry): boolean {
+    return this.#geometry === geometry;
+  }
+
   async intend(offset: number, bytes: Uint8Array): Promise<void> {
     await this.announce(offset, bytes);
   }
@@ -142,6 +147,7 @@ export class OpenTransaction implements Transaction {
 
   /** Adds a write whose bytes are not at hand. */
   add(offset: number, length: number): void {
+    if (this.isCommitted) throw new TypeError('the transaction was committed before; begin another one');
     const { size } = this.#geometry;
     const isInside = Number.isSafeInteger(offset) && offset >= 0 && offset + length <= size;
     if (!isInside) throw new RangeError(`bytes ${offset} + ${length} are outside the storage of ${size} bytes`);
@@ -201,16 +207,32 @@ export class OpenLog implements IntentLog {
     return new OpenTransaction(this.state.geometry);
   }
 
-  commit(transaction: Transaction): Promise<void> {
-    if (!(transaction instanceof OpenTransaction)) throw new TypeError('the transaction is not from `begin` of a log');
-    return promised((settled) => this.submit(transaction, settled));
+  async commit(transaction: Transaction): Promise<void> {
+    if (!(transaction instanceof OpenTransaction) || !transaction.isOf(this.state.geometry))
+      throw new TypeError('the transaction is not from `begin` of this log');
+    if (this.#closing === undefined && this.poisoning === undefined) this.#checkRoom(transaction);
+    await promised((settled) => this.submit(transaction, settled));
+  }
+
+  /**
+   * Refuses records for which the map of dirty parts may have no room. Once they were in the log, the log would be
+   * poisoned.
+   */
+  #checkRoom({ extents }: OpenTransaction): void {
+    for (let index = 0; index < extents.length; index += 2) {
+      const [offset, length] = [extents[index]!, extents[index + 1]!];
+      if (this.state.hasRoomFor(offset, length, extents.length / 2)) continue;
+      const message = `bytes ${offset} + ${length}: too many blocks are written in part; write whole blocks`;
+      throw new CodError('COD_NO_SPACE', message, { details: { offset, length } });
+    }
   }
 
   /** As {@link commit}; `settled` is called within this call, within {@link commitPending}, or later. */
   submit(transaction: OpenTransaction, settled: Settled): void {
-    if (transaction.isCommitted) throw new TypeError('the transaction was committed before');
+    if (transaction.isCommitted) throw new TypeError('the transaction was committed before; begin another one');
     transaction.isCommitted = true;
-    this.#commits.record(transaction.extents, settled);
+    if (this.#closing === undefined) this.#commits.record(transaction.extents, settled);
+    else settled(closedError());
   }
 
   /** Appends what was submitted in this turn of the event loop, synchronously if possible. */
@@ -249,6 +271,8 @@ export class OpenLog implements IntentLog {
   }
 
   async #end(closeFiles: () => Promise<void>): Promise<void> {
+    // A commit that is in flight needs the files and the state.
+    await this.#commits.end();
     try {
       await closeFiles();
     } finally {
@@ -270,6 +294,9 @@ export class RecoveredLog implements RecoveredIntentLog {
   readonly #checkpointer: Checkpointer;
   readonly #slots: Slots;
   readonly #lease: Lease;
+  /** The log that was begun: from then on the files and the lease are its own. */
+  #begun: OpenLog | undefined;
+  #closing: Promise<void> | undefined;
 
   constructor(parts: {
     found: RecoveredState | undefined;
@@ -318,15 +345,21 @@ export class RecoveredLog implements RecoveredIntentLog {
     if (this.#found?.format === 1 || this.#found?.bothLogs) await this.#checkpointer.writeStandalone();
     await this.#checkpointer.begin();
     if (this.#found?.format === 1) await this.#checkpointer.voidFormat1();
-    return new OpenLog({
+    this.#begun = new OpenLog({
       state: this.state,
       identity: this.#checkpointer.identity,
       checkpointer: this.#checkpointer,
       lease: this.#lease,
     });
+    return this.#begun;
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closing ??= this.#begun?.close() ?? this.#giveUp();
+    return this.#closing;
+  }
+
+  async #giveUp(): Promise<void> {
     this.#checkpointer.stop();
     this.state.dispose();
     await closeFiles(this.#slots, this.#lease);

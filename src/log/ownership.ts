@@ -3,7 +3,7 @@
 import { CodError } from '../errors.ts';
 import type { FileSystem, Lease } from '../fs/file-system.ts';
 
-/** The names in use, for each file system object: a backend without locks is guarded within this program at least. */
+/** The names in use of each file system object. They guard a backend without locks within this program. */
 const inUse = new WeakMap<FileSystem, Set<string>>();
 
 /**
@@ -19,8 +19,12 @@ export async function takeOwnership(fileSystem: FileSystem, name: string): Promi
   names.add(name);
   try {
     const lease = await fileSystem.lock?.(name);
+    let isReleased = false;
     return {
       release: async () => {
+        // The name may have another owner since the first release.
+        if (isReleased) return;
+        isReleased = true;
         names.delete(name);
         await lease?.release();
       },

@@ -1,0 +1,639 @@
+/** `copyondemand/log`: what each call promises, and which errors it names. */
+
+import { describe, expect, it } from 'vitest';
+import { BlockMap } from '../../src/core/block-map.ts';
+import { CopyState } from '../../src/core/copy-state.ts';
+import { DirtyMap } from '../../src/core/dirty-map.ts';
+import { geometry } from '../../src/core/geometry.ts';
+import {
+  type Environment,
+  type FileSystem,
+  type IntentLog,
+  type LogStorage,
+  type OpenIntentLogOptions,
+  openIntentLog,
+  recoverIntentLog,
+  type Transaction,
+} from '../../src/log.ts';
+import { SimulatedClock } from '../../src/testing/index.ts';
+import { Core } from '../../src/wasm/core.ts';
+import { MemoryFiles, Torn } from './memory-files.ts';
+
+const BLOCK = 4096;
+const SIZE = 10 * BLOCK + 100;
+const HEADER = 512;
+/** The frame `BASED` of a new log. */
+const FIRST_FRAME = 24 + 16;
+
+/** A storage whose sync fails if told so. The tests below never read it. */
+class TestStorage implements LogStorage {
+  syncs = 0;
+  failure: Error | undefined;
+
+  async read(into: Uint8Array): Promise<void> {
+    into.fill(1);
+  }
+
+  async sync(): Promise<void> {
+    this.syncs++;
+    if (this.failure !== undefined) throw this.failure;
+  }
+}
+
+function newFiles(): MemoryFiles {
+  return new MemoryFiles(new Map(), { bootId: 'boot' });
+}
+
+/** The same files after a power cut: the present boot is another one. */
+function afterPowerCut(files: MemoryFiles): MemoryFiles {
+  return new MemoryFiles(files.images(), { bootId: 'boot 2' });
+}
+
+function optionsOf(fileSystem: FileSystem, more: Partial<OpenIntentLogOptions> = {}): OpenIntentLogOptions {
+  // Time stands still, so no checkpoint comes by itself.
+  const environment: Environment = { clock: new SimulatedClock(), randomBytes: (into) => into.fill(7) };
+  return { fileSystem, name: 'store', size: SIZE, storage: new TestStorage(), environment, ...more };
+}
+
+function open(fileSystem: FileSystem, more: Partial<OpenIntentLogOptions> = {}): Promise<IntentLog> {
+  return openIntentLog(optionsOf(fileSystem, more));
+}
+
+/** Announces writes as pairs of offset and length, and commits them together. */
+async function write(log: IntentLog, ...extents: (readonly [offset: number, length: number])[]): Promise<void> {
+  const transaction = log.begin();
+  for (const [offset, length] of extents) await transaction.intend(offset, new Uint8Array(length));
+  await log.commit(transaction);
+}
+
+/** The blocks that a log calls synced. */
+function synced({ blocks, size, blockSize }: Pick<IntentLog, 'blocks' | 'size' | 'blockSize'>): number[] {
+  return Array.from({ length: Math.ceil(size / blockSize) }, (_, block) => block).filter((block) => blocks.has(block));
+}
+
+/** A file of format 1 as datto/copyondemand writes it. */
+function format1(kind: 'BAK' | 'WIL', ...words: number[]): Uint8Array {
+  const view = new DataView(new ArrayBuffer(16 + 8 * words.length));
+  for (const [index, letter] of [...`COD ${kind}`].entries()) view.setUint8(index, letter.charCodeAt(0));
+  for (const [index, word] of [1, ...words].entries()) view.setBigUint64(8 + 8 * index, BigInt(word), true);
+  return new Uint8Array(view.buffer);
+}
+
+describe('a transaction', () => {
+  it('records nothing until it is committed, and nothing at all if it never is', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    files.calls.length = 0;
+    const transaction = log.begin();
+    await transaction.intend(0, new Uint8Array(2 * BLOCK));
+    await transaction.intend(5 * BLOCK, new Uint8Array(10));
+    expect([files.calls, synced(log), log.dirty.blockCount]).toEqual([[], [], 0]);
+    await log.checkpoint();
+    await log.close();
+    const reopened = await open(files);
+    expect([synced(reopened), reopened.dirty.blockCount]).toEqual([[], 0]);
+    await reopened.close();
+  });
+
+  it('of several writes is committed by one append', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    files.calls.length = 0;
+    await write(log, [0, BLOCK], [3 * BLOCK + 5, 10], [7 * BLOCK, 2 * BLOCK]);
+    expect(files.calls).toEqual([
+      { kind: 'write', name: 'store.wil.1', offset: HEADER + FIRST_FRAME, length: 24 + 3 * 16 },
+    ]);
+    expect(synced(log)).toEqual([0, 7, 8]);
+    expect(log.dirty.parts(3)).toEqual([[5, 15]]);
+    await log.close();
+  });
+
+  it('shares its append with those that are committed in the same turn', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    files.calls.length = 0;
+    await Promise.all([write(log, [0, BLOCK]), write(log, [BLOCK, BLOCK]), write(log, [2 * BLOCK, 1])]);
+    expect(files.calls.length).toBe(1);
+    await log.close();
+  });
+
+  it('that writes only what the log holds already needs no append', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    await write(log, [0, 2 * BLOCK]);
+    files.calls.length = 0;
+    await write(log, [10, 20], [BLOCK, 5]);
+    await log.commit(log.begin());
+    expect(files.calls).toEqual([]);
+    await log.close();
+  });
+
+  it.each([
+    [-1, 10],
+    [0.5, 10],
+    [SIZE - 9, 10],
+    [SIZE + 1, 0],
+    [Number.NaN, 1],
+    [2 ** 60, 1],
+  ])('takes no write outside the storage: at %d, of %d bytes', async (offset, length) => {
+    const log = await open(newFiles());
+    const transaction = log.begin();
+    await expect(transaction.intend(offset, new Uint8Array(length))).rejects.toThrow(RangeError);
+    await log.commit(transaction);
+    expect([synced(log), log.dirty.blockCount]).toEqual([[], 0]);
+    await log.close();
+  });
+
+  it('reaches up to the last byte of the storage, and may be empty', async () => {
+    const log = await open(newFiles());
+    await write(log, [SIZE, 0], [10 * BLOCK, 100]);
+    expect(synced(log)).toEqual([10]);
+    await log.close();
+  });
+
+  it('is committed once: a second commit, or an intent after it, is a TypeError', async () => {
+    const log = await open(newFiles());
+    const transaction = log.begin();
+    await log.commit(transaction);
+    await expect(log.commit(transaction)).rejects.toThrow(TypeError);
+    await expect(transaction.intend(0, new Uint8Array(1))).rejects.toThrow(TypeError);
+    await log.close();
+  });
+
+  it('of another kind or another log is a TypeError', async () => {
+    const log = await open(newFiles());
+    const larger = await open(newFiles(), { size: 2 * SIZE });
+    const foreign = larger.begin();
+    await foreign.intend(SIZE, new Uint8Array(10));
+    const imitated: Transaction = { intend: async () => undefined };
+    for (const transaction of [foreign, imitated, undefined as never])
+      await expect(log.commit(transaction)).rejects.toThrow(TypeError);
+    await larger.commit(foreign);
+    await log.close();
+    await larger.close();
+  });
+
+  it('records nothing if its append fails, and the next one works', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    files.before = ({ kind }) => {
+      if (kind === 'write') throw new Torn(7);
+    };
+    await expect(write(log, [0, BLOCK])).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    expect(synced(log)).toEqual([]);
+    files.before = undefined;
+    await write(log, [BLOCK, BLOCK]);
+    expect(synced(log)).toEqual([1]);
+    const reopened = await open(new MemoryFiles(files.images(), { bootId: 'boot' }));
+    expect(synced(reopened)).toEqual([1]);
+    await reopened.close();
+    await log.close();
+  });
+
+  it('that would overfill the map of parts is COD_NO_SPACE, and the log goes on', async () => {
+    const size = 2 ** 26;
+    const files = newFiles();
+    const log = await open(files, { size, blockSize: size });
+    const parts = Array.from({ length: 10_000 }, (_, index) => [2 * index, 1] as const);
+    await write(log, ...parts);
+    const many = Array.from({ length: 30_000 }, (_, index) => [100_000 + 2 * index, 1] as const);
+    await expect(write(log, ...many)).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    expect(log.dirty.parts(0).length).toBe(10_000);
+    await write(log, [500_000, 10]);
+    await write(log, [0, size]);
+    expect([log.blocks.count, log.dirty.blockCount]).toEqual([1, 0]);
+    await log.close();
+  });
+
+  it('is refused when seven eighths of the map of parts are used, unless it leaves no part', async () => {
+    const shape = geometry({ size: 100 * BLOCK, blockSize: BLOCK });
+    const map = new DirtyMap(Core.create(), shape, { maxParts: 8, maxBlocks: 8 });
+    const state = new CopyState(shape, await BlockMap.open(shape), map);
+    for (let block = 0; block < 7; block++) {
+      expect(state.hasRoomFor(block * BLOCK, 10, 0)).toBe(true);
+      state.apply(block * BLOCK, 10);
+    }
+    expect(state.hasRoomFor(50 * BLOCK, 10, 0)).toBe(false);
+    expect(state.hasRoomFor(50 * BLOCK, BLOCK + 1, 0)).toBe(false);
+    expect(state.hasRoomFor(50 * BLOCK, 2 * BLOCK, 0)).toBe(true);
+    state.apply(0, BLOCK);
+    expect(state.hasRoomFor(5, 10, 0)).toBe(true);
+    state.dispose();
+  });
+});
+
+describe('a log that is closed', () => {
+  it('refuses everything with COD_CLOSED, from the call of close on', async () => {
+    const log = await open(newFiles());
+    await write(log, [0, BLOCK]);
+    const [early, late] = [log.begin(), log.begin()];
+    const closing = log.close();
+    const refused = { code: 'COD_CLOSED' };
+    await expect(log.commit(early)).rejects.toMatchObject(refused);
+    await closing;
+    await expect(log.commit(late)).rejects.toMatchObject(refused);
+    await expect(log.flush()).rejects.toMatchObject(refused);
+    await expect(log.checkpoint()).rejects.toMatchObject(refused);
+    await expect(log.remove()).rejects.toMatchObject(refused);
+    await log.close();
+  });
+
+  it('has made the commits durable that were under way', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    const transactions = Array.from({ length: 3 }, () => log.begin());
+    for (const [index, transaction] of transactions.entries())
+      await transaction.intend(index * BLOCK, new Uint8Array(BLOCK));
+    let isSlow = true;
+    files.before = async ({ kind }) => {
+      if (kind === 'write' && isSlow) await new Promise(setImmediate);
+      isSlow = false;
+    };
+    const commits = transactions.map((transaction) => log.commit(transaction));
+    await log.close();
+    await Promise.all(commits);
+    const reopened = await open(afterPowerCut(files));
+    expect(synced(reopened)).toEqual([0, 1, 2]);
+    await reopened.close();
+  });
+
+  it('is closed by `await using`', async () => {
+    const files = newFiles();
+    {
+      await using log = await open(files);
+      await write(log, [0, BLOCK]);
+    }
+    await (await open(files)).close();
+  });
+});
+
+describe('an owner', () => {
+  it('keeps a second one away with COD_LOCKED, without locks of the file system too', async () => {
+    const files = newFiles();
+    expect('lock' in files).toBe(false);
+    const log = await open(files);
+    await expect(open(files)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+    await expect(recoverIntentLog(optionsOf(files))).rejects.toMatchObject({ code: 'COD_LOCKED' });
+    const other = await open(files, { name: 'other' });
+    await log.close();
+    const next = await open(files);
+    // A close of a log that is closed does not end the ownership of the next one.
+    await log.close();
+    await expect(open(files)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+    await next.close();
+    await other.close();
+  });
+
+  it('takes the lock of the file system until it closes', async () => {
+    const files = newFiles();
+    const held: string[] = [];
+    const fileSystem: FileSystem = Object.assign(files, {
+      lock: async (name: string) => {
+        held.push(name);
+        return { release: async () => void held.splice(held.indexOf(name), 1) };
+      },
+    });
+    const log = await open(fileSystem);
+    expect(held).toEqual(['store']);
+    await log.close();
+    expect(held).toEqual([]);
+  });
+
+  it('lets go if opening fails', async () => {
+    const files = newFiles();
+    const storage = new TestStorage();
+    storage.failure = new Error('told to fail');
+    await expect(open(files, { storage })).rejects.toMatchObject({ code: 'COD_POISONED' });
+    files.before = ({ kind }) => {
+      if (kind === 'write') throw new Torn(0);
+    };
+    await expect(open(files)).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    files.before = undefined;
+    await (await open(files)).close();
+  });
+});
+
+describe('a log of something else', () => {
+  it('is COD_SIZE_MISMATCH if its storage has another size', async () => {
+    const files = newFiles();
+    await (await open(files)).close();
+    const images = files.images();
+    await expect(open(files, { size: SIZE + 1 })).rejects.toMatchObject({
+      code: 'COD_SIZE_MISMATCH',
+      details: { size: SIZE, storageSize: SIZE + 1 },
+    });
+    expect(files.images()).toEqual(images);
+  });
+
+  it('is COD_SOURCE_CHANGED if its content has another identity, or none', async () => {
+    const files = newFiles();
+    await (await open(files, { identity: 'one' })).close();
+    const images = files.images();
+    for (const other of [{ identity: 'other' }, {}])
+      await expect(open(files, other)).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
+    expect(files.images()).toEqual(images);
+    const log = await open(files, { identity: 'one' });
+    expect(log.identity).toBe('one');
+    await log.close();
+  });
+
+  it('keeps the block size that it was made with, and takes the first identity that it is given', async () => {
+    const files = newFiles();
+    await (await open(files, { blockSize: 8192 })).close();
+    const log = await open(files, { blockSize: 4096, identity: 'one' });
+    expect([log.blockSize, log.size, log.identity]).toEqual([8192, SIZE, 'one']);
+    await log.close();
+    await expect(open(files, { identity: 'other' })).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
+  });
+
+  it.each([
+    [{ name: '' }, TypeError],
+    [{ size: 0 }, RangeError],
+    [{ size: 1.5 }, RangeError],
+    [{ blockSize: 5000 }, RangeError],
+    [{ checkpointIntervalMs: 0 }, RangeError],
+    [{ identity: 'x'.repeat(65_537) }, RangeError],
+  ])('is not made with the options %j', async (wrong, type) => {
+    const files = newFiles();
+    await expect(open(files, wrong)).rejects.toThrow(type);
+    expect(files.images().size).toBe(0);
+    await (await open(files)).close();
+  });
+});
+
+describe('removing', () => {
+  it('is COD_INCOMPLETE while blocks are missing, and the log goes on', async () => {
+    const log = await open(newFiles());
+    await write(log, [0, SIZE - 1]);
+    await expect(log.remove()).rejects.toMatchObject({
+      code: 'COD_INCOMPLETE',
+      details: { syncedBlocks: 10, totalBlocks: 11 },
+    });
+    await write(log, [SIZE - 1, 1]);
+    expect(log.blocks.count).toBe(11);
+    await log.close();
+  });
+
+  it('leaves no file, and ends the ownership', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    await write(log, [0, SIZE]);
+    await log.checkpoint();
+    expect(files.images().size).toBe(4);
+    await log.remove();
+    expect([...files.images().keys()]).toEqual([]);
+    await log.close();
+    await expect(log.commit(log.begin())).rejects.toMatchObject({ code: 'COD_CLOSED' });
+    const recovered = await recoverIntentLog(optionsOf(files));
+    expect(recovered.isNew).toBe(true);
+    await recovered.close();
+  });
+
+  it('that fails closes the log, and opening again finds a complete storage', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    await write(log, [0, SIZE]);
+    files.before = ({ kind }) => {
+      if (kind === 'remove') throw new Torn(0);
+    };
+    await expect(log.remove()).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    files.before = undefined;
+    await expect(log.commit(log.begin())).rejects.toMatchObject({ code: 'COD_CLOSED' });
+    const reopened = await open(files);
+    expect(reopened.blocks.count).toBe(11);
+    await reopened.remove();
+    expect(files.images().size).toBe(0);
+  });
+
+  it('that fails before its checkpoint closes the log too', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    await write(log, [0, SIZE]);
+    files.before = () => {
+      throw new Torn(0);
+    };
+    await expect(log.remove()).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    files.before = undefined;
+    await expect(log.commit(log.begin())).rejects.toMatchObject({ code: 'COD_CLOSED' });
+    const reopened = await open(files);
+    expect(reopened.blocks.count).toBe(11);
+    await reopened.close();
+  });
+});
+
+describe('a sync of the storage that fails', () => {
+  it('poisons the log, and opening again recovers what was durable', async () => {
+    const files = newFiles();
+    const storage = new TestStorage();
+    const log = await open(files, { storage });
+    await write(log, [0, BLOCK], [5 * BLOCK + 1, 2]);
+    await log.flush();
+    await write(log, [BLOCK, BLOCK], [6 * BLOCK + 1, 2]);
+    storage.failure = new Error('told to fail');
+    const poisoned = { code: 'COD_POISONED' };
+    await expect(log.flush()).rejects.toMatchObject({ ...poisoned, cause: storage.failure });
+    storage.failure = undefined;
+    const { syncs } = storage;
+    await expect(log.flush()).rejects.toMatchObject(poisoned);
+    await expect(log.checkpoint()).rejects.toMatchObject(poisoned);
+    await expect(write(log, [2 * BLOCK, BLOCK])).rejects.toMatchObject(poisoned);
+    await log.close();
+    // A second sync would succeed although data is lost.
+    expect(storage.syncs).toBe(syncs);
+    const reopened = await open(files);
+    expect(synced(reopened)).toEqual([0]);
+    expect([reopened.dirty.blockCount, reopened.dirty.parts(5)]).toEqual([1, [[1, 3]]]);
+    await reopened.close();
+  });
+
+  it('poisons a removal, which leaves the files', async () => {
+    const files = newFiles();
+    const storage = new TestStorage();
+    const log = await open(files, { storage });
+    await write(log, [0, SIZE]);
+    await log.flush();
+    await write(log, [0, SIZE]);
+    storage.failure = new Error('told to fail');
+    await expect(log.remove()).rejects.toMatchObject({ code: 'COD_POISONED' });
+    const reopened = await open(files);
+    expect(reopened.blocks.count).toBe(11);
+    await reopened.close();
+  });
+});
+
+describe('the views', () => {
+  it('say after a process crash what was committed, and after a power cut what was flushed', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    await write(log, [BLOCK, 3 * BLOCK], [5 * BLOCK + 16, 8], [5 * BLOCK + 512, 512]);
+    await log.flush();
+    await write(log, [7 * BLOCK, BLOCK], [5 * BLOCK + 24, 8]);
+    for (const flushedOnly of [false, true]) {
+      const found = await open(
+        flushedOnly ? afterPowerCut(files) : new MemoryFiles(files.images(), { bootId: 'boot' }),
+      );
+      const { blocks, dirty } = found;
+      expect(synced(found)).toEqual(flushedOnly ? [1, 2, 3] : [1, 2, 3, 7]);
+      expect(blocks.count).toBe(flushedOnly ? 3 : 4);
+      expect([blocks.hasRange(1, 4), blocks.hasRange(1, 5), blocks.hasRange(6, 6)]).toEqual([true, false, true]);
+      expect([blocks.nextUnsynced(0), blocks.nextUnsynced(1), blocks.nextUnsynced(1, 3)]).toEqual([0, 4, 3]);
+      expect([...blocks.extents(0, 6)]).toEqual([
+        { start: 0, end: 1, synced: false },
+        { start: 1, end: 4, synced: true },
+        { start: 4, end: 6, synced: false },
+      ]);
+      expect(dirty.blockCount).toBe(1);
+      expect(dirty.parts(5)).toEqual([
+        [16, flushedOnly ? 24 : 32],
+        [512, 1024],
+      ]);
+      expect(dirty.parts(1)).toEqual([]);
+      expect(() => blocks.has(11)).toThrow(RangeError);
+      await found.close();
+    }
+    await log.close();
+  });
+
+  it('believe only what was flushed on a file system that names no boot', async () => {
+    const files = new MemoryFiles();
+    const log = await open(files);
+    await write(log, [0, BLOCK]);
+    await log.flush();
+    await write(log, [BLOCK, BLOCK]);
+    const found = await open(new MemoryFiles(files.images()));
+    expect(synced(found)).toEqual([0]);
+    await found.close();
+    await log.close();
+  });
+});
+
+describe('a flush', () => {
+  it('syncs the storage and the log, and nothing if nothing was written', async () => {
+    const files = newFiles();
+    const storage = new TestStorage();
+    const log = await open(files, { storage });
+    storage.syncs = 0;
+    files.calls.length = 0;
+    await log.flush();
+    expect([storage.syncs, files.calls.length]).toEqual([0, 0]);
+    await write(log, [0, BLOCK]);
+    files.calls.length = 0;
+    await log.flush();
+    expect(storage.syncs).toBe(1);
+    expect(files.calls.map(({ kind, name }) => `${kind} ${name}`)).toEqual(['write store.wil.1', 'sync store.wil.1']);
+    await write(log, [0, 10]);
+    files.calls.length = 0;
+    await log.flush();
+    expect([storage.syncs, files.calls.length]).toEqual([2, 0]);
+    await log.close();
+  });
+
+  it('comes by itself after the interval', async () => {
+    const files = newFiles();
+    const clock = new SimulatedClock();
+    const environment: Environment = { clock, randomBytes: (into) => into.fill(7) };
+    const log = await open(files, { environment, checkpointIntervalMs: 500 });
+    await write(log, [0, BLOCK]);
+    await clock.run(clock.sleep(1000));
+    const found = await open(afterPowerCut(files));
+    expect(synced(found)).toEqual([0]);
+    await found.close();
+    await log.close();
+  });
+});
+
+describe('recovering', () => {
+  /** Files as a crash left them: with a log, and a commit that no flush followed. */
+  async function crashed(): Promise<MemoryFiles> {
+    const files = newFiles();
+    const log = await open(files, { identity: 'one' });
+    await write(log, [0, BLOCK]);
+    await log.flush();
+    await write(log, [2 * BLOCK, 100]);
+    return new MemoryFiles(files.images(), { bootId: 'boot' });
+  }
+
+  it('changes nothing on disk until `prepare`, and `close` ends the ownership', async () => {
+    const format1Files = new Map(
+      Object.entries({ 'store.bak': format1('BAK', 0, 0), 'store.wil': format1('WIL', 1, 3, 2, 4, 50, 100) }).map(
+        ([name, bytes]) => [name, { bytes, size: bytes.length }] as const,
+      ),
+    );
+    const states: [name: string, files: MemoryFiles, blocks: number[]][] = [
+      ['no log', newFiles(), []],
+      ['a crash', await crashed(), [0]],
+      ['a power cut', afterPowerCut(await crashed()), [0]],
+      ['format 1', new MemoryFiles(format1Files, { bootId: 'boot' }), [3]],
+    ];
+    for (const [name, files, blocks] of states) {
+      const before = files.images();
+      const recovered = await recoverIntentLog(optionsOf(files, { identity: 'one' }));
+      expect(synced(recovered), name).toEqual(blocks);
+      expect(recovered.isNew, name).toBe(name === 'no log');
+      expect(files.calls, name).toEqual([]);
+      expect(files.images(), name).toEqual(before);
+      await expect(open(files), name).rejects.toMatchObject({ code: 'COD_LOCKED' });
+      await recovered.close();
+      await recovered.close();
+      expect(files.images(), name).toEqual(before);
+      await (await open(files, { identity: 'one' })).close();
+    }
+  });
+
+  it('leaves a log after `prepare`, whatever comes next', async () => {
+    const files = newFiles();
+    const recovered = await recoverIntentLog(optionsOf(files, { identity: 'one' }));
+    await recovered.prepare();
+    const last = files.calls.at(-1);
+    expect([last?.kind, last?.name]).toEqual(['sync', 'store.bak']);
+    await recovered.close();
+    const next = await recoverIntentLog(optionsOf(afterPowerCut(files)));
+    expect([next.isNew, next.identity, next.blocks.count]).toEqual([false, 'one', 0]);
+    await next.close();
+  });
+
+  it('gives a log whose storage is made between `prepare` and `begin`', async () => {
+    const files = await crashed();
+    const recovered = await recoverIntentLog(optionsOf(files, { identity: 'one' }));
+    expect([recovered.size, recovered.blockSize, recovered.identity]).toEqual([SIZE, BLOCK, 'one']);
+    expect(recovered.dirty.parts(2)).toEqual([[0, 100]]);
+    await recovered.prepare();
+    const storage = new TestStorage();
+    const log = await recovered.begin(storage);
+    // What was recovered is durable before anything is written.
+    expect(storage.syncs).toBeGreaterThan(0);
+    await write(log, [2 * BLOCK + 100, BLOCK - 100]);
+    expect(synced(log)).toEqual([0, 2]);
+    await log.close();
+  });
+
+  it('says what the log is about, and leaves the comparison to the engine', async () => {
+    const files = await crashed();
+    const recovered = await recoverIntentLog(optionsOf(files, { size: 5, identity: 'other', blockSize: 8192 }));
+    expect([recovered.size, recovered.blockSize, recovered.identity]).toEqual([SIZE, BLOCK, 'one']);
+    await recovered.close();
+  });
+
+  it('is closed by its log once that has begun', async () => {
+    const files = newFiles();
+    const recovered = await recoverIntentLog(optionsOf(files));
+    await recovered.prepare();
+    const log = await recovered.begin(new TestStorage());
+    await write(log, [0, BLOCK]);
+    await recovered.close();
+    await expect(log.flush()).rejects.toMatchObject({ code: 'COD_CLOSED' });
+    const next = await open(files);
+    await recovered.close();
+    await expect(open(files)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+    expect(synced(next)).toEqual([0]);
+    await next.close();
+  });
+
+  it('lets go of a log that is damaged', async () => {
+    const files = await crashed();
+    const log = await files.open('store.wil.1');
+    await log.write(Uint8Array.of(1), 20);
+    await expect(open(files, { identity: 'one' })).rejects.toMatchObject({ code: 'COD_CORRUPT' });
+    await expect(open(files, { identity: 'one' })).rejects.toMatchObject({ code: 'COD_CORRUPT' });
+  });
+});
