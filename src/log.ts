@@ -30,8 +30,9 @@ export type { Clock, Environment } from './platform/clock.ts';
 /**
  * Opens the log of a storage that exists with its full size: makes the log, or recovers it after any crash.
  *
- * @throws {@link CodError} COD_LOCKED if the log has an owner; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is of another
- * storage; COD_CORRUPT, COD_VERSION; the errors of the file system. `TypeError`, `RangeError` for wrong options.
+ * @throws {@link CodError} COD_LOCKED if the log has an owner; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if the log is of
+ * another storage; COD_CORRUPT, COD_VERSION; COD_POISONED if a sync failed; the errors of the file system. `TypeError`,
+ * `RangeError` for wrong options.
  *
  * @example
  * const log = await openIntentLog({ fileSystem, name: 'store', size, storage: file });
@@ -47,10 +48,18 @@ export function openIntentLog(options: OpenIntentLogOptions): Promise<IntentLog>
 
 /**
  * Recovers a log before its storage is opened, for an engine that makes its storage itself: call
- * {@link RecoveredIntentLog.prepare}, make or open the storage, then call {@link RecoveredIntentLog.begin}.
+ * {@link RecoveredIntentLog.prepare}, make or open the storage, then call {@link RecoveredIntentLog.begin}. Changes
+ * nothing on disk, and takes the ownership.
  *
  * @throws {@link CodError} COD_LOCKED if the log has an owner; COD_CORRUPT, COD_VERSION; the errors of the file system.
  * `TypeError`, `RangeError` for wrong options.
+ *
+ * @example
+ * const recovered = await recoverIntentLog({ fileSystem, name: 'store', size });
+ * await recovered.prepare();
+ * const file = await fileSystem.open('store', { create: true });
+ * await file.truncate(size);
+ * const log = await recovered.begin(file);
  */
 export function recoverIntentLog(options: RecoverIntentLogOptions): Promise<RecoveredIntentLog> {
   return recoverLog(options.environment ?? systemEnvironment, options);
