@@ -33,6 +33,11 @@ export interface Extent {
   readonly synced: boolean;
 }
 
+/** Resolves when roaring-wasm is ready, which takes one turn of the event loop or a few. */
+export function bitmapsReady(): Promise<unknown> {
+  return roaringLibraryInitialize();
+}
+
 export class BlockMap {
   readonly #geometry: Geometry;
   readonly #shards: RoaringBitmap32[];
@@ -45,7 +50,7 @@ export class BlockMap {
 
   /** Creates an empty map when roaring-wasm is ready. */
   static async open(geometry: Geometry): Promise<BlockMap> {
-    await roaringLibraryInitialize();
+    await bitmapsReady();
     return new BlockMap(geometry);
   }
 

@@ -5,6 +5,7 @@
  * everything that can run without time passing has its turn.
  */
 
+import { bitmapsReady } from '../core/block-map.ts';
 import type { Clock } from '../platform/clock.ts';
 
 /** How a {@link SimulatedClock} behaves. */
@@ -86,6 +87,8 @@ export class SimulatedClock implements Clock {
       () => (running = false),
       () => (running = false),
     );
+    // The first device of a program waits for it in real time, and would seem stuck.
+    await bitmapsReady();
     await this.#settle();
     while (running) {
       if (this.#sleepers.length > 0) {

@@ -42,7 +42,14 @@ const STEPS = 5;
 const source = await readFile(new URL('../../examples/storage-engine/store.js', import.meta.url), 'utf8');
 
 async function load(contents = source): Promise<StoreModule> {
-  const path = await bundleUser(contents);
+  // The bundle has a copy of roaring-wasm of its own, which must be ready before simulated time begins.
+  const warmUp = `
+    import { openIntentLog } from 'copyondemand/log';
+    import { memfsFileSystem } from 'copyondemand/memfs';
+    const storage = { read: async () => {}, sync: async () => {} };
+    await (await openIntentLog({ fileSystem: memfsFileSystem(), name: 'warm', size: 1, storage })).close();
+  `;
+  const path = await bundleUser(contents + warmUp);
   return (await import(/* @vite-ignore */ pathToFileURL(path).href)) as StoreModule;
 }
 
