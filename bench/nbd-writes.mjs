@@ -1,6 +1,6 @@
 /**
- * Writes over NBD by kind: whole blocks, sectors of 512 bytes, and whole blocks with FUA, to blocks that only the source
- * holds. With --beside, another build of the command takes turns with this one, and figures are ratios to it.
+ * Writes over NBD by kind: whole blocks, sectors of 512 bytes, and whole blocks with FUA, to blocks that only the
+ * source holds. With --beside, another build of the command takes turns with this one, and figures are ratios to it.
  *
  *   node bench/nbd-writes.mjs [--beside MAIN_JS] [--depth N] [--writes N] [--rounds N] [--json]
  *
