@@ -36,8 +36,8 @@ export type { Source, SourceExtent } from './sources/source.ts';
  * Opens the copy of a source: begins it, or resumes it, whatever happened in between.
  *
  * @throws {@link CodError} COD_EXISTS if the target exists and is no copy; COD_LOCKED if it has an owner;
- * COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something else; COD_CORRUPT, COD_VERSION; the errors of the
- * file system. `TypeError`, `RangeError` for wrong options.
+ * COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something else; COD_CORRUPT, COD_VERSION; the errors of
+ * the file system. `TypeError`, `RangeError` for wrong options.
  *
  * @example
  * const device = await openDevice({ source: bytesSource(image), fileSystem: memfsFileSystem(), target: 'disk.raw' });

@@ -4,17 +4,11 @@
  * @packageDocumentation
  */
 
-import {
-  type IntentLog,
-  type OpenIntentLogOptions,
-  openLog,
-  type RecoveredIntentLog,
-  type RecoverIntentLogOptions,
-  recoverLog,
-} from './log/intent-log.ts';
+import { openLog, recoverLog } from './log/intent-log.ts';
+import type { IntentLog, OpenIntentLogOptions, RecoveredIntentLog, RecoverIntentLogOptions } from './log/types.ts';
 import { systemEnvironment } from './platform/environment.ts';
 
-export type { BlockRun, BlockView, DirtyView } from './core/copy-state.ts';
+export type { BlockRange, BlockRun, BlockView, DirtyView } from './core/copy-state.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export type { File, FileSystem, Lease } from './fs/file-system.ts';
 export type {
@@ -24,7 +18,7 @@ export type {
   RecoveredIntentLog,
   RecoverIntentLogOptions,
   Transaction,
-} from './log/intent-log.ts';
+} from './log/types.ts';
 export type { Clock, Environment } from './platform/clock.ts';
 
 /**

@@ -3,7 +3,10 @@
 /** Undefined: done before the call returned. A promise: done when it resolves. Such a function throws or rejects. */
 export type Done = Promise<void> | undefined;
 
-/** Called exactly once, with the error if the operation failed, perhaps before the call that took it returns. It must not throw. */
+/**
+ * Called exactly once, with the error if the operation failed, perhaps before the call that took it returns. It must
+ * not throw.
+ */
 export type Settled = (error?: unknown) => void;
 
 /** A promise that is settled from outside. Its rejection is never unhandled. */

@@ -16,8 +16,9 @@
 import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import { BlockMap } from './block-map.ts';
-import { DirtyMap, MAX_BLOCK_PARTS, type Part } from './dirty-map.ts';
+import { DirtyMap, type Part } from './dirty-map.ts';
 import { bytesOfBlock, type Geometry } from './geometry.ts';
+import { MAX_BLOCK_PARTS } from './layout.ts';
 import type { Replay } from './replay.ts';
 
 /** A range of blocks, half open. */
@@ -249,6 +250,7 @@ export class CopyState {
    * the map of dirty parts is nearly full. At most two: those at the ends of the range.
    */
   crowded(offset: number, length: number): readonly number[] {
+    if (this.isComplete) return NONE;
     const { blockSize } = this.geometry;
     const first = Math.floor(offset / blockSize);
     const last = Math.floor((offset + length - 1) / blockSize);
@@ -337,8 +339,8 @@ export class CopyState {
     if (this.#blocks.count === expected.syncedBlocks && this.#dirty.blockCount === expected.dirtyBlocks) return;
     throw new CodError(
       'COD_CORRUPT',
-      `checkpoint holds ${this.#blocks.count} synced and ${this.#dirty.blockCount} dirty blocks where its header says ` +
-        `${expected.syncedBlocks} and ${expected.dirtyBlocks}`,
+      `checkpoint holds ${this.#blocks.count} synced and ${this.#dirty.blockCount} dirty blocks, ` +
+        `but its header says ${expected.syncedBlocks} and ${expected.dirtyBlocks}`,
     );
   }
 

@@ -18,7 +18,10 @@ export interface OpenDeviceOptions {
   readonly target: string;
   /** The background copy. Default: on. */
   readonly hydrate?: false | HydrateOptions;
-  /** Called with each read of a user that is about to be served, not with those of the background copy; it must not throw. Made for a {@link ReadRecorder}. */
+  /**
+   * Called with each read of a user that is about to be served, not with those of the background copy; it must not
+   * throw. Made for a {@link ReadRecorder}.
+   */
   readonly onRead?: (offset: number, length: number) => void;
   /** 4096 or a larger power of two; a copy that goes on keeps the one it began with. Default: 4096. */
   readonly blockSize?: number;
@@ -119,10 +122,7 @@ async function openTarget(fileSystem: FileSystem, target: string, log: Recovered
   const existing = await openExisting(fileSystem, target);
   if (existing !== undefined) {
     await existing.close();
-    throw new CodError(
-      'COD_EXISTS',
-      `${target} exists and has no metadata, so it is nobody's copy: remove it, or name another target`,
-    );
+    throw new CodError('COD_EXISTS', `${target} exists and has no metadata, so it is not a copy: name another target`);
   }
   await log.prepare();
   return makeTarget(fileSystem, target, log.size);
@@ -132,8 +132,8 @@ async function openTarget(fileSystem: FileSystem, target: string, log: Recovered
  * Opens the copy of a source: begins it, or resumes it, whatever happened in between.
  *
  * @throws {@link CodError} COD_EXISTS if the target exists and is no copy; COD_LOCKED if it has an owner;
- * COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something else; COD_CORRUPT, COD_VERSION; the errors of the
- * file system. `TypeError`, `RangeError` for wrong options.
+ * COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something else; COD_CORRUPT, COD_VERSION; the errors of
+ * the file system. `TypeError`, `RangeError` for wrong options.
  */
 export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<InlineDevice> {
   checkOptions(options);
@@ -180,8 +180,9 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
       events,
     });
   } catch (error) {
-    await file?.close().catch(() => undefined);
+    // The log first: it may sync the target.
     await recovered.close().catch(() => undefined);
+    await file?.close().catch(() => undefined);
     throw error;
   }
 }

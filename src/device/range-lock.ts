@@ -57,7 +57,7 @@ class Entry implements HeldLock {
 
   recording(): void {
     this.mode = 'record';
-    this.#lock.grant(0);
+    this.#lock.grantAfter(this);
   }
 }
 
@@ -79,10 +79,20 @@ export class RangeLock {
 
   /** For {@link HeldLock.release}. */
   release(entry: Entry): void {
+    const last = this.#entries.length - 1;
+    if (this.#entries[last] === entry) {
+      this.#entries.pop();
+      return;
+    }
     const at = this.#entries.indexOf(entry);
     if (at < 0) return;
     this.#entries.splice(at, 1);
     this.grant(at);
+  }
+
+  /** For {@link HeldLock.recording}. */
+  grantAfter(entry: Entry): void {
+    if (this.#entries[this.#entries.length - 1] !== entry) this.grant(0);
   }
 
   /** Grants what no longer conflicts, from a place in the order on. */

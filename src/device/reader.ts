@@ -16,7 +16,9 @@ const READ_PIECE_BYTES = 2 ** 22;
 
 /** The background copy, as far as a reader can wait for it. */
 export interface Reaching {
-  /** A promise for the moment when a stretch in flight has dealt with these blocks, if that comes sooner than a request. */
+  /**
+   * A promise for the moment when a stretch in flight has dealt with these blocks, if that comes sooner than a request.
+   */
   reaching(blocks: BlockRange): Promise<void> | undefined;
 }
 

@@ -1,5 +1,6 @@
 /**
- * The target: its bytes, the locks on its blocks, and the records of what it holds. Every change of it goes through here.
+ * The target: its bytes, the locks on its blocks, and the records of what it holds. Every change of it goes through
+ * here.
  *
  * Invariants (docs/DESIGN.md, "Ordering"):
  * - A write is recorded after it has returned. Its lock is held from before the write until the state says so.

@@ -84,7 +84,9 @@ export interface Device extends AsyncDisposable {
    * COD_CLOSED.
    */
   write(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
-  /** Makes every write that was acknowledged before the call durable. @throws {@link CodError} COD_POISONED, COD_CLOSED. */
+  /**
+   * Makes every write that was acknowledged before the call durable. @throws {@link CodError} COD_POISONED, COD_CLOSED.
+   */
   flush(): Promise<void>;
   /** Makes the whole blocks of the range read as zeros; they are never fetched. Parts of blocks at the ends stay. */
   discard(offset: number, length: number): Promise<void>;

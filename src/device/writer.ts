@@ -8,6 +8,7 @@
 
 import { type Done, promised, type Settled } from '../async/done.ts';
 import type { CopyState } from '../core/copy-state.ts';
+import type { OpenTransaction } from '../log/intent-log.ts';
 import type { Fetcher } from './fetcher.ts';
 import type { HeldLock } from './range-lock.ts';
 import type { Target } from './target.ts';
@@ -65,19 +66,20 @@ export class Writer {
     let written: Done;
     try {
       const ready = transaction.announce(offset, from);
-      const write = (): Done => this.#target.write(from, offset);
-      written = ready === undefined ? write() : ready.then(write);
+      written =
+        ready === undefined ? this.#target.write(from, offset) : ready.then(() => this.#target.write(from, offset));
     } catch (error) {
       ended(error);
       return;
     }
-    // Writes of the same block in one turn share an append: the lock lets them in before the record.
-    const record = (): void => {
-      lock.recording();
-      this.#target.record(transaction, ended);
-    };
-    if (written === undefined) record();
-    else written.then(record, ended);
+    if (written === undefined) this.#record(transaction, lock, ended);
+    else written.then(() => this.#record(transaction, lock, ended), ended);
+  }
+
+  /** Writes of the same block in one turn share an append: the lock lets them in before the record. */
+  #record(transaction: OpenTransaction, lock: HeldLock, ended: Settled): void {
+    lock.recording();
+    this.#target.record(transaction, ended);
   }
 
   #flushed(settled: Settled): Settled {

@@ -13,9 +13,10 @@ import { MAX_IDENTITY_BYTES, MAX_LOG_BYTES } from '../core/layout.ts';
 import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
+import { disownBoot } from './boot.ts';
 import { type CheckpointImage, commitCheckpoint, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
 import { type Slots, slotOf } from './slots.ts';
-import { disownBoot, type OwnedLog, ownedLog, WriteIntentLog } from './write-intent-log.ts';
+import { WriteIntentLog } from './write-intent-log.ts';
 
 /**
  * `log bytes = max(4 × last checkpoint, clamp(40 B × blocks, 1 MiB, 8 MiB))`; 40 B is one record in its own frame. The
@@ -274,8 +275,8 @@ export class Checkpointer {
   }
 
   /**
-   * Removes the metadata of a complete copy, and closes, also if it fails. If this is interrupted anywhere, what is left
-   * still says that the copy is complete, or nothing is left.
+   * Removes the metadata of a complete copy, and closes, also if it fails. If this is interrupted anywhere, what is
+   * left still says that the copy is complete, or nothing is left.
    */
   async remove(): Promise<void> {
     try {
@@ -432,24 +433,12 @@ export class Checkpointer {
     }
   }
 
-  /**
-   * Makes the next start believe only what was durable, also in this boot: unflushed writes may be lost. Marks only logs
-   * that recovery may read; a log that is still being created is left alone. The older log comes first: wherever this
-   * is interrupted, a log must not continue a log of another boot. If it fails, nothing more can be done.
-   */
+  /** Makes the next start believe only what was durable. Leaves alone a log that is still being created. */
   async #disownBoot(): Promise<void> {
     const { core, slots } = this.#options;
-    const log = this.#log;
+    const current = this.#log;
     try {
-      const logs: OwnedLog[] = [];
-      for (const slot of log === undefined || this.#baseMissing ? ([0, 1] as const) : [slotOf(log.epoch)]) {
-        const file = await slots.find('log', slot);
-        const owned = file && (await ownedLog(core, file));
-        if (owned !== undefined) logs.push(owned);
-      }
-      for (const owned of logs.sort((one, other) => one.header.epoch - other.header.epoch)) {
-        await disownBoot(core, owned);
-      }
+      await disownBoot(core, slots, current === undefined || this.#baseMissing ? [0, 1] : [slotOf(current.epoch)]);
     } catch {
       // The caller gets the error of the sync, which is the cause.
     }

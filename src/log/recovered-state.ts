@@ -31,7 +31,10 @@ export interface RecoveredState {
   readonly identity: string | undefined;
 }
 
-/** Passes the bytes [start, end) of a file to `feed` in pieces, until it returns false. A piece is valid during the call. */
+/**
+ * Passes the bytes [start, end) of a file to `feed` in pieces, until it returns false. A piece is valid during the
+ * call.
+ */
 export async function feedFile(
   core: Core,
   file: File,

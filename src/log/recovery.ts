@@ -11,11 +11,11 @@ import { LogScan, type LogScanResult, Replay } from '../core/replay.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
+import { bootNameBytes } from './boot.ts';
 import { readCheckpointBody } from './checkpoint.ts';
 import { recoverFormat1 } from './format1.ts';
 import { feedFile, type MetadataFile, type RecoveredState } from './recovered-state.ts';
 import { ALL_SLOTS, type FileKind, type SlotIndex, type Slots, slotOf } from './slots.ts';
-import { bootNameBytes } from './write-intent-log.ts';
 
 type Header = CheckpointHeader | LogHeader;
 
@@ -279,7 +279,9 @@ async function scanLog({ core, shape }: Logs, { header, file, bytes }: FoundLog)
   }
 }
 
-/** Whether a log says that its checkpoint was durable. A log that does not count may hold anything that a crash leaves. */
+/**
+ * Whether a log says that its checkpoint was durable. A log that does not count may hold anything that a crash leaves.
+ */
 async function saysBased(context: Logs, log: FoundLog, scan: LogScanResult | undefined): Promise<boolean> {
   try {
     return (scan ?? (await scanLog(context, log))).basedAnywhere;

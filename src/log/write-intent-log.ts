@@ -9,11 +9,12 @@
 import type { Done } from '../async/done.ts';
 import { FrameEncoder } from '../core/frames.ts';
 import type { Geometry } from '../core/geometry.ts';
-import { decodeLogHeader, encodeLogHeader, type LogHeader } from '../core/headers.ts';
-import { HEADER_BYTES, MAX_BOOT_NAME_BYTES, SECTOR_BYTES } from '../core/layout.ts';
+import { encodeLogHeader } from '../core/headers.ts';
+import { HEADER_BYTES, SECTOR_BYTES } from '../core/layout.ts';
 import type { File } from '../fs/file-system.ts';
 import { writeFile } from '../fs/inline-file.ts';
 import type { Core } from '../wasm/core.ts';
+import { bootNameBytes } from './boot.ts';
 
 /** Kept free in each log for the frames that steer it: a barrier, `CONTINUED`, `BASED`. */
 const RESERVED_BYTES = 2048;
@@ -36,31 +37,6 @@ function framesIn(bytes: Uint8Array, position: number): { start: number; end: nu
 
 /** Runs a sync and sees to it that a failed one is not tried again. */
 type GuardSync = (sync: () => Promise<void>) => Promise<void>;
-
-/** The boot's name as it is stored: at most {@link MAX_BOOT_NAME_BYTES} of it. */
-export function bootNameBytes(bootId: string | undefined): Uint8Array {
-  return bootId === undefined ? new Uint8Array(0) : new TextEncoder().encode(bootId).subarray(0, MAX_BOOT_NAME_BYTES);
-}
-
-/** A log's file, and its header, which names a boot. */
-export interface OwnedLog {
-  readonly file: File;
-  readonly header: LogHeader;
-}
-
-/** Undefined where there is no log, or one that names no boot. */
-export async function ownedLog(core: Core, file: File): Promise<OwnedLog | undefined> {
-  if ((await file.size()) < HEADER_BYTES) return undefined;
-  const sector = new Uint8Array(HEADER_BYTES);
-  await file.read(sector, 0);
-  const decoded = decodeLogHeader(core, sector);
-  return decoded.state === 'valid' && decoded.header.bootName.length > 0 ? { file, header: decoded.header } : undefined;
-}
-
-/** Takes the boot's name out of a log's header: from then on only what its barriers cover is believed. Not durable, as the page cache that it speaks of. */
-export async function disownBoot(core: Core, { file, header }: OwnedLog): Promise<void> {
-  await file.write(encodeLogHeader(core, { ...header, bootName: new Uint8Array(0) }), 0);
-}
 
 export class WriteIntentLog {
   readonly epoch: number;

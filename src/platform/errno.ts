@@ -14,7 +14,10 @@ export function errnoOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** Returns the {@link CodError} for a failed call. `operation` says what failed and where; `cause` is what the call threw. */
+/**
+ * Returns the {@link CodError} for a failed call. `operation` says what failed and where; `cause` is what the call
+ * threw.
+ */
 export function ioError(operation: string, cause: unknown, details: Readonly<Record<string, unknown>> = {}): CodError {
   if (cause instanceof CodError) return cause;
   const errno = errnoOf(cause);

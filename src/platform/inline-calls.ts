@@ -1,9 +1,9 @@
 /**
  * Decides which calls to one file are made synchronously, and which on the thread pool.
  *
- * In the page cache 128 KiB take 20 to 100 µs. Passing a call to the pool and back takes as long or longer (Node 20, two
- * virtual cores, 2026): a copy made of synchronous calls needs half the processor time. A call that waits for a disk
- * would block the event loop, so a slow call sends the next ones to the pool.
+ * In the page cache 128 KiB take 20 to 100 µs. Passing a call to the pool and back takes as long or longer (Node 20,
+ * two virtual cores, 2026): a copy made of synchronous calls needs half the processor time. A call that waits for a
+ * disk would block the event loop, so a slow call sends the next ones to the pool.
  */
 
 /** Above this the cost of the pool no longer shows, and a core's cache is too small. */

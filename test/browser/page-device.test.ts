@@ -219,8 +219,13 @@ describe('the interface is that of a device', () => {
   });
 
   test('a source tells its size before it is copied', async () => {
-    expect(await inspectSource(new Blob([new Uint8Array(700)]), { worker: startWorker })).toEqual({ size: 700, identity: undefined });
-    await expect(inspectSource('/missing.raw', { worker: startWorker })).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
+    expect(await inspectSource(new Blob([new Uint8Array(700)]), { worker: startWorker })).toEqual({
+      size: 700,
+      identity: undefined,
+    });
+    await expect(inspectSource('/missing.raw', { worker: startWorker })).rejects.toMatchObject({
+      code: 'COD_NOT_FOUND',
+    });
   });
 
   test('a rate holds the background copy back, and lifting it lets it go', async () => {

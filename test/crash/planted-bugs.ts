@@ -93,14 +93,16 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: WRITER,
-        find: '      written = ready === undefined ? write() : ready.then(write);',
+        find: `      written =
+        ready === undefined ? this.#target.write(from, offset) : ready.then(() => this.#target.write(from, offset));`,
         replace: `      void ready;
-      written = promised((recorded) => this.#target.record(transaction, recorded)).then(write);`,
+      const recorded = promised((settled) => this.#target.record(transaction, settled));
+      written = recorded.then(() => this.#target.write(from, offset));`,
       },
       {
         file: WRITER,
-        find: '      this.#target.record(transaction, ended);',
-        replace: '      ended();',
+        find: '    this.#target.record(transaction, ended);',
+        replace: '    ended();',
       },
     ],
   },
@@ -163,7 +165,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'a write whose lock lets a fill in before the record',
     samples: 1,
-    patches: [{ file: WRITER, find: '      lock.recording();', replace: '      lock.release();' }],
+    patches: [{ file: WRITER, find: '    lock.recording();', replace: '    lock.release();' }],
   },
   {
     name: 'a fill that writes over what users wrote',
