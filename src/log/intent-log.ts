@@ -77,26 +77,12 @@ export class OpenTransaction implements Transaction {
   }
 }
 
-/** A log in use, with what our own device needs beside {@link IntentLog}. */
-export class OpenLog implements IntentLog {
+/** The state of a log, as its users see it. */
+abstract class StateOfLog {
   readonly state: CopyState;
-  readonly identity: string | undefined;
-  readonly #checkpointer: Checkpointer;
-  readonly #commits: GroupCommit;
-  readonly #lease: Lease;
-  #closing: Promise<void> | undefined;
 
-  constructor(parts: {
-    state: CopyState;
-    identity: string | undefined;
-    checkpointer: Checkpointer;
-    lease: Lease;
-  }) {
-    this.state = parts.state;
-    this.identity = parts.identity;
-    this.#checkpointer = parts.checkpointer;
-    this.#lease = parts.lease;
-    this.#commits = new GroupCommit(parts.state, parts.checkpointer);
+  constructor(state: CopyState) {
+    this.state = state;
   }
 
   get size(): number {
@@ -113,6 +99,28 @@ export class OpenLog implements IntentLog {
 
   get dirty(): DirtyView {
     return this.state.dirty;
+  }
+}
+
+/** A log in use, with what our own device needs beside {@link IntentLog}. */
+export class OpenLog extends StateOfLog implements IntentLog {
+  readonly identity: string | undefined;
+  readonly #checkpointer: Checkpointer;
+  readonly #commits: GroupCommit;
+  readonly #lease: Lease;
+  #closing: Promise<void> | undefined;
+
+  constructor(parts: {
+    state: CopyState;
+    identity: string | undefined;
+    checkpointer: Checkpointer;
+    lease: Lease;
+  }) {
+    super(parts.state);
+    this.identity = parts.identity;
+    this.#checkpointer = parts.checkpointer;
+    this.#lease = parts.lease;
+    this.#commits = new GroupCommit(parts.state, parts.checkpointer);
   }
 
   /** Why the log refuses everything, if it is poisoned. */
@@ -209,8 +217,7 @@ function closedError(): CodError {
 }
 
 /** What {@link recoverLog} returns to our own device: its log has all of {@link OpenLog}. */
-export class RecoveredLog implements RecoveredIntentLog {
-  readonly state: CopyState;
+export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   readonly identity: string | undefined;
   readonly #found: RecoveredState | undefined;
   readonly #checkpointer: Checkpointer;
@@ -228,8 +235,8 @@ export class RecoveredLog implements RecoveredIntentLog {
     slots: Slots;
     lease: Lease;
   }) {
+    super(parts.state);
     this.#found = parts.found;
-    this.state = parts.state;
     this.identity = parts.identity;
     this.#checkpointer = parts.checkpointer;
     this.#slots = parts.slots;
@@ -238,22 +245,6 @@ export class RecoveredLog implements RecoveredIntentLog {
 
   get isNew(): boolean {
     return this.#found === undefined;
-  }
-
-  get size(): number {
-    return this.state.geometry.size;
-  }
-
-  get blockSize(): number {
-    return this.state.geometry.blockSize;
-  }
-
-  get blocks(): BlockView {
-    return this.state.blocks;
-  }
-
-  get dirty(): DirtyView {
-    return this.state.dirty;
   }
 
   async prepare(): Promise<void> {

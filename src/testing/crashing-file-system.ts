@@ -220,7 +220,7 @@ export class CrashingFileSystem implements FileSystem {
       if (this.#random.oneIn(2)) return perform(call, effect);
       if (closed !== undefined) throw new CodError('COD_CLOSED', `${name} is closed`, { details: { name } });
       assertRange(call.offset ?? 0, call.length ?? 0);
-      this.#performNow({ ...call, name }, effect);
+      this.#performSynchronously({ ...call, name }, effect);
       return undefined;
     };
 
@@ -344,7 +344,7 @@ export class CrashingFileSystem implements FileSystem {
     return this.#end(operation, effect);
   }
 
-  #performNow<T>(call: Call & { name: string }, effect: Effect<T>): T {
+  #performSynchronously<T>(call: Call & { name: string }, effect: Effect<T>): T {
     const operation = this.#frozen ? undefined : this.#begin(call, effect);
     if (operation === undefined || this.#frozen) throw new CodError('COD_CLOSED', 'the process is gone');
     return this.#end(operation, effect);
