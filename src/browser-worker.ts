@@ -1,4 +1,4 @@
-/** The file of the device's worker, with everything the worker needs. A bundler may have to be given it as an entry. */
+/** The file of the device's worker, with all its imports. Some bundlers need it as an entry. */
 
 import { runDeviceWorker } from './browser/worker.ts';
 

@@ -1,5 +1,5 @@
 /**
- * A device in a web page: a worker owns it, and the page has the same interface over messages.
+ * A device in a web page. A worker owns the device, and the page uses it through messages.
  *
  * @packageDocumentation
  */
@@ -30,12 +30,14 @@ export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/tr
 export type { Retry } from './sources/retry.ts';
 
 /**
- * Opens the copy of a source in the origin private file system: begins it, or resumes it. Tabs that open the same copy
- * share one device; if the tab whose worker owns the device ends, the worker of another one replaces it.
+ * Opens the copy of a source in the origin private file system: begins it, or resumes it.
  *
- * @throws {@link CodError} as `openDevice` of `copyondemand`; COD_LOCKED if another tab has it open and `tabs` is
- *   `'refuse'`; COD_NOT_FOUND if the file of the worker cannot be loaded. `TypeError`, `RangeError` for wrong options.
- *   The signal's reason if it is aborted.
+ * Tabs that open the same copy share one device. If the tab of the owning worker ends, a worker of another tab replaces
+ * it.
+ *
+ * @throws {@link CodError} as `openDevice` of `copyondemand`; COD_LOCKED when another tab has it open and `tabs` is
+ *   `'refuse'`; COD_NOT_FOUND when the worker's file cannot be loaded. `TypeError`, `RangeError` for wrong options. The
+ *   signal's reason.
  * @example
  * const device = await openDevice({ source: 'https://example.org/disk.img', target: 'disk.img' });
  * await device.read(new Uint8Array(4096), 0);
@@ -48,7 +50,7 @@ export function openDevice(options: OpenBrowserDeviceOptions): Promise<BrowserDe
  * Returns the size of an image, and the name of its content if the source has one. Requests one byte.
  *
  * @param options.worker starts the worker, as for {@link openDevice}
- * @throws {@link CodError} as {@link openDevice} if the source cannot be used.
+ * @throws {@link CodError} as {@link openDevice} when the source cannot be used.
  */
 export function inspectSource(
   source: BrowserSource,

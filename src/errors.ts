@@ -1,4 +1,4 @@
-/** Everything that can go wrong, as one class with a stable code. Codes are API, messages are not. */
+/** The errors of this package: one class with a stable code. Codes are API, messages are not. */
 
 export type CodErrorCode =
   | 'COD_NOT_FOUND'
@@ -17,7 +17,7 @@ export type CodErrorCode =
   | 'COD_INCOMPLETE'
   | 'COD_BUG';
 
-/** What a {@link CodError} looks like as JSON; enough to build it again elsewhere. */
+/** A {@link CodError} as JSON. {@link CodError.fromJSON} builds the error again elsewhere. */
 export interface CodErrorJson {
   name: 'CodError';
   code: CodErrorCode;
@@ -26,11 +26,11 @@ export interface CodErrorJson {
   cause?: CodErrorJson | { name: string; message: string };
 }
 
-/** An error of this package: what happened, where, and the numbers that belong to it. */
+/** An error of this package: what failed, where, and the values involved. */
 export class CodError extends Error {
   override readonly name = 'CodError';
   readonly code: CodErrorCode;
-  /** Numbers and names that belong to the error; plain data only, so that it can be cloned and serialized. */
+  /** Values that belong to the error. Plain data only, so that they can be cloned and serialized. */
   readonly details: Readonly<Record<string, unknown>>;
 
   constructor(
@@ -51,7 +51,7 @@ export class CodError extends Error {
     return json;
   }
 
-  /** The error that {@link toJSON} was called on, less its stack: for the far side of a message channel. */
+  /** Builds the error that {@link toJSON} was called on, without its stack. For the receiver of a message. */
   static fromJSON(json: CodErrorJson): CodError {
     let cause: unknown;
     if (json.cause !== undefined) {
@@ -64,7 +64,9 @@ export class CodError extends Error {
   }
 }
 
-/** Whether `error` is a {@link CodError}, of the given code if one is named. Works across copies of this package. */
+/**
+ * Returns whether `error` is a {@link CodError}, and has `code` if one is given. Works across copies of this package.
+ */
 export function isCodError(error: unknown, code?: CodErrorCode): error is CodError {
   return (
     error instanceof Error &&

@@ -1,5 +1,5 @@
 /**
- * The isomorphic part of copyondemand: devices and sources that run alike in Node and in browsers.
+ * The isomorphic part of copyondemand: devices and sources for Node and browsers.
  *
  * @packageDocumentation
  */
@@ -33,11 +33,11 @@ export type { Retry } from './sources/retry.ts';
 export type { Source, SourceExtent } from './sources/source.ts';
 
 /**
- * Opens the copy of a source: begins it, or resumes it, whatever happened in between.
+ * Opens the copy of a source: begins it, or resumes it after any crash.
  *
- * @throws {@link CodError} COD_EXISTS if the target exists and is no copy; COD_LOCKED if it has an owner;
- * COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something else; COD_CORRUPT, COD_VERSION; the errors of
- * the file system. `TypeError`, `RangeError` for wrong options.
+ * @throws {@link CodError} COD_EXISTS when the target exists and is no copy; COD_LOCKED when it has an owner;
+ *   COD_SIZE_MISMATCH or COD_SOURCE_CHANGED when it is a copy of another source; COD_CORRUPT; COD_VERSION; the errors
+ *   of the file system. `TypeError`, `RangeError` for wrong options.
  *
  * @example
  * const device = await openDevice({ source: bytesSource(image), fileSystem: memfsFileSystem(), target: 'disk.raw' });

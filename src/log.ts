@@ -24,9 +24,9 @@ export type { Clock, Environment } from './platform/clock.ts';
 /**
  * Opens the log of a storage that exists with its full size: makes the log, or recovers it after any crash.
  *
- * @throws {@link CodError} COD_LOCKED if the log has an owner; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if the log is of
- * another storage; COD_CORRUPT, COD_VERSION; COD_POISONED if a sync failed; the errors of the file system. `TypeError`,
- * `RangeError` for wrong options.
+ * @throws {@link CodError} COD_LOCKED when the log has an owner; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED when the log
+ *   belongs to another storage; COD_CORRUPT; COD_VERSION; COD_POISONED when a sync failed; the errors of the file
+ *   system. `TypeError`, `RangeError` for wrong options.
  *
  * @example
  * const log = await openIntentLog({ fileSystem, name: 'store', size, storage: file });
@@ -41,12 +41,13 @@ export function openIntentLog(options: OpenIntentLogOptions): Promise<IntentLog>
 }
 
 /**
- * Recovers a log before its storage is opened, for an engine that makes its storage itself: call
- * {@link RecoveredIntentLog.prepare}, make or open the storage, then call {@link RecoveredIntentLog.begin}. Changes
- * nothing on disk, and takes the ownership.
+ * Recovers a log before its storage is opened, for an engine that makes its storage itself. Takes the ownership, and
+ * changes nothing on disk.
  *
- * @throws {@link CodError} COD_LOCKED if the log has an owner; COD_CORRUPT, COD_VERSION; the errors of the file system.
- * `TypeError`, `RangeError` for wrong options.
+ * Next, call {@link RecoveredIntentLog.prepare}, make or open the storage, then call {@link RecoveredIntentLog.begin}.
+ *
+ * @throws {@link CodError} COD_LOCKED when the log has an owner; COD_CORRUPT; COD_VERSION; the errors of the file
+ *   system. `TypeError`, `RangeError` for wrong options.
  *
  * @example
  * const recovered = await recoverIntentLog({ fileSystem, name: 'store', size });

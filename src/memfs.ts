@@ -1,5 +1,5 @@
 /**
- * Storage in memory, for deterministic tests: over a memfs volume.
+ * Storage in memory, over a memfs volume. For deterministic tests.
  *
  * @packageDocumentation
  */

@@ -1,5 +1,6 @@
 /**
- * NBD, the network block device protocol: devices of copyondemand for QEMU, the kernel, and whoever else speaks it; and any NBD server as a source.
+ * NBD, the network block device protocol: serves devices to QEMU, the kernel and other clients, and reads any NBD
+ * server as a source.
  *
  * @packageDocumentation
  */

@@ -1,6 +1,7 @@
 /**
- * What the neutral folders may use beyond ES2022, because Node and every browser have it alike. Compiled only with
- * tsconfig.neutral.json, so that any other global is a compile error there.
+ * The globals beyond ES2022 that the neutral folders may use: those that Node and all browsers share.
+ *
+ * Only tsconfig.neutral.json compiles this file, so any other global is a compile error in those folders.
  */
 
 interface AbortSignal {

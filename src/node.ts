@@ -1,5 +1,5 @@
 /**
- * What copyondemand needs of Node: files of this machine.
+ * The part of copyondemand that needs Node: files of the local machine.
  *
  * @packageDocumentation
  */

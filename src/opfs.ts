@@ -1,5 +1,5 @@
 /**
- * Storage in a browser, for a dedicated worker: the origin private file system.
+ * Storage in the origin private file system of a browser. For dedicated workers.
  *
  * @packageDocumentation
  */

@@ -1,13 +1,13 @@
 /**
  * A device as the hard disk of a PC that v86 emulates.
  *
- * v86 tells its guests that the disk has no write cache, so that they never flush: to them a write that is done is durable, and their journals rely on
- * that. So it is done here when it is, unless told otherwise.
+ * v86 tells its guests that the disk has no write cache. Therefore guests never flush, and their journals rely on every
+ * completed write. So by default this disk completes a write only when it is durable.
  *
  * @packageDocumentation
  */
 
-/** What {@link v86Disk} uses of a device. The devices of `copyondemand` and of `copyondemand/browser` have it. */
+/** The part of a device that {@link v86Disk} uses. The devices of `copyondemand` and `copyondemand/browser` have it. */
 export interface V86Device {
   readonly size: number;
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
@@ -15,19 +15,23 @@ export interface V86Device {
   flush(): Promise<void>;
 }
 
-/** How {@link v86Disk} behaves. */
+/** Options of {@link v86Disk}. */
 export interface V86DiskOptions {
-  /** A read or write has failed. v86 knows no errors of a disk: the guest waits for ever. */
+  /** Called when a read or write fails. v86 has no disk errors: the guest waits for the operation for ever. */
   readonly onError: (error: unknown) => void;
   /**
-   * True: a write is done when it is flushed. False: when it is logged, which is several times as fast; at the latest a second later it is flushed. What ends
-   * within that second may then lose writes that the guest believes in, later ones or earlier ones, unless the boot is known to be the same
-   * (docs/DESIGN.md); its file system should be checked. Default: true.
+   * When a write completes. Default: true.
+   *
+   * - True: when it is flushed.
+   * - False: when it is logged, which is several times as fast. The disk flushes 1 s after the first unflushed write. A
+   *   crash within that second may lose any writes that the guest believes durable, earlier ones or later ones. They
+   *   survive if recovery knows that the machine has not rebooted (docs/DESIGN.md). After a crash, check the guest's
+   *   file system.
    */
   readonly durable?: boolean;
 }
 
-/** What v86 wants of a disk that it is given as `hda` (v86 0.5.462; its own declarations leave it out). */
+/** The interface that v86 expects of a disk passed as `hda` (v86 0.5.462). The declarations of v86 omit it. */
 export interface V86Disk {
   readonly byteLength: number;
   onload: ((event: object) => void) | undefined;
@@ -46,8 +50,10 @@ const SECTOR_BYTES = 512;
 const FLUSH_DELAY_MS = 1000;
 
 /**
- * The disk, for `new V86({ hda: v86Disk(device, …) })`. It has the whole sectors of the device, which stays the caller's: to be closed when the emulator has
- * stopped. A state of the emulator that is saved says nothing of the disk's content.
+ * Makes a disk for `new V86({ hda: v86Disk(device, …) })`.
+ *
+ * The disk has the whole sectors of the device. The caller owns the device and closes it when the emulator has stopped.
+ * A saved state of the emulator does not include the disk's content.
  */
 export function v86Disk(device: V86Device, options: V86DiskOptions): V86Disk {
   return new Disk(device, options);
@@ -66,7 +72,7 @@ class Disk implements V86Disk {
   onprogress: ((event: object) => void) | undefined;
   readonly #device: V86Device;
   readonly #options: V86DiskOptions;
-  /** Those that are under way. v86 may go on before a write is done. */
+  /** Writes in flight. v86 may continue before a write is done. */
   readonly #writes = new Set<Write>();
   #cached: { readonly start: number; readonly bytes: Uint8Array } | undefined;
   #flushing: ReturnType<typeof setTimeout> | undefined;
@@ -98,7 +104,7 @@ class Disk implements V86Disk {
     return this.#cached?.start === start && this.#cached.bytes.length === length ? this.#cached.bytes : undefined;
   }
 
-  /** `bytes` are v86's again when the call returns. */
+  /** v86 may reuse `bytes` when the call returns. */
   set(start: number, bytes: Uint8Array, done: () => void): void {
     const own = bytes.slice();
     const end = start + own.length;
@@ -147,7 +153,7 @@ class Disk implements V86Disk {
     }, FLUSH_DELAY_MS);
   }
 
-  /** Resolves when the writes of before to these bytes are over. */
+  /** Resolves when the earlier writes that overlap [start, end) have ended. */
   #overlapping(start: number, end: number): Promise<unknown> {
     return Promise.all(
       [...this.#writes].filter((write) => start < write.end && write.start < end).map(({ over }) => over),

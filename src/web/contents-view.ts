@@ -1,4 +1,4 @@
-/** What is on the disk: its partitions, as a bar and as the branches of a tree, and the directories and files of its volumes. */
+/** Shows what is on the disk: the partitions as a bar and as branches of a tree, and the files of their volumes. */
 
 import { el } from './dom.ts';
 import { FileView } from './file-view.ts';
@@ -12,11 +12,11 @@ import type { Entry, Volume } from './volumes/volume.ts';
 
 export interface ContentsOptions {
   readonly session: Session;
-  /** A partition was chosen. */
+  /** Called when the user chooses a partition. */
   onPartition(partition: Partition): void;
-  /** A file was chosen, which lies there on the disk. */
+  /** Called when the user opens a file. `ranges` are the file's byte ranges on the disk. */
   onFile(ranges: readonly { start: number; end: number }[]): void;
-  /** Its bytes are to be shown. */
+  /** Called when the user asks to see the bytes at `offset`. */
   onShowBytes(offset: number): void;
 }
 
@@ -78,7 +78,10 @@ export class ContentsView {
     }
   }
 
-  /** The partitions, as wide as they are long, but wide enough to be seen. */
+  /**
+   * Draws the partitions in proportion to their sizes. Each counts as at least 3 % of the disk, so that small ones stay
+   * visible.
+   */
   #bar({ parts }: DiskContents): HTMLElement {
     const { size } = this.#options.session;
     return el(
@@ -155,12 +158,12 @@ export class ContentsView {
   }
 }
 
-/** By code unit, which is quick and always the same; capital letters apart from small ones as on the disk. */
+/** Compares by code unit: fast, and the same in every locale. Case-sensitive, as on the disk. */
 function order(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-/** Names are the image's: nothing in them may act on the page's text. */
+/** Replaces control characters: a name in the image must not change how the page shows its text. */
 function visible(name: string): string {
   return name.replaceAll(/[\p{Cc}\p{Bidi_Control}]/gu, '\ufffd');
 }

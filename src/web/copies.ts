@@ -1,17 +1,21 @@
-/** What this browser has copies of, so that a page that is loaded again goes on. Kept in the local storage; the copies themselves lie in the origin private file system. */
+/**
+ * The list of the copies in this browser. A reloaded page uses it to resume a copy.
+ *
+ * The list is in the local storage. The copies themselves are in the origin private file system.
+ */
 
 import type { CopyPlace } from '../browser.ts';
 
 export interface CopyRecord {
-  /** Names the copy, here and in the address of the page. */
+  /** Identifies the copy, also in the address of the page. */
   readonly id: string;
   readonly name: string;
-  /** Where it comes from; `undefined` for a file of this computer, which has to be picked again. */
+  /** `undefined` if the source is a file of this computer: the user has to pick the file again. */
   readonly url: string | undefined;
   readonly size: number;
   readonly openedMs: number;
   readonly syncedBytes: number;
-  /** Bytes per second of the background copy, 0: it rests, `undefined`: no limit. */
+  /** Limit of the background copy in bytes per second. 0: paused. `undefined`: no limit. */
   readonly rate: number | undefined;
 }
 
@@ -21,7 +25,7 @@ export function placeOf(id: string): CopyPlace {
   return { directory: 'images', target: `${id}.raw` };
 }
 
-/** The last opened first. What somebody else has put there is passed over. */
+/** Returns all records, the most recently opened first. Skips entries that are no records of this page. */
 export function listCopies(): CopyRecord[] {
   const records: CopyRecord[] = [];
   for (let index = 0; index < localStorage.length; index++) {
@@ -60,10 +64,10 @@ export function dropRecord(id: string): void {
   localStorage.removeItem(PREFIX + id);
 }
 
-/** An image to be opened: a URL or a picked file. */
+/** The source of a copy: a URL or a picked file. */
 export type Image = string | File;
 
-/** The same image has the same copy, in all tabs. */
+/** Derives the id of an image's copy. All tabs derive the same id, so they share one copy. */
 export async function idOf(image: Image): Promise<string> {
   const text = image instanceof File ? `file:${image.name}:${image.size}` : `url:${image}`;
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)));

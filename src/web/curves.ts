@@ -1,4 +1,4 @@
-/** Two small curves of the last minute: what arrives, and how long this page's own reads take. */
+/** Two curves of the last minute: the throughput of the copy, and the latency of the page's own reads. */
 
 import { el, setText } from './dom.ts';
 import type { Session } from './session.ts';
@@ -6,7 +6,7 @@ import { formatBytes, formatMilliseconds } from './units.ts';
 
 const WINDOW_MS = 60_000;
 const HEIGHT = 84;
-/** The scale of latencies is logarithmic, in ms. */
+/** The latency axis is logarithmic, from 0.1 ms to 10 s. */
 const FASTEST_MS = 0.1;
 const SLOWEST_MS = 10_000;
 

@@ -1,4 +1,4 @@
-/** A disk that is open: how far it is, what can be done with it, and all the views of it. */
+/** The view of an open disk: progress, the controls of the copy, and the views of the disk's content. */
 
 import { copyAsFile, isCodError } from '../browser.ts';
 import { ContentsView } from './contents-view.ts';
@@ -14,15 +14,15 @@ import { formatBytes, formatDuration, formatShare } from './units.ts';
 
 export interface DiskOptions {
   readonly session: Session;
-  /** Leaves the disk; the copy stays. */
+  /** Leaves the disk and keeps the copy. */
   onLeave(): void;
   /** Removes the copy. */
   onForget(): void;
-  /** Opens it again; `anew`: as if it had never been copied. */
+  /** Opens the disk again. `anew`: removes the copy first. */
   onReopen(options: { anew: boolean }): void;
 }
 
-/** Where the bytes are shown from to begin with: an MBR has its table from here on, and a GPT follows. */
+/** The first offset that the hex view shows. The table of an MBR begins shortly behind it, and a GPT follows. */
 const BOOT_TABLE_AT = 0x1b0;
 
 const RATES: readonly (readonly [string, number | undefined])[] = [
@@ -48,7 +48,7 @@ export class DiskView {
   readonly #contents: ContentsView;
   readonly #pc: PcView | undefined;
   readonly #title: HTMLElement;
-  /** The background copy has failed, or would if it did not rest. */
+  /** True after the background copy has failed, or after a read has found that the source changed. */
   #stopped = false;
 
   constructor(options: DiskOptions) {
@@ -134,7 +134,7 @@ export class DiskView {
     this.#title.focus();
   }
 
-  /** Ends what it does; the session is the caller's. */
+  /** Stops the views. The caller owns the session and closes it. */
   close(): void {
     this.#contents.close();
     this.#pc?.close();
@@ -218,7 +218,9 @@ export class DiskView {
   }
 }
 
-/** A problem with what may be done about it; what is forgotten is gone, so that beginning anew takes a second press. */
+/**
+ * Makes a card that shows a problem and its remedies. `Begin anew` deletes the copy, so that button needs two presses.
+ */
 export function problemCard(
   { title, text, detail, remedies }: Problem,
   onRemedy: (anew: boolean) => void,

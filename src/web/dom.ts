@@ -1,8 +1,11 @@
-/** Elements without a framework. */
+/** Makes and changes elements without a framework. */
 
 type Child = Node | string | undefined;
 
-/** Makes an element; attributes that are `undefined` or `false` are left out, `true` is an empty one, functions listen to the event that `on…` names. */
+/**
+ * Makes an element. An attribute that is `undefined` or `false` is left out, and `true` becomes an empty attribute. A
+ * function named `on…` is added as a listener of that event.
+ */
 export function el<Name extends keyof HTMLElementTagNameMap>(
   name: Name,
   attributes: Readonly<Record<string, unknown>> = {},
@@ -17,15 +20,15 @@ export function el<Name extends keyof HTMLElementTagNameMap>(
   return element;
 }
 
-/** Changes the text only where it differs, so that screen readers and selections are left in peace. */
+/** Changes the text only if it differs. An unneeded change would disturb screen readers and selections. */
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Hands a blob to the user as a file. */
+/** Saves a blob as a file of the user. */
 export function saveBlob(blob: Blob, name: string): void {
   const url = URL.createObjectURL(blob);
   el('a', { href: url, download: name }).click();
-  // The browser has taken it by then; a link that is gone too early would be an empty file.
+  // The browser reads the blob after the click. A URL that is revoked too early gives an empty file.
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

@@ -1,4 +1,4 @@
-/** One file: what it is, where it lies, how it begins, and its download. */
+/** The view of one file: its facts, its place on the disk, a preview, and its download. */
 
 import { el, saveBlob, setText } from './dom.ts';
 import { charactersOf } from './hex-view.ts';
@@ -11,7 +11,7 @@ export interface ShownFile {
   readonly volume: Volume;
   readonly entry: Entry;
   readonly path: string;
-  /** Where the volume begins on the disk. */
+  /** Offset of the volume on the disk, in bytes. */
   readonly volumeStart: number;
 }
 
@@ -23,9 +23,9 @@ export interface FileViewOptions {
 
 const PREVIEW_BYTES = 2 ** 15;
 const MAX_PICTURE_BYTES = 2 ** 23;
-/** Of a file in thousands of pieces, the first are marked on the map. */
+/** The map marks at most this many pieces of a file. */
 const MAX_MARKS = 2000;
-/** What a browser takes as one blob everywhere; a sparse file may claim far more than the disk has. */
+/** Every browser accepts a blob of this size. A sparse file may claim to be far larger than the disk. */
 const MAX_DOWNLOAD_BYTES = 2 ** 32;
 const PICTURES: Readonly<Record<string, string>> = {
   png: 'image/png',
@@ -126,7 +126,7 @@ export class FileView {
     return el('div', { class: 'actions' }, download, bytes);
   }
 
-  /** Reads all of a file; pressed again, it stops. */
+  /** Reads the whole file and saves it. A second press stops the download. */
   async #download(volume: Volume, file: FileInfo, name: string, button: HTMLButtonElement): Promise<void> {
     if (file.size > MAX_DOWNLOAD_BYTES) {
       setText(button, `More than ${formatBytes(MAX_DOWNLOAD_BYTES)}: too large`);
@@ -149,7 +149,7 @@ export class FileView {
         { from: 0, to: file.size },
         { pieceBytes: 2 ** 23, signal: stop.signal },
       )) {
-        // As a blob the browser can put it on disk.
+        // The browser can move a blob from memory to disk.
         parts.push(new Blob([piece as Uint8Array<ArrayBuffer>]));
         done += piece.length;
         setText(button, `Stop · ${formatShare(done, file.size)}`);
@@ -207,7 +207,7 @@ function facts(file: FileInfo, ranges: readonly unknown[], entry: Entry): HTMLEl
   return el('dl', {}, ...rows.flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]));
 }
 
-/** Where a file lies on the disk. */
+/** Returns where a file is on the disk: at most {@link MAX_MARKS} byte ranges. Holes have none. */
 async function rangesOf(
   file: FileInfo,
   volumeStart: number,
@@ -223,11 +223,11 @@ async function rangesOf(
   return ranges;
 }
 
-/** `undefined` for what is no text. */
+/** Decodes UTF-8. Returns `undefined` if the bytes are not text. */
 function textOf(bytes: Uint8Array, isCut: boolean): string | undefined {
   if (bytes.includes(0)) return undefined;
   try {
-    // The last character may be cut in the middle.
+    // The preview may end within a character.
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes, { stream: isCut });
   } catch {
     return undefined;

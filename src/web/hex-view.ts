@@ -1,4 +1,4 @@
-/** The bytes of the disk, a screen at a time; what is not here yet is fetched as one looks. */
+/** Shows one page of the disk's bytes. Reading them fetches the blocks that the copy does not have yet. */
 
 import { el, setText } from './dom.ts';
 import { brief } from './problem.ts';
@@ -94,7 +94,7 @@ export class HexView {
     return ROWS * this.#perRow;
   }
 
-  /** Shows the bytes from `offset` on; the last wish counts. */
+  /** Shows the bytes from `offset` on. A later call aborts the read of an earlier one. */
   async show(offset: number): Promise<void> {
     const { size } = this.#session;
     const last = Math.max(0, Math.floor((size - 1) / this.#perRow) * this.#perRow);
@@ -115,7 +115,7 @@ export class HexView {
     }
   }
 
-  /** Eight bytes a row where sixteen do not fit. */
+  /** Shows 8 bytes per row if 16 do not fit. */
   #fit(): void {
     const perRow = this.#body.clientWidth < 560 ? 8 : 16;
     if (perRow === this.#perRow) return;
@@ -149,7 +149,7 @@ export class HexView {
     else void this.show(offset);
   }
 
-  /** Writes and flushes what was typed: it is there after whatever happens. */
+  /** Writes the typed bytes and flushes the device, so that they survive a crash. */
   async #write(event: SubmitEvent): Promise<void> {
     event.preventDefault();
     const bytes = parseBytes(this.#values.value);
@@ -183,7 +183,7 @@ export class HexView {
   }
 }
 
-/** Zeros are dim: what is there stands out. */
+/** Renders a row in hexadecimal. Zeros are dim, so that other bytes stand out. */
 function hexOf(row: Uint8Array, perRow: number): HTMLElement {
   const line = el('span', { class: 'digits' });
   let text = '';

@@ -1,4 +1,4 @@
-/** The page: a start, and a disk that is open. The address says which, so that a reload goes on where it was. */
+/** The page: the start view, or an open disk. The address names the open disk, so that a reload resumes it. */
 
 import { removeCopy } from '../browser.ts';
 import { dropRecord, type Image, idOf, placeOf, recordOf } from './copies.ts';
@@ -10,7 +10,7 @@ import { StartView } from './start-view.ts';
 
 const app = document.querySelector('#app')!;
 let current: { session: Session; view: DiskView } | undefined;
-/** Each change of what is shown ends the one before. */
+/** Aborted when another view replaces the current one. */
 let showing = new AbortController();
 
 function show(view: HTMLElement): void {
@@ -86,7 +86,7 @@ function complain(image: Image, error: unknown): void {
   show(el('main', { class: 'start' }, back, card));
 }
 
-/** What the address asks for: a kept copy, an image to be offered, or the start. */
+/** Shows what the address asks for: a kept copy, an offered image, or the start view. */
 async function route(): Promise<void> {
   const id = /^#disk=([0-9a-f]{16})$/.exec(location.hash)?.[1];
   const record = id === undefined ? undefined : recordOf(id);

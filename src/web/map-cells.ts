@@ -1,18 +1,21 @@
-/** The map as squares: how many there are, what each stands for, and what it shows. No drawing. */
+/**
+ * The layout of the map: the number of squares, the blocks of each square, and the state that a square shows. This
+ * module draws nothing.
+ */
 
-/** What is seen of a device, in blocks: [start, end). */
+/** The visible part of the device, in blocks: [start, end). */
 export interface Span {
   readonly start: number;
   readonly end: number;
 }
 
-/** How the squares lie. */
+/** The arrangement of the squares. */
 export interface Grid {
   readonly columns: number;
   readonly rows: number;
-  /** Squares in use; the last row may not be full. */
+  /** Number of squares. The last row may be incomplete. */
   readonly cells: number;
-  /** From one square to the next, in CSS pixels. */
+  /** Distance from one square to the next, in CSS pixels. */
   readonly pitch: number;
   readonly height: number;
 }
@@ -20,7 +23,7 @@ export interface Grid {
 const MAX_CELLS = 1800;
 const MAX_PITCH = 26;
 
-/** As many squares as are readable in so much room, but no more than blocks. */
+/** Returns as many squares as fit readably into `width` × `height`, and at most one per block. */
 export function gridFor({ width, height }: { width: number; height: number }, blocks: number): Grid {
   const wanted = Math.max(1, Math.min(MAX_CELLS, blocks));
   let pitch = Math.max(9, Math.min(MAX_PITCH, Math.floor(Math.sqrt((width * height) / wanted))));
@@ -31,13 +34,13 @@ export function gridFor({ width, height }: { width: number; height: number }, bl
   return { columns, rows, cells: Math.min(wanted, columns * rows), pitch, height: rows * pitch };
 }
 
-/** The blocks of a square, as the device shares them out. */
+/** Returns the blocks of a square. The device divides blocks in the same way when it counts them. */
 export function blocksOfCell({ start, end }: Span, cells: number, cell: number): Span {
   const edge = (index: number): number => start + Math.floor(((end - start) * index) / cells);
   return { start: edge(cell), end: edge(cell + 1) };
 }
 
-/** The square that has a block; the nearest for one outside. */
+/** Returns the square of a block. For a block outside the span it is the nearest square. */
 export function cellOfBlock(span: Span, cells: number, block: number): number {
   const blocks = span.end - span.start;
   let cell = Math.max(0, Math.min(cells - 1, Math.floor(((block - span.start) * cells) / blocks)));
@@ -46,7 +49,10 @@ export function cellOfBlock(span: Span, cells: number, block: number): number {
   return cell;
 }
 
-/** `span` made `factor` times as long about `block`, within the device; never shorter than 16 blocks. */
+/**
+ * Scales `span` by `factor` around `block`. The result is within the device and has at least 16 blocks, if the device
+ * has as many.
+ */
 export function zoomed(span: Span, total: number, block: number, factor: number): Span {
   const length = span.end - span.start;
   const wanted = Math.min(total, Math.max(16, Math.round(length * factor)));
@@ -55,7 +61,7 @@ export function zoomed(span: Span, total: number, block: number, factor: number)
   return { start, end: start + wanted };
 }
 
-/** `span` moved by so many blocks, within the device. */
+/** Moves `span` by `by` blocks, within the device. */
 export function moved(span: Span, total: number, by: number): Span {
   const length = span.end - span.start;
   const start = Math.max(0, Math.min(total - length, Math.round(span.start + by)));
@@ -64,7 +70,7 @@ export function moved(span: Span, total: number, by: number): Span {
 
 export type CellState = 'unsynced' | 'partly' | 'synced' | 'dirty' | 'fetching';
 
-/** What a square shows. `fetching`: somebody waits for it, or a part of it has come just now. */
+/** Returns the state that a square shows. `arriving`: a read waits for the square, or part of it arrived just now. */
 export function cellState(cell: { blocks: number; synced: number; dirty: number; arriving: boolean }): CellState {
   if (cell.arriving) return 'fetching';
   if (cell.dirty > 0) return 'dirty';

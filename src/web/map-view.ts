@@ -1,4 +1,8 @@
-/** The map of the whole disk: a square for each stretch of blocks, live; with zoom, a cursor for mouse and keyboard, and the same in words. */
+/**
+ * The map of the disk: one square for each stretch of blocks, updated live.
+ *
+ * It zooms, has a cursor for mouse and keyboard, and repeats its content as a table of text.
+ */
 
 import { el, setText } from './dom.ts';
 import {
@@ -18,13 +22,13 @@ import { formatBytes, formatOffset, formatShare } from './units.ts';
 
 const HEIGHT = 250;
 const GAP = 2;
-/** How long a square glows after something has come. */
+/** How long a square glows after blocks arrived in it. */
 const GLOW_MS = 900;
 const WORDS = 16;
 
 export interface MapOptions {
   readonly session: Session;
-  /** A place on the disk was chosen, in bytes. */
+  /** Called when the user chooses a square. `offset` is its first byte on the disk. */
   onChoose(offset: number): void;
 }
 
@@ -40,14 +44,14 @@ export class MapView {
   readonly #home: HTMLButtonElement;
   #span: Span;
   #grid: Grid = { columns: 1, rows: 1, cells: 1, pitch: 10, height: 10 };
-  /** As last counted; of another span or grid while {@link #counted} is not that of the present ones. */
+  /** Counts per square, for the view that {@link #counted} names. They are stale while that is not {@link #view}. */
   #synced: Float64Array = new Float64Array(1);
   #dirty: Float64Array = new Float64Array(1);
   #glowUntil: Float64Array = new Float64Array(1);
   #counted = '';
   #counting = false;
   #cursor: number | undefined;
-  /** Byte ranges that are marked: where the chosen file lies. */
+  /** Byte ranges of the chosen file, which the map marks. */
   #marks: readonly { start: number; end: number }[] = [];
   #drag: { x: number; span: Span; moved: boolean } | undefined;
 
@@ -120,7 +124,7 @@ export class MapView {
     session.onTick(() => void this.#tick());
   }
 
-  /** Shows these blocks. */
+  /** Shows the blocks of `span`. */
   show(span: Span): void {
     this.#span = zoomed(span, this.#whole.end, span.start, 1);
     this.#cursor = undefined;
@@ -134,7 +138,7 @@ export class MapView {
     this.show({ start: Math.floor(start / blockSize), end: Math.ceil(end / blockSize) });
   }
 
-  /** Marks where something lies, in bytes. */
+  /** Marks byte ranges of the disk. */
   mark(ranges: readonly { start: number; end: number }[]): void {
     this.#marks = ranges;
     this.#draw();
@@ -209,7 +213,7 @@ export class MapView {
     );
   }
 
-  /** Sixteen stretches, as a table. */
+  /** Renders the visible span as a table of at most 16 stretches. */
   async #tellWords(): Promise<void> {
     if (!this.#details.open) return;
     const { device, size } = this.#session;
@@ -369,7 +373,7 @@ export class MapView {
     this.#draw();
   }
 
-  /** Only with Ctrl, as on maps of the earth: the page scrolls otherwise. */
+  /** Zooms only with Ctrl or Cmd. Without them the wheel scrolls the page. */
   #wheel(event: WheelEvent): void {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();

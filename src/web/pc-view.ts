@@ -1,4 +1,8 @@
-/** The disk as the hard disk of a PC, emulated by v86: it boots long before the copy is complete, and what it writes stays. Only where the build has found v86 and a BIOS. */
+/**
+ * Runs a PC in v86 with the disk as its hard disk. The PC boots before the copy is complete, and its writes are kept.
+ *
+ * The view exists only if the build of the page found v86 and a BIOS.
+ */
 
 import type { V86 } from 'v86';
 import { v86Disk } from '../v86.ts';
@@ -7,7 +11,7 @@ import type { Session } from './session.ts';
 
 const MEMORY_BYTES = 128 * 2 ** 20;
 
-/** The folder with the emulator; `undefined` if this page was built without. */
+/** Returns the folder of the emulator, or `undefined` if this page was built without the emulator. */
 export function pcFolder(): string | undefined {
   return document.querySelector<HTMLElement>('#app')?.dataset['pc'];
 }
@@ -26,7 +30,7 @@ export class PcView {
     this.#session = session;
     this.#folder = folder;
     this.#button = el('button', { type: 'button', class: 'small', onclick: () => void this.#toggle() }, 'Start the PC');
-    // As v86 wants it: text is drawn into the first, graphics into the second.
+    // v86 draws text into the first child and graphics into the second.
     this.#screen = el('div', {
       class: 'screen',
       tabindex: 0,
@@ -66,7 +70,7 @@ export class PcView {
       setText(this.#state, 'It is off.');
       return;
     }
-    // Two PCs on one disk would destroy it.
+    // A second PC on the same disk would destroy its file system.
     if (this.#session.device.role === 'guest') {
       setText(this.#state, 'Another tab has this disk: start it there.');
       return;
@@ -95,7 +99,7 @@ export class PcView {
       wasm_path: at('v86.wasm'),
       bios: { url: at('bios.bin') },
       vga_bios: { url: at('vgabios.bin') },
-      // The emulator takes any object with the methods of a disk; its declarations know only its own.
+      // v86 accepts any object with the methods of a disk. Its declarations list only v86's own disks.
       hda: disk as never,
       memory_size: MEMORY_BYTES,
       screen_container: this.#screen,

@@ -1,13 +1,13 @@
-/** What went wrong, as somebody who only wants to see a disk needs to hear it. */
+/** Explains errors to a user who does not know the library. */
 
 import { type CodErrorCode, isCodError } from '../browser.ts';
 
 export interface Problem {
   readonly title: string;
   readonly text: string;
-  /** What exactly went wrong, where the text does not say it. */
+  /** The error's own message, if `text` does not contain it. */
   readonly detail?: string;
-  /** What may help, best first: asking again, or forgetting this copy and beginning anew. */
+  /** What may help, best first. `again`: open the copy once more. `anew`: remove the copy and begin a new one. */
   readonly remedies: readonly Remedy[];
 }
 
@@ -81,7 +81,7 @@ export function explain(error: unknown): Problem {
     : { title, text: advice, detail: sentence(message), remedies };
 }
 
-/** In a few words, where a read of many shows what became of it. */
+/** Explains an error in a few words, for a view that shows the outcome of one of many reads. */
 export function brief(error: unknown): string {
   return isCodError(error, 'COD_SOURCE_CHANGED') ? sentence(explain(error).title) : (error as Error).message;
 }

@@ -28,15 +28,18 @@ export class Session implements Bytes {
   readonly name: string;
   readonly image: Image;
   readonly device: BrowserDevice;
-  /** The byte ranges [start, end) of reads in flight. */
+  /** Byte ranges [start, end) of the reads in flight. */
   readonly reading: Set<{ readonly start: number; readonly end: number }> = new Set();
   readonly reads: ReadSample[] = [];
   readonly rates: RateSample[] = [];
-  /** Called when a read finds that the source has changed; a resting background copy does not find that. */
+  /** Called when a read finds that the source has changed. While the background copy is paused, only reads find out. */
   onSourceChanged: ((error: unknown) => void) | undefined;
   #rate: number | undefined;
   #resting: boolean;
-  /** Bytes taken from the source at the last ticks. The speed is a mean: status messages have their own interval. */
+  /**
+   * Bytes fetched from the source at the last ticks. The speed is a mean over them, because the device reports its
+   * status at intervals of its own.
+   */
   #ticks: { atMs: number; sourceBytes: number }[];
   #kept = 0;
   readonly #timer: ReturnType<typeof setInterval>;
@@ -54,7 +57,10 @@ export class Session implements Bytes {
     this.#keep();
   }
 
-  /** Begins or resumes the copy of an image. @throws as `openDevice`. */
+  /**
+   * Begins or resumes the copy of an image.
+   * @throws {@link CodError} as {@link openDevice}.
+   */
   static async open(image: Image, signal?: AbortSignal): Promise<Session> {
     const id = await idOf(image);
     const record = recordOf(id);
@@ -92,7 +98,7 @@ export class Session implements Bytes {
     this.#listeners.add(listener);
   }
 
-  /** Reads from the device, which fetches missing blocks. */
+  /** Reads from the device, which fetches the missing blocks. */
   async read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
     const bytes = new Uint8Array(length);
     const range = { start: offset, end: offset + length };
@@ -120,7 +126,7 @@ export class Session implements Bytes {
     this.#applyRate();
   }
 
-  /** Bytes per second of the background copy; `undefined`: no limit. */
+  /** Limit of the background copy in bytes per second. `undefined`: no limit. */
   get rate(): number | undefined {
     return this.#rate;
   }
@@ -130,12 +136,12 @@ export class Session implements Bytes {
     this.#applyRate();
   }
 
-  /** The present speed of the copy. */
+  /** The current speed of the copy. */
   get bytesPerSecond(): number {
     return this.rates.at(-1)?.bytesPerSecond ?? 0;
   }
 
-  /** Closes the device; the copy stays. */
+  /** Closes the device and keeps the copy. */
   async close(): Promise<void> {
     clearInterval(this.#timer);
     this.#listeners.clear();

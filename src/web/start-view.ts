@@ -1,4 +1,4 @@
-/** Where everything begins: an image's address or a file, what room there is for it, and the copies that are kept. */
+/** The start view: a field for an image's address or file, the free storage, and the kept copies. */
 
 import { estimateStorage, inspectSource, removeCopy } from '../browser.ts';
 import { type CopyRecord, dropRecord, type Image, listCopies, nameOf, placeOf } from './copies.ts';
@@ -71,7 +71,7 @@ export class StartView {
     this.#field.focus();
   }
 
-  /** Asks what an image is, and whether to begin. */
+  /** Shows the size of an image and the free storage, and asks whether to begin the copy. */
   async offer(image: Image): Promise<void> {
     const asked = ++this.#asked;
     if (!(image instanceof File)) this.#field.value = image;
@@ -85,7 +85,7 @@ export class StartView {
     }
   }
 
-  /** The file of a kept copy is needed again. */
+  /** Asks for the file of a kept copy: a page cannot reopen a file of the computer by itself. */
   askForFile(record: CopyRecord): void {
     this.#outcome.replaceChildren(
       el(
@@ -156,7 +156,7 @@ export class StartView {
     const { id, name, url, size, syncedBytes } = record;
     const outcome = el('span', { role: 'status', class: 'remark' });
     const forget = async (): Promise<void> => {
-      // What is forgotten is gone: it takes a second press.
+      // Forgetting deletes the copy, so the button needs two presses.
       if (forgetButton.textContent === 'Forget') {
         setText(forgetButton, 'Really forget?');
         return;

@@ -1,20 +1,22 @@
-/** A tree as screen readers and keyboards expect one: the WAI-ARIA tree view. Branches are filled when they are opened. */
+/**
+ * A tree view after the WAI-ARIA pattern, for screen readers and keyboards. A branch loads its items when it is opened.
+ */
 
 import { el } from './dom.ts';
 import { brief } from './problem.ts';
 
 export interface TreeItem {
   readonly text: string;
-  /** Beside the text, dim. */
+  /** Shown dim beside the text. */
   readonly note?: string;
   readonly icon: 'disk' | 'directory' | 'file' | 'link' | 'other';
-  /** For a branch: what is in it, and what is to be said before that. A rejection is shown in its place. */
+  /** For a branch: loads its items, and a remark to show above them. If it rejects, the branch shows the error. */
   readonly children?: () => Promise<{ items: readonly TreeItem[]; remark?: string | undefined }>;
-  /** Called when it is chosen. */
+  /** Called when the user chooses the item. */
   readonly onChoose?: () => void;
 }
 
-/** So many items of a branch at a time. */
+/** A branch shows this many items at a time. */
 const PAGE = 500;
 
 export class Tree {
@@ -31,7 +33,7 @@ export class Tree {
     this.element.querySelector('li')?.setAttribute('tabindex', '0');
   }
 
-  /** Opens the first branches, as far as each is the only one that is. */
+  /** Opens the first closed branch. */
   async openFirst(): Promise<void> {
     const first = this.element.querySelector<HTMLLIElement>('li[aria-expanded=false]');
     if (first !== null) await this.#expand(first);
@@ -99,7 +101,7 @@ export class Tree {
       this.#fill(list, items);
       if (items.length === 0 && remark === undefined) list.append(note('empty'));
     } catch (error) {
-      // Asked again when it is opened again.
+      // Removes the error when the branch is closed, so that opening it loads the items again.
       list.replaceChildren(note(brief(error)));
       li.addEventListener('click', () => list.remove(), { once: true, capture: true });
     }
@@ -146,7 +148,7 @@ export class Tree {
         this.#choose(li);
         break;
       default: {
-        // A letter goes to the next item that begins with it.
+        // A letter moves the focus to the next item that begins with it.
         if (event.key.length !== 1) return;
         const letter = event.key.toLowerCase();
         next = [...seen.slice(at + 1), ...seen.slice(0, at + 1)].find((other) =>

@@ -1,8 +1,8 @@
-/** Numbers as people read them. */
+/** Formats and parses numbers for the user. */
 
 const UNITS = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;
 
-/** Three digits, in units of 1024. */
+/** Formats a size with three digits, in units of 1024. */
 export function formatBytes(bytes: number): string {
   let unit = 0;
   let value = bytes;
@@ -14,7 +14,7 @@ export function formatBytes(bytes: number): string {
   return `${value < 9.995 ? value.toFixed(2).replace(/\.?0+$/, '') : value < 99.95 ? value.toFixed(1).replace(/\.0$/, '') : Math.round(value)} ${UNITS[unit]}`;
 }
 
-/** Never 100 % of what is not all of it. */
+/** Formats a share. Rounds down, so that an incomplete part never shows as 100 %. */
 export function formatShare(part: number, whole: number): string {
   if (whole === 0 || part >= whole) return '100 %';
   const percent = (part / whole) * 100;
@@ -31,18 +31,20 @@ export function formatDuration(seconds: number): string {
 }
 
 export function formatMilliseconds(ms: number): string {
-  // Firefox's clock counts whole milliseconds.
+  // Firefox's clock has a resolution of 1 ms.
   if (ms === 0) return '< 1 ms';
   if (ms < 9.95) return `${ms.toFixed(1)} ms`;
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-/** An offset as the hex view shows it. */
+/** Formats an offset in hexadecimal, without `0x`. */
 export function formatOffset(offset: number, digits = 8): string {
   return offset.toString(16).padStart(digits, '0');
 }
 
-/** What {@link formatOffset} and people write: hexadecimal with `0x` or not, decimal with a unit or a trailing dot. `undefined` for anything else. */
+/**
+ * Parses an offset: hexadecimal with or without `0x`, or decimal with a unit. Returns `undefined` for anything else.
+ */
 export function parseOffset(text: string): number | undefined {
   const plain = text.trim().replaceAll(/[\s_,]/g, '');
   const hex = /^(?:0x)?([0-9a-f]+)h?$/i.exec(plain);
@@ -57,7 +59,7 @@ export function parseOffset(text: string): number | undefined {
   return Number.isSafeInteger(value) ? value : undefined;
 }
 
-/** Bytes as people write them: pairs of hexadecimal digits, or text between quotation marks. `undefined` for anything else. */
+/** Parses bytes: pairs of hexadecimal digits, or text in double quotes. Returns `undefined` for anything else. */
 export function parseBytes(text: string): Uint8Array | undefined {
   const quoted = /^"(.+)"$/s.exec(text.trim());
   if (quoted !== null) return new TextEncoder().encode(quoted[1]);

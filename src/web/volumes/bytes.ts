@@ -1,20 +1,23 @@
 /**
- * Bytes of an image, which may be damaged or made to do harm: nothing is read outside of it, nothing is allocated by what it says, and each
- * loop that follows it ends.
+ * Bounded access to the bytes of an image, which may be damaged or malicious.
+ *
+ * - No read goes beyond the image.
+ * - No value in the image makes an allocation exceed a fixed limit.
+ * - Every loop over structures of the image ends.
  */
 
-/** Something that can be read anywhere within its size; it rejects outside with a {@link VolumeError}. */
+/** Bytes that can be read at any offset. A read beyond `size` rejects with a {@link VolumeError}. */
 export interface Bytes {
   readonly size: number;
   read(offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array>;
 }
 
-/** What is wrong with an image, in words for whoever looks at it. */
+/** The image is damaged or not supported. The page shows the message to the user. */
 export class VolumeError extends Error {
   override readonly name = 'VolumeError';
 }
 
-/** No single read is longer. */
+/** The longest single read, in bytes. */
 export const MAX_READ_BYTES: number = 2 ** 24;
 
 export function checkRange(bytes: Bytes, offset: number, length: number): void {
@@ -24,7 +27,7 @@ export function checkRange(bytes: Bytes, offset: number, length: number): void {
   }
 }
 
-/** Bytes [start, start + size) of others, cut where those end. */
+/** Returns bytes [start, start + size) of `whole`, cut at the end of `whole`. */
 export function partOf(whole: Bytes, start: number, size: number): Bytes {
   const part: Bytes = {
     size: Math.max(0, Math.min(size, whole.size - start)),
@@ -39,7 +42,7 @@ export function partOf(whole: Bytes, start: number, size: number): Bytes {
 const PAGE_BYTES = 4096;
 const MAX_PAGES = 1024;
 
-/** Remembers the pages that were read last, 4 MiB of them: tables are read a few bytes at a time. */
+/** Caches pages: at most 4 MiB, least recently read first out. Tables are read a few bytes at a time. */
 export function remembered(bytes: Bytes): Bytes {
   const pages = new Map<number, Promise<Uint8Array>>();
   const page = (index: number, signal: AbortSignal | undefined): Promise<Uint8Array> => {
@@ -76,14 +79,17 @@ export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-/** A little-endian u64; beyond 2^53 nothing is what it says. */
+/**
+ * Reads a little-endian u64.
+ * @throws {@link VolumeError} when the value is not a safe integer.
+ */
 export function u64(view: DataView, at: number): number {
   const value = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
   if (!Number.isSafeInteger(value)) throw new VolumeError(`the image has a number beyond 2^53: ${value}`);
   return value;
 }
 
-/** Text up to its first NUL. */
+/** Decodes text up to the first NUL. */
 export function text(bytes: Uint8Array, encoding = 'utf-8'): string {
   const end = bytes.indexOf(0);
   return new TextDecoder(encoding).decode(end < 0 ? bytes : bytes.subarray(0, end));

@@ -1,4 +1,4 @@
-/** What is on a disk: partitions with volumes, or one volume. */
+/** Finds what is on a disk: partitions with volumes, or one volume. */
 
 import { type Bytes, partOf, VolumeError } from './bytes.ts';
 import { openExt } from './ext.ts';
@@ -9,27 +9,31 @@ import type { Volume } from './volume.ts';
 
 export interface DiskContents {
   readonly table: PartitionTable | undefined;
-  /** The partitions; without a table, the whole disk as one, with number 0. */
+  /** The partitions. Without a table: the whole disk as a partition with number 0. */
   readonly parts: readonly Partition[];
 }
 
-/** What a partition has on it. */
+/** What a partition contains. */
 export type Found =
   | { readonly volume: Volume }
-  /** What it is, where that is known, and why it cannot be browsed. */
+  /** A content that cannot be browsed: its kind, if known, and the reason. */
   | { readonly kind: string | undefined; readonly reason: string };
 
-/** @throws VolumeError; what reading throws. */
+/**
+ * Reads the partition table.
+ * @throws {@link VolumeError} when the image is damaged; any error of `disk.read`.
+ */
 export async function readDisk(disk: Bytes, signal?: AbortSignal): Promise<DiskContents> {
   const whole: Partition = { number: 0, start: 0, size: disk.size, type: '', name: '' };
-  // A volume may lie on the disk itself; its boot sector can look like a table.
+  // A volume may fill the disk without a partition table. Its boot sector can look like one, so the volume is tried
+  // first.
   const own = await findVolume(disk, whole, signal);
   if ('volume' in own) return { table: undefined, parts: [whole] };
   const table = await readPartitions(disk, signal);
   return { table, parts: table === undefined || table.partitions.length === 0 ? [whole] : table.partitions };
 }
 
-/** Never rejects for what is wrong with the image. */
+/** Finds the volume of a partition. Damage of the image is a reason in the result, never a rejection. */
 export async function findVolume(disk: Bytes, { start, size }: Partition, signal?: AbortSignal): Promise<Found> {
   const bytes = partOf(disk, start, size);
   try {

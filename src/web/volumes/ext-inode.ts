@@ -1,4 +1,4 @@
-/** An inode of ext2, ext3 or ext4, and where its contents lie: a tree of extents, or blocks of block numbers. */
+/** An inode of ext2, ext3 or ext4, and the places of its contents: a tree of extents, or blocks of block numbers. */
 
 import { type Bytes, u64, VolumeError, viewOf } from './bytes.ts';
 import { type FileInfo, type Run, Runs } from './volume.ts';
@@ -10,16 +10,16 @@ const EXTENT_MAGIC = 0xf30a;
 const MAX_DEPTH = 5;
 const MAP_AT = 40;
 const MAP_BYTES = 60;
-/** Extents longer than this are reserved but not written yet. */
+/** A longer length marks an extent that is reserved and not written yet. */
 const MAX_WRITTEN_BLOCKS = 32_768;
 
 export class Inode {
-  /** One of {@link FILE_TYPE}, or another. */
+  /** A value of {@link FILE_TYPE}, or another type. */
   readonly type: number;
   readonly size: number;
   readonly flags: number;
   readonly #modifiedMs: number;
-  /** Whether there are blocks of its own, beside those of its attributes. */
+  /** Whether the inode has blocks besides those of its attributes. */
   readonly #hasBlocks: boolean;
   readonly #map: Uint8Array;
   readonly #volume: { readonly bytes: Bytes; readonly blockBytes: number; readonly blockCount: number };
@@ -29,12 +29,12 @@ export class Inode {
     this.#volume = volume;
     this.type = view.getUint16(0, true) >> 12;
     this.flags = view.getUint32(32, true);
-    // Only files and, with a feature of its own, directories are longer than 4 GiB.
+    // The upper half of the size is valid for files. Directories have one only with the feature of large directories.
     const isLong = this.type === FILE_TYPE.file;
     this.size = isLong
       ? u64(viewOf(Uint8Array.of(...raw.subarray(4, 8), ...raw.subarray(108, 112))), 0)
       : view.getUint32(4, true);
-    // Signed seconds; the large inodes of ext4 have two bits more.
+    // Seconds are signed. The large inodes of ext4 have two more bits.
     const more = raw.length >= 160 && view.getUint16(128, true) >= 12 ? (view.getUint32(136, true) & 3) * 2 ** 32 : 0;
     this.#modifiedMs = (view.getInt32(16, true) + more) * 1000;
     const attributeBlocks = view.getUint32(104, true) === 0 ? 0 : volume.blockBytes / 512;
@@ -42,7 +42,10 @@ export class Inode {
     this.#map = raw.slice(MAP_AT, MAP_AT + MAP_BYTES);
   }
 
-  /** @throws VolumeError for contents that are kept where nobody looks here. */
+  /**
+   * Returns the file of this inode.
+   * @throws {@link VolumeError} when the contents are in extended attributes, which are not read here.
+   */
   file(): FileInfo {
     const { size } = this;
     const base = { size, modifiedMs: this.#modifiedMs };
@@ -58,7 +61,7 @@ export class Inode {
     return { ...base, runs: (signal) => this.#runs(signal) };
   }
 
-  /** Blocks as they come, as runs of bytes that make up the size, with holes between and behind them. */
+  /** Converts blocks into runs of bytes. The runs cover the file's size, including its holes. */
   async *#runs(signal: AbortSignal | undefined): AsyncGenerator<Run> {
     const { blockBytes, blockCount } = this.#volume;
     const blocks =
@@ -84,7 +87,10 @@ export class Inode {
     if (last !== undefined) yield last;
   }
 
-  /** A node's extents. Below the root no node is empty and each gets further, so that this ends; its depth is one less than its parent's. */
+  /**
+   * Yields the extents below a node. It ends for any image: a child's depth is one less than its parent's, no node
+   * below the root is empty, and logical block numbers increase.
+   */
   async *#extents(
     node: Uint8Array,
     depth: number | undefined,
@@ -118,7 +124,7 @@ export class Inode {
     }
   }
 
-  /** Twelve blocks, then a block of numbers, one of such blocks, and one of those. */
+  /** Yields the blocks of the old format: 12 direct blocks, then an indirect, a double and a triple indirect block. */
   async *#pointers(signal: AbortSignal | undefined): AsyncGenerator<Blocks> {
     const view = viewOf(this.#map);
     const perBlock = this.#volume.blockBytes / 4;
@@ -160,7 +166,7 @@ export class Inode {
   }
 }
 
-/** Consecutive blocks of a file; `block` is undefined where they are reserved but not written. */
+/** Consecutive blocks of a file. `block` is undefined if they are reserved and not written. */
 interface Blocks {
   readonly logical: number;
   readonly block: number | undefined;

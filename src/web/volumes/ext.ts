@@ -1,4 +1,7 @@
-/** ext2, ext3 and ext4: superblock, groups, directories. After the kernel's documentation (Documentation/filesystems/ext4). */
+/**
+ * Reads ext2, ext3 and ext4: superblock, groups and directories. Source: the kernel's documentation
+ * (Documentation/filesystems/ext4).
+ */
 
 import { type Bytes, remembered, text, VolumeError, viewOf } from './bytes.ts';
 import { FILE_TYPE, INODE_FLAG, Inode } from './ext-inode.ts';
@@ -15,7 +18,7 @@ import {
 const SUPERBLOCK_AT = 1024;
 const MAGIC = 0xef53;
 const ROOT_INODE = 2;
-/** Directories of an ordinary disk are well below. */
+/** Far above the size of an ordinary directory. */
 const MAX_DIRECTORY_BYTES = 2 ** 26;
 const MAX_LINK_BYTES = 4096;
 
@@ -28,7 +31,10 @@ const INCOMPATIBLE = {
   bits64: 0x80,
   flexGroups: 0x200,
 } as const;
-/** Those that a reader may leave unheeded, or that are heeded here: also mmp, values of attributes in inodes, checksum seeds, large directories, inline data, encryption, case folding. */
+/**
+ * The features that this reader handles or may ignore. Beyond {@link INCOMPATIBLE} these are: mmp, attribute values in
+ * inodes, checksum seeds, large directories, inline data, encryption, case folding.
+ */
 const UNDERSTOOD =
   0x2 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x200 | 0x400 | 0x2000 | 0x4000 | 0x8000 | 0x10000 | 0x20000;
 
@@ -43,14 +49,17 @@ interface Layout {
   readonly inodeCount: number;
   readonly inodeBytes: number;
   readonly descriptorBytes: number;
-  /** The first group whose descriptors lie with the groups instead of all together. */
+  /** The first group whose descriptors are stored with the groups. Those of earlier groups are stored together. */
   readonly firstMetaGroup: number;
   readonly sparseSuper: boolean;
   readonly hasFileTypes: boolean;
   readonly needsRecovery: boolean;
 }
 
-/** The volume in `bytes`; `undefined` if there is no such superblock. @throws VolumeError for one that cannot be true or has features that nobody here knows. */
+/**
+ * Opens the volume in `bytes`. Returns `undefined` if there is no ext superblock.
+ * @throws {@link VolumeError} when the superblock is damaged or names unknown features.
+ */
 export async function openExt(bytes: Bytes, signal?: AbortSignal): Promise<Volume | undefined> {
   if (bytes.size < SUPERBLOCK_AT + 1024) return undefined;
   const superblock = await bytes.read(SUPERBLOCK_AT, 1024, signal);
@@ -138,7 +147,7 @@ class ExtVolume implements Volume {
       const view = viewOf(block);
       for (let at = 0; at + 8 <= block.length; ) {
         const id = view.getUint32(at, true);
-        // Blocks of 64 KiB have lengths that do not fit.
+        // With blocks of 64 KiB a length may exceed 16 bits. 65535 and 0 then mean the rest of the block.
         const stored = view.getUint16(at + 4, true);
         const length = blockBytes === 65_536 && (stored === 65_535 || stored === 0) ? block.length - at : stored;
         const nameBytes = this.#layout.hasFileTypes ? block[at + 6]! : view.getUint16(at + 6, true);
@@ -148,7 +157,7 @@ class ExtVolume implements Volume {
         const raw = block.subarray(at + 8, at + 8 + nameBytes);
         const type = this.#layout.hasFileTypes ? block[at + 7]! : 0;
         at += length;
-        // A tail with a checksum looks like an entry without inode; inner nodes of an index as well.
+        // A checksum tail looks like an entry without inode. Inner nodes of an index look the same.
         if (
           id === 0 ||
           nameBytes === 0 ||
@@ -189,7 +198,7 @@ class ExtVolume implements Volume {
     return { ...file, linkTarget: target };
   }
 
-  /** By the directory's own word, else by the inode. */
+  /** Returns the kind that the directory names. A directory without kinds needs the inode. */
   async #kind(type: number, id: number, signal: AbortSignal | undefined): Promise<EntryKind> {
     const inodeType =
       type === 0
@@ -213,7 +222,7 @@ class ExtVolume implements Volume {
     return new Inode(raw, { bytes: this.#tables, blockBytes, blockCount: this.#layout.blockCount });
   }
 
-  /** The block in which the inodes of a group begin. */
+  /** Returns the first block of a group's inode table. */
   async #inodeTable(group: number, signal: AbortSignal | undefined): Promise<number> {
     const { blockBytes, descriptorBytes, firstDataBlock, firstMetaGroup, blocksPerGroup } = this.#layout;
     const perBlock = Math.floor(blockBytes / descriptorBytes);

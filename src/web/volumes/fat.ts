@@ -1,16 +1,19 @@
-/** FAT12, FAT16 and FAT32, with long names. After Microsoft's "FAT: General Overview of On-Disk Format" (fatgen103), and Linux where that differs. */
+/**
+ * Reads FAT12, FAT16 and FAT32, with long names. Source: Microsoft's "FAT: General Overview of On-Disk Format"
+ * (fatgen103), and Linux where it differs.
+ */
 
 import { type Bytes, remembered, VolumeError, viewOf } from './bytes.ts';
 import { type Entry, type FileInfo, type Listing, MAX_ENTRIES, type Run, Runs, type Volume } from './volume.ts';
 
 const ENTRY_BYTES = 32;
-/** The format's own limit of a directory: 65,536 entries. */
+/** The format's limit for a directory: 65,536 entries. */
 const MAX_DIRECTORY_BYTES = 2 ** 21;
 const ATTRIBUTE = { volumeLabel: 0x08, directory: 0x10, longName: 0x0f } as const;
-/** `id` of the root where it is not a chain of clusters. */
+/** `id` of a root directory that is not a chain of clusters. */
 const FIXED_ROOT = -1;
 
-/** The upper half of code page 437, in which short names are most often. */
+/** The upper half of code page 437, the most common encoding of short names. */
 const CODE_PAGE_437 =
   'ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u00a0';
 
@@ -26,7 +29,7 @@ interface Layout {
   readonly label: string;
 }
 
-/** The volume in `bytes`; `undefined` if its boot sector is none of FAT's. */
+/** Opens the volume in `bytes`. Returns `undefined` if its boot sector is not that of a FAT volume. */
 export async function openFat(bytes: Bytes, signal?: AbortSignal): Promise<Volume | undefined> {
   if (bytes.size < 512) return undefined;
   const layout = layoutOf(await bytes.read(0, 512, signal), bytes.size);
@@ -62,7 +65,7 @@ function layoutOf(sector: Uint8Array, size: number): Layout | undefined {
     rootBytes: rootEntries * ENTRY_BYTES,
     dataOffset: dataSector * sectorBytes,
     clusterBytes: sectorsPerCluster * sectorBytes,
-    // No more than the table has entries for, and than there is room for.
+    // At most the clusters that the table has entries for, and that the image has room for.
     clusterCount: Math.min(
       counted,
       Math.floor((fatSectors * sectorBytes * 8) / bits) - 2,
@@ -160,7 +163,10 @@ class FatVolume implements Volume {
     if (last !== undefined) yield last;
   }
 
-  /** The clusters of a chain; one that is longer than the volume goes round in a circle. */
+  /**
+   * Yields the clusters of a chain. A chain that is longer than the volume contains a cycle.
+   * @throws {@link VolumeError} when the chain leaves the volume or contains a cycle.
+   */
   async *#chain(first: number, signal: AbortSignal | undefined): AsyncGenerator<number> {
     const { bits, clusterCount } = this.#layout;
     const end = bits === 32 ? 0x0ffffff8 : bits === 16 ? 0xfff8 : 0xff8;
@@ -189,7 +195,9 @@ class FatVolume implements Volume {
   }
 }
 
-/** A long name lies in the entries before the short one, its last part first, tied to that by a sum. */
+/**
+ * Collects a long name. Its parts precede the short entry, the last part first, and carry a checksum of the short name.
+ */
 class LongName {
   #parts: string[] = [];
   #sum = 0;
@@ -222,7 +230,7 @@ class LongName {
     this.#parts.unshift(part);
   }
 
-  /** The name that belongs to a short entry, if there is one. */
+  /** Returns the long name of a short entry, or `undefined` if it has none. */
   take(raw: Uint8Array): string | undefined {
     const complete = this.#parts.length > 0 && this.#expected === 0;
     const sum = raw.subarray(0, 11).reduce((total, byte) => (((total & 1) << 7) + (total >> 1) + byte) & 0xff, 0);
@@ -235,7 +243,7 @@ class LongName {
 function shortName(raw: Uint8Array): string {
   const bytes = raw.slice(0, 11);
   if (bytes[0] === 0x05) bytes[0] = 0xe5;
-  // Windows notes in two bits that a part was written in small letters.
+  // Windows marks a lower-case base name or extension with one bit each.
   const part = (from: number, to: number, small: number): string => {
     const text = shortText(bytes.subarray(from, to)).trimEnd();
     return raw[12]! & small ? text.toLowerCase() : text;
@@ -250,7 +258,7 @@ function shortText(bytes: Uint8Array): string {
   ).join('');
 }
 
-/** Local time, as the format has it; taken as that of the browser. */
+/** Converts a date and time of the format, which are local, in the time zone of the browser. */
 function dosTime(date: number, time: number): number | undefined {
   if (date === 0) return undefined;
   return new Date(

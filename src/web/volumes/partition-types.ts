@@ -1,4 +1,4 @@
-/** What the types of partitions are called. */
+/** Names of partition types. */
 
 const MBR_TYPES: Readonly<Record<number, string>> = {
   1: 'FAT12',
@@ -46,7 +46,7 @@ export function mbrTypeName(type: number): string {
   return MBR_TYPES[type] ?? `type 0x${type.toString(16).padStart(2, '0')}`;
 }
 
-/** `type` in small letters. */
+/** @param type a GUID in lower case */
 export function gptTypeName(type: string): string {
   return GPT_TYPES[type] ?? `type ${type}`;
 }

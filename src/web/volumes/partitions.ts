@@ -1,38 +1,38 @@
-/** Partition tables: MBR with its chain of logical partitions, and GPT by the UEFI specification. */
+/** Reads partition tables: MBR with its chain of logical partitions, and GPT after the UEFI specification. */
 
 import { type Bytes, remembered, u64, VolumeError, viewOf } from './bytes.ts';
 import { crc32 } from './crc32.ts';
 import { gptTypeName, mbrTypeName } from './partition-types.ts';
 
 export interface Partition {
-  /** As Linux counts them, from 1 on. */
+  /** The number that Linux gives the partition, from 1. */
   readonly number: number;
-  /** Bytes from the beginning of the disk. */
+  /** Offset on the disk, in bytes. */
   readonly start: number;
   readonly size: number;
   readonly type: string;
-  /** GPT's name for it; else empty. */
+  /** The name in a GPT. Empty in an MBR. */
   readonly name: string;
 }
 
 export interface PartitionTable {
   readonly kind: 'MBR' | 'GPT';
-  /** In the order of their places on the disk. */
+  /** Sorted by offset. */
   readonly partitions: readonly Partition[];
-  /** What is wrong with the table, if something is. */
+  /** What is wrong with the table, if anything. */
   readonly remark: string | undefined;
 }
 
 const SECTOR = 512;
 const PROTECTIVE = 0xee;
 const EXTENDED: ReadonlySet<number> = new Set([0x05, 0x0f, 0x85]);
-/** What Linux takes at most, and more than anybody has. */
+/** Linux's limit: logical partitions have the numbers 5 to 255. */
 const MAX_LOGICAL = 251;
 const MAX_GPT_ENTRIES = 1024;
 const MAX_GPT_ENTRY_BYTES = 4096;
 const UNUSED_TYPE = '00000000-0000-0000-0000-000000000000';
 
-/** The table of a disk; `undefined` if there is none. */
+/** Reads the table of a disk. Returns `undefined` if the disk has none. */
 export async function readPartitions(disk: Bytes, signal?: AbortSignal): Promise<PartitionTable | undefined> {
   if (disk.size < SECTOR) return undefined;
   const bytes = remembered(disk);
@@ -43,7 +43,7 @@ export async function readPartitions(disk: Bytes, signal?: AbortSignal): Promise
     const table = await readGpt(bytes, signal);
     if (table !== undefined) return table;
   }
-  // Boot code of a volume without partitions has the same mark at its end, but no such table.
+  // The boot sector of a volume without partitions ends with the same signature, but holds no valid table.
   const sound = entries.every(({ flag }) => (flag & 0x7f) === 0);
   if (!sound || entries.length === 0) return undefined;
   return readMbr(bytes, entries, signal);
@@ -57,7 +57,7 @@ interface MbrEntry {
   readonly size: number;
 }
 
-/** The entries in use, in bytes. */
+/** Returns the entries in use, with offsets and sizes in bytes. */
 function mbrEntries(sector: Uint8Array): MbrEntry[] {
   const view = viewOf(sector);
   return [0, 1, 2, 3]
@@ -92,7 +92,8 @@ async function readMbr(
       add(index + 1, start, size, type);
       continue;
     }
-    // Each table of the chain has a partition, relative to itself, and the next table, relative to the extended partition.
+    // Each table of the chain describes one partition, relative to that table. It also names the next table, relative
+    // to the extended partition.
     const seen = new Set<number>();
     let at = start;
     for (let number = 5; number < 5 + MAX_LOGICAL; number++) {
@@ -117,7 +118,7 @@ async function readMbr(
   return { kind: 'MBR', partitions: found.sort(byPlace), remark: sentence(remarks) };
 }
 
-/** The table at the beginning, else its copy at the end, else what is there of the first. */
+/** Returns the table at the beginning, else its copy at the end. If both are damaged, returns what is readable. */
 async function readGpt(disk: Bytes, signal: AbortSignal | undefined): Promise<PartitionTable | undefined> {
   let damaged: PartitionTable | undefined;
   for (const sectorBytes of [512, 4096]) {
@@ -185,7 +186,7 @@ async function gptAt(
   return { table: { kind: 'GPT', partitions: partitions.sort(byPlace), remark: sentence(remarks) }, sound };
 }
 
-/** What a partition has of the disk. */
+/** Returns the partition's size, cut at the end of the disk. */
 function fitted(disk: Bytes, start: number, size: number, number: number, remarks: Set<string>): number {
   if (start + size > disk.size) remarks.add(`partition ${number} goes beyond the end of the disk`);
   return Math.min(size, disk.size - start);
@@ -199,7 +200,7 @@ function sentence(remarks: ReadonlySet<string>): string | undefined {
   return remarks.size === 0 ? undefined : [...remarks].slice(0, 3).join('; ');
 }
 
-/** The first three fields are little-endian. */
+/** Formats a GUID, whose first three fields are little-endian. */
 function guid(raw: Uint8Array): string {
   const order = [3, 2, 1, 0, -1, 5, 4, -1, 7, 6, -1, 8, 9, -1, 10, 11, 12, 13, 14, 15];
   return order.map((at) => (at < 0 ? '-' : raw[at]!.toString(16).padStart(2, '0'))).join('');

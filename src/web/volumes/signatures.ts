@@ -1,4 +1,4 @@
-/** What else may lie on a disk: named, not read. */
+/** Recognizes formats that cannot be browsed here, by their signatures. */
 
 import type { Bytes } from './bytes.ts';
 
@@ -22,7 +22,7 @@ const SIGNATURES: readonly { readonly kind: string; readonly at: number; readonl
   { kind: 'zstd', at: 0, mark: '\u0028\u00b5\u002f\u00fd' },
 ];
 
-/** The name of what begins here; `undefined` if it is not known. */
+/** Returns the name of the format that begins here, or `undefined` if it is unknown. */
 export async function recognize(bytes: Bytes, signal?: AbortSignal): Promise<string | undefined> {
   for (const { kind, at, mark } of SIGNATURES) {
     if (at + mark.length > bytes.size) continue;

@@ -1,4 +1,4 @@
-/** A volume that can be browsed, whatever its format. */
+/** The interface of a volume that can be browsed, and reading of its files. */
 
 import { type Bytes, MAX_READ_BYTES, VolumeError } from './bytes.ts';
 
@@ -7,37 +7,37 @@ export type EntryKind = 'directory' | 'file' | 'link' | 'other';
 export interface Entry {
   readonly name: string;
   readonly kind: EntryKind;
-  /** Bytes; `undefined` where it is only known once the file is looked at. */
+  /** Bytes. `undefined` if only {@link Volume.look} can tell. */
   readonly size: number | undefined;
-  /** When it was last changed, in ms since 1970. */
+  /** Time of the last change, in ms since 1970. */
   readonly modifiedMs: number | undefined;
-  /** Where it is found: the inode or the first cluster, by the format. */
+  /** Locates the entry in its volume: the inode or the first cluster. */
   readonly id: number;
 }
 
 export interface Listing {
   readonly entries: readonly Entry[];
-  /** Whether there are more than {@link MAX_ENTRIES}, or so the image says. */
+  /** Whether entries are missing: the directory exceeds {@link MAX_ENTRIES} or the format's limit. */
   readonly cut: boolean;
 }
 
-/** A run of a file's bytes, in order. */
+/** A run of a file's bytes. Runs are in the order of the file. */
 export interface Run {
-  /** Where it lies in the volume; `undefined` for a hole, which reads as zeros. */
+  /** Offset in the volume, in bytes. `undefined` for a hole, which reads as zeros. */
   readonly offset: number | undefined;
   /** Bytes, more than 0. */
   readonly length: number;
 }
 
-/** A file that was looked at. */
+/** The metadata of a file, and the places of its contents. */
 export interface FileInfo {
   readonly size: number;
   readonly modifiedMs: number | undefined;
-  /** Where a symbolic link points to. */
+  /** The target, for a symbolic link. */
   readonly linkTarget?: string;
-  /** Its contents, where they lie beside the blocks. */
+  /** The contents, if the inode itself stores them. */
   readonly inline?: Uint8Array;
-  /** Its contents; the lengths sum up to its size. Each step gets further, so that it ends. */
+  /** Yields the places of the contents. Their lengths sum up to `size`. The iteration ends even for a damaged image. */
   runs(signal?: AbortSignal): AsyncIterable<Run>;
 }
 
@@ -45,19 +45,22 @@ export interface Volume {
   /** Such as `ext4` or `FAT32`. */
   readonly kind: string;
   readonly label: string;
-  /** What the user should know of it, such as that a journal was not replayed. */
+  /** A fact that the user should know, such as a journal that was not replayed. */
   readonly remark: string | undefined;
   readonly bytes: Bytes;
   readonly root: Entry;
-  /** @throws VolumeError for damage; the signal's reason. */
+  /** @throws {@link VolumeError} when the image is damaged; the signal's reason. */
   list(directory: Entry, signal?: AbortSignal): Promise<Listing>;
   look(file: Entry, signal?: AbortSignal): Promise<FileInfo>;
 }
 
-/** No directory is listed further. */
+/** A listing has at most this many entries. */
 export const MAX_ENTRIES = 20_000;
 
-/** Reads bytes [from, to) of a file in pieces of at most `pieceBytes`. @throws VolumeError; the signal's reason. */
+/**
+ * Yields bytes [from, to) of a file in pieces of at most `pieceBytes`.
+ * @throws {@link VolumeError} when the image is damaged or the file is too short; the signal's reason.
+ */
 export async function* readFile(
   volume: Volume,
   file: FileInfo,
@@ -88,7 +91,10 @@ export async function* readFile(
   if (start < to) throw new VolumeError(`the file ends after ${start} of its ${file.size} bytes`);
 }
 
-/** Bytes [from, to) of a file as one array. */
+/**
+ * Reads bytes [from, to) of a file into one array.
+ * @throws RangeError when they are more than {@link MAX_READ_BYTES}.
+ */
 export async function readPart(
   volume: Volume,
   file: FileInfo,
@@ -106,11 +112,11 @@ export async function readPart(
   return bytes;
 }
 
-/** Runs that follow each other are one. */
+/** Joins adjacent runs. */
 export class Runs {
   #last: { offset: number | undefined; length: number } | undefined;
 
-  /** Takes one more; gives the one before, if it is over. */
+  /** Adds a run. Returns the previous run if the new one does not extend it. */
   add(offset: number | undefined, length: number): Run | undefined {
     const last = this.#last;
     const follows =
@@ -126,7 +132,7 @@ export class Runs {
     return last;
   }
 
-  /** What is left. */
+  /** Returns the last run, if there is one. */
   end(): Run | undefined {
     const last = this.#last;
     this.#last = undefined;
