@@ -1,10 +1,9 @@
 /**
  * `npm run api [-- --check]`: writes docs/api/*.api.md, the exports of each entry with their signatures.
- * Reports of entries that are gone are removed.
  *
- * The reports are made from the declarations in `dist`.
- * A type that a signature uses and that its entry does not export is an error.
- * --check: writes nothing, and fails if a report is out of date.
+ * - The reports come from the declarations in `dist`. A report without an entry is removed.
+ * - A type in a signature that its entry does not export is an error.
+ * - --check: writes nothing, and fails if a report is out of date.
  */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -16,12 +15,18 @@ const folder = join(root, 'docs', 'api');
 /** @type {{ name: string, exports: Record<string, string | { types: string }> }} */
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 
-/** Each entry, and the declarations of its exports. @type {[entry: string, path: string][]} */
+/**
+ * The entries, and the declarations of their exports.
+ * @type {[entry: string, path: string][]}
+ */
 const entries = Object.entries(manifest.exports).flatMap(([subpath, target]) =>
   typeof target === 'string' ? [] : [[`${manifest.name}${subpath.slice(1)}`, join(root, target.types)]],
 );
 
-/** Writes the reports into `reports` and returns what is wrong. @param {string} reports */
+/**
+ * Writes the reports into the folder `reports` and returns the problems.
+ * @param {string} reports
+ */
 function report(reports) {
   const configs = entries.map(([entry, path]) =>
     ExtractorConfig.prepare({
@@ -66,7 +71,7 @@ function report(reports) {
   );
   /** @type {string[]} */
   const problems = [];
-  // One program for all entries: a program for each takes nine times as long.
+  // All entries share one program: a program for each entry takes nine times as long.
   const compilerState = CompilerState.create(/** @type {ExtractorConfig} */ (configs[0]));
   for (const [index, config] of configs.entries()) {
     Extractor.invoke(config, {
@@ -82,7 +87,10 @@ function report(reports) {
   return problems;
 }
 
-/** The reports in a folder by name. @param {string} from */
+/**
+ * Returns the reports in a folder by name.
+ * @param {string} from
+ */
 function read(from) {
   const names = readdirSync(from).filter((name) => name.endsWith('.api.md'));
   return new Map(names.map((name) => [name, readFileSync(join(from, name), 'utf8')]));

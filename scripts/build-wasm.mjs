@@ -1,6 +1,8 @@
-// Builds the wasm core with AssemblyScript: `node scripts/build-wasm.mjs [debug|release]`; both without an argument.
-// It also writes two files of src/wasm/generated: interface.ts, what src/ must know of the core, and core-bytes.ts, the
-// release build as base64, which src/wasm/core.ts inlines.
+// Builds the wasm core with AssemblyScript: `node scripts/build-wasm.mjs [debug|release]`. Without an argument: both.
+//
+// Also writes two files into src/wasm/generated:
+// - interface.ts: the signatures and field offsets that src/ needs
+// - core-bytes.ts: the release build as base64, which src/wasm/core.ts inlines
 import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import asc from 'assemblyscript/asc';
@@ -44,19 +46,21 @@ export const coreBase64: string =
   await writeFile(new URL('core-bytes.ts', generated), text);
 }
 
-/** The signatures are those of the declarations that the compiler writes; the offsets are constants of the module. */
+/**
+ * Writes interface.ts. The signatures come from the compiler's declarations, the offsets from constants of the module.
+ */
 async function writeInterface() {
   await compile(['assembly/interface.ts', '--target', 'interface']);
   const module = new WebAssembly.Module(await readFile(`${root}build/interface/core.wasm`));
   const { exports } = new WebAssembly.Instance(module);
   const declarations = await readFile(`${root}build/interface/core.d.ts`, 'utf8');
 
-  // Handles and booleans are numbers to src/.
+  // In src/, handles and booleans are numbers.
   const signatures = [...declarations.matchAll(/^ {2}export function (\w+)\((.*)\): (.+);$/gm)].map(
     ([, name, parameters = '', result]) =>
       `  ${name}(${parameters.replace(/: [^,]+/g, ': number')}): ${result === 'void' ? 'void' : 'number'};`,
   );
-  // With bindings the compiler also exports its runtime, such as `__new`. The core itself exports none of that.
+  // With bindings the compiler also exports its runtime, such as `__new`. The core exports none of it.
   const functions = WebAssembly.Module.exports(module).filter(
     ({ kind, name }) => kind === 'function' && !name.startsWith('__'),
   );

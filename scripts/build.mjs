@@ -1,14 +1,15 @@
 /**
- * Builds `dist`: AssemblyScript to wasm to base64 in TypeScript, then one bundle per entry with shared chunks, then declarations.
+ * Builds `dist`: AssemblyScript to wasm to base64 in TypeScript, then bundles, then declarations.
  *
- * What a page loads is built apart, each entry into one minified file that needs no other: a static server is enough for it. So is the command, for a quick start.
+ * - The library's entries are one bundle each, with shared chunks.
+ * - An entry that a page loads is one minified file without imports, so that a static server is enough.
+ * - The command is one minified file too, for a quick start.
+ * - package.json is the only list of entries. For each export, `types` names the source and `default` the bundle:
+ *   dist/testing/index.d.ts comes from src/testing/index.ts.
+ * - Imports by condition stay imports in the bundles. src/package.json names their sources.
+ * - The build runs beside `dist` and replaces it in one step, so that a program never finds a partial build.
  *
- * package.json is the only list of entries: of each export, `types` names the source (dist/testing/index.d.ts comes from
- * src/testing/index.ts) and `default` the bundle. Imports by
- * condition stay in the bundles; src/package.json names their sources. All is built beside `dist` and takes its place
- * in one step, so that a program that starts meanwhile finds the old build or the new one.
- *
- * --if-stale: does nothing if `dist` is that of the present sources.
+ * --if-stale: does nothing if `dist` was built from the current sources.
  */
 import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -27,7 +28,10 @@ const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 /** @type {{ imports: Imports }} */
 const sourceManifest = JSON.parse(readFileSync(join(root, 'src', 'package.json'), 'utf8'));
 
-/** The library's entries. @type {{ source: string, bundle: string }[]} */
+/**
+ * The entries of the library.
+ * @type {{ source: string, bundle: string }[]}
+ */
 const entries = Object.values(manifest.exports)
   .filter((target) => typeof target !== 'string')
   .map(({ types, default: bundle }) => ({
@@ -35,7 +39,7 @@ const entries = Object.values(manifest.exports)
     bundle: bundle.replace('./dist/', ''),
   }));
 /**
- * What the entries import by condition: src/package.json names the sources, package.json the bundles.
+ * The modules that entries import by condition. src/package.json names the sources, package.json the bundles.
  * @type {{ source: string, bundle: string }[]}
  */
 const conditional = Object.entries(manifest.imports).flatMap(([name, conditions]) =>
@@ -45,9 +49,12 @@ const conditional = Object.entries(manifest.imports).flatMap(([name, conditions]
     return { source: source.replace('./', 'src/'), bundle: bundle.replace('./dist/', '') };
   }),
 );
-/** Those that a page loads as they are. */
+/** Whether a page loads the entry without a bundler. */
 const isForPages = (/** @type {{ source: string }} */ { source }) => /^src\/browser(-worker)?\.ts$/.test(source);
-/** The command's. @type {{ source: string, bundle: string }[]} */
+/**
+ * The bundle of the command.
+ * @type {{ source: string, bundle: string }[]}
+ */
 const commands = [...new Set(Object.values(manifest.bin))]
   .map((path) => path.replace(/^(\.\/)?dist\//, ''))
   .map((bundle) => ({ source: `src/${bundle.replace(/\.js$/, '.ts')}`, bundle }));
@@ -66,12 +73,13 @@ async function bundle(outdir) {
     chunkNames: 'chunks/[name]-[hash]',
     format: 'esm',
     target: 'es2022',
-    // Only so that `node:` imports are left alone: what the isomorphic entry must not reach is checked below and by test/system/package.test.ts.
+    // Makes esbuild leave `node:` imports alone. bundleForPages rejects them in files for pages, and
+    // test/system/package.test.ts checks the isomorphic entry.
     platform: 'node',
     packages: 'external',
     external: Object.keys(manifest.imports),
     sourcemap: true,
-    // The sources are in the package, for the declaration maps.
+    // The package contains the sources, for the declaration maps.
     sourcesContent: false,
     logLevel: 'warning',
   });
@@ -89,18 +97,24 @@ async function bundleExecutables(outdir) {
   }
 }
 
-/** A user's `lib` may be es2022, which has no AsyncDisposable. TypeScript has this library file since 5.2. */
+/**
+ * Declarations with `AsyncDisposable` need this reference, because the `lib` of a user may be es2022, which lacks the
+ * type. TypeScript has the library file since 5.2.
+ */
 const DISPOSABLE = '/// <reference lib="esnext.disposable" />\n';
 const needsDisposable = (/** @type {string | undefined} */ text) =>
   /\b(AsyncDisposable|asyncDispose)\b/.test(text ?? '');
-/** A declaration map for a file that has got one more line at its beginning. @param {string} text */
+/**
+ * Adapts a declaration map to a file that has one more line at its beginning.
+ * @param {string} text
+ */
 function oneLineDown(text) {
   const map = JSON.parse(text);
   return JSON.stringify({ ...map, mappings: `;${map.mappings}` });
 }
 
 /**
- * Emits the declarations of whatever the entries reach. Types are not checked: `npm run check` does that.
+ * Emits the declarations of all modules that the entries reach, without checking types: `npm run check` does that.
  * @param {string} outdir
  */
 function declare(outdir) {
@@ -114,7 +128,7 @@ function declare(outdir) {
     entries.map(({ source }) => join(root, source)),
     { ...options, noEmit: false, noCheck: true, emitDeclarationOnly: true, rootDir: join(root, 'src'), outDir: outdir },
   );
-  // In declarations the compiler leaves `./x.ts` as it is, and `dist` has no such file.
+  // The compiler leaves `./x.ts` in declarations unchanged, and `dist` has no such file.
   const toJavaScript = (/** @type {string} */ text) =>
     text.replace(/((?:from|import) ?\(?["']\.{1,2}\/[^"']+)\.ts(?=["'])/g, '$1.js');
   /** @type {Map<string, string>} */

@@ -1,16 +1,17 @@
-/**
- * `npm run check [-- NAME …]`: everything that judges the code without running it. All of it runs, also after a failure; names select.
- */
+/** `npm run check [-- NAME …]`: runs all static checks, or the named ones. A failure does not stop the others. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { capture, ensureBuilt, ensureInstalled, root, StepError, say, script } from './lib/steps.mjs';
 
-/** Programs of node_modules, and scripts. @type {Record<string, [command: string, ...args: string[]]>} */
+/**
+ * Each check's command: `node`, or a program of node_modules.
+ * @type {Record<string, [command: string, ...args: string[]]>}
+ */
 const checks = {
   biome: ['biome', 'ci', '--colors=off', '--error-on-warnings', '.'],
   knip: ['knip', '--no-progress'],
   publint: ['publint', '--strict', '--pack', 'npm'],
-  // Only ES modules are promised: neither `require` nor the resolution of Node 10 is.
+  // The package supports ES modules only: neither `require` nor the resolution of Node 10.
   attw: ['attw', '--pack', '.', '--profile', 'esm-only', '--no-emoji'],
   size: ['size-limit'],
   imports: ['node', join(root, 'scripts', 'import-map.mjs'), '--check'],

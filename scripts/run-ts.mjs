@@ -1,5 +1,6 @@
-// Runs a TypeScript entry, which Node 20 cannot do by itself: `import { runTs } from '../scripts/run-ts.mjs'` or
-// `node scripts/run-ts.mjs <entry.ts> [arguments]`. Bundled by esbuild into node_modules/.cache; packages stay outside.
+// Runs a TypeScript module, which Node 20 cannot do by itself: `import { runTs } from '../scripts/run-ts.mjs'` or
+// `node scripts/run-ts.mjs <entry.ts> [arguments]`. esbuild bundles the module into node_modules/.cache, without
+// packages.
 import { mkdir } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -8,13 +9,13 @@ import { build } from 'esbuild';
 const cache = fileURLToPath(new URL('../node_modules/.cache/run-ts/', import.meta.url));
 
 /**
- * Bundles `entry` and imports it; resolves to its exports.
+ * Bundles the module `entry` and imports the bundle. Resolves to its exports.
  *
  * @param {string | URL} entry a path or file URL
  */
 export async function runTs(entry) {
   const path = entry instanceof URL ? fileURLToPath(entry) : entry;
-  // One file for each process, so that two runs at once do not disturb each other.
+  // Each process has its own file, so that concurrent runs do not overwrite each other's.
   const outfile = `${cache}${basename(path, '.ts')}-${process.pid}.mjs`;
   await mkdir(cache, { recursive: true });
   await build({

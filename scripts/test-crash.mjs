@@ -1,4 +1,4 @@
-/** `npm run test:crash [-- OPTIONS]`: the crash campaign (test/crash/main.ts says which options). */
+/** `npm run test:crash [-- OPTIONS]`: runs the crash campaign. test/crash/main.ts documents the options. */
 import { join } from 'node:path';
 import { ensureBuilt, ensureInstalled, root, script } from './lib/steps.mjs';
 

@@ -1,6 +1,6 @@
 /**
- * `npm run test:fuzz [-- --for 10m] [--seed N]`: damage of every kind for both parsers (test/fuzz), for as long as one likes. A failure prints the shortest case that
- * shows it; the same seed comes to it again.
+ * `npm run test:fuzz [-- --for 10m] [--seed N]`: fuzzes both parsers (test/fuzz) for the given time. A failure prints
+ * the shortest failing case. The same seed finds it again.
  */
 import { parseArgs } from 'node:util';
 import { ensureBuilt, ensureInstalled, StepError, say, script } from './lib/steps.mjs';

@@ -1,6 +1,6 @@
 /**
- * `npm run test:majors [-- ARGUMENTS OF VITEST]`: the unit tests under the other majors of Node that the package promises to run on.
- * --install: only puts them where they, and the test of the package, are looked for.
+ * `npm run test:majors [-- ARGUMENTS OF VITEST]`: runs the unit tests under the other majors of Node that the package
+ * supports. --install: only installs them where this script and the test of the package look for them.
  */
 
 import { ensureNodeMajors } from './lib/node-majors.mjs';

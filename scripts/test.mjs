@@ -1,8 +1,8 @@
 /**
- * `npm test [-- ARGUMENTS OF VITEST]`: installs and builds what is missing, npm packages and programs of the system alike, then runs
- * all tests, or those that the arguments select.
+ * `npm test [-- ARGUMENTS OF VITEST]`: installs missing npm packages and system programs, builds, and runs the tests.
  *
- * With CI=true, where the programs can be installed, COD_REQUIRE_TOOLS makes a test fail that would else be skipped for want of one.
+ * With CI=true, and where the programs can be installed, sets COD_REQUIRE_TOOLS: a test fails instead of being skipped
+ * for a missing program.
  */
 import { ensureBuilt, ensureInstalled, script } from './lib/steps.mjs';
 import { canInstallSystemPackages, ensureSystemPackages } from './lib/system-packages.mjs';

@@ -1,6 +1,7 @@
 /**
- * `npm run web [-- --serve] [--port 8080] [--images FOLDER] [--out FOLDER]`: builds the page into `dist/web`, static files only; `--serve` then serves them on this machine, with
- * the images of a folder beside them to try it with.
+ * `npm run web [-- --serve] [--port 8080] [--images FOLDER] [--out FOLDER]`: builds the page into `dist/web`.
+ *
+ * The page is static files only. --serve serves it on this machine, with the images of FOLDER beside it.
  */
 import { copyFileSync, createReadStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
@@ -37,7 +38,7 @@ async function buildPage(outdir) {
 }
 
 /**
- * Puts v86 beside the page, and a BIOS for it if Debian's package `seabios` is here: no npm package has one.
+ * Adds v86 and a BIOS to the page, if Debian's package `seabios` is installed: no npm package has a BIOS.
  * @param {string} outdir
  */
 function addPc(outdir) {
@@ -68,7 +69,7 @@ const TYPES = {
 };
 
 /**
- * Serves the page, and under /images/ the files of a folder, with ranges.
+ * Serves the page, and the files of a folder under /images/, with ranges.
  * @param {string} page
  * @param {string | undefined} images
  * @param {number} port
@@ -83,7 +84,7 @@ function serve(page, images, port) {
         : path.startsWith('/v86/')
           ? join(page, 'v86')
           : page;
-    // Files of these folders themselves: no path leads out of them.
+    // Only files directly in these folders: `basename` keeps a path from leaving them.
     const file = join(folder, path === '/' ? 'index.html' : basename(path));
     const stats = await stat(file).catch(() => undefined);
     if (!stats?.isFile()) {

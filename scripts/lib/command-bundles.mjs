@@ -1,18 +1,22 @@
-/** Bundles of the commands: each one minified file with the packages in it that only take time to find and link, a quarter of the time to the first byte. */
+/**
+ * Bundles the commands: one minified file each, including their packages. Finding and linking the packages at run time
+ * takes a quarter of the time to the first byte.
+ */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { buildSingleFiles } from './single-files.mjs';
 import { root, StepError } from './steps.mjs';
 
 /**
+ * Bundles the commands into `outdir`.
  * @param {readonly { source: string, bundle: string }[]} entries
  * @param {string} outdir
- * @returns the names of the packages that are in them
+ * @returns the names of the bundled packages
  */
 export async function bundleCommands(entries, outdir) {
   const files = await buildSingleFiles(entries, outdir, {
     platform: 'node',
-    // For the packages that are CommonJS.
+    // Some packages are CommonJS and call `require`.
     banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
     plugins: [required, onlyTheClient],
   });
@@ -21,7 +25,7 @@ export async function bundleCommands(entries, outdir) {
 }
 
 /**
- * The licences of packages, as they must go with copies of them.
+ * Returns the licences of packages, which must accompany copies of them.
  * @param {readonly string[]} packages
  */
 export function licencesOf(packages) {
@@ -38,9 +42,9 @@ export function licencesOf(packages) {
 }
 
 /**
- * Node's own modules are loaded by `require` when they are first used.
- * An import loads all of them at the start and wraps each in a module of its own.
- * Exception: node:fs. It is loaded anyway, and the getters of a required module slow down reads and writes of a block.
+ * Loads Node's own modules by `require` when they are first used. An import would load all of them at the start and
+ * wrap each in a module of its own. Exception: node:fs. The command loads it anyway, and the getters of a required
+ * module slow down reads and writes of a block.
  * @type {import('esbuild').Plugin}
  */
 const required = {
@@ -57,9 +61,8 @@ const required = {
 };
 
 /**
- * Of undici only its client is in the command, without HTTP/2, which src/sources/http/node-transport.ts does not offer.
- * Loading the rest takes three times as long.
- * The path is private to undici; package-lock.json pins the version that is bundled.
+ * Bundles only undici's client, without HTTP/2, which src/sources/http/node-transport.ts does not offer. Loading the
+ * rest takes three times as long. The path is private to undici; package-lock.json pins the bundled version.
  * @type {import('esbuild').Plugin}
  */
 const onlyTheClient = {

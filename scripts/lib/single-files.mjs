@@ -1,12 +1,13 @@
-/** Bundles of one file each, minified. */
+/** Bundles entries into one minified file each. */
 import { build } from 'esbuild';
 import { root } from './steps.mjs';
 
 /**
+ * Bundles each entry into one file in `outdir`.
  * @param {readonly { source: string, bundle: string }[]} entries
  * @param {string} outdir
  * @param {import('esbuild').BuildOptions} options
- * @returns what they were made of, relative to the root
+ * @returns the bundled files, relative to the root
  */
 export async function buildSingleFiles(entries, outdir, options) {
   const { metafile } = await build({

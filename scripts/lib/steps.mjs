@@ -1,6 +1,6 @@
 /**
- * What every script of this folder stands on: quiet steps, and the tests for "already done" that let them be left out.
- * Only Node's own modules may be imported here: on a bare machine this runs before anything is installed.
+ * The base of all scripts: steps that print only on failure, and checks that skip a step that is already done. This
+ * module may import only Node's own modules: it runs before the npm packages are installed.
  */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url';
 
 export const root = fileURLToPath(new URL('../../', import.meta.url));
 
-/** Written into `dist` by the build: a digest of all that the build was made from. Not shipped. */
+/** The build writes a digest of its inputs here. The package does not contain this file. */
 export const fingerprintFile = join(root, 'dist', '.fingerprint');
 
 /** @param {string} text */
@@ -19,7 +19,7 @@ export function say(text) {
   process.stderr.write(`${text}\n`);
 }
 
-/** A command that ended otherwise than with 0, or did not start. `output` is what it had to say, if it was captured. */
+/** A command that did not start, or whose exit code was not 0. `output` is its captured output, if any. */
 export class StepError extends Error {
   /**
    * @param {string} message
@@ -35,16 +35,19 @@ export class StepError extends Error {
 
 /** @type {NodeJS.Signals[]} */
 const forwardedSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
-/** The signal that ended a step: none is begun after it. @type {NodeJS.Signals | undefined} */
+/**
+ * The signal that interrupted a step. No step starts after it.
+ * @type {NodeJS.Signals | undefined}
+ */
 let interruption;
 
 /**
- * Runs a command to its end and returns its exit code, 128 + n after signal n. Signals sent to this process are passed on to it; no
- * further command is started after one.
+ * Runs a command to its end and returns its exit code: 128 + n after signal n. Signals to this process are forwarded to
+ * the command, and no further command starts after one.
  * @param {string} command
  * @param {readonly string[]} args
- * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, onOutput?: (chunk: Buffer) => void }} [options] with `onOutput`, stdout and stderr go
- *   there, in the order of arrival, and stdin is empty; without it all three are this process's own.
+ * @param {{ cwd?: string, env?: NodeJS.ProcessEnv, onOutput?: (chunk: Buffer) => void }} [options] with `onOutput`, it
+ *   receives stdout and stderr in order of arrival, and stdin is empty; without it the command inherits all three
  * @returns {Promise<number>}
  */
 export function run(command, args, { cwd = root, env = process.env, onOutput } = {}) {
@@ -75,12 +78,12 @@ export function run(command, args, { cwd = root, env = process.env, onOutput } =
 }
 
 /**
- * Runs a command without showing what it prints.
+ * Runs a command and returns its output, without printing it.
  * @param {string} command
  * @param {readonly string[]} args
  * @param {{ cwd?: string, env?: NodeJS.ProcessEnv }} [options]
- * @returns {Promise<string>} what it printed
- * @throws {StepError} with its output, if it does not end with 0.
+ * @returns {Promise<string>} stdout and stderr
+ * @throws {StepError} with the output, when the exit code is not 0
  */
 export async function capture(command, args, options = {}) {
   /** @type {Buffer[]} */
@@ -92,7 +95,8 @@ export async function capture(command, args, options = {}) {
 }
 
 /**
- * The body of a script: its exit code is what `main` returns (nothing: 0); a failed step is shown with its output.
+ * Runs the body of a script and sets the exit code: the result of `main`, or 0 without one. Prints a failed step with
+ * its output.
  * @param {() => Promise<number | undefined | void>} main
  */
 export async function script(main) {
@@ -114,7 +118,9 @@ function lockedPackages(path) {
   return existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')).packages : undefined;
 }
 
-/** Whether node_modules holds what package-lock.json names. Optional packages, such as those of other platforms, may be missing. */
+/**
+ * Whether node_modules matches package-lock.json. Optional packages may be missing, such as those of other platforms.
+ */
 function isInstalled() {
   const installed = lockedPackages(join(root, 'node_modules', '.package-lock.json'));
   if (!installed) return false;
@@ -127,9 +133,10 @@ function isInstalled() {
 }
 
 /**
- * Installs the npm packages that package-lock.json names, unless they are there. Not by `npm ci`: that refuses a lock file without
- * entries for the other platforms' optional packages, which some registries do not carry. With --no-save the lock file is obeyed alike,
- * and left as it is.
+ * Installs the npm packages that package-lock.json names, unless they are there.
+ *
+ * `npm ci` refuses a lock file without entries for the optional packages of other platforms, and some registries lack
+ * those. `npm install --no-save` follows the lock file too, and does not change it.
  */
 export async function ensureInstalled() {
   if (isInstalled()) return;
@@ -137,7 +144,7 @@ export async function ensureInstalled() {
   await capture('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--no-update-notifier', '--loglevel=error']);
 }
 
-/** What the build reads. A name that is not there does not count. */
+/** The inputs of the build. A missing one is ignored. */
 const buildInputs = [
   'assembly',
   'src',
@@ -152,7 +159,8 @@ const buildInputs = [
 ];
 
 /**
- * A digest of the names and contents of all that the build reads. Contents, not times: a checkout touches what it does not change.
+ * Returns a digest of the names and contents of all inputs of the build. It ignores times, because a checkout changes
+ * the times of unchanged files.
  * @returns {string}
  */
 export function sourceFingerprint() {
@@ -170,7 +178,7 @@ export function sourceFingerprint() {
   return hash.digest('hex');
 }
 
-/** What the build leaves behind beside `dist`. The debug build of the core is for its tests. */
+/** The outputs of the build outside `dist`. The tests of the core use its debug build. */
 const builtBesideDist = [
   'src/wasm/generated/core-bytes.ts',
   'src/wasm/generated/interface.ts',
@@ -178,13 +186,13 @@ const builtBesideDist = [
   'build/release/core.wasm',
 ];
 
-/** Whether everything is there that a build makes, and from the sources as they are now. */
+/** Whether all outputs of the build exist and come from the current sources. */
 export function isBuilt() {
   if (!builtBesideDist.every((path) => existsSync(join(root, path)))) return false;
   return existsSync(fingerprintFile) && readFileSync(fingerprintFile, 'utf8') === sourceFingerprint();
 }
 
-/** Builds, unless `dist` is that of the present sources. */
+/** Builds, unless `dist` comes from the current sources. */
 export async function ensureBuilt() {
   if (isBuilt()) return;
   say('building …');

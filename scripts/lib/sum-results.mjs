@@ -1,6 +1,8 @@
 /**
- * `node sum-results.mjs FOLDER BROKEN`: the last line of .ci/run, from vitest's JSON reports in FOLDER and the number of steps that
- * broke. Ends with 1 if anything failed, or if nothing was tested.
+ * `node sum-results.mjs FOLDER BROKEN`: prints the last line of .ci/run.
+ *
+ * Sums vitest's JSON reports in FOLDER. BROKEN is the number of failed steps. The exit code is 1 if anything failed or
+ * no test passed.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -16,7 +18,7 @@ for (const name of readdirSync(folder)) {
   failed += report.success ? report.numFailedTests : Math.max(report.numFailedTests, 1);
   skipped += report.numPendingTests + report.numTodoTests;
 }
-// A broken step whose failure no report shows: a check, an installation, a crash of the test runner.
+// No report shows the failure of a check, of an installation, or of the test runner itself.
 failed = Math.max(failed, Number(broken), passed === 0 ? 1 : 0);
 console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
 process.exitCode = failed > 0 ? 1 : 0;

@@ -1,8 +1,8 @@
-/** The programs that the tests under test/system need, and how they get onto a machine. */
+/** Installs the programs that the tests under test/system need. */
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { capture, say } from './steps.mjs';
 
-/** Debian's packages, each with the reason why it is here. */
+/** Debian packages, and why the tests need each. */
 const systemPackages = {
   'qemu-utils':
     'qemu-img and qemu-io read, write and compare exports, as a foreign NBD client and as judges of a target',
@@ -35,7 +35,7 @@ export function canInstallSystemPackages() {
 /** @returns {Promise<string[]>} */
 async function missingPackages() {
   const wanted = Object.keys(systemPackages);
-  // dpkg-query ends with 1 where it does not know one of the names; what it does know it prints all the same.
+  // dpkg-query exits with 1 if it does not know one of the names. It still prints the others.
   const known = await capture('sh', [
     '-c',
     `dpkg-query -W -f '\${Package} \${db:Status-Status}\\n' ${wanted.join(' ')} 2>/dev/null || true`,
@@ -51,7 +51,7 @@ function apt(...args) {
 }
 
 /**
- * Runs `body` while no package that is installed may start a service, as nginx would.
+ * Runs `body` while installed packages may not start services, as nginx would.
  * @param {() => Promise<void>} body
  */
 async function withoutServices(body) {
@@ -65,7 +65,7 @@ async function withoutServices(body) {
   }
 }
 
-/** Installs what is missing; where that cannot be, says so: the tests that need it will be skipped. */
+/** Installs the missing packages. Where that is not possible, prints so, and the tests that need them are skipped. */
 export async function ensureSystemPackages() {
   if (!canInstallSystemPackages()) {
     say(
@@ -86,7 +86,7 @@ export async function ensureSystemPackages() {
       await install();
     } catch (error) {
       if (!hasLists) throw error;
-      // Lists from long ago name versions that are no longer served.
+      // Old lists may name versions that the servers no longer have.
       await apt('update');
       await install();
     }

@@ -1,11 +1,12 @@
-/** One way to run the tests: with this Node or with another, and with the results written down where .ci/run adds them up. */
+/** Runs the tests with this Node or another one. Writes the results to the folder where .ci/run sums them. */
 import { delimiter, dirname, join } from 'node:path';
 import { root, run } from './steps.mjs';
 
 /**
- * @param {string} name of this run, for the file of its results
+ * Runs vitest.
+ * @param {string} name of the run, which names the file of its results
  * @param {readonly string[]} args for `vitest run`
- * @param {{ node?: string, env?: NodeJS.ProcessEnv }} [options] `node`: the program to run it with
+ * @param {{ node?: string, env?: NodeJS.ProcessEnv }} [options] `node`: the Node program that runs vitest
  * @returns {Promise<number>} vitest's exit code
  */
 export function runTests(name, args, { node = process.execPath, env = process.env } = {}) {
