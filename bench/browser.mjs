@@ -1,13 +1,15 @@
 /**
- * The device in Chromium, with a profile on disk, against what the browser does by itself, in one run:
+ * The device in Chromium beside the browser's own means, in one run, with a profile on disk:
  *
- * - hydration over HTTP on loopback, from opening until the copy is whole and durable, beside a plain fetch into a file of the same file system;
- * - a read of 4 KiB beside a message with 4 KiB to a worker and back;
- * - replay and serialization in the core beside the same in Node.
+ * - hydration over HTTP on loopback, from open to a complete durable copy, beside a plain fetch into a file of the same
+ *   file system
+ * - a read of 4 KiB beside a message with 4 KiB to a worker and back
+ * - replay and serialization in the core beside the same in Node
  *
  *   node bench/browser.mjs [--size MIB] [--rounds N] [--only hydration|reads|core] [--json]
  *
- * Rounds are interleaved; a ratio is the median of those of each round. Exits with 1 if a bar is missed. Without Chromium nothing is measured. Needs `npm run build` before.
+ * Rounds are interleaved. A ratio is the median of the ratios of all rounds. Exits with 1 if a bar is missed. Measures
+ * nothing without Chromium. Needs `npm run build` first.
  */
 
 import { spawn } from 'node:child_process';
@@ -42,7 +44,7 @@ const rounds = Number(options.rounds);
 const here = fileURLToPath(new URL('.', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'copyondemand-bench-'));
 
-/** What was measured. `figures` are medians. */
+/** The results. `figures` are medians. */
 const results = [];
 
 function tell(result) {
@@ -70,7 +72,7 @@ async function bundlePage() {
   return outdir;
 }
 
-/** Serves the image from a process and an origin of its own. */
+/** Serves the image from another process, and so from another origin. */
 async function serveImage(image) {
   const server = spawn(process.execPath, [slowServer, image, '0'], { stdio: ['ignore', 'pipe', 'inherit'] });
   const port = await new Promise((resolve, reject) => {
@@ -80,17 +82,19 @@ async function serveImage(image) {
   return { server, url: `http://127.0.0.1:${port}/disk.img` };
 }
 
-/** Calls the page's functions; see browser/page.ts. */
+/** Returns a function that calls the functions of browser/page.ts by name. */
 function callsOf(page) {
   return (name, ...args) => page.evaluate(([name, args]) => globalThis.bench[name](...args), [name, args]);
 }
 
-/** The names in another order each time, so that none always follows the same. */
+/** Rotates the list by `round`, so that no task always follows the same one. */
 function rotated(list, round) {
   return list.map((_, index) => list[(index + round) % list.length]);
 }
 
-/** Taking the pieces as they come, and reading up to 1 MiB at a time into one buffer, which is faster than 256 KiB or 4 MiB. */
+/**
+ * Ways of a plain fetch: pieces as they arrive, or reads of up to 1 MiB into one buffer. 256 KiB and 4 MiB are slower.
+ */
 const plainWays = { 'default reader': undefined, 'BYOB reader': 2 ** 20 };
 
 async function benchHydration(call, url, image) {

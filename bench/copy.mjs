@@ -1,11 +1,12 @@
 /**
- * Whole copies beside other programs, in one run: from a file, over HTTP on loopback, and over HTTP with a delay before each answer. Rounds are interleaved,
- * figures are medians of wall-clock time from a command's start to its exit. Ours makes the copy durable within that time, the others do not: what they reach together with
- * a `sync` of the target is told besides.
+ * Whole copies beside other programs, in one run: from a file, over HTTP on loopback, and over HTTP with a latency.
  *
  *   node bench/copy.mjs [--size MIB] [--rounds N] [--latency MS] [--only file|http|slow] [--json]
  *
- * Exits with 1 if a bar is missed. Programs that are not installed are left out, and so are their bars. Needs `npm run build` before.
+ * Rounds are interleaved. Figures are medians of the wall-clock time from a command's start to its exit. Our copy is
+ * durable at its exit, the others are not. Therefore a second figure adds a `sync` of the target to theirs.
+ *
+ * Exits with 1 if a bar is missed. Skips programs that are not installed, and their bars. Needs `npm run build` first.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -168,7 +169,7 @@ async function main() {
   }
 }
 
-/** nginx where it is installed, as the fastest server at hand; else the slow one without delay. */
+/** Starts nginx, the fastest server at hand. Without nginx: slow-server.mjs without latency. */
 async function startHttp(folder, image, children) {
   if (!have('nginx') && !existsSync('/usr/sbin/nginx')) {
     const child = spawn(process.execPath, [slowServer, image, '0'], { stdio: ['ignore', 'pipe', 'inherit'] });

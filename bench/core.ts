@@ -1,9 +1,12 @@
 /**
- * The core against its bars (docs/BENCHMARKS.md): ratios within one run, medians of interleaved rounds (of checkpoints, which have
- * bars in milliseconds, lower quartiles). Prints a table, or one JSON object with `--json`; ends with 1 if a bar is missed.
+ * The core against its bars (docs/BENCHMARKS.md): ratios within one run, of interleaved rounds.
  *
- * Replay is end to end: from the log's bytes in JavaScript's memory to a block map and a dirty map. The plain port reads the same log
- * with a DataView into roaring-wasm and a Map. A resident core has replayed before; a new one is instantiated each time.
+ * Figures are medians. Checkpoints have bars in milliseconds, so their figures are lower quartiles. Prints a table, or
+ * one JSON object with `--json`. Exits with 1 if a bar is missed.
+ *
+ * - Replay is end to end: from the log's bytes in JavaScript's memory to a block map and a dirty map.
+ * - The plain port reads the same log with a DataView into roaring-wasm and a Map.
+ * - A resident core has replayed before. A new core is instantiated each time.
  */
 import { statSync } from 'node:fs';
 import { RoaringBitmap32, roaringLibraryInitialize } from 'roaring-wasm/browser';
@@ -20,7 +23,7 @@ const roundsAt = process.argv.indexOf('--rounds');
 const rounds = roundsAt > 0 ? Number(process.argv[roundsAt + 1]) : 15;
 const wasmFile = 'build/release/core.wasm';
 
-/** Only what the format decides: reading the log. What was read is then merged into the maps alike. */
+/** Only reads the log, the part that depends on the format. Merging into the maps is the same for both formats. */
 function readFormat1(core: Core, shape: Geometry, log: Uint8Array): void {
   const replay = new Replay(core, shape);
   replay.format1(log);
@@ -36,7 +39,7 @@ function readFormat2(core: Core, shape: Geometry, log: { body: Uint8Array; used:
   replay.dispose();
 }
 
-/** The straight port: what a first version in TypeScript would do. */
+/** The plain port: a straightforward version in TypeScript. */
 function replayPlainly(log: Uint8Array): number {
   const view = new DataView(log.buffer, log.byteOffset, log.byteLength);
   const word = (at: number): number => view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
@@ -73,7 +76,7 @@ interface Bar {
 const bars: Bar[] = [];
 const table: Record<string, string | number>[] = [];
 
-/** Milliseconds that each task takes, in turns: the median, or another quantile. */
+/** Returns the milliseconds of each task, a quantile over interleaved rounds. */
 async function measure(
   tasks: Record<string, () => unknown>,
   times = rounds,
@@ -176,7 +179,7 @@ async function benchCheckpoint(): Promise<void> {
       'parse and check': round(ms['parse']!),
       bytes: section.length,
     });
-    // As the bar was found: serializing a map whose containers have their best forms already.
+    // The bar was set for a map whose containers already have their most compact forms.
     bars.push({ name: `checkpoint, ${name}, unchanged: ms`, value: ms['unchanged']!, atMost: bar });
     map.dispose();
     changing.dispose();

@@ -1,10 +1,10 @@
 /**
- * The two HTTP transports beside `curl -o`: one long range from nginx on loopback into a file, wall clock from a command's start to its exit.
+ * The two HTTP transports beside `curl -o`: one long range from nginx on loopback into a file.
  *
  *   node bench/http-transport.mjs [--size MIB] [--rounds N] [--json]
  *
- * Rounds are interleaved and figures are medians; only the ratios within one run count. Needs nginx and curl. Exits with 1 if undici is slower
- * than 0.9 of curl.
+ * Times are wall-clock, from a command's start to its exit. Rounds are interleaved, figures are medians, and only
+ * ratios within one run are meaningful. Needs nginx and curl. Exits with 1 if undici is slower than 0.9 × curl.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -25,12 +25,12 @@ const { values: options } = parseArgs({
     json: { type: 'boolean', default: false },
   },
 });
-// This file runs bundled, from elsewhere; what was started is beside it.
+// This file runs as a bundle in another folder. `argv[1]` is the script that was started, in bench/.
 const sources = join(dirname(process.argv[1]!), '../src/sources');
 const mebibytes = Number(options.size);
 
 const folder = mkdtempSync(join(tmpdir(), 'http-transport-'));
-// For nginx's workers, which run as somebody else.
+// nginx's workers run as another user.
 chmodSync(folder, 0o755);
 const url = `http://127.0.0.1:${PORT}/disk.img`;
 const copy = join(folder, 'copy.img');

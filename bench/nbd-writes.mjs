@@ -1,11 +1,12 @@
 /**
- * Writes over NBD by kind: whole blocks, sectors of 512 bytes, and whole blocks with FUA, to blocks that only the
- * source holds. With --beside, another build of the command takes turns with this one, and figures are ratios to it.
+ * Writes over NBD by kind, to blocks that only the source has: whole blocks, sectors of 512 bytes, and whole blocks
+ * with FUA.
  *
  *   node bench/nbd-writes.mjs [--beside MAIN_JS] [--depth N] [--writes N] [--rounds N] [--json]
  *
- * Figures are medians of the rounds: writes a second, and processor time of the server for one write. Needs
- * `npm run build` before, and Linux.
+ * Figures are medians of the rounds: writes per second, and processor time of the server per write. With --beside,
+ * rounds alternate with another build of the command, and the output includes ratios to it. Needs `npm run build`
+ * first, and Linux.
  */
 
 import { spawn } from 'node:child_process';
@@ -28,7 +29,7 @@ const { values: options } = parseArgs({
 });
 
 const BLOCK = 4096;
-/** One clock tick in seconds, as /proc counts processor time. */
+/** A clock tick of /proc, in seconds. */
 const TICK = 0.01;
 const depth = Number(options.depth);
 const writes = Number(options.writes);
@@ -49,7 +50,7 @@ const size = writes * BLOCK;
 writeFileSync(source, '');
 truncateSync(source, size);
 
-/** Connects, and agrees on the export without a name. */
+/** Connects, and negotiates the export with the empty name. */
 function open(path) {
   return new Promise((resolve, reject) => {
     const socket = connect(path);
@@ -82,7 +83,7 @@ function request({ bytes, fua }, cookie, offset) {
   return Buffer.concat([header, Buffer.alloc(bytes, 7)]);
 }
 
-/** Sends all writes, `depth` at a time. */
+/** Sends all writes, with `depth` in flight. */
 function writeAll(socket, kind, offsets) {
   return new Promise((resolve, reject) => {
     let next = 0;
@@ -108,7 +109,7 @@ function writeAll(socket, kind, offsets) {
   });
 }
 
-/** Processor time of a process so far, in seconds. */
+/** Returns the processor time of a process so far, in seconds. */
 function cpuOf(pid) {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ');
   return (Number(fields[11]) + Number(fields[12])) * TICK;

@@ -1,11 +1,14 @@
 /**
- * The export beside other servers, in one run: random 4 KiB reads and writes on a hydrated device, on one that is still hydrating, and cold reads over HTTP. Rounds are
- * interleaved, figures are medians.
+ * The export beside other servers, in one run:
+ *
+ * - random reads and writes of 4 KiB on a hydrated device
+ * - the same on a device that is still hydrating
+ * - cold reads over HTTP
  *
  *   node bench/nbd.mjs [--size MIB] [--rounds N] [--seconds N] [--latency MS] [--only hot|hydrating|cold] [--json]
  *
- * Exits with 1 if a bar is missed. Programs that are not installed are left out, and so are their bars; without fio with its nbd engine nothing can be measured but what is cold.
- * Needs `npm run build` before.
+ * Rounds are interleaved, figures are medians. Exits with 1 if a bar is missed. Skips programs that are not installed,
+ * and their bars. Without fio's nbd engine it measures only cold reads. Needs `npm run build` first.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -32,7 +35,7 @@ const MiB = 2 ** 20;
 const command = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 const children = new Set();
 
-/** Starts a server that stays; ended with the bench. */
+/** Starts a server, which ends with the benchmark. */
 function start(program, args) {
   const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   children.add(child);
@@ -47,7 +50,7 @@ async function stop(child) {
     await new Promise((resolve) => child.once('close', resolve));
 }
 
-/** The first of a process's lines that matches. */
+/** Resolves to the first match in the process's output. Rejects if the process ends without one. */
 function line(child, pattern) {
   return new Promise((resolve, reject) => {
     let text = '';
@@ -66,7 +69,7 @@ async function webServer(file, latencyMs) {
   return { child, url: `http://127.0.0.1:${port}/disk.raw` };
 }
 
-/** Ours, as a process: resolves when clients can connect. */
+/** Starts our server as a process. Resolves when clients can connect. */
 async function serveOurs(source, target, socket, flags = []) {
   const child = start(process.execPath, [command, 'serve', source, target, '--socket', socket, '--json', ...flags]);
   const hydrated = line(child, /"event":"hydrated"/);
@@ -88,7 +91,7 @@ async function socketThere(path) {
   }
 }
 
-/** Operations a second, of 4 KiB at random, by fio. */
+/** Returns the operations per second of fio, with random accesses of 4 KiB. */
 function fio(socket, rw, depth, seconds) {
   const job = [
     '--name=j',
@@ -119,7 +122,7 @@ function fio(socket, rw, depth, seconds) {
   });
 }
 
-/** A client of NBD that does one thing at a time, for what is cold. */
+/** An NBD client with one request in flight, for cold reads. */
 class Client {
   #socket;
   #received = Buffer.alloc(0);
@@ -167,7 +170,7 @@ class Client {
   }
 }
 
-/** Figures under `name`, by `label`. */
+/** Figures by group and label. */
 class Table {
   rows = [];
 
@@ -207,7 +210,7 @@ async function main() {
 
 const DEPTHS = [1, 8, 32];
 
-/** Measures all servers in turn, at each depth. */
+/** Measures all servers alternately, at each depth. */
 async function measure(table, group, servers, rws) {
   for (let round = 0; round < Number(options.rounds); round++) {
     for (const rw of rws) {
@@ -266,7 +269,7 @@ async function hydrating(directory, image, table, bars) {
       for (const depth of DEPTHS) {
         const name = `hydrating ${rw} depth ${depth}`;
         const [target, socket] = [join(directory, 'slow'), join(directory, 'slow.sock')];
-        // A copy that takes longer than the measurement.
+        // At this rate the copy takes longer than the measurement.
         const ours = await serveOurs(image, target, socket, ['--rate', '8M']);
         table.add(name, 'ours', await fio(socket, rw, depth, options.seconds));
         await stop(ours.child);
@@ -284,7 +287,7 @@ async function hydrating(directory, image, table, bars) {
   addBars(table, bars, 'hydrating', rws, 'nbdkit cow', 0.9);
 }
 
-/** From the command's start to the first byte; single cold reads; a cold run. */
+/** Measures the time from the command's start to the first byte, single cold reads, and a cold sequential run. */
 async function cold(directory, image, table, bars) {
   const { size } = statSync(image);
   const content = openSync(image, 'r');

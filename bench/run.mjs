@@ -1,4 +1,4 @@
-/** All benchmarks, one after the other: `npm run bench`. Exits with 1 if any of them misses a bar. */
+/** `npm run bench`: runs all benchmarks in sequence. Exits with 1 if one of them misses a bar. */
 
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

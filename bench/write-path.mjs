@@ -1,10 +1,11 @@
 /**
- * What holding the promises costs a writer: writes of 4 KiB to a device, sixteen at once, beside the same writes to a plain file of the same `FileSystem`. Rounds are
- * interleaved in one process; figures are medians over them. Both sides write the same bytes at the same places, in random order, and sync outside of what is measured.
+ * The overhead of the device for a writer: writes of 4 KiB beside the same writes to a plain file, with 16 in flight.
  *
  *   node bench/write-path.mjs [--size MIB] [--rounds N] [--json]
  *
- * Exits with 1 if a bar is missed. Needs `npm run build` before.
+ * Rounds are interleaved in one process, and figures are medians. Both sides use the same `FileSystem`, bytes and
+ * offsets, in the same random order, and sync outside the measured time. Exits with 1 if a bar is missed. Needs
+ * `npm run build` first.
  */
 
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -65,7 +66,7 @@ async function device() {
   };
 }
 
-/** Milliseconds for writing each block once, sixteen at once. */
+/** Returns the milliseconds for one write of each block, with 16 in flight. */
 async function writeAll(target) {
   const start = performance.now();
   for (let at = 0; at < offsets.length; at += AT_ONCE) {
@@ -79,7 +80,7 @@ async function writeAll(target) {
 const cases = [
   {
     name: 'blocks that the target has',
-    // Written once and durable before anything is measured: the device has all of its blocks then.
+    // All blocks are written and durable before the measurement, so the device has them.
     prepare: async (make) => {
       const target = await make();
       await writeAll(target);
@@ -101,7 +102,7 @@ async function run({ name, prepare, keep }) {
   const times = { plain: [], device: [] };
   const kept = {};
   for (let round = -1; round < rounds; round++) {
-    // Each goes first by turns; the first round warms up.
+    // The sides alternate in going first. The first round is a warm-up.
     const order = round % 2 === 0 ? ['plain', 'device'] : ['device', 'plain'];
     for (const side of order) {
       kept[side] ??= await prepare(sides[side]);

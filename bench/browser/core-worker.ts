@@ -1,4 +1,4 @@
-/** Times the core in a worker: a name prepares that case, `undefined` times it once more. */
+/** Times the core in a worker. A message with a name prepares that case; `undefined` times the prepared case again. */
 
 import { coreTimer } from '../lib/core-timer.ts';
 

@@ -1,4 +1,7 @@
-/** Fetches a URL into a file of the origin private file system, in the plainest way there is. Posts `undefined` when the file is durable. */
+/**
+ * Fetches a URL into a file of the origin private file system, without any library. Posts the number of bytes when the
+ * file is durable.
+ */
 
 interface SyncAccessHandle {
   write(from: Uint8Array, options: { at: number }): number;

@@ -1,4 +1,4 @@
-/** The page's part of the benchmark: functions that the bench calls by name. */
+/** The page of the benchmark: functions that bench/browser.mjs calls by name. */
 
 import type { BrowserDevice } from '../../src/browser.ts';
 
@@ -7,7 +7,7 @@ const { openDevice, removeCopy, copyAsFile } = (await import(library)) as typeof
 
 const startWorker = (name: string): Worker => new Worker(`/${name}.js`, { type: 'module' });
 
-/** Sends a message and resolves to the answer. Rejects if the worker fails. */
+/** Sends a message and resolves to the reply. Rejects if the worker fails. */
 function ask<T>(worker: Worker, message: unknown): Promise<T> {
   return new Promise((resolve, reject) => {
     worker.onmessage = ({ data }) => resolve(data as T);
@@ -16,7 +16,7 @@ function ask<T>(worker: Worker, message: unknown): Promise<T> {
   });
 }
 
-/** Ms that a plain fetch takes, with a BYOB reader of pieces of `pieceBytes`, or with the default reader. */
+/** Returns the ms of a plain fetch: with a BYOB reader and a buffer of `pieceBytes`, or with the default reader. */
 async function plain(url: string, pieceBytes?: number): Promise<number> {
   const start = performance.now();
   const worker = startWorker('fetch-worker');
@@ -24,7 +24,7 @@ async function plain(url: string, pieceBytes?: number): Promise<number> {
   const elapsed = performance.now() - start;
   worker.terminate();
   const root = await navigator.storage.getDirectory();
-  // The file stays locked until the worker is really gone.
+  // The file stays locked until the worker has ended.
   for (;;) {
     try {
       await root.removeEntry('plain.img');
@@ -35,7 +35,7 @@ async function plain(url: string, pieceBytes?: number): Promise<number> {
   }
 }
 
-/** Ms from opening a device until the copy is whole and durable; with `digest`, also the copy's SHA-256. */
+/** Returns the ms from open to a complete durable copy, and with `digest` the copy's SHA-256. */
 async function hydrate(url: string, options: { digest: boolean }): Promise<{ ms: number; sha256?: string }> {
   const start = performance.now();
   const device = await openDevice({ source: url, target: 'copy.img', persist: false });
@@ -56,14 +56,14 @@ const READ_BYTES = 4096;
 let device: BrowserDevice;
 let echo: Worker;
 
-/** Hydrates a device that {@link reads} reads from. */
+/** Hydrates the device that {@link reads} uses. */
 async function prepareReads(url: string): Promise<void> {
   device = await openDevice({ source: url, target: 'reads.img', persist: false });
   await device.hydrated;
   echo = startWorker('echo-worker');
 }
 
-/** µs a call, of `count` calls of which `depth` are under way at a time. */
+/** Returns the µs per call, with `depth` calls in flight. */
 async function microseconds(count: number, depth: number, call: (index: number) => Promise<unknown>): Promise<number> {
   let begun = 0;
   const start = performance.now();
@@ -74,7 +74,7 @@ async function microseconds(count: number, depth: number, call: (index: number) 
   return ((performance.now() - start) * 1000) / count;
 }
 
-/** µs that a read of 4 KiB takes. */
+/** Returns the µs per read of 4 KiB. */
 async function reads(count: number, depth: number): Promise<number> {
   const into = Array.from({ length: depth }, () => new Uint8Array(READ_BYTES));
   const blocks = device.size / READ_BYTES;
@@ -83,7 +83,7 @@ async function reads(count: number, depth: number): Promise<number> {
   );
 }
 
-/** µs that a message with 4 KiB takes to a worker and back. */
+/** Returns the µs per message with 4 KiB to a worker and back. */
 async function roundTrips(count: number, depth: number): Promise<number> {
   const waiting = new Map<number, (buffer: ArrayBuffer) => void>();
   echo.onmessage = ({ data }: MessageEvent<{ id: number; bytes: ArrayBuffer }>) => waiting.get(data.id)!(data.bytes);
@@ -108,7 +108,7 @@ async function finishReads(): Promise<void> {
 
 let core: Worker | undefined;
 
-/** Ms that a case of the core takes. A name prepares it; `undefined` is the one of before. */
+/** Returns the ms of a case of the core. A name prepares that case; without one the prepared case runs again. */
 async function timeCore(name?: string): Promise<number> {
   if (name !== undefined) {
     core?.terminate();

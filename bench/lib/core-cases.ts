@@ -1,4 +1,4 @@
-/** What the core is measured with: logs of a million records, and maps of 1 TiB. For Node and browsers. */
+/** The cases of the core's benchmarks, for Node and browsers: logs of a million records, and maps of 1 TiB. */
 
 import { RoaringBitmap32 } from 'roaring-wasm/browser';
 import type { BlockMap } from '../../src/core/block-map.ts';
@@ -10,7 +10,7 @@ import type { Core } from '../../src/wasm/core.ts';
 
 export const RECORDS = 1_000_000;
 
-/** A repeatable stream of numbers below 2^32 (xorshift32). */
+/** Returns a repeatable generator of numbers below 2^32 (xorshift32). */
 function numbers(seed: number): () => number {
   let state = seed;
   return () => {
@@ -24,11 +24,11 @@ function numbers(seed: number): () => number {
 export interface History {
   readonly name: string;
   readonly blocks: number;
-  /** Of `copy`: at most so many times as long. */
+  /** Largest allowed ratio to `copy`. */
   readonly copyBar: number | undefined;
-  /** Format 2 must be so much smaller and faster. */
+  /** Whether format 2 has bars for its size and speed. */
   readonly extents: boolean;
-  /** [block, 0, 4096] for a whole block, else a part of it. */
+  /** [block, 0, 4096] for a whole block, or a part of a block. */
   readonly writes: Iterable<readonly [block: number, start: number, length: number]>;
 }
 
@@ -53,7 +53,7 @@ export const histories: readonly History[] = [
     },
   },
   {
-    // The guest writes a part, and a while later the hydrator completes that block.
+    // The guest writes a part of a block, and 1000 writes later the hydrator completes the block.
     name: 'half dirty over 2,000,000',
     blocks: 2_000_000,
     copyBar: 12,
@@ -115,7 +115,7 @@ export function format1(history: History): Uint8Array {
   return new Uint8Array(words.buffer, 0, at * 4).slice();
 }
 
-/** The same history in format 2, a group of 1024 writes at a time. */
+/** Encodes the history in format 2, in groups of 1024 writes. */
 export function format2(core: Core, history: History): { body: Uint8Array; used: number } {
   const encoder = new FrameEncoder(core, { epoch: 1 });
   const body = new Uint8Array(RECORDS * 20);
@@ -150,7 +150,7 @@ export function replayFormat2(core: Core, shape: Geometry, log: { body: Uint8Arr
   });
 }
 
-/** Maps made of what `feed` has a replay apply; resolves to the number of blocks in them. */
+/** Replays what `feed` adds into new maps. Resolves to their number of blocks. */
 async function replayed(core: Core, shape: Geometry, feed: (replay: Replay) => void): Promise<number> {
   const state = await CopyState.open(core, shape);
   const replay = new Replay(core, shape);
@@ -165,7 +165,7 @@ async function replayed(core: Core, shape: Geometry, feed: (replay: Replay) => v
 /** Maps of a device of 1 TiB. */
 export const maps: readonly {
   readonly name: string;
-  /** Serializing it takes so many ms at most. */
+  /** Longest allowed serialization, in ms. */
   readonly bar: number;
   readonly fill: (map: BlockMap) => void;
 }[] = [

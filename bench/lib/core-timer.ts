@@ -1,16 +1,16 @@
-/** Times the core's cases, in Node and in a browser alike. */
+/** Times the cases of the core, in Node and browsers. */
 
 import { BlockMap } from '../../src/core/block-map.ts';
 import { geometry } from '../../src/core/geometry.ts';
 import { Core } from '../../src/wasm/core.ts';
 import { format1, format2, histories, maps, replayFormat1, replayFormat2 } from './core-cases.ts';
 
-/** A browser's clock may have steps of 0.1 ms. */
+/** Shortest measurement. A browser's clock may have a resolution of 0.1 ms. */
 const LEAST_MS = 20;
 
 interface Prepared {
   run(): unknown;
-  /** Makes the next run one that has something to do. */
+  /** Changes the state, so that the next run has work to do. */
   between?: () => void;
 }
 
@@ -40,10 +40,10 @@ for (const { name, fill } of maps) {
   });
 }
 
-/** What can be timed. */
+/** The names of the cases. */
 export const coreCases: readonly string[] = [...cases.keys()];
 
-/** Prepares a case; what it resolves to times it, in ms a run. */
+/** Prepares a case. Resolves to a function that times it, in ms per run. */
 export async function coreTimer(name: string): Promise<() => Promise<number>> {
   const { run, between } = await cases.get(name)!();
   return async () => {

@@ -1,6 +1,6 @@
 /**
- * Serves a file over HTTP, with a delay before each answer, as a process of its own so that it does not share a core's time with the bench:
- * `node bench/lib/slow-server.mjs FILE LATENCY_MS` prints its port.
+ * `node bench/lib/slow-server.mjs FILE LATENCY_MS`: serves a file over HTTP, with a delay before each response. Prints
+ * its port. A separate process, so that it does not share a CPU core with the benchmark.
  */
 
 import { openSync, readSync, statSync } from 'node:fs';
@@ -16,7 +16,7 @@ const server = createServer((request, response) => {
   const end = match?.[2] ? Math.min(Number(match[2]), size - 1) : size - 1;
   const answer = () => {
     response.writeHead(match ? 206 : 200, {
-      // Pages of other origins may read it too.
+      // Pages of other origins may read the file.
       'access-control-allow-origin': '*',
       'access-control-expose-headers': 'content-range, etag',
       'accept-ranges': 'bytes',

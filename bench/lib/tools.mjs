@@ -1,11 +1,11 @@
-/** What several benchmarks need. */
+/** Helpers that several benchmarks share. */
 
 import { randomFillSync } from 'node:crypto';
 import { closeSync, existsSync, fsyncSync, openSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** See that file. */
+/** Path of slow-server.mjs. */
 export const slowServer = fileURLToPath(new URL('slow-server.mjs', import.meta.url));
 
 /** Whether a program is installed. */
@@ -18,7 +18,7 @@ export function median(values) {
   return sorted[sorted.length >> 1];
 }
 
-/** A file of random bytes, on the disk and not only on its way there. */
+/** Makes a file of random bytes, and syncs it. */
 export function makeImage(path, mebibytes) {
   const fd = openSync(path, 'w');
   const piece = Buffer.alloc(2 ** 20);

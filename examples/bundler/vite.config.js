@@ -1,2 +1,2 @@
-// The worker is found where it lies in the package; Vite's development server must not move the file that names it.
+// The package locates its worker relative to its own file, so Vite's development server must not move that file.
 export default { optimizeDeps: { exclude: ['copyondemand/browser'] } };

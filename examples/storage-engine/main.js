@@ -1,4 +1,4 @@
-/** Reads and writes some slots of a store in ./data, and says how long each call took. */
+/** Reads and writes some slots of a store in ./data, and prints how long each call took. */
 
 import { mkdirSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
@@ -7,7 +7,7 @@ import { openSlotStore, SLOT_BYTES } from './store.js';
 
 const toSlot = (text) => new TextEncoder().encode(text.padEnd(SLOT_BYTES));
 
-/** Stands for a server far away: 100 ms for each slot. */
+/** Simulates a remote server: 100 ms for each slot. */
 const original = {
   identity: 'numbers, version 1',
   read: async (slot) => {

@@ -1,12 +1,12 @@
 /**
- * A store of 64-byte slots in one file. A slot that is missing is read from a slow original once, and kept.
+ * A store of 64-byte slots in one file. The first read of a slot fetches it from a slow original and keeps it.
  *
  *   put, and get of a missing slot:  intend → write the file → commit
  *   flush:                           makes all of that survive a power cut
  *
  * Invariants:
  * - The file is read only where the log says that it holds a slot. All other bytes of the file mean nothing.
- * - A slot is written by one call at a time. Otherwise a value of the original could replace a newer value.
+ * - At most one call writes a slot at a time. Otherwise a value of the original could replace a newer value.
  */
 
 import { isCodError, recoverIntentLog } from 'copyondemand/log';
@@ -16,7 +16,7 @@ export const SLOT_BYTES = 64;
 /**
  * Opens the store `name`, or makes it.
  *
- * `original.read(slot)` resolves to the 64 bytes of a slot; `original.identity` names the original's content.
+ * `original.read(slot)` resolves to the 64 bytes of a slot. `original.identity` names the original's content.
  */
 export async function openSlotStore({ fileSystem, name, slotCount, original, environment }) {
   const size = slotCount * SLOT_BYTES;
@@ -35,7 +35,10 @@ export async function openSlotStore({ fileSystem, name, slotCount, original, env
   }
 }
 
-/** The log is durable before the file exists. So a file without a log belongs to another program. */
+/**
+ * Opens or makes the file. The log is durable before the file exists, so a file without a log belongs to another
+ * program.
+ */
 async function openFile(fileSystem, name, recovered) {
   const found = await fileSystem.open(name).catch((error) => {
     if (!isCodError(error, 'COD_NOT_FOUND')) throw error;
@@ -49,7 +52,7 @@ async function openFile(fileSystem, name, recovered) {
   const bytes = await file.size();
   if (bytes === recovered.size) return file;
   if (recovered.blocks.count === 0 && recovered.dirty.blockCount === 0) {
-    // A crash came before the file had its size.
+    // A crash happened before the file had its size.
     await file.truncate(recovered.size);
     return file;
   }
@@ -61,7 +64,7 @@ class SlotStore {
   #file;
   #log;
   #original;
-  /** The last call on each slot that has not ended. */
+  /** The last pending call on each slot. */
   #turns = new Map();
 
   constructor(file, log, original) {
@@ -73,7 +76,7 @@ class SlotStore {
   /** Resolves to the bytes of a slot. */
   async get(slot) {
     if (!this.#has(slot)) {
-      // Other calls on this slot go on meanwhile: the original is slow.
+      // Other calls on this slot continue meanwhile, because the original is slow.
       const value = await this.#original.read(slot);
       await this.#inTurn(slot, async () => {
         if (!this.#has(slot)) await this.#write(slot, value);
@@ -117,7 +120,7 @@ class SlotStore {
     await this.#log.commit(transaction);
   }
 
-  /** Runs `task` when the calls on this slot that came before have ended. */
+  /** Runs `task` when the earlier calls on this slot have ended. */
   async #inTurn(slot, task) {
     const before = this.#turns.get(slot);
     const turn = before === undefined ? task() : before.then(task, task);

@@ -1,9 +1,14 @@
 #!/bin/bash
-# make-image.sh [FOLDER [FILES]]: puts into FOLDER, or here, a disk with a small 32-bit Linux, linux.img, made out of Debian's packages, and the BIOS for it.
-# The files in the folder FILES are in its /root.
+# make-image.sh [FOLDER [FILES]]: makes linux.img, a disk with a small 32-bit Linux, and the BIOS for it.
 #
-# The disk is one ext4 partition, from which GRUB loads the kernel. Nothing is installed or mounted, so that no root is needed, only Debian 12, the last with a
-# kernel for i386 (v86 has no 64-bit processor), with the packages cpio, e2fsprogs, fdisk, grub-common, grub-pc-bin and seabios.
+# FOLDER: where the files are written. Default: the current folder.
+# FILES: a folder whose files are copied into /root of the disk.
+#
+# The disk has one ext4 partition, from which GRUB loads the kernel. All of it comes from Debian's packages.
+# The script installs and mounts nothing, so it does not need root.
+#
+# Requires Debian 12, the last with a kernel for i386: v86 has no 64-bit processor. Requires the packages cpio,
+# e2fsprogs, fdisk, grub-common, grub-pc-bin and seabios.
 set -euo pipefail
 
 folder=${1:-.}
@@ -13,12 +18,13 @@ PATH=$PATH:/usr/sbin:/sbin
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Debian's kernel has no driver for its disk in itself: each of these modules needs those before it.
+# The drivers of the disk, which Debian's kernel does not contain. Each module needs those before it.
 modules='scsi_common scsi_mod crct10dif_common crc-t10dif crc64 crc64-rocksoft t10-pi sd_mod libata ata_piix crc32c_generic jbd2 mbcache crc16 ext4'
-# Without these an emulated processor has twice as much to do until there is a shell; most of it is self-tests of the kernel's cryptography.
+# Without these options the emulated processor does twice the work before the shell starts. Most of that work is
+# self-tests of the kernel's cryptography.
 options='loglevel=1 mitigations=off nokaslr noisapnp cryptomgr.notests'
 
-# apt keeps what it knows of another architecture than the machine's in a place of its own.
+# A separate state of apt for i386, so that the machine's own state does not change.
 if [ ! -d "$packages" ]; then
   mkdir -p "$work"/apt/{lists/partial,packages} "$(dirname "$packages")"
   touch "$work/apt/status"
@@ -30,7 +36,7 @@ Dir::State::status "$work/apt/status";
 Dir::Cache "$work/apt";
 END
   export APT_CONFIG=$work/apt.conf
-  # It fails if any of the machine's sources has nothing for i386; if that was a needed one, the next calls say so.
+  # This fails if any of the machine's sources has no i386. If that source is needed, the next calls fail and say so.
   apt-get -qq update 2>/dev/null || true
   kernel=$(apt-cache depends linux-image-686 | sed -n 's/.*Depends: //p')
   (cd "$work/apt/packages" && apt-get -qq download "$kernel" busybox-static)
@@ -38,7 +44,7 @@ END
 fi
 for package in "$packages"/*.deb; do dpkg -x "$package" "$work/packages"; done
 
-# What the kernel runs first, from memory. BusyBox finds its commands in itself, once it sees itself in /proc.
+# The initial file system, from which the kernel mounts the disk. BusyBox finds its own commands through /proc.
 mkdir -p "$work"/initrd/{bin,dev,disk,proc}
 cp "$work/packages/bin/busybox" "$work/initrd/bin"
 ln -s busybox "$work/initrd/bin/sh"
@@ -69,7 +75,7 @@ cp "$work"/packages/boot/vmlinuz-* "$work/disk/boot/vmlinuz"
 (cd "$work/initrd" && find . | cpio --quiet -o -H newc) >"$work/disk/boot/initrd"
 [ -z "$files" ] || cp -r "$files/." "$work/disk/root"
 
-# GRUB's first sector, which gets the partition table; the rest of GRUB right behind it; the partition from the first MiB on.
+# The image: GRUB's first sector, which gets the partition table, then the rest of GRUB, and the partition at 1 MiB.
 cat >"$work/grub.cfg" <<END
 set root=(hd0,msdos1)
 linux /boot/vmlinuz $options
