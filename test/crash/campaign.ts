@@ -1,4 +1,4 @@
-/** Every device, on every machine, through every kind of crash. */
+/** The crash campaign: every device, on every machine, through every kind of crash. */
 
 import { BlockMap } from '../../src/core/block-map.ts';
 import { geometry } from '../../src/core/geometry.ts';
@@ -14,7 +14,7 @@ import {
 import { checked, deviceStory, type Image, type Machine, type Shape } from './device-story.ts';
 import { goldenState, goldenStates, randomImage } from './images.ts';
 
-/** A write to blocks that the target has needs no record: devices with less than these blocks soon have nothing more to log. */
+/** A write to synced blocks needs no record. Devices with fewer blocks than these soon have nothing left to log. */
 const SHAPES: readonly (Shape & { readonly samples?: number })[] = [
   { name: 'one block', size: 4096, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
   { name: 'short last block', size: 9 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
@@ -68,7 +68,7 @@ export interface Scenario {
   readonly machine: Machine;
   readonly samples?: number;
   readonly depth?: number;
-  /** The image, and what the file system holds to begin with. */
+  /** Loads the image and the initial content of the file system. */
   readonly load: () => Promise<{ shape: Shape; image: Image; initial?: StoryOptions['initial'] }>;
 }
 
@@ -107,7 +107,9 @@ const golden = goldenStates.map((state) => {
   });
 });
 
-/** Every crash, and after it every crash of the recovery: a combination of two places that falls together too seldom by chance. */
+/**
+ * Every crash, followed by every crash of the recovery. Random crashes too seldom hit a bad combination of two places.
+ */
 const pairs: Scenario = {
   ...onEveryMachine({
     name: 'each pair of crashes',
@@ -117,10 +119,10 @@ const pairs: Scenario = {
   depth: 2,
 };
 
-/** All of them, in an order in which any few in a row differ. */
+/** All scenarios, ordered so that neighbours differ. */
 export const scenarios: readonly Scenario[] = [...interleaved([...devices, ...golden]), pairs];
 
-/** One of each list in turn, beginning a different place in each. */
+/** Takes one scenario of each list in turn, starting at a different place in each list. */
 function interleaved(lists: readonly Scenario[][]): Scenario[] {
   const longest = Math.max(...lists.map(({ length }) => length));
   return Array.from({ length: longest }, (_, round) =>
@@ -129,14 +131,14 @@ function interleaved(lists: readonly Scenario[][]): Scenario[] {
 }
 
 export interface CampaignFigures extends StoryFigures {
-  /** Bytes that were held against a promise. */
+  /** Bytes that were compared with a promise. */
   bytes: number;
 }
 
 const loaded = new Map<Scenario['load'], ReturnType<Scenario['load']>>();
 
 async function prepared(scenario: Scenario): Promise<{ begin: () => Story; options: StoryOptions }> {
-  // Else the first open of all would wait for a compilation, which no simulated clock knows of.
+  // Otherwise the first open would wait for a compilation, which the simulated clock does not cover.
   (await BlockMap.open(geometry({ size: 4096, blockSize: 4096 }))).dispose();
   let state = loaded.get(scenario.load);
   if (state === undefined) loaded.set(scenario.load, (state = scenario.load()));
@@ -156,7 +158,7 @@ async function prepared(scenario: Scenario): Promise<{ begin: () => Story; optio
 
 /**
  * Explores a scenario.
- * @throws {CrashFailure} whose `replay` is for {@link replayScenario}.
+ * @throws {CrashFailure} when a promise is broken; its `replay` is for {@link replayScenario}
  */
 export async function exploreScenario(
   scenario: Scenario,
@@ -178,13 +180,16 @@ export async function exploreScenario(
   return { ...figures, bytes: checked.bytes - before };
 }
 
-/** @throws {CrashFailure} if it still fails. */
+/**
+ * Replays a failure.
+ * @throws {CrashFailure} when it still fails
+ */
 export async function replayScenario(scenario: Scenario, line: string): Promise<void> {
   const { begin, options } = await prepared(scenario);
   await replayCrashes(begin, line, options);
 }
 
-/** The one line that says which scenario failed, and how. */
+/** Returns the line that identifies the scenario and replays its failure. */
 export function lineOf(scenario: Scenario, error: unknown, seed: number): string {
   const plan: unknown = error instanceof CrashFailure ? JSON.parse(error.replay) : { seed };
   return JSON.stringify({ scenario: scenario.name, ...(plan as object) });

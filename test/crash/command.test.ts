@@ -1,4 +1,4 @@
-/** `npm run test:crash` as a command. */
+/** Tests the command `npm run test:crash`. */
 
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { scenarios } from './campaign.ts';

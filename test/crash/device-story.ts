@@ -1,6 +1,8 @@
 /**
- * A device as a story of crashes: some users at once write, read, discard, zero, flush and checkpoint over a background copy; after each crash
- * every byte is held against what was promised, and in the end the copy is finished and compared.
+ * A device as a story of crashes.
+ *
+ * Several concurrent users write, read, discard, zero, flush and checkpoint during a background copy. After each crash
+ * every byte is compared with what was promised. At the end the copy is finished and compared.
  */
 
 import { openDeviceIn } from '../../src/device/open.ts';
@@ -11,55 +13,58 @@ import type { CrashingFileSystem, Life, Random, SimulatedClock, Story } from '..
 import { SECTOR_BYTES } from '../../src/testing/index.ts';
 import { ByteHistory, type Counting, type HistoricWrite } from '../support/byte-history.ts';
 
-/** A device and what is done with it. */
+/** A device and its load. */
 export interface Shape {
   readonly name: string;
   /** Bytes. */
   readonly size: number;
   readonly blockSize: number;
   readonly hydrate: boolean;
-  /** Users at once, and what each does in a life. */
+  /** The number of concurrent users, and of operations of each in one life. */
   readonly users: number;
   readonly steps: number;
-  /** Whether users, source and target read and write inside the call where they can. */
+  /** Whether users, source and target use the synchronous calls where possible. */
   readonly inline?: boolean;
-  /** Whether target and source fail now and then. */
+  /** Whether target and source fail at random. */
   readonly faults?: boolean;
 }
 
-/** Bytes of the device that are used and checked, whole blocks, and what they are to begin with. */
+/** A range of whole blocks that the story uses and checks, and its initial content. */
 export interface Window {
   readonly offset: number;
   readonly content: Uint8Array;
 }
 
-/** The device's content, and what its copy begins with. */
+/** The content of the source, and the initial state of its copy. */
 export interface Image {
   readonly target: string;
-  /** Names the source's content, if anything does. */
+  /** Names the source's content. `undefined` if the source has no identity. */
   readonly identity: string | undefined;
   /** Fills `into` with the source's bytes. */
   read(into: Uint8Array, offset: number): void;
-  /** What is used and checked. One that holds all of the device lets its copy be finished too. */
+  /** The ranges in use. A window of the whole device also lets the story finish the copy. */
   readonly windows: readonly Window[];
 }
 
 /** The machine that a device runs on. */
 export interface Machine {
   readonly bootId: string | undefined;
-  /** Whether users write whole sectors, none of which may then be a mixture; else any bytes, and a killed process leaves a write cut anywhere. */
+  /**
+   * True: users write whole sectors, and no sector may be torn. False: users write any bytes, and a killed process may
+   * leave any part of a write.
+   */
   readonly sectors: boolean;
 }
 
 const INTERVAL_MS = 50;
 
-/** Bytes that were held against a promise. */
+/** Bytes that were compared with a promise. */
 export const checked = { bytes: 0 };
 
-/** What an operation may say under faults. */
+/** The errors that an operation may report under faults. */
 const FAULTS: readonly CodErrorCode[] = ['COD_TARGET_IO', 'COD_NO_SPACE', 'COD_POISONED', 'COD_SOURCE_IO'];
 
-/** Bytes that are there at once, or after a while, or not; known to be zeros where they are. */
+/** A source that answers synchronously or after a random delay, and with `faults` sometimes fails. */
 function sourceOf(
   image: Image,
   { size, inline = false }: Shape,
@@ -103,18 +108,18 @@ function sourceOf(
   };
 }
 
-/** The story of one device. */
+/** Makes the story of one device. */
 export function deviceStory(shape: Shape, machine: Machine, image: Image): Story {
   const { size, blockSize } = shape;
   const parts = image.windows.map(({ offset, content }) => ({
     base: offset,
     length: content.length,
-    // What another program left may have dirty parts that end within a sector.
+    // Format 1 may leave dirty parts that end within a sector.
     history: new ByteHistory(content, { wholeSectors: machine.sectors && content.length === size }),
   }));
   const isWhole = parts[0]!.length === size;
   let device: InlineDevice | undefined;
-  /** What of the writes since the last check counts, by the crashes since. */
+  /** Which writes since the last check are promised, given the crashes and faults since. */
   let counts: Counting = 'acknowledged';
 
   const open = (life: Life, hydrate: boolean, faults: boolean): Promise<InlineDevice> =>
@@ -143,12 +148,12 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
 
   const step = async (from: InlineDevice, clock: SimulatedClock, random: Random): Promise<void> => {
     const { base, length: all, history } = parts[parts.length === 1 ? 0 : random.below(parts.length)]!;
-    // Small and large, aligned and not, across blocks and within; offsets are those in this part.
+    // Small and large, aligned and unaligned, within blocks and across them. Offsets are relative to the window.
     const unit = random.oneIn(3) ? blockSize : machine.sectors ? SECTOR_BYTES : 1;
     const offset = random.below(Math.ceil(all / unit)) * unit;
     const longest = random.oneIn(2) ? 3 * blockSize : 3 * SECTOR_BYTES;
     const length = Math.min(all - offset, (1 + random.below(Math.ceil(longest / unit))) * unit);
-    /** Makes a change, and says to the history how it went. */
+    /** Makes a change, and tells the history its outcome. */
     const change = async (write: HistoricWrite, work: Promise<void>, durable = false): Promise<void> => {
       try {
         await work;
@@ -207,13 +212,13 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     }
   };
 
-  /** Lets something fail, now or later, for a while or for good. */
+  /** Injects a fault: now or later, for a while or for good. */
   const putFault = async ({ clock, random, fileSystem }: Life): Promise<void> => {
     await clock.sleep(random.below(20));
     if (random.oneIn(2)) fileSystem.limitSpace(random.below(12) * 4096);
     else {
       const from = fileSystem.operationCount + 1 + random.below(40);
-      // Failed writes and syncs are what most can go wrong after.
+      // Failed writes and syncs have the most consequences.
       const kinds = machine.sectors
         ? (['write', 'write', 'sync', 'sync', 'sync', 'truncate', 'open', 'read', undefined] as const)
         : (['write', 'write', 'write', 'truncate', 'open', 'read'] as const);
@@ -222,12 +227,12 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       const metadataOnly = random.oneIn(2);
       fileSystem.failWhen(
         (operation) => {
-          // After a failed sync a mark is written, which then has to work, and whole.
+          // After a failed sync the log writes a mark, and that write must succeed as a whole.
           if (metadataOnly && operation.name === image.target) return false;
           const fails =
             operation.number >= from &&
             (kind === undefined ? !(stays && operation.kind === 'sync') : operation.kind === kind);
-          // What a failed sync lost is lost: what was flushed before it is promised, no more.
+          // After a failed sync only flushed writes are promised.
           if (fails && operation.kind === 'sync') counts = 'durable';
           return fails;
         },
@@ -239,7 +244,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     fileSystem.clearFaults();
   };
 
-  /** The copy is finished, and compared as a file like any other. */
+  /** Finishes the copy, and compares the target as an ordinary file. */
   const finish = async (life: Life, opened: InlineDevice, found: readonly Uint8Array[]): Promise<void> => {
     await opened.hydrated;
     expectSame((await readAll(opened))[0]!, found[0]!, 'once the copy is complete');
@@ -266,7 +271,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       for (const [index, { base, history }] of parts.entries()) {
         const wrong = history.violation(found[index]!, counts);
         if (wrong !== undefined) throw new Error(`after a ${life.crash} crash, from ${base} on: ${wrong}`);
-        // An open device has made durable what it recovered.
+        // An open device has made its recovered state durable.
         history.settle(found[index]!);
       }
       counts = 'acknowledged';
@@ -277,7 +282,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   };
 }
 
-/** A write as the NBD server makes it. */
+/** Writes as the NBD server does. */
 function submitWrite(
   to: InlineDevice,
   bytes: Uint8Array,

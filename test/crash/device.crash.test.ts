@@ -1,11 +1,11 @@
-/** A part of the campaign, over the sources as they are. `npm run test:crash` is all of it, for as long as one likes. */
+/** A part of the campaign, over unchanged sources. `npm run test:crash` runs the whole campaign, for any time. */
 
 import { describe, expect, it } from 'vitest';
 import { exploreScenario, lineOf, type Scenario, scenarios } from './campaign.ts';
 
 const SEED = Number(process.env['COD_CRASH_SEED'] ?? 1);
 
-/** One scenario of each device, on a machine and through crashes that differ. */
+/** One scenario of each device. The machines and kinds of crashes differ. */
 const some = new Map<string, Scenario>();
 for (const scenario of scenarios)
   if (scenario.depth === undefined && !some.has(scenario.shape.name)) some.set(scenario.shape.name, scenario);

@@ -1,4 +1,4 @@
-/** What devices under test hold: images of random bytes, and the states of format 1 that datto/copyondemand left. */
+/** The images of the devices under test: random bytes, and states of format 1 that datto/copyondemand wrote. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
@@ -8,7 +8,7 @@ import type { Image, Window } from './device-story.ts';
 const BLOCK = 4096;
 const folder = new URL('test/fixtures/golden/', pathToFileURL(`${process.cwd()}/`));
 
-/** Bytes none of which is 0, but for one block in four, if there are as many, that is all zeros. */
+/** Makes an image of nonzero bytes. Every fourth block is all zeros. */
 export function randomImage(size: number): Image {
   const bytes = seededRandom(size)
     .fill(new Uint8Array(size))
@@ -33,11 +33,11 @@ export const goldenStates: readonly string[] = readdirSync(folder, { withFileTyp
   .map(({ name }) => name)
   .sort();
 
-/** A state of format 1 over a target of zeros and a source that has none. */
+/** A state of format 1, over a target of zeros and a source without zeros. */
 export interface GoldenState {
   readonly size: number;
   readonly image: Image;
-  /** The files, durable. */
+  /** The durable files. */
   readonly initial: CrashingFileSystem;
 }
 
@@ -49,7 +49,9 @@ function readSource(into: Uint8Array, offset: number): void {
   for (let index = 0; index < into.length; index++) into[index] = sourceByte(offset + index);
 }
 
-/** Blocks around which most can go wrong: where runs of synced blocks begin and end, some dirty ones, the last. */
+/**
+ * Returns the blocks where most can go wrong: the ends of synced runs, some dirty blocks, the first and the last block.
+ */
 function interestingBlocks({ deviceSize, synced, dirty }: Expected): Set<number> {
   const last = Math.ceil(deviceSize / BLOCK) - 1;
   const runs = [...synced.slice(0, 2), ...synced.slice(-2)].flatMap(([first, end]) => [first - 1, first, end, end + 1]);

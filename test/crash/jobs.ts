@@ -1,24 +1,24 @@
-/** What parent and worker say to each other. */
+/** Messages between parent and worker. */
 
 import type { CampaignFigures } from './campaign.ts';
 
-/** What a worker says first. */
+/** The first message of a worker. */
 export interface Hello {
   readonly scenarios: readonly string[];
 }
 
 export interface Job {
-  /** Its number in the list of scenarios. */
+  /** Index in the list of scenarios. */
   readonly scenario: number;
   readonly seed: number;
-  /** A story to be told once more, in place of an exploration. */
+  /** The failure to replay, instead of an exploration. */
   readonly replay?: string;
 }
 
 export interface Failure {
   readonly name: string;
   readonly message: string;
-  /** Replays it. */
+  /** The line that replays the failure. */
   readonly line: string;
 }
 

@@ -1,6 +1,10 @@
 /**
- * The campaign as a command: `npm run test:crash [-- --seed N] [--crashes N | --for 1h] [--workers N] [--replay LINE]`. Whole passes over all scenarios until
- * there were as many crashes; or as many scenarios as fit in the time.
+ * The campaign as a command.
+ *
+ *   npm run test:crash [-- --seed N] [--crashes N | --for 1h] [--workers N] [--replay LINE]
+ *
+ * --crashes: whole passes over all scenarios until at least N crashes were explored. --for: as many scenarios as fit in
+ * the time.
  */
 
 import { type ChildProcess, fork } from 'node:child_process';
@@ -14,7 +18,7 @@ import { patchedBuild } from './patched-build.ts';
 import { SMALL_CONSTANTS } from './small-constants.ts';
 
 const CRASHES = 20_000;
-/** A scenario that takes longer than this hangs. */
+/** A longer scenario hangs. */
 const JOB_MS = 900_000;
 const PROGRESS_MS = 10_000;
 
@@ -66,7 +70,7 @@ function optionsFrom(args: string[]): Options {
   }
 }
 
-/** A process that does one job at a time. */
+/** A worker process with one job at a time. */
 class Worker {
   readonly #child: ChildProcess;
   #answer: ((message: unknown) => void) | undefined;
@@ -74,7 +78,7 @@ class Worker {
 
   constructor(bundle: string) {
     this.#child = fork(fileURLToPath(bundle), {
-      // Lives are short, and so is what they allocate: a quarter more of them than with the usual young generation.
+      // Lives and their allocations are short. This young generation runs a quarter more lives than the default one.
       execArgv: ['--enable-source-maps', '--max-semi-space-size=64'],
     });
     this.hello = this.#next().then((message) => message as Hello);
@@ -166,7 +170,7 @@ async function campaign(workers: readonly Worker[], options: Options): Promise<n
   return failures.length > 0 ? 1 : 0;
 }
 
-/** The exit code: 0 if all promises held, 1 if one did not, 2 for wrong usage. */
+/** Runs the command. Resolves to the exit code: 0 if all promises held, 1 if one was broken, 2 for wrong usage. */
 export async function main(args: string[]): Promise<number> {
   const workers: Worker[] = [];
   let bundle: string | undefined;

@@ -1,4 +1,6 @@
-/** Builds of the sources with some lines changed: constants made small, or a bug planted. A line that is no longer there is an error. */
+/**
+ * Builds of patched sources: smaller constants, or a planted bug. A patch that does not fit the sources is an error.
+ */
 
 import { mkdir, readFile } from 'node:fs/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -8,9 +10,9 @@ import { NODE_BUNDLE } from '../support/node-bundle.ts';
 const root = pathToFileURL(`${process.cwd()}/`);
 const cache = new URL('node_modules/.cache/crash/', root);
 
-/** Text that stands once in a file, and what stands there instead. */
+/** A text that occurs exactly once in a file, and its replacement. */
 export interface Patch {
-  /** From the root of the repository. */
+  /** Path from the root of the repository. */
   readonly file: string;
   readonly find: string;
   readonly replace: string;
@@ -41,8 +43,8 @@ function patching(patches: readonly Patch[]): Plugin {
 }
 
 /**
- * Bundles `entry` with the patches; resolves to the URL of the bundle. Packages stay outside.
- * @throws if a patch does not fit the sources.
+ * Bundles `entry` with the patches, without packages. Resolves to the URL of the bundle.
+ * @throws when a patch does not fit the sources
  */
 export async function patchedBuild(entry: string, name: string, patches: readonly Patch[]): Promise<string> {
   await mkdir(cache, { recursive: true });

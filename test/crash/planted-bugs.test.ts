@@ -1,4 +1,4 @@
-/** The campaign finds bugs: those that are planted here, each within a bounded effort. */
+/** Checks that the campaign finds each planted bug within a bounded effort. */
 
 import { rm } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
@@ -6,7 +6,7 @@ import { patchedBuild } from './patched-build.ts';
 import { PLANTED_BUGS } from './planted-bugs.ts';
 import { SMALL_CONSTANTS } from './small-constants.ts';
 
-/** Crashes within which each bug must be found. */
+/** The campaign must find each bug within this number of crashes. */
 const EFFORT = 20_000;
 
 type Campaign = typeof import('./campaign.ts');
@@ -20,7 +20,7 @@ async function campaignWith(name: string, patches: Parameters<typeof patchedBuil
   }
 }
 
-/** What the campaign says first, and after how many crashes. */
+/** Returns the first failure of the campaign, and the number of crashes before it. */
 async function firstFailure(
   { scenarios, exploreScenario, lineOf }: Campaign,
   where: RegExp,
@@ -49,7 +49,7 @@ describe('the campaign finds', () => {
     const campaign = await campaignWith(`planted-${index}`, [...SMALL_CONSTANTS, ...patches]);
     const failure = await firstFailure(campaign, where, samples);
     expect(failure, `not found within ${EFFORT} crashes`).toBeDefined();
-    // The line tells the same story again.
+    // The line replays the failure.
     const { scenario: wanted, ...plan } = JSON.parse(failure!.line) as { scenario: string };
     const scenario = campaign.scenarios.find((candidate) => candidate.name === wanted)!;
     await expect(campaign.replayScenario(scenario, JSON.stringify(plan))).rejects.toThrow();

@@ -1,12 +1,12 @@
-/** Bugs that the campaign must find, each as a change of named lines of the sources. */
+/** Bugs that the campaign must find, each as a patch of the sources. */
 
 import type { Patch } from './patched-build.ts';
 
 export interface PlantedBug {
   readonly name: string;
-  /** The scenarios to look in, where all of them would take long. */
+  /** Selects scenarios, if all of them would take too long. */
   readonly where?: RegExp;
-  /** In how many places to crash each story, where other stories tell more than other places of the same do. */
+  /** Crash places per story, if more stories find the bug sooner than more places in one story. */
   readonly samples?: number;
   readonly patches: readonly Patch[];
 }

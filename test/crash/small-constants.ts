@@ -1,6 +1,7 @@
 /**
- * Limits of the sources, scaled down to devices of some blocks: so that logs fill up, batches end, blocks have too many dirty parts and the background
- * copy flushes within a few operations.
+ * Scales the limits in the sources down to devices of a few blocks.
+ *
+ * A few operations then fill the log, end a batch, exceed the dirty parts of a block, and flush the background copy.
  */
 
 import type { Patch } from './patched-build.ts';
@@ -56,7 +57,7 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
   },
   { file: 'src/device/target.ts', find: 'const CHUNK_BYTES = 2 ** 20;', replace: 'const CHUNK_BYTES = 2 ** 13;' },
   {
-    // Not smaller but cheaper: a hundred lives share an instance of the core, which else costs as much as all the rest of an open.
+    // Not a limit, but time saved: 100 lives share a core. A new core costs as much as the rest of an open.
     file: 'src/log/intent-log.ts',
     find: 'const core = Core.create();',
     replace: `const pool = globalThis as { campaignCore?: { core: Core; uses: number } };

@@ -1,4 +1,4 @@
-/** Explores the scenarios that its parent names, one at a time. */
+/** Explores the scenarios that the parent process names, one at a time. */
 
 import { exploreScenario, lineOf, replayScenario, scenarios } from './campaign.ts';
 import type { Job, JobResult } from './jobs.ts';
@@ -10,7 +10,7 @@ async function done(job: Job): Promise<JobResult> {
       await replayScenario(scenario, job.replay);
       return { figures: { stories: 1, lives: 0, crashes: 0, operations: 0, bytes: 0 } };
     }
-    // Traces cost as much as the rest; a replay has them.
+    // Stack traces cost as much as the rest. A replay has them.
     Error.stackTraceLimit = 0;
     return { figures: await exploreScenario(scenario, job.seed) };
   } catch (error) {

@@ -1,10 +1,10 @@
-/** A browser as a process that tests can kill. */
+/** A browser process that tests can kill. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 
 export class BrowserProcess {
-  /** What it wrote down. */
+  /** Content of the address file. */
   readonly address: string;
   readonly #process: ChildProcess;
   readonly #exited: Promise<unknown>;
@@ -15,7 +15,10 @@ export class BrowserProcess {
     this.#exited = exited;
   }
 
-  /** Starts `program`, and waits until it has written into `addressFile` where it can be talked to, complete at a match of `complete`. */
+  /**
+   * Starts `program`, and waits until the content of `addressFile` matches `complete`. The browser writes its address
+   * there.
+   */
   static async start(options: {
     program: string;
     args: readonly string[];
@@ -26,14 +29,14 @@ export class BrowserProcess {
     rmSync(addressFile, { force: true });
     const child = spawn(program, args, { stdio: 'ignore' });
     let over = false;
-    // If the tests are broken off; before others clean up after it.
+    // Kills the browser if the test run is aborted. Prepended, because other listeners delete the browser's files.
     const end = (): unknown => child.kill('SIGKILL');
     process.prependOnceListener('exit', end);
     const exited = new Promise((resolve) => child.once('exit', resolve)).then(() => {
       over = true;
       process.off('exit', end);
     });
-    // The file is there before all of it is.
+    // The file may exist before its content is complete.
     const read = (): string => (existsSync(addressFile) ? readFileSync(addressFile, 'utf8') : '');
     while (!complete.test(read())) {
       if (over) throw new Error(`${program} ended before it could be talked to`);
@@ -42,13 +45,13 @@ export class BrowserProcess {
     return new BrowserProcess(read(), child, exited);
   }
 
-  /** kill -9, of the browser; its other processes end when they notice. */
+  /** Sends SIGKILL to the browser. Its child processes end when they notice. */
   async kill(): Promise<void> {
     this.#process.kill('SIGKILL');
     await this.#exited;
   }
 
-  /** Resolves when it has ended. */
+  /** Resolves when the browser has ended. */
   async exited(): Promise<void> {
     await this.#exited;
   }

@@ -1,4 +1,4 @@
-/** The page as its users have it, built, and images for it on another origin. */
+/** The built page, and images for it on another origin. */
 
 import { execFileSync } from 'node:child_process';
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
@@ -15,7 +15,7 @@ export function buildPage(folder: string): void {
   execFileSync(process.execPath, [script, '--out', folder], { stdio: 'pipe' });
 }
 
-/** A disk of 40 MiB with a FAT and an ext4 volume, `disk.img` in `folder`; what it is made of lies beside it. */
+/** Makes `disk.img` in `folder`: 40 MiB with a FAT and an ext4 volume. Its parts stay beside it. */
 export function makeSampleDisk(folder: string): string {
   const files = makeFolder(join(folder, 'files'), { links: true });
   makeExt(join(folder, 'ext4'), { kind: 'ext4', folder: files, mebibytes: 20 });
@@ -30,7 +30,10 @@ export function makeSampleDisk(folder: string): string {
   return disk;
 }
 
-/** Serves an image, each time as another one, so slowly that something can happen meanwhile. */
+/**
+ * Serves an image, slowly enough for a test to act during the copy. Each server has a port of its own, so that each is
+ * another source.
+ */
 export async function serveImage(
   path: string,
   options: { size?: number; bytesPerSecond?: number; etag?: () => string; headers?: Record<string, string> } = {},

@@ -1,4 +1,4 @@
-/** TypeScript for processes of their own, which Node 20 cannot run by itself. */
+/** Bundles TypeScript for child processes: Node 20 cannot run it. */
 
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -6,7 +6,10 @@ import { build } from 'esbuild';
 import { afterAll } from 'vitest';
 import { NODE_BUNDLE } from './node-bundle.ts';
 
-/** Bundles the module `name` of this folder, within reach of the packages it needs; gone when the file's tests are over. Returns its path. */
+/**
+ * Bundles the module `name` of this folder, where it finds its packages. The bundle is removed after the file's tests.
+ * @returns the bundle's path
+ */
 export async function bundleForNode(name: string): Promise<string> {
   const folder = join(import.meta.dirname, '../../node_modules/.cache/test-processes');
   mkdirSync(folder, { recursive: true });

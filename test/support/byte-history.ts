@@ -1,23 +1,25 @@
 /**
- * What each byte of a device may read as (the contract's promises 1 to 3): the last write that counts, a newer one or one that it overlapped
- * in time, or, where none counts, what was there before.
+ * The values that each byte of a device may read as (the contract's promises 1 to 3).
  *
- * Time is a count of events here. A write that ended before another one began is superseded by it, once that one counts.
+ * - With a promised write: the newest promised write, a newer write, or a write that overlapped it in time.
+ * - Without a promised write: any write, or the content before all writes.
+ *
+ * Time is a count of events. A promised write supersedes every write that ended before it began.
  */
 
-/** Which writes are promised to be there. */
+/** Which writes are promised to survive. */
 export type Counting = 'acknowledged' | 'durable';
 
 const SECTOR_BYTES = 512;
-/** More writes of open fate than this in one sector are not tried out in all combinations. */
+/** Above this number of unpromised writes in a sector, their combinations are not checked. */
 const MAX_OPEN = 8;
 
-/** A write under way, or done. */
+/** A write, in flight or ended. */
 export class HistoricWrite {
   readonly offset: number;
   readonly bytes: Uint8Array;
   readonly beganAt: number;
-  /** Undefined as long as it is under way. */
+  /** Undefined while the write is in flight. */
   endedAt: number | undefined;
   durable = false;
   failed = false;
@@ -44,15 +46,16 @@ export class ByteHistory {
   #time = 0;
 
   /**
-   * @param base what the device holds as long as nobody writes; not changed.
-   * @param options.wholeSectors whether a write cut short ends where a sector does, so that none may be a mixture. Default: false.
+   * @param base the content of the device before all writes; never changed
+   * @param options.wholeSectors whether an interrupted write ends at a sector boundary, so that no sector may be torn.
+   *   Default: false.
    */
   constructor(base: Uint8Array, { wholeSectors = false }: { wholeSectors?: boolean } = {}) {
     this.#base = base;
     this.#wholeSectors = wholeSectors;
   }
 
-  /** A write is about to be made; `bytes` must stay as they are. */
+  /** Begins a write. `bytes` must not change afterwards. */
   begin(offset: number, bytes: Uint8Array): HistoricWrite {
     const write = new HistoricWrite(offset, bytes, ++this.#time);
     this.#writes.push(write);
@@ -64,13 +67,13 @@ export class ByteHistory {
     write.endedAt = ++this.#time;
   }
 
-  /** It was rejected: any part of it may be there. */
+  /** Ends a write that was rejected. Any part of it may be on the device. */
   fail(write: HistoricWrite): void {
     write.failed = true;
     write.endedAt = ++this.#time;
   }
 
-  /** A flush is about to be made; to be called when it has resolved. */
+  /** Begins a flush. The caller calls the result when the flush has resolved. */
   beginFlush(): () => void {
     const before = this.#writes.filter((write) => write.acknowledged);
     return () => {
@@ -78,18 +81,21 @@ export class ByteHistory {
     };
   }
 
-  /** A read is about to be made; to be called with what it found when it has resolved. Returns what is wrong with it. */
+  /**
+   * Begins a read. The caller passes the bytes to the result when the read has resolved. It returns what is wrong with
+   * them, if anything.
+   */
   beginRead(offset: number): (found: Uint8Array) => string | undefined {
     const before = new Set(this.#writes.filter((write) => write.acknowledged));
     return (found) => this.#violation(found, offset, (write) => before.has(write));
   }
 
-  /** What is wrong with the content of the device, if anything. */
+  /** Returns what is wrong with the content of the device, if anything. */
   violation(found: Uint8Array, counts: Counting): string | undefined {
     return this.#violation(found, 0, (write) => write[counts]);
   }
 
-  /** From here on this is what the device holds, for good; nothing is under way. */
+  /** Makes `found` the durable content of the device. No write may be in flight. */
   settle(found: Uint8Array): void {
     this.#base = found;
     this.#writes = [];
@@ -121,7 +127,7 @@ export class ByteHistory {
   ): string | undefined {
     for (let at = offset; at < offset + found.length; at++) {
       const value = found[at - offset]!;
-      /** When the last write that counts and covers this byte began. */
+      /** When the newest promised write of this byte began. */
       let since = -1;
       let allowed = false;
       for (let index = writes.length - 1; index >= 0 && !allowed; index--) {
@@ -140,7 +146,7 @@ export class ByteHistory {
     return undefined;
   }
 
-  /** Each byte of the sector may be what it is, but perhaps not together: then some write is there in part. */
+  /** Finds a torn sector: each byte is allowed, but their combination is not. */
   #wrongMixture(
     found: Uint8Array,
     offset: number,
@@ -149,7 +155,7 @@ export class ByteHistory {
   ): string | undefined {
     const open = writes.filter((write) => !counts(write));
     if (!this.#wholeSectors) return undefined;
-    // What overlapped in time has no order that could be tried out; what failed may be there in part.
+    // Writes that overlap in time have no order to try. A failed write may be there in part.
     if (open.length > MAX_OPEN || writes.some((write) => write.failed)) return undefined;
     for (const [index, write] of writes.entries()) {
       const next = writes[index + 1];
@@ -174,14 +180,14 @@ function stateOf(write: HistoricWrite): string {
   return write.acknowledged ? 'acknowledged' : 'in flight';
 }
 
-/** Puts a write over `onto`, which begins at `offset`. */
+/** Applies a write to `onto`, which begins at `offset`. */
 function paint(onto: Uint8Array, offset: number, write: HistoricWrite): void {
   const from = Math.max(offset, write.offset);
   const to = Math.min(offset + onto.length, write.end);
   if (from < to) onto.set(write.bytes.subarray(from - write.offset, to - write.offset), from - offset);
 }
 
-/** Of the same length. Browsers have no Buffer, which is faster. */
+/** Compares arrays of equal length. Browsers lack Buffer, which is faster. */
 function isSame(one: Uint8Array, other: Uint8Array): boolean {
   if (typeof Buffer !== 'undefined') return Buffer.compare(one, other) === 0;
   return one.every((byte, at) => byte === other[at]);

@@ -1,4 +1,4 @@
-/** Debian's Chromium, and how it is started for tests: as root, without a screen, asking nobody for anything. */
+/** Debian's Chromium and its arguments for tests: as root, headless, without prompts. */
 
 export const chromiumPath: string = process.env['CHROMIUM_PATH'] ?? '/usr/bin/chromium';
 

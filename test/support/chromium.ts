@@ -1,11 +1,11 @@
-/** Chromium as a process that tests can kill. */
+/** A Chromium process that tests can kill. */
 
 import { join } from 'node:path';
 import { type Browser, chromium, type Page } from 'playwright';
 import { BrowserProcess } from './browser-process.ts';
 import { chromiumArguments, chromiumPath } from './chromium-program.ts';
 
-/** A browser with a profile on disk, as a process of its own that can be killed. */
+/** A browser process with a profile on disk. */
 export class Chromium {
   readonly browser: Browser;
   readonly #process: BrowserProcess;
@@ -15,7 +15,7 @@ export class Chromium {
     this.#process = process;
   }
 
-  /** Starts it over `profile`, a folder that may be that of one that was killed. */
+  /** Starts the browser over the folder `profile`, which may be that of a killed browser. */
   static async start(profile: string): Promise<Chromium> {
     const process = await BrowserProcess.start({
       program: chromiumPath,
@@ -42,7 +42,7 @@ export class Chromium {
     await this.browser.close().catch(() => undefined);
   }
 
-  /** Lets it end in good order. */
+  /** Closes the browser in an orderly way. */
   async close(): Promise<void> {
     if (!this.browser.isConnected()) return;
     const session = await this.browser.newBrowserCDPSession();

@@ -1,4 +1,7 @@
-/** Sources that answer when they are told to: piece by piece, in any order, rightly or wrongly; or as fast as a clock allows. */
+/**
+ * Sources under a test's control. {@link ControlledSource} answers when told to, in any order, correctly or not.
+ * {@link TimedSource} answers as fast as a clock allows.
+ */
 
 import { setImmediate as immediate } from 'node:timers/promises';
 import { type Clock, CodError, type Source, type SourceExtent } from '../../src/index.ts';
@@ -8,22 +11,22 @@ export interface Ask {
   readonly kind: 'read' | 'stream';
   readonly offset: number;
   readonly length: number;
-  /** Bytes of it that were delivered so far. */
+  /** Bytes delivered so far. */
   delivered: number;
-  /** How it ended: with all its bytes, by its consumer (`return`), by the signal, by an error, or not yet. */
+  /** The end of the request: all bytes delivered, `return` by the consumer, the signal, an error, or still open. */
   outcome: 'open' | 'done' | 'returned' | 'aborted' | 'failed';
 }
 
-/** An answer that waits to be let go: all of a read, or one piece of a stream. */
+/** A pending answer: all of a read, or one piece of a stream. */
 export interface PendingAnswer {
   readonly ask: Ask;
   readonly offset: number;
-  /** What it is going to be; may be changed before it is released, also in length. */
+  /** The bytes to deliver. A test may replace them before the release, also by another length. */
   bytes: Uint8Array;
   release(): void;
-  /** Lets the request fail; a read's buffer is full of garbage then. */
+  /** Fails the request. The buffer of a read then contains garbage. */
   fail(error?: unknown): void;
-  /** Lets a stream end here, as if this had been all. */
+  /** Ends the stream here, as if it were complete. */
   end(): void;
 }
 
@@ -39,7 +42,7 @@ export class ControlledSource implements Source {
   readonly size: number;
   readonly identity = 'controlled';
   readonly asks: Ask[] = [];
-  /** In the order in which they were asked for. */
+  /** Pending answers, in the order of the requests. */
   readonly pending: PendingAnswer[] = [];
   stream?: NonNullable<Source['stream']>;
   extents?: NonNullable<Source['extents']>;
@@ -63,12 +66,12 @@ export class ControlledSource implements Source {
       .map(({ offset, length }) => [offset, length]);
   }
 
-  /** Bytes that were delivered, by all requests together. */
+  /** Bytes delivered by all requests. */
   get deliveredBytes(): number {
     return this.asks.reduce((sum, { delivered }) => sum + delivered, 0);
   }
 
-  /** The first answer that waits and matches, as soon as there is one. */
+  /** Resolves to the first pending answer that matches, as soon as there is one. */
   async next(matches: (answer: PendingAnswer) => boolean = () => true): Promise<PendingAnswer> {
     for (let turns = 0; turns < 10_000; turns++) {
       const answer = this.pending.find(matches);
@@ -78,7 +81,7 @@ export class ControlledSource implements Source {
     throw new Error('nothing was asked of the source');
   }
 
-  /** Releases whatever is asked that matches, until `work` settles as the returned promise does. */
+  /** Releases matching answers until `work` settles. Returns the outcome of `work`. */
   async serve<T>(work: Promise<T>, matches: (answer: PendingAnswer) => boolean = () => true): Promise<T> {
     let settled = false;
     work
@@ -180,16 +183,16 @@ export class ControlledSource implements Source {
 
 export interface TimedSourceOptions {
   readonly size: number;
-  /** What each request waits for its first byte. */
+  /** Delay of each request's first byte. */
   readonly latencyMs: number;
-  /** Of each request, however many there are. */
+  /** Rate of each request, independent of the number of requests. */
   readonly bytesPerMs: number;
   readonly pieceBytes?: number;
   /** Default: true. */
   readonly streams?: boolean;
 }
 
-/** A source of zeros behind a line with a latency and a rate; costs no memory. */
+/** A source of zeros with a latency and a rate. Takes no memory for its content. */
 export class TimedSource implements Source {
   readonly size: number;
   readonly asks: {
@@ -198,7 +201,7 @@ export class TimedSource implements Source {
     readonly length: number;
     readonly atMs: number;
   }[] = [];
-  /** Requests under way, and the most there were at a time. */
+  /** Requests in flight, and the most at a time. */
   open = 0;
   mostOpen = 0;
   deliveredBytes = 0;
@@ -230,7 +233,7 @@ export class TimedSource implements Source {
     const { latencyMs, bytesPerMs, pieceBytes = 2 ** 16 } = this.#options;
     const zeros = new Uint8Array(Math.min(pieceBytes, length));
     try {
-      // What arrives while the consumer is busy is there when it asks again, up to a window's worth of it.
+      // Bytes that arrive while the consumer is busy are ready for its next pull, up to a window of 1 ms.
       let readyAt = this.#clock.now() + latencyMs;
       for (let at = 0; at < length; ) {
         const piece = zeros.subarray(0, Math.min(zeros.length, length - at));

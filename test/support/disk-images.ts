@@ -1,4 +1,4 @@
-/** Disk images with partitions and files on them, made by the programs that make them everywhere. */
+/** Makes disk images with partitions and files, by the standard programs. */
 
 import { execFileSync } from 'node:child_process';
 import {
@@ -16,11 +16,11 @@ import { join } from 'node:path';
 import { seededRandom } from '../../src/testing/random.ts';
 import { toolPath } from './tools.ts';
 
-/** What the functions below need. */
+/** The programs that the functions below need. */
 export const imageTools: readonly string[] = ['mke2fs', 'mkfs.fat', 'mcopy', 'sfdisk'];
 
 export const LICENCE = 'Copying is fine.\nSo is reading.\n';
-/** When the files were changed. */
+/** Modification time of the file licence.txt, in ms since 1970. */
 export const CHANGED_MS: number = Date.UTC(2024, 1, 29, 12, 34, 56);
 
 function run(tool: string, args: readonly string[], input = ''): void {
@@ -33,7 +33,7 @@ function run(tool: string, args: readonly string[], input = ''): void {
   });
 }
 
-/** Bytes of the file `name` in the folder that {@link makeFolder} makes. */
+/** Returns the bytes of the file `name` in the folder of {@link makeFolder}. */
 export function contentsOf(name: string): Uint8Array {
   if (name === 'licence.txt') return new TextEncoder().encode(LICENCE);
   if (name === 'big.bin') return seededRandom(7).fill(new Uint8Array(3_000_017));
@@ -41,7 +41,7 @@ export function contentsOf(name: string): Uint8Array {
   return new TextEncoder().encode(`This is ${name}.\n`);
 }
 
-/** A folder with text, a large file, an empty one, a directory with hundreds of entries, and, if asked for, links. */
+/** Makes a folder with text files, a large file, an empty file, a directory of 300 files, and optionally links. */
 export function makeFolder(folder: string, options: { links: boolean }): string {
   mkdirSync(join(folder, 'docs', 'deeper'), { recursive: true });
   mkdirSync(join(folder, 'many'));
@@ -62,7 +62,7 @@ export function makeFolder(folder: string, options: { links: boolean }): string 
   return folder;
 }
 
-/** An ext2, ext3 or ext4 volume with a folder's files. */
+/** Makes an ext2, ext3 or ext4 volume with the files of a folder. */
 export function makeExt(
   path: string,
   options: { kind: 'ext2' | 'ext3' | 'ext4'; folder: string; mebibytes: number; more?: readonly string[] },
@@ -71,7 +71,7 @@ export function makeExt(
   run('mke2fs', ['-q', '-F', '-t', kind, '-d', folder, '-L', 'stones', ...more, path, `${mebibytes}M`]);
 }
 
-/** A FAT volume with a folder's files. */
+/** Makes a FAT volume with the files of a folder. */
 export function makeFat(
   path: string,
   options: { bits: 12 | 16 | 32; folder: string; mebibytes: number; more?: readonly string[] },
@@ -84,7 +84,7 @@ export function makeFat(
   run('mcopy', ['-Q', '-s', '-m', '-i', path, ...names.map((name) => join(folder, name)), '::']);
 }
 
-/** A disk with a table as sfdisk is told to make it, and volumes at offsets in MiB. */
+/** Makes a disk with volumes at offsets in MiB. `table` is a script for sfdisk. */
 export function makeDisk(
   path: string,
   options: { mebibytes: number; table: string; volumes: readonly { at: number; path: string }[] },

@@ -1,10 +1,10 @@
-/** Lets vitest run tests in Firefox. */
+/** A vitest provider that runs tests in Firefox. */
 
 import { defineBrowserProvider } from '@vitest/browser';
 import type { BrowserProvider, BrowserProviderOption } from 'vitest/node';
 import { Firefox } from './firefox.ts';
 
-/** A page of Debian's Firefox, over `profile`, a folder on disk. */
+/** Runs Debian's Firefox over the folder `profile`. */
 export function firefoxProvider(profile: string): BrowserProviderOption {
   return defineBrowserProvider({
     name: 'firefox',
@@ -29,7 +29,7 @@ class FirefoxProvider implements BrowserProvider {
   async openPage(_sessionId: string, url: string): Promise<void> {
     this.#firefox ??= Firefox.start(this.#profile);
     const { browser } = await this.#firefox;
-    // Else a page that asks to keep its data waits for a user.
+    // Otherwise a page that asks for persistent storage waits for a user.
     await browser.defaultBrowserContext().overridePermissions(new URL(url).origin, ['persistent-storage']);
     await (await browser.newPage()).goto(url);
   }

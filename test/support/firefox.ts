@@ -1,4 +1,7 @@
-/** Debian's Firefox as a process that tests can kill, driven over WebDriver BiDi: Playwright can drive only a Firefox that was changed for it. */
+/**
+ * A process of Debian's Firefox that tests can kill, driven over WebDriver BiDi. Playwright drives only its own build
+ * of Firefox.
+ */
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,7 +10,7 @@ import { BrowserProcess } from './browser-process.ts';
 
 export const firefoxPath: string = process.env['FIREFOX_PATH'] ?? '/usr/bin/firefox-esr';
 
-/** What a user's browser does for its user, and after it was killed. What automation needs it sets itself. */
+/** Turns off what a browser does for its user, also after a crash. The automation sets its own preferences. */
 const PREFERENCES: Readonly<Record<string, boolean | number>> = {
   'app.normandy.enabled': false,
   'browser.sessionstore.resume_from_crash': false,
@@ -16,7 +19,7 @@ const PREFERENCES: Readonly<Record<string, boolean | number>> = {
   'toolkit.startup.max_resumed_crashes': -1,
 };
 
-/** A browser with a profile on disk, as a process of its own that can be killed. */
+/** A browser process with a profile on disk. */
 export class Firefox {
   readonly browser: Browser;
   readonly #process: BrowserProcess;
@@ -26,7 +29,10 @@ export class Firefox {
     this.#process = process;
   }
 
-  /** Starts it over `profile`, a folder that may be that of one that was killed; made if it is not there. Private: with private windows only. */
+  /**
+   * Starts the browser over the folder `profile`: a new folder, or that of a killed browser.
+   * @param options.isPrivate whether all windows are private. Default: false.
+   */
   static async start(profile: string, { isPrivate = false }: { isPrivate?: boolean } = {}): Promise<Firefox> {
     mkdirSync(profile, { recursive: true });
     const wanted = { ...PREFERENCES, 'browser.privatebrowsing.autostart': isPrivate };
@@ -51,7 +57,7 @@ export class Firefox {
     await this.#process.kill();
   }
 
-  /** Lets it end in good order. */
+  /** Closes the browser in an orderly way. */
   async close(): Promise<void> {
     if (!this.browser.connected) return;
     await this.browser.close();

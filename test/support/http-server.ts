@@ -1,19 +1,24 @@
-/** A range server that does as it is told: every request is handed to a behaviour, which may answer wrongly, late or not at all. */
+/**
+ * A range server under a test's control. A behaviour handles each request, and may answer wrongly, late or not at all.
+ */
 
 import { createServer, type Server, type Socket } from 'node:net';
 
 export interface Ask {
-  /** Counted over all connections, from 0. */
+  /** Number of the request over all connections, from 0. */
   readonly index: number;
-  /** Counted on its connection, from 0. */
+  /** Number of the request on its connection, from 0. */
   readonly indexOnConnection: number;
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
-  /** Of the Range header; the whole content without one. */
+  /** The range [start, end) of the Range header, or the whole content without one. */
   readonly start: number;
   readonly end: number;
   readonly socket: Socket;
-  /** Sends a right answer, but for what is overridden; a header set to undefined is left out. `body` false: the head only. */
+  /**
+   * Sends a correct response, except for the overrides. A header of `undefined` is omitted. `body: false` sends only
+   * the head.
+   */
   send(overrides?: {
     status?: number;
     headers?: Record<string, string | undefined>;
@@ -28,7 +33,7 @@ export const honest: Behaviour = (ask) => ask.send();
 export class HostileServer {
   readonly asks: Ask[] = [];
   readonly content: Uint8Array;
-  /** May be set anew between requests. */
+  /** A test may change this between requests. */
   behaviour: Behaviour;
   readonly #server: Server;
   readonly #open = new Set<Socket>();
@@ -56,7 +61,7 @@ export class HostileServer {
     return `${this.origin}/disk.img`;
   }
 
-  /** The ranges that were asked for, as they stood in the requests. */
+  /** The Range headers of all requests. */
   get ranges(): (string | undefined)[] {
     return this.asks.map((ask) => ask.headers['range']);
   }

@@ -1,4 +1,4 @@
-// For `node --import`: the machine's wall clock is set a year forward or back, by turns, each time somebody looks at it.
+// For `node --import`: the wall clock jumps a year forward or back, alternately, each time it is read.
 const YEAR_MS = 365 * 86_400_000;
 const now = Date.now;
 let turns = 0;

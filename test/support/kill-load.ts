@@ -1,11 +1,13 @@
-/** What the users of a device that is to be killed do: decided by numbers alone, so that two processes know it alike. */
+/**
+ * The load of a device that is to be killed. Numbers alone determine it, so that two processes derive the same load.
+ */
 
 import { seededRandom } from '../../src/testing/random.ts';
 
 const BLOCK_BYTES = 4096;
 export const SECTOR_BYTES = 512;
 
-/** How the killed process is called, as JSON. */
+/** The argument of the killed process, as JSON. */
 export interface LoadOrder {
   readonly source: string;
   readonly target: string;
@@ -17,7 +19,7 @@ export interface LoadOrder {
 }
 
 export type LoadOperation =
-  /** `bytes` from `offset` on; zeros for what is zeroed or discarded. */
+  /** `bytes` are the new content from `offset` on: zeros for `writeZeroes` and `discard`. */
   | {
       readonly kind: 'write' | 'writeZeroes' | 'discard';
       readonly offset: number;
@@ -27,18 +29,18 @@ export type LoadOperation =
   | { readonly kind: 'read'; readonly offset: number; readonly length: number }
   | { readonly kind: 'flush' | 'checkpoint' };
 
-/** The bytes that belong to one user alone. They begin and end within blocks, so that users share blocks but no sector. */
+/** Returns the bytes that only `user` changes. Regions end within blocks, so that users share blocks but no sector. */
 function regionOf({ size, users }: Pick<LoadOrder, 'size' | 'users'>, user: number): { start: number; end: number } {
   const boundary = (index: number): number => Math.floor((size / users / SECTOR_BYTES) * index) * SECTOR_BYTES;
   return { start: boundary(user), end: user + 1 === users ? size : boundary(user + 1) };
 }
 
-/** All but the last user write whole sectors, as those of a disk do; that one writes bytes. */
+/** Whether the user writes whole sectors, as users of a disk do. The last user writes any bytes. */
 export function writesSectors({ users }: Pick<LoadOrder, 'users'>, user: number): boolean {
   return user + 1 < users;
 }
 
-/** What `user` does as its operation number `index` in this life. */
+/** Returns operation number `index` of `user` in this life. */
 export function loadOperation(order: LoadOrder, user: number, index: number): LoadOperation {
   const { start, end } = regionOf(order, user);
   const random = seededRandom(

@@ -1,6 +1,8 @@
 /**
- * A process that uses a device until it is killed. Says each thing in a line of its own that is out before the next step is taken:
- * `opening`, `ready`, `begin USER INDEX`, `done USER INDEX`.
+ * A process that uses a device until it is killed.
+ *
+ * It writes each event as a line before it takes the next step: `opening`, `ready`, `begin USER INDEX`,
+ * `done USER INDEX`.
  */
 
 import { writeSync } from 'node:fs';
@@ -41,7 +43,7 @@ async function use(device: Device, user: number): Promise<never> {
     say(`begin ${user} ${index}`);
     await perform(device, user, index);
     say(`done ${user} ${index}`);
-    // So that neither the background copy nor another user is kept waiting.
+    // Yields, so that neither the background copy nor another user starves.
     if (index % 4 === 3) await new Promise(setImmediate);
   }
 }

@@ -1,4 +1,6 @@
-/** An NBD server that does as it is told: each request is handed to a behaviour, which may answer wrongly, late or not at all. */
+/**
+ * An NBD server under a test's control. A behaviour handles each request, and may answer wrongly, late or not at all.
+ */
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
@@ -6,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 export interface NbdAsk {
-  /** Counted over all connections, from 0. */
+  /** Number of the request over all connections, from 0. */
   readonly index: number;
   readonly connection: number;
   readonly command: number;
@@ -14,20 +16,20 @@ export interface NbdAsk {
   readonly offset: number;
   readonly length: number;
   readonly socket: Socket;
-  /** A right answer, as far as this server can. */
+  /** Sends a correct reply, as far as this server supports the command. */
   send(): void;
 }
 
 export interface NbdServerOptions {
   /** Default: true. */
   readonly structured?: boolean;
-  /** Answers block status with it; default: none is offered. */
+  /** The reply to block status. Without it the server offers no block status. */
   readonly runs?: (offset: number, length: number) => { length: number; flags: number }[];
   readonly blockSizes?: { readonly min: number; readonly max: number };
   readonly behaviour?: (ask: NbdAsk) => void;
-  /** Takes the place of the whole handshake. */
+  /** Replaces the whole handshake. */
   readonly greet?: (socket: Socket) => void;
-  /** Takes the place of the reply to an option; undefined: as usual. */
+  /** Replaces the reply to an option. `undefined`: the usual reply. */
   readonly onOption?: (option: number, data: Buffer) => Buffer | undefined;
 }
 
@@ -51,12 +53,12 @@ export function u64(value: number | bigint): Buffer {
   return bytes;
 }
 
-/** A reply to an option. */
+/** Encodes a reply to an option. */
 export function optionReply(option: number, type: number, data: Buffer = Buffer.alloc(0)): Buffer {
   return Buffer.concat([u64(0x3e889045565a9n), u32(option), u32(type), u32(data.length), data]);
 }
 
-/** A structured reply's chunk. */
+/** Encodes a chunk of a structured reply. */
 export function chunk(
   cookie: bigint,
   type: number,
@@ -75,9 +77,9 @@ export const GREETING: Buffer = Buffer.concat([Buffer.from('NBDMAGICIHAVEOPT'), 
 export class TestNbdServer {
   readonly asks: NbdAsk[] = [];
   connections = 0;
-  /** May be set anew between requests. */
+  /** A test may change these between requests. */
   options: NbdServerOptions;
-  /** What it serves; may be set anew between connections. */
+  /** The content of the export. A test may change it between connections. */
   content: Uint8Array;
   readonly #server: Server;
   readonly #directory = mkdtempSync(join(tmpdir(), 'cod-nbd-'));
@@ -103,12 +105,12 @@ export class TestNbdServer {
     return `nbd+unix:///disk?socket=${this.#path}`;
   }
 
-  /** Requests of a command, as `[offset, length]`. */
+  /** Returns the requests of a command, as `[offset, length]`. */
   asked(command: number): [offset: number, length: number][] {
     return this.asks.filter((ask) => ask.command === command).map(({ offset, length }) => [offset, length]);
   }
 
-  /** Hangs up on everybody. */
+  /** Closes all connections. */
   hangUp(): void {
     for (const socket of this.#open) socket.destroy();
   }
@@ -150,7 +152,7 @@ export class TestNbdServer {
           const data = take(head.readUInt32BE(12));
           const given = this.options.onOption?.(option, data);
           socket.write(given ?? this.#answer(option));
-          // EXPORT_NAME and GO.
+          // NBD_OPT_EXPORT_NAME and NBD_OPT_GO.
           if (option === 1 || (option === 7 && given === undefined)) phase = 'transmission';
         } else {
           if (bytes.length < 28) return;

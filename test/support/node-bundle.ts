@@ -1,4 +1,4 @@
-/** How tests bundle TypeScript for Node 20, which cannot run it by itself. Packages stay outside. */
+/** Options for bundling TypeScript for Node 20, which cannot run it. Packages are not bundled. */
 
 import type { BuildOptions } from 'esbuild';
 

@@ -1,4 +1,4 @@
-/** JavaScript that imports this package by its name, as a user's does, bundled with the sources of this repository. */
+/** Bundles JavaScript that imports this package by name, as a user does, with the sources of this repository. */
 
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,7 +10,7 @@ const root = join(import.meta.dirname, '../..');
 let count = 0;
 
 /**
- * Bundles a module for Node, within reach of the packages that it needs. The bundle is removed when the test ends.
+ * Bundles a module for Node, where it finds its packages. The bundle is removed when the test ends.
  * @returns the bundle's path
  */
 export async function bundleUser(contents: string): Promise<string> {

@@ -1,4 +1,4 @@
-/** Foreign programs as clients of what runs in the tests' own process, which therefore must not wait for them standing still. */
+/** Runs foreign programs as clients of servers in the tests' own process. That process must not block on them. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -6,17 +6,17 @@ import { expect, onTestFinished } from 'vitest';
 import { type Result, startCommand } from '../cli/command.ts';
 import { toolPath } from './tools.ts';
 
-/** How a program ended. */
+/** The outcome of a program. */
 export interface Outcome {
   readonly exitCode: number | null;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** The system's own programs come first: nbdsh looks for the python that has its module. */
+/** The system's programs come first: nbdsh needs the python that has its module. */
 const env: NodeJS.ProcessEnv = { ...process.env, PATH: `/usr/bin:${process.env['PATH'] ?? ''}` };
 
-/** A program that runs. */
+/** A running program. */
 export interface RunningProgram {
   readonly child: ChildProcess;
   readonly outcome: Promise<Outcome>;
@@ -44,22 +44,22 @@ export function runProgram(program: string, ...args: readonly string[]): Promise
   return outcome;
 }
 
-/** As {@link runProgram}, for one that must succeed; returns what it printed on stdout. */
+/** Runs a program that must succeed. Returns its stdout. */
 export async function mustRun(program: string, ...args: readonly string[]): Promise<string> {
   const { exitCode, stdout, stderr } = await runProgram(program, ...args);
   expect(exitCode, `${program} ${args.join(' ')}\n${stdout}${stderr}`).toBe(0);
   return stdout;
 }
 
-/** A `copyondemand serve` that runs. */
+/** A running `copyondemand serve`. */
 export interface Served {
   readonly uri: string;
   readonly pid: number;
-  /** Ends it by a signal, SIGTERM unless another is named, and waits for its end. */
+  /** Sends a signal, by default SIGTERM, and waits for the end of the process. */
   stop(signal?: NodeJS.Signals): Promise<Result>;
 }
 
-/** Starts `copyondemand serve` and waits until clients can connect; ended with the test at the latest. */
+/** Starts `copyondemand serve` and waits until clients can connect. The process ends with the test at the latest. */
 export async function startServe(...args: readonly string[]): Promise<Served> {
   let listening!: (uri: string) => void;
   const uri = new Promise<string>((resolve) => (listening = resolve));

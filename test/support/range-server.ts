@@ -1,9 +1,9 @@
-/** The demo's range server over a file, for tests. */
+/** The demo's range server over a file. */
 
 import { type FileHandle, open } from 'node:fs/promises';
 import { type RangeServer, type RangeServerOptions, startRangeServer } from '../../src/cli/demo/range-server.ts';
 
-/** Serves the file at `path`, with an ETag that names its size and time of modification. */
+/** Serves the file at `path`, with an ETag made of its size and modification time. */
 export async function serveFile(
   path: string,
   options: Pick<RangeServerOptions, 'bytesPerSecond' | 'latencyMs' | 'headers'> = {},

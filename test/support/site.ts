@@ -1,4 +1,4 @@
-/** A static server as a user would have one, that can also serve images, to pages of any origin, and take files. */
+/** A static server, which can also serve images to pages of any origin, and accept uploads. */
 
 import { createReadStream } from 'node:fs';
 import { readFile, stat, writeFile } from 'node:fs/promises';
@@ -21,9 +21,9 @@ export interface Site {
 }
 
 export interface SiteOptions {
-  /** Folders by the path that they are served under, such as `'/dist/'`; `'/'` is the last one looked into. Of a file, ranges can be had. */
+  /** Folders by URL prefix, such as `'/dist/'`. The longest matching prefix wins. Files are served with ranges. */
   readonly folders: Readonly<Record<string, string>>;
-  /** Where files are written that are put to `/upload/NAME`. */
+  /** Folder for the files of `PUT /upload/NAME`. */
   readonly uploads?: string;
 }
 

@@ -1,4 +1,4 @@
-/** A disk that is soon full: a tmpfs of its own, where this process may mount one. */
+/** A small disk that fills up soon: a tmpfs, where this process may mount one. */
 
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmdirSync } from 'node:fs';
@@ -21,14 +21,14 @@ function unmount(directory: string): void {
   if (run('umount', directory)) rmdirSync(directory);
 }
 
-/** Whether {@link smallDisk} works: on Linux, as root, and not in every container. */
+/** Whether {@link smallDisk} works: only on Linux as root, and not in every container. */
 export function canMountDisks(): boolean {
   const directory = process.platform === 'linux' && process.getuid?.() === 0 ? mount(2 ** 20) : undefined;
   if (directory !== undefined) unmount(directory);
   return directory !== undefined;
 }
 
-/** A directory with room for `bytes`, gone when the test has ended. */
+/** Mounts a directory with room for `bytes`. It is unmounted when the test ends. */
 export function smallDisk(bytes: number): { directory: string; resize(bytes: number): void } {
   const directory = mount(bytes);
   if (directory === undefined) throw new Error('no file system can be mounted here');

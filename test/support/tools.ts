@@ -1,9 +1,11 @@
-/** Tests that need a program of the system: skipped where it is missing, but failing where CI could have installed it. */
+/**
+ * Finds the programs that tests need. A test without its program is skipped, or fails in a CI that could install it.
+ */
 import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { describe } from 'vitest';
 
-/** Where a program is: `PATH`, and the folders of the system's own programs, which a user's `PATH` often leaves out. */
+/** Returns the path of a program. Looks into `PATH` and the system folders, which a user's `PATH` often lacks. */
 export function toolPath(name: string): string | undefined {
   const folders = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin'];
   return folders.map((folder) => join(folder, name)).find(isExecutable);
@@ -19,9 +21,9 @@ function isExecutable(path: string): boolean {
 }
 
 /**
- * Whether the program `name`, or the file with that path, is on this machine.
- * @throws Error if it is not and must be: under `CI=true npm test` on a machine where the tests install what they need. The list of
- *   packages is in scripts/lib/system-packages.mjs.
+ * Whether the program `name`, or the file at that path, is on this machine.
+ * @throws Error when it is missing under `CI=true npm test`, on a machine where the tests can install programs.
+ *   scripts/lib/system-packages.mjs lists their packages.
  */
 export function haveTool(name: string): boolean {
   const found = name.startsWith('/') ? existsSync(name) : toolPath(name) !== undefined;
@@ -33,7 +35,10 @@ export function haveTool(name: string): boolean {
   return found;
 }
 
-/** `describe` for tests that need the programs and files `tools`; its name says which are missing if they are skipped for it. */
+/**
+ * `describe` for tests that need the programs and files `tools`. If some are missing, the tests are skipped, and the
+ * name lists the missing ones.
+ */
 export function describeWith(tools: readonly string[], name: string, body: () => void): void {
   const missing = tools.filter((tool) => !haveTool(tool));
   describe.skipIf(missing.length > 0)(missing.length > 0 ? `${name} (no ${missing.join(', ')} here)` : name, body);

@@ -1,10 +1,10 @@
-/** Looking through disk images in memory. */
+/** Walks through disk images in memory. */
 
 import { type Bytes, checkRange, VolumeError } from '../../src/web/volumes/bytes.ts';
 import { findVolume, readDisk } from '../../src/web/volumes/disk.ts';
 import { type Entry, readFile, type Volume } from '../../src/web/volumes/volume.ts';
 
-/** An array as a disk that is read only within it; it counts what is read. */
+/** Makes a disk of an array. It rejects reads beyond the array, and counts reads and bytes. */
 export function arrayBytes(array: Uint8Array): Bytes & { reads: number; bytesRead: number } {
   const bytes = {
     size: array.length,
@@ -20,7 +20,7 @@ export function arrayBytes(array: Uint8Array): Bytes & { reads: number; bytesRea
   return bytes;
 }
 
-/** The entry at a path of names with `/` between them. */
+/** Returns the entry at a path of names separated by `/`. */
 export async function find(volume: Volume, path: string): Promise<Entry> {
   let entry = volume.root;
   for (const name of path.split('/')) {
@@ -34,7 +34,7 @@ export async function find(volume: Volume, path: string): Promise<Entry> {
 const MAX_VISITED = 60;
 const MAX_FILE_BYTES = 2 ** 16;
 
-/** Opens what there is on a disk, as deep as somebody would who looks around: some directories and the beginnings of some files. Passes over what is refused. */
+/** Opens some directories and the beginnings of some files on a disk, as a user does. Counts refused entries. */
 export async function visit(disk: Bytes): Promise<{ volumes: number; entries: number; refusals: number }> {
   const seen = { volumes: 0, entries: 0, refusals: 0 };
   const attempt = async (look: () => Promise<void>): Promise<void> => {
