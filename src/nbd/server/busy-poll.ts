@@ -1,25 +1,29 @@
 /**
- * Polling for the next request of a client that will send it at once: to sleep until it comes, and to be woken, is a quarter of what a read of 4 KiB takes. QEMU's I/O
- * threads do the same (`poll-max-ns`), for a third of the time.
+ * Polls for the next request of a client that sends requests in quick succession.
  *
- * Only while requests follow each other closely: one that comes later than {@link WINDOW_MS} after the answers before it ends the polling until two are close again. So a
- * client that is busy keeps a processor busy, and any other costs at most one window for each such pair. Everything else has its turn in each turn
- * of the event loop, as always.
+ * Sleeping until a request comes and being woken takes a quarter of the time of a 4 KiB read. QEMU's I/O threads poll
+ * too (`poll-max-ns`), for a third of {@link WINDOW_MS}.
+ *
+ * - Polling starts when a request has come within {@link WINDOW_MS} of the replies before it.
+ * - A request that comes later ends the polling, until two requests are close again.
+ * - A busy client therefore keeps one processor busy. Any other client costs at most one window for each pair of close
+ *   requests.
+ * - Each poll is one turn of the event loop, so other work gets its turn as always.
  */
 
 import { availableParallelism } from 'node:os';
 import { nodeEventLoop } from '../../platform/node-event-loop.ts';
 
-/** Beyond it, what a request waits for is hardly the waking. */
+/** After a longer pause, waking is a negligible part of what a request waits for. */
 const WINDOW_MS = 0.1;
 
-/** What it needs of the platform. */
+/** What polling needs of the platform. */
 export interface PollingLoop {
-  /** In ms, monotonic. */
+  /** Monotonic time in ms. */
   now(): number;
-  /** Makes a call in the next turn of the event loop, which does not sleep before it. */
+  /** Calls `call` in the next turn of the event loop, which does not sleep before it. */
   soon(call: () => void): void;
-  /** Processors: with a single one, polling would keep it from the client. */
+  /** The number of processors. With a single one, polling would keep it from the client. */
   readonly processors: number;
 }
 
@@ -27,9 +31,9 @@ const nodeLoop: PollingLoop = { now: nodeEventLoop.now, soon: setImmediate, proc
 
 export class BusyPoll {
   readonly #loop: PollingLoop;
-  /** When the client got its last answer, if nothing has come from it since. */
+  /** When the client got its latest reply. Undefined once bytes have come from it. */
   #answeredAt: number | undefined;
-  /** Whether its last request came within the window. */
+  /** Whether the latest request came within the window. */
   #close = false;
   #polling = false;
 
@@ -37,7 +41,7 @@ export class BusyPoll {
     this.#loop = loop;
   }
 
-  /** The client has its answers, and nothing of it is in work. */
+  /** To be called when the client has its replies and none of its requests is in flight. */
   answered(): void {
     if (this.#loop.processors < 2) return;
     this.#answeredAt = this.#loop.now();
@@ -46,7 +50,7 @@ export class BusyPoll {
     this.#loop.soon(this.#poll);
   }
 
-  /** Something has come from the client. */
+  /** To be called when bytes have come from the client. */
   received(): void {
     if (this.#answeredAt === undefined) return;
     this.#close = this.#isInWindow(this.#answeredAt);

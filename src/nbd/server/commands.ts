@@ -1,4 +1,4 @@
-/** Requests that take their time, done on a device. */
+/** Carries out the requests that complete asynchronously: changes, flushes, cache requests and block status. */
 
 import type { DeviceExtent } from '../../device/types.ts';
 import { isCodError } from '../../errors.ts';
@@ -7,7 +7,7 @@ import { CONTEXTS, type NbdDevice } from './export.ts';
 import { LIMITS } from './limits.ts';
 import { blockStatusChunk, type Request, type StatusExtent } from './transmission.ts';
 
-/** A request that is answered with an error of the protocol. */
+/** A failure with an error number of its own in the reply. */
 class NbdFailure extends Error {
   override readonly name = 'NbdFailure';
   readonly error: number;
@@ -18,10 +18,12 @@ class NbdFailure extends Error {
   }
 }
 
-/** What is written where zeros must take room. */
+/** Written where zeros must be allocated. */
 const ZEROS = new Uint8Array(2 ** 20);
 
-/** Does what a request without data in its reply asks for; the validator has found nothing against it. */
+/**
+ * Carries out a validated request whose reply has no data. With FUA, the change is durable when the promise resolves.
+ */
 export async function change(device: NbdDevice, request: Request, signal: AbortSignal): Promise<void> {
   const { type, flags, offset, length, payload } = request;
   const fua = (flags & COMMAND_FLAG.fua) !== 0;
@@ -45,7 +47,7 @@ export async function change(device: NbdDevice, request: Request, signal: AbortS
 }
 
 async function zero(device: NbdDevice, flags: number, offset: number, length: number): Promise<void> {
-  // Node cannot punch holes: zeroing looks at all that is there, which nobody may call faster than writing.
+  // Node cannot punch holes. Zeroing reads all that is there, so it is not faster than writing.
   if ((flags & COMMAND_FLAG.fastZero) !== 0)
     throw new NbdFailure(NBD_ERROR.ENOTSUP, 'zeroing is no faster than writing');
   if ((flags & COMMAND_FLAG.noHole) === 0) return device.writeZeroes!(offset, length);
@@ -54,7 +56,7 @@ async function zero(device: NbdDevice, flags: number, offset: number, length: nu
   }
 }
 
-/** The reply to a question for block status: one chunk for each context. */
+/** Returns the reply to a block status request: one chunk for each of `contexts`, which are ids. */
 export async function blockStatus(
   device: NbdDevice,
   request: Request,
@@ -79,7 +81,10 @@ function merge(extents: readonly DeviceExtent[], statusOf: (extent: DeviceExtent
   return merged;
 }
 
-/** What a client is told of a failure: a number, and a word for people. No paths, no addresses: it may be anybody. */
+/**
+ * Returns the error number and the message that a client gets for a failure.
+ * The message names no paths or addresses, since the client may be anyone.
+ */
 export function failureOf(error: unknown): { readonly error: number; readonly message: string } {
   if (error instanceof NbdFailure) return { error: error.error, message: error.message };
   if (!isCodError(error)) return { error: NBD_ERROR.EIO, message: 'an internal error' };

@@ -1,10 +1,13 @@
 /**
- * One client: ties the protocol to a device.
+ * One client of the server: connects the protocol to a device.
  *
  *   handshake → (TLS → handshake) → transmission → draining → closed
  *
- * Invariants: all that one read of the socket brings is worked through before anything else is read; what can be answered at once is, in one write; the rest runs
- * side by side and is answered as it is done. While more is in work, or unsent, than {@link LIMITS} allows, nothing is read.
+ * Invariants:
+ * - All requests of one socket read are taken before the socket is read again.
+ * - Replies to requests that complete synchronously are sent in one write.
+ * - The other requests run concurrently, and each is answered when it completes.
+ * - While requests in flight or unsent replies exceed {@link LIMITS}, nothing is read from the socket.
  */
 
 import { setMaxListeners } from 'node:events';
@@ -29,18 +32,18 @@ import {
   readReplyBytes,
 } from './transmission.ts';
 
-/** Replies to reads up to this size are made in place: they may complete synchronously. */
+/** Replies to reads up to this length are built in the shared buffer: such reads may complete synchronously. */
 const INLINE_READ_BYTES = 2 ** 16;
 
-/** What a connection is made for. */
+/** What a connection serves, and how it is secured. */
 export interface ConnectionOptions {
   readonly exports: ReadonlyMap<string, NbdExport>;
-  /** Puts a socket under TLS; absent: there is none. */
+  /** Starts TLS on a socket, as the server. Absent: TLS is not offered. */
   readonly secure?: ((socket: Duplex) => Promise<Duplex>) | undefined;
 }
 
 export class Connection {
-  /** Resolves when the connection is over and nothing of it is in work. */
+  /** Resolves when the socket is closed and no request is in flight. */
   readonly closed: Promise<void>;
   readonly #options: ConnectionOptions;
   readonly #handshake: Handshake;
@@ -59,7 +62,7 @@ export class Connection {
     this.#options = options;
     this.#plain = socket;
     this.#socket = socket;
-    // Each cold read listens.
+    // Each read in flight adds a listener, so Node's warning of a leak is turned off.
     setMaxListeners(0, this.#abort.signal);
     let resolveClosed!: () => void;
     this.closed = new Promise<void>((resolve) => (resolveClosed = resolve));
@@ -75,7 +78,10 @@ export class Connection {
     socket.write(this.#handshake.greeting());
   }
 
-  /** Reads no more requests; ends once those in work are answered and the client has the answers. */
+  /**
+   * Takes no more requests. Ends the connection once the client has the replies to those in flight. During the
+   * handshake, closes it immediately.
+   */
   drain(): void {
     if (this.#draining) return;
     this.#draining = true;
@@ -87,17 +93,17 @@ export class Connection {
     else this.#session.drain();
   }
 
-  /** Ends at once. */
+  /** Closes the connection immediately. Replies that are not sent are lost. */
   destroy(): void {
     this.#socket.destroy();
     this.#plain.destroy();
   }
 
   #attach(socket: Duplex): void {
-    // What an error means here is that the client is gone; 'close' follows.
+    // An error means that the client is gone. The event 'close' follows.
     socket.on('error', () => socket.destroy());
     socket.on('close', () => void this.#close());
-    // A client that sends nothing more may still read.
+    // A client that has closed its sending side may still read.
     socket.on('end', () => this.#drainOrDestroy());
   }
 
@@ -114,7 +120,7 @@ export class Connection {
     const action = this.#handshake.receive(chunk);
     if (action.send.length > 0) this.#socket.write(action.send);
     if (action.next === 'receive') {
-      // A client that asks and does not listen.
+      // The client sends options and does not read the replies.
       if (this.#socket.writableLength > LIMITS.unsentBytes) this.destroy();
       return;
     }
@@ -164,16 +170,16 @@ class Session {
   readonly #signal: AbortSignal;
   readonly #readAhead: ReadAhead | undefined;
   readonly #poll = new BusyPoll();
-  /** Requests are being taken; what they are answered leaves when that is over. */
+  /** Whether requests are being taken. Their replies are sent when that ends. */
   #working = false;
   #requestsInWork = 0;
   #bytesInWork = 0;
-  /** Nothing is read from the socket until there is room again. */
+  /** Whether the socket is paused because a limit is reached. */
   #held = false;
-  /** No more requests are taken. */
+  /** Whether no more requests are taken. */
   #draining = false;
   #onIdle: (() => void) | undefined;
-  /** Looks of {@link checkStall} in a row that found the same unfinished request. */
+  /** Calls of {@link checkStall} in a row that found a partial request, with no byte received in between. */
   #stalled = 0;
 
   constructor(socket: Duplex, device: InlineNbdDevice, agreement: Agreement, signal: AbortSignal) {
@@ -194,35 +200,38 @@ class Session {
     this.#replies = new Replies(socket, () => this.#onRoom());
     if (device.hydrateRange !== undefined) {
       this.#readAhead = new ReadAhead(device.size, (offset, length) => {
-        // Whoever reads it will ask again, and be told.
+        // A later read of the range fetches it again, and reports the failure.
         device.hydrateRange!(offset, length, { signal }).catch(() => undefined);
       });
     }
   }
 
-  /** Takes requests, the first of them from `rest`. */
+  /** Takes requests, beginning with those in `rest`. */
   start(rest: Uint8Array): void {
     this.#socket.on('data', this.#onData);
     if (rest.length > 0) this.#onData(rest);
   }
 
-  /** Takes no more requests, and ends the connection once those in work are answered. */
+  /** Takes no more requests. Ends the connection once those in flight are answered. */
   drain(): void {
     if (this.#draining) return;
     this.#draining = true;
     this.#socket.off('data', this.#onData);
-    // Whatever else comes is of no interest, but its end is.
+    // Further bytes are dropped. They must still be read, so that the socket reports its end.
     this.#socket.resume();
     this.#endIfDone();
   }
 
-  /** Resolves when nothing is in work. */
+  /** Takes no more requests. Resolves when none is in flight. */
   async idle(): Promise<void> {
     this.#draining = true;
     if (this.#requestsInWork > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
   }
 
-  /** To be called now and then: ends a connection that has let a request lie unfinished since the call before the last. */
+  /**
+   * To be called every `requestStallMs / 2`. Closes the connection at the third call in a row that finds a partial
+   * request, with no byte received in between.
+   */
   checkStall(): void {
     this.#stalled = this.#decoder.isPartial && !this.#held ? this.#stalled + 1 : 0;
     if (this.#stalled > 2) this.#socket.destroy();
@@ -243,7 +252,7 @@ class Session {
     this.#work();
   };
 
-  /** Takes requests from what has come. */
+  /** Takes requests from the received bytes, until no whole one is left or a limit is reached. */
   #work(): void {
     this.#working = true;
     let taken = 0;
@@ -260,7 +269,7 @@ class Session {
         this.#take(this.#decoder);
       }
     } catch {
-      // What the client sent makes no sense, and neither would what it would be read as from here on.
+      // After a violation of the protocol, the boundaries of later requests are unknown.
       this.#draining = true;
       this.#socket.destroy();
     }
@@ -269,7 +278,7 @@ class Session {
     if (this.#draining) this.#endIfDone();
     else {
       this.#replies.flush();
-      // Who has several under way gains more by their being taken together.
+      // A client with several requests in flight gains more if they are taken together than from polling.
       if (taken === 1 && this.#requestsInWork === 0) this.#poll.answered();
     }
   }
@@ -316,7 +325,7 @@ class Session {
     } else this.#readLater(request, reading, own ?? this.#replies.detach(replyBytes));
   }
 
-  /** Replies to a read when it is done, with a reply that is not part of what leaves before. */
+  /** Replies to a read when it completes. Its buffer is not part of the replies that are sent before. */
   #readLater(request: Request, reading: Promise<void>, reply: Uint8Array | DetachedReply): void {
     const { cookieHigh, cookieLow, offset, length } = request;
     this.#readAhead?.note(offset, length);
@@ -325,7 +334,7 @@ class Session {
         await reading;
         const bytes = reply instanceof Uint8Array ? reply : reply.bytes;
         putReadReply(bytes, 0, { cookieHigh, cookieLow, offset, length }, this.#structured);
-        // A copy of a small reply costs less than a write of its own.
+        // Copying a small reply costs less than a separate write to the socket.
         if (length <= INLINE_READ_BYTES)
           this.#replies.view(this.#replies.reserve(bytes.length), bytes.length).set(bytes);
         else this.#send(bytes);
@@ -350,14 +359,14 @@ class Session {
     });
   }
 
-  /** Does a request while others are taken; `bytes` is what it keeps in memory. */
+  /** Runs a request while others are taken. `bytes` is the memory that it holds. */
   #begin(request: Request, bytes: number, task: (request: Request) => Promise<void>): void {
     const { type, flags, cookieHigh, cookieLow, offset, length, payload } = request;
     const kept: Request = { type, flags, cookieHigh, cookieLow, offset, length, payload, error: 0 };
     this.#track(kept, bytes, () => task(kept));
   }
 
-  /** Counts a request as in work until `task` has ended, and replies if it failed. */
+  /** Counts a request as in flight until `task` has settled, and replies with an error if it failed. */
   #track(request: Cookie, bytes: number, task: () => Promise<void>): void {
     this.#requestsInWork++;
     this.#bytesInWork += bytes;
@@ -366,7 +375,7 @@ class Session {
       .finally(() => this.#ended(bytes));
   }
 
-  /** A request has been answered. */
+  /** Counts a request as answered. */
   #ended(bytes: number): void {
     this.#requestsInWork--;
     this.#bytesInWork -= bytes;
@@ -386,7 +395,7 @@ class Session {
     for (const chunk of await blockStatus(this.#device, request, this.#contexts)) this.#send(chunk);
   };
 
-  /** Sends a reply of its own buffer, which counts as unsent until the socket has taken it. */
+  /** Sends a reply from its own buffer, which counts as unsent until the socket has taken it. */
   #send(bytes: Uint8Array): void {
     this.#replies.send(bytes);
   }
@@ -401,7 +410,7 @@ class Session {
     else this.#reply(request, error);
   }
 
-  /** A simple reply without data. */
+  /** Adds a simple reply without data to those that are sent next. */
   #reply(request: Cookie, error: number): void {
     const at = this.#replies.reserve(BYTES.simpleReply);
     putSimpleReply(this.#replies.bytes, at, request, error);
@@ -412,7 +421,7 @@ class Session {
     this.#replies.flush();
     if (this.#requestsInWork > 0 || this.#socket.writableEnded || this.#socket.destroyed) return;
     this.#socket.end();
-    // A client that neither takes its replies nor goes away.
+    // The client may neither read its replies nor close the connection.
     const timer = setTimeout(() => this.#socket.destroy(), LIMITS.drainMs).unref();
     this.#socket.once('close', () => clearTimeout(timer));
   }

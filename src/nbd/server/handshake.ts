@@ -1,10 +1,10 @@
 /**
- * The server's half of the handshake: bytes in, actions out. Fixed newstyle; no sockets, no clock, no device.
+ * The server's half of the handshake (fixed newstyle): bytes in, actions out. It uses no socket, clock or device.
  *
- *   greeting → client flags → options, each answered before the next is looked at → transmission | closed
+ *   greeting → client flags → options, each answered before the next is read → transmission | closed
  *                               └ STARTTLS → (the caller secures the connection, then `secured`) → options …
  *
- * Whatever a client sends, no more is kept than one option of {@link MAX_OPTION_BYTES}.
+ * Whatever a client sends, at most one option of {@link MAX_OPTION_BYTES} is kept.
  */
 
 import { concat } from '../../core/concat.ts';
@@ -21,31 +21,31 @@ import {
 } from '../constants.ts';
 import { getU16, getU32, putU16, putU32, putU64 } from '../wire.ts';
 
-/** Data of one option: room for a name and a dozen queries of the longest kind; a client that sends more is none. */
+/** Bytes of one option's data: room for a name and a dozen queries of the greatest length. No client sends more. */
 const MAX_OPTION_BYTES = 65_536;
-/** Options of one connection: a client needs about ten, nbdinfo with a list some for each export. */
+/** Options of one connection. A client sends about ten; nbdinfo with a list sends some for each export. */
 const MAX_OPTIONS = 1024;
 
-/** What a client is told of an export. */
+/** What a client learns about an export. */
 export interface ExportInfo {
   readonly name: string;
   readonly description?: string | undefined;
   /** Bytes. */
   readonly size: number;
-  /** All of `TRANSMISSION_FLAG` that holds once structured replies are agreed on. */
+  /** All `TRANSMISSION_FLAG`s of the export. A client gets `sendDf` only once structured replies are agreed on. */
   readonly flags: number;
   readonly minimumBlockBytes: number;
   readonly preferredBlockBytes: number;
   readonly maximumPayloadBytes: number;
-  /** Metadata contexts that can be asked for; its place in this list, counted from 1, is a context's number. */
+  /** Metadata contexts that a client can choose. A context's id is its index plus 1. */
   readonly contexts: readonly string[];
 }
 
-/** What a connection has agreed on. */
+/** What the client and the server have agreed on. */
 export interface Agreement {
   readonly export: ExportInfo;
   readonly structuredReplies: boolean;
-  /** Numbers of the metadata contexts that were chosen. */
+  /** Ids of the metadata contexts that the client chose. */
   readonly contexts: readonly number[];
 }
 
@@ -53,22 +53,22 @@ type End = Exclude<Next, { readonly next: 'receive' }>;
 
 type Next =
   | { readonly next: 'receive' }
-  /** Nothing that came before it in the clear counts any more: secure the connection, then call `secured`. */
+  /** Secure the connection, then call `secured`. What was agreed on in plaintext is void. */
   | { readonly next: 'starttls' }
   | { readonly next: 'transmission'; readonly agreement: Agreement; readonly rest: Uint8Array }
   | { readonly next: 'close'; readonly reason: string };
 
-/** What to do, after `send` has been sent. */
+/** What the caller does after it has sent `send`. */
 export type HandshakeAction = { readonly send: Uint8Array } & Next;
 
 export interface HandshakeOptions {
-  /** All exports, in the order in which they are listed. */
+  /** All exports, in the order of the list that clients get. */
   readonly exports: readonly ExportInfo[];
-  /** `required`: nothing but STARTTLS and ABORT is answered before TLS. `absent`: there is none. */
+  /** `required`: before TLS only STARTTLS and ABORT are accepted. `absent`: TLS is not offered. */
   readonly tls: 'absent' | 'required';
 }
 
-/** An option that cannot be understood, or not be granted. */
+/** An option that is malformed or cannot be granted. The client gets an error reply. */
 class Refusal {
   readonly type: number;
   readonly message: string;
@@ -85,7 +85,7 @@ const EMPTY = new Uint8Array(0);
 
 export class Handshake {
   readonly #options: HandshakeOptions;
-  /** What has come and is not used up: the first `#length` bytes. */
+  /** Bytes that were received and not consumed: the first `#length` bytes. */
   #buffer = new Uint8Array(256);
   #length = 0;
   #output: Uint8Array[] = [];
@@ -100,7 +100,7 @@ export class Handshake {
     this.#options = options;
   }
 
-  /** What the server says first. */
+  /** Returns the first message of the server. */
   greeting(): Uint8Array {
     const bytes = new Uint8Array(BYTES.serverGreeting);
     const view = new DataView(bytes.buffer);
@@ -110,14 +110,14 @@ export class Handshake {
     return bytes;
   }
 
-  /** The connection is secured: whatever was agreed on in the clear is forgotten. */
+  /** To be called when the connection is secured. Discards what was agreed on in plaintext. */
   secured(): void {
     this.#secured = true;
     this.#structuredReplies = false;
     this.#chosen = undefined;
   }
 
-  /** Takes what has come; the bytes are not kept. */
+  /** Handles bytes from the client. They are copied where they are needed later. */
   receive(bytes: Uint8Array): HandshakeAction {
     if (this.#ended) throw new Error('the handshake is over');
     this.#append(bytes);
@@ -171,10 +171,10 @@ export class Handshake {
     return undefined;
   }
 
-  /** Answers one option; says what comes next unless that is another one. */
+  /** Answers one option. Returns what follows the options, or undefined if another option may follow. */
   #handle(option: number, data: Uint8Array): End | undefined {
     const fixed = (this.#clientFlags! & CLIENT_FLAG.fixedNewstyle) !== 0;
-    // Such a client understands no answers.
+    // A client without fixed newstyle does not understand option replies.
     if (!fixed && option !== OPTION.exportName)
       return close(`option ${option} from a client that knows export names only`);
     const insecure = this.#options.tls === 'required' && !this.#secured;
@@ -224,7 +224,7 @@ export class Handshake {
     if (this.#options.tls === 'absent') throw new Refusal(OPTION_REPLY.errPolicy, 'this server has no certificate');
     if (this.#secured) throw invalid('the connection is secured already');
     if (data.length > 0) throw invalid('this option takes no data');
-    // Else somebody on the way could have put these in front of what the client sends over TLS.
+    // An attacker could have put these bytes in front of what the client sends over TLS.
     if (this.#length > 0) return close('bytes in the clear behind the wish for TLS');
     this.#reply(OPTION.starttls, OPTION_REPLY.ack);
     return { next: 'starttls' };
@@ -278,7 +278,7 @@ export class Handshake {
 
   #metaContext(option: number, data: Uint8Array): void {
     const choosing = option === OPTION.setMetaContext;
-    // "replaces all previously-set metadata contexts (including when this command fails)"
+    // The specification: "replaces all previously-set metadata contexts (including when this command fails)"
     if (choosing) this.#chosen = undefined;
     if (!this.#structuredReplies) throw invalid('structured replies have not been agreed on');
     const input = new Input(data);
@@ -300,7 +300,7 @@ export class Handshake {
     this.#reply(option, OPTION_REPLY.ack);
   }
 
-  /** The empty name means the default export: the one of that name, or the only one. */
+  /** Returns an export by name. The empty name is the default export: the one of that name, or the only one. */
   #find(name: string): ExportInfo | undefined {
     const { exports } = this.#options;
     return exports.find((each) => each.name === name) ?? (name === '' && exports.length === 1 ? exports[0] : undefined);
@@ -339,7 +339,7 @@ function close(reason: string): End {
   return { next: 'close', reason };
 }
 
-/** Data of an option, read from its beginning. @throws {@link Refusal} where it is too short or too long. */
+/** Reads the data of an option in order. @throws {@link Refusal} if the data is too short or too long. */
 class Input {
   readonly #data: Uint8Array;
   #at = 0;
@@ -363,7 +363,7 @@ class Input {
     return getU32(this.#data, this.#take(4));
   }
 
-  /** A length of 32 bits, and the string. */
+  /** Reads a length of 32 bits and a string of that many bytes. */
   string(): string {
     const length = this.u32();
     const at = this.#take(length);
@@ -377,7 +377,7 @@ class Input {
   }
 }
 
-/** What is no UTF-8 becomes a text that names nothing. */
+/** Decodes UTF-8. A malformed name does not throw: it becomes a text that names nothing. */
 function text(bytes: Uint8Array): string {
   return new TextDecoder().decode(bytes);
 }

@@ -1,25 +1,42 @@
-/** What a client may cost, each with its reason. */
+/** Limits of what clients may cost, each with its reason. */
 
 import { DEFAULT_MAX_PAYLOAD_BYTES } from '../constants.ts';
 
 export const LIMITS = {
-  /** Clients at a time. A client has its buffers, so that their number bounds the memory; QEMU uses one connection, nbdcopy four, nbd-client up to 16. */
+  /**
+   * Clients at a time. Each has buffers, so that their number bounds the memory. QEMU uses one connection, nbdcopy 4,
+   * nbd-client up to 16.
+   */
   connections: 64,
-  /** From the connection to the transmission phase, TLS included: one that takes longer is no client, but takes the place of one. */
+  /**
+   * From the connection to the transmission phase, TLS included. A slower peer is not an NBD client, and takes the
+   * place of one.
+   */
   handshakeMs: 30_000,
-  /** A request that has begun and of which nothing more comes: its client is gone, or holds the buffer on purpose. Between requests a client may be silent for ever. */
+  /**
+   * Time without a byte in the middle of a request: the client is gone, or holds the buffer on purpose. Between
+   * requests a client may be silent for any time.
+   */
   requestStallMs: 120_000,
-  /** On TCP, the first question to a silent peer whether it is still there: the answer of a host that was switched off never comes. */
+  /** On TCP, silence before the first keep-alive probe. A host that was switched off never answers it. */
   keepAliveMs: 60_000,
-  /** Payload of one request: what the specification lets both sides expect, and the most that QEMU and the kernel send. */
+  /**
+   * Payload of one request: what the specification lets both sides expect, and the most that QEMU and the kernel send.
+   */
   payloadBytes: DEFAULT_MAX_PAYLOAD_BYTES as number,
-  /** Requests of one client in work, and their bytes: no more are read until some are done. More make a slow source no faster. */
+  /**
+   * Requests of one client in flight, and their bytes. At a limit no more are read until some complete. A larger number
+   * does not speed up a slow source.
+   */
   requestsInWork: 512,
   bytesInWork: 16_777_216,
-  /** Replies that the client has not taken: no more requests are read until it has. Enough to keep a socket busy. */
+  /**
+   * Bytes of replies that wait to be sent, since the client does not read them. At the limit no more requests are read.
+   * Enough to keep a socket busy.
+   */
   unsentBytes: 1_048_576,
-  /** Runs in one answer to a question for block status; the client asks again from where they end. */
+  /** Extents in one block status reply. The client asks again from where they end. */
   statusExtents: 4096,
-  /** What closing waits for requests in work and for clients to take their replies. */
+  /** Time that closing waits for requests in flight, and for clients to take their replies. */
   drainMs: 10_000,
 } as const;

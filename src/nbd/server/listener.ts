@@ -1,4 +1,4 @@
-/** Where clients connect: a unix socket, or TCP. */
+/** The address where clients connect: a unix socket or TCP. */
 
 import { lstat, rm } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
@@ -10,26 +10,33 @@ import { DEFAULT_PORT } from '../constants.ts';
 import { LIMITS } from './limits.ts';
 
 const LOOPBACK = '127.0.0.1';
-/** Room for a path in an address, less the zero byte at its end (unix(7)). */
+/** Bytes of a path in a socket's address, without the zero byte at its end (unix(7)). */
 const MAX_SOCKET_PATH_BYTES = 107;
 
-/** A unix socket, or an address of TCP. */
+/** A unix socket or a TCP address. Default: TCP on 127.0.0.1, port 10809. */
 export interface NbdAddress {
-  /** Path of a unix socket, which only its owner may use; one that a dead process left is replaced. */
+  /** Path of a unix socket, which only its owner may use. A socket that a dead process left is replaced. */
   readonly socket?: string;
-  /** Address or name to listen at over TCP. Default: loopback. */
+  /** Address or name to listen on over TCP. Default: 127.0.0.1. */
   readonly host?: string;
-  /** Default: 10809, as IANA has it. 0: any that is free. */
+  /** TCP port; 0 chooses a free one. Default: 10809, as assigned by IANA. */
   readonly port?: number;
 }
 
-/** A place where clients can connect; they wait until somebody takes them. */
+/** A socket that listens. Clients that connect wait until {@link take} is called. */
 export class Listener {
   readonly #server: Server;
   readonly #address: NbdAddress;
   #waiting: Socket[] | undefined = [];
 
-  /** @throws {@link CodError} COD_LOCKED if somebody listens there; COD_EXISTS, COD_NOT_FOUND, COD_TARGET_IO; `RangeError`, `TypeError`. */
+  /**
+   * Starts to listen.
+   * @throws {@link CodError} COD_LOCKED when another process listens at the address.
+   * @throws {@link CodError} COD_EXISTS when the path is not a socket.
+   * @throws {@link CodError} COD_NOT_FOUND when the folder or the host does not exist.
+   * @throws {@link CodError} COD_TARGET_IO when listening fails otherwise.
+   * @throws `TypeError`, `RangeError` when an option is wrong.
+   */
   static async open(address: NbdAddress): Promise<Listener> {
     check(address);
     if (address.socket !== undefined) await removeStale(address.socket);
@@ -64,11 +71,11 @@ export class Listener {
     if (socket === undefined) server.listen({ host, port });
     else withUmask(0o177, () => server.listen({ path: socket }));
     await listening;
-    // Out of file descriptors, say: those who are here stay.
+    // Later errors, such as a lack of file descriptors, must not disconnect clients.
     server.on('error', () => undefined);
   }
 
-  /** Hands over those who wait and whoever comes. */
+  /** Passes the clients that wait, and each later one, to `onSocket`. */
   take(onSocket: (socket: Socket) => void): void {
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
@@ -76,7 +83,7 @@ export class Listener {
     for (const socket of waiting) if (!socket.destroyed) onSocket(socket);
   }
 
-  /** The URI of an export, as NBD's clients take it. */
+  /** Returns the URI of the export `name`, as NBD clients accept it. */
   uri(name: string, tls: boolean): string {
     const scheme = tls ? 'nbds' : 'nbd';
     const path = name.split('/').map(encodeURIComponent).join('/');
@@ -89,7 +96,7 @@ export class Listener {
     return `${scheme}://${host}:${bound.port}/${path}`;
   }
 
-  /** Lets nobody in any more; a unix socket is removed. Who is in stays. */
+  /** Stops listening, removes a unix socket, and disconnects clients that still wait. Other clients stay. */
   close(): void {
     for (const socket of this.#waiting ?? []) socket.destroy();
     this.#waiting = undefined;
@@ -107,14 +114,14 @@ function check({ socket, host, port }: NbdAddress): void {
     throw new RangeError(`port ${port}`);
 }
 
-/** Removes a socket that nobody listens at. */
+/** Removes a unix socket at which no process listens. */
 async function removeStale(path: string): Promise<void> {
   let found: Awaited<ReturnType<typeof lstat>>;
   try {
     found = await lstat(path);
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw listenError(error, path);
-    // libuv calls a missing folder a lack of permission.
+    // libuv reports a missing folder as a lack of permission.
     await lstat(dirname(path)).catch((missing: unknown) => {
       throw listenError(missing, path);
     });
@@ -136,7 +143,10 @@ async function removeStale(path: string): Promise<void> {
     throw new CodError('COD_LOCKED', `${path} cannot be taken over: ${answer}`, { details: { path } });
 }
 
-/** Runs what makes a file that only its owner may use; in a worker, where the mask cannot be set, the process's own holds. */
+/**
+ * Runs `task` under the umask `mask`: a file that it creates is accessible to its owner only. In a worker the umask
+ * cannot be set, so the process's own applies.
+ */
 function withUmask(mask: number, task: () => void): void {
   if (!isMainThread) {
     task();

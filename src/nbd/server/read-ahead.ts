@@ -1,22 +1,24 @@
 /**
- * Reading ahead of a client that reads cold blocks one after the other: each answer would cost it the latency of the source, were not the next ones on their way.
+ * Reads ahead of a client that reads unsynced blocks in sequence. Without it, each of these reads waits for the latency
+ * of the source.
  *
- * Only reads that had to wait are looked at. A read that goes on where an earlier one ended makes a run; a run has a window, which doubles as the run goes on, in front of
- * it fetched in pieces side by side.
+ * - Only reads that had to wait are noted.
+ * - A read that continues where an earlier one ended makes a run.
+ * - The window in front of a run is fetched in concurrent pieces. It doubles while the run continues.
  */
 
 const FIRST_WINDOW_BYTES = 2 ** 18;
-/** At 20 ms of latency, 200 MB a second. */
+/** At a latency of 20 ms: 200 MB/s. */
 const LAST_WINDOW_BYTES = 2 ** 22;
-/** Requests to the source: the first bytes are not to wait for the last ones. */
+/** Length of one request to the source. In longer ones the first bytes wait for the last. */
 const PIECE_BYTES = 2 ** 18;
-/** Runs at a time; nbdcopy has four of them, one for each connection. */
+/** Runs at a time. nbdcopy has 4, one for each connection. */
 const MAX_RUNS = 8;
 
 interface Run {
-  /** Where the next read begins. */
+  /** Offset at which the next read begins. */
   next: number;
-  /** Up to where has been asked for. */
+  /** Offset up to which bytes were requested. */
   ahead: number;
   window: number;
 }
@@ -24,19 +26,19 @@ interface Run {
 export class ReadAhead {
   readonly #size: number;
   readonly #fetch: (offset: number, length: number) => void;
-  /** The one that went on last is the last. */
+  /** The run that continued last is at the end. */
   #runs: Run[] = [];
 
-  /** `fetch` begins to fetch a range, and keeps its errors to itself. */
+  /** @param fetch starts to fetch a range, and handles its own errors */
   constructor(size: number, fetch: (offset: number, length: number) => void) {
     this.#size = size;
     this.#fetch = fetch;
   }
 
-  /** Tells of a read that has to wait. */
+  /** Notes a read that has to wait. Fetches ahead if the read continues a run. */
   note(offset: number, length: number): void {
     const end = offset + length;
-    // What was fetched ahead in time is not told, so that a run may go on further behind.
+    // Reads of blocks that were fetched ahead in time are not noted, so a run may continue anywhere up to `ahead`.
     const at = this.#runs.findIndex((run) => offset >= run.next && offset <= Math.max(run.next, run.ahead));
     if (at < 0) {
       if (this.#runs.length >= MAX_RUNS) this.#runs.shift();

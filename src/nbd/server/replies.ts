@@ -1,23 +1,24 @@
 /**
- * What goes to one client: replies of one turn leave as one write.
+ * Replies to one client. Those of one turn of the event loop are sent in one write, in order.
  *
- * Small replies are made in place, in a buffer that is used again once the socket has taken it; large ones come as they are. Order is kept.
+ * Small replies are built in an arena: a buffer that is reused once the socket has taken it. Large replies are sent
+ * from their own buffers.
  */
 
 import type { Duplex } from 'node:stream';
 
-/** Room for small replies: two turns of a client with 32 reads of 4 KiB under way. */
+/** Two turns of a client with 32 reads of 4 KiB in flight. */
 const ARENA_BYTES = 2 ** 18;
 
-/** Replies that may be outstanding in arenas; each can keep an arena of its own. */
+/** Detached replies at a time. Each can keep an arena of its own from being reused. */
 const MAX_DETACHED = 16;
 
 interface Arena {
   readonly bytes: Buffer<ArrayBuffer>;
-  /** What `bytes` is of. */
+  /** The memory of `bytes`. */
   readonly memory: ArrayBuffer;
   used: number;
-  /** Writes that the socket has not taken. */
+  /** Writes that the socket has not taken, and detached replies. At 0 the arena is reused. */
   pending: number;
 }
 
@@ -26,10 +27,10 @@ function newArena(): Arena {
   return { bytes, memory: bytes.buffer, used: 0, pending: 0 };
 }
 
-/** Room for a reply that is made later. */
+/** Space for a reply that is built later. */
 export interface DetachedReply {
   readonly bytes: Uint8Array;
-  /** The room is no longer needed. To be called once. */
+  /** Returns the space. To be called once. */
   release(): void;
 }
 
@@ -38,24 +39,28 @@ export class Replies {
   readonly #onTaken: () => void;
   #arena: Arena = newArena();
   #spare: Arena | undefined;
-  /** What of the arena has been filled and not handed to the socket: from here to `used`. */
+  /** The bytes from here to `used` are filled and not handed to the socket. */
   #start = 0;
   #detached = 0;
   #corked = false;
   #scheduled = false;
 
-  /** `onTaken` is called whenever the socket has taken something. */
+  /** @param onTaken called whenever the socket has taken something */
   constructor(socket: Duplex, onTaken: () => void) {
     this.#socket = socket;
     this.#onTaken = onTaken;
   }
 
-  /** Bytes that the client has not taken. */
+  /** Bytes that wait to be sent. */
   get unsentBytes(): number {
     return this.#socket.writableLength + this.#arena.used - this.#start;
   }
 
-  /** Room in {@link bytes} for a reply of a quarter of a megabyte at most, to be filled before the next call; it leaves with {@link flush}. Returns where it is. */
+  /**
+   * Reserves space in {@link bytes} and returns its offset. The caller fills it before the next call; {@link flush}
+   * sends it.
+   * @param length at most 256 KiB
+   */
   reserve(length: number): number {
     if (this.#arena.used + length > ARENA_BYTES) this.#nextArena();
     const at = this.#arena.used;
@@ -63,27 +68,27 @@ export class Replies {
     return at;
   }
 
-  /** Where room was {@link reserve}d last. */
+  /** The arena of the last {@link reserve}. */
   get bytes(): Uint8Array {
     return this.#arena.bytes;
   }
 
-  /** A part of {@link bytes}; cheaper than a Buffer's `subarray`, which is felt in a read of 4 KiB. */
+  /** Returns a part of {@link bytes}. A Buffer's `subarray` costs more, which shows in a 4 KiB read. */
   view(at: number, length: number): Uint8Array {
     return new Uint8Array(this.#arena.memory, at, length);
   }
 
-  /** Takes back the room that was reserved last. */
+  /** Takes back the space that was reserved last. */
   unreserve(length: number): void {
     this.#arena.used -= length;
   }
 
-  /** Whether room may be detached: an arena is kept as long as any of its replies is outstanding. */
+  /** Whether {@link detach} may be called. An arena is not reused while one of its detached replies is outstanding. */
   get canDetach(): boolean {
     return this.#detached < MAX_DETACHED;
   }
 
-  /** Takes the room that was reserved last out of what {@link flush} sends, for a reply that is made later. */
+  /** Excludes the space that was reserved last from {@link flush}, for a reply that is built later. */
   detach(length: number): DetachedReply {
     const arena = this.#arena;
     const at = arena.used - length;
@@ -104,14 +109,14 @@ export class Replies {
     };
   }
 
-  /** Sends a reply as it is: its bytes are the socket's. */
+  /** Sends a reply without a copy. Its bytes belong to the socket from now on. */
   send(bytes: Uint8Array): void {
     this.#cork();
     this.#writeArena();
     this.#socket.write(bytes, () => this.#onTaken());
   }
 
-  /** Lets what has gathered go. */
+  /** Sends all replies that have gathered. */
   flush(): void {
     this.#writeArena();
     if (!this.#corked) return;
@@ -119,7 +124,7 @@ export class Replies {
     this.#socket.uncork();
   }
 
-  /** As {@link flush}, once all that is done in this turn is done. */
+  /** Calls {@link flush} when the current callback has returned, so that its further replies are included. */
   flushSoon(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -135,7 +140,7 @@ export class Replies {
     this.#socket.cork();
   }
 
-  /** Hands the arena's replies up to `end` to the socket. */
+  /** Writes the arena's replies up to `end` to the socket. */
   #writeArena(end: number = this.#arena.used): void {
     const arena = this.#arena;
     if (this.#start === end) return;

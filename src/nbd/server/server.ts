@@ -1,4 +1,4 @@
-/** The NBD server: exports at one address, for many clients. */
+/** The NBD server: serves exports at one address to many clients. */
 
 import { Connection } from './connection.ts';
 import { type NbdDevice, type NbdExport, wrongName } from './export.ts';
@@ -6,40 +6,47 @@ import { LIMITS } from './limits.ts';
 import { Listener, type NbdAddress } from './listener.ts';
 import { type NbdTlsOptions, tlsServer } from './tls.ts';
 
-/** What a server serves, and how. */
+/** How exports are served, at any address. */
 export interface NbdServiceOptions {
-  /** Certificates; given, nothing but the handshake is answered to a client without TLS. */
+  /** TLS certificates. If given, a client without TLS gets no answer beyond the handshake. */
   readonly tls?: NbdTlsOptions;
 }
 
-/** Where a server listens, what it serves, and how. */
+/** Where a server listens, and how it serves. */
 export interface NbdServerOptions extends NbdAddress, NbdServiceOptions {
-  /** The name of a single device. Default: the empty one. */
+  /** Export name of a single device. Default: the empty name. */
   readonly exportName?: string;
   /** Whether a single device refuses every change. Default: false. */
   readonly readOnly?: boolean;
-  /** What a single device is, for people who list exports. */
+  /** Description of a single device, shown to clients that list the exports. */
   readonly description?: string;
 }
 
-/** A server that runs. */
+/** A running NBD server. */
 export interface NbdServer extends AsyncDisposable {
-  /** For each export, in their order, what clients connect to. */
+  /** The URI of each export, in the order of the exports. */
   readonly uris: readonly string[];
-  /** Clients that are connected. */
+  /** The number of connected clients. */
   readonly connectionCount: number;
   /**
-   * Lets nobody in any more, answers the requests that are in work, and ends the connections. Resolves when nothing uses the devices, which stay open: they are the caller's.
-   * Idempotent.
+   * Stops listening, answers the requests in flight and ends the connections; after 10 s it disconnects the rest.
+   * Resolves when no request uses the devices. They stay open: they belong to the caller. Idempotent.
    */
   close(): Promise<void>;
 }
 
 /**
- * Serves a device, or several under their names, to NBD clients. Resolves when they can connect.
+ * Serves a device, or several under their names, to NBD clients. Resolves when clients can connect.
  *
- * @throws {@link CodError} COD_LOCKED if somebody listens there already; COD_EXISTS if a file is in the way; COD_NOT_FOUND, COD_TARGET_IO if one cannot listen there.
- *   `TypeError`, `RangeError` for wrong options, certificates among them.
+ * @param device one device, or exports by name
+ * @throws {@link CodError} COD_LOCKED when another process listens at the address.
+ * @throws {@link CodError} COD_EXISTS when the path is not a socket.
+ * @throws {@link CodError} COD_NOT_FOUND when the folder or the host does not exist.
+ * @throws {@link CodError} COD_TARGET_IO when listening fails otherwise.
+ * @throws `TypeError`, `RangeError` when an option is wrong, certificates included.
+ * @example
+ * const server = await serveNbd(device, { socket: '/run/disk.sock' });
+ * console.log(server.uris[0]);
  */
 export async function serveNbd(
   device: NbdDevice | ReadonlyMap<string, NbdExport>,
@@ -63,7 +70,7 @@ function isMap(device: NbdDevice | ReadonlyMap<string, NbdExport>): device is Re
   return device instanceof Map;
 }
 
-/** @throws `TypeError`, `RangeError` */
+/** Checks the names of the exports. @throws `TypeError`, `RangeError` */
 function checkExports(exports: ReadonlyMap<string, NbdExport>): void {
   if (exports.size === 0) throw new TypeError('there is nothing to serve');
   for (const name of exports.keys()) {
@@ -72,7 +79,7 @@ function checkExports(exports: ReadonlyMap<string, NbdExport>): void {
   }
 }
 
-/** Serves at an address that has been taken; the server owns it from then on. */
+/** Serves at an address that a listener holds. The server owns the listener from now on. */
 export function serveAt(
   listener: Listener,
   exports: ReadonlyMap<string, NbdExport>,

@@ -1,22 +1,22 @@
-/** TLS on a connection that began in the clear. */
+/** TLS on a connection that began in plaintext. */
 
 import type { Duplex } from 'node:stream';
 import { createSecureContext, createServer, type TLSSocket, type TlsOptions } from 'node:tls';
 import { LIMITS } from './limits.ts';
 
-/** X.509 certificates, as PEM. */
+/** X.509 certificates, in PEM. */
 export interface NbdTlsOptions {
-  /** The server's certificate, and those between it and the authority. */
+  /** The server's certificate, and any intermediate certificates. */
   readonly cert: string | Uint8Array;
-  /** Its private key. */
+  /** The private key of `cert`. */
   readonly key: string | Uint8Array;
-  /** The authority of the clients' certificates. Given: a client must have one. */
+  /** The authority of the clients' certificates. If given, a client must present one. */
   readonly ca?: string | Uint8Array;
 }
 
 /**
- * What puts a socket under TLS, as its server.
- * @throws `TypeError` if key and certificate do not fit each other, or are none.
+ * Returns a function that starts TLS on a socket, as the server.
+ * @throws `TypeError` if the certificate, the key or the authority is malformed, or they do not match.
  */
 export function tlsServer({ cert, key, ca }: NbdTlsOptions): (socket: Duplex) => Promise<Duplex> {
   const asBuffer = (pem: string | Uint8Array): string | Buffer => (typeof pem === 'string' ? pem : Buffer.from(pem));
@@ -36,7 +36,7 @@ export function tlsServer({ cert, key, ca }: NbdTlsOptions): (socket: Duplex) =>
   return (socket) => secure(socket, options);
 }
 
-/** One server for each connection: it tells whose handshake has ended, and how. */
+/** Starts TLS. Each connection has a TLS server of its own, whose events therefore belong to this handshake. */
 function secure(socket: Duplex, options: TlsOptions): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const server = createServer({ ...options, allowHalfOpen: true });

@@ -1,8 +1,9 @@
 /**
- * The server's half of the transmission phase: requests out of bytes, replies into bytes. No sockets, no clock, no device.
+ * The server's half of the transmission phase: decodes requests, encodes replies. It uses no socket, clock or device.
  *
- * Requests are found in what a socket brings without copying: a write's payload is a view of it unless it came in several pieces. There is one
- * validator, {@link RequestDecoder}, which looks at a header before its payload is kept; what it refuses is skipped.
+ * - Requests are decoded without a copy: a write's payload is a view of the socket's chunk, unless it came in several.
+ * - {@link RequestDecoder} is the only validator. It checks a header before it keeps the payload.
+ * - The payload of a refused request is skipped.
  */
 
 import {
@@ -17,24 +18,24 @@ import {
 } from '../constants.ts';
 import { getU16, getU32, getU64, putU16, putU32, putU64 } from '../wire.ts';
 
-/** The peer does not keep to the protocol, in a way that leaves nothing but to end the connection. */
+/** The peer violated the protocol in a way that ends the connection. */
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError';
 }
 
-/** What requests are measured against. */
+/** What requests are checked against. */
 export interface RequestRules {
-  /** Bytes of the export. */
+  /** Size of the export in bytes. */
   readonly size: number;
-  /** `TRANSMISSION_FLAG`s that the client was told. */
+  /** `TRANSMISSION_FLAG`s, as advertised to the client. */
   readonly flags: number;
   readonly structuredReplies: boolean;
-  /** Whether a metadata context was chosen. */
+  /** Whether the client chose a metadata context. */
   readonly hasContexts: boolean;
   readonly maximumPayloadBytes: number;
 }
 
-/** One request. The cookie is the client's own, in two halves. */
+/** One request. The client chose its cookie of 64 bits, stored in two halves. */
 export interface Request {
   readonly type: number;
   readonly flags: number;
@@ -42,15 +43,15 @@ export interface Request {
   readonly cookieLow: number;
   readonly offset: number;
   readonly length: number;
-  /** What a write writes; empty for all others. */
+  /** The bytes of a write; empty for other commands. */
   readonly payload: Uint8Array;
-  /** An `NBD_ERROR` if the request is to be refused, else 0. */
+  /** An `NBD_ERROR` if the request must be refused, else 0. */
   readonly error: number;
 }
 
 const EMPTY = new Uint8Array(0);
 
-/** Requests out of the bytes of one connection; itself the request that was found last, so that none is allocated. */
+/** Decodes the requests of one connection. The decoder itself is the latest request, so that none is allocated. */
 export class RequestDecoder implements Request {
   type = 0;
   flags = 0;
@@ -63,35 +64,37 @@ export class RequestDecoder implements Request {
 
   readonly #rules: RequestRules;
   #chunk: Uint8Array = EMPTY;
-  /** What the chunk is of: asked for once, since the getter leaves compiled code. */
+  /** The memory of the chunk. Cached, since the getter leaves compiled code. */
   #memory: ArrayBufferLike = EMPTY.buffer;
   #at = 0;
-  /** A header that came in pieces. */
+  /** A header that came in several chunks. */
   readonly #header = new Uint8Array(BYTES.request);
   #headerBytes = 0;
-  /** Bytes of the present write's payload that are to come, and those that came; absent: they are dropped. */
+  /** Bytes of the current write's payload that have not come. */
   #missing = 0;
+  /** The payload's bytes that have come. Undefined: they are dropped. */
   #pieces: Uint8Array | undefined;
 
   constructor(rules: RequestRules) {
     this.#rules = rules;
   }
 
-  /** Hands in what came next; only once {@link next} has said that there is nothing left of what came before. */
+  /** Passes in the next chunk. To be called only when {@link next} can decode nothing more. */
   push(chunk: Uint8Array): void {
     this.#chunk = chunk;
     this.#memory = chunk.buffer;
     this.#at = 0;
   }
 
-  /** Whether a request has come in part. */
+  /** Whether a part of a request has come. */
   get isPartial(): boolean {
     return this.#headerBytes > 0 || this.#missing > 0;
   }
 
   /**
-   * Whether there is another whole request, which this object then is until the next call; its payload stays as it is.
-   * @throws {@link ProtocolError}
+   * Decodes the next whole request into this object and returns true, or returns false if none has come. The fields are
+   * valid until the next call. The payload stays valid.
+   * @throws {@link ProtocolError} if the magic number is wrong, or a write is longer than `maximumPayloadBytes`.
    */
   next(): boolean {
     if (this.#missing > 0) return this.#resumePayload();
@@ -132,12 +135,12 @@ export class RequestDecoder implements Request {
 
   #beginPayload(): boolean {
     const { length } = this;
-    // To skip it would be to read 4 GiB for one header.
+    // Skipping the payload could mean reading 4 GiB for one header.
     if (length > this.#rules.maximumPayloadBytes) throw new ProtocolError(`a write of ${length} bytes`);
     const at = this.#at;
     if (length <= this.#chunk.length - at) {
       this.#at += length;
-      // Cheaper than a Buffer's `subarray`, which is felt in a write of 4 KiB.
+      // A Buffer's `subarray` costs more, which shows in a 4 KiB write.
       if (this.error === 0) this.payload = new Uint8Array(this.#memory, this.#chunk.byteOffset + at, length);
       return true;
     }
@@ -158,7 +161,7 @@ export class RequestDecoder implements Request {
   }
 }
 
-/** For each command, the flags that it takes beside `FUA`, which all of them take. */
+/** The flags that each command accepts besides `FUA`, which all commands accept. */
 const FLAGS_OF: readonly number[] = (() => {
   const flags: number[] = [];
   flags[COMMAND.read] = COMMAND_FLAG.df;
@@ -171,7 +174,7 @@ const FLAGS_OF: readonly number[] = (() => {
   return flags;
 })();
 
-/** For each command, the flag that says whether it may be sent; 0 for what every export can. */
+/** The transmission flag that each command requires; 0 if every export supports it. */
 const NEEDS: readonly number[] = (() => {
   const flags: number[] = [];
   flags[COMMAND.read] = 0;
@@ -184,7 +187,7 @@ const NEEDS: readonly number[] = (() => {
   return flags;
 })();
 
-/** The error that a request is to be refused with; 0 if there is nothing against it. */
+/** Returns the error to refuse a request with, or 0 if the request is valid. */
 function validate(request: Request, rules: RequestRules): number {
   const { type, flags, offset, length } = request;
   if (type === COMMAND.disconnect) return 0;
@@ -210,15 +213,15 @@ function validate(request: Request, rules: RequestRules): number {
   return 0;
 }
 
-/** Whose reply something is. */
+/** Identifies the request that a reply answers. */
 export type Cookie = Pick<Request, 'cookieHigh' | 'cookieLow'>;
 
-/** Bytes in front of a read's data. */
+/** Returns the number of bytes before the data of a read's reply. */
 export function readReplyBytes(structured: boolean): number {
   return structured ? BYTES.structuredReplyHeader + 8 : BYTES.simpleReply;
 }
 
-/** Writes what comes in front of a read's data; the data is the whole reply's. */
+/** Writes the bytes before the data of a read's reply. The reply is a single chunk with all of the data. */
 export function putReadReply(
   bytes: Uint8Array,
   at: number,
@@ -233,7 +236,7 @@ export function putReadReply(
   putU64(bytes, at + BYTES.structuredReplyHeader, request.offset);
 }
 
-/** Writes the {@link BYTES.simpleReply} bytes of a reply without data. */
+/** Writes a reply without data: {@link BYTES.simpleReply} bytes. */
 export function putSimpleReply(bytes: Uint8Array, at: number, { cookieHigh, cookieLow }: Cookie, error: number): void {
   putU32(bytes, at, MAGIC.simpleReply);
   putU32(bytes, at + 4, error);
@@ -241,7 +244,7 @@ export function putSimpleReply(bytes: Uint8Array, at: number, { cookieHigh, cook
   putU32(bytes, at + 12, cookieLow);
 }
 
-/** A structured reply that says that the request failed, and why, in words for people. */
+/** Returns a structured reply that reports an error. The message is for people. */
 export function errorReply(request: Cookie, error: number, message: string): Uint8Array {
   const text = new TextEncoder().encode(message);
   const bytes = new Uint8Array(BYTES.structuredReplyHeader + 6 + text.length);
@@ -252,13 +255,13 @@ export function errorReply(request: Cookie, error: number, message: string): Uin
   return bytes;
 }
 
-/** One extent of a metadata context. */
+/** One extent of a metadata context; its length is in bytes. */
 export interface StatusExtent {
   readonly length: number;
   readonly status: number;
 }
 
-/** The chunk of one metadata context; `done` with the last one of a reply. */
+/** Returns the chunk of one metadata context. @param done whether it is the last chunk of the reply */
 export function blockStatusChunk(
   request: Cookie,
   context: number,
