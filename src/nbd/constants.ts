@@ -1,13 +1,16 @@
 /**
- * The numbers of the NBD protocol, by the names of its specification (NetworkBlockDevice/nbd, doc/proto.md). All of them go big-endian
- * over the wire.
+ * The numbers of the NBD protocol, named as in its specification (NetworkBlockDevice/nbd, doc/proto.md). All are
+ * big-endian on the wire.
  */
 
-/** Magic numbers. Those of 64 bits, of the handshake, are `bigint`; those of 32 bits, of the transmission phase, are `number`. */
+/**
+ * Magic numbers. Those of the handshake have 64 bits and are `bigint`. Those of the transmission phase have 32 bits and
+ * are `number`.
+ */
 export const MAGIC = {
-  /** `NBDMAGIC`: the first thing that a server says. */
+  /** `NBDMAGIC`: the first bytes that a server sends. */
   init: 0x4e42444d41474943n,
-  /** `IHAVEOPT`: newstyle, and the head of each option. */
+  /** `IHAVEOPT`: announces newstyle, and begins each option. */
   option: 0x49484156454f5054n,
   optionReply: 0x3e889045565a9n,
   request: 0x25609513,
@@ -15,13 +18,13 @@ export const MAGIC = {
   structuredReply: 0x668e33ef,
 } as const;
 
-/** What a server says of itself in the handshake: 16 bits. */
+/** Flags of the server in the handshake: 16 bits. */
 export const HANDSHAKE_FLAG = { fixedNewstyle: 0x1, noZeroes: 0x2 } as const;
 
-/** What a client answers to that: 32 bits. */
+/** Flags of the client in the handshake: 32 bits. */
 export const CLIENT_FLAG = { fixedNewstyle: 0x1, noZeroes: 0x2 } as const;
 
-/** What an export can do: 16 bits. */
+/** What an export supports: 16 bits. */
 export const TRANSMISSION_FLAG = {
   hasFlags: 0x1,
   readOnly: 0x2,
@@ -37,7 +40,7 @@ export const TRANSMISSION_FLAG = {
   sendFastZero: 0x800,
 } as const;
 
-/** What a client asks for in the handshake. */
+/** Options that a client sends in the handshake. */
 export const OPTION = {
   exportName: 1,
   abort: 2,
@@ -51,7 +54,7 @@ export const OPTION = {
   extendedHeaders: 11,
 } as const;
 
-/** What a server answers to an option; errors have bit 31 set. */
+/** Types of a server's reply to an option. Errors have bit 31 set. */
 export const OPTION_REPLY = {
   ack: 1,
   server: 2,
@@ -68,10 +71,10 @@ export const OPTION_REPLY = {
   errTooBig: 0x80000009,
 } as const;
 
-/** The kinds of information about an export. */
+/** Kinds of information about an export. */
 export const INFO = { export: 0, name: 1, description: 2, blockSize: 3 } as const;
 
-/** What a client asks for in the transmission phase. */
+/** Commands of the transmission phase. */
 export const COMMAND = {
   read: 0,
   write: 1,
@@ -84,7 +87,7 @@ export const COMMAND = {
   resize: 8,
 } as const;
 
-/** How it is to be done: 16 bits. */
+/** Flags of a command: 16 bits. */
 export const COMMAND_FLAG = {
   fua: 0x1,
   noHole: 0x2,
@@ -97,7 +100,7 @@ export const COMMAND_FLAG = {
 /** Flags of a structured reply's chunk. */
 export const REPLY_FLAG = { done: 0x1 } as const;
 
-/** Types of a structured reply's chunk; errors have bit 15 set. */
+/** Types of a structured reply's chunk. Errors have bit 15 set. */
 export const REPLY_TYPE = {
   none: 0,
   offsetData: 1,
@@ -107,7 +110,7 @@ export const REPLY_TYPE = {
   errorOffset: 0x8002,
 } as const;
 
-/** Errors in the transmission phase. */
+/** Error numbers of the transmission phase. */
 export const NBD_ERROR = {
   EPERM: 1,
   EIO: 5,
@@ -119,38 +122,39 @@ export const NBD_ERROR = {
   ESHUTDOWN: 108,
 } as const;
 
-/** The metadata context that the specification defines: what is allocated, and what reads as zeros. */
+/** The metadata context that the specification defines: which extents are allocated, and which read as zeros. */
 export const BASE_ALLOCATION = 'base:allocation';
 
 /** Flags of an extent in {@link BASE_ALLOCATION}. */
 export const ALLOCATION_FLAG = { hole: 0x1, zero: 0x2 } as const;
 
-/** This project's own metadata context: how far the copy is. */
+/** This project's own metadata context: the state of each extent of the copy. */
 export const COPY_STATE = 'copyondemand:state';
 
-/** What an extent is in {@link COPY_STATE}: copied; unsynced; unsynced and written in part. */
+/** Status of an extent in {@link COPY_STATE}. `dirty`: unsynced and written in part. */
 export const COPY_STATE_VALUE = { synced: 0, unsynced: 1, dirty: 2 } as const;
 
-/** Lengths on the wire, in bytes: of whole messages, or of what is before their payload. */
+/** Lengths on the wire in bytes: of a whole message, or of what precedes its payload. */
 export const BYTES = {
   /** Both magic numbers and the flags. */
   serverGreeting: 18,
   clientFlags: 4,
   optionHeader: 16,
   optionReplyHeader: 20,
-  /** Size and flags, after `NBD_OPT_EXPORT_NAME`, and the zeros that old clients expect behind them. */
+  /** Size and flags: the reply to `NBD_OPT_EXPORT_NAME`. */
   exportNameReply: 10,
+  /** Zeros after that reply, which old clients expect. */
   exportNameZeroes: 124,
   request: 28,
   simpleReply: 16,
   structuredReplyHeader: 20,
 } as const;
 
-/** "A string length limit of 4096 bytes": names of exports, queries of metadata, messages of errors. */
+/** "A string length limit of 4096 bytes": for export names, metadata queries and error messages. */
 export const MAX_STRING_BYTES = 4096;
 
-/** The payload that each side may expect the other to take where nothing else was said: 32 MiB. */
+/** The payload that each side may expect the other to accept by default: 32 MiB. */
 export const DEFAULT_MAX_PAYLOAD_BYTES: number = 2 ** 25;
 
-/** IANA's port. */
+/** The port that IANA assigned. */
 export const DEFAULT_PORT = 10_809;

@@ -1,18 +1,21 @@
-/** URIs of NBD exports (NetworkBlockDevice/nbd, doc/uri.md): `nbd://host:port/export`, `nbd+unix:///export?socket=PATH`, and `nbds` for TLS. */
+/**
+ * URIs of NBD exports (NetworkBlockDevice/nbd, doc/uri.md): `nbd://host:port/export`, `nbd+unix:///export?socket=PATH`,
+ * and `nbds` for TLS.
+ */
 
 import { DEFAULT_PORT, MAX_STRING_BYTES } from './constants.ts';
 
-/** Where an export is. */
+/** The address of an export. */
 export interface NbdLocation {
   readonly at: { readonly socket: string } | { readonly host: string; readonly port: number };
-  /** The default export is the empty name. */
+  /** The empty name is the default export. */
   readonly exportName: string;
   readonly tls: boolean;
-  /** A folder with `ca-cert.pem` and, for servers that want to know who asks, `client-cert.pem` and `client-key.pem`. */
+  /** A folder with `ca-cert.pem`. For servers that verify clients, also with `client-cert.pem` and `client-key.pem`. */
   readonly tlsCertificates?: string;
 }
 
-/** Whether a URI is of one of the schemes that {@link parseNbdUri} knows. */
+/** Returns whether {@link parseNbdUri} knows a scheme, given without its colon. */
 export function isNbdScheme(scheme: string): boolean {
   return scheme in SCHEMES;
 }
@@ -24,7 +27,11 @@ const SCHEMES: Readonly<Record<string, { readonly tls: boolean; readonly unix: b
   'nbds+unix': { tls: true, unix: true },
 };
 
-/** @throws TypeError for what is no such URI, and for parameters that are not known: to ignore them could mean to connect unprotected */
+/**
+ * Parses the URI of an export.
+ * @throws `TypeError` if the URI is malformed or has an unknown parameter. Ignoring a parameter could mean connecting
+ *   without protection.
+ */
 export function parseNbdUri(uri: string | URL): NbdLocation {
   const text = String(uri);
   if (!URL.canParse(text)) throw new TypeError(`${text} is no valid URI`);
@@ -79,7 +86,7 @@ function decode(text: string, uri: string): string {
   }
 }
 
-/** For messages, and to be written again. */
+/** Returns the URI of a location, without its certificates. */
 export function showNbdLocation({ at, exportName, tls }: NbdLocation): string {
   const name = encodeURIComponent(exportName).replaceAll('%2F', '/');
   const scheme = tls ? 'nbds' : 'nbd';

@@ -1,4 +1,7 @@
-/** One connection to an NBD server: many requests under way at a time, each settled by its reply, all of them failed when the connection is. */
+/**
+ * One connection to an NBD server. Many requests may be in flight, and each is settled by its reply. If the connection
+ * fails, all of them fail.
+ */
 
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type SecureContextOptions } from 'node:tls';
@@ -10,27 +13,27 @@ import type { NbdLocation } from '../uri.ts';
 import { type NbdExportInfo, Negotiation } from './negotiation.ts';
 import { type AllocationRun, type ReadRequest, ReplyParser, type StatusRequest } from './replies.ts';
 
-/** What TLS is done with, in PEM. */
+/** TLS settings, with certificates and keys in PEM. */
 export interface NbdTls extends Pick<SecureContextOptions, 'ca' | 'cert' | 'key'> {
-  /** Whose certificate the server must have. Default: the host; `localhost` for a socket. */
+  /** The host name that the server's certificate must have. Default: the host; `localhost` for a socket. */
   readonly servername?: string;
 }
 
 export interface NbdConnectionOptions {
   readonly location: NbdLocation;
-  /** The export, for messages. */
+  /** Names the export in messages. */
   readonly what: string;
   readonly tls: NbdTls;
   readonly clock: Clock;
-  /** No byte for so long while one is waited for ends the connection; so does a handshake that takes longer in all. */
+  /** The connection ends if no byte comes for this time while one is due, or if the handshake takes longer in all. */
   readonly stallTimeoutMs: number;
 }
 
-/** Longer reads are split, so that those of others get in between. */
+/** Longer reads are split, so that replies to other requests come in between. */
 const MAX_READ_BYTES = 2 ** 20;
-/** Requests under way; more wait. Servers work on 16 or so at a time. */
+/** Requests in flight at a time; further ones wait. Servers process about 16 at a time. */
 const MAX_REQUESTS = 64;
-/** 32 bits on the wire. */
+/** Lengths have 32 bits on the wire. */
 const MAX_STATUS_BYTES = 2 ** 30;
 
 export class NbdConnection {
@@ -42,10 +45,14 @@ export class NbdConnection {
   #waiting: (() => void)[] = [];
   #cookie = 0;
   #lastByteMs: number;
-  /** Takes what comes for those who do not want it any more. */
+  /** Receives the replies to aborted reads. */
   #scratch: Uint8Array | undefined;
 
-  /** Connects and negotiates. @throws CodError, which is final; any other error may pass; the signal's reason */
+  /**
+   * Connects and negotiates.
+   * @throws {@link CodError} when a retry is pointless; another error when a retry may succeed; the signal's reason if
+   *   it is aborted.
+   */
   static open(options: NbdConnectionOptions, signal: AbortSignal): Promise<NbdConnection> {
     return new Promise((resolve, reject) => {
       signal.throwIfAborted();
@@ -77,7 +84,7 @@ export class NbdConnection {
       );
       const listen = () => {
         socket.setNoDelay(true);
-        // With TLS 1.3 the server looks at our certificate when for us all is well already.
+        // With TLS 1.3 the server checks the client's certificate after the client has completed its handshake.
         const hint = location.tls && options.tls.cert === undefined ? '; perhaps it wants a certificate of ours' : '';
         const lost = (how: string) => fail(new PassingError(`${how}${hint}`));
         socket.on('error', (error) => {
@@ -126,19 +133,23 @@ export class NbdConnection {
     void this.#watch();
   }
 
-  /** Whether it can still be used, as far as is known. */
+  /** Whether the connection can be used, as far as is known. */
   get usable(): boolean {
     return !this.#over.signal.aborted;
   }
 
-  /** Fills `into` from `offset` on, whatever blocks the server has. @throws CodError, which is final; any other error may pass; the signal's reason */
+  /**
+   * Fills `into` with the bytes from `offset` on. The range may begin and end anywhere, whatever blocks the server has.
+   * @throws {@link CodError} when a retry is pointless; another error when a retry may succeed; the signal's reason if
+   *   it is aborted.
+   */
   async read(into: Uint8Array, offset: number, signal: AbortSignal): Promise<void> {
     const { minBlockBytes: unit, maxBlockBytes, size } = this.info;
     const start = offset - (offset % unit);
     const end = Math.min(size, Math.ceil((offset + into.length) / unit) * unit);
     const isAligned = end - start === into.length;
     const whole = isAligned ? into : new Uint8Array(end - start);
-    // A multiple of the unit, as both are.
+    // A multiple of `unit`, since both are.
     const most = Math.min(maxBlockBytes, MAX_READ_BYTES);
     const reads: Promise<void>[] = [];
     for (let at = 0; at < whole.length; at += most)
@@ -147,7 +158,11 @@ export class NbdConnection {
     if (!isAligned) into.set(whole.subarray(offset - start, offset - start + into.length));
   }
 
-  /** What of the range reads as zeros: a beginning of the range, at least a byte of it. To be asked only where the export has an `allocationContext`. */
+  /**
+   * Returns which bytes of a range read as zeros. The runs begin at `offset` and cover 1 to `length` bytes. To be
+   * called only if `info.allocationContext` is defined.
+   * @throws as {@link read}.
+   */
   async status(offset: number, length: number, signal: AbortSignal): Promise<readonly AllocationRun[]> {
     const { minBlockBytes: unit, size } = this.info;
     const start = offset - (offset % unit);
@@ -178,7 +193,7 @@ export class NbdConnection {
         else reject(error);
       };
       const request = make(settle);
-      // The reply comes all the same: NBD cannot take a request back.
+      // NBD cannot cancel a request, so its reply still comes.
       const onAbort = () => {
         if (request.kind === 'read')
           request.into = (this.#scratch ??= new Uint8Array(MAX_READ_BYTES)).subarray(0, request.length);
@@ -198,7 +213,7 @@ export class NbdConnection {
     bytes.writeBigUInt64BE(BigInt(this.#cookie), 8);
     bytes.writeBigUInt64BE(BigInt(offset), 16);
     bytes.writeUInt32BE(length, 24);
-    // All requests of one turn go out together.
+    // All requests of one turn are sent in one write.
     if (this.#socket.writableCorked === 0) {
       this.#socket.cork();
       process.nextTick(() => this.#socket.uncork());
@@ -236,7 +251,7 @@ export class NbdConnection {
     for (const wake of this.#waiting.splice(0)) wake();
   }
 
-  /** Says goodbye; what is under way rejects with `reason`. Idempotent. */
+  /** Sends a disconnect and closes the connection. Requests in flight reject with `reason`. Idempotent. */
   close(reason: Error): void {
     if (!this.usable) return;
     this.#send(COMMAND.disconnect, { offset: 0, length: 0 });
@@ -244,17 +259,17 @@ export class NbdConnection {
     this.#parser.fail(reason);
     this.#wakeWaiting();
     this.#socket.end(() => this.#socket.destroy());
-    // Whether it listens or not.
+    // The process must not wait for a server that does not read.
     this.#socket.unref();
   }
 }
 
-/** Takes back our listeners; Node has some of its own. */
+/** Removes the listeners of the three events that this file listens to. Node's listeners of other events must stay. */
 function forget(socket: Socket): void {
   for (const event of ['data', 'error', 'close']) socket.removeAllListeners(event);
 }
 
-/** The runs without their first `skip` bytes, and `length` bytes of them at most. */
+/** Returns the runs without their first `skip` bytes, cut to at most `length` bytes. */
 function clipped(runs: readonly AllocationRun[], { skip, length }: { skip: number; length: number }): AllocationRun[] {
   const result: AllocationRun[] = [];
   let at = -skip;
@@ -267,7 +282,7 @@ function clipped(runs: readonly AllocationRun[], { skip, length }: { skip: numbe
   return result;
 }
 
-/** Certificates that are not accepted, and servers that do not speak TLS, do not get better by asking again. */
+/** Makes TLS errors final: a retry helps neither with a rejected certificate nor with a server without TLS. */
 function explained(error: Error, what: string): Error {
   const code = 'code' in error ? String(error.code) : '';
   if (!/^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)|_CERT|EPROTO/.test(code)) return error;

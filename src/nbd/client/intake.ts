@@ -1,16 +1,22 @@
-/** Bytes as they come, handed out in the portions that a protocol asks for: whole, and each of them copied once, to where it belongs. */
+/** Divides received bytes into the portions that a protocol expects. Each byte is copied once, to its destination. */
 
-/** What to do with a portion once it is complete. It asks for the next one. */
+/** Called with a complete portion. Calls {@link Intake.expect} for the next portion, if there is one. */
 export type Then = (portion: Uint8Array) => void;
 
 export class Intake {
-  /** Where the portion goes: looked up anew for each piece of it, as its owner may have given it up meanwhile. */
+  /**
+   * Returns the destination. Called for each piece of a portion, since the owner may have replaced the buffer
+   * meanwhile.
+   */
   #into: () => Uint8Array = () => new Uint8Array(0);
   #length = 0;
   #filled = 0;
   #then: Then = () => undefined;
 
-  /** The next portion fills `into`, or what it returns, whose length stays the same. For once: a portion that asks for nothing ends the intake. */
+  /**
+   * Fills `into` with the next portion, then calls `then`. The intake ends if `then` expects no further portion.
+   * @param into the destination, or a function that returns it; its length stays the same
+   */
   expect(into: Uint8Array | (() => Uint8Array), then: Then): void {
     this.#into = typeof into === 'function' ? into : () => into;
     this.#length = this.#into().length;
@@ -18,7 +24,7 @@ export class Intake {
     this.#then = then;
   }
 
-  /** Takes all of `bytes` but what comes after the last portion that was asked for, which is returned. @throws what a portion's `then` throws. */
+  /** Takes `bytes`. Returns those after the last portion that is expected. @throws what a portion's `then` throws. */
   push(bytes: Uint8Array): Uint8Array {
     let at = 0;
     while (this.#filled < this.#length) {

@@ -1,8 +1,8 @@
 /**
- * The client's side of NBD's handshake, without a socket: bytes in, bytes out. Fixed newstyle only.
+ * The client's half of the NBD handshake (fixed newstyle): bytes in, bytes out. It uses no socket.
  *
- * One step after the other: greeting, TLS if it is wanted, structured replies, block status, and at last the export itself, by OPT_GO where the server knows it.
- * What a server may send is bounded at each step.
+ * The steps in order: greeting, TLS if wanted, structured replies, block status, the export itself. The export is
+ * opened with OPT_GO if the server knows it, else with OPT_EXPORT_NAME. What a server may send is bounded at each step.
  */
 
 import { CodError, type CodErrorCode } from '../../errors.ts';
@@ -22,24 +22,24 @@ import {
 } from '../constants.ts';
 import { Intake } from './intake.ts';
 
-/** What was agreed on. */
+/** What the client and the server have agreed on. */
 export interface NbdExportInfo {
   /** Bytes. */
   readonly size: number;
-  /** Replies to reads come in chunks, which may be holes. */
+  /** Whether replies to reads come in chunks, which may be holes. */
   readonly structured: boolean;
-  /** The server's number for `base:allocation`, if it tells what reads as zeros. */
+  /** The server's id of `base:allocation`. Undefined if the server does not report zeros. */
   readonly allocationContext: number | undefined;
-  /** Offsets and lengths of requests are multiples of this. */
+  /** Offsets and lengths of requests must be multiples of this. */
   readonly minBlockBytes: number;
-  /** No request is longer. */
+  /** The greatest length of a request. */
   readonly maxBlockBytes: number;
 }
 
-/** What the negotiation wants of its surroundings. */
+/** What the negotiation calls. */
 export interface NegotiationHooks {
   send(bytes: Uint8Array): void;
-  /** From now on all is encrypted; {@link Negotiation.secured} is called when that works. */
+  /** Encrypts the connection. {@link Negotiation.secured} must be called when that has succeeded. */
   startTls(): void;
   done(info: NbdExportInfo): void;
 }
@@ -47,13 +47,13 @@ export interface NegotiationHooks {
 export interface NegotiationOptions {
   readonly exportName: string;
   readonly tls: boolean;
-  /** Of the export, for messages. */
+  /** Names the export in messages. */
   readonly what: string;
 }
 
-/** Strings of an option's reply, and what goes with them. */
+/** Bytes of an option's reply: one string, and the fields beside it. */
 const MAX_REPLY_BYTES = MAX_STRING_BYTES + 64;
-/** A server has four kinds of information and one context for us. */
+/** Replies to one option. A server has four kinds of information and one context for this client. */
 const MAX_REPLIES = 64;
 const MAX_MIN_BLOCK_BYTES = 2 ** 16;
 const OLDSTYLE_MAGIC = 0x420281861253n;
@@ -81,12 +81,15 @@ export class Negotiation {
     this.#expect(16, (bytes) => this.#onMagic(bytes));
   }
 
-  /** Takes what the server sent; returns what came behind the negotiation. @throws CodError, which is final; PassingError, which may pass */
+  /**
+   * Handles bytes from the server. Returns those after the negotiation.
+   * @throws {@link CodError} when a retry is pointless; {@link PassingError} when a retry may succeed.
+   */
   push(bytes: Uint8Array): Uint8Array {
     return this.#intake.push(bytes);
   }
 
-  /** The connection is encrypted now. */
+  /** To be called when the connection is encrypted. */
   secured(): void {
     this.#askStructured();
   }
@@ -127,7 +130,7 @@ export class Negotiation {
     this.#ask(OPTION.structuredReply, Buffer.alloc(0), ({ type }) => {
       if (type === OPTION_REPLY.errTlsReqd) throw this.#failure(type);
       this.#structured = type === OPTION_REPLY.ack;
-      // Only these can carry block status.
+      // Only structured replies can carry block status.
       if (this.#structured) this.#askContext();
       else this.#askGo();
       return 'last';
@@ -178,7 +181,7 @@ export class Negotiation {
     }
   }
 
-  /** For servers from before OPT_GO: whoever names an export that is not there is hung up on. */
+  /** Opens the export on a server without OPT_GO. Such a server closes the connection if the export does not exist. */
   #askExportName(): void {
     const name = Buffer.from(this.#options.exportName);
     this.#send(OPTION.exportName, name);
@@ -216,7 +219,7 @@ export class Negotiation {
     this.#hooks.send(Buffer.concat([head, data]));
   }
 
-  /** Sends an option; `onReply` gets each reply to it and says whether `more` may come. */
+  /** Sends an option. `onReply` gets each reply to it and returns whether `more` may come. */
   #ask(option: number, data: Buffer, onReply: (reply: OptionReply) => 'more' | 'last'): void {
     let replies = 0;
     const expectReply = () => {
@@ -243,7 +246,7 @@ export class Negotiation {
     return lengthAndText(this.#options.exportName);
   }
 
-  /** The error that an error reply stands for. */
+  /** Returns the error for an error reply. */
   #failure(type: number, data: Buffer = Buffer.alloc(0)): Error {
     const said = data.length === 0 ? '' : ` (the server says: ${printable(data.toString('utf8', 0, 200))})`;
     const { exportName } = this.#options;
@@ -272,7 +275,7 @@ export class Negotiation {
   }
 }
 
-/** What a server says goes into one line, and onto a terminal. */
+/** Replaces what is not printable. A server's text goes into one line, and onto a terminal. */
 export function printable(text: string): string {
   return text.replace(/[^\p{L}\p{N}\p{P}\p{S} ]/gu, '?');
 }

@@ -1,8 +1,11 @@
 /**
- * Replies of the transmission phase, simple and structured, without a socket: bytes in, settled requests out.
+ * Parses replies of the transmission phase, simple and structured: bytes in, settled requests out. It uses no socket.
  *
- * Each byte of a reply is held against the request that it answers before it is put anywhere: a read's bytes go straight to their place in its buffer, each of them once; what
- * answers nothing, comes twice, or is longer than what was asked for ends the connection. Nothing is kept but what was asked for.
+ * Invariants:
+ * - A part of a reply is checked against its request before its bytes are stored.
+ * - Each byte of a read is copied once, to its place in the request's buffer.
+ * - The connection ends at a reply without a request, at bytes that come twice, and at more bytes than were requested.
+ * - Only what was requested is kept.
  */
 
 import { RangeSet } from '../../core/range-set.ts';
@@ -12,7 +15,7 @@ import { ALLOCATION_FLAG, BYTES, MAGIC, MAX_STRING_BYTES, NBD_ERROR, REPLY_FLAG,
 import { Intake } from './intake.ts';
 import { printable } from './negotiation.ts';
 
-/** A run of an export's bytes. */
+/** A run of an export's bytes. `zero`: they read as zeros. */
 export interface AllocationRun {
   length: number;
   readonly zero: boolean;
@@ -21,28 +24,28 @@ export interface AllocationRun {
 interface Request {
   readonly offset: number;
   readonly length: number;
-  /** Called once, when the reply is complete. */
+  /** Called once, when the reply is complete or the connection has failed. */
   settle(error?: Error): void;
 }
 
-/** A read under way. */
+/** A read in flight. */
 export interface ReadRequest extends Request {
   readonly kind: 'read';
-  /** Of `length` bytes; may be replaced by another one while the reply is under way. */
+  /** `length` bytes. May be replaced by another buffer of this length while the read is in flight. */
   into: Uint8Array;
 }
 
-/** A question for what reads as zeros. */
+/** A block status request in flight. */
 export interface StatusRequest extends Request {
   readonly kind: 'status';
-  /** Filled as the reply comes; covers a beginning of the range, at least a byte of it. */
+  /** Filled as the reply comes. Covers the beginning of the range, at least one byte of it. */
   readonly runs: AllocationRun[];
 }
 
-/** A read may come in as many pieces as it has sectors, or so many, whatever is more. */
+/** A reply may have `max(MIN_CHUNKS, length / SECTOR_BYTES)` chunks. */
 const MIN_CHUNKS = 1024;
 const SECTOR_BYTES = 512;
-/** As many as the best servers send at most. */
+/** Extents of one reply: the most that any known server sends. */
 const MAX_EXTENTS = 2 ** 20;
 const EXTENT_BYTES = 8;
 
@@ -69,22 +72,26 @@ export class ReplyParser {
     this.#expectReply();
   }
 
-  /** How many requests wait for their reply. */
+  /** The number of requests that wait for a reply. */
   get pending(): number {
     return this.#pending.size;
   }
 
-  /** A request is about to be sent under `cookie`, a safe integer that no other request has. */
+  /** Registers a request that is about to be sent. @param cookie a safe integer that no other request has */
   add(cookie: number, request: ReadRequest | StatusRequest): void {
     this.#pending.set(cookie, { request, covered: new RangeSet(), chunks: 0, error: undefined });
   }
 
-  /** Takes what the server sent. @throws CodError COD_SOURCE_IO for what is no reply to what was asked; the connection is of no use any more */
+  /**
+   * Handles bytes from the server.
+   * @throws {@link CodError} COD_SOURCE_IO when they are no reply to what was requested. The connection is then
+   *   unusable.
+   */
   push(bytes: Uint8Array): void {
     this.#intake.push(bytes);
   }
 
-  /** Settles all that is left with `error`. */
+  /** Settles all requests in flight with `error`. */
   fail(error: Error): void {
     for (const { request } of this.#pending.values()) request.settle(error);
     this.#pending.clear();
@@ -160,7 +167,10 @@ export class ReplyParser {
     });
   }
 
-  /** Where the bytes of a chunk, which begins with its offset, go in the request's buffer; they must not have come before. */
+  /**
+   * Returns where a chunk's bytes go in the request's buffer. The chunk begins with their offset.
+   * @throws {@link CodError} COD_SOURCE_IO when the bytes are outside the request or have come before.
+   */
   #claim({ request, covered }: Pending, head: Buffer, length: number): number {
     const offset = Number(head.readBigUInt64BE(0));
     const start = offset - request.offset;
@@ -176,7 +186,7 @@ export class ReplyParser {
     return start;
   }
 
-  /** Takes the bytes of a read that come next. */
+  /** Copies the next bytes into a read's buffer. */
   #data(request: ReadRequest, start: number, length: number, then: () => void): void {
     this.#intake.expect(() => request.into.subarray(start, start + length), then);
   }
@@ -198,7 +208,7 @@ export class ReplyParser {
       const bytes = head.readUInt32BE(0);
       if (bytes === 0 || so.covered >= request.length)
         throw this.#malformed('an extent that covers nothing of what was asked for');
-      // Only the last may reach beyond what was asked for.
+      // Only the last extent may reach beyond the request.
       const length = Math.min(bytes, request.length - so.covered);
       const zero = (head.readUInt32BE(4) & ALLOCATION_FLAG.zero) !== 0;
       const last = request.runs.at(-1);
@@ -257,5 +267,5 @@ export class ReplyParser {
   }
 }
 
-/** Errors that may be gone when one asks again. */
+/** Errors that a retry may cure. */
 const PASSING: ReadonlySet<number> = new Set([NBD_ERROR.EIO, NBD_ERROR.ENOMEM, NBD_ERROR.ESHUTDOWN]);

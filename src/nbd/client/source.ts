@@ -1,4 +1,4 @@
-/** A source over NBD: any export of any server, by a client of our own. What breaks is asked for again over a new connection. */
+/** A source over NBD: any export of any server. Requests that fail are repeated over a new connection. */
 
 import { setMaxListeners } from 'node:events';
 import { readFile } from 'node:fs/promises';
@@ -16,44 +16,63 @@ import { NbdConnection, type NbdConnectionOptions, type NbdTls } from './connect
 import type { AllocationRun } from './replies.ts';
 
 export interface NbdSourceOptions {
-  /** For `nbds://`; goes before the URI's `tls-certificates`. Default: the system's authorities, and no certificate of our own. */
+  /**
+   * TLS settings for `nbds://`. Each overrides what the URI's `tls-certificates` gives. Default: the system's
+   * authorities, and no client certificate.
+   */
   tls?: NbdTls;
   retry?: Retry;
-  /** No byte for so long while one is waited for: the connection is given up and the rest asked for again. Default 15,000. */
+  /**
+   * If no byte comes for this time while one is due, the connection is closed. Its requests are repeated on a new one.
+   * Default: 15,000.
+   */
   stallTimeoutMs?: number;
-  /** Names the content of the export, which NBD does not: a resume against another identity is refused. Default: none. */
+  /**
+   * Names the content of the export, since NBD does not. A resume against another identity is refused. Default: none.
+   */
   identity?: string;
-  /** Aborts the opening, not the source. */
+  /** Aborts opening; has no effect on the opened source. */
   signal?: AbortSignal;
   clock?: Clock;
-  /** In [0, 1), for the jitter. */
+  /** Returns a number in [0, 1), for the jitter of delays. */
   random?: () => number;
 }
 
 const ATTEMPTS_OPENING = 5;
 const ATTEMPTS = 20;
-/** What a stream has under way, which at 20 ms of latency is 200 MB/s, and which a reader may have to wait for. */
+/** Bytes of a stream in flight. At a latency of 20 ms, that is 200 MB/s. A reader may have to wait for as many. */
 const STREAM_BYTES = 2 ** 22;
 const PIECE_BYTES = 2 ** 18;
-/** However long the pieces: one is being written, one is coming, one is asked for. */
+/** Pieces in flight, however long they are: one is being written, one is coming, one is requested. */
 const MIN_PIECES = 3;
-/** What lies behind so many runs counts as data, so that memory stays bounded. */
+/** Runs of one answer. Bytes after them count as data, so that memory stays bounded. */
 const MAX_RUNS = 2 ** 20;
 
 /**
- * Connects to an export: `nbd://host:port/name`, `nbd+unix:///name?socket=PATH`, or with TLS `nbds://…` and `nbds+unix://…`, both with `&tls-certificates=DIR`, a
- * folder with `ca-cert.pem` and, if need be, `client-cert.pem` and `client-key.pem`.
+ * Connects to an export and returns it as a source.
  *
- * Reads need nothing but fixed newstyle. `extents` is there if the server tells what is zero (`base:allocation`). One connection, with many requests under way;
- * when it fails or stalls, a new one is made, and an export of another size rejects with COD_SOURCE_CHANGED. NBD does not tell one content from
- * another: see `identity`. After `close()`: COD_CLOSED.
- * @throws {@link CodError} COD_NOT_FOUND if the server has no such export, COD_SOURCE_IO. TypeError for a URI that is none. The signal's reason if it is aborted.
+ * - Without TLS: `nbd://host:port/name`, `nbd+unix:///name?socket=PATH`.
+ * - With TLS: `nbds://…`, `nbds+unix://…`. Their parameter `tls-certificates=DIR` names a folder with `ca-cert.pem`
+ *   and, if the server verifies clients, `client-cert.pem` and `client-key.pem`.
+ *
+ * Reads require fixed newstyle only. `extents` exists if the server reports zeros (`base:allocation`).
+ * One connection carries many requests. If it fails or stalls, a new one replaces it.
+ * If the export then has another size, calls reject with COD_SOURCE_CHANGED. NBD cannot tell one content from another:
+ * see {@link NbdSourceOptions.identity}.
+ * After `close()` calls reject with COD_CLOSED.
+ *
+ * @throws {@link CodError} COD_NOT_FOUND when the server has no such export, or a certificate's file is missing.
+ * @throws {@link CodError} COD_SOURCE_IO when the server cannot be reached or refuses.
+ * @throws `TypeError` when the URI is malformed.
+ * @throws the signal's reason when it is aborted.
+ * @example
+ * const source = await nbdSource('nbd+unix:///disk?socket=/run/disk.sock');
  */
 export async function nbdSource(uri: string | URL, options: NbdSourceOptions = {}): Promise<Source & AsyncDisposable> {
   return nbdSourceAt(parseNbdUri(uri), options);
 }
 
-/** As {@link nbdSource}, with the URI taken apart. */
+/** Like {@link nbdSource}, for a URI that is parsed already. */
 export async function nbdSourceAt(
   location: NbdLocation,
   options: NbdSourceOptions = {},
@@ -81,7 +100,7 @@ class NbdSource implements InlineSource, AsyncDisposable {
   constructor(location: NbdLocation, tls: NbdTls, options: NbdSourceOptions) {
     const { clock = systemClock, stallTimeoutMs = 15_000, retry = {}, random = Math.random, identity } = options;
     this.#connectionOptions = { location, tls, clock, stallTimeoutMs, what: showNbdLocation(location) };
-    // Each request under way listens.
+    // Each request in flight adds a listener, so Node's warning of a leak is turned off.
     setMaxListeners(0, this.#closed.signal);
     this.#retry = retry;
     this.#random = random;
@@ -117,7 +136,7 @@ class NbdSource implements InlineSource, AsyncDisposable {
     const ask = (buffer: Uint8Array): { buffer: Uint8Array; piece: Uint8Array; done: Promise<void> } => {
       const piece = buffer.subarray(0, Math.min(buffer.length, end - asked));
       const done = this.read(piece, asked, { signal });
-      // Whoever asks for the pieces in order finds out in order.
+      // The loop below awaits the pieces in order, and reports the failure.
       done.catch(() => undefined);
       asked += piece.length;
       return { buffer, piece, done };
@@ -165,12 +184,12 @@ class NbdSource implements InlineSource, AsyncDisposable {
   #status(offset: number, length: number, signal: AbortSignal): Promise<readonly AllocationRun[]> {
     const what = `ask for what is zero of ${length} bytes at ${offset}`;
     return this.#retrying(what, { attempts: ATTEMPTS, signal }, async (connection) =>
-      // A server that came back may have become another one.
+      // After a reconnect, the server may no longer report zeros.
       connection.info.allocationContext === undefined ? DATA(length) : connection.status(offset, length, signal),
     );
   }
 
-  /** Runs what a caller asked for, ended by its signal or by the end of the source. */
+  /** Runs what a caller requested. The caller's signal and {@link close} abort it. */
   async #during<T>(
     offset: number,
     length: number,
@@ -218,7 +237,7 @@ class NbdSource implements InlineSource, AsyncDisposable {
     }
   }
 
-  /** The connection, a new one if need be; one is made at a time. */
+  /** Returns the connection, or a new one if it cannot be used. At most one is being opened. */
   async #connect(): Promise<NbdConnection> {
     if (this.#connection?.usable) return this.#connection;
     this.#connecting ??= this.#open().finally(() => {
@@ -256,7 +275,7 @@ class NbdSource implements InlineSource, AsyncDisposable {
 
 const DATA = (length: number): AllocationRun[] => [{ length, zero: false }];
 
-/** The certificates in a folder, by the names that qemu-nbd, nbdkit and libnbd have for them. */
+/** Reads the certificates in a folder, by the file names that qemu-nbd, nbdkit and libnbd use. */
 async function tlsIn(directory: string | undefined): Promise<NbdTls> {
   if (directory === undefined) return {};
   const [ca, cert, key] = await Promise.all(
