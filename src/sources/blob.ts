@@ -1,12 +1,13 @@
-/** A source over a Blob or a File: a picked file in a browser, `fs.openAsBlob` in Node. */
+/** A source over a Blob or a File: a file picked in a browser, or `fs.openAsBlob` in Node. */
 
 import { CodError } from '../errors.ts';
 import { checkRange } from './range.ts';
 import type { Source } from './source.ts';
 
 /**
- * A source over `blob`. A File is identified by its name, size and time of modification; a plain Blob has no identity, so a resume cannot
- * tell whether it is the same. Reads reject with COD_SOURCE_IO when the file behind it was changed, moved or removed.
+ * Returns a source over `blob`. Reads reject with COD_SOURCE_IO when the file behind it was changed, moved or removed.
+ * A File's identity is its name, size and modification time. A plain Blob has none, so a resume cannot tell whether it
+ * is the same.
  */
 export function blobSource(blob: Blob): Source & AsyncDisposable {
   return new BlobSource(blob);

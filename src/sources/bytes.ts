@@ -7,8 +7,8 @@ import type { Source } from './source.ts';
 const PIECE_BYTES = 1 << 20;
 
 /**
- * A source over `bytes`, which must not be changed while it is in use: they are not copied.
- * `identity` names their content, for a resume; without it a resume cannot tell whether the content is the same.
+ * Returns a source over `bytes`. They are not copied, and must not change while the source is in use.
+ * @param options.identity names the content. Without it a resume cannot tell whether the content is the same.
  */
 export function bytesSource(bytes: Uint8Array, options: { identity?: string } = {}): Source & AsyncDisposable {
   return new BytesSource(bytes, options.identity);

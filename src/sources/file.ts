@@ -9,21 +9,24 @@ import { pieceBuffer } from '../platform/pages.ts';
 import { checkRange } from './range.ts';
 import type { InlineSource, InternalStreamOptions, Source } from './source.ts';
 
-/** What a stream reads at a time: two such buffers fit into a core's cache. */
+/** Length of a stream's pieces: two such buffers fit into a core's cache. */
 const PIECE_BYTES = 128 << 10;
-/** After so many bytes, or reads, the file is looked at again for changes: before the last of them is handed out. */
+/** The file is checked for changes after this many bytes or reads, before the last of them is handed out. */
 const CHECK_BYTES = 64 << 10;
 const CHECK_READS = 1024;
 
 /**
- * A source over the file or block device at `path`, opened once for reading. An empty file is a source of size 0.
- * A file is identified by device, inode, size and time of modification; a block device has no identity.
- * @throws {@link CodError} COD_NOT_FOUND if nothing is there; COD_SOURCE_IO for a directory, a pipe, or what may not be read. Reads reject with
- * COD_SHORT_READ when the file was cut, with COD_SOURCE_CHANGED when it was written to (looked at before the last of each 64 KiB is handed out).
+ * Opens the file or block device at `path` as a source. An empty file is a source of size 0.
+ * A file's identity is its device, inode, size and modification time. A block device has none.
+ *
+ * Reads reject with COD_SHORT_READ when the file was truncated, and with COD_SOURCE_CHANGED when it was written to.
+ * Changes are looked for before the last of each 64 KiB, or of 1024 reads, is handed out.
+ * @throws {@link CodError} COD_NOT_FOUND when nothing is at `path`.
+ * @throws {@link CodError} COD_SOURCE_IO when it is a directory or a pipe, or may not be read.
  */
 export async function fileSource(path: string): Promise<Source & AsyncDisposable> {
   try {
-    // Before the open, which would wait for a writer if this is a pipe.
+    // Checked before the open, which would block on a writer if this is a pipe.
     refuseOddKinds(path, await promises.stat(path, { bigint: true }));
     const handle = await promises.open(path, 'r');
     try {
@@ -98,11 +101,11 @@ class FileSource implements InlineSource, AsyncDisposable {
     const read = (into: Uint8Array, at: number) => {
       const piece = into.subarray(0, end - at);
       const reading = this.read(piece, at, options).then(() => piece);
-      // It is looked at when the consumer comes back, if it does.
+      // The loop below reports the failure, unless the consumer stops before.
       reading.catch(() => undefined);
       return reading;
     };
-    // One is the consumer's while the other is read into.
+    // The consumer holds one buffer while the other is filled.
     const buffer = () => pieceBuffer(options.pieceBytes, PIECE_BYTES, length);
     let [next, free] = [buffer(), buffer()];
     let reading = read(next, offset);
@@ -142,7 +145,7 @@ class FileSource implements InlineSource, AsyncDisposable {
     }
   }
 
-  /** Looks for changes now and then. */
+  /** Counts a read, and checks for changes when enough was read. */
   #count(bytes: number): void {
     this.#bytesSinceCheck += bytes;
     if (this.#bytesSinceCheck >= CHECK_BYTES || ++this.#readsSinceCheck >= CHECK_READS) this.#checkUnchanged();
@@ -184,7 +187,10 @@ function refuseOddKinds(path: string, stats: BigIntStats): void {
   throw new CodError('COD_SOURCE_IO', `${path} is ${kind}; name a disk image or a block device`, { details: { path } });
 }
 
-/** The kernel counts 512-byte sectors there, whatever the device's own sectors are (block/genhd.c). */
+/**
+ * Returns the size of a block device. The kernel counts sectors of 512 bytes here, whatever the device's own sectors
+ * are (block/genhd.c).
+ */
 async function blockDeviceBytes(rdev: bigint): Promise<number> {
   const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);
   const minor = (rdev & 0xffn) | ((rdev >> 12n) & ~0xffn);

@@ -1,6 +1,6 @@
-/** What every source checks before it reads. */
+/** The check that every source makes before it reads. */
 
-/** Throws a RangeError unless `[offset, offset + length)` lies inside a source of `size` bytes. */
+/** Checks that `[offset, offset + length)` is inside a source of `size` bytes. @throws `RangeError` if it is not. */
 export function checkRange(size: number, offset: number, length: number): void {
   if (
     Number.isSafeInteger(offset) &&

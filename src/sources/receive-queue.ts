@@ -1,19 +1,21 @@
 /**
- * What a socket has brought and its consumer has not taken: at most about two pieces, then the socket is stopped.
+ * Bytes that a socket has delivered and its consumer has not taken. At about two pieces the socket is stopped.
  *
- * Everything is copied, since a chunk is the socket's own again after `push`; what came while the consumer was busy is handed over as one piece: written one by one,
- * chunks of 64 KiB cost 0.2 to 0.3 of the speed. Pieces begin and end on pages of the body
- * wherever more has come than that, so that they may be written past the page cache.
+ * - All bytes are copied, since a chunk belongs to the socket again after `push`.
+ * - Bytes that come while the consumer is busy are delivered as one piece. Writing chunks of 64 KiB one by one costs
+ *   0.2 to 0.3 of the speed.
+ * - Where enough bytes have come, pieces begin and end on pages of the body, so that they can be written past the page
+ *   cache.
  */
 
 import { PAGE_BYTES, pieceBuffer } from '../platform/pages.ts';
 
-/** Stays in a core's cache on its way from the socket into the page cache. */
+/** A piece of this length stays in a core's cache on its way from the socket to the page cache. */
 const PIECE_BYTES = 256 << 10;
 
 interface Piece {
   readonly bytes: Uint8Array;
-  /** How much of it is to be used. */
+  /** Bytes of the buffer that may be filled. */
   room: number;
   length: number;
 }
@@ -29,16 +31,19 @@ export class ReceiveQueue {
   readonly #newBytes: () => Uint8Array;
   readonly #pieces: Piece[] = [];
   readonly #free: Piece[] = [];
-  /** What the consumer holds. */
+  /** The piece that the consumer holds. */
   #taken: Piece | undefined;
   #receivedBytes = 0;
   #queuedBytes = 0;
   #stopped = false;
-  /** Nothing comes any more: the body is complete, or `error` says why not. */
+  /** Set when nothing more comes: the body is complete, or `error` is why it is not. */
   #ended: { error?: unknown } | undefined;
   #waiter: (() => void) | undefined;
 
-  /** `expectedBytes`: the body's length, if it is known. `pieceBytes`: how long its consumer would like pieces to be, out of a {@link pageBuffer}. */
+  /**
+   * @param options.expectedBytes the length of the body, if known
+   * @param options.pieceBytes the length of pieces that the consumer prefers; their buffers begin on a page of memory
+   */
   constructor(socket: { stop(): void; go(): void }, { expectedBytes, pieceBytes }: ReceiveQueueOptions) {
     this.#socket = socket;
     this.#limitBytes = 2 * (pieceBytes ?? PIECE_BYTES);
@@ -50,7 +55,7 @@ export class ReceiveQueue {
     return this.#ended !== undefined;
   }
 
-  /** Copies what has come. */
+  /** Copies bytes that have come into the queue. Stops the socket if the queue is full. */
   push(chunk: Uint8Array): void {
     if (this.#ended) return;
     for (let done = 0; done < chunk.length; ) {
@@ -74,13 +79,13 @@ export class ReceiveQueue {
     this.#wake();
   }
 
-  /** What has come is still handed out, then `error` is thrown. */
+  /** Makes `pull` throw `error` once all received bytes have been handed out. */
   fail(error: unknown): void {
     this.#ended ??= { error };
     this.#wake();
   }
 
-  /** `error` is thrown at once, unless the body had been taken to its end. */
+  /** Drops the received bytes and makes `pull` throw `error`, unless the body was taken to its end. */
   abort(error: unknown): void {
     if (!this.#ended || this.#pieces.length > 0) this.#ended = { error };
     this.#pieces.length = 0;
@@ -88,7 +93,7 @@ export class ReceiveQueue {
     this.#wake();
   }
 
-  /** The next piece, valid until the next call; undefined at the end. */
+  /** Resolves to the next piece, valid until the next call, or to undefined at the end. */
   async pull(): Promise<Uint8Array | undefined> {
     if (this.#taken) {
       this.#taken.length = 0;
@@ -113,7 +118,7 @@ export class ReceiveQueue {
     return piece.bytes.subarray(0, piece.length);
   }
 
-  /** The beginning of a page, of which more will follow, goes into the next piece. */
+  /** Moves the beginning of a page from the end of a piece into the next one, since the rest of the page follows. */
   #keepPartOfPage(piece: Piece): void {
     const length = this.#receivedBytes % PAGE_BYTES;
     if (length === 0 || length >= piece.length) return;
@@ -128,7 +133,7 @@ export class ReceiveQueue {
     return last !== undefined && last.length < last.room ? last : this.#newPiece(this.#receivedBytes);
   }
 
-  /** For what comes from `offset` of the body on. */
+  /** Adds a piece for the bytes from `offset` of the body on. */
   #newPiece(offset: number): Piece {
     const piece = this.#free.pop() ?? { bytes: this.#newBytes(), room: 0, length: 0 };
     piece.room = Math.max(1, piece.bytes.length - (offset % PAGE_BYTES));

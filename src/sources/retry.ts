@@ -1,22 +1,25 @@
-/** When to ask a server again, and when to give up. */
+/** Retries of requests to a server: when to try again, and when to give up. */
 
 import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 
+/** How failed requests are retried. */
 export interface Retry {
-  /** Requests without progress until it is given up. Default: 5 while opening, then 20, which outlasts a minute. */
+  /**
+   * Requests without progress until the source gives up. Default: 5 while opening, then 20, which outlasts a minute.
+   */
   attempts?: number;
-  /** The first delay is random between half of this and this, each further one between the double. Default 250. */
+  /** The first delay is random within `[baseDelayMs / 2, baseDelayMs]`. Each further delay doubles. Default: 250. */
   baseDelayMs?: number;
-  /** No delay is longer. Default 10,000; a server's Retry-After may make it longer, up to MAX_RETRY_AFTER_MS. */
+  /** The longest delay. Default: 10,000. A server's Retry-After may exceed it, up to MAX_RETRY_AFTER_MS. */
   maxDelayMs?: number;
 }
 
 const MAX_RETRY_AFTER_MS = 60_000;
 
-/** A failure that may pass. */
+/** A failure that a retry may cure. */
 export class PassingError extends Error {
-  /** What the server asked for. */
+  /** The delay that the server asked for; 0 if it did not. */
   readonly retryAfterMs: number;
 
   constructor(message: string, options: { retryAfterMs?: number | undefined } = {}) {
@@ -25,19 +28,26 @@ export class PassingError extends Error {
   }
 }
 
-/** Counts failures; exponential delays between them, of which half is jitter, so that the default outlasts a minute whatever it is. */
+/**
+ * Counts failures and waits between them. Delays grow exponentially, and half of each is jitter. The other half alone
+ * makes the default outlast a minute.
+ */
 export class Backoff {
   #failures = 0;
   readonly #what: string;
   readonly #policy: Required<Retry> & { clock: Clock; random: () => number };
 
-  /** `what` is being asked for: "GET https://…, bytes 0-4095". */
+  /** @param what the request, for messages: "GET https://…, bytes 0-4095" */
   constructor(what: string, policy: Required<Retry> & { clock: Clock; random: () => number }) {
     this.#what = what;
     this.#policy = policy;
   }
 
-  /** Resolves when it is time to try again. A CodError is final and rethrown; the last attempt's error becomes COD_SOURCE_IO. */
+  /**
+   * Counts a failure. Resolves when it is time to try again.
+   * @throws {@link CodError} `error` itself if it is a CodError, which is final; COD_SOURCE_IO after the last attempt.
+   *   The signal's reason if it is aborted.
+   */
   async wait(error: unknown, signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted();
     if (error instanceof CodError) throw error;
@@ -59,7 +69,10 @@ export class Backoff {
   }
 }
 
-/** Retry-After in ms: seconds, or a date (RFC 9110, section 10.2.3). */
+/**
+ * Returns the delay that a Retry-After header asks for, in ms. Its value is seconds or a date (RFC 9110, section
+ * 10.2.3).
+ */
 export function retryAfterMs(value: string | undefined): number | undefined {
   if (value === undefined) return undefined;
   if (/^\d+$/.test(value)) return Number(value) * 1000;
@@ -67,7 +80,7 @@ export function retryAfterMs(value: string | undefined): number | undefined {
   return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
 }
 
-/** fetch says only "fetch failed" and keeps the reason in a chain of causes. */
+/** Describes an error with its causes: `fetch` only says "fetch failed", and keeps the reason in a chain of causes. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (error instanceof AggregateError && error.errors.length > 0) return reasonOf(error.errors[0]);

@@ -1,4 +1,4 @@
-/** Notices that nothing comes while something is waited for. One timer for a whole request, not one for each piece of it. */
+/** Detects that nothing comes while a request waits. One timer serves a whole request, not each piece of it. */
 
 import type { Clock } from '../platform/clock.ts';
 
@@ -9,7 +9,7 @@ export class StallWatch {
   readonly #signal: AbortSignal;
   #waitingSince: number | undefined;
 
-  /** Calls `expire` once, when a wait has lasted `limitMs`; stops when the signal is aborted. */
+  /** Calls `expire` once, when a wait has lasted `limitMs`. Stops when the signal is aborted. */
   constructor(options: { clock: Clock; limitMs: number; signal: AbortSignal; expire: () => void }) {
     this.#clock = options.clock;
     this.#limitMs = options.limitMs;
@@ -18,7 +18,7 @@ export class StallWatch {
     this.#run().catch(() => {});
   }
 
-  /** Waits for `awaited`, on the clock. Outside of this the consumer takes its time, which is no stall. */
+  /** Waits for `awaited`, and counts the time. Time between these calls is the consumer's, and no stall. */
   async during<T>(awaited: Promise<T>): Promise<T> {
     this.#waitingSince = this.#clock.now();
     try {

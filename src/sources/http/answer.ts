@@ -1,10 +1,10 @@
-/** What an answer to a range request says, and whether it is the answer to this one. Pure. */
+/** Parses the response to a range request, and checks that it answers this request. Pure. */
 
 import { CodError } from '../../errors.ts';
 import { PassingError, retryAfterMs } from '../retry.ts';
 import type { HttpResponse } from './transport.ts';
 
-/** What is asked for: `[start, end)` of a resource. */
+/** A request for the bytes `[start, end)` of a resource. */
 export class Asked {
   readonly #resource: { toString(): string };
   readonly start: number;
@@ -19,26 +19,27 @@ export class Asked {
     this.pieceBytes = pieceBytes;
   }
 
-  /** Names it in messages; made only for them. */
+  /** Names the request in messages. Built only for them. */
   get what(): string {
     return `GET ${this.#resource}, bytes ${this.start}-${this.end - 1}`;
   }
 }
 
-/** The resource as it was at opening. */
+/** The state of the resource at opening. */
 export interface Known {
   readonly size: number;
   readonly identity: string | undefined;
 }
 
-/** `range`: the body is what was asked for. `whole`: the server ignored the range, the body is everything. */
+/** `range`: the body is the requested range. `whole`: the server ignored the range and sends everything. */
 export type AnswerKind = 'range' | 'whole';
 
 const CORS_HINT = 'another origin must send "Access-Control-Expose-Headers: Content-Range, ETag"';
 
 /**
- * Reads size and identity from the answer to the first request, for byte 0.
- * @throws {@link CodError} for an answer that a source cannot be made of; PassingError for one that asking again may better.
+ * Returns size and identity from the response to the first request, which is for byte 0.
+ * @throws {@link CodError} COD_NOT_FOUND or COD_SOURCE_IO when the response cannot be the origin of a source;
+ *   {@link PassingError} when a retry may succeed.
  */
 export function readOpening(response: HttpResponse, asked: Asked, allowWholeBody: boolean): Known {
   if (response.status === 416 && unsatisfiedSize(response) === 0) return { size: 0, identity: identityOf(response, 0) };
@@ -55,7 +56,11 @@ export function readOpening(response: HttpResponse, asked: Asked, allowWholeBody
   return { size, identity: identityOf(response, size) };
 }
 
-/** Checks a later answer before its body is believed. Errors as with {@link readOpening}. */
+/**
+ * Checks a later response before its body is used.
+ * @throws {@link CodError} COD_SOURCE_CHANGED when the size or the identity is another than at opening; otherwise as
+ *   {@link readOpening}.
+ */
 export function checkAnswer(response: HttpResponse, asked: Asked, known: Known, allowWholeBody: boolean): AnswerKind {
   if (response.status === 416) throw changedSize(asked, known, unsatisfiedSize(response));
   const kind = kindOf(response, asked);
@@ -105,8 +110,8 @@ function kindOf(response: HttpResponse, asked: Asked): AnswerKind {
 }
 
 /**
- * A strong ETag, else the time of the last change with the size. A weak ETag only promises the same meaning, not the same bytes
- * (RFC 9110, section 8.8.1).
+ * Returns a strong ETag, or else the modification time with the size. A weak ETag promises the same meaning, not the
+ * same bytes (RFC 9110, section 8.8.1).
  */
 function identityOf(response: HttpResponse, size: number): string | undefined {
   const etag = response.header('etag');
@@ -134,7 +139,7 @@ function contentRange(response: HttpResponse, asked: Asked): { start: number; en
   return { start, end: last + 1, size };
 }
 
-/** As the answer's head announces it. */
+/** Returns the length of the body in bytes, as the head of the response announces it. */
 export function contentLength(response: HttpResponse): number | undefined {
   const value = response.header('content-length');
   return value !== undefined && /^\d{1,15}$/.test(value) ? Number(value) : undefined;

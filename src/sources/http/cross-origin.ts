@@ -1,10 +1,10 @@
-/** Why a page cannot read what a server of another origin sends: `fetch` does not say. */
+/** Explains why a page cannot read a response from another origin, since `fetch` does not. */
 
 import type { HttpRequest } from './transport.ts';
 
 /**
- * What has to be done about it, for a failed request of a page; undefined where CORS is not the cause, or there is no page. A server that answers a request whose
- * answer nobody may read is there, so that the request failed for want of permission.
+ * Returns what must change so that a page can read `url`. Undefined if CORS is not the cause, or if there is no page.
+ * The test is a request without a readable response: if the server answers it, the first one lacked permission.
  */
 export async function whyUnreadable({ url, headers, signal }: HttpRequest): Promise<string | undefined> {
   const page = globalThis.location?.origin;

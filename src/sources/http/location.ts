@@ -1,4 +1,7 @@
-/** Where the resource is: follows redirects, remembers where they led, and keeps credentials to the origin they were given for. */
+/**
+ * The address of a resource. Follows redirects, remembers where they led, and sends credentials to their own origin
+ * only.
+ */
 
 import { CodError } from '../../errors.ts';
 import type { HttpResponse, HttpTransport, InternalHttpRequest } from './transport.ts';
@@ -7,7 +10,7 @@ type RequestOptions = Pick<InternalHttpRequest, 'signal' | 'pieceBytes'>;
 
 const MAX_REDIRECTS = 5;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
-/** A signed URL that has expired answers with one of these. */
+/** Statuses of the response to a signed URL that has expired. */
 const EXPIRED: ReadonlySet<number> = new Set([401, 403, 404, 410]);
 const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/i;
 const RESERVED: ReadonlySet<string> = new Set([
@@ -24,10 +27,10 @@ export class HttpLocation {
   readonly #original: URL;
   readonly #headers: Readonly<Record<string, string>>;
   readonly #transport: HttpTransport;
-  /** Where the last redirect led. */
+  /** The URL that the last redirect led to, or else the original. */
   #current: URL;
 
-  /** @throws TypeError for a URL that is not http or https, or for malformed headers. */
+  /** @throws `TypeError` if the URL is not http or https, or if a header is malformed or reserved. */
   constructor(
     transport: HttpTransport,
     url: string | URL,
@@ -42,12 +45,14 @@ export class HttpLocation {
     this.#headers = { ...checkedHeaders(options.headers ?? {}), ...basic(username, password) };
   }
 
-  /** For messages: without credentials, and without the query, which may be a signature. */
+  /** Returns the URL for messages: without credentials, and without the query, which may contain a signature. */
   toString(): string {
     return shown(this.#original);
   }
 
-  /** A GET for `range`, redirects followed. */
+  /**
+   * Sends a GET for `range` and follows redirects. If a remembered redirect has expired, starts from the original URL.
+   */
   async get(range: string, how: RequestOptions): Promise<HttpResponse> {
     const redirected = this.#current !== this.#original;
     const response = await this.#follow(range, how);
@@ -57,7 +62,7 @@ export class HttpLocation {
     return this.#follow(range, how);
   }
 
-  /** The next request starts at the URL that was given. */
+  /** Makes the next request start at the original URL. */
   forgetRedirect(): void {
     this.#current = this.#original;
   }
@@ -105,7 +110,7 @@ function checkedHop(from: URL, to: URL): URL {
 function checkedHeaders(headers: Record<string, string>): Record<string, string> {
   const checked: Record<string, string> = {};
   for (const [name, value] of Object.entries(headers)) {
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not get into a header
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: it rejects control characters in headers
     if (!TOKEN.test(name) || /[\0-\x08\x0a-\x1f\x7f]|[^\0-\xff]/.test(value))
       throw new TypeError(`malformed header ${JSON.stringify(name)}`);
     if (RESERVED.has(name.toLowerCase())) throw new TypeError(`the header ${name} is set by the source itself`);

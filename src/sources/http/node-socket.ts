@@ -1,18 +1,22 @@
 /**
- * A TCP connection that reads into one large buffer instead of a new one of 64 KiB for each read: a third of the processor time of a download (Node 20, loopback, 2026).
+ * A TCP connection that reads into large buffers which it reuses, instead of a new one of 64 KiB for each read. That
+ * saves a third of the processor time of a download (Node 20, loopback, 2026).
  *
- * The price: what it hands out is valid only until its reader has returned. It is made for a reader that takes what there is at once, as undici does;
- * what such a reader leaves is kept by not using that buffer again.
+ * The price: a chunk is valid only until its reader has returned. The reader must consume chunks synchronously, as
+ * undici does. Bytes that it leaves stay valid, since their buffer is not reused.
  */
 
 import { connect, type OnReadOpts, type Socket, type TcpNetConnectOpts } from 'node:net';
 import { Duplex } from 'node:stream';
 
 const READ_BYTES = 256 << 10;
-/** Less than that is copied: the parser keeps references to an answer's head (16 KiB at most) until it is complete, however many reads that takes. */
+/**
+ * Shorter reads are copied. The parser keeps references to a response's head (at most 16 KiB) until the head is
+ * complete, however many reads that takes.
+ */
 const COPIED_BYTES = 32 << 10;
 
-/** Connects; 'connect' is emitted when it is, 'error' and 'close' as a socket does. */
+/** Connects when constructed. Emits 'connect', 'error' and 'close' as a socket does. */
 export class WideSocket extends Duplex {
   readonly #socket: Socket;
   #spare: Uint8Array = new Uint8Array(READ_BYTES);
@@ -24,7 +28,8 @@ export class WideSocket extends Duplex {
       buffer: () => next,
       callback: (length, buffer) => {
         if (length <= COPIED_BYTES) return this.push(Buffer.copyBytesFrom(buffer, 0, length));
-        // Whatever came before has been read, and its buffer is free; or else a part of it waits here, and it stays as it is.
+        // If all earlier bytes were read, the spare buffer is free. Otherwise it may hold unread bytes, and is not
+        // reused.
         next = this.readableLength === 0 ? this.#spare : new Uint8Array(READ_BYTES);
         this.#spare = buffer;
         return this.push(buffer.subarray(0, length));

@@ -1,4 +1,4 @@
-/** HTTP/1.1 over undici, for speed: a third of the processor time of node:http (bench/http-transport.mjs). */
+/** HTTP/1.1 over undici, which needs a third of the processor time of node:http (bench/http-transport.mjs). */
 
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { Client, type Dispatcher } from 'undici';
@@ -8,14 +8,14 @@ import { WideSocket } from './node-socket.ts';
 import type { HttpResponse, HttpTransport, InternalHttpRequest } from './transport.ts';
 
 const MAX_IDLE = 16;
-/** Of an idle connection: a NAT forgets them without a word. What is in use is watched by the source. */
+/** Limit for idle connections, since a NAT drops them silently. The source watches connections in use. */
 const IDLE_MS = 30_000;
 
 /**
- * A transport with connections of its own, kept for later requests. It uses no proxies.
- * Idle connections do not keep the process alive.
+ * Returns a transport with its own connections, which are kept for later requests. It uses no proxies. Idle connections
+ * do not keep the process alive.
  *
- * @param options.tls what node:tls takes, for a private certificate authority or a client certificate
+ * @param options.tls options of node:tls, for a private certificate authority or a client certificate
  */
 export function nodeTransport(options: { tls?: ConnectionOptions } = {}): HttpTransport {
   return new NodeTransport(options.tls ?? {});
@@ -23,7 +23,7 @@ export function nodeTransport(options: { tls?: ConnectionOptions } = {}): HttpTr
 
 class NodeTransport implements HttpTransport {
   readonly #tls: ConnectionOptions;
-  /** The most recently used last. */
+  /** The most recently used connection is the last. */
   readonly #idle: Connection[] = [];
   #closed = false;
 
@@ -41,7 +41,7 @@ class NodeTransport implements HttpTransport {
       try {
         return await connection.send(request, () => this.#keep(connection));
       } catch (error) {
-        // A kept connection that its server had closed meanwhile says nothing of the server. Each turn uses one up.
+        // The server may have closed a kept connection meanwhile, which is no failure. Each retry uses up a kept one.
         if (isKept && !request.signal.aborted && isReset(error)) continue;
         throw explain(error);
       }
@@ -73,7 +73,7 @@ class Connection {
   readonly origin: string;
   readonly #client: Client;
   #socket: { destroy(): void } | undefined;
-  /** Whether it has served a request, and is still open as far as we know. */
+  /** Whether the connection has served a request and is open, as far as is known. */
   isKept = false;
 
   constructor(origin: string, tls: ConnectionOptions) {
@@ -102,7 +102,7 @@ class Connection {
       pipelining: 1,
       keepAliveTimeout: IDLE_MS,
       keepAliveMaxTimeout: IDLE_MS,
-      // The source watches over that.
+      // The source watches for stalls.
       headersTimeout: 0,
       bodyTimeout: 0,
       maxHeaderSize: 16_384,
@@ -112,7 +112,7 @@ class Connection {
     });
   }
 
-  /** Resolves with the head of the answer. `whenFree` is called once the body has come to its end. */
+  /** Sends a GET and resolves with the head of the response. Calls `whenFree` when the body has ended. */
   send({ url, headers, signal, pieceBytes }: InternalHttpRequest, whenFree: () => void): Promise<HttpResponse> {
     return new Promise((resolve, reject) => {
       let response: NodeResponse | undefined;
@@ -135,7 +135,7 @@ class Connection {
         {
           onRequestStart() {},
           onResponseStart(controller, status, fields) {
-            // Of an interim answer, such as 103.
+            // An interim response, such as 103, is skipped.
             if (status < 200) return;
             response = new NodeResponse(status, { url, fields, pieceBytes }, controller, end);
             resolve(response);
@@ -202,7 +202,7 @@ class NodeResponse implements HttpResponse {
   }
 
   cancel(): void {
-    // Only a body that came to its end gives its connection back.
+    // Only a body that was received to its end leaves its connection reusable.
     if (this.queue.isEnded) return;
     this.#end();
     this.queue.abort(new Error('the request was ended'));
@@ -215,7 +215,7 @@ function isReset(error: unknown): boolean {
   );
 }
 
-/** Certificates that are not accepted, and servers that do not speak TLS, do not get better by asking again. */
+/** Makes TLS errors final: a retry helps neither with a rejected certificate nor with a server without TLS. */
 function explain(error: unknown): unknown {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   if (!/^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)|_CERT|EPROTO/.test(code)) return error;

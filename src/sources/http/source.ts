@@ -1,4 +1,4 @@
-/** A source over HTTP range requests: every answer is checked, what breaks is asked for again from where it broke. */
+/** A source over HTTP range requests. Every response is checked. A download that breaks resumes where it broke. */
 
 import { platformTransport } from '#http-transport';
 import { CodError, isCodError } from '../../errors.ts';
@@ -13,42 +13,56 @@ import { HttpLocation } from './location.ts';
 import type { HttpResponse, HttpTransport } from './transport.ts';
 
 export interface HttpSourceOptions {
-  /** Sent with each request to the URL's own origin, and to no other. In a browser most of them cost a preflight. */
+  /** Sent with each request to the URL's own origin only. In a browser, most headers cost a preflight. */
   headers?: Record<string, string>;
-  /** Basic authentication; in the URL works too. Never sent to another origin, never in a message. */
+  /** Basic authentication, also accepted in the URL. Never sent to another origin, never shown in a message. */
   username?: string;
   password?: string;
   /**
-   * Accept a server without ranges: each read and stream then fetches the whole body up to its end and skips what lies before its offset.
-   * Made for one stream from offset 0; a read far behind costs all that is before it.
+   * Accepts a server without ranges. Each read and stream then downloads the body up to the end of its range, and skips
+   * the bytes before its offset. Intended for one stream from offset 0: a read far into the body downloads everything
+   * before it. Default: false.
    */
   allowWholeBody?: boolean;
   retry?: Retry;
-  /** No byte for so long while one is waited for: the request is given up and the rest asked for again. Default 15,000. */
+  /**
+   * If no byte comes for this time while one is due, the request is ended and the rest requested again. Default:
+   * 15,000.
+   */
   stallTimeoutMs?: number;
-  /** Aborts the opening, not the source. */
+  /** Aborts opening; has no effect on the opened source. */
   signal?: AbortSignal;
   clock?: Clock;
-  /** In [0, 1), for the jitter. */
+  /** Returns a number in [0, 1), for the jitter of delays. */
   random?: () => number;
-  /** The source closes it. Default: the fastest of the platform, undici in Node and `fetch` elsewhere. */
+  /** The source closes it. Default: the fastest of the platform, which is undici in Node and `fetch` elsewhere. */
   transport?: HttpTransport;
 }
 
 const ATTEMPTS_OPENING = 5;
 const ATTEMPTS = 20;
-/** Why nothing of a request goes on once it is done; made once, since a reason of its own costs a stack trace. */
+/** Aborts whatever is left of a request that is done. Shared, since each new error costs a stack trace. */
 const ENDED = new Error('the request is done');
 
 /**
- * Opens `url` with one request for its first byte, which tells its size, its identity and whether ranges work.
- * The identity is a strong ETag, else Last-Modified and the size; undefined if the server sends neither.
+ * Opens `url` as a source, with one request for its first byte. The response gives the size, the identity, and whether
+ * the server supports ranges. The identity is a strong ETag, else Last-Modified and the size; undefined if the server
+ * sends neither.
  *
- * Answers with another total size, ETag or Last-Modified than at opening reject with COD_SOURCE_CHANGED, and so does all else from then on, what is under
- * way too: its bytes may be of either version. Wrong ranges, short and long bodies,
- * 408, 425, 429, 5xx, failed connections and stalls are asked for again, then reject with COD_SOURCE_IO. After `close()`: COD_CLOSED.
- * @throws {@link CodError} COD_NOT_FOUND for 404 and 410; COD_SOURCE_IO for 401 and 403, a server without ranges (see `allowWholeBody`) or one
- * that compresses. TypeError for a URL that is not http or https. The signal's reason if it is aborted.
+ * - When a response has another total size, ETag or Last-Modified than at opening, the call rejects with
+ *   COD_SOURCE_CHANGED. So do all later calls, and those in flight: their bytes may be of either version.
+ * - Wrong ranges, short bodies, 408, 425, 429, 5xx (except 501 and 505), failed connections and stalls are retried.
+ *   Without success the call rejects with COD_SOURCE_IO.
+ * - A body that is too long rejects with COD_SOURCE_IO.
+ * - After `close()` calls reject with COD_CLOSED.
+ *
+ * @throws {@link CodError} COD_NOT_FOUND when the status is 404 or 410.
+ * @throws {@link CodError} COD_SOURCE_IO when the status is 401 or 403, the server compresses, or it does not support
+ *   ranges (see {@link HttpSourceOptions.allowWholeBody}).
+ * @throws `TypeError` when the URL is not http or https.
+ * @throws the signal's reason when it is aborted.
+ * @example
+ * const source = await httpSource('https://example.org/image.raw');
  */
 export async function httpSource(
   url: string | URL,
@@ -69,7 +83,7 @@ class HttpSource implements InlineSource, AsyncDisposable {
   declare readonly identity?: string;
   readonly #resource: Resource;
   readonly #running = new Set<Download>();
-  /** Why nothing can be read any more. */
+  /** Why every further call rejects. */
   #over: CodError | undefined;
 
   constructor(resource: Resource, known: Known) {
@@ -117,7 +131,7 @@ class HttpSource implements InlineSource, AsyncDisposable {
     return this.close();
   }
 
-  /** `error`, after which there may be nothing to go on with. */
+  /** Returns `error`. If the source has changed, all other calls reject with it, too. */
   #noticed(error: unknown): unknown {
     if (isCodError(error, 'COD_SOURCE_CHANGED')) this.#endAll(error);
     return error;
@@ -143,7 +157,7 @@ class HttpSource implements InlineSource, AsyncDisposable {
   }
 }
 
-/** What is asked for, how, and what is known of it. */
+/** The resource: how it is requested, and what is known of it. */
 class Resource {
   readonly transport: HttpTransport;
   readonly location: HttpLocation;
@@ -174,7 +188,7 @@ class Resource {
       try {
         const response = await attempt.ask();
         const known = readOpening(response, asked, this.allowWholeBody);
-        // The one byte is read so that the connection stays warm; a whole body is not.
+        // The one byte is read so that the connection can be kept. A whole body is not read.
         if (response.status === 206) while (await attempt.pull());
         this.known = known;
         return known;
@@ -200,7 +214,10 @@ class Resource {
   }
 }
 
-/** The bytes [start, end), asked for again from where they broke. One pull at a time. Abort controllers are costly: there is one for each request, and no more. */
+/**
+ * Downloads the bytes [start, end). Resumes where a request broke. One pull at a time. Abort controllers are costly, so
+ * each request has only one.
+ */
 class Download {
   readonly #resource: Resource;
   readonly #start: number;
@@ -209,7 +226,7 @@ class Download {
   readonly #unlink: () => void;
   #at: number;
   #attempt: RangeAttempt | undefined;
-  /** Since the last progress. */
+  /** Counts the failures since the last progress. */
   #backoff: Backoff | undefined;
   #waiting: AbortController | undefined;
   #aborted: { readonly reason: unknown } | undefined;
@@ -222,7 +239,7 @@ class Download {
     this.#unlink = link(signal, this);
   }
 
-  /** The next piece, valid until the next call; undefined at the end. */
+  /** Resolves to the next piece, valid until the next call, or to undefined at the end. */
   async pull(): Promise<Uint8Array | undefined> {
     while (this.#at < this.#end || this.#attempt !== undefined) {
       try {
@@ -242,7 +259,7 @@ class Download {
         this.#endAttempt();
         this.#throwIfAborted();
         this.#resource.location.forgetRedirect();
-        // Everything is there; that the connection broke before the body's end was seen changes nothing.
+        // All bytes have come, so it does not matter that the connection broke before the end of the body.
         if (this.#at === this.#end && !(error instanceof CodError)) return undefined;
         await this.#wait(error);
       }
@@ -281,7 +298,7 @@ class Download {
   }
 }
 
-/** One request, ended by whoever aborts it, by a stall, or by `end`. */
+/** One request. It ends when it is aborted, when it stalls, or with {@link end}. */
 class Attempt {
   readonly asked: Asked;
   readonly #resource: Resource;
@@ -330,14 +347,14 @@ class Attempt {
   }
 }
 
-/** One request for a range, its answer checked, its body cut to what was asked for. */
+/** One request for a range. Checks the response, and cuts the body to the range. */
 class RangeAttempt {
   readonly #resource: Resource;
   readonly #attempt: Attempt;
   #isAnswered = false;
   #skip = 0;
   #missing: number;
-  /** The body of a range must end where the range does; of a whole body the rest is left, if there is one. */
+  /** Whether the body must end where the range ends. Of a whole body that continues, the rest is not read. */
   #mustEnd = true;
 
   constructor(resource: Resource, asked: Asked) {
@@ -381,7 +398,7 @@ class RangeAttempt {
   }
 }
 
-/** Has `from` abort `to`, with its reason; returns what undoes that. */
+/** Makes `from` abort `to`, with its reason. Returns a function that undoes this. */
 function link(from: AbortSignal | undefined, to: { abort(reason: unknown): void }): () => void {
   if (from === undefined) return () => {};
   const onAbort = () => to.abort(from.reason);

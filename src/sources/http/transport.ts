@@ -1,38 +1,41 @@
-/** What the HTTP source needs of the platform: one GET, its head, and its body pulled piece by piece. */
+/** What the HTTP source needs of the platform: a GET, the head of its response, and the body pulled piece by piece. */
 
 export interface HttpRequest {
   /** http or https, without credentials. */
   readonly url: URL;
   readonly headers: Readonly<Record<string, string>>;
-  /** Aborted: the request ends at once, its socket is freed, and what is pending rejects with the signal's reason. */
+  /** When aborted, the request ends immediately and frees its socket. Pending calls reject with the signal's reason. */
   readonly signal: AbortSignal;
 }
 
 /** What the source passes to our own transports. Internal. */
 export interface InternalHttpRequest extends HttpRequest {
-  /** The length of pieces that the consumer prefers, in bytes; such pieces begin on a page of memory if possible. */
+  /** Preferred length of a piece in bytes. Such pieces begin on a page of memory if possible. */
   readonly pieceBytes?: number | undefined;
 }
 
 export interface HttpResponse {
   readonly status: number;
-  /** Where the answer came from: another URL than asked for, if the platform follows redirects itself. */
+  /** The URL of the response. It differs from the requested one if the platform follows redirects itself. */
   readonly url: URL;
-  /** A header's value by its lower-case name. */
+  /** Returns the value of a header. @param name in lower case */
   header(name: string): string | undefined;
   /**
-   * The body's next piece, never empty, or undefined at its end. A piece is valid until the next call. Not calling holds the server back.
-   * Rejects if the body ends before the length that its head announced.
+   * Resolves to the next piece of the body, never empty, or to undefined at its end. A piece is valid until the next
+   * call. Without further calls, the server is held back. Rejects if the body ends before the length that its head
+   * announced.
    */
   pull(): Promise<Uint8Array | undefined>;
-  /** Ends the request. What was read to its end may keep its connection; anything else loses it. Idempotent. */
+  /**
+   * Ends the request. Its connection may be kept if the body was read to its end; otherwise it is closed. Idempotent.
+   */
   cancel(): void;
 }
 
-/** Requests may overlap without limit. An error that is a CodError is final; after any other the request may be tried again. */
+/** Sends requests, which may overlap without limit. A CodError is final; after any other error a retry may succeed. */
 export interface HttpTransport {
-  /** Sends a GET and resolves with the head of the answer; redirects are the caller's, as far as the platform shows them. */
+  /** Sends a GET and resolves with the head of the response. The caller follows redirects that the platform shows. */
   request(request: HttpRequest): Promise<HttpResponse>;
-  /** Closes idle connections; requests are ended by their signals. */
+  /** Closes idle connections. Requests in flight are ended by their signals. */
   close(): void;
 }
