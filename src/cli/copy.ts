@@ -1,4 +1,4 @@
-/** `copyondemand copy`: a complete, durable copy of a source, that can be interrupted and goes on where it was. */
+/** `copyondemand copy`: makes a complete, durable copy of a source. The same command resumes an interrupted copy. */
 
 import { withSignal } from '../async/with-signal.ts';
 import type { Device } from '../device/types.ts';
@@ -23,18 +23,21 @@ import { formatBytes, formatDuration, formatPercent, formatRate } from './units.
 
 const TICK_MS = 200;
 
-/** Options of the command, parsed. */
+/** Parsed options of the command. */
 export interface CopyFlags extends HttpFlags, RateFlags {
   /** Lower-case hex. */
   readonly sha256?: string;
   readonly concurrency?: number;
-  /** An order file: what to copy first. */
+  /** Path of an order file, which says what to copy first. */
   readonly order?: string;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
 
-/** Copies SOURCE to TARGET and removes the metadata once that is complete and verified. Errors as they come. */
+/**
+ * Copies SOURCE to TARGET. Removes the metadata when the copy is complete and verified.
+ * @throws the error of the options, the source or the device; {@link Interrupted} after a signal.
+ */
 export async function copy(sourceText: string, target: string, flags: CopyFlags): Promise<void> {
   const uri = parseSourceUri(sourceText);
   checkTarget(target);
@@ -64,14 +67,14 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   }
 }
 
-/** Closes a device after an error; returns what is to be said. */
+/** Closes a device after an error. Returns the error to report. */
 async function close(device: Device | undefined, error: unknown): Promise<unknown> {
   if (device === undefined) return error;
   const status = device.status();
   try {
     await device.close();
   } catch (closing) {
-    // A failure to close matters only if nothing else went wrong before.
+    // A failure to close is reported only if nothing else has failed.
     if (error instanceof Interrupted) return closing;
   }
   if (!(error instanceof Interrupted)) return error;
@@ -111,7 +114,11 @@ interface Verification extends Pick<TargetCopy, 'target' | 'signal' | 'emit' | '
   readonly sha256: string;
 }
 
-/** @throws {@link CodError} COD_CORRUPT if the target is not what was asked for. Its metadata stays, so that nothing need be fetched again. */
+/**
+ * Verifies the digest of the complete target.
+ * @throws {@link CodError} COD_CORRUPT if the digest differs. The metadata stays, so that nothing has to be fetched
+ * again.
+ */
 async function verify({ target, size, sha256, signal, emit, progress }: Verification): Promise<void> {
   const { sha256OfFile } = await import('./hash.ts');
   await progress.begin({ label: 'verifying', total: size, initial: 0 });

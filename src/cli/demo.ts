@@ -1,4 +1,7 @@
-/** `copyondemand demo`: a sample image is used, copied, the process killed, the copy resumed, and what comes out verified. */
+/**
+ * `copyondemand demo`: uses a sample image while it is copied, kills the process, resumes the copy and verifies the
+ * result.
+ */
 
 import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -19,11 +22,11 @@ import { counted, formatBytes, formatPercent, formatRate } from './units.ts';
 
 const BYTES_PER_SECOND = 32 * 2 ** 20;
 const LATENCY_MS = 10;
-/** What the user writes far from anything that is copied yet, at three quarters of the image, and in the middle of blocks. */
+/** Length of a write at three quarters of the image, far ahead of the copy and in the middle of blocks. */
 const SCRATCH_BYTES = 700;
 const DIARY = 'Today: wrote this while the image was still being copied. It holds.';
 
-/** Runs the demo. @throws {@link CodError} COD_CORRUPT if anything was not as it must be. */
+/** Runs the demo. @throws {@link CodError} COD_CORRUPT if a check fails. */
 export async function demo(): Promise<void> {
   const interruption = listenForInterruption();
   const stage = new Stage(process.stdout);
@@ -35,7 +38,7 @@ export async function demo(): Promise<void> {
   } finally {
     stage.end();
     await play.clear();
-    // It ends at its next step; whatever it began until then is cleared too.
+    // The play ends at its next step. What it has begun until then must be cleared as well.
     await running.catch(() => {});
     await play.clear();
     await rm(directory, { recursive: true, force: true });
@@ -76,7 +79,7 @@ class Play {
     stage.line('  npx copyondemand copy SOURCE TARGET        without this checkout');
   }
 
-  /** Whatever happened: no process and no server stays behind. */
+  /** Ends the worker process and the server, in any state of the play. */
   async clear(): Promise<void> {
     await this.#worker?.kill();
     await this.#server?.close();
@@ -228,7 +231,7 @@ interface Write {
   readonly bytes: Uint8Array;
 }
 
-/** Puts the part of `bytes`, which belong at `offset`, that falls into `piece`, which lies at `at`. */
+/** Copies into `piece`, which lies at `at`, the part of `bytes` that overlaps it. `bytes` lies at `offset`. */
 function overlay(piece: Uint8Array, at: number, bytes: Uint8Array, offset: number): void {
   const start = Math.max(at, offset);
   const end = Math.min(at + piece.length, offset + bytes.length);

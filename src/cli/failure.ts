@@ -1,11 +1,11 @@
-/** How a command ends: exit codes, and the one line that says why. */
+/** How a command ends: its exit code, and the line that reports an error. */
 
 import { isCodError } from '../errors.ts';
 
 /** Exit codes of the command. */
 export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const;
 
-/** The command was called wrongly; exit code 2. */
+/** The arguments are invalid; exit code 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
 }
@@ -15,16 +15,16 @@ export class Interrupted extends Error {
   override readonly name = 'Interrupted';
 }
 
-/** What is printed and returned for an error. */
+/** An error as the command reports it. */
 export interface Failure {
   readonly exitCode: number;
-  /** A `COD_` code, or the name of an error that has none. */
+  /** A `COD_` code, or the error's name if it has no code. */
   readonly code: string;
   readonly message: string;
   readonly details: Readonly<Record<string, unknown>>;
 }
 
-/** Turns whatever was thrown into what the user gets to see; the message is one line. */
+/** Converts any thrown value to a {@link Failure} with a message of one line. */
 export function failureOf(error: unknown): Failure {
   const message = (error instanceof Error ? error.message : String(error)).replace(/\s*\n\s*/g, ' ');
   if (error instanceof Interrupted) return { exitCode: EXIT.interrupted, code: error.name, message, details: {} };
@@ -33,7 +33,7 @@ export function failureOf(error: unknown): Failure {
   return { exitCode: EXIT.failed, code: error instanceof Error ? error.name : 'Error', message, details: {} };
 }
 
-/** The line for stderr. */
+/** Returns the line for stderr. */
 export function failureLine({ exitCode, code, message }: Failure): string {
   return `copyondemand: ${exitCode === EXIT.failed ? `${code}: ` : ''}${message}\n`;
 }

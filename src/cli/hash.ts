@@ -5,16 +5,16 @@ import { open } from 'node:fs/promises';
 
 const PIECE_BYTES = 2 ** 22;
 
-/** How a file is hashed. */
+/** Options of {@link sha256OfFile}. */
 export interface HashOptions {
   readonly signal?: AbortSignal;
-  /** Called with the bytes hashed so far. */
+  /** Called with the number of bytes hashed so far. */
   readonly onProgress?: (bytes: number) => void;
-  /** May change a piece before it is hashed. */
+  /** Called with each piece before it is hashed. May change it. */
   readonly patch?: (piece: Uint8Array, offset: number) => void;
 }
 
-/** The digest of the file at `path`, in lower-case hex. The next piece is read while one is hashed. */
+/** Returns the digest of the file at `path` in lower-case hex. Reads the next piece while one is hashed. */
 export async function sha256OfFile(path: string, { signal, onProgress, patch }: HashOptions = {}): Promise<string> {
   const hash = createHash('sha256');
   const file = await open(path, 'r');

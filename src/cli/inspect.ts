@@ -1,4 +1,4 @@
-/** `copyondemand inspect`: what the metadata of a copy says. Reads only. */
+/** `copyondemand inspect`: prints what the metadata of a copy says. Reads only. */
 
 import { existsSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
@@ -11,11 +11,11 @@ import { drawCells, drawLegend, mapCells } from './map-picture.ts';
 import { columnsOf, hasColour } from './terminal.ts';
 import { counted, formatBytes, formatPercent } from './units.ts';
 
-/** A copy under way changes its files while they are read; then another look helps. */
+/** Attempts to read the metadata. A running copy changes its files, so that one attempt may fail. */
 const LOOKS = 10;
 const LOOK_AGAIN_MS = 50;
 
-/** Options of the command, parsed. */
+/** Parsed options of the command. */
 export interface InspectFlags {
   readonly json?: boolean;
   readonly map?: boolean;
@@ -23,7 +23,10 @@ export interface InspectFlags {
   readonly size?: number;
 }
 
-/** Prints the state of the copy at TARGET. Errors as they come. */
+/**
+ * Prints the state of the copy at TARGET.
+ * @throws {@link UsageError} if TARGET is empty; the errors of {@link inspectTarget}.
+ */
 export async function inspect(target: string, flags: InspectFlags): Promise<void> {
   if (target === '') throw new UsageError('TARGET is empty; it is the path of a copy');
   const inspection = await inspectTarget(target, flags);
@@ -35,7 +38,11 @@ export async function inspect(target: string, flags: InspectFlags): Promise<void
   if (flags.map) process.stdout.write(`\n${drawMap(inspection, process.stdout)}`);
 }
 
-/** Reads the metadata beside `target`, a path; `files` are named without their directory. */
+/**
+ * Reads the metadata beside the path `target`. The result names `files` without their directory.
+ * @throws {@link CodError} COD_SIZE_MISMATCH if the copy has another size than `size`; the errors of
+ * {@link inspectMetadata}.
+ */
 export async function inspectTarget(target: string, { size }: { readonly size?: number }): Promise<Inspection> {
   const fileSystem = nodeFileSystem(dirname(target), { readOnly: true });
   for (let look = 1; ; look++) {
@@ -63,7 +70,7 @@ function checkSize({ target, size }: Inspection, given: number | undefined): voi
   });
 }
 
-/** Of format 1 the size is needed, and here it has a name. */
+/** Names `--size` in the error for metadata of format 1, which does not store the size. */
 function explain(error: unknown, target: string): unknown {
   if (!isCodError(error, 'COD_NOT_FOUND') || !isCodError(error.cause, 'COD_NOT_FOUND')) return error;
   const message = `${target} is not there, and its metadata is of format 1, which does not tell the size: give it with --size`;
@@ -101,7 +108,7 @@ function table(rows: readonly (readonly string[])[]): string[] {
   );
 }
 
-/** The map as a row of cells that fits the stream, what it spans, and a legend. */
+/** Returns the map as a row of cells that fits the stream, with its range of bytes and a legend. */
 export function drawMap({ size, totalBlocks, synced, dirty }: Inspection, stream: NodeJS.WriteStream): string {
   const options = { colour: hasColour(stream) };
   const map = {

@@ -1,18 +1,18 @@
-/** SIGINT and SIGTERM: the first one asks a command to stop tidily, the second one ends the process. */
+/** SIGINT and SIGTERM: the first signal asks a command to stop in order, the second one ends the process. */
 
 import { EXIT, Interrupted } from './failure.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
-/** Signals, as something to abort with. */
+/** The first signal, as an `AbortSignal`. */
 export interface Interruption {
-  /** Aborted by the first signal; the reason is an {@link Interrupted}. */
+  /** Aborted by the first signal. The reason is an {@link Interrupted}. */
   readonly signal: AbortSignal;
-  /** Leaves signals to the system again. */
+  /** Restores the default handling of signals. */
   stop(): void;
 }
 
-/** Takes over SIGINT and SIGTERM until `stop` is called. */
+/** Handles SIGINT and SIGTERM until `stop` is called. */
 export function listenForInterruption(): Interruption {
   const controller = new AbortController();
   const onSignal = (name: NodeJS.Signals) => {

@@ -1,6 +1,6 @@
-/** Events for scripts: one JSON object a line, on stdout. */
+/** Events for scripts: one JSON object per line, on stdout. */
 
-/** What `copy --json` and `serve --json` say. The last event is `done` or `error`. */
+/** Events of `copy --json` and `serve --json`. The last event is `done` or `error`. */
 export type CopyEvent =
   | 'start'
   | 'listening'
@@ -15,7 +15,7 @@ export type CopyEvent =
 /** Prints an event. */
 export type Emit = (event: CopyEvent, fields: Readonly<Record<string, unknown>>) => void;
 
-/** Prints to `stream`, or nothing at all. */
+/** Returns a function that prints events to `stream`, or does nothing unless `enabled`. */
 export function jsonLines(stream: NodeJS.WritableStream, options: { enabled: boolean }): Emit {
   if (!options.enabled) return () => {};
   return (event, fields) => {

@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** The command `copyondemand`: wires arguments to commands, and errors to exit codes. Each command is loaded when it is called. */
+/**
+ * The command `copyondemand`: maps arguments to commands, and errors to exit codes. A command is loaded when it is
+ * called.
+ */
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
@@ -13,7 +16,7 @@ const UNITS =
   'Sizes and rates: a number of bytes (per second), or with k, M, G, T (powers of 1024);\nrates also in kbit, mbit, gbit (powers of 1000 bits).';
 const EXIT_CODES = 'Exit codes: 0 done; 1 failed; 2 wrong usage; 130 interrupted, the same command goes on.';
 
-/** Lets commander name the option that a value is wrong for. */
+/** Adapts a parser, so that commander names the option in its error. */
 function argument<T>(parse: (text: string) => T): (text: string) => T {
   return (text) => {
     try {
@@ -32,7 +35,7 @@ function version(): string {
   return manifest.version;
 }
 
-/** Adds the options that only mean something over a network. */
+/** Adds the options that apply to sources over a network. */
 function withNetworkOptions(command: Command): Command {
   return command
     .addOption(
@@ -171,7 +174,7 @@ function program(): Command {
   return program;
 }
 
-/** A reader that goes away, as in `inspect | head`, is no failure of ours. */
+/** Ignores a reader that closes the pipe, as in `inspect | head`. Any other error ends the process. */
 function onOutputError(error: NodeJS.ErrnoException): void {
   if (error.code === 'EPIPE') return;
   process.stderr.write(failureLine(failureOf(error)));
@@ -195,6 +198,6 @@ async function main(): Promise<number> {
 }
 
 const exitCode = await main();
-// After a signal nothing may keep the process: a request that was given up, say.
+// After a signal nothing may keep the process alive, such as an abandoned request.
 if (exitCode === EXIT.interrupted) process.exit(exitCode);
 process.exitCode = exitCode;

@@ -1,9 +1,9 @@
-/** The map of a copy as one row of characters, however large the device. */
+/** Draws the map of a copy as one row of characters, for a device of any size. */
 
-/** What a cell of the picture stands for; `dirty` where a user's write waits for the rest of its block. */
+/** State of a cell. `dirty`: a block of the cell was written in part, and the rest of the block is not copied. */
 export type Cell = 'unsynced' | 'partly' | 'dirty' | 'synced';
 
-/** What is drawn: block ranges disjoint and half open. */
+/** The map to draw. Block ranges are disjoint and half open. */
 export interface MapExtents {
   readonly totalBlocks: number;
   readonly synced: Iterable<readonly [start: number, end: number]>;
@@ -20,7 +20,10 @@ const NAMES: readonly (readonly [Cell, string])[] = [
   ['unsynced', 'not copied'],
 ];
 
-/** Shares the blocks out among `width` cells, fewer if there are fewer blocks. A cell is `synced` only if all of it is, `unsynced` only if none. */
+/**
+ * Divides the blocks among at most `width` cells, each of at least one block. A cell with a dirty block is `dirty`. Any
+ * other cell is `synced` if all of its blocks are, and `unsynced` if none is.
+ */
 export function mapCells({ totalBlocks, synced, dirtyBlocks }: MapExtents, width: number): Cell[] {
   const count = Math.max(1, Math.min(width, totalBlocks));
   const cellOf = (block: number) => Math.min(count - 1, Math.floor(((block + 1) * count - 1) / totalBlocks));
@@ -39,7 +42,7 @@ export function mapCells({ totalBlocks, synced, dirtyBlocks }: MapExtents, width
   return cells;
 }
 
-/** One character a cell; in colour, with one escape sequence a run. */
+/** Draws one character per cell. In colour, a run of equal cells takes one escape sequence. */
 export function drawCells(cells: readonly Cell[], options: { colour: boolean }): string {
   let text = '';
   for (let start = 0, end = 0; start < cells.length; start = end) {
@@ -50,7 +53,7 @@ export function drawCells(cells: readonly Cell[], options: { colour: boolean }):
   return text;
 }
 
-/** What the characters mean. */
+/** Returns a legend of the characters. */
 export function drawLegend(options: { colour: boolean }): string {
   return NAMES.map(([cell, name]) => `${paint(cell, CHARACTERS[cell], options)} ${name}`).join('   ');
 }

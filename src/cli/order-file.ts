@@ -1,12 +1,15 @@
 /**
- * Files that say in which order an image is read, so that the next copy of it begins with what is wanted first. Text, one extent a line:
+ * Order files: the order in which an image is read, so that its next copy begins with what is needed first.
+ *
+ * A file is text with one extent per line:
  *
  *     copyondemand order 1
  *     size 1073741824
  *     0 0 4096
  *     12 1048576 65536
  *
- * that is: the ms after which it was first read, its offset, and its length in bytes. A last line without its end was torn by a crash and does not count.
+ * A line of an extent has the time of its first read in ms, its offset and its length in bytes. A last line without a
+ * newline was torn by a crash and does not count.
  */
 
 import type { ByteExtent } from '../core/range-set.ts';
@@ -19,22 +22,23 @@ const VERSION = 1;
 const TITLE = /^copyondemand order (\d{1,9})$/;
 const SIZE = /^size (\d{1,16})$/;
 const EXTENT = /^\d{1,16} (\d{1,16}) (\d{1,16})$/;
-/** A recorder notes 131,072 extents at most, of 50 characters at most. */
+/** A recorder notes at most 131,072 extents, each in at most 50 characters. */
 const MAX_FILE_BYTES = 2 ** 23;
-/** What was read is in the file after so long; reads that go on within this time are one line. */
+/** Reads are written to the file after this time. Contiguous reads within it become one line. */
 const WRITE_AFTER_MS = 50;
 
-/** A recording under way. */
+/** A recording in progress. */
 export interface OrderRecording {
-  /** Notes a read; for `openDevice`. */
+  /** Notes a read. To be passed to `openDevice`. */
   readonly onRead: (offset: number, length: number) => void;
-  /** Writes what is left and lets go of the file. Idempotent. */
+  /** Writes the rest, syncs and closes the file. Idempotent. */
   close(): Promise<void>;
 }
 
 /**
- * The order in the file at `path`, for an image of `size` bytes.
- * @throws {@link CodError} COD_NOT_FOUND; COD_CORRUPT, naming the line, if it is no such file; COD_VERSION; COD_SIZE_MISMATCH if it is for another image.
+ * Returns the order in the file at `path`, for an image of `size` bytes.
+ * @throws {@link CodError} COD_NOT_FOUND; COD_CORRUPT, naming the line, if it is no order file; COD_VERSION;
+ * COD_SIZE_MISMATCH if it is for another image.
  */
 export async function readOrder(path: string, size: number): Promise<ByteExtent[]> {
   const file = await nodeFileSystem('.', { readOnly: true }).open(path);
@@ -46,9 +50,11 @@ export async function readOrder(path: string, size: number): Promise<ByteExtent[
 }
 
 /**
- * Records what is read of an image of `size` bytes into the file at `path`: a new one, or one that an earlier run began, which is gone on with. Whatever cannot be
- * written is told to `onProblem`, once, and ends the recording: no reader is to suffer from it.
- * @throws {@link CodError} COD_EXISTS if the file is something else; COD_LOCKED if somebody records into it; COD_SIZE_MISMATCH, COD_VERSION as {@link readOrder}.
+ * Records the reads of an image of `size` bytes into the file at `path`: a new file, or one of an earlier run, which is
+ * continued. A failed write ends the recording and disturbs no reader.
+ * @param onProblem called with the error of a failed write or sync, at most once
+ * @throws {@link CodError} COD_EXISTS if the file is no order file; COD_LOCKED if another process records into it;
+ * COD_SIZE_MISMATCH, COD_VERSION as {@link readOrder}.
  */
 export async function recordOrder(
   path: string,
@@ -123,7 +129,7 @@ class Recording implements OrderRecording {
     await this.#lease?.release();
   }
 
-  /** One write after the other, so that a crash tears the end and nothing else. */
+  /** Writes follow one another, so that a crash tears only the end. */
   #write(): void {
     this.#writing = this.#writing.then(async () => {
       const lines = this.#recorder.take();
@@ -156,12 +162,12 @@ async function textOf(file: File, path: string): Promise<string> {
   return bytes.toString('latin1');
 }
 
-/** What the file says already; it has a whole head, and no torn end, afterwards. */
+/** Returns what the file holds. Afterwards it has a complete head and no torn end. */
 async function beginOrContinue(file: File, { path, size }: Named): Promise<ParsedOrder> {
   const text = await textOf(file, path);
   const head = headOf(size);
   if (head.startsWith(text)) {
-    // New, or of a process that got no further.
+    // A new file, or one whose head was torn by a crash.
     await file.write(Buffer.from(head, 'latin1'), 0);
     return { extents: [], bytes: head.length };
   }
@@ -182,7 +188,7 @@ interface Named {
 
 interface ParsedOrder {
   readonly extents: ByteExtent[];
-  /** Up to the end of the last whole line. */
+  /** Length up to the end of the last complete line. */
   readonly bytes: number;
 }
 
@@ -206,7 +212,7 @@ function parseOrder(text: string, { path, size }: Named): ParsedOrder {
   const extents = lines.map((line, index) => {
     const match = EXTENT.exec(line);
     const extent = { offset: Number(match?.[1]), length: Number(match?.[2]) };
-    // Not a number compares as false.
+    // NaN fails this comparison.
     if (!(extent.length > 0 && extent.offset + extent.length <= size)) {
       throw corrupt(
         path,

@@ -1,4 +1,4 @@
-/** Progress on stderr: a bar on a terminal, a line now and then elsewhere. */
+/** Progress on stderr: a bar on a terminal, a line every few seconds elsewhere. */
 
 import type { WriteStream } from 'node:tty';
 import type { SingleBar } from 'cli-progress';
@@ -6,30 +6,30 @@ import { columnsOf } from './terminal.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 
 const MAX_BAR_COLUMNS = 30;
-/** What {@link describeProgress} needs at most. */
+/** The most characters of {@link describeProgress}. */
 const TEXT_COLUMNS = 58;
 const LINE_INTERVAL_MS = 5_000;
-/** The speed that is shown is that of the last few seconds. */
+/** The displayed speed is the average over this time. */
 const SPEED_WINDOW_MS = 5_000;
 
-/** One stretch of work, counted in bytes. */
+/** A phase of the work, counted in bytes. */
 export interface Phase {
-  /** What is being done, in one word. */
+  /** The phase in one word. */
   readonly label: string;
   readonly total: number;
-  /** Done before the phase began: it says nothing of the speed. */
+  /** Bytes done before the phase began. They do not count for the speed. */
   readonly initial: number;
 }
 
-/** Shows how far a phase is. */
+/** Shows the progress of a phase. */
 export interface Progress {
   begin(phase: Phase): Promise<void>;
   update(bytes: number): void;
-  /** Ends the phase and leaves the terminal as it was; idempotent. */
+  /** Ends the phase and restores the terminal. Idempotent. */
   end(): void;
 }
 
-/** Bytes per second over the last seconds. */
+/** Measures bytes per second over the last seconds. */
 export class Speedometer {
   readonly #now: () => number;
   readonly #samples: { readonly at: number; readonly bytes: number }[] = [];
@@ -48,7 +48,7 @@ export class Speedometer {
   }
 }
 
-/** The progress that suits a stream; none at all if `quiet`. */
+/** Returns the progress for a stream. It shows nothing if `quiet`. */
 export function progressFor(stream: WriteStream, options: { quiet: boolean }): Progress {
   if (options.quiet) return { begin: async () => {}, update: () => {}, end: () => {} };
   return stream.isTTY ? new BarProgress(stream) : new LineProgress(stream);
@@ -84,7 +84,8 @@ class BarProgress implements Progress {
       barIncompleteChar: '░',
       clearOnComplete: true,
       gracefulExit: false,
-      // Kept as it is, as is the cursor: kill -9 would leave the terminal without it. Lines are cut below instead.
+      // Neither line wrap nor the cursor is switched off: kill -9 would leave the terminal without them. `update` cuts
+      // long lines.
       linewrap: null,
     });
     this.#bar.start(phase.total, phase.initial, { text: '' });

@@ -1,4 +1,4 @@
-/** How fast a copy may be: as `--rate` says, as a file says that may change, and as the others of a group leave room. */
+/** Controls the rate of a copy: by `--rate`, by a rate file that may change, and by the group's other members. */
 
 import type { Device } from '../device/types.ts';
 import type { Clock } from '../platform/clock.ts';
@@ -9,32 +9,35 @@ import { RateFile } from './rate-file.ts';
 import { RateGroup } from './rate-group.ts';
 import { BEAT_MS } from './rate-share.ts';
 
-/** Options of a command that copies, parsed. */
+/** Parsed options of a command that copies. */
 export interface RateFlags {
-  /** Bytes per second; with a group, of all its members together. */
+  /** Bytes per second. In a group: for all members together. */
   readonly rate?: number;
-  /** A file that says the rate, and may be changed. */
+  /** Path of a file that holds the rate and may change at any time. */
   readonly rateFile?: string;
   readonly rateGroup?: string;
 }
 
-/** What holds at the moment. */
+/** The rate that applies now. */
 export interface Allowance {
-  /** Bytes per second of this copy; undefined: no limit. */
+  /** Bytes per second of this copy. Undefined: no limit. */
   readonly rate: number | undefined;
-  /** How many share; undefined without a group. */
+  /** Number of members of the group. Undefined without a group. */
   readonly members: number | undefined;
 }
 
-/** What is told while the rate is being looked after. */
+/** Called while the rate is controlled. */
 export interface RateHooks {
-  /** The rate, or the number of those who share, is another one; with a file or a group called with the first one too. */
+  /** The rate or the number of members has changed. With a file or a group, also called with the first rate. */
   onRate?(allowance: Allowance): void;
-  /** Something is wrong with the file or the group; the rate stays as it is. Called once for each new message. */
+  /**
+   * The file or the group cannot be used; the rate stays as it is. Called only if the message differs from the last
+   * one.
+   */
   onProblem(message: string): void;
 }
 
-/** Tells scripts of the rate, and people of what is wrong with it. */
+/** Reports the rate as an event, and problems on stderr. */
 export function rateHooks(emit: Emit): RateHooks {
   return {
     onRate: ({ rate, members }) => emit('rate', { bytesPerSecond: rate ?? null, members: members ?? null }),
@@ -54,7 +57,8 @@ export class RateControl {
 
   /**
    * Reads the rate file and joins the group.
-   * @throws {@link UsageError} for a group without a rate, and for a file that says no rate; {@link CodError} if either cannot be used
+   * @throws {@link UsageError} for a group without a rate, and for a file that holds no rate; {@link CodError} if the
+   * file or the group cannot be used.
    */
   constructor(flags: RateFlags, hooks: RateHooks, clock: Clock = systemClock) {
     const { rate, rateFile, rateGroup } = flags;
@@ -70,12 +74,12 @@ export class RateControl {
     this.#allowance = this.#look();
   }
 
-  /** Bytes per second; to open the device with. */
+  /** Bytes per second to open the device with. Undefined: no limit. */
   get rate(): number | undefined {
     return this.#allowance.rate;
   }
 
-  /** Looks after the rate of a device until its background copy is over, or `stop` is called. */
+  /** Controls the rate of a device until its background copy has ended or `stop` is called. */
   govern(device: Pick<Device, 'setRate' | 'hydrated'>): void {
     const stop = () => this.stop();
     device.hydrated.then(stop, stop);

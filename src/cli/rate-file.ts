@@ -1,8 +1,12 @@
 /**
- * A file that says how fast to copy, and may be changed while the copy goes on.
+ * A file that holds the rate of a copy and may change during the copy. It is read every second.
  *
- * A file that is looked at every second, and no signal: whoever changes the rate need not know which process it is (in which container, after how many restarts)
- * nor may signal it; the rate outlives a restart; one file steers as many copies as are given it; and a terminal that closes sends SIGHUP too.
+ * Reasons for a file instead of a signal:
+ * - The user needs no process number, which changes with each restart and differs in a container.
+ * - The user needs no permission to signal the process.
+ * - The rate survives a restart.
+ * - One file controls any number of copies.
+ * - SIGHUP is not free for this: a terminal that closes sends it too.
  */
 
 import * as fs from 'node:fs';
@@ -17,7 +21,10 @@ export class RateFile {
   readonly #fallback: number | undefined;
   #rate: number | undefined;
 
-  /** Does no I/O. `fallback` is the rate while the file is not there. */
+  /**
+   * Does no I/O.
+   * @param fallback bytes per second while the file does not exist; undefined: no limit
+   */
   constructor(path: string, fallback: number | undefined) {
     this.#path = path;
     this.#fallback = fallback;
@@ -25,9 +32,11 @@ export class RateFile {
   }
 
   /**
-   * Reads the file: a rate as for `--rate`, or `unlimited`. An empty file, as it is for a moment while it is being written, changes nothing.
+   * Reads the file: a rate as for `--rate`, or `unlimited`. An empty file changes nothing, since a file is empty for a
+   * moment while it is rewritten.
    * @returns bytes per second; undefined: no limit
-   * @throws {@link UsageError} for what is no rate; {@link CodError} COD_TARGET_IO if it cannot be read. What was read last stays true.
+   * @throws {@link UsageError} if the file holds no rate; {@link CodError} COD_TARGET_IO if it cannot be read. The last
+   * rate stays in force.
    */
   read(): number | undefined {
     const text = this.#text();
@@ -36,7 +45,7 @@ export class RateFile {
     return this.#rate;
   }
 
-  /** What was read last. */
+  /** The last rate read, in bytes per second. Undefined: no limit. */
   get rate(): number | undefined {
     return this.#rate;
   }
@@ -56,7 +65,7 @@ export class RateFile {
   #text(): string | undefined {
     let fd: number | undefined;
     try {
-      // Opening a FIFO would wait for its other end.
+      // O_NONBLOCK, since opening a FIFO would block until its other end is opened.
       fd = fs.openSync(this.#path, fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0));
       const bytes = Buffer.alloc(MAX_BYTES);
       return bytes.toString('utf8', 0, fs.readSync(fd, bytes, 0, MAX_BYTES, null)).trim();

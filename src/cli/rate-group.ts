@@ -1,9 +1,12 @@
 /**
- * Processes of one user on one machine that share a bandwidth, without anybody in charge: each keeps a file in the group's folder and counts the files of the others.
+ * Processes of one user on one machine that share a bandwidth. There is no coordinator: each member keeps a file in the
+ * group's directory and counts the files of the others.
  *
- * A member's file is made when it begins to copy and removed when it has done. A file is one line of JSON, padded to always the same length and rewritten in place
- * with each beat, so that nobody sees a part of it. Whoever finds that a member is dead, or silent, removes its file; one that was only stopped
- * makes it again with its next beat.
+ * - A member makes its file with its first beat and removes it when it leaves.
+ * - A file is one line of JSON, padded to a fixed length. Each beat rewrites it in place, so that readers never see a
+ *   part of it.
+ * - A member removes the files of dead and silent members. A member that was only stopped makes its file again with its
+ *   next beat.
  */
 
 import { randomBytes } from 'node:crypto';
@@ -17,7 +20,7 @@ import { runtimeDirectory } from './runtime-directory.ts';
 const SUFFIX = '.member';
 const FILE_BYTES = 512;
 
-/** What a member's file says. */
+/** The content of a member's file. */
 interface Note extends ProcessIdentity {
   readonly beat: number;
   readonly total?: number | undefined;
@@ -37,9 +40,10 @@ export class RateGroup {
   }
 
   /**
-   * Shows that this member lives and was told `total` bytes per second for all, and looks at the others. To be called every `BEAT_MS`.
-   * @param nowMs of a clock that never goes back
-   * @throws {@link CodError} COD_TARGET_IO, COD_NO_SPACE if the group's folder cannot be used
+   * Writes a beat of this member, reads those of the others and returns the shares. Call it every `BEAT_MS`.
+   * @param total bytes per second for the whole group; undefined if this member was given none
+   * @param nowMs time of a monotonic clock
+   * @throws {@link CodError} COD_TARGET_IO or COD_NO_SPACE if the group's directory cannot be used.
    */
   beat(total: number | undefined, nowMs: number): Shares {
     const directory = runtimeDirectory(`rate-${this.#group}`);
@@ -53,12 +57,12 @@ export class RateGroup {
     }
   }
 
-  /** Gives this member's share back to the others. Another beat joins again. */
+  /** Gives this member's share back to the others. The next beat joins again. */
   leave(): void {
     try {
       fs.rmSync(join(runtimeDirectory(`rate-${this.#group}`), this.#name), { force: true });
     } catch {
-      // Then the others notice that it is silent.
+      // The other members then drop this one after its silence.
     }
   }
 
@@ -96,7 +100,7 @@ function openOrMake(path: string): number {
   }
 }
 
-/** Undefined if the file has gone meanwhile. */
+/** Returns the first bytes of a file; undefined if the file was removed meanwhile. */
 function readStart(path: string): string | undefined {
   try {
     const fd = fs.openSync(path, fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0));
@@ -112,7 +116,10 @@ function readStart(path: string): string | undefined {
   }
 }
 
-/** Undefined for a member that is just being made, or that says nothing sensible: it counts until it has been silent for long. */
+/**
+ * Returns undefined for a file that is still being made or is invalid. Its member counts until it has been silent for
+ * too long.
+ */
 function parseNote(text: string): Note | undefined {
   try {
     const note = JSON.parse(text) as Partial<Note> | null;

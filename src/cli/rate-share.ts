@@ -1,34 +1,38 @@
 /**
- * Who has which share of a bandwidth that the processes of a group have in common. No files and no clock here: what was seen of the members, and when, is handed in.
+ * Divides the bandwidth of a group among its members. Uses no files and no clock: observations of the members and their
+ * time are passed in.
  *
- * Each member shows a name, a beat that changes while it lives, and the total that it was told. The smallest total counts, and each member takes an equal part of
- * it. A member whose process is dead does not count; nor does one whose beat has stood still for {@link SILENT_MS}: it is stopped, or died where its process cannot be looked up
- * (in another container).
+ * - Each member shows its name, a beat that changes while it lives, and the total that it was given.
+ * - The smallest total counts, and each member takes an equal part of it.
+ * - A member does not count if its process is dead or its beat has not changed for {@link SILENT_MS}. A silent member
+ *   is stopped, or it died in another container, where its process cannot be looked up.
  */
 
-/** A member without a beat for so long takes nothing: five beats, so that one on a busy machine is not taken for dead. */
+/**
+ * A member without a beat for this time does not count. Five beats, so that a member on a busy machine still counts.
+ */
 export const SILENT_MS: number = 5_000;
-/** How often a member shows that it lives, and looks at the others. */
+/** Interval at which a member writes its beat and looks at the others. */
 export const BEAT_MS: number = 1_000;
 
-/** What can be seen of a member. */
+/** A member as another member sees it. */
 export interface SeenMember {
   readonly name: string;
   /** Changes with every beat. */
   readonly beat: string;
-  /** Bytes per second for the whole group; absent: it was told none. */
+  /** Bytes per second for the whole group. Absent if the member was given none. */
   readonly total?: number | undefined;
-  /** False: its process is known to be dead. */
+  /** False if its process is known to be dead. */
   readonly mayBeAlive: boolean;
 }
 
-/** What one look at a group came to. */
+/** The result of one look at a group. */
 export interface Shares {
-  /** Bytes per second for each member; undefined: no limit, as nobody was told a total. */
+  /** Bytes per second for each member. Undefined: no limit, since no member was given a total. */
   readonly share: number | undefined;
-  /** How many members count, the one that looks included. */
+  /** Number of members that count, the viewing one included. */
   readonly members: number;
-  /** Members that do not count any more. */
+  /** Names of members that no longer count. */
   readonly gone: readonly string[];
 }
 
@@ -39,15 +43,19 @@ interface LastBeat {
 
 export class GroupView {
   readonly #own: string;
-  /** Of each other member, its last beat and when it was first seen. */
+  /** The last beat of each other member, and when it was first seen. */
   #beats: ReadonlyMap<string, LastBeat> = new Map();
 
-  /** The view of the member called `own`, which always counts. */
+  /** Makes the view of the member `own`, which always counts. */
   constructor(own: string) {
     this.#own = own;
   }
 
-  /** Divides `ownTotal`, or what others were told if that is less, among those who are `seen` at `nowMs`. */
+  /**
+   * Divides the total among the members that count. The total is the smallest of `ownTotal` and those of the other
+   * members.
+   * @param nowMs time of a monotonic clock
+   */
   look(seen: readonly SeenMember[], ownTotal: number | undefined, nowMs: number): Shares {
     const beats: Map<string, LastBeat> = new Map();
     const gone: string[] = [];

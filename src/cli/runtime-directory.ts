@@ -1,4 +1,4 @@
-/** Where processes of one user leave notes for each other that need not survive a boot. */
+/** The directory in which processes of one user exchange files that need not survive a reboot. */
 
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -7,9 +7,10 @@ import { CodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 
 /**
- * Makes the folder `name` in this user's runtime folder, unless it is there, and returns its path: below `XDG_RUNTIME_DIR`, or, where that is not set,
- * below `copyondemand-UID` in the system's folder for temporary files.
- * @throws {@link CodError} COD_TARGET_IO if it cannot be made, or belongs to somebody else, or others may write there.
+ * Makes the directory `name` in this user's runtime directory unless it exists, and returns its path.
+ * The runtime directory is `$XDG_RUNTIME_DIR/copyondemand`. Without that variable it is `copyondemand-UID` in the
+ * system's temporary directory.
+ * @throws {@link CodError} COD_TARGET_IO if the directory cannot be made, has another owner, or is writable by others.
  */
 export function runtimeDirectory(name: string): string {
   const runtime = process.env['XDG_RUNTIME_DIR'];
@@ -28,7 +29,7 @@ function makeOwn(path: string): void {
   } catch (error) {
     if (errnoOf(error) !== 'EEXIST') throw ioError(`make the folder ${path}`, error);
   }
-  // The folder for temporary files is everybody's: somebody may have been there first, with a link to elsewhere.
+  // The temporary directory is shared: another user may have made this path before, as a link to another place.
   const stats = fs.lstatSync(path);
   const user = userId();
   if (stats.isDirectory() && (user === undefined || (stats.uid === user && (stats.mode & 0o022) === 0))) return;
@@ -41,7 +42,7 @@ function makeOwn(path: string): void {
   );
 }
 
-/** Undefined on Windows, where the folder for temporary files is the user's own. */
+/** Undefined on Windows, where each user has a temporary directory. */
 function userId(): number | undefined {
   return process.getuid?.();
 }

@@ -1,4 +1,4 @@
-/** Keeps a copy from writing over its own source. */
+/** Prevents a copy from overwriting its own source. */
 
 import { type BigIntStats, stat } from 'node:fs';
 import { promisify } from 'node:util';
@@ -8,8 +8,8 @@ import { ALL_SLOTS, slotName } from '../log/slots.ts';
 const statBig = promisify(stat) as (path: string, options: { bigint: true }) => Promise<BigIntStats>;
 
 /**
- * Refuses a source that is the target, or one of the files that would be made beside it, under whatever name: links are followed.
- * @throws {@link CodError} COD_EXISTS
+ * Refuses a source that is the target or one of the metadata files beside it, under any name. Links are followed.
+ * @throws {@link CodError} COD_EXISTS if they are the same file.
  */
 export async function refuseSameFile(source: string, target: string): Promise<void> {
   const origin = await statIfThere(source);

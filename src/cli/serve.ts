@@ -1,4 +1,7 @@
-/** `copyondemand serve`: a source over NBD while it is copied; through crashes and restarts, and after the copy is complete. */
+/**
+ * `copyondemand serve`: serves a source over NBD while it is copied, and after the copy is complete. It resumes after
+ * crashes and restarts.
+ */
 
 import { readFile } from 'node:fs/promises';
 import { withSignal } from '../async/with-signal.ts';
@@ -29,7 +32,7 @@ import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
 
-/** Options of the command, parsed. */
+/** Parsed options of the command. */
 export interface ServeFlags extends HttpFlags, RateFlags {
   readonly socket?: string;
   readonly host?: string;
@@ -38,9 +41,9 @@ export interface ServeFlags extends HttpFlags, RateFlags {
   readonly readOnly?: boolean;
   /** False with `--no-hydrate`. */
   readonly hydrate: boolean;
-  /** An order file: what to copy first. */
+  /** Path of an order file, which says what to copy first. */
   readonly order?: string;
-  /** An order file to be written. */
+  /** Path of an order file to write. */
   readonly recordOrder?: string;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
@@ -49,7 +52,10 @@ export interface ServeFlags extends HttpFlags, RateFlags {
   readonly quiet?: boolean;
 }
 
-/** Serves until a signal comes. Errors as they come. */
+/**
+ * Serves until a signal arrives.
+ * @throws the error of the options, the listener, the source or the device.
+ */
 export async function serve(sourceText: string, target: string, flags: ServeFlags): Promise<void> {
   const uri = parseSourceUri(sourceText);
   checkTarget(target);
@@ -67,7 +73,7 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
   try {
     if (flags.hydrate) rate = new RateControl(flags, rateHooks(emit));
     const secure = await openTls(flags);
-    // First: an address that cannot be had must not begin a copy. Clients that come before the device is there wait.
+    // Listens before the device is opened: an address that cannot be used must not begin a copy. Early clients wait.
     listener = await openListener(flags);
     preloadDevice();
     source = await withSignal(openSource(uri, flags, signal), signal);
@@ -98,7 +104,7 @@ function tellRecordingEnded(error: unknown): void {
   process.stderr.write(`copyondemand: the order is not recorded any more: ${failureOf(error).message}\n`);
 }
 
-/** @throws {@link UsageError} */
+/** @throws {@link UsageError} if options exclude or require each other. */
 function checkFlags(flags: ServeFlags): void {
   const {
     socket,
@@ -157,7 +163,7 @@ async function openListener({ socket, host, port }: ServeFlags): Promise<Listene
   return asUsage(() => Listener.open(address));
 }
 
-/** What the library calls a wrong argument is here a wrong option. */
+/** Reports the library's errors for wrong arguments as wrong options. */
 async function asUsage<T>(task: () => T | Promise<T>): Promise<T> {
   try {
     return await task();
@@ -173,7 +179,7 @@ interface Serving extends TargetCopy {
   readonly server: NbdServer;
 }
 
-/** Says that the export is there; shows how far the copy is until it is complete, or cannot go on; serves on until the signal. */
+/** Announces the export, reports progress until the copy ends, and serves until the signal arrives. */
 async function run(serving: Serving): Promise<never> {
   const { device, server, target, flags, signal, emit, progress } = serving;
   tellStart(device, serving);
@@ -185,18 +191,19 @@ async function run(serving: Serving): Promise<never> {
       process.stderr.write(`${target}: complete, ${formatBytes(device.size)}; serving it on\n`);
   } catch (error) {
     if (error instanceof Interrupted) throw error;
-    // Clients have what is there, and what the source gives from now on; the same command again tries the rest.
+    // Clients still get the copied blocks, and from the source whatever it still delivers. The same command resumes the
+    // copy.
     progress.end();
     const { exitCode: _, ...fields } = failureOf(error);
     emit('failed', fields);
     if (!flags.json)
       process.stderr.write(failureLine(failureOf(error)).replace(/\n$/, '; serving on without copying\n'));
   }
-  // Nothing but a signal ends a server.
+  // Only a signal ends the server.
   return withSignal(new Promise<never>(() => undefined), signal);
 }
 
-/** Lets go of everything, clients first; says what is to be reported, which a signal is not. */
+/** Closes everything, clients first. Returns the error to report; undefined if a signal ended a running server. */
 async function shutDown(
   server: NbdServer | undefined,
   listener: Listener | undefined,

@@ -1,4 +1,4 @@
-/** SOURCE on the command line: a path, a URL over HTTP, or an NBD export. */
+/** SOURCE on the command line: a path, an HTTP URL or an NBD URL. */
 
 import { CodError } from '../errors.ts';
 import { isNbdScheme, type NbdLocation, parseNbdUri, showNbdLocation } from '../nbd/uri.ts';
@@ -6,13 +6,13 @@ import type { HttpSourceOptions } from '../sources/http/source.ts';
 import type { Source } from '../sources/source.ts';
 import { UsageError } from './failure.ts';
 
-/** What a SOURCE names. */
+/** A parsed SOURCE. */
 export type SourceUri =
   | { readonly kind: 'file'; readonly path: string }
   | { readonly kind: 'http'; readonly url: URL }
   | { readonly kind: 'nbd'; readonly location: NbdLocation };
 
-/** The options of a command that only mean something over a network. */
+/** Parsed options that apply to sources over a network. */
 export interface HttpFlags {
   readonly header?: readonly string[];
   readonly user?: string;
@@ -25,7 +25,7 @@ export interface HttpFlags {
 const KINDS = 'a path, or a URL with http://, https://, nbd:// or nbd+unix://';
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
 
-/** @throws {@link UsageError} for a scheme that is not supported, or a URL that is none. */
+/** @throws {@link UsageError} for an unsupported scheme or an invalid URL. */
 export function parseSourceUri(text: string): SourceUri {
   const scheme = SCHEME.exec(text)?.[1]?.toLowerCase();
   if (scheme === undefined) {
@@ -49,7 +49,7 @@ function locationOf(text: string): NbdLocation {
   }
 }
 
-/** For people and for JSON: without credentials. */
+/** Returns the URI without credentials, for messages and events. */
 export function showSourceUri(uri: SourceUri): string {
   if (uri.kind === 'file') return uri.path;
   if (uri.kind === 'nbd') return showNbdLocation(uri.location);
@@ -61,7 +61,7 @@ export function showSourceUri(uri: SourceUri): string {
 
 /**
  * Opens a source.
- * @throws {@link UsageError} for options that do not go with it; what the source says.
+ * @throws {@link UsageError} for options that do not apply to this kind of source; the errors of the source.
  */
 export async function openSource(uri: SourceUri, flags: HttpFlags, signal: AbortSignal): Promise<Source> {
   const options = httpOptions(flags);
@@ -87,7 +87,7 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
   try {
     return await httpSource(uri.url, { ...options, signal });
   } catch (error) {
-    // What the library calls a wrong argument is here a wrong option or URL.
+    // The library's errors for wrong arguments are wrong options or a wrong URL here.
     if (error instanceof TypeError || error instanceof URIError) throw new UsageError(error.message);
     throw hinted(error);
   }
@@ -122,7 +122,7 @@ const HINTS: Readonly<Record<number, string>> = {
   403: '--user or --header',
 };
 
-/** The library speaks of its own options; says what they are called here. */
+/** Adds the name that an option has on the command line to an error that names the library's option. */
 function hinted(error: unknown): unknown {
   if (!(error instanceof CodError)) return error;
   const hint = HINTS[Number(error.details['status'])];

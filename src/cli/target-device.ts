@@ -1,4 +1,4 @@
-/** What `copy` and `serve` have in common: the device over a target, and how far its copy is. */
+/** What `copy` and `serve` share: opening the device over a target, and reporting the progress of the copy. */
 
 import { withSignal } from '../async/with-signal.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
@@ -10,7 +10,7 @@ import type { Progress } from './progress.ts';
 import { type SourceUri, showSourceUri } from './source-uri.ts';
 import { formatBytes } from './units.ts';
 
-/** A copy that one call of the command makes, or goes on with. */
+/** A copy that one run of the command begins or resumes. */
 export interface TargetCopy {
   readonly uri: SourceUri;
   readonly source: Source;
@@ -28,7 +28,7 @@ export interface TargetCopy {
   readonly progress: Progress;
 }
 
-/** @throws {@link UsageError} */
+/** @throws {@link UsageError} if the path is empty. */
 export function checkTarget(target: string): void {
   if (target === '')
     throw new UsageError('TARGET is empty; it is a path where nothing is yet, or the copy to go on with');
@@ -36,7 +36,10 @@ export function checkTarget(target: string): void {
 
 const modules = () => Promise.all([import('../index.ts'), import('../fs/node.ts')]);
 
-/** Has what a device needs loaded while the source is asked for its size; an error comes again where it is needed. */
+/**
+ * Starts loading the device's modules while the source is asked for its size. {@link openTarget} reports a failed
+ * import.
+ */
 export function preloadDevice(): void {
   modules().catch(() => undefined);
 }
@@ -44,11 +47,14 @@ export function preloadDevice(): void {
 interface OpenTarget extends Pick<TargetCopy, 'uri' | 'source' | 'target' | 'flags' | 'signal'> {
   readonly rate: number | undefined;
   readonly onRead?: OpenDeviceOptions['onRead'] | undefined;
-  /** Nobody reads the target until it is complete. */
+  /** The target is not read before it is complete, so long writes may bypass the page cache. */
   readonly direct?: boolean;
 }
 
-/** Opens the device, or goes on with it. Errors as they come. */
+/**
+ * Opens the device over a target: begins a copy, or resumes it.
+ * @throws {@link CodError} COD_EXISTS if the source is the target; the errors of the order file and of `openDevice`.
+ */
 export async function openTarget({
   uri,
   source,
@@ -76,18 +82,18 @@ export async function openTarget({
       order,
       ...(rate === undefined ? {} : { rateBytesPerSecond: rate }),
       ...(flags.concurrency === undefined ? {} : { concurrency: flags.concurrency }),
-      // Without ranges each stretch costs all that lies before it.
+      // Without ranges, each stretch downloads everything before it again. One stretch of the whole source avoids that.
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Math.max(1, source.size) } : {}),
     },
   });
 }
 
-/** Bytes that the target has; the last block may be short. */
+/** Returns the bytes of all synced blocks. The last block may be short. */
 export function syncedBytes({ size, blockSize, totalBlocks, syncedBlocks }: DeviceStatus): number {
   return syncedBlocks === totalBlocks ? size : Math.min(size, syncedBlocks * blockSize);
 }
 
-/** Says what is copied, and from where it goes on. Resolves to the bytes that are there already. */
+/** Reports the start of a copy. Returns the bytes that the target holds already. */
 export function tellStart(device: Device, { uri, source, target, flags, emit }: TargetCopy): number {
   const { size } = device;
   const resumedBytes = syncedBytes(device.status());
@@ -98,7 +104,10 @@ export function tellStart(device: Device, { uri, source, target, flags, emit }: 
   return resumedBytes;
 }
 
-/** Shows how far the copy is, until it is complete or cannot go on. @throws why not; Interrupted */
+/**
+ * Reports progress until the copy is complete.
+ * @throws the cause if the copy cannot continue; `Interrupted` after a signal.
+ */
 export async function followCopy(
   device: Device,
   { signal, emit, progress }: TargetCopy,

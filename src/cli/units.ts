@@ -1,23 +1,28 @@
-/** Sizes and rates as people write and read them. */
+/** Parses and formats sizes, rates and durations for people. */
 
 import { UsageError } from './failure.ts';
 
-/** Binary, as `k` means 1024 for sizes and for rates. */
+/** Sizes and rates use binary prefixes: `k` is 1024. */
 const BINARY: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
-/** Decimal, as links are sold. */
+/** Bit rates use decimal prefixes, as links are sold. */
 const BITS: Readonly<Record<string, number>> = { kbit: 1e3 / 8, mbit: 1e6 / 8, gbit: 1e9 / 8 };
 
 const NUMBER = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i;
 
 /**
- * Bytes in a size: a number, or one with `k`, `M`, `G`, `T` (powers of 1024; `KiB` and so on as well). Fractions of a byte are dropped.
- * @throws {@link UsageError} for anything else, for less than one byte, and beyond 2^53 - 1.
+ * Returns the bytes of a size: a number, optionally with `k`, `M`, `G` or `T` (powers of 1024), also written `KiB` etc.
+ * Drops fractions of a byte.
+ * @throws {@link UsageError} if the text is no size, is less than 1 byte, or exceeds 2^53 - 1 bytes.
  */
 export function parseSize(text: string): number {
   return parse(text, BINARY, '4096, 512k, 10G or 1.5T');
 }
 
-/** Bytes per second in a rate: as {@link parseSize}, or in bits with `kbit`, `mbit`, `gbit` (powers of 1000). */
+/**
+ * Returns the bytes per second of a rate: as {@link parseSize}, or in bits with `kbit`, `mbit`, `gbit` (powers of
+ * 1000).
+ * @throws {@link UsageError} as {@link parseSize}.
+ */
 export function parseRate(text: string): number {
   return parse(text, { ...BINARY, ...BITS }, '500k, 20M or 250mbit');
 }
@@ -32,7 +37,7 @@ function parse(text: string, units: Readonly<Record<string, number>>, examples: 
   return bytes;
 }
 
-/** Whole number between two bounds. @throws {@link UsageError} */
+/** Returns a whole number from `min` to `max`. @throws {@link UsageError} for any other text. */
 export function parseInteger(text: string, bounds: { min: number; max: number }): number {
   const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
   if (!(value >= bounds.min && value <= bounds.max))
@@ -40,7 +45,7 @@ export function parseInteger(text: string, bounds: { min: number; max: number })
   return value;
 }
 
-/** A SHA-256 digest in lower case. @throws {@link UsageError} */
+/** Returns a SHA-256 digest in lower-case hex. @throws {@link UsageError} if the text is no digest. */
 export function parseSha256(text: string): string {
   if (!/^[0-9a-f]{64}$/i.test(text)) throw new UsageError('A SHA-256 digest has 64 hexadecimal digits.');
   return text.toLowerCase();
@@ -48,7 +53,10 @@ export function parseSha256(text: string): string {
 
 const GROUP_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/i;
 
-/** The name of a group of processes, which is one of a folder too. @throws {@link UsageError} */
+/**
+ * Returns the name of a rate group, which is also part of a directory's name. @throws {@link UsageError} if it is
+ * invalid.
+ */
 export function parseGroupName(text: string): string {
   if (!GROUP_NAME.test(text))
     throw new UsageError('A group is named with up to 64 letters, digits, dots, dashes and underscores.');
@@ -57,7 +65,7 @@ export function parseGroupName(text: string): string {
 
 const UNITS = ['bytes', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
 
-/** For example `1.25 GiB`: at most three digits of a fraction, none after a whole number. */
+/** For example `1.25 GiB`. Two decimals below 10, one below 100, otherwise none; a whole number has none. */
 export function formatBytes(bytes: number): string {
   let power = 0;
   let value = bytes;
@@ -74,7 +82,7 @@ export function formatRate(bytesPerSecond: number): string {
   return `${formatBytes(Math.round(bytesPerSecond))}/s`;
 }
 
-/** For example `41.2 %`; rounded down, so that 100 % means all. */
+/** For example `41.2 %`. Rounded down, so that 100 % means complete. */
 export function formatPercent(part: number, whole: number): string {
   const tenths = whole === 0 ? 1000 : Math.floor((part / whole) * 1000);
   return tenths >= 1000 ? '100 %' : `${(tenths / 10).toFixed(1)} %`;

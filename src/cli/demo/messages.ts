@@ -1,9 +1,9 @@
-/** What the demo and its worker process say to each other. */
+/** Messages between the demo and its worker process. */
 
 import type { CodErrorJson } from '../../errors.ts';
 import type { Cell } from '../map-picture.ts';
 
-/** Cells of the map that the worker draws. */
+/** Number of cells of the map that the worker draws. */
 export const MAP_CELLS = 64;
 
 /** From the demo to the worker. */
@@ -13,9 +13,9 @@ export type Request = { readonly id: number } & (
   | { readonly call: 'flush' }
 );
 
-/** How far the copy is. */
+/** The progress of the copy. */
 export interface State {
-  /** Bytes that the target has. */
+  /** Bytes that the target holds. */
   readonly copiedBytes: number;
   readonly size: number;
   readonly cells: readonly Cell[];

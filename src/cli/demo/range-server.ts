@@ -1,35 +1,35 @@
-/** An HTTP server on loopback with byte ranges, as slow as it is told to be, that counts what it sends. For the demo and for tests. */
+/** An HTTP server on loopback with byte ranges, a limited speed and counters. For the demo and for tests. */
 
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 const PIECE_BYTES = 2 ** 16;
-/** A timer that came late is made up for by at most so much. */
+/** A late timer is made up for by at most this time. */
 const MAX_LAG_MS = 20;
 
 /** What is served, and how fast. */
 export interface RangeServerOptions {
   readonly size: number;
-  /** Fills `into` from `offset` on. */
+  /** Fills `into` with the bytes from `offset` on. */
   read(into: Uint8Array, offset: number): Promise<void>;
-  /** With its quotes; sent with each answer. */
+  /** Includes its quotes. Sent with each response. */
   readonly etag: string;
-  /** Sent with each answer beside those of the protocol, such as the permission for pages of other origins. */
+  /** Further headers of each response, such as CORS permissions. */
   readonly headers?: Readonly<Record<string, string>>;
-  /** Of all connections together. Default: no limit. */
+  /** Limit of all connections together. Default: no limit. */
   readonly bytesPerSecond?: number;
-  /** Before each answer. Default: none. */
+  /** Delay before each response. Default: none. */
   readonly latencyMs?: number;
 }
 
-/** A server that runs. */
+/** A running server. */
 export interface RangeServer {
   readonly url: string;
-  /** Bytes of bodies given to the system for sending, whether they arrived or not. */
+  /** Bytes of bodies passed to the system, whether or not they arrived. */
   readonly sentBytes: number;
   readonly requests: number;
-  /** Ends all connections. */
+  /** Closes the server and ends all connections. */
   close(): Promise<void>;
 }
 
@@ -118,7 +118,7 @@ function drained(response: ServerResponse): Promise<void> {
   });
 }
 
-/** Hands out turns so that all takers together stay below a rate. */
+/** Delays its callers so that all of them together stay below a rate. */
 class Pacer {
   readonly #bytesPerMs: number;
   #free = 0;

@@ -1,4 +1,4 @@
-/** A disk image to show something with: an ext4 file system where mke2fs is there, else a pattern with text in it. */
+/** Makes a disk image for the demo: an ext4 file system if mke2fs exists, otherwise a pattern with text in it. */
 
 import { execFile } from 'node:child_process';
 import { randomFillSync } from 'node:crypto';
@@ -15,26 +15,28 @@ const SEARCH_BYTES = 2 ** 20;
 const README_LINE = 'These lines lie in a file, in a file system, in an image, far away.';
 const DIARY_LINE = 'Today: nothing happened, and nobody has written anything here yet..';
 
-/** The backup of the ext4 superblock: block group 1, blocks of 4096 bytes (ext4 disk layout, sparse_super). */
+/**
+ * Offset of the backup of the ext4 superblock: block group 1, blocks of 4096 bytes (ext4 disk layout, sparse_super).
+ */
 const BACKUP_SUPERBLOCK_OFFSET = 32_768 * 4096;
 const SUPERBLOCK_MAGIC_AT = 56;
 
-/** A place in the image that can be read to see something. */
+/** A place in the image that the demo reads and shows. */
 export interface Landmark {
   readonly what: string;
   readonly offset: number;
   readonly length: number;
-  /** What was found there, in words; throws if it is not what belongs there. */
+  /** Describes the bytes that were read. Throws if they are not the expected ones. */
   readonly show: (bytes: Uint8Array) => string;
 }
 
-/** An image, and what to look at in it. */
+/** An image, and the places in it to read. */
 export interface SampleImage {
   readonly path: string;
   readonly size: number;
   readonly kind: string;
   readonly landmarks: readonly Landmark[];
-  /** A line of text that may be written over, by one of the same length. */
+  /** A line of text that may be overwritten with a line of the same length. */
   readonly diary: { readonly what: string; readonly offset: number; readonly length: number };
 }
 
@@ -52,7 +54,7 @@ export async function makeSampleImage(directory: string, signal: AbortSignal): P
   if (!made) await makePattern(path);
   const [readme, diary] = [await find(path, README_LINE), await find(path, DIARY_LINE)];
   const landmarks = [textAt(made ? 'README.txt' : 'some text', readme, README_LINE)];
-  // A mke2fs.conf of the machine's own may ask for fewer backups.
+  // The machine's mke2fs.conf may configure fewer backups.
   if (made && (await isThere(path, backupSuperblock))) landmarks.unshift(backupSuperblock);
   return {
     path,
@@ -72,7 +74,7 @@ async function makeExt4(directory: string, path: string, signal: AbortSignal): P
   const image = await open(path, 'wx');
   await image.truncate(IMAGE_BYTES);
   await image.close();
-  // Distributions keep it where the PATH of ordinary users does not lead.
+  // Distributions install mke2fs outside the PATH of ordinary users.
   const env = { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` };
   try {
     await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-b', '4096', '-L', 'far-away', '-d', content, path], {
@@ -138,11 +140,11 @@ async function isThere(path: string, { offset, length, show }: Landmark): Promis
   }
 }
 
-/** The offset of `text` in the file. */
+/** Returns the offset of `text` in the file. */
 async function find(path: string, text: string): Promise<number> {
   const file = await open(path, 'r');
   try {
-    // Pieces overlap by the length of the text.
+    // Pieces overlap by the length of the text, so that a text across two pieces is found.
     const buffer = Buffer.allocUnsafeSlow(SEARCH_BYTES + text.length);
     for (let at = 0; at < IMAGE_BYTES; at += SEARCH_BYTES) {
       const { bytesRead } = await file.read(buffer, 0, buffer.length, at);

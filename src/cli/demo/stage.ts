@@ -1,4 +1,7 @@
-/** How the demo looks: numbered steps, and a map that fills up on one line of a terminal, or on a few plain lines elsewhere. */
+/**
+ * The demo's output: numbered steps and a map. On a terminal the map is redrawn in one line; elsewhere it is printed a
+ * few times.
+ */
 
 import type { WriteStream } from 'node:tty';
 import { type Cell, drawCells, drawLegend } from '../map-picture.ts';
@@ -7,15 +10,15 @@ import { formatPercent } from '../units.ts';
 import type { State } from './messages.ts';
 
 const INDENT = '     ';
-/** Without a terminal the map is printed each time so much more was copied. */
+/** Without a terminal, the map is printed each time this share of the image was copied. */
 const PLAIN_STEP = 0.2;
 const MIN_COLUMNS = 80;
 
-/** Prints to a stream. */
+/** Prints the demo's output to a stream. */
 export class Stage {
   readonly #stream: WriteStream;
   readonly #colour: boolean;
-  /** Whether the map may be drawn over itself: on a line that is cut in two it could not. */
+  /** Whether the map is redrawn in place. A map that wraps to two lines could not be. */
   readonly #redraws: boolean;
   #step = 0;
   #live = false;
@@ -27,7 +30,7 @@ export class Stage {
     this.#redraws = stream.isTTY === true && stream.columns >= MIN_COLUMNS;
   }
 
-  /** A heading with the next number. */
+  /** Prints a heading with the next number. */
   step(text: string): void {
     this.#settle();
     const number = ` ${++this.#step} `;
@@ -35,13 +38,13 @@ export class Stage {
     this.#nextPlain = 0;
   }
 
-  /** A line under the present heading. */
+  /** Prints a line under the current heading. */
   line(text = ''): void {
     this.#settle();
     this.#stream.write(text === '' ? '\n' : `${INDENT}${text}\n`);
   }
 
-  /** Draws the map in place of the one before it, or, without a terminal, now and then. */
+  /** Redraws the map in place. Where that is not possible, prints it after each {@link PLAIN_STEP}. */
   map(state: State): void {
     const share = state.copiedBytes / state.size;
     if (this.#redraws) {
@@ -53,12 +56,12 @@ export class Stage {
     }
   }
 
-  /** What the map's characters mean. */
+  /** Prints a legend of the map. */
   legend(): void {
     this.line(drawLegend({ colour: this.#colour }));
   }
 
-  /** The map and how much of it is copied, for a line. */
+  /** Returns the map and the copied share as one line. */
   picture({ cells, copiedBytes, size }: State): string {
     return `${this.cells(cells)}  ${formatPercent(copiedBytes, size)}`;
   }
@@ -67,13 +70,13 @@ export class Stage {
     return drawCells(cells, { colour: this.#colour });
   }
 
-  /** Leaves the line of the live map. */
+  /** Ends the line of the live map. */
   #settle(): void {
     if (this.#live) this.#stream.write('\n');
     this.#live = false;
   }
 
-  /** Ends the output properly, whatever was on the last line. */
+  /** Ends the output, and the line of a live map. */
   end(): void {
     this.#settle();
   }

@@ -1,10 +1,10 @@
-/** The demo's handle on its worker: a process of the command itself, started anew for each life. */
+/** The demo's handle on its worker: a child process that runs this command. Each life is a new process. */
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { CodError } from '../../errors.ts';
 import type { Message, Request, State } from './messages.ts';
 
-/** What a call gave, and how long it took in the worker. */
+/** The result of a call, and the time it took in the worker. */
 export interface Answer {
   readonly bytes: Uint8Array;
   readonly ms: number;
@@ -15,7 +15,7 @@ interface Waiter {
   reject(error: unknown): void;
 }
 
-/** Distributes over the requests, so that `Omit` keeps what belongs to each. */
+/** Distributes over the union, so that `Omit` keeps the fields of each request. */
 type Call<R = Request> = R extends Request ? Omit<R, 'id'> : never;
 
 /** A process that has the image open. */
@@ -24,7 +24,7 @@ export class WorkerProcess {
   readonly #waiters = new Map<number, Waiter>();
   readonly #onState: (state: State) => void;
   readonly #opened: Promise<State>;
-  /** Resolves when the copy is complete and its metadata gone; rejects if the process fails or dies. */
+  /** Resolves when the copy is complete and its metadata removed. Rejects if the process fails or dies. */
   readonly finished: Promise<void>;
   readonly #exited: Promise<void>;
   #settle!: { opened: (state: State) => void; finished: () => void; failed: (error: unknown) => void };
@@ -57,7 +57,7 @@ export class WorkerProcess {
     );
   }
 
-  /** Starts a process that copies `url` to `target`; resolves once it can read and write. */
+  /** Starts a process that copies `url` to `target`. Resolves when it can read and write. */
   static async start(
     url: string,
     target: string,
@@ -92,7 +92,7 @@ export class WorkerProcess {
     return this.#call({ call: 'flush' });
   }
 
-  /** SIGKILL; resolves when the process is gone. */
+  /** Sends SIGKILL. Resolves when the process is gone. */
   async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
     if (this.#child.pid !== undefined) await this.#exited;

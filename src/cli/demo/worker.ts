@@ -1,4 +1,7 @@
-/** The process in the demo that uses an image while it is copied, and is killed. Talks to the demo over the channel of `fork`. */
+/**
+ * The demo's worker process: uses an image while it is copied, until the demo kills it. Talks to the demo over the
+ * channel of `fork`.
+ */
 
 import type { Device } from '../../device/types.ts';
 import { isCodError } from '../../errors.ts';
@@ -11,9 +14,12 @@ import { MAP_CELLS, type Message, type Request, type State } from './messages.ts
 const STATE_MS = 100;
 const EXTENTS_AT_ONCE = 4096;
 
-/** Copies `url` to `target` to the end and removes the metadata, answering requests meanwhile. Resolves when done, or when that was said to have failed. */
+/**
+ * Copies `url` to `target` completely, removes the metadata, and answers requests meanwhile. Resolves when done, or
+ * when a failure was reported.
+ */
 export async function runWorker(url: string, target: string): Promise<void> {
-  // The demo decides when this process ends; without it there is nothing to do.
+  // Only the demo ends this process, so signals are ignored. Without the demo the process exits.
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, () => {});
   process.on('disconnect', () => process.exit(1));
   try {
