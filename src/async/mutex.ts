@@ -1,4 +1,4 @@
-/** Runs tasks one after another, in the order in which they were given. */
+/** Runs tasks one after another, in the order of the calls. */
 export class Mutex {
   /** Settles when the last task has ended; undefined if none is running. Never rejects. */
   #tail: Promise<unknown> | undefined;

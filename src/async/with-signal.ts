@@ -1,4 +1,7 @@
-/** The promise's outcome, or the signal's reason if that comes first. Neither is ever an unhandled rejection: the race has handled both. */
+/**
+ * Returns the promise's outcome, or rejects with the signal's reason if that comes first. Neither becomes an unhandled
+ * rejection, since the race handles both.
+ */
 export async function withSignal<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
   let stop = (): void => undefined;

@@ -1,4 +1,4 @@
-/** The one interface that every storage backend stands behind: named files, and nothing else. */
+/** The interface of every storage backend: named files, and nothing else. */
 
 /** Named files. A backend needs no rename and no directories. */
 export interface FileSystem {
@@ -7,11 +7,11 @@ export interface FileSystem {
    * @throws {@link CodError} COD_NOT_FOUND if it is missing and `create` is not set; COD_TARGET_IO, COD_NO_SPACE.
    */
   open(name: string, options?: { create?: boolean }): Promise<File>;
-  /** Removes `name`; resolves if it is not there. Not durable by itself. */
+  /** Removes `name`; resolves if it does not exist. Not durable by itself. */
   remove(name: string): Promise<void>;
   /**
-   * Names the present boot of the machine. While it stays the same, whatever was written is there, synced or not.
-   * Absent (as in a browser): only what was synced may be believed after a restart.
+   * Names the current boot of the machine. While it stays the same, everything that was written is there, synced or
+   * not. Absent (as in a browser): after a restart only what was synced may be believed.
    */
   readonly bootId?: string;
   /**
@@ -22,9 +22,9 @@ export interface FileSystem {
   lock?(name: string): Promise<Lease>;
 }
 
-/** The ownership of a name. */
+/** Ownership of a name. */
 export interface Lease {
-  /** Lets others own the name. Idempotent. */
+  /** Releases the name. Idempotent. */
   release(): Promise<void>;
 }
 
@@ -32,14 +32,20 @@ export interface Lease {
 export interface File {
   /** The file's size in bytes. */
   size(): Promise<number>;
-  /** Fills `into` from `offset` on. @throws {@link CodError} COD_SHORT_READ if the file ends before, COD_TARGET_IO. */
+  /**
+   * Fills `into` with the bytes from `offset` on.
+   * @throws {@link CodError} COD_SHORT_READ if the file ends before; COD_TARGET_IO.
+   */
   read(into: Uint8Array, offset: number): Promise<void>;
-  /** Writes all of `from` at `offset`; a gap behind the old end reads as zeros. @throws {@link CodError} COD_NO_SPACE, COD_TARGET_IO. */
+  /**
+   * Writes all of `from` at `offset`. A gap between the old end and `offset` reads as zeros.
+   * @throws {@link CodError} COD_NO_SPACE, COD_TARGET_IO.
+   */
   write(from: Uint8Array, offset: number): Promise<void>;
-  /** Sets the size; what is gained reads as zeros, also where the file was longer before. */
+  /** Sets the size in bytes. Added bytes read as zeros, even if the file was longer before. */
   truncate(size: number): Promise<void>;
-  /** Data, size and the file's name are durable when it resolves. */
+  /** Makes every change that returned before the call durable, and the file's name. */
   sync(): Promise<void>;
-  /** Idempotent. */
+  /** Closes the file after its calls in flight. Idempotent. Other calls reject with COD_CLOSED from then on. */
   close(): Promise<void>;
 }

@@ -1,9 +1,11 @@
 /**
  * A {@link FileSystem} over anything shaped like `node:fs`.
  *
- * Invariants: reads and writes name their position, so overlapping calls cannot disturb each other. Short ones are done inside the call, before its promise is
- * returned, as long as none of them has to wait ({@link InlineCalls}); everything longer, and every sync, leaves the event loop free. A file's descriptor is closed
- * after its last call has returned.
+ * Invariants:
+ * - Reads and writes name their position, so that overlapping calls do not disturb each other.
+ * - Short reads and writes complete synchronously until one of them waits for a disk ({@link InlineCalls}). Longer ones
+ *   and every sync leave the event loop free.
+ * - A file's descriptor is closed after its last call has returned.
  */
 
 import type { Done } from '../async/done.ts';
@@ -25,18 +27,23 @@ export interface FsLike {
   unlinkSync(path: string): void;
 }
 
-/** What else the adapter must know of a backend. */
+/** A backend, as the adapter uses it. */
 export interface FsAdapterOptions {
   readonly fs: FsLike;
-  /** The path of a name. */
+  /** Returns the path of a name. */
   resolve(name: string): string;
   readonly flags: { readonly readOnly: number; readonly readWrite: number; readonly create: number };
-  /** Calls off the event loop, each of which may be short; absent: every operation is synchronous. */
+  /**
+   * Calls on the thread pool. A call may move fewer bytes than it was given. Absent: every operation is synchronous.
+   */
   readonly pool?: {
     readonly loop: EventLoop;
     read(fd: number, into: Uint8Array, position: number): Promise<number>;
     write(fd: number, from: Uint8Array, position: number): Promise<number>;
-    /** Opens the file of a descriptor once more, for writes past the page cache; undefined where that cannot be. Absent: none are wanted. */
+    /**
+     * Opens the file of a descriptor again, for writes that bypass the page cache; returns undefined if that is
+     * impossible. Absent: no such writes.
+     */
     openDirect?: ((fd: number) => number | undefined) | undefined;
   };
   /** Makes a file's data and size durable. */
@@ -51,12 +58,15 @@ export interface FsAdapterOptions {
 
 /** One system call moves at most 2^31 - 4096 bytes, and Node takes lengths as 32-bit integers. */
 const CALL_BYTES = 1 << 30;
-/** Each direct write waits for the disk: in pieces of 2 MiB one after the other it is busy, in pieces of 128 KiB half of the time (ext4 on virtio, 2026). */
+/**
+ * A direct write waits for the disk. Consecutive writes of 2 MiB keep it busy, of 128 KiB half of the time (ext4 on
+ * virtio, 2026).
+ */
 const DIRECT_BYTES = 2 << 20;
-/** Shorter ones are left to the page cache, which makes long ones of them. */
+/** Shorter writes go through the page cache, which joins them to long ones. */
 const MIN_DIRECT_BYTES = 128 << 10;
 
-/** Builds the file system that `options` describe. Does no I/O. */
+/** Returns the file system that `options` describe. Does no I/O. */
 export function fsAdapter(options: FsAdapterOptions): FileSystem {
   const { lock } = options;
   return {
@@ -98,7 +108,7 @@ function readOnlyError(operation: string, path: string): CodError {
   return new CodError('COD_TARGET_IO', `${operation}: the file system is open for reading only`, { details: { path } });
 }
 
-/** Calls off the event loop. */
+/** Calls on the thread pool. */
 type Pool = NonNullable<FsAdapterOptions['pool']>;
 
 class AdapterFile implements InlineFile {
@@ -106,13 +116,13 @@ class AdapterFile implements InlineFile {
   readonly #path: string;
   readonly #fd: number;
   readonly #inline: InlineCalls | undefined;
-  /** Of the same file, for writes past the page cache. */
+  /** Another descriptor of the file, for writes that bypass the page cache. */
   readonly #directFd: number | undefined;
-  /** Until the file system refuses one. */
+  /** False once the file system has refused a direct write. */
   #isDirect: boolean;
   #nameSynced: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
-  /** Calls that have not returned, and what `close` waits for. */
+  /** Calls in flight. `close` waits for them. */
   #running = 0;
   #onIdle: (() => void) | undefined;
 
@@ -205,7 +215,10 @@ class AdapterFile implements InlineFile {
     return this.#isDirect && from.length >= MIN_DIRECT_BYTES && offset % PAGE_BYTES === 0 && areWholePages(from);
   }
 
-  /** Returns how much it wrote: what is left is for the page cache, of a file system that takes only longer units than a page, or none at all. */
+  /**
+   * Writes directly and returns the number of bytes written. A file system may refuse direct writes, or require a unit
+   * longer than a page. The caller writes the rest through the page cache.
+   */
   async #writeDirect(
     { write }: NonNullable<FsAdapterOptions['pool']>,
     from: Uint8Array,
@@ -241,7 +254,8 @@ class AdapterFile implements InlineFile {
   }
 
   /**
-   * The first sync of every open file syncs its name too, whoever created it: that may have been a process that was killed before it did.
+   * Makes data, size and name durable. The first sync of an open file syncs the name even if another process created
+   * it: that process may have been killed before its sync.
    */
   async sync(): Promise<void> {
     this.#assertOpen();
@@ -320,7 +334,7 @@ class AdapterFile implements InlineFile {
   }
 }
 
-/** For messages only: what was asked for, and where. */
+/** An operation, as error messages name it. */
 type Operation = string | { readonly name: string; readonly offset: number; readonly length: number };
 
 function assertRange(offset: number, length: number): void {

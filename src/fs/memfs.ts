@@ -1,29 +1,30 @@
-/** Storage in memory: a memfs volume. */
+/** Storage in memory, over a memfs volume. */
 
 import { Volume } from 'memfs';
 import { CodError } from '../errors.ts';
 import type { FileSystem, Lease } from './file-system.ts';
 import { fsAdapter, type FsLike as MemfsVolume } from './fs-adapter.ts';
 
-/** How {@link memfsFileSystem} behaves. */
+/** Options of {@link memfsFileSystem}. */
 export interface MemfsFileSystemOptions {
   /**
-   * What stands for the boot of the machine. A volume lives and dies with its process, and whatever was written to it is there as long as
-   * it is: so `'memfs'`, unless told otherwise. `undefined` for a file system that, as in a browser, keeps only what was synced.
+   * Names the boot of the machine. Default: `'memfs'`, since a volume keeps everything that was written for as long as
+   * it exists. Pass `undefined` for a file system that, as in a browser, keeps only what was synced.
    */
   readonly bootId?: string | undefined;
 }
 
-/** The flags as memfs numbers them, on every platform. */
+/** Flags of `open` in memfs, the same on every platform. */
 const FLAGS = { readOnly: 0, readWrite: 2, create: 64 };
 
-/** The names that are locked, for each volume. */
+/** The locked names of each volume. */
 const locks = new WeakMap<MemfsVolume, Set<string>>();
 
 /**
- * Opens a file system over `volume`: a `Volume`, or what `memfs()` and `createFsFromVolume()` return as `fs`.
- * Default: a new, empty volume. Names are relative to `/`; directories must exist.
- * Every operation is done synchronously, before its promise is returned. Locks exclude each other within this thread.
+ * Opens a file system over `volume`: a `Volume`, or the `fs` that `memfs()` and `createFsFromVolume()` return. Names
+ * are relative to `/`; directories must exist.
+ * Every operation completes synchronously, before its promise is returned. Locks exclude each other within this thread.
+ * @param volume default: a new, empty volume
  */
 export function memfsFileSystem(volume: MemfsVolume = new Volume(), options: MemfsFileSystemOptions = {}): FileSystem {
   return fsAdapter({

@@ -1,12 +1,17 @@
 /**
- * A lock that dies with its owner: the file `<name>.lock`, which says in one line of JSON which process has it.
+ * A lock that ends with its owner: the file `<name>.lock`, one line of JSON that identifies the owning process.
  *
- * - It appears whole and durable: a draft of a unique name is written and synced, then linked into place. A link fails if the name is taken.
- * - Only its owner removes it, and only a taker replaces it, by a rename, when the owner is dead.
- * - There is one taker at a time. A taker first gives its draft a taker's name, then looks for other takers; whoever sees a live one draws back.
- *   Of two takers the later one therefore sees the earlier one's name, or that the lock is already replaced: so the owner is read again after that look.
- *   If both draw back, both try again after a random while. Takers' names are unique, so those of dead processes can be removed by anybody.
- * - Whoever has got it removes what processes left that were killed on the way; one that is about to write its draft finds it gone, and tries again.
+ * - The lock file appears complete and durable: a draft with a unique name is written, synced and linked into place.
+ *   The link fails if the name is taken.
+ * - Only the owner removes the lock file. Only a taker replaces it, by a rename, when the owner is dead.
+ * - At most one taker succeeds at a time. A taker renames its draft to a taker's name and then looks for other takers.
+ *   If a live one exists, it gives up.
+ * - Of two takers, the later one sees the earlier one's name, unless the lock is already replaced. A taker therefore
+ *   reads the owner again after it has looked for others.
+ * - If both give up, both try again after a random delay. Names of takers are unique, so any process may remove those
+ *   of dead takers.
+ * - The new owner removes the files of processes that were killed on the way. A process whose empty draft was removed
+ *   that way tries again.
  */
 
 import { randomBytes, randomInt } from 'node:crypto';
@@ -17,18 +22,20 @@ import { errnoOf, ioError } from '../platform/errno.ts';
 import type { Lease } from './file-system.ts';
 import { mayBeAlive, type ProcessIdentity, thisProcess } from './node-process.ts';
 
-/** Held in this thread, by the lock file's real path. */
+/** Locks held in this thread, by the real path of the lock file. */
 const held = new Set<string>();
 
 const ATTEMPTS = 50;
 const LONGEST_WAIT_MS = 20;
 const TAKER = '.taker';
-/** Behind the lock's name and a dot: a draft, or a taker. */
+/** Suffix of a draft or a taker, after the lock's name and a dot. */
 const OWN_NAME = /^[0-9a-f]{16}(\.taker)?$/;
 
 /**
- * Takes the lock of the file at `path`, which need not exist; resolves to its lease. A lock whose owner is dead is taken over.
- * @throws {@link CodError} COD_LOCKED if a live process has it, this one included; COD_NOT_FOUND if there is no such directory; COD_TARGET_IO.
+ * Takes the lock of the file at `path`, which need not exist, and resolves to its lease. Takes over the lock of a dead
+ * owner.
+ * @throws {@link CodError} COD_LOCKED if a live process has it, this process included; COD_NOT_FOUND if the directory
+ * does not exist; COD_TARGET_IO.
  */
 export async function lockFile(path: string): Promise<Lease> {
   const file = attempt(`lock ${path}`, () => `${realPath(path)}.lock`);
@@ -54,7 +61,7 @@ export async function lockFile(path: string): Promise<Lease> {
   }
 }
 
-/** What `path` is or would be called without symbolic links. */
+/** Returns `path` without symbolic links. The file itself need not exist. */
 function realPath(path: string): string {
   try {
     return fs.realpathSync(path);
@@ -64,7 +71,7 @@ function realPath(path: string): string {
   }
 }
 
-/** Returns what the lock file says. */
+/** Takes the lock, in several attempts if needed. Returns the content of the lock file. */
 async function acquire(file: string): Promise<string> {
   const self = thisProcess();
   const line = `${JSON.stringify(self)}\n`;
@@ -78,7 +85,9 @@ async function acquire(file: string): Promise<string> {
   throw lockedError(file, 'other processes are taking it over');
 }
 
-/** Whether the lock was taken; if not, another taker or a release came in between, and it is worth trying again. */
+/**
+ * Returns whether the lock was taken. If not, another taker or a release interfered, and the caller should try again.
+ */
 function tryOnce(file: string, line: string, self: ProcessIdentity): boolean {
   const draft = `${file}.${randomBytes(8).toString('hex')}`;
   const taker = draft + TAKER;
@@ -104,7 +113,7 @@ function linkIfFree(draft: string, file: string, line: string): boolean {
     if (errnoOf(error) === 'EEXIST' || errnoOf(error) === 'ENOENT') return false;
     if (!NO_LINKS.has(errnoOf(error) ?? '')) throw error;
   }
-  // FAT and its like. A crash may leave it torn here, and then it is up to the user to remove it.
+  // The file system has no links, such as FAT. A crash here may leave a torn lock, which only the user can remove.
   try {
     writeDurably(file, line);
     return true;
@@ -116,7 +125,7 @@ function linkIfFree(draft: string, file: string, line: string): boolean {
 
 const NO_LINKS: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EINVAL']);
 
-/** False if it is not there: its owner now took it for a leftover, before there was anything in it. */
+/** Returns false if the file does not exist: the lock's new owner removed the draft, still empty, as a leftover. */
 function renameIfThere(from: string, to: string): boolean {
   try {
     fs.renameSync(from, to);
@@ -127,7 +136,10 @@ function renameIfThere(from: string, to: string): boolean {
   }
 }
 
-/** To be called by the lock's owner. What is left over does no harm, and need not be removed where that is not allowed. */
+/**
+ * Removes the files of dead processes. Only the lock's owner calls this. Leftovers do no harm, so they may stay where
+ * removing is not allowed.
+ */
 function removeLeftovers(file: string, self: ProcessIdentity): void {
   const directory = dirname(file);
   const prefix = `${basename(file)}.`;
@@ -143,7 +155,7 @@ function removeLeftovers(file: string, self: ProcessIdentity): void {
   }
 }
 
-/** False if the lock is gone; throws if its owner may be alive. */
+/** Returns false if the lock is gone. @throws {@link CodError} COD_LOCKED if its owner may be alive. */
 function assertDead(file: string, self: ProcessIdentity): boolean {
   const line = readIfThere(file);
   if (line === undefined) return false;
@@ -159,7 +171,7 @@ function assertDead(file: string, self: ProcessIdentity): boolean {
   );
 }
 
-/** Whether another live taker is there; removes dead ones. */
+/** Returns whether another live taker exists. Removes dead ones. */
 function hasRival(file: string, own: string, self: ProcessIdentity): boolean {
   const directory = dirname(file);
   const takers = fs
@@ -195,7 +207,10 @@ function readIfThere(path: string): string | undefined {
   }
 }
 
-/** Synced before it gets its name: after a power cut a lock without content would be nobody's, and nobody could take it over. */
+/**
+ * Writes and syncs a new file. The sync comes before the final name: after a power cut an empty lock would name no
+ * owner, and no process could take it over.
+ */
 function writeDurably(path: string, line: string): void {
   const fd = fs.openSync(path, 'wx');
   try {

@@ -1,24 +1,24 @@
-/** What tells this boot and this process from every other one. Linux says; elsewhere some of it is unknown. */
+/** Identifies the boot and the processes of the machine. Complete on Linux; elsewhere some fields are unknown. */
 
 import { readFileSync, readlinkSync } from 'node:fs';
 import { errnoOf } from '../platform/errno.ts';
 
-/** A process, told from every other one that has had or will have its number. What is unknown is absent. */
+/** Identifies a process among all that have or had its number. Unknown fields are absent. */
 export interface ProcessIdentity {
   readonly pid: number;
-  /** When it started, in the kernel's clock ticks since boot. */
+  /** Start time in the kernel's clock ticks since boot. */
   readonly startTime?: number | undefined;
   readonly bootId?: string | undefined;
-  /** The name space in which `pid` means something. */
+  /** The PID namespace that `pid` belongs to. */
   readonly pidNamespace?: string | undefined;
 }
 
-/** The name of the present boot; `undefined` where there is none. */
+/** Returns the name of the current boot, or undefined if the system has none. */
 export function bootId(): string | undefined {
   return attempt(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
 }
 
-/** This process. */
+/** Returns the identity of this process. */
 export function thisProcess(): ProcessIdentity {
   return {
     pid: process.pid,
@@ -29,8 +29,9 @@ export function thisProcess(): ProcessIdentity {
 }
 
 /**
- * Whether `other` may still run, as seen from `self`. A process in another container of the same boot cannot be looked up: it may.
- * Another machine that shares the directory over a network looks like an earlier boot of this one, and so as if it were dead.
+ * Whether `other` may still be running, as seen from `self`. True for another container of the same boot, whose
+ * processes cannot be looked up.
+ * Another machine that shares the directory over a network looks like an earlier boot, so its processes count as dead.
  */
 export function mayBeAlive(other: ProcessIdentity, self: ProcessIdentity): boolean {
   if (other.bootId !== undefined && self.bootId !== undefined && other.bootId !== self.bootId) return false;
@@ -47,7 +48,10 @@ export function mayBeAlive(other: ProcessIdentity, self: ProcessIdentity): boole
   );
 }
 
-/** Fields 3 and 22 of /proc/PID/stat (proc_pid_stat(5)). The second field is a name in parentheses, which may hold anything. */
+/**
+ * Returns fields 3 and 22 of /proc/PID/stat (proc_pid_stat(5)). Field 2 is a name in parentheses, which may contain
+ * anything.
+ */
 function processStat(pid: number): { state: string; startTime: number } | undefined {
   return attempt(() => {
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');

@@ -1,4 +1,4 @@
-/** Storage on this machine's disks: files by `node:fs`. */
+/** Storage on the machine's disks, over `node:fs`. */
 
 import * as fs from 'node:fs';
 import { dirname, resolve } from 'node:path';
@@ -9,30 +9,36 @@ import { fsAdapter } from './fs-adapter.ts';
 import { lockFile } from './node-lock.ts';
 import { bootId } from './node-process.ts';
 
-/** How {@link nodeFileSystem} behaves. */
+/** Options of {@link nodeFileSystem}. */
 export interface NodeFileSystemOptions {
-  /** Opens files for reading, creates none, takes no lock and rejects every change with COD_TARGET_IO. Default: false. */
+  /**
+   * Opens files for reading only, creates none, takes no lock, and rejects every change with COD_TARGET_IO. Default:
+   * false.
+   */
   readonly readOnly?: boolean;
   /**
-   * Long writes go past the page cache where the system can (`O_DIRECT`, on Linux): for a copy that nobody reads yet. It takes less processor time, and no memory
-   * from other programs; who reads it afterwards waits for the disk. Default: false.
+   * Long writes bypass the page cache where the system can (`O_DIRECT`, on Linux). For a copy that is not read yet: it
+   * takes less CPU time and no memory from other programs. Later reads wait for the disk. Default: false.
    */
   readonly direct?: boolean;
 }
 
 /**
- * The file system of this machine; names are paths relative to `directory`, by default the working directory at the time of the call.
+ * Opens the file system of the machine. Names are paths relative to `directory`. Reads the boot's name and does no
+ * other I/O.
  *
- * `sync` is `fdatasync`, which on Linux covers a changed size too (fdatasync(2); 0.25 ms after a write of 4 KiB on
- * ext4 where `fsync` took 0.33, 2026), and, once for every open file, `fsync` of its directory.
- * `bootId` is known on Linux only. Reads the boot's name when called, nothing else.
+ * `sync` is `fdatasync`, and at the first sync of each open file also `fsync` of its directory. On Linux `fdatasync`
+ * covers a changed size too (fdatasync(2)). After a write of 4 KiB on ext4 it took 0.25 ms, and `fsync` 0.33 ms (2026).
+ * `bootId` is known on Linux only.
+ * @param directory default: the working directory at the time of the call
  */
 export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions = {}): FileSystem {
   const base = resolve(directory);
   return fsAdapter({
     fs,
     flags: {
-      // Opening a FIFO would wait for its other end; regular files know no difference. Absent on Windows.
+      // O_NONBLOCK, since opening a FIFO would block until its other end is opened. It has no effect on regular files,
+      // and is absent on Windows.
       readOnly: fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0),
       readWrite: fs.constants.O_RDWR | (fs.constants.O_NONBLOCK ?? 0),
       create: fs.constants.O_CREAT,
@@ -64,19 +70,19 @@ function write(fd: number, from: Uint8Array, position: number): Promise<number> 
   });
 }
 
-/** By way of the descriptor: its name may be another file's by now. */
+/** Opens the file by its descriptor, since its name may belong to another file by now. */
 function openDirect(fd: number): number | undefined {
   const { O_DIRECT, O_WRONLY } = fs.constants;
   if (O_DIRECT === undefined) return undefined;
   try {
     return fs.openSync(`/proc/self/fd/${fd}`, O_WRONLY | O_DIRECT);
   } catch {
-    // The file system has no such writes, or there is no /proc: the page cache does as well.
+    // The file system has no direct writes, or there is no /proc. The page cache serves as well.
     return undefined;
   }
 }
 
-/** Node's sync of a file covers the file, not its name: that is its directory's data. */
+/** Syncs the directory of a file: a sync of the file itself does not make its name durable. */
 async function syncName(path: string): Promise<void> {
   if (process.platform === 'win32') return;
   try {
@@ -87,5 +93,5 @@ async function syncName(path: string): Promise<void> {
   }
 }
 
-/** The file was removed meanwhile; or the file system, on a network or FUSE, knows no sync of a directory. */
+/** The file was removed meanwhile, or a file system on a network or FUSE cannot sync a directory. */
 const NO_NAME_TO_SYNC: ReadonlySet<string> = new Set(['ENOENT', 'EINVAL', 'ENOTSUP']);

@@ -1,11 +1,15 @@
 /**
- * Storage in a browser: files of the origin private file system (OPFS) over synchronous access handles, which only a dedicated worker can open.
+ * Browser storage: files of the origin private file system (OPFS) over synchronous access handles, which only a
+ * dedicated worker can open.
  *
- * Invariants: every operation is done inside its call, before its promise is returned; what the browser says it did is checked, each count and each
- * size, since a private window may refuse large offsets without an error (Chromium 156: a write "wrote" 4,294,967,288 bytes, a truncation did nothing). An open
- * file is exclusive. Nothing is ever renamed.
+ * Invariants:
+ * - Every operation completes synchronously, before its promise is returned.
+ * - Every count and size that the browser returns is checked: a private window may refuse large offsets without an
+ *   error. In Chromium 156 a write "wrote" 4,294,967,288 bytes, and a truncation did nothing.
+ * - An open file is exclusive. No file is ever renamed.
  *
- * Durable is what was flushed to a file whose *name* is: names follow within 45 s (measured, ext4), and no call forces them.
+ * Flushed data is durable once the file's *name* is. Names become durable within 45 s (measured, ext4), and no call
+ * forces them.
  */
 
 import type { Done } from '../async/done.ts';
@@ -13,16 +17,16 @@ import { CodError, type CodErrorCode, isCodError } from '../errors.ts';
 import type { FileSystem } from './file-system.ts';
 import type { InlineFile } from './inline-file.ts';
 
-/** How {@link opfsFileSystem} behaves. */
+/** Options of {@link opfsFileSystem}. */
 export interface OpfsFileSystemOptions {
   /**
-   * What stands for the boot of the machine: the same name may be given again only if the machine has been running all the time, as a page knows
-   * that has been open. Default: none, so that only what was synced is believed.
+   * Names the boot of the machine. Give the same name again only if the machine has been running since, as a page that
+   * stayed open knows. Default: none, so that only what was synced is believed.
    */
   readonly bootId?: string;
 }
 
-/** A synchronous access handle, which TypeScript's DOM library leaves to that of workers. */
+/** A synchronous access handle. TypeScript declares it in its library for workers only. */
 interface SyncAccessHandle {
   read(into: Uint8Array, options: { at: number }): number;
   write(from: Uint8Array, options: { at: number }): number;
@@ -36,18 +40,20 @@ interface SyncFileHandle {
   createSyncAccessHandle(): Promise<SyncAccessHandle>;
 }
 
-/** A worker that was terminated while it was writing keeps its files for up to 2.4 s (measured). */
+/** A worker that is terminated during a write keeps its files locked for up to 2.4 s (measured). */
 const LOCK_PATIENCE_MS = 5000;
 const LOCK_RETRY_MS = 20;
 
-/** No call moves more bytes. */
+/** The most bytes of one call. */
 const CALL_BYTES = 1 << 30;
 
 /**
- * A file system over `directory`, or over the root of the origin's private file system. Names are plain names: they hold no `/`. For a dedicated worker.
+ * Opens a file system over `directory`, or over the root of the origin's private file system. For a dedicated worker.
+ * Names are plain names without `/`.
  *
- * Opening or removing a file that somebody has open is tried for 5 s, which outlasts a terminated worker, and then rejects with COD_LOCKED.
- * `TypeError` for a name that OPFS does not take, and where there are no synchronous access handles.
+ * Calls that open or remove a file that is open elsewhere retry for 5 s, then reject with COD_LOCKED. The 5 s outlast a
+ * terminated worker. Calls reject with `TypeError` for a name that OPFS does not allow, and where synchronous access
+ * handles do not exist.
  */
 export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: OpfsFileSystemOptions = {}): FileSystem {
   let root: Promise<FileSystemDirectoryHandle> | undefined;
@@ -74,7 +80,7 @@ export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: O
 }
 
 /**
- * Removes a file; resolves if there is none. A function of its own, so that a page need not load the rest.
+ * Removes a file; resolves if it does not exist. A separate function, so that a page need not load the rest.
  * @throws {@link CodError} as `remove` of {@link opfsFileSystem}.
  */
 export async function removeFile(directory: FileSystemDirectoryHandle, name: string): Promise<void> {
@@ -86,8 +92,10 @@ export async function removeFile(directory: FileSystemDirectoryHandle, name: str
 }
 
 /**
- * The folder at `path`, names separated by `/`, for {@link opfsFileSystem}; made where it is missing. `''` is the root.
- * @throws {@link CodError} COD_TARGET_IO if one of the names is that of a file. `TypeError` for names that OPFS does not take.
+ * Returns the directory at `path` for {@link opfsFileSystem}. Makes missing directories.
+ * @param path names separated by `/`; `''` is the root
+ * @throws {@link CodError} COD_TARGET_IO if one of the names is that of a file. `TypeError` for names that OPFS does
+ * not allow.
  */
 export async function opfsDirectory(path: string): Promise<FileSystemDirectoryHandle> {
   let directory = await privateRoot();
@@ -114,7 +122,7 @@ async function privateRoot(): Promise<FileSystemDirectoryHandle> {
   }
 }
 
-/** Runs `call` again and again while somebody has the file. */
+/** Repeats `call` while the file is open elsewhere, for at most {@link LOCK_PATIENCE_MS}. */
 async function whileLocked<T>(operation: string, call: () => Promise<T>): Promise<T> {
   const start = performance.now();
   for (;;) {
@@ -132,20 +140,20 @@ const CODES: Readonly<Record<string, CodErrorCode>> = {
   NotFoundError: 'COD_NOT_FOUND',
   NoModificationAllowedError: 'COD_LOCKED',
   QuotaExceededError: 'COD_NO_SPACE',
-  // Firefox 153 throws this, no DOMException, for a truncation beyond the quota.
+  // Firefox 153 throws this instead of a DOMException for a truncation beyond the quota.
   NS_ERROR_FILE_NO_DEVICE_SPACE: 'COD_NO_SPACE',
 };
 
-/** Where the browser's own words do not tell. */
+/** Reasons for errors whose message does not tell the cause. */
 const REASONS: Readonly<Record<string, string>> = {
   NoModificationAllowedError: 'another tab or worker has it open',
   SecurityError: 'the browser gives no storage here, as Firefox in a private window',
 };
 
-/** What a failed call rejects with: wrong arguments stay a `TypeError`. */
+/** Returns the error of a failed call. Errors of wrong arguments stay as they are. */
 function opfsError(operation: string, cause: unknown, details: Readonly<Record<string, unknown>> = {}): Error {
   if (cause instanceof CodError || cause instanceof TypeError || cause instanceof RangeError) return cause;
-  // Exceptions of Firefox's own are no Errors, have names all the same, and empty messages.
+  // Firefox's own exceptions are not instances of Error. They have a name all the same, and an empty message.
   const { name = '', message = '' } = Object(cause) as Partial<Error>;
   const code = CODES[name] ?? 'COD_TARGET_IO';
   const why = REASONS[name] ?? (message || String(cause));
@@ -244,12 +252,12 @@ class OpfsFile implements InlineFile {
   }
 }
 
-/** Whether `count` can be that of a call for `length` bytes that did something. */
+/** Whether `count` is possible for a call of `length` bytes that moved at least one. */
 function isCount(count: number, length: number): boolean {
   return Number.isInteger(count) && count > 0 && count <= length;
 }
 
-/** For what was refused without an error. */
+/** Returns the error for a call that the browser refused without an error. */
 function refused(what: string): DOMException {
   return new DOMException(
     `${what}: no room, or a private window, which keeps files in memory and takes none this large`,

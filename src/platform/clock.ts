@@ -1,4 +1,7 @@
-/** Time and randomness, which are passed in: nothing else reads a clock, sets a timer or rolls dice. */
+/**
+ * Time and randomness. Both are passed in: core, log and device read no clock, set no timer and draw no random number
+ * themselves.
+ */
 
 /** A monotonic clock with timers. */
 export interface Clock {
@@ -13,6 +16,6 @@ export interface Clock {
 /** What a device or a log takes from its surroundings; pass a simulated one for deterministic tests. */
 export interface Environment {
   readonly clock: Clock;
-  /** Fills the bytes at random; used once, to name a copy. */
+  /** Fills `into` with random bytes. Used once, to name a copy. */
   readonly randomBytes: (into: Uint8Array) => void;
 }

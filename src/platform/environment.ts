@@ -1,4 +1,4 @@
-/** The clock and the randomness of the machine, as Node and every browser have them alike. */
+/** The clock and the randomness of the machine. Works in Node and in every browser. */
 
 import type { Environment } from './clock.ts';
 import { systemClock } from './system-clock.ts';

@@ -1,4 +1,4 @@
-/** System errors, as Node and memfs throw them, told as {@link CodError}s. */
+/** Converts system errors of Node and memfs to {@link CodError}s. */
 
 import { CodError, type CodErrorCode } from '../errors.ts';
 

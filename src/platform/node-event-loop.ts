@@ -1,8 +1,8 @@
-/** Node's event loop, for calls that are made inside its turns. */
+/** Node's event loop, for synchronous calls to files. */
 
 import type { EventLoop } from './inline-calls.ts';
 
-/** Taken once: the global is a getter, which is felt where the clock is looked at twice for each call to a file. */
+/** Read once: the global is a getter, which is noticeable at two clock reads for each call to a file. */
 const { performance } = globalThis;
 
 export const nodeEventLoop: EventLoop = { now: () => performance.now(), turn: () => new Promise(setImmediate) };

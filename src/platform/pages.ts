@@ -1,13 +1,22 @@
-/** Memory that begins on a page: what a file system takes that moves bytes past the page cache (`O_DIRECT`), and the only kind in JavaScript is WebAssembly's. */
+/**
+ * Memory that begins on a page, as required by writes that bypass the page cache (`O_DIRECT`). In JavaScript only
+ * WebAssembly's memory does.
+ */
 
-/** Of memory, and what such a file system wants offsets and lengths to be multiples of; its blocks are as long at most. */
+/**
+ * Length of a page. Direct writes need offsets and lengths that are multiples of it, as the blocks of file systems are
+ * at most this long.
+ */
 export const PAGE_BYTES = 4096;
 
 const WASM_PAGE_BYTES = 65_536;
 
 const onPages = new WeakSet<ArrayBufferLike>();
 
-/** `length` bytes of zeros that begin on a page; or not, where address space is short: each such memory reserves gigabytes of it. */
+/**
+ * Returns `length` zero bytes that begin on a page. They may begin elsewhere if address space is short: each such
+ * memory reserves gigabytes of it.
+ */
 export function pageBuffer(length: number): Uint8Array {
   try {
     const { buffer } = new WebAssembly.Memory({ initial: Math.ceil(length / WASM_PAGE_BYTES) });
@@ -19,12 +28,16 @@ export function pageBuffer(length: number): Uint8Array {
   }
 }
 
-/** Room for a piece of a stream whose consumer would like `wanted` bytes on pages, or does not care. */
+/**
+ * Returns a buffer of at most `limit` bytes for a piece of a stream.
+ * @param wanted length that the consumer prefers, on pages; undefined if it has no preference
+ * @param otherwise length without a preference
+ */
 export function pieceBuffer(wanted: number | undefined, otherwise: number, limit: number): Uint8Array {
   return wanted === undefined ? new Uint8Array(Math.min(otherwise, limit)) : pageBuffer(Math.min(wanted, limit));
 }
 
-/** Whether `bytes` are whole pages of a {@link pageBuffer}. */
+/** Whether `bytes` consists of whole pages of a {@link pageBuffer}. */
 export function areWholePages({ buffer, byteOffset, length }: Uint8Array): boolean {
   return byteOffset % PAGE_BYTES === 0 && length % PAGE_BYTES === 0 && onPages.has(buffer);
 }

@@ -1,8 +1,8 @@
-/** The machine's clock, as Node and every browser have it alike. */
+/** The machine's clock. Works in Node and in every browser. */
 
 import type { Clock } from './clock.ts';
 
-/** Node has it, browsers do not. */
+/** Undefined in browsers. */
 const { setImmediate: soon } = globalThis as { setImmediate?: (callback: () => void) => unknown };
 
 export const systemClock: Clock = {
