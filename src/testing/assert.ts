@@ -1,4 +1,4 @@
-/** The few assertions of the published suites, so that these depend on no test runner. */
+/** Assertions of the published suites, which therefore need no test runner. */
 
 import { type CodErrorCode, isCodError } from '../errors.ts';
 
@@ -12,14 +12,14 @@ export function assertEqual<T>(actual: T, expected: T, what: string): void {
   assert(Object.is(actual, expected), `${what}: ${String(actual)}, not ${String(expected)}`);
 }
 
-/** Throws unless both have the same length and bytes, and names the first that differs. */
+/** Throws unless both have the same length and bytes. The message names the first difference. */
 export function assertBytes(actual: Uint8Array, expected: Uint8Array, what: string): void {
   assertEqual(actual.length, expected.length, `${what}: length`);
   const at = actual.findIndex((byte, index) => byte !== expected[index]);
   assert(at === -1, `${what}: byte ${at} of ${expected.length} is ${actual[at]}, not ${expected[at]}`);
 }
 
-/** Throws unless `promise` rejects with a `CodError` of that code. */
+/** Throws unless `promise` rejects with a `CodError` of this code. */
 export async function assertCode(promise: Promise<unknown>, code: CodErrorCode, what: string): Promise<void> {
   const error = await rejection(promise, what);
   assert(isCodError(error, code), `${what}: rejected with ${String(error)}, not with ${code}`);

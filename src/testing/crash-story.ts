@@ -1,7 +1,8 @@
 /**
- * One story: a workload that is crashed, recovers, goes on, is crashed again, and in the end recovers for good.
+ * One story: a workload that is crashed, recovers, continues, is crashed again, and in the end recovers without a
+ * crash.
  *
- * Invariant: what happens depends on the seed, on the crashes, and on the code under test; on nothing else.
+ * Invariant: a story depends only on the seed, the crashes and the code under test.
  */
 
 import { CodError } from '../errors.ts';
@@ -12,62 +13,71 @@ import { SimulatedClock } from './simulated-clock.ts';
 /** What ends a life: the death of the process, or a power cut. */
 export type CrashKind = 'process' | 'power';
 
-/** From one start of the process to its end. */
+/** The time from one start of the process to its end. */
 export interface Life {
-  /** 0 for the first. */
+  /** 0 for the first life. */
   readonly number: number;
-  /** All storage of this life. Faults may be put into it. */
+  /** All storage of this life. The story may inject faults into it. */
   readonly fileSystem: CrashingFileSystem;
-  /** All time of this life. */
+  /** The clock of this life. */
   readonly clock: SimulatedClock;
-  /** The only randomness that may be used, or the story could not be told again. */
+  /** The only randomness that the story may use: any other makes it impossible to replay. */
   readonly random: Random;
-  /** How the life before this one ended; undefined in the first. */
+  /** How the previous life ended. Undefined in the first life. */
   readonly crash: CrashKind | undefined;
-  /** Whether this life will not be crashed: the place for checks that take long. */
+  /** Whether this life is not crashed. Slow checks belong here. */
   readonly isLast: boolean;
 }
 
-/** The code under test, and what is known of what it promised. Made anew for each story. */
+/** The code under test, and what it has promised so far. Made anew for each story. */
 export interface Story {
-  /** What is crashed: uses the storage, and notes what was promised. Called in the first life, and in some later ones once `recover` has resolved. */
+  /**
+   * The workload to crash: uses the storage and notes what was promised. Called in the first life, and in some later
+   * lives once `recover` has resolved.
+   */
   work(life: Life): Promise<void>;
-  /** Opens the storage as any start after a crash does, and rejects if a promise was broken. It may be crashed too: then it is called again in the next life. */
+  /**
+   * Opens the storage as any start after a crash does, and rejects if a promise was broken. If a crash interrupts it,
+   * it is called again in the next life.
+   */
   recover(life: Life): Promise<void>;
 }
 
 /** One crash of a story. */
 export interface PlannedCrash {
-  /** The operation of its life, from 1 on, that is in flight when it comes. */
+  /** Number of the storage operation of its life that is in flight when the crash comes, from 1 on. */
   readonly at: number;
   readonly kind: CrashKind;
-  /** Decides what is left, and all that is random in the life that follows. */
+  /** Decides what the crash leaves, and all randomness of the next life. */
   readonly seed: number;
-  /** Whether this life goes on with `work` after it recovered; the first always works. */
+  /** Whether this life continues with `work` after its recovery. The first life always works. */
   readonly works: boolean;
 }
 
-/** All that is needed to tell a story once more. */
+/** All that is needed to run a story again. */
 export interface StoryPlan {
-  /** Decides all that is random in the first life. */
+  /** Decides all randomness of the first life. */
   readonly seed: number;
   readonly crashes: readonly PlannedCrash[];
 }
 
-/** What stories run in. */
+/** The environment of a story. */
 export interface StoryOptions {
-  /** How the file systems behave; their clock and randomness are the story's. */
+  /** Options of the file systems. The story provides clock and randomness. */
   readonly fileSystem?: Omit<CrashingFileSystemOptions, 'clock' | 'random'>;
-  /** What the first life finds: each story begins with a copy. Default: nothing. */
+  /** The storage that the first life finds. Each story begins with a copy of it. Default: empty. */
   readonly initial?: CrashingFileSystem;
-  /** As for {@link SimulatedClock}. On Node `() => new Promise(process.nextTick)` is exact and the fastest. */
+  /** As for {@link SimulatedClock}. On Node, `() => new Promise(process.nextTick)` is exact and the fastest. */
   readonly settle?: () => Promise<void>;
-  /** A life that is longer than this, in operations or in simulated milliseconds, is a failure. Default: 1,000,000 and an hour. */
+  /**
+   * A life that takes more operations, or more simulated milliseconds, is a failure. Default: 1,000,000 operations, one
+   * hour.
+   */
   readonly maxOperations?: number;
   readonly maxLifeMs?: number;
 }
 
-/** What happened in a story, or in many. */
+/** Figures of one story or of many. */
 export interface StoryFigures {
   stories: number;
   lives: number;
@@ -76,18 +86,20 @@ export interface StoryFigures {
   operations: number;
 }
 
-/** What one story was like. */
+/** The result of one story. */
 export interface Told {
-  /** Crashes that came; one that was planned behind the end of its life did not, nor did those after it. */
+  /**
+   * Crashes that happened. A crash that was planned after the end of its life does not happen, nor do those after it.
+   */
   readonly crashes: number;
   /** Storage operations of each life. */
   readonly operations: readonly number[];
 }
 
 /**
- * Tells a story. Rejects with what `work` and `recover` reject with, or if a life does not end.
+ * Runs a story. Rejects with the error of `work` or `recover`, or if a life does not end.
  *
- * A life that ends before its crash is followed by the last one.
+ * A life that ends before its crash is followed by the last life.
  */
 export async function tellStory(story: Story, plan: StoryPlan, options: StoryOptions = {}): Promise<Told> {
   const { settle, maxOperations = 1_000_000, maxLifeMs = 3_600_000 } = options;
@@ -115,7 +127,7 @@ export async function tellStory(story: Story, plan: StoryPlan, options: StoryOpt
       return true;
     };
     const lived = steps().catch((error: unknown) => {
-      // Of a process that is gone nobody hears: that was a call that answered at once.
+      // Errors of a crashed process do not count. In such a process a synchronous call throws.
       if (fileSystem.isCrashed) return false;
       throw error;
     });
@@ -143,13 +155,16 @@ export async function tellStory(story: Story, plan: StoryPlan, options: StoryOpt
 
 const VERSION = 1;
 
-/** The plan as one line. */
+/** Returns the plan as one line. */
 export function planToLine(plan: StoryPlan): string {
   const crashes = plan.crashes.map(({ at, kind, seed, works }) => [at, kind, seed, works ? 1 : 0]);
   return JSON.stringify({ version: VERSION, seed: plan.seed, crashes });
 }
 
-/** @throws {@link CodError} COD_VERSION if it is another version's; COD_CORRUPT if it is no plan at all. */
+/**
+ * Parses a plan.
+ * @throws {@link CodError} COD_VERSION for a plan of another version; COD_CORRUPT if the line is no plan.
+ */
 export function planFromLine(line: string): StoryPlan {
   const corrupt = (what: string): CodError => new CodError('COD_CORRUPT', `${line.slice(0, 200)}: ${what}`);
   let plan: { version?: unknown; seed?: unknown; crashes?: unknown } | null;

@@ -1,12 +1,13 @@
 /**
- * A file system in memory that crashes, fails and fills up when told to, and then shows what could be found after a restart.
+ * A file system in memory that crashes, fails and fills up on request, and then shows what a restart would find.
  *
  * Invariants:
- * - An operation takes effect when its promise settles, not before; until then it is in flight, and a crash may do any part of it.
- * - What happens depends on the calls and on the seed, on nothing else.
- * - A sync covers what had returned before it was called, no more.
- * - After a crash nothing takes effect any more, and no call settles but those that had taken effect: the process is gone. Calls that answer at once throw, since they
- *   must not return.
+ * - An operation takes effect when its promise settles. Until then it is in flight, and a crash may perform any part of
+ *   it.
+ * - What happens depends only on the calls and on the seed.
+ * - A sync covers only what had returned before it was called.
+ * - After a crash nothing takes effect, and only calls that had taken effect settle: the process is gone. Synchronous
+ *   calls throw, since they must not return.
  */
 
 import type { Done } from '../async/done.ts';
@@ -17,53 +18,62 @@ import type { Clock } from '../platform/clock.ts';
 import { type Random, seededRandom } from './random.ts';
 import { type FileNumber, SimulatedDisk } from './simulated-disk.ts';
 
-/** How a {@link CrashingFileSystem} behaves. */
+/** Options of a {@link CrashingFileSystem}. */
 export interface CrashingFileSystemOptions {
-  /** Decides the order in which overlapping operations end, and what failing ones leave. Default: seed 0. */
+  /** Decides the order in which overlapping operations end, and what failed operations leave. Default: seed 0. */
   readonly random?: Random;
-  /** The present boot. A process crash keeps it, a power cut makes a new one. Default: none, as in a browser. */
+  /** Names the boot. A process crash keeps it, a power cut makes a new one. Default: none, as in a browser. */
   readonly bootId?: string | undefined;
-  /** Operations take a random time of up to `latencyMs` (default: 1) on this clock. Without one they take some rounds of the microtask queue. */
+  /**
+   * Operations take a random time of up to `latencyMs` (default: 1) on this clock. Without a clock they take a few
+   * rounds of the microtask queue.
+   */
   readonly clock?: Clock;
   readonly latencyMs?: number;
-  /** A write that a process crash cuts short ends at a multiple of this many bytes of the file, or at its own end. Default: 1. */
+  /**
+   * A write that a process crash interrupts ends at a multiple of this many bytes of the file, or at its own end.
+   * Default: 1.
+   */
   readonly tearBytes?: number;
-  /** Whether a file's `sync` makes its name durable. Default: true; false is OPFS in a file's first minute. */
+  /** Whether a file's `sync` makes its name durable. False simulates OPFS in a file's first minute. Default: true. */
   readonly syncsNames?: boolean;
-  /** Whether files read and write inside the call, too, each time as chance decides. Default: false. */
+  /** Whether files also have calls that complete synchronously or later, as chance decides. Default: false. */
   readonly inline?: boolean;
-  /** As in OPFS: opening or removing a file that is open rejects with COD_LOCKED. Default: false. */
+  /** As in OPFS: opening or removing an open file rejects with COD_LOCKED. Default: false. */
   readonly exclusive?: boolean;
 }
 
-/** One call, as faults see it. */
+/** One call, as the conditions of faults see it. */
 export interface StorageOperation {
-  /** 1 for the first call on this file system, then one more each. `close` is not counted. */
+  /** 1 for the first call on this file system, then consecutive. `close` is not counted. */
   readonly number: number;
   readonly kind: 'open' | 'remove' | 'size' | 'read' | 'write' | 'truncate' | 'sync';
   readonly name: string;
-  /** Of a read or write its first byte, of a truncation the new size; otherwise 0. */
+  /** First byte of a read or write, new size of a truncation, otherwise 0. */
   readonly offset: number;
-  /** Of a read or write its bytes; otherwise 0. */
+  /** Bytes of a read or write, otherwise 0. */
   readonly length: number;
 }
 
-/** What a failing operation rejects with, and whether that passes. */
+/** Which error a failing operation rejects with, and whether the fault is permanent. */
 export interface FaultOptions {
   /** Default: COD_TARGET_IO. */
   readonly code?: CodErrorCode;
-  /** False: the first operation that matches fails, and no other. True: all do, until {@link CrashingFileSystem.clearFaults}. Default: false. */
+  /**
+   * False: only the first matching operation fails. True: all of them fail until
+   * {@link CrashingFileSystem.clearFaults}. Default: false.
+   */
   readonly stays?: boolean;
 }
 
-/** How it ends. `'process'`: the kernel lives on. `'power'`: only what was synced is sure to be there. */
+/** How the process ends. `'process'`: the kernel survives. `'power'`: only what was synced certainly survives. */
 export interface Crash {
   readonly kind: 'process' | 'power';
-  /** Decides what is left. */
+  /** Decides what the crash leaves. */
   readonly random: Random;
 }
 
-/** See this file's header. */
+/** A file system in memory that crashes, fails and fills up on request. */
 export class CrashingFileSystem implements FileSystem {
   readonly bootId?: string;
   /** Resolves at the operation that {@link crashAt} names, or at {@link crash}. */
@@ -80,7 +90,7 @@ export class CrashingFileSystem implements FileSystem {
   #frozen = false;
   #onCrash!: () => void;
 
-  /** A file system without files. */
+  /** Makes a file system without files. */
   constructor(options: CrashingFileSystemOptions = {}) {
     this.#options = options;
     this.#random = options.random ?? seededRandom(0);
@@ -95,50 +105,58 @@ export class CrashingFileSystem implements FileSystem {
     return this.#frozen;
   }
 
-  /** How many operations were called so far; see {@link StorageOperation.number}. */
+  /** Number of operations called so far; see {@link StorageOperation.number}. */
   get operationCount(): number {
     return this.#operationCount;
   }
 
   /**
-   * Lets the process stop when operation `number` is called: that one is in flight, and from then on nothing settles. {@link crash} then shows what is left.
-   * A workload that is run again and again with `number` 1, 2, 3 … has been crashed everywhere once it ends by itself.
+   * Stops the process when operation `number` is called. That operation is in flight, and from then on no call settles.
+   * {@link crash} then shows what is left.
+   * A workload that runs with `number` 1, 2, 3 … until it ends by itself has been crashed everywhere.
    */
   crashAt(number: number): void {
     this.#crashAt = number;
   }
 
   /**
-   * Lets operation `number` fail, or all from there on. A write that fails may have written its beginning; a read has filled its buffer with something;
-   * a sync has lost some of what was unsynced, and the next one, as on Linux, says nothing of it.
+   * Makes operation `number` fail, or all operations from there on.
+   * - A failed write may have written its beginning.
+   * - A failed read has filled its buffer with arbitrary bytes.
+   * - A failed sync has lost some of the unsynced bytes. The next sync, as on Linux, does not report that.
    */
   failAt(number: number, options: FaultOptions = {}): void {
     this.failWhen((operation) => (options.stays ? operation.number >= number : operation.number === number), options);
   }
 
-  /** Lets the operations that match fail, or the first of them. */
+  /** Makes the first operation that matches fail, or all of them. */
   failWhen(matches: (operation: StorageOperation) => boolean, options: FaultOptions = {}): void {
     this.#faults.push({ matches, code: options.code ?? 'COD_TARGET_IO', stays: options.stays ?? false });
   }
 
-  /** Lets a write reject with COD_NO_SPACE, having written what fits, when more than `bytes` have been allocated from now on, in pages of 4096. */
+  /**
+   * Makes writes reject with COD_NO_SPACE once `bytes` more are allocated, in pages of 4096. Such a write has written
+   * what fits.
+   */
   limitSpace(bytes: number): void {
     this.#allocatedLimit = this.#disk.allocatedBytes + bytes;
   }
 
-  /** From now on everything works again, and there is room. */
+  /** Ends all faults and the limit of space. */
   clearFaults(): void {
     this.#faults = [];
     this.#allocatedLimit = Number.POSITIVE_INFINITY;
   }
 
   /**
-   * Stops the process, and returns what it finds when it starts again; each call decides anew.
+   * Stops the process, and returns the file system that its next start finds. Each call decides anew.
    *
-   * `'process'`: every write that had resolved is there, those in flight may be cut short anywhere; what was unsynced still is, and a power cut may
-   * follow. `'power'`: unsynced-file.ts says what is left of a file; a name that was created or removed since it was last durable may be there or not.
+   * - `'process'`: every write that had resolved is there. Writes in flight may be cut short anywhere. Unsynced bytes
+   *   stay unsynced, and a power cut may follow.
+   * - `'power'`: unsynced-file.ts says what is left of a file. A name that was created or removed since it was last
+   *   durable may exist or not.
    *
-   * `options`: what is different from then on, such as the clock.
+   * @param options replaces options from then on, such as the clock
    */
   crash({ kind, random }: Crash, options: CrashingFileSystemOptions = {}): CrashingFileSystem {
     this.#freeze();
@@ -155,7 +173,10 @@ export class CrashingFileSystem implements FileSystem {
     return after;
   }
 
-  /** Another one with the same files as they are now, synced or not, and none of them open; what is in flight does not count. */
+  /**
+   * Returns another file system with the same files as now, synced or not, none of them open. Operations in flight do
+   * not count.
+   */
   clone(options: CrashingFileSystemOptions = {}): CrashingFileSystem {
     const copy = new CrashingFileSystem({ ...this.#options, ...options });
     copy.#disk = this.#disk.clone();
@@ -199,7 +220,7 @@ export class CrashingFileSystem implements FileSystem {
   }
 
   #handle(name: string, number: FileNumber): InlineFile {
-    /** What `close` waits for. */
+    /** Operations in flight. `close` waits for them. */
     let running = 0;
     let onIdle: () => void = () => undefined;
     let closed: Promise<void> | undefined;
@@ -215,7 +236,7 @@ export class CrashingFileSystem implements FileSystem {
       }
     };
 
-    /** Synchronous or not, at random: as on a backend that passes some calls to a pool. */
+    /** Completes synchronously or later at random, like a backend that passes some calls to a pool. */
     const submit = (call: Call, effect: Effect<void>): Done => {
       if (this.#random.oneIn(2)) return perform(call, effect);
       if (closed !== undefined) throw new CodError('COD_CLOSED', `${name} is closed`, { details: { name } });
@@ -269,7 +290,7 @@ export class CrashingFileSystem implements FileSystem {
           {
             complete: (disk) => disk.file(number).change({ kind: 'truncate', size }),
             crash: (disk, { kind, random }) => {
-              // A power cut decides by itself about what is unsynced.
+              // For a power cut, `afterPowerCut` decides on all unsynced changes.
               if (kind === 'power' || random.oneIn(2)) disk.file(number).change({ kind: 'truncate', size });
             },
           },
@@ -288,7 +309,7 @@ export class CrashingFileSystem implements FileSystem {
     const writeBeginning = (disk: SimulatedDisk, length: number): void => {
       if (length > 0) disk.file(number).change({ kind: 'write', offset, bytes: bytes.subarray(0, length) });
     };
-    /** Nothing, everything, or anything in between, each as often. */
+    /** Length of a torn write: nothing, everything, or anything in between, each equally often. */
     const torn = (random: Random): number => {
       const end = offset + [0, bytes.length, random.below(bytes.length + 1)][random.below(3)]!;
       return end === offset + bytes.length ? bytes.length : Math.max(0, end - (end % tearBytes) - offset);
@@ -372,7 +393,7 @@ export class CrashingFileSystem implements FileSystem {
     );
   }
 
-  /** The time that an operation takes. */
+  /** Waits for the time that an operation takes. */
   #latency(): Promise<void> {
     const { clock, latencyMs = 1 } = this.#options;
     return clock === undefined
@@ -405,22 +426,22 @@ interface Fault extends Required<FaultOptions> {
   matches(operation: StorageOperation): boolean;
 }
 
-/** What an operation does to the disk. */
+/** The effect of an operation on the disk. */
 interface Effect<T> {
-  /** When it ends. Returns or throws what the operation does. */
+  /** Called when the operation ends. Returns or throws what the operation does. */
   complete(disk: SimulatedDisk): T;
-  /** When it is told to fail. */
+  /** Called when the operation is made to fail. */
   fail?(disk: SimulatedDisk): void;
-  /** When it is cut off. */
+  /** Called when a crash interrupts the operation. */
   crash?(disk: SimulatedDisk, crash: Crash): void;
 }
 
-/** Some rounds of the microtask queue. */
+/** Waits for a number of rounds of the microtask queue. */
 async function rounds(count: number): Promise<void> {
   for (let round = 0; round < count; round++) await undefined;
 }
 
-/** A new one for each, so that whoever waits for it can be collected. */
+/** A new promise for each call, so that callers that wait for it can be garbage-collected. */
 function never(): Promise<never> {
   return new Promise(() => {});
 }

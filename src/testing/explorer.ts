@@ -1,6 +1,6 @@
 /**
- * Looks for a crash that breaks a promise: tells the same story again and again, crashed at operation 1, 2, 3 … until it ends by itself, and crashed
- * again while it recovers.
+ * Searches for a crash that breaks a promise. Runs the same story again and again, crashed at operation 1, 2, 3 … until
+ * it ends by itself, and crashed again while it recovers.
  */
 
 import {
@@ -17,26 +17,34 @@ import {
 } from './crash-story.ts';
 import { seededRandom } from './random.ts';
 
-/** A crash that is to hit a recovery falls into so many operations. */
+/** A crash that is meant to hit a recovery comes at one of this many first operations. */
 const RECOVERY_OPERATIONS = 50;
 
-/** What is to be explored. */
+/** Options of {@link exploreCrashes}. */
 export interface ExplorerOptions extends StoryOptions {
-  /** A 32-bit integer: the same seed and the same code give the same run. Default: 0. */
+  /** A 32-bit integer. The same seed and the same code give the same run. Default: 0. */
   readonly seed?: number;
-  /** Default: 'mixed', which draws one of the two for each crash. */
+  /** Default: 'mixed', which draws one of the two kinds for each crash. */
   readonly kind?: CrashKind | 'mixed';
   /** The most crashes of a story. Default: 2. */
   readonly crashes?: number;
-  /** So many of them are tried at each operation of their life, every combination; the others fall anywhere. Default: 1. */
+  /**
+   * This many crashes are tried at each operation of their lives, in every combination. The others are placed at
+   * random. Default: 1.
+   */
   readonly depth?: number;
-  /** For a large workload: so many stories, whose crashes all fall anywhere, in place of one for each operation. */
+  /**
+   * For a large workload: the number of stories, whose crashes are all placed at random. Replaces one story for each
+   * operation.
+   */
   readonly samples?: number;
-  /** Called after each story, with all figures so far; false ends the exploration. */
+  /** Called after each story with the figures so far. The exploration ends if it returns false. */
   readonly onStory?: (figures: Readonly<StoryFigures>) => unknown;
 }
 
-/** A promise was broken, or a story did not end. `replay` is one line that {@link replayCrashes} takes; `cause` is what was thrown. */
+/**
+ * A promise was broken, or a story did not end. `replay` is one line for {@link replayCrashes}; `cause` is the error.
+ */
 export class CrashFailure extends Error {
   override readonly name = 'CrashFailure';
   readonly replay: string;
@@ -51,15 +59,15 @@ export class CrashFailure extends Error {
 /**
  * Explores the crashes of a story.
  *
- * @param begin makes a story that knows nothing of earlier ones
- * @returns what was done, if no promise was broken
- * @throws {@link CrashFailure} at the first one that was.
+ * @param begin makes a story without knowledge of earlier ones
+ * @returns the figures, if no promise was broken
+ * @throws {@link CrashFailure} at the first broken promise.
  */
 export async function exploreCrashes(begin: () => Story, options: ExplorerOptions = {}): Promise<StoryFigures> {
   const { seed = 0, kind = 'mixed', crashes = 2, depth = 1, samples, onStory } = options;
   const random = seededRandom(seed);
   const figures: StoryFigures = { stories: 0, lives: 0, crashes: 0, operations: 0 };
-  /** Operations of the longest life of each sort so far, to draw places from. */
+  /** Operations of the longest first life and of the longest later life so far. Random places are drawn from these. */
   const longest = { first: 1, later: 1 };
 
   const tell = async (planned: readonly PlannedCrash[]): Promise<Told> => {
@@ -79,7 +87,7 @@ export async function exploreCrashes(begin: () => Story, options: ExplorerOption
     seed: random.below(2 ** 32),
     works,
   });
-  /** A crash anywhere in a life that recovers; one in three lives works as well. */
+  /** A crash at a random place of a life that recovers. One in three such lives works as well. */
   const anywhere = (): PlannedCrash => {
     const works = random.oneIn(3);
     return crashAt(
@@ -101,7 +109,8 @@ export async function exploreCrashes(begin: () => Story, options: ExplorerOption
   for (let at = Array.from({ length: places }, () => 1); at.length > 0; ) {
     const told = await tell([...at.map((place, index) => crashAt(place, index === 0)), ...upTo(crashes - places)]);
     if (onStory?.(figures) === false) break;
-    // The first crash that did not come was behind its life's end: the one before it goes on, and this one begins anew.
+    // A crash that did not happen was planned after the end of its life. The crash before it then advances, and this
+    // one restarts at operation 1.
     at = told.crashes >= places ? at : at.slice(0, told.crashes);
     if (at.length === 0) break;
     at = [...at.slice(0, -1), at.at(-1)! + 1];
@@ -111,8 +120,9 @@ export async function exploreCrashes(begin: () => Story, options: ExplorerOption
 }
 
 /**
- * Tells the story of a {@link CrashFailure} once more; `begin` and the options must be the same.
- * @throws {@link CrashFailure} if the promise is still broken; {@link CodError} COD_CORRUPT or COD_VERSION for a line that is none.
+ * Runs the story of a {@link CrashFailure} again. `begin` and the options must be the same.
+ * @throws {@link CrashFailure} if the promise is still broken; {@link CodError} COD_CORRUPT or COD_VERSION if the line
+ * is no valid plan.
  */
 export async function replayCrashes(begin: () => Story, line: string, options: StoryOptions = {}): Promise<Told> {
   return tellOne(begin, planFromLine(line), options);

@@ -1,7 +1,7 @@
 /**
- * What {@link FileSystem} promises, as tests that need no test runner: whoever writes a backend runs them over it.
+ * What {@link FileSystem} promises, as tests for authors of backends. They need no test runner.
  *
- * What only a crash shows, whether `sync` is durable, is not in here.
+ * They do not test whether `sync` is durable: only a crash shows that.
  */
 
 import type { FileSystem } from '../fs/file-system.ts';
@@ -9,25 +9,28 @@ import { concurrencyTests, contentTests, inlineTests, sparseTests } from './suit
 import { closeTests, lockTests, removedTests, sharedHandleTests } from './suite/handles.ts';
 import { nameTests, sizeTests } from './suite/names-and-sizes.ts';
 
-/** One test: it passes if `run` resolves. `name` is a sentence. */
+/** One test. It passes if `run` resolves. `name` is a sentence. */
 export interface ConformanceTest {
   readonly name: string;
   run(): Promise<void>;
 }
 
-/** What some backends cannot do, and whose tests are then left out. All are on by default. */
+/** Abilities that some backends lack. False leaves out the tests of an ability. Default: all true. */
 export interface FileSystemSuiteOptions {
-  /** A name can be opened a second time, or removed, while it is open. Not so in OPFS. */
+  /** A name can be opened again, or removed, while it is open. False for OPFS. */
   readonly sharedHandles?: boolean;
-  /** A file can have a few bytes beyond 4 GiB without needing 4 GiB. */
+  /** A file can have a few bytes beyond 4 GiB without allocating 4 GiB. */
   readonly sparse?: boolean;
-  /** It has `lock`. Without one, the suite fails unless told so: two programs could then open one target. */
+  /**
+   * The file system has `lock`. Without `lock` the suite fails unless this is false: two programs could then open one
+   * target.
+   */
   readonly locks?: boolean;
 }
 
 /**
- * The tests, to be given to any runner. `make` is called once for each, and returns a file system without files.
- * No test leaves a file open; some leave files behind.
+ * Returns the tests, for any test runner. No test leaves a file open; some leave files behind.
+ * @param make returns a file system without files; called once for each test
  */
 export function fileSystemSuite(
   make: () => Promise<FileSystem> | FileSystem,

@@ -1,4 +1,7 @@
-/** What to test storage with: the suite that every {@link FileSystem} passes, a file system that crashes, an explorer of crashes, a recorder. Needs no test runner. */
+/**
+ * Tests for storage: the suite that every {@link FileSystem} passes, a file system that crashes, an explorer of
+ * crashes, and a recorder. Needs no test runner.
+ */
 
 export type { CodErrorCode } from '../errors.ts';
 export type { File, FileSystem, Lease } from '../fs/file-system.ts';

@@ -1,20 +1,22 @@
-/** Randomness that a seed repeats. */
+/** Reproducible randomness. */
 
 /** A stream of numbers that is the same for the same seed. */
 export interface Random {
-  /** A whole number from 0 to `limit - 1`; `limit` from 1 to 2^32. */
+  /** Returns a whole number from 0 to `limit - 1`; `limit` is from 1 to 2^32. */
   below(limit: number): number;
-  /** Whether something happens that does so in one of `count` cases. */
+  /** Returns true in one of `count` cases. */
   oneIn(count: number): boolean;
   /** Fills `into` with random bytes and returns it. */
   fill<T extends Uint8Array>(into: T): T;
-  /** Brings `items` into random order, in place, and returns it. */
+  /** Shuffles `items` in place and returns it. */
   shuffle<T>(items: T[]): T[];
-  /** A stream of its own, so that what is drawn from it does not move this one. */
+  /** Returns a separate stream: draws from it do not advance this one. */
   fork(): Random;
 }
 
-/** The stream of `seed`, a 32-bit integer: sfc32 (Chris Doty-Humphrey, PractRand), started as its author does. */
+/**
+ * Returns the stream of `seed`, a 32-bit integer: sfc32 (Chris Doty-Humphrey, PractRand), started as its author does.
+ */
 export function seededRandom(seed: number): Random {
   let a = 0;
   let b = 0;

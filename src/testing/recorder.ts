@@ -1,23 +1,23 @@
-/** Writes down all that is done to a file system, so that it can be done again elsewhere (trace.ts says how it is written). */
+/** Records all operations on a file system, so that they can be replayed elsewhere (trace.ts has the format). */
 
 import { type CodErrorCode, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { checksum, encodeBytes, PIECE_BYTES, type TraceStep, traceHeader } from './trace.ts';
 
-/** How much is kept. */
+/** Options of a {@link FileSystemRecorder}. */
 export interface RecorderOptions {
-  /** Bytes of the trace, roughly; what comes after is not recorded, and the trace says so. Default: 64 MiB. */
+  /** The most bytes of the trace, roughly. Later steps are not recorded, and the trace says so. Default: 64 MiB. */
   readonly maxBytes?: number;
 }
 
 /**
- * Passes every call on to a file system, and keeps a trace.
+ * Passes every call on to a file system, and records a trace.
  *
- * Steps stand in the order in which they ended; calls that have not ended are not in the trace. Replayed, it gives the same files where no two calls
- * on the same bytes overlapped in time: their order is nobody's promise.
+ * Steps are in the order in which they ended. Calls in flight are not in the trace. A replay gives the same files
+ * unless calls on the same bytes overlapped in time, since their order is undefined.
  */
 export class FileSystemRecorder {
-  /** To be used in place of the one that was given. */
+  /** The file system to use instead of the recorded one. */
   readonly fileSystem: FileSystem;
   readonly #inner: FileSystem;
   readonly #maxBytes: number;
@@ -40,12 +40,12 @@ export class FileSystemRecorder {
     };
   }
 
-  /** Whether it had become too long. */
+  /** Whether the trace reached its maximum length and was cut. */
   get isCut(): boolean {
     return this.#isCut;
   }
 
-  /** What was done so far: JSON lines in UTF-8. */
+  /** Returns the trace so far: JSON lines in UTF-8. */
   trace(): Uint8Array {
     return new TextEncoder().encode(`${this.#lines.join('\n')}\n`);
   }
@@ -58,7 +58,7 @@ export class FileSystemRecorder {
     this.#lines.push(this.#isCut ? JSON.stringify({ op: 'cut' }) : line);
   }
 
-  /** Does what a step says, and adds it with its outcome. */
+  /** Performs a step, and adds it with its outcome. */
   async #call<T>(
     step: Exclude<TraceStep, { op: 'cut' | 'content' }>,
     work: () => Promise<T>,
@@ -92,13 +92,13 @@ export class FileSystemRecorder {
     return this.#record(file, number);
   }
 
-  /** What is there before anything is done to it. */
+  /** Records what a file holds before its first use. */
   async #recordContent(name: string): Promise<void> {
     let file: File;
     try {
       file = await this.#inner.open(name);
     } catch {
-      // It is not there, or cannot be opened, as the caller will see.
+      // The file does not exist or cannot be opened; the caller's own call reports that.
       return;
     }
     try {
@@ -135,7 +135,7 @@ export class FileSystemRecorder {
           { op: 'write', file, offset, bytes },
           () => inner.write(from, offset),
           undefined,
-          // What it left behind is found out, so that the replay leaves the same.
+          // Reads what the failed write left, so that the replay leaves the same.
           async () => {
             const size = await inner.size();
             const left = new Uint8Array(Math.max(0, Math.min(from.length, size - offset)));

@@ -1,21 +1,22 @@
-/** Does again what a trace tells, step by step, over any file system. */
+/** Replays a trace, step by step, over any file system. */
 
 import { CodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { checksum, decodeBytes, lengthOf, PIECE_BYTES, parseTrace, type TraceBytes, type TraceStep } from './trace.ts';
 
-/** How far a replay goes. */
+/** Options of {@link replayTrace}. */
 export interface ReplayOptions {
-  /** A file that would become longer than this is refused: a damaged trace must not fill the disk. Default: 1 GiB. */
+  /** The most bytes of a file: a damaged trace must not fill the disk. Default: 1 GiB. */
   readonly maxFileBytes?: number;
 }
 
 /**
- * Replays a trace over `fileSystem`, whose files of the same names must not be there yet. Each step is yielded once it is done: all of it is done when the iteration
- * ends. What was rejected is not tried again: it leaves what it left.
+ * Replays a trace over `fileSystem`, which must not have files of the same names. Yields each step once it is done, so
+ * that all steps are done when the iteration ends. A rejected call is not repeated: the replay writes what the call
+ * left.
  *
- * @throws {@link CodError} COD_CORRUPT if the trace is damaged, or what is read or measured is not what was then; COD_VERSION; COD_NO_SPACE for a file that
- *   is too long; what the file system says.
+ * @throws {@link CodError} COD_CORRUPT if the trace is damaged, or if a read or a size differs from the recorded one;
+ * COD_VERSION; COD_NO_SPACE if a file becomes too long; the errors of the file system.
  */
 export async function* replayTrace(
   trace: Uint8Array | string,

@@ -1,18 +1,20 @@
 /**
- * A clock whose time passes only when it is told to, so that hours take no time and the order of things depends on no machine.
+ * A clock whose time passes only on request. Hours take no real time, and the order of events does not depend on the
+ * machine.
  *
- * Sleepers wake one at a time, the earliest first, and of two at one moment the one that slept first; between two of them
- * everything that can run without time passing has its turn.
+ * Sleepers wake one at a time: the earliest first, and at the same time in the order of their calls. Between two of
+ * them everything runs that can run without time passing.
  */
 
 import { bitmapsReady } from '../core/block-map.ts';
 import type { Clock } from '../platform/clock.ts';
 
-/** How a {@link SimulatedClock} behaves. */
+/** Options of a {@link SimulatedClock}. */
 export interface SimulatedClockOptions {
   /**
-   * Resolves when all that could run has run. By default that is taken to be so after a hundred rounds of the microtask queue, which does for code
-   * that waits for this clock and promises only. Where anything waits for real I/O as well: `() => new Promise(setImmediate)`.
+   * Resolves when all that could run has run. Default: after a hundred rounds of the microtask queue, enough for code
+   * that waits only for this clock and promises. For code that also waits for real I/O:
+   * `() => new Promise(setImmediate)`.
    */
   readonly settle?: () => Promise<void>;
 }
@@ -23,13 +25,13 @@ interface Sleeper {
 }
 
 const MICROTASK_ROUNDS = 100;
-/** So many times everything may settle before it counts as stuck. */
+/** After this many calls of `settle` without a sleeper the work counts as stuck. */
 const STUCK_ROUNDS = 100;
 
-/** See this file's header. Starts at 0 ms. */
+/** A clock whose time passes only on request. Starts at 0 ms. */
 export class SimulatedClock implements Clock {
   readonly #settle: () => Promise<void>;
-  /** Sorted by the time of waking. */
+  /** Sorted by wake time. */
   readonly #sleepers: Sleeper[] = [];
   #now = 0;
   #onSleep: (() => void) | undefined;
@@ -63,7 +65,7 @@ export class SimulatedClock implements Clock {
     });
   }
 
-  /** Lets `ms` milliseconds pass, and all happen that happens in that time. */
+  /** Advances the time by `ms`, and runs all that is due within that time. */
   async advance(ms: number): Promise<void> {
     const end = this.#now + ms;
     await this.#settle();
@@ -75,10 +77,10 @@ export class SimulatedClock implements Clock {
   }
 
   /**
-   * Lets time pass as fast as nothing happens, until `work` settles as the returned promise does.
+   * Advances the time from sleeper to sleeper until `work` settles, and settles as `work` does.
    *
-   * With `limitMs` it also rejects if `work` takes longer than that in simulated time, or if nothing is left that could happen: then all that `work` waits for must be
-   * within reach of `settle`.
+   * With `limitMs` it also rejects if `work` takes longer in simulated time, or if nothing is left that could run. All
+   * that `work` waits for must then be within reach of `settle`.
    */
   async run<T>(work: Promise<T>, { limitMs }: { limitMs?: number } = {}): Promise<T> {
     const end = this.#now + (limitMs ?? Number.POSITIVE_INFINITY);
@@ -87,7 +89,7 @@ export class SimulatedClock implements Clock {
       () => (running = false),
       () => (running = false),
     );
-    // The first device of a program waits for it in real time, and would seem stuck.
+    // The first device of a program waits for the bitmaps in real time, and would seem stuck.
     await bitmapsReady();
     await this.#settle();
     while (running) {

@@ -1,18 +1,18 @@
-/** Names and the files that they stand for, each as the page cache has it: what is durable, and what was changed since. */
+/** The names and files of a simulated disk: what is durable, and what has changed since. */
 
 import type { Random } from './random.ts';
 import { picker, UnsyncedFile } from './unsynced-file.ts';
 
-/** What a name has stood for: a file, or none. */
+/** What a name has referred to: files, or undefined where it was removed. */
 interface NameHistory {
   durable: FileNumber | undefined;
   unsynced: (FileNumber | undefined)[];
 }
 
-/** Names a file for as long as it exists, as an inode's number does; the copies of a disk agree on it. */
+/** Identifies a file for as long as it exists, like an inode number. The clones of a disk use the same numbers. */
 export type FileNumber = number;
 
-/** Files and names; does what it is told at once. */
+/** Files and names. Every method is synchronous. */
 export class SimulatedDisk {
   readonly #files = new Map<FileNumber, UnsyncedFile>();
   readonly #names = new Map<string, NameHistory>();
@@ -27,13 +27,13 @@ export class SimulatedDisk {
     return copy;
   }
 
-  /** The file that `name` stands for. */
+  /** Returns the file that `name` refers to, if any. */
   find(name: string): FileNumber | undefined {
     const history = this.#names.get(name);
     return history?.unsynced.length ? history.unsynced.at(-1) : history?.durable;
   }
 
-  /** The file of that number, which may have lost its name. */
+  /** Returns the file with this number, which may have lost its name. */
   file(number: FileNumber): UnsyncedFile {
     return this.#files.get(number)!;
   }
@@ -49,7 +49,7 @@ export class SimulatedDisk {
     if (this.find(name) !== undefined) this.#setName(name, undefined);
   }
 
-  /** Makes it durable that `name` stands or stood for that file; not what came after. */
+  /** Makes durable that `name` refers, or once referred, to this file. Later changes of the name stay unsynced. */
   syncName(name: string, number: FileNumber): void {
     const history = this.#names.get(name)!;
     const at = history.unsynced.indexOf(number);
@@ -58,7 +58,7 @@ export class SimulatedDisk {
     history.unsynced.splice(0, at + 1);
   }
 
-  /** What the files that have a name take. */
+  /** Bytes that all files with a name allocate. */
   get allocatedBytes(): number {
     let sum = 0;
     for (const name of this.#names.keys()) {
@@ -68,7 +68,10 @@ export class SimulatedDisk {
     return sum;
   }
 
-  /** What is found after a power cut: for each name any of what it stood for since it was durable, for each file see unsynced-file.ts. */
+  /**
+   * Returns the disk after a power cut. Each name refers to any of its files since it was durable; unsynced-file.ts
+   * says what a file holds.
+   */
   afterPowerCut(random: Random): SimulatedDisk {
     const after = new SimulatedDisk();
     const pick = picker(random);

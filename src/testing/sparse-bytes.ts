@@ -1,14 +1,17 @@
-/** The bytes of a file in memory, of which only the pages that were written take any. Copies share their pages until one of them writes. */
+/**
+ * The bytes of a file in memory. Only pages that were written take memory. Copies share pages until one of the copies
+ * writes.
+ */
 
 const PAGE_BYTES = 4096;
 
 interface Page {
   readonly bytes: Uint8Array;
-  /** Whether a copy may have it too: it is not to be changed any more. */
+  /** Whether a copy may share the page, which must not change then. */
   shared: boolean;
 }
 
-/** Bytes with a size; what was never written reads as zeros. */
+/** Bytes with a size. Bytes that were never written read as zeros. */
 export class SparseBytes {
   readonly #pages: Map<number, Page>;
   #size = 0;
@@ -21,7 +24,7 @@ export class SparseBytes {
     return this.#size;
   }
 
-  /** What a disk would need for them. */
+  /** Bytes that a disk would allocate. */
   get allocatedBytes(): number {
     return this.#pages.size * PAGE_BYTES;
   }
@@ -33,7 +36,7 @@ export class SparseBytes {
     return copy;
   }
 
-  /** Fills `into`; behind the end with zeros. */
+  /** Fills `into`; beyond the end with zeros. */
   read(into: Uint8Array, offset: number): void {
     into.fill(0);
     const first = Math.floor(offset / PAGE_BYTES);
@@ -70,7 +73,7 @@ export class SparseBytes {
     this.#size = size;
   }
 
-  /** The page, made if it is not there, and this file's own from now on. */
+  /** Returns a page that only this file has. Makes it if it does not exist, and copies it if it is shared. */
   #ownPage(index: number): Uint8Array {
     const page = this.#pages.get(index);
     if (page !== undefined && !page.shared) return page.bytes;
@@ -79,7 +82,7 @@ export class SparseBytes {
     return bytes;
   }
 
-  /** How many of `length` bytes could be written at `offset` if no more than `freeBytes` can be allocated for them. */
+  /** Returns how many of `length` bytes fit at `offset` if at most `freeBytes` can be allocated for them. */
   fitting(offset: number, length: number, freeBytes: number): number {
     let free = freeBytes;
     for (let done = 0; done < length; ) {

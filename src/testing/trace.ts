@@ -1,22 +1,23 @@
 /**
- * The format of a trace: JSON lines, the first of which names the format. A trace holds all that it needs to be replayed: what a file
- * held when it was first opened, and the bytes of each write.
+ * The format of a trace: JSON lines, the first of which names the format. A trace holds all that its replay needs: what
+ * a file held when it was first opened, and the bytes of each write.
  */
 
 import { CodError, type CodErrorCode } from '../errors.ts';
 
-/** The newest version that is understood. */
+/** The newest version that can be read. */
 export const TRACE_VERSION = 1;
 
-/** Bytes of a file: themselves in base64, or so many of one value. */
+/** Bytes of a file: in base64, or as a number of bytes of one value. */
 export type TraceBytes = { readonly base64: string } | { readonly fill: number; readonly length: number };
 
 /**
- * One thing that was done, in the order in which they ended. `file` numbers the open files, from 1 on.
+ * One step. Steps are in the order in which they ended. `file` numbers the open files, from 1 on.
  *
- * - `content`: what `name` held, in pieces, before it was first opened; `size` comes with the first piece, and is the file's.
- * - `read`: `sum` is the {@link checksum} of what was read.
- * - With `error` the call was rejected. A write or truncation that was left `size` behind, and a write `bytes` of its beginning.
+ * - `content`: what `name` held, in pieces, before it was first opened. The first piece has the file's `size`.
+ * - `read`: `sum` is the {@link checksum} of the bytes read.
+ * - With `error` the call was rejected. A rejected write or truncation left the file with `size` bytes, and a rejected
+ *   write left these `bytes` at its offset.
  */
 export type TraceStep =
   | {
@@ -48,15 +49,15 @@ export type TraceStep =
     }
   | { readonly op: 'truncate'; readonly file: number; readonly size: number; readonly error?: CodErrorCode | 'other' }
   | { readonly op: 'sync' | 'close'; readonly file: number; readonly error?: CodErrorCode | 'other' }
-  /** The trace had become too long: more was done than it tells. */
+  /** The trace reached its maximum length: later steps are missing. */
   | { readonly op: 'cut' };
 
-/** The first line. */
+/** Returns the first line. */
 export function traceHeader(bootId: string | undefined): string {
   return JSON.stringify({ trace: 'copyondemand', version: TRACE_VERSION, ...(bootId === undefined ? {} : { bootId }) });
 }
 
-/** FNV-1a of the bytes, 32 bits, carried on from `sum`: tells accidents, not attacks. */
+/** Returns FNV-1a of the bytes, 32 bits, continued from `sum`. Detects accidents, not attacks. */
 export function checksum(bytes: Uint8Array, sum = 0x811c9dc5): number {
   let hash = sum;
   for (let index = 0; index < bytes.length; index++) hash = Math.imul(hash ^ bytes[index]!, 0x01000193);
@@ -88,7 +89,7 @@ export function lengthOf(bytes: TraceBytes): number {
   return (base64.length / 4) * 3 - (base64.endsWith('==') ? 2 : base64.endsWith('=') ? 1 : 0);
 }
 
-/** The bytes in pieces of up to 64 KiB, so that a line cannot ask for more memory than it is long itself. */
+/** Yields the bytes in pieces of at most 64 KiB, so that a short line cannot demand much memory. */
 export function* decodeBytes(bytes: TraceBytes): Generator<Uint8Array> {
   if ('fill' in bytes) {
     for (let left = bytes.length; left > 0; left -= PIECE_BYTES)
@@ -105,7 +106,7 @@ export function* decodeBytes(bytes: TraceBytes): Generator<Uint8Array> {
 
 export const PIECE_BYTES = 65_536;
 
-/** What is wrong with a step, and where. */
+/** Returns the error of a damaged line. */
 function corrupt(line: number, what: string): CodError {
   return new CodError('COD_CORRUPT', `trace, line ${line}: ${what}`, { details: { line } });
 }
@@ -113,8 +114,9 @@ function corrupt(line: number, what: string): CodError {
 type Fields = Readonly<Record<string, unknown>>;
 
 /**
- * Reads a trace line by line.
- * @throws {@link CodError} COD_VERSION if it is of another version, COD_CORRUPT if it is none, or a line is not one of a trace.
+ * Parses a trace line by line.
+ * @throws {@link CodError} COD_VERSION for a trace of another version; COD_CORRUPT if it is no trace, or if a line is
+ * invalid.
  */
 export function* parseTrace(trace: Uint8Array | string): Generator<TraceStep> {
   let text: string;
@@ -159,7 +161,7 @@ function parseLine(line: string, number: number): Fields {
   return value as Fields;
 }
 
-/** Checks every field that the step's kind has; others are an error too, so that a misspelt one is. */
+/** Checks every field of the step's kind. An unknown field is an error, so that a misspelt one is found. */
 function parseStep(fields: Fields, line: number): TraceStep {
   const shape = SHAPES[String(fields['op'])];
   if (shape === undefined || !Object.hasOwn(SHAPES, String(fields['op'])))

@@ -1,18 +1,19 @@
 /**
- * A file as the page cache has it: what is durable, and what was changed since.
+ * A file as the page cache has it: what is durable, and what has changed since.
  *
- * What a power cut leaves of the changes, in this model:
- * - Truncations are journaled, so they are kept up to one of them, and none after it.
- * - Of the writes between the last kept truncation and the first lost one, each 512-byte sector keeps a number of the first ones of its own,
- *   whatever the others keep. A sector is never torn.
- * - A write that made the file longer may have done so without its data, which then reads as zeros, or the other way round, and is cut off.
- * - Nothing of what was written where a lost truncation had cut is kept: its new blocks belong to nobody.
+ * In this model a power cut leaves of the changes:
+ * - Truncations are journaled: they are kept up to one of them, and none after it.
+ * - Between the last kept truncation and the first lost one, each 512-byte sector keeps the first few of its own
+ *   writes, independently of other sectors. A sector is never torn.
+ * - A write that extended the file may leave the new size without the data, which then reads as zeros. It may also
+ *   leave the data without the size, which cuts the data off.
+ * - Nothing is kept of later writes to a part that a lost truncation had cut off: their new blocks belong to no file.
  */
 
 import type { Random } from './random.ts';
 import { SparseBytes } from './sparse-bytes.ts';
 
-/** What a disk writes whole or not at all. */
+/** A disk writes this many bytes completely or not at all. */
 export const SECTOR_BYTES = 512;
 
 /** A completed change of a file. */
@@ -20,15 +21,15 @@ export type Change =
   | { readonly kind: 'write'; readonly offset: number; readonly bytes: Uint8Array }
   | { readonly kind: 'truncate'; readonly size: number };
 
-/** See this file's header. */
+/** A file with its durable content and its unsynced changes. */
 export class UnsyncedFile {
   #durable = new SparseBytes();
   #live = new SparseBytes();
   #unsynced: Change[] = [];
-  /** Changes that are durable; with `unsynced` it numbers each. */
+  /** Number of durable changes. Added to an index in `unsynced`, it gives a change's number. */
   #syncedCount = 0;
 
-  /** A file that holds `content`, all of it durable. */
+  /** Returns a file that holds `content`, all of it durable. */
   static durable(content: SparseBytes): UnsyncedFile {
     const file = new UnsyncedFile();
     file.#durable = content;
@@ -36,12 +37,12 @@ export class UnsyncedFile {
     return file;
   }
 
-  /** What processes see. */
+  /** The content that processes see. */
   get live(): SparseBytes {
     return this.#live;
   }
 
-  /** How many changes were made so far. */
+  /** Number of changes so far. */
   get changeCount(): number {
     return this.#syncedCount + this.#unsynced.length;
   }
@@ -55,7 +56,7 @@ export class UnsyncedFile {
     return copy;
   }
 
-  /** Makes a change, whose bytes must not change any more. */
+  /** Makes a change. Its bytes must not change afterwards. */
   change(change: Change): void {
     apply(change, this.#live);
     this.#unsynced.push(change);
@@ -68,7 +69,10 @@ export class UnsyncedFile {
     this.#syncedCount += synced.length;
   }
 
-  /** A sync that fails: the kernel has written some of what was unsynced, and drops the rest of it from its cache. The size it has in memory stays. */
+  /**
+   * Fails a sync: the kernel has written some of the unsynced bytes, and drops the rest from its cache. The size in
+   * memory stays.
+   */
   failSync(random: Random): void {
     const { size } = this.#live;
     this.#durable = this.afterPowerCut(random);
@@ -78,7 +82,7 @@ export class UnsyncedFile {
     if (size !== this.#durable.size) this.change({ kind: 'truncate', size });
   }
 
-  /** What the file holds after a power cut; `random` decides. */
+  /** Returns what the file holds after a power cut, as `random` decides. */
   afterPowerCut(random: Random): SparseBytes {
     const pick = picker(random);
     const truncations = this.#unsynced.flatMap(({ kind }, index) => (kind === 'truncate' ? [index] : []));
@@ -128,7 +132,7 @@ export class UnsyncedFile {
   }
 }
 
-/** The writes to one sector whose fate is open, by their index, and the index before which all are kept. */
+/** The writes to one sector that a power cut may lose, by index, and the index before which all are kept. */
 class SectorHistory {
   keptBefore = 0;
   writes: number[] = [];
@@ -157,8 +161,9 @@ function writeSector(to: SparseBytes, { offset, bytes }: Change & { kind: 'write
 }
 
 /**
- * Draws a version from 0, the oldest, to `newest`. Each picker has a leaning of its own, from always the oldest to always the newest:
- * the classic mistakes show when one file is all there and the other is not.
+ * Returns a function that draws a version from 0, the oldest, to `newest`. Each picker has its own bias, from always
+ * the oldest to always the newest. The classic mistakes show when one file is completely new and another completely
+ * old.
  */
 export function picker(random: Random): (newest: number) => number {
   const leaning = random.below(5);

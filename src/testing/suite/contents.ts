@@ -1,4 +1,4 @@
-/** Conformance tests: what is written is what is read, now or later, side by side, and far away. */
+/** Conformance tests: contents of files, synchronous calls, concurrent calls, and large offsets. */
 
 import { concat } from '../../core/concat.ts';
 import { readFile, writeFile } from '../../fs/inline-file.ts';
@@ -113,7 +113,7 @@ export const contentTests: readonly Test[] = [
   ],
 ];
 
-/** Of a backend without such calls, the others are tested again. */
+/** If a backend has no synchronous calls, these tests use its ordinary calls. */
 export const inlineTests: readonly Test[] = [
   [
     'reads and writes that complete now or later agree with a plain array once they are done',
@@ -130,7 +130,7 @@ export const inlineTests: readonly Test[] = [
           if (random.oneIn(2)) {
             await writeFile(file, part, offset);
             model.set(part, offset);
-            // It is the caller's again.
+            // The buffer belongs to the caller again.
             outer.fill(0);
           } else {
             const expected = outer.slice();

@@ -1,4 +1,4 @@
-/** Conformance tests: closing, locks, and several handles on one file. */
+/** Conformance tests: closing, locks, and several handles of one file. */
 
 import { concat } from '../../core/concat.ts';
 import type { FileSystem, Lease } from '../../fs/file-system.ts';

@@ -1,4 +1,4 @@
-/** Conformance tests: names, sizes, and what reads as zeros. */
+/** Conformance tests: names, sizes, and ranges that read as zeros. */
 
 import { concat } from '../../core/concat.ts';
 import { assertBytes, assertCode, assertEqual, assertRangeError } from '../assert.ts';

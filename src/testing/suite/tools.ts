@@ -1,4 +1,4 @@
-/** What the conformance tests share. */
+/** Helpers of the conformance tests. */
 
 import type { File, FileSystem } from '../../fs/file-system.ts';
 import { seededRandom } from '../random.ts';
@@ -7,7 +7,7 @@ export type Test = readonly [name: string, test: (fileSystem: FileSystem) => Pro
 
 export const MIB: number = 1 << 20;
 
-/** Creates a file, uses it and closes it. */
+/** Opens or creates a file, uses it and closes it. */
 export async function withFile(
   fileSystem: FileSystem,
   name: string,
@@ -21,14 +21,14 @@ export async function withFile(
   }
 }
 
-/** All bytes of a file. */
+/** Returns all bytes of a file. */
 export async function contentOf(file: File): Promise<Uint8Array> {
   const content = new Uint8Array(await file.size());
   await file.read(content, 0);
   return content;
 }
 
-/** Bytes that differ from the same bytes shifted, and from those of another seed. */
+/** Returns bytes that differ from the same bytes shifted, and from those of another seed. */
 export function pattern(length: number, seed = 0): Uint8Array {
   return seededRandom(1000 + seed).fill(new Uint8Array(length));
 }
