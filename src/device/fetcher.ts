@@ -29,12 +29,12 @@ export interface Fetch extends BlockRange {
 /** Fetched blocks, for one reader. */
 export interface Fetched {
   readonly fetches: readonly Fetch[];
-  /** The reader no longer needs the bytes. To be called once. */
+  /** The reader no longer needs the bytes. Call it exactly once. */
   release(): void;
 }
 
 interface Entry extends Fetch {
-  /** Undefined once the bytes are here. */
+  /** Undefined once the bytes have arrived. */
   done: Promise<void> | undefined;
   abort: AbortController | undefined;
   readers: number;

@@ -1,7 +1,7 @@
 /**
  * Stores the source's bytes: around the written parts of a block, never over them, and only in unsynced blocks.
  *
- * A fill and its record need no lock between them: whatever users write meanwhile makes more of the blocks true.
+ * A fill and its record need no lock between them: a user's write in between only makes more of the blocks complete.
  */
 
 import { after, type Done, ending, inSequence, promised, type Settled } from '../async/done.ts';
@@ -11,7 +11,7 @@ import type { HydrationTarget } from './hydrator.ts';
 import type { Target } from './target.ts';
 import { isZero } from './zeros.ts';
 
-/** The units in which zeros are looked for; a piece may begin and end within one. */
+/** Zeros are looked for in units of this many bytes. A piece may begin and end within a unit. */
 const ZERO_UNIT_BYTES = 65_536;
 
 export class Filler implements HydrationTarget {
@@ -41,7 +41,9 @@ export class Filler implements HydrationTarget {
     return this.#target.state.nextSynced(from, limit);
   }
 
-  /** Stores the source's bytes where nothing better is, now or later. The bytes may begin and end within a block. */
+  /**
+   * Stores the source's bytes where the target holds nothing, now or later. The bytes may begin and end within a block.
+   */
   store(from: Uint8Array, offset: number): Done {
     if (from.length === 0) return undefined;
     const stored = after(this.#target.lock(offset, from.length, 'fill'), (lock) =>
@@ -68,7 +70,7 @@ export class Filler implements HydrationTarget {
     }
   }
 
-  /** Records that whole blocks are complete, all of whose bytes were stored. */
+  /** Records blocks as complete. All of their bytes must have been stored. */
   filled(blocks: BlockRange): Promise<void> {
     return promised((settled) => this.record(blocks, settled));
   }

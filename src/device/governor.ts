@@ -24,8 +24,8 @@ const MAX_STRETCH_BYTES = 2 ** 28;
 /** A stretch takes this many times the latency, so that waiting is 1.5 % of the time. */
 const LATENCY_FACTOR = 64;
 /**
- * Within a rate a stretch is what the rate lets through in this time. Browsers receive what nobody reads yet, up to
- * 64 MiB (Chromium 156) or all of it (Firefox 153, both 2026). Only the end of a request limits the network's use.
+ * Within a rate a stretch is what the rate lets through in this time. Browsers receive bytes that are not read yet, up
+ * to 64 MiB (Chromium 156) or all of them (Firefox 153, both 2026). Only the end of a request limits the network's use.
  */
 const RATED_STRETCH_MS = 16_000;
 /** The rate stops a stretch that would wait for longer than this. Servers end such idle connections as well. */
@@ -143,8 +143,9 @@ export class Governor {
   }
 
   /**
-   * Whether the rate makes a stretch wait for so long that its request should end.
-   * Exception: a stretch of fixed length. On a server without ranges, restarting it downloads all before it again.
+   * Whether the rate delays a stretch so much that its request should end.
+   * Exception: a stretch of fixed length. On a server without ranges, restarting it downloads everything before it
+   * again.
    */
   get isHeldUp(): boolean {
     return this.#options.extentBytes === undefined && this.limiter.delayMs > HELD_UP_MS;

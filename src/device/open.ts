@@ -14,20 +14,20 @@ export interface OpenDeviceOptions {
   /** Where the image comes from. Stays the caller's: closing the device does not close it. */
   readonly source: Source;
   readonly fileSystem: FileSystem;
-  /** The copy's name in the file system; metadata lies beside it. */
+  /** Name of the copy in the file system. Its metadata lies beside it. */
   readonly target: string;
   /** The background copy. Default: on. */
   readonly hydrate?: false | HydrateOptions;
   /**
-   * Called with each read of a user that is about to be served, not with those of the background copy; it must not
-   * throw. Made for a {@link ReadRecorder}.
+   * Called with each read of a user before it is served, never with reads of the background copy. Must not throw. Made
+   * for a {@link ReadRecorder}.
    */
   readonly onRead?: (offset: number, length: number) => void;
-  /** 4096 or a larger power of two; a copy that goes on keeps the one it began with. Default: 4096. */
+  /** Bytes of a block: 4096 or a larger power of two. A copy that resumes keeps its block size. Default: 4096. */
   readonly blockSize?: number;
-  /** At the latest so long after a change it is made durable. Default: 10,000. */
+  /** A change becomes durable without a flush after this many milliseconds at the latest. Default: 10,000. */
   readonly checkpointIntervalMs?: number;
-  /** Gives up opening. */
+  /** Aborts the opening. */
   readonly signal?: AbortSignal;
   /** Default: the system's clock and randomness. */
   readonly environment?: Environment;
@@ -129,7 +129,7 @@ async function openTarget(fileSystem: FileSystem, target: string, log: Recovered
 }
 
 /**
- * Opens the copy of a source: begins it, or resumes it, whatever happened in between.
+ * Opens the copy of a source: begins a new copy, or resumes it after any interruption.
  *
  * @throws {@link CodError} COD_EXISTS if the target exists and is no copy; COD_LOCKED if it has an owner;
  * COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something else; COD_CORRUPT, COD_VERSION; the errors of

@@ -7,7 +7,7 @@ const BURST_SECONDS = 0.1;
 export class RateLimiter {
   readonly #clock: Clock;
   #rate: number | undefined;
-  /** When the bucket would be full again if nothing more was taken. */
+  /** When the bucket is full again if nothing more is taken. */
   #fullAt = 0;
   #changed: AbortController = new AbortController();
 
@@ -20,7 +20,7 @@ export class RateLimiter {
     return this.#rate;
   }
 
-  /** Sets the rate, also for those who wait at the moment; `undefined`: no limit. */
+  /** Sets the rate, also for callers that wait now. Undefined: no limit. */
   set(bytesPerSecond: number | undefined): void {
     this.#rate = bytesPerSecond;
     this.#fullAt = 0;
@@ -28,18 +28,21 @@ export class RateLimiter {
     this.#changed = new AbortController();
   }
 
-  /** Takes without waiting; whoever waits next pays for it. */
+  /** Takes bytes without waiting. The next {@link wait} takes longer for it. */
   spend(bytes: number): void {
     if (this.#rate === undefined) return;
     this.#fullAt = Math.max(this.#fullAt, this.#clock.now()) + (bytes / this.#rate) * 1000;
   }
 
-  /** How long whoever waits now has to wait. */
+  /** Time that a {@link wait} would take now. */
   get delayMs(): number {
     return this.#rate === undefined ? 0 : Math.max(0, this.#fullAt - this.#clock.now() - BURST_SECONDS * 1000);
   }
 
-  /** Resolves when what was taken so far is within the rate. */
+  /**
+   * Resolves when all bytes taken so far are within the rate.
+   * @throws the signal's reason if it is aborted.
+   */
   async wait(signal: AbortSignal): Promise<void> {
     while (this.#rate !== undefined) {
       const excess = this.delayMs;

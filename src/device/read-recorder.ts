@@ -1,20 +1,23 @@
-/** Notes which parts of a device are read for the first time, in what order and when: an order for the background copy of the next boot. */
+/**
+ * Records which parts of a device are read first, in what order and when. The next boot's background copy follows that
+ * order.
+ */
 
 import { type ByteExtent, RangeSet } from '../core/range-set.ts';
 import type { Clock } from '../platform/clock.ts';
 
 /** An extent that was read. */
 export interface ReadExtent extends ByteExtent {
-  /** When it was first read, in whole ms since the recorder was made. */
+  /** Time of the first read, in whole ms since the recorder was made. */
   readonly atMs: number;
 }
 
 /** A {@link ReadExtent} that may still grow. */
 type Noted = { -readonly [Key in keyof ReadExtent]: ReadExtent[Key] };
 
-/** Extents are noted in units of so many bytes. */
+/** Extents are multiples of this many bytes. */
 const UNIT_BYTES = 4096;
-/** A boot of an ordinary system has some ten thousand; what comes after so many is not noted. */
+/** An ordinary boot has some ten thousand extents. Extents beyond this number are not recorded. */
 const MAX_EXTENTS = 2 ** 17;
 
 export class ReadRecorder {
@@ -22,13 +25,13 @@ export class ReadRecorder {
   readonly #clock: Pick<Clock, 'now'>;
   readonly #began: number;
   readonly #seen = new RangeSet();
-  /** Noted and not taken yet, in order. */
+  /** Extents recorded and not taken yet, in order. */
   #pending: Noted[] = [];
-  /** The same by the byte at which each ends, so that reads that go on are one extent. */
+  /** The same extents by the offset of their end, so that contiguous reads become one extent. */
   readonly #ends = new Map<number, Noted>();
   #left: number;
 
-  /** For a device of `size` bytes; `known` is noted already and not to be noted again. */
+  /** Makes a recorder for a device of `size` bytes. Bytes of `known` are not recorded again. */
   constructor(options: { size: number; clock: Pick<Clock, 'now'>; known?: readonly ByteExtent[] }) {
     const { size, clock, known = [] } = options;
     this.#size = size;
@@ -38,7 +41,7 @@ export class ReadRecorder {
     for (const { offset, length } of known) this.#add(offset, length);
   }
 
-  /** Notes a read of bytes within the device. */
+  /** Records a read of bytes within the device. */
   read(offset: number, length: number): void {
     if (this.#left === 0 || length === 0) return;
     for (const [start, end] of this.#add(offset, length)) {
@@ -55,7 +58,7 @@ export class ReadRecorder {
     }
   }
 
-  /** What was noted since the last call: no byte twice, in the order in which it was first read. */
+  /** Returns what was recorded since the last call, in the order of first reads. No byte comes twice. */
   take(): ReadExtent[] {
     const taken = this.#pending;
     this.#pending = [];

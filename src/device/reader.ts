@@ -1,8 +1,9 @@
 /**
  * Reads of the whole image.
  *
- * A cold read asks which blocks are missing, fetches them without any lock, then takes the lock, asks again who holds
- * which bytes, and puts the range together from the target and the fetched bytes. Storing them comes after the answer.
+ * A cold read looks up which blocks are missing and fetches them without any lock. It then takes the lock and looks up
+ * again where each byte is. It assembles the range from the target and the fetched bytes, which are stored after the
+ * answer.
  */
 
 import { after, type Done, ending, type MaybePromise, together } from '../async/done.ts';
@@ -17,7 +18,7 @@ const READ_PIECE_BYTES = 2 ** 22;
 /** The background copy, as far as a reader can wait for it. */
 export interface Reaching {
   /**
-   * A promise for the moment when a stretch in flight has dealt with these blocks, if that comes sooner than a request.
+   * Returns a promise for when a stretch in flight has dealt with these blocks, if that comes sooner than a request.
    */
   reaching(blocks: BlockRange): Promise<void> | undefined;
 }
@@ -84,7 +85,7 @@ export class Reader {
     return answered === false ? isDone(false) : answered.then(isDone);
   }
 
-  /** Fetches blocks, or waits for the background copy if it comes to them sooner. */
+  /** Fetches blocks, or waits for the background copy if it reaches them sooner. */
   #obtain(missing: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
     const reached: Promise<void>[] = [];
     const runs: BlockRange[] = [];
@@ -112,7 +113,7 @@ export class Reader {
     }
   }
 
-  /** Puts a range together, under the lock. False: bytes are missing. */
+  /** Assembles a range under the lock. Returns false if bytes are missing. */
   #answer(into: Uint8Array, offset: number, fetches: readonly Fetch[]): MaybePromise<boolean> {
     return after(this.#target.lock(offset, into.length, 'read'), (lock) =>
       ending(
@@ -134,7 +135,7 @@ export class Reader {
   }
 }
 
-/** Fills `into` with the bytes of a piece. False: they were not fetched. */
+/** Fills `into` with the bytes of a piece. Returns false if they were not fetched. */
 function copyFetched(into: Uint8Array, piece: Piece, fetches: readonly Fetch[], blockSize: number): boolean {
   let copied = 0;
   for (const { start, bytes } of fetches) {

@@ -3,7 +3,7 @@
  * here.
  *
  * Invariants (docs/DESIGN.md, "Ordering"):
- * - A write is recorded after it has returned. Its lock is held from before the write until the state says so.
+ * - A write is recorded after it has returned. Its lock is held from before the write until the state holds the record.
  * - As long as the target is blank, every byte that was never recorded is zero.
  */
 
@@ -74,7 +74,7 @@ export class Target {
     }
   }
 
-  /** Records writes that have returned. `settled` is called when the state says so, perhaps within this call. */
+  /** Records writes that have returned. `settled` is called when the state holds them, perhaps synchronously. */
   record(transaction: OpenTransaction, settled: Settled): void {
     this.log.submit(transaction, (error) => {
       if (error !== undefined) this.#noteFailure();

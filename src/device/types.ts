@@ -54,7 +54,7 @@ export interface DeviceExtent {
   readonly zero: boolean;
 }
 
-/** What {@link Device.events} tells. */
+/** An event of {@link Device.events}. */
 export type DeviceEvent =
   /** The device's state changed. */
   | { readonly type: 'state'; readonly state: DeviceState }
@@ -107,7 +107,7 @@ export interface Device extends AsyncDisposable {
   extents(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]>;
   status(): DeviceStatus;
   /**
-   * Tells events from now on until the device is closed or the signal is aborted. A slow consumer never delays the
+   * Yields events from now on until the device is closed or the signal is aborted. A slow consumer never delays the
    * device: it misses events and is told how many.
    */
   events(options?: { signal?: AbortSignal }): AsyncIterable<DeviceEvent>;
@@ -134,7 +134,7 @@ export interface Device extends AsyncDisposable {
 export interface InlineDevice extends Device {
   /** As {@link Device.read}. `into` belongs to the device until the read is done. May throw. */
   submitRead(into: Uint8Array, offset: number, signal?: AbortSignal): Done;
-  /** As {@link Device.write}; `settled` is called within this call, within {@link commitWrites}, or later. */
+  /** As {@link Device.write}. `settled` is called synchronously, by {@link commitWrites}, or later. */
   submitWrite(from: Uint8Array, offset: number, fua: boolean, settled: Settled): void;
   /** Commits the writes that were submitted in this turn of the event loop, synchronously if possible. */
   commitWrites(): void;

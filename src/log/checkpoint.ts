@@ -1,8 +1,9 @@
 /**
  * Checkpoint files (docs/FORMAT.md): a body, and a header that commits it.
  *
- * Invariant: the header is written only after the body was synced. So a valid header whose body does not match is damage and never
- * the trace of a crash, and the slot that is being overwritten has no valid header in the meantime.
+ * Invariant: the header is written only after the body was synced. Therefore:
+ * - A valid header whose body does not match is damage, never the trace of a crash.
+ * - A slot that is being overwritten has no valid header.
  */
 
 import type { CopyState } from '../core/copy-state.ts';
@@ -22,7 +23,10 @@ export interface CheckpointImage {
   readonly body: Uint8Array;
 }
 
-/** Serializes the maps as they are now. `reuse` is a body that is no longer needed; its memory is used again if it is large enough. */
+/**
+ * Serializes the maps as they are now.
+ * @param reuse a body that is no longer needed; its memory is used again if it is large enough
+ */
 export function takeCheckpoint(
   core: Core,
   state: CopyState,
@@ -65,14 +69,14 @@ export function takeCheckpoint(
   return { header, body, bytes: HEADER_BYTES + bodyBytes };
 }
 
-/** Writes the body into a slot that has no say. Not durable, and void until {@link commitCheckpoint}. */
+/** Writes the body into a slot that does not count. Not durable, and void until {@link commitCheckpoint}. */
 export async function writeCheckpointBody(file: File, image: CheckpointImage): Promise<void> {
   await file.write(ZERO_HEADER, 0);
   await file.write(image.body, HEADER_BYTES);
   if ((await file.size()) > image.bytes) await file.truncate(image.bytes);
 }
 
-/** Writes the header over a body that is durable; the checkpoint counts once the file is synced again. */
+/** Writes the header over a durable body. The checkpoint counts once the file is synced again. */
 export async function commitCheckpoint(file: File, image: CheckpointImage): Promise<void> {
   await file.write(image.header, 0);
 }
@@ -85,7 +89,7 @@ export interface CheckpointSections {
 }
 
 /**
- * Reads and checks the body that a valid header speaks of.
+ * Reads and checks the body of a valid header.
  * @throws {@link CodError} COD_CORRUPT if it is cut short or does not match its checksum.
  */
 export async function readCheckpointBody(

@@ -1,5 +1,5 @@
 /**
- * What makes a copy's state durable: flushes, checkpoints, and the switch from one log to the next.
+ * Makes a copy's state durable: flushes, checkpoints, and the switch from one log to the next.
  *
  * Invariants (docs/DESIGN.md, "Ordering", gives the reasons):
  * - Flushes and checkpoints exclude each other. Appends and the switch to the next log exclude each other.
@@ -98,7 +98,7 @@ export class Checkpointer {
     return this.#metadataBytes + (this.#log?.usedBytes ?? 0);
   }
 
-  /** Why nothing is accepted any more, if so. */
+  /** The error with which everything is refused, if the copy is poisoned or the log is closed. */
   get refusal(): CodError | undefined {
     return this.#poison ?? (this.#closed ? new CodError('COD_CLOSED', 'the log is closed') : undefined);
   }
@@ -245,7 +245,7 @@ export class Checkpointer {
     await this.#appends.run(() => old.scrub());
     const next = await this.#createLog(this.#epoch + 1);
     try {
-      // Before the old log says that the next one continues it: a later failed sync must not drop all of the next log.
+      // Must come before CONTINUED in the old log: otherwise a failed sync later could drop all of the next log.
       await this.#sync(() => next.sync());
       await this.#appends.run(async () => {
         old.addContinued();
@@ -275,8 +275,8 @@ export class Checkpointer {
   }
 
   /**
-   * Removes the metadata of a complete copy, and closes, also if it fails. If this is interrupted anywhere, what is
-   * left still says that the copy is complete, or nothing is left.
+   * Removes the metadata of a complete copy and closes the files, even if the removal fails. An interruption at any
+   * point leaves nothing, or metadata that still says that the copy is complete.
    */
   async remove(): Promise<void> {
     try {

@@ -1,4 +1,4 @@
-/** Reading the states that datto/copyondemand leaves (docs/FORMAT.md, Format 1). */
+/** Reads the metadata that datto/copyondemand writes (docs/FORMAT.md, Format 1). */
 
 import { CopyState } from '../core/copy-state.ts';
 import type { Geometry } from '../core/geometry.ts';
@@ -10,9 +10,9 @@ import type { Core } from '../wasm/core.ts';
 import { feedFile, type MetadataFile, type RecoveredState } from './recovered-state.ts';
 import type { FileKind, SlotIndex } from './slots.ts';
 
-/** Read at a time: a checkpoint may have many parts, and a damaged one claim more than there is. */
+/** Bytes read at a time. A checkpoint may have many parts, and a damaged one may claim more than the file holds. */
 const WINDOW_BYTES = 2 ** 18;
-/** A container of runs none of which touch is no longer than 2^17; the others are shorter. */
+/** The most bytes of a container. One of runs that do not touch takes at most 2^17 bytes, and other kinds take less. */
 const CONTAINER_BYTES = 2 ** 17 + 16;
 
 interface Format1File {
@@ -23,11 +23,11 @@ interface Format1File {
   readonly bytes: number;
 }
 
-/** Walks through a checkpoint, of which no more is in memory than is asked for. */
+/** Reads a checkpoint word by word. Holds only a window of it in memory. */
 class Words {
   readonly #state: Format1File;
   #window = new DataView(new ArrayBuffer(0));
-  /** Offset in the file of the window, and of the next word. */
+  /** Offsets in the file: of the window, and of the next word. */
   #windowAt = FORMAT1_HEADER_BYTES;
   #at = FORMAT1_HEADER_BYTES;
 
@@ -39,7 +39,7 @@ class Words {
     return this.#at;
   }
 
-  /** Sees to it that so many bytes are in memory. */
+  /** Makes sure that the next `bytes` bytes are in memory. */
   async need(bytes: number): Promise<void> {
     if (this.#at + bytes <= this.#windowAt + this.#window.byteLength) return;
     if (this.#at + bytes > this.#state.bytes) {
@@ -57,7 +57,7 @@ class Words {
     this.#windowAt = this.#at;
   }
 
-  /** The next word, of those that were asked for by {@link need}. */
+  /** Returns the next word, which {@link need} must have covered. */
   next(): number {
     const word = this.#window.getBigUint64(this.#at - this.#windowAt, true);
     if (word > BigInt(Number.MAX_SAFE_INTEGER)) {
@@ -69,7 +69,7 @@ class Words {
     return Number(word);
   }
 
-  /** The next bytes, likewise. */
+  /** Returns the next bytes, which {@link need} must have covered. */
   take(length: number): Uint8Array {
     this.#at += length;
     return new Uint8Array(this.#window.buffer, this.#at - length - this.#windowAt, length);
@@ -119,7 +119,7 @@ async function loadCheckpoint(file: Format1File, state: CopyState): Promise<numb
   }
 }
 
-/** Applies a part of a block. What lies beyond the device is dropped: format 1 counts one block too many. */
+/** Applies a part of a block. Drops what lies beyond the device: format 1 counts one block too many. */
 function applyPart(state: CopyState, block: number, start: number, end: number): void {
   const { size, blockSize, blockCount } = state.geometry;
   if (block >= blockCount) return;
@@ -129,8 +129,8 @@ function applyPart(state: CopyState, block: number, start: number, end: number):
 }
 
 /**
- * Reads a state of format 1.
- * @throws {@link CodError} COD_CORRUPT for anything but a torn tail of a log.
+ * Recovers a state of format 1.
+ * @throws {@link CodError} COD_CORRUPT for any damage but a torn tail of a log.
  */
 export async function recoverFormat1(
   core: Core,

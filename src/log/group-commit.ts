@@ -43,9 +43,9 @@ export class GroupCommit {
   }
 
   /**
-   * Records that the target holds these bytes, given as pairs of offset and length. `settled` is called within this
-   * call if all their blocks are synced, within {@link commit}, or later; with COD_NO_SPACE or COD_TARGET_IO if nothing
-   * was recorded, with COD_POISONED or COD_CLOSED.
+   * Records that the target holds these bytes, given as pairs of offset and length. `settled` is called synchronously
+   * if all of their blocks are synced, otherwise by {@link commit} or later. Its error is COD_NO_SPACE or COD_TARGET_IO
+   * if nothing was recorded, or COD_POISONED or COD_CLOSED.
    */
   record(extents: readonly number[], settled: Settled): void {
     let isRecorded: boolean;

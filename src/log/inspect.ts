@@ -1,4 +1,4 @@
-/** What the metadata of a copy says, without changing anything on disk. */
+/** Reads the metadata of a copy without changing anything on disk. */
 
 import { CodError } from '../errors.ts';
 import type { FileSystem } from '../fs/file-system.ts';

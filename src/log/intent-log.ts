@@ -157,7 +157,7 @@ export class OpenLog extends StateOfLog implements IntentLog {
     }
   }
 
-  /** As {@link commit}; `settled` is called within this call, within {@link commitPending}, or later. */
+  /** As {@link commit}. `settled` is called synchronously, by {@link commitPending}, or later. */
   submit(transaction: OpenTransaction, settled: Settled): void {
     if (transaction.isCommitted) throw new TypeError('the transaction was committed before; begin another one');
     transaction.isCommitted = true;

@@ -1,6 +1,7 @@
 /**
- * Reading the metadata of a copy: both formats, in any state that a crash leaves. Rule numbers below are those of
- * docs/FORMAT.md, "Recovery". Recovery only reads: an inspection uses it too, and it may be interrupted anywhere.
+ * Reads the metadata of a copy: both formats, in any state that a crash leaves. Rule numbers below are those of
+ * docs/FORMAT.md, "Recovery". Recovery changes nothing on disk: an inspection uses it too, and it may be interrupted
+ * anywhere.
  */
 
 import { CopyState } from '../core/copy-state.ts';

@@ -1,6 +1,6 @@
 /**
- * The four files beside a target, by kind and slot. Names are fixed, files are made once and never renamed; the handles stay open,
- * since a handle may be exclusive (OPFS).
+ * The four metadata files beside a target, by kind and slot. Names are fixed: a file is made once and never renamed.
+ * Handles stay open, since a handle may be exclusive (OPFS).
  */
 
 import { isCodError } from '../errors.ts';
@@ -9,12 +9,12 @@ import type { File, FileSystem } from '../fs/file-system.ts';
 export type FileKind = 'checkpoint' | 'log';
 export type SlotIndex = 0 | 1;
 
-/** The slot that an epoch lives in. */
+/** Returns the slot of an epoch. */
 export function slotOf(epoch: number): SlotIndex {
   return (epoch % 2) as SlotIndex;
 }
 
-/** The name of a metadata file. */
+/** Returns the name of a metadata file. */
 export function slotName(target: string, kind: FileKind, slot: SlotIndex): string {
   return `${target}${kind === 'checkpoint' ? '.bak' : '.wil'}${slot === 1 ? '.1' : ''}`;
 }
@@ -42,7 +42,7 @@ export class Slots {
     return slotName(this.target, kind, slot);
   }
 
-  /** The file if it exists. */
+  /** Returns the file, or undefined if it does not exist. */
   async find(kind: FileKind, slot: SlotIndex): Promise<File | undefined> {
     try {
       return await this.#get(kind, slot, false);
@@ -52,7 +52,7 @@ export class Slots {
     }
   }
 
-  /** The file, made if it does not exist. */
+  /** Returns the file. Makes it if it does not exist. */
   make(kind: FileKind, slot: SlotIndex): Promise<File> {
     return this.#get(kind, slot, true);
   }
@@ -66,7 +66,7 @@ export class Slots {
     return file;
   }
 
-  /** Closes and removes a file; whatever it said must be void, durably, before. */
+  /** Closes and removes a file. What it said must be void, durably, before. */
   async remove(kind: FileKind, slot: SlotIndex): Promise<void> {
     const name = this.name(kind, slot);
     const file = this.#open.get(name);

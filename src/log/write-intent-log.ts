@@ -1,9 +1,12 @@
 /**
  * One write-intent log: the file of one epoch (docs/FORMAT.md).
  *
- * Invariants: the file has its full size from the start and is zeros behind the last frame; frames are appended one call at a time; a place
- * whose write failed is made zeros again before anything else is written there, in steps each of which reads as a frame cut short.
- * An append resolves when its frames are in the file, not when they are durable: that is `sync`.
+ * Invariants:
+ * - The file has its full size from the start, and is zeros after the last frame.
+ * - At most one append is in flight.
+ * - The place of a failed append is zeroed before anything else is written there. At every step of that a reader sees a
+ *   torn frame.
+ * - An append resolves when its frames are in the file. They are durable only after `sync`.
  */
 
 import type { Done } from '../async/done.ts';
@@ -16,13 +19,16 @@ import { writeFile } from '../fs/inline-file.ts';
 import type { Core } from '../wasm/core.ts';
 import { bootNameBytes } from './boot.ts';
 
-/** Kept free in each log for the frames that steer it: a barrier, `CONTINUED`, `BASED`. */
+/** Bytes kept free in each log for control frames: a barrier, `CONTINUED`, `BASED`. */
 const RESERVED_BYTES = 2048;
 
-/** A frame's length, and the same inverted. */
+/** Bytes of a frame's length and its inverse. */
 const LENGTH_BYTES = 4;
 
-/** Where in the file the frames are that `bytes` hold, which stand at `position`; between them, zeros lead to the next sector. */
+/**
+ * Returns where in the file the frames of `bytes` are. `bytes` stands at `position`. Zeros between frames lead to the
+ * next sector.
+ */
 function framesIn(bytes: Uint8Array, position: number): { start: number; end: number }[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const frames: { start: number; end: number }[] = [];
@@ -35,7 +41,7 @@ function framesIn(bytes: Uint8Array, position: number): { start: number; end: nu
   return frames;
 }
 
-/** Runs a sync and sees to it that a failed one is not tried again. */
+/** Runs a sync, and makes sure that a failed sync is not repeated. */
 type GuardSync = (sync: () => Promise<void>) => Promise<void>;
 
 export class WriteIntentLog {
@@ -48,7 +54,7 @@ export class WriteIntentLog {
   #position = HEADER_BYTES;
   #sequence = 0;
   #firm = 0;
-  /** What the last append wrote at {@link #position}, if it failed: any beginning of it may be there. */
+  /** The bytes of a failed append at `#position`. Any beginning of them may be in the file. */
   #failed: Uint8Array | undefined;
 
   private constructor(core: Core, file: File, names: { epoch: number; capacity: number; guardSync?: GuardSync }) {
@@ -60,7 +66,8 @@ export class WriteIntentLog {
   }
 
   /**
-   * Makes `file` an empty log, in place of whatever it was; it must be void. Nothing is durable yet. `guardSync` runs the syncs that an append needs by itself.
+   * Makes `file` an empty log. What it held before must be void. Nothing is durable yet.
+   * @param names.guardSync runs the syncs that an append itself needs
    */
   static async create(
     core: Core,
@@ -82,7 +89,7 @@ export class WriteIntentLog {
     return new WriteIntentLog(core, file, names);
   }
 
-  /** Number of frames so far, which is the sequence of the next. */
+  /** Number of frames so far, which is the sequence number of the next frame. */
   get sequence(): number {
     return this.#sequence;
   }
@@ -92,7 +99,7 @@ export class WriteIntentLog {
     return this.#position;
   }
 
-  /** Adds a record to the next append: these bytes of the target hold the truth. */
+  /** Adds a record to the next append: the target holds these bytes. */
   addWritten(offset: number, length: number): void {
     this.#encoder.written(offset, length);
   }
@@ -109,19 +116,19 @@ export class WriteIntentLog {
     this.#encoder.based();
   }
 
-  /** Forgets what was added since the last append. */
+  /** Drops what was added since the last append. */
   discardPending(): void {
     this.#encoder.clear();
   }
 
-  /** Whether what was added would leave no room for the frames that steer the log. */
+  /** Whether what was added would leave no room for the control frames. */
   get isFull(): boolean {
     return this.#position + this.#encoder.sealedLength(this.#position) > this.capacity - RESERVED_BYTES;
   }
 
   /**
-   * Appends what was added, with one write: synchronously if the file can. If it fails, nothing of it counts and it is
-   * forgotten.
+   * Appends what was added with one write, synchronously if the file can. If it fails, nothing of it counts, and it is
+   * dropped.
    */
   append(): Done {
     return this.#failed === undefined ? this.#append() : this.#appendAfterScrub();
@@ -155,9 +162,13 @@ export class WriteIntentLog {
   }
 
   /**
-   * Makes the place of a failed append zeros again, frame by frame from the last one on. First goes a frame's last byte, so that it is one cut short; then
-   * all but its length; then that. A new frame over the rest of an old one, or zeros and then such a rest, would be damage to a reader. Zeros in other sectors than
-   * the next frame's are made durable: after a power cut an old frame there would have the sequence of a new one.
+   * Zeroes the place of a failed append, from the last frame to the first.
+   *
+   * Zeroes each frame in three writes: last byte, body, length. After each step a reader sees a torn frame. To a
+   * reader, a new frame followed by the rest of an old one is damage, and so are zeros followed by such a rest.
+   *
+   * Zeros beyond the next frame's sector are made durable. After a power cut, an old frame there would have the
+   * sequence number of a new one.
    */
   async scrub(): Promise<void> {
     if (this.#failed === undefined) return;
@@ -171,12 +182,12 @@ export class WriteIntentLog {
     this.#failed = undefined;
   }
 
-  /** Gives the core's memory back; nothing can be added from then on. */
+  /** Frees the encoder's memory. Nothing can be added afterwards. */
   dispose(): void {
     this.#encoder.dispose();
   }
 
-  /** All frames of before the call are durable when it resolves. */
+  /** Makes every frame that was appended before the call durable. */
   async sync(): Promise<void> {
     const sequence = this.#sequence;
     await this.#file.sync();
