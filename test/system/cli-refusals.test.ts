@@ -585,13 +585,13 @@ async function listenAt(where: ListenOptions): Promise<number> {
 
 const serving: readonly Refusal[] = [
   {
-    name: 'a unix socket that somebody listens at',
+    name: 'a unix socket that another process listens at',
     arrange: async (dir) => {
       await listenAt({ path: join(dir, 's') });
       return ['serve', makeImage(dir), 'disk', '--socket', 's'];
     },
     code: 'COD_LOCKED',
-    says: 'somebody listens at s',
+    says: 'another process listens at s',
   },
   {
     name: 'a file where the unix socket is to be',
@@ -609,7 +609,7 @@ const serving: readonly Refusal[] = [
     says: 'no folder none',
   },
   {
-    name: 'a port that somebody listens at',
+    name: 'a port that another process listens at',
     arrange: async (dir) => [
       'serve',
       makeImage(dir),
@@ -618,7 +618,7 @@ const serving: readonly Refusal[] = [
       String(await listenAt({ port: 0, host: '127.0.0.1' })),
     ],
     code: 'COD_LOCKED',
-    says: 'somebody listens at 127.0.0.1',
+    says: 'another process listens at 127.0.0.1',
   },
   {
     name: 'an address of another machine',

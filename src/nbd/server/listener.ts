@@ -137,7 +137,9 @@ async function removeStale(path: string): Promise<void> {
     probe.once('error', (error) => resolve(errnoOf(error) ?? error.message));
   });
   if (answer === undefined)
-    throw new CodError('COD_LOCKED', `somebody listens at ${path} already`, { details: { path } });
+    throw new CodError('COD_LOCKED', `another process listens at ${path}; stop it or choose another path`, {
+      details: { path },
+    });
   if (answer === 'ECONNREFUSED') await rm(path, { force: true });
   else if (answer !== 'ENOENT')
     throw new CodError('COD_LOCKED', `${path} cannot be taken over: ${answer}`, { details: { path } });
@@ -165,7 +167,10 @@ function listenError(error: unknown, where: string): CodError {
   const reason = error instanceof Error ? error.message : String(error);
   const details = { where, errno };
   if (errno === 'EADDRINUSE')
-    return new CodError('COD_LOCKED', `somebody listens at ${where} already`, { cause: error, details });
+    return new CodError('COD_LOCKED', `another process listens at ${where}; stop it or choose another address`, {
+      cause: error,
+      details,
+    });
   if (errno === 'ENOENT' || errno === 'ENOTDIR') {
     return new CodError('COD_NOT_FOUND', `listen at ${where}: there is no folder ${dirname(where)}`, {
       cause: error,
