@@ -6,7 +6,8 @@
  */
 
 import { CodError } from '../errors.ts';
-import { CrashingFileSystem, type CrashingFileSystemOptions } from './crashing-file-system.ts';
+import type { CrashingFileSystemOptions } from './crashes-and-faults.ts';
+import { CrashingFileSystem } from './crashing-file-system.ts';
 import { type Random, seededRandom } from './random.ts';
 import { SimulatedClock } from './simulated-clock.ts';
 

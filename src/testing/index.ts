@@ -16,13 +16,8 @@ export type {
   StoryPlan,
   Told,
 } from './crash-story.ts';
-export {
-  type Crash,
-  CrashingFileSystem,
-  type CrashingFileSystemOptions,
-  type FaultOptions,
-  type StorageOperation,
-} from './crashing-file-system.ts';
+export type { Crash, CrashingFileSystemOptions, FaultOptions, StorageOperation } from './crashes-and-faults.ts';
+export { CrashingFileSystem } from './crashing-file-system.ts';
 export { CrashFailure, type ExplorerOptions, exploreCrashes, replayCrashes } from './explorer.ts';
 export { type ConformanceTest, type FileSystemSuiteOptions, fileSystemSuite } from './file-system-suite.ts';
 export { type Random, seededRandom } from './random.ts';
