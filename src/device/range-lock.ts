@@ -90,9 +90,9 @@ export class RangeLock {
     this.grant(at);
   }
 
-  /** For {@link HeldLock.recording}. */
+  /** For {@link HeldLock.recording}: only later entries can wait for this one. */
   grantAfter(entry: Entry): void {
-    if (this.#entries[this.#entries.length - 1] !== entry) this.grant(0);
+    this.grant(this.#entries.lastIndexOf(entry) + 1);
   }
 
   /** Grants what no longer conflicts, from a place in the order on. */

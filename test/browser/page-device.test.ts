@@ -433,7 +433,7 @@ describe('a worker that is terminated', () => {
       const closing = device.close();
       if (moment === 'after') workers.at(-1)!.terminate();
       await closing;
-      // Nobody is left who knows the boot.
+      // No page is left that knows the boot.
       const again = await open({ target });
       expectBytes(await bytesAt(again, 7, 100), random(100, 1));
     },

@@ -185,7 +185,7 @@ describe.each([
         await readAt(device, length - 10, 10);
       }
       expect(source.asked).toEqual([[0, length]]);
-      // Only the block that nobody has fetched is asked for.
+      // Only the block that was not fetched is requested.
       await readAt(device, length - 10, 20);
       expect(source.asked).toEqual([
         [0, length],
