@@ -1,4 +1,4 @@
-/** The public surface: a change of it shows in docs/api. */
+/** The public surface: every change of it shows in docs/api. */
 
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -7,7 +7,7 @@ import { expect, test } from 'vitest';
 
 const script = fileURLToPath(new URL('../../scripts/api.mjs', import.meta.url));
 
-test('docs/api has the exports of every entry, with all types that their signatures use', async () => {
+test('docs/api lists the exports of every entry and all types that their signatures use', async () => {
   const { stderr } = await promisify(execFile)(process.execPath, [script, '--check']).catch(
     (error: { stderr: string }) => error,
   );

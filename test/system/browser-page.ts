@@ -1,4 +1,4 @@
-/** What the tests have done inside a page; bundled for them, with the package beside it as it is shipped. */
+/** Actions that the tests run inside a page. This file is bundled; the package beside it is loaded as shipped. */
 
 import type * as Browser from '../../src/browser.ts';
 import { seededRandom } from '../../src/testing/random.ts';
@@ -6,7 +6,7 @@ import { ByteHistory } from '../support/byte-history.ts';
 
 type BrowserDevice = Browser.BrowserDevice;
 
-/** One thing that a user of the device does; the bytes of a write come of its seed. */
+/** One operation of a user of the device. The seed determines the bytes of a write. */
 interface Step {
   readonly id: number;
   readonly offset: number;
@@ -15,7 +15,7 @@ interface Step {
 }
 
 declare global {
-  /** Tells the test outside; awaited, it is sure to know. */
+  /** Reports to the test outside the page. When the promise resolves, the test has received the report. */
   var tell:
     | ((what: { begin: Step } | { acknowledged: number } | { flushing: number } | { flushed: number }) => Promise<void>)
     | undefined;
@@ -30,7 +30,10 @@ async function readAll(device: BrowserDevice): Promise<Uint8Array> {
   return bytes;
 }
 
-/** Two users, each with a device for it and half of the disk, whose edge is in the middle of a block: writes of one never meet those of the other, but share a block with them. */
+/**
+ * Runs two users, each with its own device and its own half of the disk. The halves meet in the middle of a block, so
+ * the users share one block but never write the same byte.
+ */
 async function use(
   [left, right]: readonly [BrowserDevice, BrowserDevice],
   seed: number,
@@ -68,7 +71,10 @@ async function use(
 }
 
 const actions = {
-  /** Ends workers at random moments of a workload, `rounds` times; what was acknowledged must be there each time. With a guest one user is that. */
+  /**
+   * Terminates workers at random moments of a workload, `rounds` times. After each round, checks every acknowledged
+   * write. With `guest`, one of the two users is a guest.
+   */
   async terminate({
     url,
     rounds,
@@ -117,7 +123,7 @@ const actions = {
     }
   },
 
-  /** Opens, reads everything, and makes that durable: where the next round begins. */
+  /** Opens the device, reads all of it and flushes: the durable state at the start of a round. */
   async begin({ url }: { url: string }): Promise<string> {
     const device = await openDevice({
       source: url,
@@ -131,7 +137,7 @@ const actions = {
     return btoa(Array.from(found, (byte) => String.fromCharCode(byte)).join(''));
   },
 
-  /** Uses what {@link begin} has opened until the browser is killed. */
+  /** Uses the device of {@link begin} until the browser is killed. */
   async work({ seed }: { seed: number }): Promise<void> {
     const { device } = globalThis as unknown as { device: BrowserDevice };
     let flushes = 0;
@@ -148,7 +154,7 @@ const actions = {
     });
   },
 
-  /** Opens a copy, does what is asked, and leaves it in good order. */
+  /** Opens a copy, applies the requested operations and closes the copy cleanly. */
   async visit(options: {
     url: string;
     target: string;
@@ -168,7 +174,7 @@ const actions = {
     await (finish ? device.finish() : device.close());
   },
 
-  /** Puts the files of a target to the server. */
+  /** Uploads the files of a target to the server. */
   async upload({ target }: { target: string }): Promise<string[]> {
     const root = await navigator.storage.getDirectory();
     const names: string[] = [];
@@ -182,7 +188,7 @@ const actions = {
     return names.sort();
   },
 
-  /** Makes files of what the server has. */
+  /** Downloads files from the server into OPFS. */
   async download({ names }: { names: readonly string[] }): Promise<void> {
     const root = await navigator.storage.getDirectory();
     for (const name of names) {

@@ -1,6 +1,6 @@
 /**
- * Copies in a browser, whichever it is, that are cut: workers that end, a browser that is killed, and copies that are carried on elsewhere. The package is
- * loaded as it is shipped, from a static server.
+ * Copies in a browser that are interrupted: terminated workers, a killed browser, copies resumed elsewhere. The tests
+ * are the same for every browser. A static server delivers the package as shipped.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -36,7 +36,7 @@ import type { Actions } from './browser-page.ts';
 const BLOCK = 4096;
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
-/** What is used of a page, as Playwright and Puppeteer have it. */
+/** The methods of a page that the tests use, common to Playwright and Puppeteer. */
 export interface TestPage {
   goto(url: string): Promise<unknown>;
   evaluate(code: string): Promise<unknown>;
@@ -48,22 +48,22 @@ export interface TestPage {
 /** A browser with a profile on disk. */
 export interface TestBrowser {
   newPage(): Promise<TestPage>;
-  /** kill -9 */
+  /** Sends SIGKILL. */
   kill(): Promise<void>;
   close(): Promise<void>;
 }
 
-/** What the tests of one browser alone do with what those of all use. */
+/** What the tests of a single browser share with the common suite. */
 export interface BrowserBench<Browser extends TestBrowser> {
-  /** The present one: tests end it and start another. */
+  /** The running browser; tests kill and restart it. */
   readonly browser: Browser;
   /** Serves the images. */
   readonly site: Site;
-  /** Where images lie that are served. */
+  /** The folder of the served images. */
   readonly files: string;
-  /** Makes a page ready to do things in. */
+  /** Loads the actions into a page. */
   prepare(page: TestPage): Promise<TestPage>;
-  /** Does something in a page, by default in one that is there for all. */
+  /** Runs an action in a page; the default is the page that all tests share. */
   act<Name extends keyof Actions>(
     name: Name,
     options: Parameters<Actions[Name]>[0],
@@ -71,20 +71,20 @@ export interface BrowserBench<Browser extends TestBrowser> {
   ): Promise<Awaited<ReturnType<Actions[Name]>>>;
 }
 
-/** How often things are done, in rounds. */
+/** How many rounds each test runs. */
 export interface BrowserSuiteOptions<Browser extends TestBrowser> {
-  /** The browser's program; without it the tests are skipped. */
+  /** The browser's executable; without it the tests are skipped. */
   readonly program: string;
-  /** Starts it over a profile, which may be that of one that was killed. */
+  /** Starts the browser on a profile, which a killed browser may have left. */
   start(profile: string): Promise<Browser>;
-  /** Workers terminated: of one page, and where two share a disk. Each a multiple of 10. */
+  /** How many workers are terminated: with one page, and with two pages on one disk. Each is a multiple of 10. */
   readonly terminations: number;
   readonly terminationsShared: number;
-  /** Browsers killed. */
+  /** How many browsers are killed. */
   readonly kills: number;
 }
 
-/** Declares the tests for one browser; `more` declares those that it has alone. */
+/** Declares the common tests for one browser; `more` declares tests of this browser only. */
 export function browserSuite<Browser extends TestBrowser>(
   name: string,
   options: BrowserSuiteOptions<Browser>,
@@ -136,7 +136,7 @@ export function browserSuite<Browser extends TestBrowser>(
       return opened;
     }
 
-    /** Does something in the page. */
+    /** Runs an action in the page. */
     function act<Name extends keyof Actions>(
       name: Name,
       given: Parameters<Actions[Name]>[0],
@@ -153,17 +153,17 @@ export function browserSuite<Browser extends TestBrowser>(
 
     const seed = Number(process.env['COD_CRASH_SEED'] ?? 1);
 
-    test(`${options.terminations} workers are terminated at random moments, and nothing that was acknowledged is lost`, async () => {
+    test(`loses no acknowledged write when ${options.terminations} workers are terminated`, async () => {
       const { url } = makeImage('terminated', 30 * BLOCK + 700);
       await act('terminate', { url, rounds: options.terminations, seed, guest: false });
     });
 
-    test('nor is anything where two share a disk, whichever of their workers are terminated', async () => {
+    test('loses no acknowledged write when two pages share a disk and workers of either are terminated', async () => {
       const { url } = makeImage('terminated-guest', 30 * BLOCK + 700);
       await act('terminate', { url, rounds: options.terminationsShared, seed, guest: true });
     });
 
-    test(`${options.kills} browsers are killed, and all that was flushed is there`, async () => {
+    test(`keeps every flushed write when ${options.kills} browsers are killed`, async () => {
       const { bytes, url } = makeImage('killed-image', 30 * BLOCK + 700, 2);
       const random = seededRandom(seed);
       let history = new ByteHistory(bytes);
@@ -201,10 +201,12 @@ export function browserSuite<Browser extends TestBrowser>(
       expect(flushed).toBeGreaterThan(options.kills);
     });
 
-    test('a tab that is closed leaves the device to the next one, with all that was acknowledged', async () => {
+    test('hands the device with all acknowledged writes to the next tab when a tab is closed', async () => {
       const { bytes, url } = makeImage('tabs', 30 * BLOCK, 3);
       const second = await prepare(await browser.newPage());
-      const open = `(await import('/dist/browser.js')).openDevice({ source: ${JSON.stringify(url)}, target: 'tabs-disk', hydrate: false })`;
+      const image = JSON.stringify(url);
+      const open = `(await import('/dist/browser.js')).openDevice({
+        source: ${image}, target: 'tabs-disk', hydrate: false })`;
       const run = <T>(where: TestPage, code: string): Promise<T> =>
         where.evaluate(`(async () => { ${code} })()`) as Promise<T>;
       for (const [where, role] of [
@@ -244,7 +246,7 @@ export function browserSuite<Browser extends TestBrowser>(
       return all;
     };
 
-    test('a copy that was begun in the browser is carried on by the command', async () => {
+    test('the command resumes a copy that the browser started', async () => {
       const { bytes, url } = makeImage('outward-image', 520 * BLOCK + 1, 4);
       await act('visit', { url, target: 'outward', hydrate: true, writes, untilBlocks: 50 });
       const names = await act('upload', { target: 'outward' });
@@ -261,7 +263,7 @@ export function browserSuite<Browser extends TestBrowser>(
       expect(readdirSync(files).filter((name) => name.startsWith('outward.'))).toEqual([]);
     });
 
-    test('a copy that was begun by the command is carried on in the browser', async () => {
+    test('the browser resumes a copy that the command started', async () => {
       const { bytes, url } = makeImage('inward-image', 520 * BLOCK + 1, 5);
       const target = join(files, 'inward');
       const midway = (event: JsonEvent): boolean =>
@@ -278,7 +280,7 @@ export function browserSuite<Browser extends TestBrowser>(
       expectBytes(readFileSync(target), expected(bytes));
     });
 
-    test('equal states have equal checkpoints, in the browser and under Node', async () => {
+    test('the browser and Node write equal checkpoints for equal states', async () => {
       const { url } = makeImage('equal-image', 520 * BLOCK + 1, 6);
       const target = join(files, 'equal');
       const visit = async (made: typeof writes): Promise<void> => {
@@ -304,12 +306,12 @@ export function browserSuite<Browser extends TestBrowser>(
       expect(checkpoints()).toEqual(underNode);
     });
 
-    test('a sparse image of 3 GiB is copied whole, and its holes do not take their room', async () => {
+    test('copies a sparse image of 3 GiB completely without allocating its holes', async () => {
       const path = join(files, 'large-image');
       const fd = openSync(path, 'w');
       ftruncateSync(fd, 3 * 2 ** 30 + 5);
       const chunk = new Uint8Array(2 ** 20);
-      // On both sides of 2 GiB, and at both ends.
+      // At both ends of the image, and on both sides of 2 GiB.
       for (const [index, offset] of [
         0,
         2 ** 30 + 77,
@@ -331,7 +333,7 @@ export function browserSuite<Browser extends TestBrowser>(
       try {
         const copy = largeFileOf(profile, 3 * 2 ** 30 + 5);
         execFileSync('cmp', [path, copy]);
-        // Not all of them: what is left of a hole at the ends of a piece that arrives is written.
+        // Some zeros are allocated: a fetched piece that ends in a hole is written whole.
         expect(statSync(copy).blocks * 512).toBeLessThan(2 ** 30 + 2 ** 29);
       } finally {
         rmSync(path);
@@ -354,7 +356,7 @@ export function browserSuite<Browser extends TestBrowser>(
   });
 }
 
-/** OPFS keeps files under numbers; this one is known by its size. */
+/** OPFS stores files under numbers, so this finds the file by its size. */
 function largeFileOf(profile: string, size: number): string {
   const found = readdirSync(profile, { recursive: true, encoding: 'utf8' })
     .map((name) => join(profile, name))

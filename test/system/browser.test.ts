@@ -1,4 +1,4 @@
-/** Copies in Chromium that are cut, and its private windows. */
+/** Copies in Chromium that are interrupted, and Chromium's private windows. */
 
 import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ const chromium = {
 };
 
 browserSuite('Chromium', chromium, (bench) => {
-  test('a private window, which refuses large files without an error, is found out when a device is opened', async () => {
+  test('openDevice detects a private window that rejects large files without an error', async () => {
     const fd = openSync(join(bench.files, 'private-image'), 'w');
     ftruncateSync(fd, 3 * 2 ** 30);
     closeSync(fd);

@@ -1,4 +1,4 @@
-/** A Node service of a user that is bundled with the package in it, and runs in a folder without packages. */
+/** A Node service that bundles the package and runs in a folder without node_modules. */
 
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -16,11 +16,11 @@ import { rollup } from 'rollup';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import webpack from 'webpack';
 
-/** Its declarations are those of a CommonJS module, whose default export TypeScript expects one level deeper. */
+/** These declarations describe a CommonJS module; TypeScript expects its default export one level deeper. */
 const commonjs = commonjsModule as unknown as typeof commonjsModule.default;
 const root = fileURLToPath(new URL('../../', import.meta.url));
 
-/** Copies an image from an HTTP server, and says how it was requested. */
+/** Copies an image from an HTTP server and prints which transport fetched the image. */
 const SERVICE = `
 import { httpSource, openDevice } from 'copyondemand';
 import { nodeFileSystem } from 'copyondemand/node';
@@ -39,7 +39,7 @@ async function main() {
 main();
 `;
 const IMAGE = Buffer.alloc(1 << 20, 'abcdefghij');
-/** CommonJS packages in an ES module of esbuild take Node's modules by this. */
+/** CommonJS packages in an ES module bundle of esbuild load Node's modules through this function. */
 const REQUIRE = "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);";
 
 let folder: string;
@@ -85,7 +85,7 @@ async function withEsbuild(format: 'esm' | 'cjs', out: string): Promise<string> 
 }
 
 async function withRollup(conditions: string[], out: string): Promise<string> {
-  // undici requires node:sqlite when it is used. The plugin would import it at the start, which fails in Node 20.
+  // undici requires node:sqlite lazily. The plugin would import it at startup, which fails in Node 20.
   const plugins = [
     nodeResolve({ preferBuiltins: true, exportConditions: conditions }),
     commonjs({ ignore: ['node:sqlite'] }),
@@ -110,8 +110,8 @@ async function withWebpack(out: string): Promise<string> {
   return join(out, 'main.cjs');
 }
 
-describe('a bundle of a service runs in an empty folder', () => {
-  /** How requests are made: over undici, or over `fetch` where the bundler does not set the condition `node`. */
+describe('a bundled service runs in an empty folder', () => {
+  /** The expected transport: undici, or `fetch` where the bundler does not set the condition `node`. */
   const cases: [name: string, bundle: (out: string) => Promise<string>, transport: 'undici' | 'fetch'][] = [
     ['esbuild, as an ES module', (out) => withEsbuild('esm', out), 'undici'],
     ['esbuild, as CommonJS', (out) => withEsbuild('cjs', out), 'undici'],

@@ -1,4 +1,4 @@
-/** Copies by the command as a process: to the end, interrupted, killed at any moment, and gone on with. */
+/** `copy` as a process: to completion, interrupted, killed at any moment, and resumed. */
 
 import { execFileSync } from 'node:child_process';
 import { closeSync, openSync, readdirSync, readSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
@@ -14,11 +14,11 @@ import { serveFile } from '../support/range-server.ts';
 import { haveTool, toolPath } from '../support/tools.ts';
 
 const MIB = 2 ** 20;
-/** Set COD_TEST_IMAGE_MIB for another size. */
+/** COD_TEST_IMAGE_MIB sets another size. */
 const IMAGE_BYTES = Number(process.env['COD_TEST_IMAGE_MIB'] ?? 1024) * MIB;
 const KILLS = 10;
 const SERVER_BYTES_PER_SECOND = 150e6;
-/** What was under way at a kill is fetched again. */
+/** Data in flight at a kill is fetched again. */
 const BYTES_LOST_BY_A_KILL = 16 * MIB;
 
 /** An image of random bytes, zeros, and an ext4 file system with files in it. */
@@ -29,7 +29,7 @@ function makeLargeImage(directory: string, seed: number): string {
   const stamps = new DataView(piece.buffer);
   const fd = openSync(path, 'r+');
   for (let at = 0; at < IMAGE_BYTES * 0.4; at += piece.length) {
-    // Cheaper than new random bytes, and no two blocks are alike.
+    // Cheaper than new random bytes, and no two blocks are equal.
     for (let block = 0; block < piece.length; block += 4096) stamps.setFloat64(block, at + block);
     writeSync(fd, piece, 0, piece.length, at);
   }
@@ -52,16 +52,16 @@ function makeLargeImage(directory: string, seed: number): string {
   return path;
 }
 
-/** How far a copy is, as an event tells it; undefined if it tells something else. */
+/** The copied bytes that an event reports, or undefined for events without them. */
 function bytesOf(event: JsonEvent): number | undefined {
   if (event.event === 'start') return event['resumedBytes'] as number;
   return event.event === 'progress' && event['phase'] === 'copying' ? (event['bytes'] as number) : undefined;
 }
 
-test('killed ten times, the same command goes on each time, fetches next to nothing twice, and ends with the very image', async () => {
+test('killed ten times, the same command resumes, fetches almost nothing twice and completes', async () => {
   const seed = Number(process.env['COD_KILL_SEED'] ?? Date.now() % 2 ** 31);
   console.log(
-    `to repeat: COD_KILL_SEED=${seed} npx vitest run --project system test/system/cli-copy.test.ts -t 'killed ten times'`,
+    `replay: COD_KILL_SEED=${seed} npx vitest run --project system test/system/cli-copy.test.ts -t 'killed ten times'`,
   );
   const random = seededRandom(seed);
   const directory = temporaryDirectory();
@@ -78,7 +78,7 @@ test('killed ten times, the same command goes on each time, fetches next to noth
     const killed = await runUntil(command, 'SIGKILL', (event) => (bytesOf(event) ?? 0) >= moment);
     expect(killed).toMatchObject({ signal: 'SIGKILL', stderr: '' });
     const known = eventsOf(killed).flatMap((event) => bytesOf(event) ?? []);
-    expect(known[0], 'what was copied before is known').toBeGreaterThanOrEqual(copied);
+    expect(known[0], 'the copied bytes before the kill are known').toBeGreaterThanOrEqual(copied);
     copied = Math.max(copied, ...known);
   }
   const digest = await sha256OfFile(image);
@@ -93,7 +93,7 @@ test('killed ten times, the same command goes on each time, fetches next to noth
 });
 
 test.each(['SIGINT', 'SIGTERM'] as const)(
-  '%s ends a copy with 130 and in good order, and the same command goes on',
+  'exits with 130 on %s after a clean stop, and the same command resumes',
   async (signal) => {
     const directory = temporaryDirectory();
     const image = makeSparse(join(directory, 'image'), 64 * MIB);
@@ -123,7 +123,7 @@ test.each(['SIGINT', 'SIGTERM'] as const)(
   },
 );
 
-test('SIGINT ends even a copy whose server says nothing', async () => {
+test('SIGINT ends a copy whose server never answers', async () => {
   const server = await HostileServer.start(new Uint8Array(4 * MIB), (ask) => {
     if (ask.index === 0) ask.send();
   });
@@ -133,7 +133,7 @@ test('SIGINT ends even a copy whose server says nothing', async () => {
   expect(result.exitCode).toBe(130);
 });
 
-test('a file is copied with --rate, --concurrency and --sha256, and stdout stays empty', async () => {
+test('copies a file with --rate, --concurrency and --sha256, and prints nothing on stdout', async () => {
   const directory = temporaryDirectory();
   const image = makeImage(directory);
   const digest = (await sha256OfFile(image)).toUpperCase();
@@ -149,7 +149,7 @@ test('a file is copied with --rate, --concurrency and --sha256, and stdout stays
   expect(readdirSync(directory).sort()).toEqual(['disk', 'image']);
 });
 
-test('--quiet says nothing', async () => {
+test('--quiet prints nothing', async () => {
   const directory = temporaryDirectory();
   makeImage(directory);
   expect(await runCommand(['copy', 'image', 'disk', '--quiet'], { cwd: directory })).toMatchObject({
@@ -159,7 +159,7 @@ test('--quiet says nothing', async () => {
   });
 });
 
-test('--json prints one object a line, from start to done', async () => {
+test('--json prints one object per line, from start to done', async () => {
   const directory = temporaryDirectory();
   const image = makeImage(directory);
   truncateSync(image, MIB - 100);
@@ -180,7 +180,7 @@ test('--json prints one object a line, from start to done', async () => {
   for (const field of ['seconds', 'bytesPerSecond']) expect(events.at(-1)![field]).toBeGreaterThan(0);
 });
 
-test('--stream-whole copies from a server without ranges, in one request; headers and credentials are sent', async () => {
+test('--stream-whole copies from a server without ranges in one request, with headers and credentials', async () => {
   const directory = temporaryDirectory();
   const image = seededRandom(5).fill(new Uint8Array(40 * MIB));
   const server = await HostileServer.start(image, (ask) =>

@@ -1,4 +1,4 @@
-/** The demo, as somebody sees it who redirects its output. */
+/** The demo with redirected output. */
 
 import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,11 +10,11 @@ function leftovers(): string[] {
   return readdirSync(tmpdir()).filter((name) => name.startsWith('copyondemand-demo-'));
 }
 
-test('the demo tells its story without control sequences, verifies it, and leaves nothing behind', async () => {
+test('the demo prints every step without control sequences, verifies the copy and removes its files', async () => {
   const before = leftovers();
   const { exitCode, stdout, stderr } = await runCommand(['demo'], { cwd: temporaryDirectory() });
   expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the output must not contain control characters
   expect(stdout).not.toMatch(/[\x00-\x09\x0b-\x1f\x7f]/);
   const story = [
     'A sample image',
@@ -29,13 +29,13 @@ test('the demo tells its story without control sequences, verifies it, and leave
   let at = 0;
   for (const part of story) {
     const found = stdout.indexOf(part, at);
-    expect(found, `${part} comes after what is before it in the story`).toBeGreaterThanOrEqual(at);
+    expect(found, `${part} comes after the steps before it`).toBeGreaterThanOrEqual(at);
     at = found;
   }
   expect(leftovers()).toEqual(before);
 });
 
-test('SIGINT ends the demo in the middle with 130, and leaves nothing behind', async () => {
+test('SIGINT ends the demo with 130, and the demo removes its files', async () => {
   const before = leftovers();
   const running = startCommand(['demo'], {
     onLine: (line) => {

@@ -1,4 +1,4 @@
-/** `inspect` on every state of format 1, before and after the copy was opened and so carried on in format 2. */
+/** `inspect` on every state of format 1, before and after opening the copy converted its metadata to format 2. */
 
 import { cpSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { beginCopy, crashCopy, leaveCopy, makeImage, makeSparse } from '../cli/c
 import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
 
 const GOLDEN = new URL('../fixtures/golden/', import.meta.url).pathname;
-/** Larger targets are not hashed to see that they did not change. */
+/** Larger targets are not hashed to prove that they are unchanged. */
 const HASHED_BYTES = 2 ** 28;
 
 interface Expected {
@@ -47,7 +47,7 @@ const states = readdirSync(GOLDEN, { withFileTypes: true })
     expected: JSON.parse(readFileSync(join(GOLDEN, name, 'expected.json'), 'utf8')) as Expected,
   }));
 
-/** A source that is all zeros; nothing is fetched from it. */
+/** A source of zeros, which must not be read. */
 function zeroSource(size: number): Source {
   return { size, read: async (into) => void into.fill(0), close: async () => {} };
 }
@@ -73,7 +73,7 @@ function expectState(inspection: Inspection, { deviceSize, totalBlocks, syncedBl
   expect(inspection.dirty).toEqual(dirty);
 }
 
-/** A target of zeros that may be larger than this machine's file system allows. */
+/** A target of zeros, which may be larger than this machine's file system allows. */
 function zeroTarget(size: number): File {
   const nothing = async () => {};
   return {
@@ -94,7 +94,7 @@ describe.for(states)('the state $name of format 1', ({ name, expected }) => {
     return directory;
   };
 
-  test('is read as it is when the size is given, and nothing changes', async () => {
+  test('is inspected unchanged when the size is given', async () => {
     const directory = arrange();
     const before = contentsOf(directory);
     const inspection = await inspect(['disk.raw', '--size', String(deviceSize)], directory);
@@ -104,9 +104,9 @@ describe.for(states)('the state $name of format 1', ({ name, expected }) => {
     expect(contentsOf(directory)).toEqual(before);
   });
 
-  // Nor would file systems of this machine hold the largest.
+  // This machine's file systems could not hold the largest targets either.
   if (deviceSize <= HASHED_BYTES)
-    test('is read as it is when the target is there, and nothing changes', async () => {
+    test('is inspected unchanged when the target exists', async () => {
       const directory = arrange();
       makeSparse(join(directory, 'disk.raw'), deviceSize);
       const before = contentsOf(directory);
@@ -114,7 +114,7 @@ describe.for(states)('the state $name of format 1', ({ name, expected }) => {
       expect(contentsOf(directory)).toEqual(before);
     });
 
-  test('is carried on in format 2 with the same maps, as seen while it is open and when it is closed', async () => {
+  test('continues in format 2 with the same maps, while the copy is open and after it is closed', async () => {
     const directory = arrange();
     const files = nodeFileSystem(directory);
     const fileSystem: FileSystem = {
@@ -135,7 +135,7 @@ describe.for(states)('the state $name of format 1', ({ name, expected }) => {
 });
 
 describe('inspect', () => {
-  test('tells people the same, and draws a map', async () => {
+  test('prints the same as text, and draws a map', async () => {
     const directory = temporaryDirectory();
     await leaveCopy(makeImage(directory), directory);
     const before = contentsOf(directory);
@@ -150,7 +150,7 @@ describe('inspect', () => {
     expect(contentsOf(directory)).toEqual(before);
   });
 
-  test('tells what counts after a kill, and changes nothing', async () => {
+  test('reports the recovered state after a kill, and changes nothing', async () => {
     const directory = temporaryDirectory();
     await crashCopy(makeImage(directory), directory);
     const before = contentsOf(directory);
@@ -168,7 +168,7 @@ describe('inspect', () => {
     expect(contentsOf(directory)).toEqual(before);
   });
 
-  test('may be called while the copy is open, and takes no lock', async () => {
+  test('runs while the copy is open, and takes no lock', async () => {
     const directory = temporaryDirectory();
     const copy = await beginCopy(makeImage(directory), join(directory, 'disk'));
     expect(await inspect([join(directory, 'disk')], '/')).toMatchObject({

@@ -1,4 +1,4 @@
-/** Copies and servers that are steered from outside, as processes: by an order, by a rate file, and by each other. */
+/** Copies and servers, as processes, whose rate or order is controlled by an order file, a rate file or each other. */
 
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -14,7 +14,7 @@ import { startServe } from '../support/programs.ts';
 
 const MIB = 2 ** 20;
 
-/** A command that tells what it does, and can be waited for. */
+/** A command whose events can be awaited. */
 class Steered {
   readonly running: Running;
   readonly #events: JsonEvent[] = [];
@@ -31,7 +31,7 @@ class Steered {
     onTestFinished(() => void this.running.child.kill('SIGKILL'));
   }
 
-  /** Resolves when the last word on the rate is this. */
+  /** Resolves when the latest rate event reports these values. */
   async rate(bytesPerSecond: number | null, members: number): Promise<void> {
     for (;;) {
       const last = this.#events.findLast(({ event }) => event === 'rate');
@@ -41,7 +41,7 @@ class Steered {
   }
 }
 
-test('copies and servers share a rate; those that are killed or interrupted give theirs back; a file changes it for all', async () => {
+test('members of a rate group share its rate, get the share of an ended member, and follow the rate file', async () => {
   const directory = temporaryDirectory();
   const env = { XDG_RUNTIME_DIR: temporaryDirectory() };
   writeFileSync(join(directory, 'image'), seededRandom(1).fill(new Uint8Array(32 * MIB)));
@@ -66,7 +66,7 @@ test('copies and servers share a rate; those that are killed or interrupted give
   expect(await sha256OfFile(join(directory, 'c'))).toBe(await sha256OfFile(join(directory, 'image')));
 });
 
-test('what is read of a server that is killed is recorded, and comes first the next time', async () => {
+test('a killed server has recorded its reads, and the next server copies those blocks first', async () => {
   const directory = temporaryDirectory();
   const image = seededRandom(2).fill(new Uint8Array(8 * MIB));
   const server = await HostileServer.start(image);
@@ -82,7 +82,7 @@ test('what is read of a server that is killed is recorded, and comes first the n
   await first.stop('SIGKILL');
   appendFileSync(order, '99 12');
 
-  // Within a rate one stretch is under way at a time.
+  // With a rate limit, one stretch is in flight at a time.
   server.asks.length = 0;
   const second = await startServe(...at('second'), '--rate', '1G', '--order', order);
   await vi.waitFor(() => expect(server.asks.length).toBeGreaterThanOrEqual(5), { timeout: 60_000 });
@@ -94,7 +94,7 @@ test('what is read of a server that is killed is recorded, and comes first the n
   expect((await second.stop()).exitCode).toBe(0);
 });
 
-test('--order copies first what is in the file', async () => {
+test('--order copies the listed blocks first', async () => {
   const directory = temporaryDirectory();
   const server = await HostileServer.start(seededRandom(2).fill(new Uint8Array(8 * MIB)));
   onTestFinished(() => server.stop());

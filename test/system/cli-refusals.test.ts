@@ -1,4 +1,4 @@
-/** What the command is called with, or finds, that it must not go on with: each row is told in one line, and changes nothing. */
+/** Arguments and files that the command must refuse. Each row prints one line on stderr and changes nothing. */
 
 import { once } from 'node:events';
 import {
@@ -21,7 +21,7 @@ import { beginCopy, crashCopy, IMAGE_BYTES, imageBytes, leaveCopy, makeImage, ma
 import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
 import { type Behaviour, HostileServer } from '../support/http-server.ts';
 
-/** Arguments; paths are relative to the directory, in which the command runs. */
+/** Returns the arguments. Paths are relative to the directory in which the command runs. */
 type Arrange = (directory: string) => Promise<readonly string[]> | readonly string[];
 
 interface Row {
@@ -33,7 +33,7 @@ interface Row {
 
 interface Refusal extends Row {
   readonly code: string;
-  /** The copy may have begun before. */
+  /** The copy may have started before the failure. */
   readonly begins?: true;
 }
 
@@ -51,33 +51,37 @@ const usage: readonly Row[] = [
   { name: 'serve without a target', arrange: () => ['serve', 'a'], says: "'target'" },
   { name: 'serve with an empty target', arrange: () => ['serve', 'a', ''], says: 'TARGET is empty' },
   {
-    name: 'serve at a socket and a port',
+    name: 'serve on a socket and a port',
     arrange: () => ['serve', 'a', 'b', '--socket', 's', '--port', '1'],
     says: 'either --socket',
   },
   {
-    name: 'serve at a socket and a host',
+    name: 'serve on a socket and a host',
     arrange: () => ['serve', 'a', 'b', '--socket', 's', '--host', '::1'],
     says: 'either --socket',
   },
   {
-    name: 'serve at a port beyond the last',
+    name: 'serve on a port above 65535',
     arrange: () => ['serve', 'a', 'b', '--port', '65536'],
     says: 'from 0 to 65535',
   },
-  { name: 'serve at a port in words', arrange: () => ['serve', 'a', 'b', '--port', 'nbd'], says: 'from 0 to 65535' },
   {
-    name: 'serve at a socket without a path',
+    name: 'serve on a port that is not a number',
+    arrange: () => ['serve', 'a', 'b', '--port', 'nbd'],
+    says: 'from 0 to 65535',
+  },
+  {
+    name: 'serve on a socket without a path',
     arrange: () => ['serve', 'a', 'b', '--socket', ''],
     says: '1 to 107 bytes',
   },
   {
-    name: 'serve at a socket with too long a path',
+    name: 'serve on a socket whose path is too long',
     arrange: () => ['serve', 'a', 'b', '--socket', 'x'.repeat(108)],
     says: '1 to 107 bytes',
   },
   {
-    name: 'serve under too long a name',
+    name: 'serve with an export name that is too long',
     arrange: () => ['serve', 'a', 'b', '--export', 'x'.repeat(4097)],
     says: '4096',
   },
@@ -91,19 +95,23 @@ const usage: readonly Row[] = [
     arrange: () => ['serve', 'a', 'b', '--tls-key', 'k'],
     says: 'belong together',
   },
-  { name: 'serve with an authority alone', arrange: () => ['serve', 'a', 'b', '--tls-ca', 'a'], says: '--tls-ca' },
+  { name: 'serve with --tls-ca only', arrange: () => ['serve', 'a', 'b', '--tls-ca', 'a'], says: '--tls-ca' },
   {
-    name: 'serve with a rate and no copying',
+    name: 'serve with a rate and --no-hydrate',
     arrange: () => ['serve', 'a', 'b', '--no-hydrate', '--rate', '1M'],
     says: '--no-hydrate',
   },
-  { name: 'serve with a rate in words', arrange: () => ['serve', 'a', 'b', '--rate', 'fast'], says: '250mbit' },
+  {
+    name: 'serve with a rate that is not a number',
+    arrange: () => ['serve', 'a', 'b', '--rate', 'fast'],
+    says: '250mbit',
+  },
   { name: 'serve with an option of copy', arrange: () => ['serve', 'a', 'b', '--sha256', DIGEST], says: '--sha256' },
-  { name: 'serve from a scheme that is unknown', arrange: () => ['serve', 'ftp://a/b', 'c'], says: 'ftp://' },
+  { name: 'serve from an unknown URL scheme', arrange: () => ['serve', 'ftp://a/b', 'c'], says: 'ftp://' },
   { name: 'inspect without a target', arrange: () => ['inspect'], says: "'target'" },
   { name: 'a rate without a value', arrange: () => ['copy', 'a', 'b', '--rate'], says: '--rate' },
-  { name: 'a rate in words', arrange: () => ['copy', 'a', 'b', '--rate', 'fast'], says: '250mbit' },
-  { name: 'a rate of nothing', arrange: () => ['copy', 'a', 'b', '--rate', '0'], says: 'at least one byte' },
+  { name: 'a rate that is not a number', arrange: () => ['copy', 'a', 'b', '--rate', 'fast'], says: '250mbit' },
+  { name: 'a rate of zero', arrange: () => ['copy', 'a', 'b', '--rate', '0'], says: 'at least one byte' },
   { name: 'a negative rate', arrange: () => ['copy', 'a', 'b', '--rate=-1M'], says: '--rate' },
   { name: 'a rate in megabytes of 1000', arrange: () => ['copy', 'a', 'b', '--rate', '10MB'], says: '--rate' },
   {
@@ -112,17 +120,17 @@ const usage: readonly Row[] = [
     says: '--rate-file',
   },
   {
-    name: 'an order for a server that copies nothing by itself',
+    name: 'an order for serve with --no-hydrate',
     arrange: (dir) => ['serve', makeImage(dir), 'b', '--socket', 's', '--no-hydrate', '--order', 'o'],
     says: '--no-hydrate',
   },
   {
-    name: 'a group with an odd name',
+    name: 'a group with an invalid name',
     arrange: () => ['copy', 'a', 'b', '--rate', '1M', '--rate-group', '../g'],
     says: '--rate-group',
   },
   {
-    name: 'a rate file that says no rate',
+    name: 'a rate file without a rate',
     arrange: (dir) => {
       writeFileSync(join(dir, 'rate'), 'fast');
       return ['copy', makeImage(dir), 'b', '--rate-file', 'rate'];
@@ -131,18 +139,18 @@ const usage: readonly Row[] = [
   },
   { name: 'a digest that is too short', arrange: () => ['copy', 'a', 'b', '--sha256', 'abc'], says: '64 hexadecimal' },
   {
-    name: 'a digest with other letters',
+    name: 'a digest with characters that are not hexadecimal',
     arrange: () => ['copy', 'a', 'b', '--sha256', 'xy'.repeat(32)],
     says: '64 hexadecimal',
   },
-  { name: 'no requests at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '0'], says: 'from 1 to 64' },
-  { name: 'half a request at a time', arrange: () => ['copy', 'a', 'b', '--concurrency', '1.5'], says: 'from 1 to 64' },
-  { name: 'a size in words', arrange: () => ['inspect', 'a', '--size', 'big'], says: '--size' },
-  { name: 'a timeout of nothing', arrange: () => ['copy', 'a', 'b', '--timeout', '0'], says: '--timeout' },
-  { name: 'an NBD source without host', arrange: () => ['copy', 'nbd:///x', 'b'], says: 'host' },
+  { name: 'a concurrency of 0', arrange: () => ['copy', 'a', 'b', '--concurrency', '0'], says: 'from 1 to 64' },
+  { name: 'a concurrency of 1.5', arrange: () => ['copy', 'a', 'b', '--concurrency', '1.5'], says: 'from 1 to 64' },
+  { name: 'a size that is not a number', arrange: () => ['inspect', 'a', '--size', 'big'], says: '--size' },
+  { name: 'a timeout of zero', arrange: () => ['copy', 'a', 'b', '--timeout', '0'], says: '--timeout' },
+  { name: 'an NBD source without a host', arrange: () => ['copy', 'nbd:///x', 'b'], says: 'host' },
   { name: 'an NBD source without its socket', arrange: () => ['copy', 'nbd+unix:///x', 'b'], says: '?socket=PATH' },
   {
-    name: 'an NBD source with a parameter that is not known',
+    name: 'an NBD source with an unknown parameter',
     arrange: () => ['copy', 'nbds://h/x?tls-psk-file=f', 'b'],
     says: 'tls-psk-file',
   },
@@ -152,7 +160,7 @@ const usage: readonly Row[] = [
     says: 'over HTTP',
   },
   { name: 'an S3 source', arrange: () => ['copy', 's3://bucket/key', 'b'], says: /s3:\/\/ are not supported.*a path/ },
-  { name: 'a URL that is none', arrange: () => ['copy', 'http://h:99999/', 'b'], says: 'no valid URL' },
+  { name: 'an invalid URL', arrange: () => ['copy', 'http://h:99999/', 'b'], says: 'no valid URL' },
   { name: 'an empty source', arrange: () => ['copy', '', 'b'], says: 'SOURCE is empty' },
   { name: 'an empty target', arrange: (dir) => ['copy', makeImage(dir), ''], says: 'TARGET' },
   { name: 'inspect with an empty target', arrange: () => ['inspect', ''], says: 'TARGET' },
@@ -162,7 +170,7 @@ const usage: readonly Row[] = [
     says: 'Name: value',
   },
   {
-    name: 'a header that the source sets itself',
+    name: 'a header that httpSource sets itself',
     arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--header', 'Range: x'],
     says: 'Range',
   },
@@ -192,13 +200,13 @@ const files: readonly Refusal[] = [
     says: 'below',
   },
   {
-    name: 'an NBD server that is not there',
+    name: 'an NBD server that does not exist',
     arrange: () => ['copy', 'nbd+unix:///?socket=nothing', 'disk', '--retries', '0'],
     code: 'COD_SOURCE_IO',
     says: 'ENOENT',
   },
   {
-    name: 'certificates that are not there',
+    name: 'missing certificates',
     arrange: () => ['copy', 'nbds://127.0.0.1:9/?tls-certificates=.', 'disk'],
     code: 'COD_NOT_FOUND',
     says: 'ca-cert.pem',
@@ -210,19 +218,19 @@ const files: readonly Refusal[] = [
     says: 'directory',
   },
   {
-    name: 'a source that is a device without size',
+    name: 'a source that is a device without a size',
     arrange: () => ['copy', '/dev/null', 'disk'],
     code: 'COD_SOURCE_IO',
     says: '/dev/null',
   },
   {
-    name: 'a source that is empty',
+    name: 'an empty source file',
     arrange: (dir) => ['copy', makeSparse(join(dir, 'image'), 0), 'disk'],
     code: 'COD_SIZE_MISMATCH',
     says: 'empty',
   },
   {
-    name: 'a target that is nobody’s copy',
+    name: 'a target without metadata',
     arrange: (dir) => {
       writeFileSync(join(dir, 'disk'), 'precious');
       return ['copy', makeImage(dir), 'disk'];
@@ -231,7 +239,7 @@ const files: readonly Refusal[] = [
     says: 'disk',
   },
   {
-    name: 'a target that is empty and nobody’s copy',
+    name: 'an empty target without metadata',
     arrange: (dir) => ['copy', makeImage(dir), makeSparse(join(dir, 'disk'), 0)],
     code: 'COD_EXISTS',
     says: 'disk',
@@ -261,7 +269,7 @@ const files: readonly Refusal[] = [
     says: 'same file',
   },
   {
-    name: 'a source where the target’s metadata would be',
+    name: 'a source whose path is a metadata file of the target',
     arrange: (dir) => ['copy', makeSparse(join(dir, 'disk.bak'), IMAGE_BYTES), 'disk'],
     code: 'COD_EXISTS',
     says: 'metadata',
@@ -276,7 +284,7 @@ const files: readonly Refusal[] = [
     says: 'disk',
   },
   {
-    name: 'a target in no directory',
+    name: 'a target in a missing directory',
     arrange: (dir) => ['copy', makeImage(dir), 'no/disk'],
     code: 'COD_NOT_FOUND',
     says: 'no',
@@ -287,7 +295,12 @@ const files: readonly Refusal[] = [
     code: 'COD_TARGET_IO',
     says: 'image',
   },
-  { name: 'inspect of nothing', arrange: () => ['inspect', 'disk'], code: 'COD_NOT_FOUND', says: 'no metadata' },
+  {
+    name: 'inspect of a missing target',
+    arrange: () => ['inspect', 'disk'],
+    code: 'COD_NOT_FOUND',
+    says: 'no metadata',
+  },
   {
     name: 'inspect of a finished copy',
     arrange: (dir) => ['inspect', makeImage(dir)],
@@ -295,7 +308,7 @@ const files: readonly Refusal[] = [
     says: 'no metadata',
   },
   {
-    name: 'inspect in no directory',
+    name: 'inspect in a missing directory',
     arrange: () => ['inspect', 'no/disk'],
     code: 'COD_NOT_FOUND',
     says: 'no metadata',
@@ -307,13 +320,13 @@ const files: readonly Refusal[] = [
     says: 'order',
   },
   {
-    name: 'an order file that is something else',
+    name: 'an order file of another format',
     arrange: (dir) => ['copy', makeImage(dir), 'disk', '--order', 'image'],
     code: 'COD_CORRUPT',
     says: 'no order file',
   },
   {
-    name: 'an order recorded into a file that is something else',
+    name: '--record-order to a file of another format',
     arrange: (dir) => ['serve', makeImage(dir), 'disk', '--socket', 's', '--record-order', 'image'],
     code: 'COD_EXISTS',
     says: 'no order file',
@@ -328,7 +341,7 @@ const files: readonly Refusal[] = [
     says: '512',
   },
   {
-    name: 'inspect of another size',
+    name: 'inspect with another size',
     arrange: async (dir) => ['inspect', await leaveCopy(makeImage(dir), dir), '--size', '8M'],
     code: 'COD_SIZE_MISMATCH',
     says: '--size',
@@ -350,7 +363,7 @@ function flip(path: string, offset: number): void {
   });
 }
 
-/** The name of the slot that the newest file of a kind is in. */
+/** The path of the newest slot of a kind of metadata file. */
 function newest(target: string, kind: 'bak' | 'wil'): string {
   const slots = [`${target}.${kind}`, `${target}.${kind}.1`].filter(existsSync);
   const epoch = (path: string) => readFileSync(path).readBigUInt64LE(32);
@@ -359,7 +372,7 @@ function newest(target: string, kind: 'bak' | 'wil'): string {
 
 const copyAgain = ['copy', 'image', 'disk'];
 
-/** A row whose copy was begun, or crashed, and then tampered with. */
+/** A row whose copy has crashed and was then tampered with. */
 function tampered(
   name: string,
   code: string,
@@ -465,7 +478,7 @@ const metadata: readonly Refusal[] = [
   },
 ];
 
-/** A row with a server that behaves so from its request number `from` on. */
+/** A row whose server shows this behaviour from its request number `from` on. */
 function served(
   name: string,
   code: string,
@@ -489,7 +502,7 @@ function served(
 
 const servers: readonly Refusal[] = [
   {
-    name: 'a server that is not there',
+    name: 'a server that refuses connections',
     arrange: async () => {
       const server = await HostileServer.start(new Uint8Array(1));
       const { url } = server;
@@ -502,22 +515,22 @@ const servers: readonly Refusal[] = [
   served('404', 'COD_NOT_FOUND', '404', (ask) => ask.send({ status: 404 })),
   served('401', 'COD_SOURCE_IO', /401.*--user/, (ask) => ask.send({ status: 401 })),
   served('403', 'COD_SOURCE_IO', '403', (ask) => ask.send({ status: 403 })),
-  served('500, again and again', 'COD_SOURCE_IO', '500', (ask) => ask.send({ status: 500 }), {
+  served('500 on every attempt', 'COD_SOURCE_IO', '500', (ask) => ask.send({ status: 500 }), {
     flags: ['--retries', '2'],
   }),
-  served('ranges are ignored', 'COD_SOURCE_IO', '--stream-whole', (ask) =>
+  served('a server that ignores ranges', 'COD_SOURCE_IO', '--stream-whole', (ask) =>
     ask.send({ status: 200, headers: { 'content-range': undefined }, body: imageBytes() }),
   ),
   served('an empty image', 'COD_SIZE_MISMATCH', 'empty', (ask) =>
     ask.send({ status: 416, headers: { 'content-range': 'bytes */0' }, body: '' }),
   ),
-  served('no answer at all', 'COD_SOURCE_IO', '1000 ms', () => {}, { flags: ['--retries', '0', '--timeout', '1'] }),
-  served('no answer after the first', 'COD_SOURCE_IO', '1000 ms', () => {}, {
+  served('no response at all', 'COD_SOURCE_IO', '1000 ms', () => {}, { flags: ['--retries', '0', '--timeout', '1'] }),
+  served('no response after the first', 'COD_SOURCE_IO', '1000 ms', () => {}, {
     flags: ['--retries', '0', '--timeout', '1'],
     from: 1,
   }),
   served(
-    'a body that ends early',
+    'a body that is too short',
     'COD_SOURCE_IO',
     'bytes',
     (ask) => {
@@ -530,14 +543,14 @@ const servers: readonly Refusal[] = [
     { from: 1 },
   ),
   served(
-    'another range than was asked for',
+    'a response with another range',
     'COD_SOURCE_IO',
     'came instead',
     (ask) => ask.send({ headers: { 'content-range': `bytes ${ask.start + 1}-${ask.end - 1}/${IMAGE_BYTES}` } }),
     { from: 1 },
   ),
   served(
-    'another size in the middle',
+    'another size in the middle of the copy',
     'COD_SOURCE_CHANGED',
     '',
     (ask) => ask.send({ headers: { 'content-range': `bytes ${ask.start}-${ask.end - 1}/${IMAGE_BYTES * 2}` } }),
@@ -545,9 +558,15 @@ const servers: readonly Refusal[] = [
       from: 1,
     },
   ),
-  served('another ETag in the middle', 'COD_SOURCE_CHANGED', '"v2"', (ask) => ask.send({ headers: { etag: '"v2"' } }), {
-    from: 1,
-  }),
+  served(
+    'another ETag in the middle of the copy',
+    'COD_SOURCE_CHANGED',
+    '"v2"',
+    (ask) => ask.send({ headers: { etag: '"v2"' } }),
+    {
+      from: 1,
+    },
+  ),
   {
     name: 'another ETag at the second run',
     arrange: async (dir) => {
@@ -561,7 +580,7 @@ const servers: readonly Refusal[] = [
     says: /"v1".*"v2"/,
   },
   {
-    name: 'credentials are not shown',
+    name: 'a URL with credentials, which are not printed',
     arrange: async () => {
       const server = await HostileServer.start(imageBytes(), (ask) => ask.send({ status: 403 }));
       onTestFinished(() => server.stop());
@@ -572,7 +591,7 @@ const servers: readonly Refusal[] = [
   },
 ];
 
-/** Listens until the test ends. */
+/** Listens until the end of the test. */
 async function listenAt(where: ListenOptions): Promise<number> {
   const server = createServer().listen(where);
   onTestFinished(() => {
@@ -585,7 +604,7 @@ async function listenAt(where: ListenOptions): Promise<number> {
 
 const serving: readonly Refusal[] = [
   {
-    name: 'a unix socket that another process listens at',
+    name: 'a Unix socket on which another process listens',
     arrange: async (dir) => {
       await listenAt({ path: join(dir, 's') });
       return ['serve', makeImage(dir), 'disk', '--socket', 's'];
@@ -594,7 +613,7 @@ const serving: readonly Refusal[] = [
     says: 'another process listens at s',
   },
   {
-    name: 'a file where the unix socket is to be',
+    name: 'a Unix socket whose path is a file',
     arrange: (dir) => {
       writeFileSync(join(dir, 's'), 'precious');
       return ['serve', makeImage(dir), 'disk', '--socket', 's'];
@@ -603,13 +622,13 @@ const serving: readonly Refusal[] = [
     says: 'no socket',
   },
   {
-    name: 'a unix socket in a folder that is missing',
+    name: 'a Unix socket in a missing folder',
     arrange: (dir) => ['serve', makeImage(dir), 'disk', '--socket', 'none/s'],
     code: 'COD_NOT_FOUND',
     says: 'no folder none',
   },
   {
-    name: 'a port that another process listens at',
+    name: 'a port on which another process listens',
     arrange: async (dir) => [
       'serve',
       makeImage(dir),
@@ -639,7 +658,7 @@ const serving: readonly Refusal[] = [
     says: 'nothing',
   },
   {
-    name: 'a target to serve that is nobody’s copy',
+    name: 'a target to serve without metadata',
     arrange: (dir) => {
       writeFileSync(join(dir, 'disk'), 'precious');
       return ['serve', makeImage(dir), 'disk', '--socket', 's'];
@@ -648,7 +667,7 @@ const serving: readonly Refusal[] = [
     says: 'disk',
   },
   {
-    name: 'a target to serve in a folder that is missing',
+    name: 'a target to serve in a missing folder',
     arrange: (dir) => ['serve', makeImage(dir), 'none/disk', '--socket', 's'],
     code: 'COD_NOT_FOUND',
     says: 'none',
@@ -669,7 +688,7 @@ function expectOneLine({ stderr }: Result, says: string | RegExp): void {
 }
 
 describe.for(usage)('wrong usage: $name', (row) => {
-  test('exit code 2, at most two lines, nothing on stdout, nothing changed', async () => {
+  test('exits with 2 and at most two lines on stderr, and changes nothing', async () => {
     const directory = temporaryDirectory();
     const args = await row.arrange(directory);
     const before = contentsOf(directory);
@@ -684,7 +703,7 @@ describe.for(usage)('wrong usage: $name', (row) => {
 });
 
 describe.for([...files, ...metadata, ...servers, ...serving])('refused: $name', ({ arrange, code, says, begins }) => {
-  test(`${code}, one line, and nothing changed`, async () => {
+  test(`fails with ${code} in one line, and changes nothing`, async () => {
     const directory = temporaryDirectory();
     const args = await arrange(directory);
     const before = contentsOf(directory);
@@ -704,7 +723,7 @@ describe.for([...files, ...metadata, ...servers, ...serving])('refused: $name', 
   });
 });
 
-test('a digest that does not match is COD_CORRUPT; the copy and its metadata stay, and no digest or the right one finishes it', async () => {
+test('a wrong digest is COD_CORRUPT and keeps the copy; the right digest then finishes it', async () => {
   const directory = temporaryDirectory();
   const image = makeImage(directory);
   const result = await runCommand(['copy', image, 'disk', '--sha256', DIGEST, '--quiet'], { cwd: directory });

@@ -1,4 +1,4 @@
-/** The lowest and the newest version of each package that users may have beside this one. */
+/** The lowest and the newest supported version of each package that users may install beside this package. */
 
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -24,7 +24,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-/** Installs what `spec` names into a folder of its own. */
+/** Installs `spec` into a new folder. */
 async function install(
   name: string,
   spec: string,
@@ -45,7 +45,7 @@ async function install(
   return { place, version: installed.version, node: installed.engines?.node };
 }
 
-/** Runs unit tests with the packages of `place`; the tests that failed are in the error. */
+/** Runs unit tests with the packages of `place`. The error contains the failed tests. */
 async function runTests(place: string, files: readonly string[], node = process.execPath): Promise<void> {
   const args = [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', '--project', 'unit', ...files];
   const found = await run(node, args, { cwd: root, env: { COD_TEST_PACKAGES: place, NO_COLOR: '1' } }).catch(
@@ -61,7 +61,7 @@ function run(
   args: readonly string[],
   { cwd, env }: { cwd: string; env?: Record<string, string> },
 ): Promise<{ stdout: string; stderr: string }> {
-  // Without what npm and vitest hand down to their processes.
+  // Without the variables that npm and vitest pass to their child processes.
   const inherited = Object.entries(process.env).filter(
     ([name]) => !/^(npm_|INIT_CWD$|NODE_OPTIONS$|VITEST)/i.test(name),
   );
@@ -72,7 +72,7 @@ function run(
   });
 }
 
-/** Whether a Node of `version` may run what asks for `>=x.y.z`. */
+/** Whether a Node of `version` satisfies `>=x.y.z`. */
 function suffices(version: string, wanted: string | undefined): boolean {
   const [major = 0, minor = 0] =
     /^>=(\d+)\.(\d+)/
@@ -83,7 +83,7 @@ function suffices(version: string, wanted: string | undefined): boolean {
   return hasMajor > major || (hasMajor === major && hasMinor >= minor);
 }
 
-/** The first version that a range names, and its last part, of which npm installs the newest version. */
+/** The lowest version of a range, and the last part of the range, whose newest version npm installs. */
 function ends(name: string): [lowest: string, newest: string] {
   const range = ranges[name]!;
   return [/\d+\.\d+\.\d+/.exec(range)![0], range.split('||').at(-1)!.trim()];
@@ -102,7 +102,7 @@ describe.each(suites)('%s', (name, files) => {
   test.each([
     ['lowest', lowest],
     ['newest', newest],
-  ])('the %s version, %s, passes the tests of what uses it', async (_, spec) => {
+  ])('the %s version, %s, passes the tests of its users', async (_, spec) => {
     const { place, version, node } = await install(name, spec);
     if (tested.has(version)) return;
     tested.add(version);
@@ -110,7 +110,7 @@ describe.each(suites)('%s', (name, files) => {
       await runTests(place, files);
       return;
     }
-    // undici 8 does not run in Node 20: requests go over fetch there.
+    // undici 8 does not run in Node 20, where requests use fetch.
     await runTests(place, ['test/sources/sources.test.ts']);
     const other = otherNodes.find(existsSync);
     if (other !== undefined) await runTests(place, files, other);

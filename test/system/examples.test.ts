@@ -1,6 +1,6 @@
 /**
- * The examples, as their users have them: with the package in node_modules. Those for a page are built by each bundler
- * and served by a static server.
+ * The examples as users run them, with the package in node_modules. Each bundler builds the examples for pages; a
+ * static server delivers them.
  */
 
 import { execFile } from 'node:child_process';
@@ -25,7 +25,7 @@ describe('the example of a storage engine', () => {
 
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  /** The part of the output that says what slot 8 holds, and the process's id. */
+  /** The output's line about slot 8, and the process id. */
   async function run(...args: string[]): Promise<{ slot: string | undefined; id: number | undefined }> {
     const running = promisify(execFile)(process.execPath, ['main.js', ...args], { cwd: folder });
     const id = running.child.pid;
@@ -33,7 +33,7 @@ describe('the example of a storage engine', () => {
     return { slot: /^slot 8: (.*) \(\d+ ms\)$/m.exec(stdout)?.[1], id };
   }
 
-  test('keeps what it wrote, also after kill -9', async () => {
+  test('keeps its writes after kill -9', async () => {
     cpSync(join(root, 'examples', 'storage-engine'), folder, { recursive: true });
     rmSync(join(folder, 'data'), { recursive: true, force: true });
     mkdirSync(join(folder, 'node_modules'));
@@ -71,7 +71,7 @@ describeWith(['chromium'], 'an example', () => {
     rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   });
 
-  /** Opens the example with an image on another origin, and waits until it says that it has all of it. */
+  /** Opens the example with an image from another origin, and waits until the example reports a complete copy. */
   async function run(url: string): Promise<void> {
     const page = await chromium.browser.contexts()[0]!.newPage();
     await page.goto(`${url}/?image=${images.url}/image.raw`);
@@ -87,9 +87,9 @@ describeWith(['chromium'], 'an example', () => {
     await site.close();
   }
 
-  test('without a bundler works from a static server', () => serve(join(folder, 'no-bundler')));
+  test('works from a static server without a bundler', () => serve(join(folder, 'no-bundler')));
 
-  test('with esbuild, which is given the worker as an entry', async () => {
+  test('works with esbuild, with the worker as a second entry point', async () => {
     const outdir = join(folder, 'with-esbuild');
     await esbuild({
       absWorkingDir: bundler,
@@ -104,13 +104,13 @@ describeWith(['chromium'], 'an example', () => {
     await serve(outdir);
   });
 
-  test('with Vite, built', async () => {
+  test('works with Vite, built', async () => {
     const outDir = join(folder, 'with-vite');
     await viteBuild({ root: bundler, logLevel: 'error', build: { outDir, target: 'es2022' } });
     await serve(outDir);
   });
 
-  test('with Vite, in development', async () => {
+  test('works with Vite, in development', async () => {
     const server = await viteServer({
       root: bundler,
       logLevel: 'error',

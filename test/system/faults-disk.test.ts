@@ -1,4 +1,4 @@
-/** A disk that is full, really: while a copy is made, while it is written to, while it is begun; and then room again. */
+/** A disk that is really full during a copy, a write or an open, and then has room again. */
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ import { canMountDisks, smallDisk } from '../support/small-disk.ts';
 const MIB = 2 ** 20;
 const BLOCK = 4096;
 const SIZE = 16 * MIB + 100;
-/** No part of it is zeros, which would take no room. */
+/** Contains no zero blocks, because zeros would need no room. */
 const IMAGE = seededRandom(1).fill(new Uint8Array(SIZE));
 
 async function readAll(device: Device): Promise<Uint8Array> {
@@ -24,7 +24,7 @@ async function readAll(device: Device): Promise<Uint8Array> {
   return bytes;
 }
 
-describe.runIf(canMountDisks())('a full disk', () => {
+describe.runIf(canMountDisks())('on a full disk', () => {
   const open = async (directory: string, hydrate?: false): Promise<Device> => {
     const device = await openDevice({
       source: bytesSource(IMAGE, { identity: 'image' }),
@@ -36,7 +36,7 @@ describe.runIf(canMountDisks())('a full disk', () => {
     return device;
   };
 
-  /** Ends a copy, and requires the very bytes. */
+  /** Completes a copy and compares every byte. */
   const finish = async (directory: string, model: Uint8Array): Promise<void> => {
     const device = await open(directory);
     await device.hydrated;
@@ -45,7 +45,7 @@ describe.runIf(canMountDisks())('a full disk', () => {
     expect(readdirSync(directory)).toEqual(['disk']);
   };
 
-  test('ends the background copy; all can still be read, and with room again it is finished at the next opening', async () => {
+  test('the background copy fails, reads work, and the next device completes the copy when there is room', async () => {
     const disk = smallDisk(6 * MIB);
     const device = await open(disk.directory);
     await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
@@ -66,7 +66,7 @@ describe.runIf(canMountDisks())('a full disk', () => {
     await finish(disk.directory, model);
   });
 
-  test('is told to the writer; what was acknowledged stays, later writes work when there is room, and the copy can be finished', async () => {
+  test('a failed write rejects, acknowledged writes stay, and the copy completes when there is room', async () => {
     const disk = smallDisk(6 * MIB);
     const model = IMAGE.slice();
     let device = await open(disk.directory, false);
@@ -83,7 +83,8 @@ describe.runIf(canMountDisks())('a full disk', () => {
         failed.push({ offset, bytes });
       }
     }
-    // A write that failed may have been done in part where its blocks were written before: it is made good, there and in the model.
+    // A failed write may be partly done in blocks that had been written before.
+    // Repeating the write makes the target equal to the model again.
     disk.resize(40 * MIB);
     for (const { offset, bytes } of failed) {
       await device.write(bytes, offset);
@@ -97,11 +98,11 @@ describe.runIf(canMountDisks())('a full disk', () => {
     await finish(disk.directory, model);
   });
 
-  test('under a flush, a checkpoint or a close is told, and nothing that was acknowledged is lost', async () => {
+  test('flush, checkpoint and close reject, and no acknowledged write is lost', async () => {
     const disk = smallDisk(6 * MIB);
     const model = IMAGE.slice();
     const device = await open(disk.directory, false);
-    // A part of every other block: a large checkpoint of many dirty parts.
+    // One dirty byte in every other block, for a large checkpoint.
     for (let at = 1; at + 600 < 12 * MIB; at += 2 * BLOCK) {
       const bytes = seededRandom(at).fill(new Uint8Array(1));
       try {
@@ -112,7 +113,7 @@ describe.runIf(canMountDisks())('a full disk', () => {
         break;
       }
     }
-    // Nothing is left, not a page.
+    // Fill the disk to its last page.
     try {
       for (let count = 0; ; count++) writeFileSync(join(disk.directory, `filler${count}`), new Uint8Array(BLOCK));
     } catch (error) {
@@ -134,7 +135,7 @@ describe.runIf(canMountDisks())('a full disk', () => {
     await again.close();
   });
 
-  test('ends the command with 1 and COD_NO_SPACE; with room again the same command goes on', async () => {
+  test('the command exits with 1 and COD_NO_SPACE, and the same command resumes when there is room', async () => {
     const disk = smallDisk(6 * MIB);
     const image = join(temporaryDirectory(), 'image');
     writeFileSync(image, IMAGE);
@@ -152,7 +153,7 @@ describe.runIf(canMountDisks())('a full disk', () => {
     expect(readdirSync(disk.directory)).toEqual(['disk']);
   });
 
-  test('from the first moment leaves nothing that another try would trip over', async () => {
+  test('a failed first attempt leaves no file that blocks the next attempt', async () => {
     const disk = smallDisk(BLOCK);
     await expect(open(disk.directory)).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
     disk.resize(40 * MIB);

@@ -1,4 +1,4 @@
-/** A process that is killed a hundred times while it uses a device over the files of this machine. */
+/** A process that is killed a hundred times while it uses a device on the files of this machine. */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -28,8 +28,9 @@ const USERS = 3;
 type Change = Extract<LoadOperation, { bytes: Uint8Array }>;
 
 /**
- * What the device must read as: all that was acknowledged, and of what was in flight each sector either as before or as after. Of a user that writes
- * bytes and not sectors it is each byte: where only a part of a sector had been written before, the target has the new bytes only there.
+ * The expected contents: every acknowledged write. A unit of a write in flight may be old or new. The unit is a sector
+ * for users that write sectors. It is a byte for other users, because only the written part of a sector is on the
+ * target.
  */
 class Promised {
   readonly bytes: Uint8Array;
@@ -55,7 +56,7 @@ class Promised {
     this.acknowledged++;
   }
 
-  /** Holds what was found against it; what was in flight is from now on as it was found. */
+  /** Compares the contents found. For writes in flight, the contents found are the expected contents from now on. */
   expect(found: Uint8Array): void {
     for (const { offset, bytes, unit } of this.#inFlight.values()) {
       this.cutShort++;
@@ -71,7 +72,7 @@ class Promised {
   }
 }
 
-/** Runs one life, and kills it so long after it has said `moment`. */
+/** Starts one process and kills it a given delay after it has printed `moment`. */
 async function runAndKill(
   program: string,
   order: LoadOrder,
@@ -92,7 +93,7 @@ async function runAndKill(
   expect({ code, signal, stderr }).toEqual({ code: null, signal: 'SIGKILL', stderr: '' });
 }
 
-/** What a copy reads as if it is opened somewhere else, which leaves the state for the next life as it is. */
+/** Reads a copy of the files, so that the state for the next process stays as it is. */
 async function readElsewhere(directory: string, image: string): Promise<{ found: Uint8Array; syncedBlocks: number }> {
   const elsewhere = temporaryDirectory();
   cpSync(directory, elsewhere, { recursive: true, filter: (path) => !path.endsWith('.lock') });
@@ -107,13 +108,13 @@ async function readElsewhere(directory: string, image: string): Promise<{ found:
   return { found, syncedBlocks };
 }
 
-test(`killed ${LIVES} times under load, a device has each time all that it acknowledged`, async () => {
+test(`a device keeps every acknowledged write when it is killed ${LIVES} times under load`, async () => {
   const seed = Number(process.env['COD_KILL_SEED'] ?? Date.now() % 2 ** 31);
-  console.log(`to repeat: COD_KILL_SEED=${seed} npx vitest run --project system test/system/faults-kill.test.ts`);
+  console.log(`replay: COD_KILL_SEED=${seed} npx vitest run --project system test/system/faults-kill.test.ts`);
   const program = await bundleForNode('kill-user.ts');
   const random = seededRandom(seed);
   const image = join(temporaryDirectory(), 'image');
-  // Never zero, so that what was forgotten is noticed.
+  // Never zero, so that lost bytes are detected.
   const content = random.fill(new Uint8Array(SIZE)).map((byte) => byte | 1);
   writeFileSync(image, content);
   const promised = new Promised(content);
@@ -129,7 +130,7 @@ test(`killed ${LIVES} times under load, a device has each time all that it ackno
       life,
       rateBytesPerSecond: 2 ** 18,
     };
-    // One in four dies while it recovers, or soon after.
+    // A quarter of the processes are killed during recovery or soon after.
     const kill = random.oneIn(4)
       ? { moment: 'opening', afterMs: random.below(40) }
       : { moment: 'ready', afterMs: random.below(150) };
@@ -145,7 +146,7 @@ test(`killed ${LIVES} times under load, a device has each time all that it ackno
   expect(promised.cutShort).toBeGreaterThan(LIVES / 4);
   expect(
     synced.every((count, life) => life === 0 || count >= synced[life - 1]!),
-    'no block is lost',
+    'no synced block is lost',
   ).toBe(true);
 
   const source = await fileSource(image);

@@ -1,4 +1,7 @@
-/** Servers that fail in the middle of a copy by the command, for a while or for good. Those that fail from the start are in cli-refusals.test.ts. */
+/**
+ * Servers that fail in the middle of a copy by the command, temporarily or permanently. Servers that fail from the
+ * start are in cli-refusals.test.ts.
+ */
 
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,12 +18,12 @@ import { type Ask, type Behaviour, HostileServer, honest } from '../support/http
 
 const MIB = 2 ** 20;
 const IMAGE = seededRandom(1).fill(new Uint8Array(24 * MIB + 5));
-/** What of an answer comes before it goes wrong. */
+/** How many bytes of a response arrive before the fault. */
 const GOOD_BYTES = 3 * MIB + 1000;
-/** How many answers go wrong, one after the other, each after some progress. */
+/** How many consecutive responses fail, each after some progress. */
 const FAULTS = 4;
 
-/** The head of a right answer, and the beginning of its body. */
+/** Sends the head of a correct response and the beginning of its body. */
 function sendBeginning(ask: Ask, bytes = GOOD_BYTES): void {
   ask.send({ body: false });
   ask.socket.write(IMAGE.subarray(ask.start, Math.min(ask.end, ask.start + bytes)));
@@ -65,7 +68,10 @@ async function serve(behaviour: Behaviour): Promise<HostileServer> {
   return server;
 }
 
-/** Sends the beginning of the first answer that is not the opening's, and does `then` with it and whatever comes after. */
+/**
+ * Answers the request of the open. Sends the beginning of the next response, then closes the connection. Passes every
+ * later request to `then`.
+ */
 function failingHalfWay(then: Behaviour): Behaviour {
   let begun = false;
   return (ask) => {
@@ -89,7 +95,7 @@ function resumedBytes(result: Result): number {
   return eventsOf(result)[0]!['resumedBytes'] as number;
 }
 
-/** A minute of real time, as a server takes to start anew: it passes while the other tests here run. */
+/** One minute of real time, the length of a server's restart. It passes while the other tests here run. */
 const OUTAGE_MS = 60_000;
 const outage = { directory: '', refusals: 0, result: undefined as Promise<Result> | undefined };
 
@@ -115,7 +121,7 @@ beforeAll(async () => {
   };
 });
 
-test.for(passing)('a source that $name, for a while, is asked again until the copy is complete', async ({ fail }) => {
+test.for(passing)('retries a source that temporarily $name until the copy is complete', async ({ fail }) => {
   let faults = 0;
   const server = await serve((ask) => (ask.index > 0 && faults++ < FAULTS ? fail(ask) : ask.send()));
   const directory = temporaryDirectory();
@@ -124,7 +130,7 @@ test.for(passing)('a source that $name, for a while, is asked again until the co
   expectCopied(result, directory);
 });
 
-test('a source that changes its ETag half way is refused, in that run and in later ones; what came before is kept for the right one', async () => {
+test('refuses a source whose ETag changes, now and later, and resumes when the old content is back', async () => {
   const server = await serve(failingHalfWay((ask) => ask.send({ headers: { etag: '"v2"' } })));
   const directory = temporaryDirectory();
   const command = ['copy', server.url, 'disk', '--json'];
@@ -145,7 +151,7 @@ test('a source that changes its ETag half way is refused, in that run and in lat
   expectCopied(again, directory);
 });
 
-test('a source that goes away for good ends the command with 1; from another place with the same content it goes on', async () => {
+test('exits with 1 when the source disappears, and resumes from another URL with the same content', async () => {
   const server = await HostileServer.start(IMAGE, (ask) => {
     if (ask.index === 0) ask.send();
     else {
@@ -166,7 +172,7 @@ test('a source that goes away for good ends the command with 1; from another pla
   expectCopied(again, directory);
 });
 
-test('while a source is away a device serves what it has and takes what is written; what needs the source fails, and works once it is back', async () => {
+test('without its source a device reads synced blocks and accepts writes; other reads fail', async () => {
   const server = await serve(honest);
   const source = await httpSource(server.url, { retry: { attempts: 2, baseDelayMs: 1 } });
   const directory = temporaryDirectory();
@@ -215,9 +221,9 @@ test('while a source is away a device serves what it has and takes what is writt
   expectBytes(new Uint8Array(readFileSync(join(directory, 'disk'))), model);
 });
 
-test('a source that answers 500 for a minute in the middle of a copy is waited for, by default', async () => {
+test('waits by default for a source that answers 500 for a minute in the middle of a copy', async () => {
   expectCopied((await outage.result)!, outage.directory);
   expect(outage.refusals).toBeGreaterThan(5);
-  // It is not asked again and again without a pause.
+  // The retries are not a busy loop.
   expect(outage.refusals).toBeLessThan(20);
 });

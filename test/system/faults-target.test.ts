@@ -1,4 +1,4 @@
-/** What somebody does to a target between two runs of the command; and to the clock. */
+/** Changes by other programs to a target between two runs of the command, and jumps of the wall clock. */
 
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -26,7 +26,7 @@ import { serveFile } from '../support/range-server.ts';
 
 const WRITTEN = { offset: IMAGE_BYTES / 2 + 10, bytes: new Uint8Array(100).fill(0xaa) };
 
-/** What {@link leaveCopy} makes of an image. */
+/** The contents that {@link leaveCopy} gives the copy. */
 function copied(): Uint8Array {
   const bytes = imageBytes();
   bytes.set(WRITTEN.bytes, WRITTEN.offset);
@@ -69,7 +69,7 @@ for (const [how, leave] of [
   ['killed', crashCopy],
 ] as const) {
   test.for(changes)(
-    `a target that was $name after its process was ${how} is refused, and nothing is changed`,
+    `refuses a target that was $name after its process was ${how}, and changes nothing`,
     async ({ code, change }) => {
       const directory = temporaryDirectory();
       const image = makeImage(temporaryDirectory());
@@ -83,7 +83,7 @@ for (const [how, leave] of [
       expect(refused.exitCode).toBe(1);
       expect(contentsOf(directory)).toEqual(before);
 
-      // Put back as it was, it is a copy like before.
+      // The original file, put back, is accepted.
       rmSync(target, { recursive: true, force: true });
       renameSync(kept, target);
       const again = await runCommand(['copy', image, target, '--json']);
@@ -93,7 +93,7 @@ for (const [how, leave] of [
   );
 }
 
-test('a target that was swapped for another image of its size cannot be told from it by its metadata; a digest tells it', async () => {
+test('only a digest detects a target that was replaced with another image of the same size', async () => {
   const directory = temporaryDirectory();
   const image = makeImage(temporaryDirectory());
   const target = await leaveCopy(image, directory);
@@ -109,7 +109,7 @@ test('a target that was swapped for another image of its size cannot be told fro
 
 const CLOCK = pathToFileURL(join(import.meta.dirname, '../support/jumping-clock.mjs')).href;
 
-test('a wall clock that jumps by years changes nothing: rates, retries, checkpoints and figures go by one that only goes forward', async () => {
+test('rates, retries, checkpoints and figures do not depend on the wall clock', async () => {
   const directory = temporaryDirectory();
   const image = makeImage(temporaryDirectory());
   const server = await serveFile(image);
@@ -128,14 +128,14 @@ test('a wall clock that jumps by years changes nothing: rates, retries, checkpoi
   expect(result).toMatchObject({ exitCode: 0, stderr: '' });
   const done = eventsOf(result).at(-1)!;
   expect(done.event).toBe('done');
-  // A mebibyte at two a second, the first 64 KiB at once.
+  // 1 MiB at 2 MiB/s, of which the first 64 KiB are not delayed.
   expect(done['seconds']).toBeGreaterThan(0.3);
   expect(done['seconds']).toBeLessThan(3600);
   expect(done['bytesPerSecond']).toBeLessThan(IMAGE_BYTES / 0.3);
   expect(await sha256OfFile(join(directory, 'disk'))).toBe(await sha256OfFile(image));
 });
 
-test('a lock is taken over from a dead process, and holds for a live one, whatever the clock says', async () => {
+test('takes a lock over from a dead process but not from a live one, independent of the wall clock', async () => {
   const directory = temporaryDirectory();
   const image = makeImage(temporaryDirectory());
   const program = await bundleForNode('kill-user.ts');
@@ -152,7 +152,7 @@ test('a lock is taken over from a dead process, and holds for a live one, whatev
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   onTestFinished(() => void child.kill('SIGKILL'));
-  // Read on to its end: it would stop if nobody listened.
+  // Read all output: the child would block on a full pipe.
   const lines = createInterface(child.stdout);
   await new Promise<void>((resolve) => lines.on('line', (line) => line === 'done 0 20' && resolve()));
   const second = await runCommand(['copy', image, order.target]);

@@ -1,4 +1,4 @@
-/** Copies in Firefox that are cut, and the page in it. */
+/** Copies in Firefox that are interrupted, and the page in Firefox. */
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -24,7 +24,7 @@ const options = {
 };
 
 browserSuite('Firefox', options, (bench) => {
-  test('a private window, which has no storage, is found out when a device is opened', async () => {
+  test('openDevice detects a private window without storage', async () => {
     writeFileSync(join(bench.files, 'private-image'), new Uint8Array(5000));
     const profile = mkdtempSync(join(tmpdir(), 'cod-firefox-private-'));
     const firefox = await Firefox.start(profile, { isPrivate: true });
@@ -65,7 +65,7 @@ describeWith(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
   const press = (page: Page, button: string): Promise<void> =>
     click(page, `::-p-aria([name="${button}"][role="button"])`);
 
-  test('an image is browsed and written to while it arrives, a reload goes on, and in the end all of it is there', async () => {
+  test('shows and writes an image during the copy, resumes after a reload and completes the copy', async () => {
     const server = await serveImage(join(folder, 'disk.img'));
     const page = await firefox.newPage();
     const errors: unknown[] = [];
@@ -96,7 +96,7 @@ describeWith(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
   });
 });
 
-/** Puts the page's only copy to its server; run in it. */
+/** Uploads the page's only copy to its server; runs in the page. */
 const uploadCopies = `(async () => {
   const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('images');
   for await (const [name, handle] of folder.entries())

@@ -1,4 +1,4 @@
-/** A copy as programs see it that nobody here wrote: served by nginx, compared by qemu-img, checked by e2fsck. */
+/** A copy as other programs see it: served by nginx, compared by qemu-img, checked by e2fsck. */
 
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -25,7 +25,7 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Serves `directory` by nginx on loopback until the test ends. */
+/** Serves `directory` with nginx on loopback until the end of the test. */
 async function serveByNginx(directory: string): Promise<string> {
   const scratch = temporaryDirectory();
   const port = await freePort();
@@ -51,7 +51,7 @@ async function serveByNginx(directory: string): Promise<string> {
 }
 
 describeWith(['nginx', 'qemu-img', 'mke2fs', 'e2fsck'], 'a copy of an image with an ext4 file system', () => {
-  test('from nginx, killed on the way and resumed, is the same to qemu-img and clean to e2fsck', async () => {
+  test('from nginx, killed and resumed, is equal for qemu-img and clean for e2fsck', async () => {
     const directory = temporaryDirectory();
     const files = join(directory, 'files');
     mkdirSync(files);

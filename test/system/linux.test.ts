@@ -1,4 +1,7 @@
-/** The example in which v86 boots a small Linux, as its users have it: with an image that its script makes, in a page of a static server. */
+/**
+ * The example that boots a small Linux in v86, as users run it: the example's script makes the image, and a static
+ * server delivers the page.
+ */
 
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -15,14 +18,14 @@ import { describeWith } from '../support/tools.ts';
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const NEEDED = ['chromium', 'apt-get', 'dpkg', 'cpio', 'mke2fs', 'sfdisk', 'grub-mkimage'];
 const NEEDED_FILES = ['/usr/lib/grub/i386-pc/boot.img', '/usr/share/seabios/bios.bin'];
-/** How long a boot may take: a safety net only, for whatever machine. */
+/** Only a safety net against a hang; it must suffice for the slowest machine. */
 const BOOT = { timeout: 600_000, interval: 200 };
 
 const debian = existsSync('/etc/debian_version') ? readFileSync('/etc/debian_version', 'utf8') : '';
 const hasKernel = debian.startsWith('12.');
 
 describe.skipIf(!hasKernel)(
-  hasKernel ? 'Debian 12' : 'Debian 12, the last with a kernel for i386 (this is another system)',
+  hasKernel ? 'Debian 12' : 'Debian 12, the last with a kernel for i386 (not this system)',
   () => {
     describeWith([...NEEDED, ...NEEDED_FILES], 'a small Linux in v86', () => {
       const folder = mkdtempSync(join(tmpdir(), 'cod-linux-'));
@@ -40,7 +43,7 @@ describe.skipIf(!hasKernel)(
         });
         mkdirSync(join(folder, 'files'));
         writeFileSync(join(folder, 'files', 'random.bin'), random);
-        // From the project's folder, so that what it downloads is there for the next time.
+        // In the project's folder, so that later runs reuse the downloads.
         execFileSync(join(example, 'make-image.sh'), [example, join(folder, 'files')], { cwd: root, stdio: 'pipe' });
         site = await startSite({ folders: { '/': example } });
         chromium = await Chromium.start(join(folder, 'profile'));
@@ -52,7 +55,7 @@ describe.skipIf(!hasKernel)(
         rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
       });
 
-      test('boots from a disk that is not copied yet, and a file written in it is there after a reload', {
+      test('boots from a disk that is not copied yet, and keeps a written file across a reload', {
         timeout: 1_800_000,
       }, async () => {
         const page = await chromium.browser.contexts()[0]!.newPage();
@@ -64,7 +67,10 @@ describe.skipIf(!hasKernel)(
             .trimEnd();
         };
         const shell = (): Promise<void> => expect.poll(screen, BOOT).toMatch(/\n\/ #$/);
-        /** What the shell answers to a command, which must be short and without capitals and their like: they are typed without the shift key. */
+        /**
+         * Runs a command in the shell and returns its output. The command must be short and typed without the shift
+         * key.
+         */
         const enter = async (command: string): Promise<string> => {
           await page.keyboard.type(`${command}\n`);
           const answer = new RegExp(`/ # ${command}\n((?:.*\n)*)/ #$`);
@@ -72,7 +78,7 @@ describe.skipIf(!hasKernel)(
           return answer.exec(await screen())![1]!.trim();
         };
 
-        // Of the copy, hardly anything is made but what the PC reads.
+        // At this rate, the copy contains little more than the PC's reads.
         await page.goto(`${site.url}/?rate=1`);
         await shell();
         await page.getByText(/^\d+ of 64 MiB are here/).waitFor();

@@ -1,4 +1,4 @@
-/** The export as programs see it that nobody here wrote, each while the copy is still under way from a slow source. */
+/** The export as other programs see it, each during a copy from a slow source. */
 
 import { copyFileSync, existsSync, mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ import { describeWith } from '../support/tools.ts';
 const MiB = 2 ** 20;
 const IMAGE_BYTES = 24 * MiB;
 
-/** An image of random bytes with some zeros in it, and no round length. */
+/** An image of random bytes with some zeros, whose length is not a multiple of the block size. */
 function imageBytes(): Uint8Array {
   const bytes = seededRandom(5).fill(new Uint8Array(IMAGE_BYTES - 512));
   bytes.fill(0, 3 * MiB, 5 * MiB);
@@ -30,7 +30,7 @@ interface Arena extends Served {
   readonly args: readonly string[];
 }
 
-/** A server of a copy that takes its time: 12 MiB a second, 5 ms to each answer. */
+/** Serves a copy of a slow source: 12 MiB/s, 5 ms per response. */
 async function serveSlowly(
   options: { image?: (path: string) => Promise<void> | void; flags?: readonly string[]; bytesPerSecond?: number } = {},
 ): Promise<Arena> {
@@ -46,7 +46,7 @@ async function serveSlowly(
   return { ...served, directory, image, target, source: server.url, args };
 }
 
-/** Ends a server, which is to be in order, and returns what it said. */
+/** Stops a server, expects a clean exit and returns its output. */
 async function stopInOrder({ stop }: Served): Promise<string> {
   const { exitCode, stderr, stdout } = await stop();
   expect(exitCode, stdout + stderr).toBe(0);
@@ -66,7 +66,7 @@ interface MapEntry {
 }
 
 describeWith(['nbdinfo'], 'nbdinfo', () => {
-  test('finds all that the device can do', async () => {
+  test('finds every capability of the device', async () => {
     const { uri, ...served } = await serveSlowly({ flags: ['--export', 'boot/disk 1'] });
     expect(uri).toContain('nbd+unix:///boot/disk%201?socket=');
     const info = JSON.parse(await mustRun('nbdinfo', '--json', uri)) as NbdInfo;
@@ -92,7 +92,7 @@ describeWith(['nbdinfo'], 'nbdinfo', () => {
     await stopInOrder({ uri, ...served });
   });
 
-  test('lists a read-only export, and has none of another name', async () => {
+  test('lists a read-only export, and refuses another name', async () => {
     const { uri, ...served } = await serveSlowly({ flags: ['--export', 'a', '--read-only'] });
     const list = JSON.parse(await mustRun('nbdinfo', '--json', '--list', uri.replace('/a?', '/?'))) as NbdInfo;
     expect(list.exports.map((each) => each['export-name'])).toEqual(['a']);
@@ -103,7 +103,7 @@ describeWith(['nbdinfo'], 'nbdinfo', () => {
     await stopInOrder({ uri, ...served });
   });
 
-  test('maps what is copied, what is not, and what was written in part', async () => {
+  test('maps copied, missing and partly written blocks', async () => {
     const served = await serveSlowly({ flags: ['--no-hydrate'] });
     await mustRun(
       'nbdsh',
@@ -153,9 +153,9 @@ describeWith(['nbdcopy'], 'nbdcopy', () => {
 });
 
 describeWith(['nbdsh'], 'nbdsh', () => {
-  test('finds each command as the specification has it', async () => {
+  test('finds each command conforming to the specification', async () => {
     const served = await serveSlowly();
-    expect(await mustRun('nbdsh', '-u', served.uri, '-c', NBDSH_SCRIPT)).toContain('all is well');
+    expect(await mustRun('nbdsh', '-u', served.uri, '-c', NBDSH_SCRIPT)).toContain('every command conforms');
     await stopInOrder(served);
   });
 });
@@ -178,21 +178,21 @@ h.pwrite(b"abc" * 3000, 4090, nbd.CMD_FLAG_FUA)
 assert h.pread(9000, 4090) == b"abc" * 3000
 h.pwrite(b"z", size - 1)
 assert h.pread(1, size - 1) == b"z"
-# Zeros, with and without room for them; none of them fast.
+# Zeros, with and without allocation; never fast.
 h.zero(5000, 5000)
 assert h.pread(5000, 5000) == bytes(5000)
 h.pwrite(b"q" * 8192, 1 << 20)
 h.zero(8192, 1 << 20, nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FUA)
 assert h.pread(8192, 1 << 20) == bytes(8192)
 refused(errno.ENOTSUP, lambda: h.zero(4096, 0, nbd.CMD_FLAG_FAST_ZERO))
-# Trimmed blocks read as zeros; parts of blocks stay.
+# Trimmed blocks read as zeros; a partly trimmed block is unchanged.
 h.pwrite(b"t" * 16384, 2 << 20)
 h.trim(12288, (2 << 20) + 100, nbd.CMD_FLAG_FUA)
 assert h.pread(16384, 2 << 20) == b"t" * 4096 + bytes(8192) + b"t" * 4096
 h.cache(65536, 3 << 20)
 h.flush()
 assert h.pread(100, 3 << 20, nbd.CMD_FLAG_DF) == bytes(100)
-# What is outside, empty or unknown is refused, and the connection goes on.
+# Requests that are out of range, empty or unknown are refused, and the connection stays open.
 refused(errno.EINVAL, lambda: h.pread(2, size - 1))
 refused(errno.ENOSPC, lambda: h.pwrite(b"ab", size - 1))
 refused(errno.ENOSPC, lambda: h.zero(2, size - 1))
@@ -203,7 +203,7 @@ refused(errno.EINVAL, lambda: h.pread(0, 0))
 refused(errno.EINVAL, lambda: h.pwrite(b"x", 0, nbd.CMD_FLAG_NO_HOLE))
 refused(errno.EINVAL, lambda: h.block_status(4096, 0, lambda *args: 0))
 assert h.pread(9000, 4090)[:900] == (b"abc" * 3000)[:900]
-print("all is well")
+print("every command conforms")
 `;
 
 describeWith(['qemu-img', 'qemu-io'], 'QEMU', () => {
@@ -239,7 +239,7 @@ describeWith(['qemu-img', 'qemu-io'], 'QEMU', () => {
     await stopInOrder(served);
   });
 
-  test('converts into it', async () => {
+  test('converts an image into the export', async () => {
     const served = await serveSlowly();
     const other = join(served.directory, 'other');
     const bytes = seededRandom(7).fill(new Uint8Array(IMAGE_BYTES - 512));
@@ -250,7 +250,7 @@ describeWith(['qemu-img', 'qemu-io'], 'QEMU', () => {
     await stopInOrder(served);
   });
 
-  test('finds patterns where it put them', async () => {
+  test('finds the patterns it wrote', async () => {
     const served = await serveSlowly();
     const commands = [
       'write -P 0x5a 1000 3000',
@@ -276,7 +276,7 @@ describeWith(['qemu-img', 'qemu-io'], 'QEMU', () => {
 });
 
 describeWith(['fio'], 'fio', () => {
-  test('writes at random, mixed sizes and 16 at a time, and finds all of it again', async () => {
+  test('verifies random writes of mixed sizes at a queue depth of 16', async () => {
     const served = await serveSlowly({ bytesPerSecond: 4 * MiB });
     const job = [
       '--name=verify',
@@ -303,7 +303,7 @@ describeWith(['fio'], 'fio', () => {
 });
 
 describeWith(['nbdfuse', 'mke2fs', 'e2fsck'], 'an ext4 file system through nbdfuse', () => {
-  test.skipIf(!existsSync('/dev/fuse'))('is made over a copy under way, and is clean', async () => {
+  test.skipIf(!existsSync('/dev/fuse'))('is created during a copy, and is clean', async () => {
     const served = await serveSlowly();
     const mounted = join(served.directory, 'mounted');
     mkdirSync(mounted);
@@ -335,10 +335,10 @@ async function until(holds: () => boolean): Promise<void> {
 }
 
 describeWith(['qemu-io', 'qemu-img'], 'a server that is killed', () => {
-  test('loses nothing that was acknowledged, and is there again with the same command', async () => {
+  test('loses no acknowledged write, and restarts with the same command', async () => {
     const served = await serveSlowly();
     const writes = ['write -P 0x11 0 64k', 'write -P 0x22 5000 700', 'write -P 0x33 20M 1M', 'write -P 0x44 4097 1'];
-    // No flush: qemu-io would send one when it closes, so that it is killed too by ending its input with an abort.
+    // qemu-io flushes when it closes. An abort at the end of its input kills qemu-io before it flushes.
     await runProgram(
       'qemu-io',
       '-f',
@@ -367,7 +367,7 @@ describeWith(['qemu-io', 'qemu-img'], 'a server that is killed', () => {
     expect(existsSync(join(served.directory, 's'))).toBe(false);
   });
 
-  test('serves a copy that is complete, also when it is started anew, and tells its progress as events', async () => {
+  test('serves a complete copy, also after a restart, and reports its progress as events', async () => {
     const served = await serveSlowly({ bytesPerSecond: 1024 * MiB, flags: ['--json'] });
     await mustRun('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', served.uri, served.image);
     await mustRun('qemu-io', '-f', 'raw', '-c', 'write -P 9 1M 1M', served.uri);
@@ -388,7 +388,7 @@ describeWith(['qemu-io', 'qemu-img'], 'a server that is killed', () => {
     expect(readFileSync(served.target)[MiB + 512]).toBe(9);
   });
 
-  test('serves on without its source what it has, and says that the copy stands still', async () => {
+  test('serves synced blocks without its source, and reports that the copy has stopped', async () => {
     const directory = temporaryDirectory();
     const image = join(directory, 'image');
     writeFileSync(image, imageBytes());

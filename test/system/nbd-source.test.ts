@@ -1,4 +1,4 @@
-/** The NBD client against servers that nobody here wrote. */
+/** The NBD client against servers of other projects. */
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -22,7 +22,7 @@ function run(program: string, ...args: string[]): void {
   expect(status, `${program} ${args.join(' ')}: ${stdout}${stderr}`).toBe(0);
 }
 
-/** Starts a server on the socket and waits until it accepts. Ended with the test. */
+/** Starts a server on the socket and waits until the server accepts. Stops the server at the end of the test. */
 async function start(program: string, socket: string, args: readonly string[]): Promise<ChildProcess> {
   const server = spawn(toolPath(program)!, args, { stdio: 'ignore' });
   const ended = once(server, 'exit');
@@ -37,7 +37,7 @@ async function start(program: string, socket: string, args: readonly string[]): 
       probe.once('connect', () => resolve(true));
       probe.once('error', () => resolve(false));
     });
-    // Speaks first, so that it has seen us: one that is hung up on before that complains.
+    // The server speaks first. Closing the connection before its greeting would make it log an error.
     if (accepts) await once(probe, 'data');
     probe.destroy();
     if (accepts) return server;
@@ -65,7 +65,7 @@ async function readAll(source: Awaited<ReturnType<typeof nbdSource>>): Promise<U
   return into;
 }
 
-/** An image with three MiB of data, at 0, 20 and 63 MiB of 64. */
+/** An image of 64 MiB with one MiB of data at 0, 20 and 63 MiB. */
 function sparseImage(directory: string): { path: string; bytes: Uint8Array } {
   const path = makeSparse(join(directory, 'image'), 64 * MIB);
   const bytes = new Uint8Array(64 * MIB);
@@ -79,7 +79,7 @@ function sparseImage(directory: string): { path: string; bytes: Uint8Array } {
   return { path, bytes };
 }
 
-/** Bytes that nbdkit's log filter saw being read. */
+/** The bytes that nbdkit's log filter saw being read. */
 function readBytes(log: string): number {
   return [...readFileSync(log, 'utf8').matchAll(/ Read .*count=(0x[0-9a-f]+) \.\.\./g)].reduce(
     (sum, [, count]) => sum + Number(count),
@@ -88,7 +88,7 @@ function readBytes(log: string): number {
 }
 
 describeWith(['nbdkit'], 'from nbdkit', () => {
-  test('a sparse image is copied, and its holes are not fetched', async () => {
+  test('copies a sparse image without fetching its holes', async () => {
     const directory = temporaryDirectory();
     const { path, bytes } = sparseImage(directory);
     const [socket, log] = [join(directory, 's'), join(directory, 'log')];
@@ -99,7 +99,7 @@ describeWith(['nbdkit'], 'from nbdkit', () => {
     expectBytes(readFileSync(join(directory, 'disk')), bytes);
   });
 
-  test('an image in memory, all of it zeros, is copied without a read', async () => {
+  test('copies an image of zeros in memory without a read', async () => {
     const directory = temporaryDirectory();
     const [socket, log] = [join(directory, 's'), join(directory, 'log')];
     await nbdkit(socket, '--filter=log', 'memory', '1G', `logfile=${log}`);
@@ -111,13 +111,13 @@ describeWith(['nbdkit'], 'from nbdkit', () => {
   test.each([
     { name: 'without structured replies', args: ['--no-sr'] },
     { name: 'that is slow', args: ['--filter=delay', 'rdelay=20ms'] },
-    { name: 'that fails now and then', args: ['--filter=error', 'error-pread=EIO', 'error-pread-rate=20%'] },
+    { name: 'with 20 % failing reads', args: ['--filter=error', 'error-pread=EIO', 'error-pread-rate=20%'] },
     {
-      name: 'of blocks of 4096 bytes',
+      name: 'with blocks of 4096 bytes',
       args: ['--filter=blocksize-policy', 'blocksize-minimum=4096', 'blocksize-error-policy=error'],
     },
     {
-      name: 'that takes 64 KiB at most',
+      name: 'with requests of at most 64 KiB',
       args: [
         '--filter=blocksize-policy',
         'blocksize-maximum=64k',
@@ -125,9 +125,9 @@ describeWith(['nbdkit'], 'from nbdkit', () => {
         'blocksize-error-policy=error',
       ],
     },
-    { name: 'that works on one request at a time', args: ['--filter=noparallel'] },
+    { name: 'that handles one request at a time', args: ['--filter=noparallel'] },
     { name: 'without extents', args: ['--filter=noextents'] },
-  ])('a server $name is read rightly, at any range', async ({ args }) => {
+  ])('reads any range correctly from a server $name', async ({ args }) => {
     const directory = temporaryDirectory();
     const bytes = seededRandom(9).fill(new Uint8Array(4 * MIB));
     const path = join(directory, 'image');
@@ -158,7 +158,7 @@ describeWith(['nbdkit'], 'from nbdkit', () => {
     expect(extents).toEqual([{ length: bytes.length, zero: false }]);
   });
 
-  test('a pattern of data and holes is told to the byte', async () => {
+  test('reports the extents of data and holes to the byte', async () => {
     const socket = join(temporaryDirectory(), 's');
     await nbdkit(socket, 'data', '@0x10000 1 2 3 @0x30000 4', 'size=1M');
     const source = await open(`nbd+unix:///?socket=${socket}`);
@@ -177,7 +177,7 @@ describeWith(['nbdkit'], 'from nbdkit', () => {
     expect(zeros).not.toContain(false);
   });
 
-  test('the oldstyle handshake is refused, and says why', async () => {
+  test('refuses the oldstyle handshake with its reason', async () => {
     const socket = join(temporaryDirectory(), 's');
     await nbdkit(socket, '-o', 'memory', '1M');
     await expect(nbdSource(`nbd+unix:///?socket=${socket}`)).rejects.toMatchObject({
@@ -188,7 +188,7 @@ describeWith(['nbdkit'], 'from nbdkit', () => {
 });
 
 describeWith(['qemu-nbd', 'qemu-img'], 'from qemu-nbd', () => {
-  test('a named export is copied, holes and all; another name is not found', async () => {
+  test('copies a named export with its holes; another name is not found', async () => {
     const directory = temporaryDirectory();
     const { path, bytes } = sparseImage(directory);
     const qcow = join(directory, 'image.qcow2');
@@ -204,7 +204,7 @@ describeWith(['qemu-nbd', 'qemu-img'], 'from qemu-nbd', () => {
     await expect(nbdSource(uri('other'))).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
   });
 
-  test('a copy goes on when the server is killed and comes back', async () => {
+  test('resumes a copy when the server is killed and restarted', async () => {
     const directory = temporaryDirectory();
     const path = join(directory, 'image');
     const bytes = seededRandom(2).fill(new Uint8Array(32 * MIB));
@@ -233,7 +233,7 @@ describeWith(['qemu-nbd', 'qemu-img'], 'from qemu-nbd', () => {
   });
 });
 
-/** An authority, a server called localhost and a client, in a folder of the names that nbdkit knows. */
+/** Makes an authority, a server certificate for localhost and a client certificate, under the names nbdkit expects. */
 function makeCertificates(directory: string): void {
   const at = (name: string) => join(directory, name);
   const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes'];
@@ -271,7 +271,7 @@ function makeCertificates(directory: string): void {
 }
 
 describeWith(['nbdkit', 'openssl'], 'over TLS', () => {
-  test('an export is read with the right certificates, and with no others', async () => {
+  test('reads an export with the right certificates only', async () => {
     const [directory, others, without] = [temporaryDirectory(), temporaryDirectory(), temporaryDirectory()];
     makeCertificates(directory);
     makeCertificates(others);
@@ -308,7 +308,7 @@ describeWith(['nbdkit', 'openssl'], 'over TLS', () => {
     await expect(nbdSource(uri('nbds', temporaryDirectory()))).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
   });
 
-  test('is refused where the server has none', async () => {
+  test('fails on a server without TLS', async () => {
     const socket = join(temporaryDirectory(), 's');
     await nbdkit(socket, '--tls=off', 'memory', '1M');
     await expect(nbdSource(`nbds+unix:///?socket=${socket}`)).rejects.toMatchObject({

@@ -1,4 +1,4 @@
-/** TLS: clients with the right certificate, with another authority's, without one, and without TLS. */
+/** TLS clients: with the right certificate, with one of another authority, without one, and without TLS. */
 
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import { temporaryDirectory } from '../cli/temporary.ts';
 import { mustRun, runProgram, startServe } from '../support/programs.ts';
 import { describeWith } from '../support/tools.ts';
 
-/** Makes an authority in `directory`, as `ca-cert.pem` and its key. */
+/** Makes a certificate authority in `directory`: `ca-cert.pem` and its key. */
 async function makeAuthority(directory: string, name: string): Promise<void> {
   mkdirSync(directory, { recursive: true });
   const [key, cert] = [join(directory, 'ca-key.pem'), join(directory, 'ca-cert.pem')];
@@ -31,7 +31,7 @@ async function makeAuthority(directory: string, name: string): Promise<void> {
   );
 }
 
-/** Has the authority of `directory` certify a new key, as `<role>-cert.pem` and `<role>-key.pem` in `into`. */
+/** Makes a key certified by the authority of `directory`: `<role>-cert.pem` and `<role>-key.pem` in `into`. */
 async function certify(directory: string, role: 'server' | 'client', into: string): Promise<void> {
   mkdirSync(into, { recursive: true });
   const [key, cert, ask, extensions] = [`${role}-key.pem`, `${role}-cert.pem`, `${role}.csr`, `${role}.ext`].map(
@@ -58,7 +58,7 @@ async function certify(directory: string, role: 'server' | 'client', into: strin
 interface Certificates {
   readonly directory: string;
   readonly serverFlags: readonly string[];
-  /** Folders as libnbd and QEMU look for them. */
+  /** Folders with the file names that libnbd and QEMU expect. */
   readonly right: string;
   readonly wrong: string;
   readonly absent: string;
@@ -75,7 +75,7 @@ async function makeCertificates(): Promise<Certificates> {
   await makeAuthority(theirs, 'another authority');
   await certify(ours, 'server', ours);
   await certify(ours, 'client', ours);
-  // Trusts our server, but its own certificate is the other authority's.
+  // This client trusts our server, but the other authority issued its certificate.
   const wrong = join(directory, 'wrong');
   await certify(theirs, 'client', wrong);
   mkdirSync(absent);
@@ -92,7 +92,7 @@ async function makeCertificates(): Promise<Certificates> {
 }
 
 describeWith(['openssl', 'nbdinfo', 'nbdcopy', 'qemu-img'], 'over TLS', () => {
-  test('a client with the right certificate has all, whoever else comes has nothing', async () => {
+  test('serves a client with the right certificate and refuses every other client', async () => {
     const { directory, serverFlags, right, wrong, absent } = await makeCertificates();
     const image = makeImage(directory);
     const { uri, stop } = await startServe(
@@ -139,7 +139,7 @@ describeWith(['openssl', 'nbdinfo', 'nbdcopy', 'qemu-img'], 'over TLS', () => {
     expect(exitCode, stderr).toBe(0);
   });
 
-  test('a server without an authority for clients takes those without a certificate, over a unix socket too', async () => {
+  test('without --tls-ca, accepts clients without a certificate, also over a Unix socket', async () => {
     const { directory, serverFlags, absent } = await makeCertificates();
     const { uri, stop } = await startServe(
       makeImage(directory),
@@ -154,7 +154,7 @@ describeWith(['openssl', 'nbdinfo', 'nbdcopy', 'qemu-img'], 'over TLS', () => {
     expect((await stop()).exitCode).toBe(0);
   });
 
-  test('certificates that do not fit, or are none, are told before anything begins', async () => {
+  test('refuses invalid or mismatched certificates before it starts', async () => {
     const { directory, serverFlags, wrong } = await makeCertificates();
     const image = makeImage(directory);
     const disk = join(directory, 'disk');

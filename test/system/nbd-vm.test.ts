@@ -1,4 +1,4 @@
-/** A virtual machine that boots from an export whose image is still far away, and does not notice that the server is killed. */
+/** A virtual machine boots from an export during the copy. The server is killed meanwhile. */
 
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -15,7 +15,7 @@ import { haveTool } from '../support/tools.ts';
 const MiB = 2 ** 20;
 const SECTOR = 512;
 const IMAGE_BYTES = 64 * MiB;
-/** GRUB's rescue image, which boots as a disk too. */
+/** GRUB's rescue image, which also boots as a disk. */
 const BOOT_IMAGE = '/usr/lib/grub-rescue/grub-rescue-cdrom.iso';
 
 /** A guest with its serial line. */
@@ -37,11 +37,11 @@ class Guest {
     });
   }
 
-  /** Waits for a text on the serial line, and forgets all up to its end. */
+  /** Waits for a text on the serial line, and discards the output up to its end. */
   async sees(text: RegExp): Promise<RegExpExecArray> {
     for (;;) {
-      // Without the sequences that move the cursor, by which long lines are broken too.
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what they begin with
+      // Without the sequences that move the cursor; they also break long lines.
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: control sequences begin with ESC
       const plain = this.#screen.replace(/\x1b\[[0-9;?]*[a-zA-Z]/g, '').replace(/[\r\n]/g, '');
       const found = text.exec(plain);
       if (found !== null) {
@@ -57,7 +57,9 @@ class Guest {
     this.#qemu.child.stdin!.write(key);
   }
 
-  /** Types a line. A PC's keyboard buffer has room for 16 keys, so that each few must have been echoed before the next. */
+  /**
+   * Types a line in small parts and waits for the echo of each. The keyboard buffer of a PC has room for 16 keys.
+   */
   async type(line: string): Promise<void> {
     for (const [keys] of line.matchAll(/.{1,8}/g)) {
       this.press(keys);
@@ -66,7 +68,7 @@ class Guest {
     this.press('\r');
   }
 
-  /** Has GRUB compute the SHA-256 of a stretch of its disk; the answer may be waited for later. */
+  /** Makes GRUB compute the SHA-256 of a range of its disk. The test may await the digest later. */
   async hash(offset: number, length: number): Promise<string> {
     await this.type(`hashsum --hash sha256 (hd0)${offset / SECTOR}+${length / SECTOR}`);
     return this.sees(/([0-9a-f]{64}) *\(hd0\)/).then(([, digest]) => digest!);
@@ -76,9 +78,9 @@ class Guest {
 const here = haveTool('qemu-system-x86_64') && existsSync(BOOT_IMAGE);
 
 describe.skipIf(!here)(
-  here ? 'a virtual machine' : 'a virtual machine (no qemu-system-x86_64 or GRUB image here)',
+  here ? 'a virtual machine' : 'a virtual machine (missing: qemu-system-x86_64 or a GRUB image)',
   () => {
-    test('boots long before the copy is complete, and reads what is right while the server is killed and started anew', async () => {
+    test('boots before the copy is complete, and reads correct bytes across a kill of the server', async () => {
       const directory = temporaryDirectory();
       const bytes = seededRandom(8).fill(new Uint8Array(IMAGE_BYTES));
       bytes.set(readFileSync(BOOT_IMAGE));
@@ -106,7 +108,7 @@ describe.skipIf(!here)(
       expect(await guest.hash(16 * MiB, MiB)).toBe(sha256(16 * MiB, MiB));
 
       const digest = guest.hash(32 * MiB, 4 * MiB);
-      // In the middle of it.
+      // Kill the server in the middle of the digest.
       const before = source.requests;
       while (source.requests < before + 5) await sleep(5);
       expect((await first.stop('SIGKILL')).signal).toBe('SIGKILL');

@@ -1,4 +1,4 @@
-/** The package as its users get it: packed, installed into an empty folder, imported, bundled, compiled against. */
+/** The package as users get it: packed, installed into an empty folder, imported, bundled and compiled against. */
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -21,7 +21,7 @@ const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) 
 const entries = Object.entries(manifest.exports)
   .filter(([, target]) => typeof target === 'object')
   .map(([subpath]) => `${manifest.name}${subpath.slice(1)}`);
-/** Not to be imported: it is a worker. */
+/** Not importable: this entry is a worker. */
 const worker = `${manifest.name}/browser-worker`;
 const modules = entries.filter((entry) => entry !== worker);
 
@@ -30,9 +30,9 @@ const INSTALL = ['install', '--prefer-offline', '--no-audit', '--no-fund', '--lo
 let folder: string;
 let packedFiles: string[];
 
-/** Runs a program in the consumer's folder and returns what it printed on stdout. */
+/** Runs a program in the consumer's folder and returns its stdout. */
 async function run(command: string, args: readonly string[], cwd = folder): Promise<string> {
-  // What npm hands down to its scripts would speak of this project, not of the consumer's.
+  // The variables that npm passes to its scripts describe this project, not the consumer's.
   const env = Object.fromEntries(
     Object.entries(process.env).filter(([name]) => !/^(npm_|INIT_CWD$|NODE_OPTIONS$|VITEST)/i.test(name)),
   );
@@ -57,7 +57,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-test('the tarball holds the build, its sources and the licence, and nothing of the workshop', () => {
+test('the tarball contains the build, its sources and the licence, and no development files', () => {
   expect(packedFiles).toEqual(
     expect.arrayContaining(['package.json', 'LICENSE', 'NOTICE', 'dist/index.js', 'dist/index.d.ts', 'src/index.ts']),
   );
@@ -76,7 +76,8 @@ describe('every export can be imported', () => {
   ];
   for (const [name, program] of nodes.filter(([, path]) => existsSync(path))) {
     test(`by ${name}`, async () => {
-      const script = `for (const entry of ${JSON.stringify(modules)}) console.log(entry, Object.keys(await import(entry)).length > 0);`;
+      const entries = JSON.stringify(modules);
+      const script = `for (const entry of ${entries}) console.log(entry, Object.keys(await import(entry)).length > 0);`;
       const lines = (await run(program, ['--input-type=module', '-e', script])).trim().split('\n');
       expect(lines).toEqual(modules.map((entry) => `${entry} true`));
     });
@@ -88,8 +89,8 @@ test('npx runs the command, which has one name', async () => {
   expect(Object.keys(manifest.bin)).toEqual(['copyondemand']);
 });
 
-test('the command brings its packages and their licences along, and copies', async () => {
-  // What is not among the dependencies is not installed here.
+test('the command bundles its packages with their licences, and copies', async () => {
+  // Only dependencies are installed here, so these packages must be in the bundle.
   for (const name of ['commander', 'cli-progress'])
     expect(existsSync(join(folder, 'node_modules', name)), name).toBe(false);
   const licences = await readFile(join(folder, 'node_modules', manifest.name, 'dist', 'LICENSES.txt'), 'utf8');
@@ -100,7 +101,7 @@ test('the command brings its packages and their licences along, and copies', asy
   expect((await readFile(join(folder, 'copied'))).equals(await readFile(join(folder, 'image')))).toBe(true);
 });
 
-test.each(['index.js', 'log.js'])('the isomorphic entry %s and its chunks import nothing of Node', async (entry) => {
+test.each(['index.js', 'log.js'])('the isomorphic entry %s and its chunks import no Node module', async (entry) => {
   const seen = new Set<string>();
   const visit = async (path: string): Promise<void> => {
     if (seen.has(path)) return;
@@ -116,7 +117,7 @@ test.each(['index.js', 'log.js'])('the isomorphic entry %s and its chunks import
   if (entry === 'index.js') expect(seen).toContain(join(installed, 'dist', 'http-transport', 'web.js'));
 });
 
-test('a bundle for browsers needs no help, and runs where there is nothing of Node', async () => {
+test('a bundle for browsers needs no configuration, and runs without the globals of Node', async () => {
   const { outputFiles } = await build({
     stdin: {
       contents: `import { openDevice } from '${manifest.name}'; globalThis.result = typeof openDevice;`,
@@ -130,12 +131,13 @@ test('a bundle for browsers needs no help, and runs where there is nothing of No
   });
   const bundle = join(folder, 'bundle.mjs');
   await writeFile(bundle, outputFiles[0]!.text);
-  // Node's own names are taken away, so that the bundle sees what a page has.
-  const script = `delete globalThis.Buffer; globalThis.process = undefined; await import(${JSON.stringify(bundle)}); console.log(globalThis.result);`;
+  // Removes Node's own globals, so that the bundle runs as in a page.
+  const script = `delete globalThis.Buffer; globalThis.process = undefined;
+    await import(${JSON.stringify(bundle)}); console.log(globalThis.result);`;
   expect((await run(process.execPath, ['--input-type=module', '-e', script])).trim()).toBe('function');
 });
 
-test('what a page loads is one file for the page and one for the worker, which need no other', async () => {
+test('a page loads one file for itself and one for the worker, and no other', async () => {
   for (const name of ['browser.js', 'browser-worker.js']) {
     const { metafile } = await build({
       entryPoints: [join(folder, 'node_modules', manifest.name, 'dist', name)],
@@ -155,7 +157,7 @@ test('what a page loads is one file for the page and one for the worker, which n
 });
 
 test.each(modules.filter((entry) => /log|opfs|browser|testing/.test(entry)).concat(worker))(
-  'a bundle for browsers with %s needs no help',
+  'a bundle for browsers with %s needs no configuration',
   async (entry) => {
     const { warnings, outputFiles } = await build({
       stdin: { contents: `import * as all from '${entry}'; console.log(all);`, resolveDir: folder },
@@ -170,7 +172,7 @@ test.each(modules.filter((entry) => /log|opfs|browser|testing/.test(entry)).conc
   },
 );
 
-/** Entries whose declarations use nothing of Node. */
+/** Entries whose declarations use no type of Node. */
 const neutral = entries.filter((entry) => !/\/(node|nbd)$/.test(entry));
 
 describe.each([
@@ -202,7 +204,10 @@ describe.each([
       );
       await writeFile(
         join(project, 'main.ts'),
-        `${imports.join('\n')}\nimport { openDevice } from '${manifest.name}';\nexport const open: (options: never) => Promise<unknown> = openDevice;\n`,
+        `${imports.join('\n')}
+import { openDevice } from '${manifest.name}';
+export const open: (options: never) => Promise<unknown> = openDevice;
+`,
       );
       const compilerOptions = {
         module,

@@ -1,4 +1,4 @@
-/** The page as its users have it: built, served by a static server, in Chromium, with images on another origin. */
+/** The page as users get it: built, delivered by a static server, in Chromium, with images on another origin. */
 
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -78,7 +78,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     return page;
   }
 
-  /** As somebody does in the browser's own dialog; the driver's way copies the file. */
+  /** Picks a file as a user does in the browser's dialog. The driver's own method would copy the file. */
   async function pick(page: Page, path: string): Promise<void> {
     const session = await page.context().newCDPSession(page);
     const { result } = await session.send('Runtime.evaluate', {
@@ -100,7 +100,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     return bytes;
   }
 
-  test('a file is read long before the copy is complete, a reload goes on, and all of it can be downloaded in the end', async () => {
+  test('reads a file during the copy, resumes after a reload and downloads the complete image', async () => {
     const server = await serve();
     const page = await openPage();
     await page.fill('#image', server.url);
@@ -134,7 +134,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expectBytes(await downloaded('disk.raw'), readFileSync(disk));
   });
 
-  test('the bytes of any place can be seen, with the keyboard too', async () => {
+  test('shows the bytes at any offset, also by keyboard', async () => {
     const page = await begin((await serve()).url);
     await page.fill('#hex-offset', '0x200');
     await page.press('#hex-offset', 'Enter');
@@ -146,7 +146,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.press('#hex-offset', 'Enter');
     await until(page, 'an offset below 40 MiB');
 
-    // On the map, Enter shows the bytes of a square; zooming in makes squares smaller.
+    // On the map, Enter shows the bytes of a square. Zooming in makes the squares smaller.
     await page.focus('.map canvas');
     await page.keyboard.press('ArrowRight');
     await page.keyboard.press('ArrowDown');
@@ -158,7 +158,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.getByText('The map in words').click();
     await expect.poll(() => page.locator('.words tbody tr').count(), WAIT).toBe(16);
 
-    // The tree goes by arrow keys.
+    // The arrow keys move in the tree.
     await page.getByRole('treeitem', { name: '1 · boot' }).focus();
     await page.keyboard.press('ArrowRight');
     await page.getByRole('treeitem', { name: 'docs' }).waitFor(WAIT);
@@ -170,7 +170,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'So is reading.');
   });
 
-  test('what is written is on the map, and stays when the tab is gone and the copy complete', async () => {
+  test('shows written bytes on the map, and keeps them after the tab closes and the copy completes', async () => {
     const { url } = await serve();
     const page = await begin(url);
     await page.getByRole('button', { name: 'Pause' }).click();
@@ -195,7 +195,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expectBytes(await downloaded('disk.raw'), expected);
   });
 
-  test('two tabs share one copy, and the second goes on when the first is closed', async () => {
+  test('two tabs share one copy, and the second continues it when the first is closed', async () => {
     const { url } = await serve();
     const first = await begin(url);
     await first.getByRole('button', { name: 'Pause' }).click();
@@ -210,7 +210,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(second, 'All of it is here');
   });
 
-  test('a server that does not let pages read it is explained', async () => {
+  test('explains a server without CORS headers', async () => {
     const { url } = await serve({ headers: {} });
     const page = await openPage(`/?image=${encodeURIComponent(url)}`);
     await until(page, 'The server does not let this page read the image');
@@ -219,7 +219,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     );
   });
 
-  test('a source that changes stops the copy, which can be begun anew', async () => {
+  test('stops the copy when the source changes, and can start a new copy', async () => {
     let etag = '"one"';
     const { url } = await serve({ etag: () => etag });
     const page = await begin(url);
@@ -233,10 +233,10 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   });
 
   test.each([
-    ['goes on', { rests: false }],
-    ['rests', { rests: true }],
+    ['runs', { rests: false }],
+    ['is paused', { rests: true }],
   ])(
-    'a source that changes while the copy %s is noticed; what is here stays, and goes on if the former version comes back',
+    'detects a changed source while the copy %s, keeps the copied data, and resumes with the old version',
     async (_, { rests }) => {
       let etag = '"one"';
       const server = await serve({ etag: () => etag, bytesPerSecond: 2 ** 21 });
@@ -251,7 +251,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
         await page.press('#hex-values', 'Enter');
         await until(page, `${text.length} written, and safe`);
       };
-      /** Nothing more comes, long before all of it has. */
+      /** Checks that the server sends nothing more, although the copy is far from complete. */
       const expectQuiet = async (): Promise<void> => {
         const sentSoon = async (): Promise<number> => {
           const { sentBytes } = server;
@@ -295,7 +295,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     },
   );
 
-  test('an image that is larger than the room there is says so, before and after', async () => {
+  test('warns about an image larger than the quota before the copy, and reports it after', async () => {
     const { url } = await serve({ size: 16 * 2 ** 40 });
     const page = await openPage();
     await page.fill('#image', url);
@@ -305,7 +305,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'There is not enough room in this browser');
   });
 
-  test('a copy that meets its quota can be tried again when there is room', async () => {
+  test('a copy that exceeded its quota can be retried when there is room', async () => {
     const page = await openPage();
     const session = await page.context().newCDPSession(page);
     const { usage } = await session.send('Storage.getUsageAndQuota', { origin: site.url });
@@ -319,7 +319,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.getByRole('tree').waitFor(WAIT);
   });
 
-  test('a picked file is copied, asked for again after a reload, and forgotten', async () => {
+  test('copies a picked file, asks for the file again after a reload, and forgets it', async () => {
     const page = await openPage();
     await pick(page, join(folder, 'fat'));
     await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
@@ -337,7 +337,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expect(await page.evaluate(namesOfCopies)).not.toContain('fat');
   });
 
-  test.skipIf(!existsSync(GRUB) || !existsSync(BIOS))('an image is booted before it has arrived', async () => {
+  test.skipIf(!existsSync(GRUB) || !existsSync(BIOS))('boots an image during its copy', async () => {
     const { url } = await serve({ path: GRUB, bytesPerSecond: 2 ** 17 });
     const page = await begin(url);
     await page.getByRole('button', { name: 'Pause' }).click();
@@ -347,9 +347,9 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'It is off.');
   });
 
-  test.skipIf(!existsSync(BIOS))('what a booted image writes is there after a reload', async () => {
+  test.skipIf(!existsSync(BIOS))('keeps the writes of a booted image across a reload', async () => {
     const image = new Uint8Array(2 ** 20);
-    // A boot sector that writes itself to the third sector by the BIOS, and then shows "W#".
+    // A boot sector that writes itself to the third sector through the BIOS, and then shows "W#".
     const code = [0x31, 0xdb, 0x8e, 0xc3, 0xbb, 0, 0x7c, 0xb8, 1, 3, 0xb9, 3, 0, 0xba, 0x80, 0, 0xcd, 0x13];
     for (const character of 'W#') code.push(0xb8, character.charCodeAt(0), 0x0e, 0xcd, 0x10);
     image.set([...code, 0xf4, 0xeb, 0xfd]);
@@ -367,7 +367,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expectBytes(await downloaded('disk.raw'), expected);
   });
 
-  test('it fits a phone, light and dark, and everything to press has a name', async () => {
+  test('fits a phone in light and dark mode, and every control has a name', async () => {
     const page = await begin((await serve()).url);
     await page.getByRole('treeitem', { name: '2 · root' }).click(WAIT);
     await page.getByRole('treeitem', { name: 'big.bin' }).click(WAIT);
@@ -384,11 +384,12 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
         colorScheme === 'dark',
       );
     }
-    const nameless =
-      "[...document.querySelectorAll('button, input, select, canvas')].filter((e) => !e.labels?.length && !e.textContent.trim() && !e.ariaLabel && e.ariaHidden !== 'true').length";
+    const nameless = `[...document.querySelectorAll('button, input, select, canvas')].filter(
+      (e) => !e.labels?.length && !e.textContent.trim() && !e.ariaLabel && e.ariaHidden !== 'true',
+    ).length`;
     expect(await page.evaluate(nameless)).toBe(0);
   });
 });
 
-/** What the page remembers; run in it. */
+/** The names of the copies that the page stores; runs in the page. */
 const namesOfCopies = 'Object.values(localStorage).map((text) => JSON.parse(text).name)';

@@ -1,4 +1,4 @@
-/** A PC in v86 whose hard disk is a device: it boots, and what it writes is durable when it is told that it is written. */
+/** A PC in v86 with a device as hard disk: it boots, and its writes are durable once v86 completes them. */
 
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -46,7 +46,7 @@ async function bootUntil(disk: V86Disk, text: string): Promise<void> {
 const open = (volume: Volume, image: Uint8Array): Promise<Device> =>
   openDevice({
     source: bytesSource(image),
-    // As in a browser: only what was flushed is believed.
+    // As in a browser, without a boot ID: only flushed writes survive.
     fileSystem: memfsFileSystem(volume, { bootId: undefined }),
     target: 'disk',
     hydrate: false,
@@ -57,7 +57,7 @@ const fail = (error: unknown): void => {
 };
 
 describeWith([BIOS, VGA_BIOS, GRUB], 'a PC', () => {
-  test('boots GRUB from a device, and fetches only what it reads', async () => {
+  test('boots GRUB from a device, and fetches only the blocks it reads', async () => {
     const image = new Uint8Array(readFileSync(GRUB));
     const device = await open(new Volume(), image);
     await bootUntil(v86Disk(device, { onError: fail }), 'GNU GRUB');
@@ -67,9 +67,9 @@ describeWith([BIOS, VGA_BIOS, GRUB], 'a PC', () => {
     await device.close();
   });
 
-  test.each([true, false])('writes, and goes on once that is kept (durable: %s)', async (durable) => {
+  test.each([true, false])('continues after a write once the write is durable (durable: %s)', async (durable) => {
     const image = new Uint8Array(2 ** 20);
-    // A boot sector that writes itself to the third sector by the BIOS, and then shows "W#".
+    // A boot sector that writes itself to the third sector through the BIOS, and then shows "W#".
     const code = [0x31, 0xdb, 0x8e, 0xc3, 0xbb, 0, 0x7c, 0xb8, 1, 3, 0xb9, 3, 0, 0xba, 0x80, 0, 0xcd, 0x13];
     for (const character of 'W#') code.push(0xb8, character.charCodeAt(0), 0x0e, 0xcd, 0x10);
     image.set([...code, 0xf4, 0xeb, 0xfd]);
@@ -79,7 +79,7 @@ describeWith([BIOS, VGA_BIOS, GRUB], 'a PC', () => {
     const disk = v86Disk(device, { onError: fail, durable });
     await bootUntil(disk, 'W#');
     if (durable) {
-      // The process ends here; another one finds the files as they are.
+      // The process ends here; the next process finds the files in this state.
       const copy = Volume.fromJSON({});
       for (const name of Object.keys(volume.toJSON())) copy.writeFileSync(name, volume.readFileSync(name));
       const again = await open(copy, image);

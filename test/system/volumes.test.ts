@@ -1,4 +1,4 @@
-/** The page's readers of partition tables and volumes, against what the usual programs make. */
+/** The page's readers of partition tables and volumes, against images from the usual programs. */
 
 import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -27,7 +27,7 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
 
   afterAll(() => rmSync(work, { recursive: true, force: true }));
 
-  /** The one volume of an image without partitions. */
+  /** The only volume of an image without partitions. */
   async function volumeIn(file: string): Promise<Volume> {
     const disk = arrayBytes(readFileSync(file));
     const { table, parts } = await readDisk(disk);
@@ -42,7 +42,7 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
     return readPart(volume, file, { from: 0, to: file.size });
   }
 
-  /** What every volume that was made here has on it. */
+  /** Checks the files that every volume here contains. */
   async function expectFolder(volume: Volume): Promise<void> {
     const names = (await volume.list(volume.root)).entries
       .map(({ name }) => name)
@@ -77,7 +77,7 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
     ['ext4', ['-O', 'meta_bg,^resize_inode', '-g', '1024']],
     ['ext2', ['-r', '0', '-O', 'none']],
   ] as const) {
-    test(`${kind} ${more.join(' ')} is read as it was written`, async () => {
+    test(`reads ${kind} ${more.join(' ')} as written`, async () => {
       const image = path();
       makeExt(image, { kind, folder: linked, mebibytes: 32, more });
       const volume = await volumeIn(image);
@@ -99,7 +99,7 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
     });
   }
 
-  test('an ext4 that was not unmounted says so', async () => {
+  test('reports an ext4 volume that was not unmounted', async () => {
     const image = path();
     makeExt(image, { kind: 'ext4', folder: plain, mebibytes: 32 });
     execFileSync(toolPath('debugfs')!, ['-w', '-R', 'feature needs_recovery', image], { stdio: 'ignore' });
@@ -108,10 +108,10 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
     await expectFolder(volume);
   });
 
-  test('a file in hundreds of pieces has a tree of extents, and is read as it was written', async () => {
+  test('reads a file with a tree of hundreds of extents as written', async () => {
     const image = path();
     makeExt(image, { kind: 'ext4', folder: plain, mebibytes: 32, more: ['-b', '1024'] });
-    // Every second block of a file that fills the volume is freed, and what comes then lies in between.
+    // Frees every second block of a file that fills the volume, so that the second file fills the holes.
     const commands = [
       `write ${join(plain, 'big.bin')} first`,
       ...Array.from({ length: 1400 }, (_, index) => `punch first ${index * 2} ${index * 2}`),
@@ -139,7 +139,7 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
     [32, 300, []],
     [16, 40, ['-S', '2048', '-s', '1']],
   ] as const) {
-    test(`FAT${bits} of ${mebibytes} MiB ${more.join(' ')} is read as it was written`, async () => {
+    test(`reads FAT${bits} of ${mebibytes} MiB ${more.join(' ')} as written`, async () => {
       const image = path();
       makeFat(image, { bits, folder: plain, mebibytes, more });
       const volume = await volumeIn(image);
@@ -148,12 +148,15 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
     });
   }
 
-  test('a GPT has its partitions, with names, types and volumes', async () => {
+  test('lists the partitions of a GPT with names, types and volumes', async () => {
     const [ext, fat, image] = [path(), path(), path()];
     makeExt(ext, { kind: 'ext4', folder: linked, mebibytes: 24 });
     makeFat(fat, { bits: 12, folder: plain, mebibytes: 8 });
-    const table =
-      'label: gpt\nstart=1MiB, size=8MiB, type=U, name="the boot"\nstart=10MiB, size=24MiB, type=L, name="wurzel"\nstart=36MiB, size=2MiB, type=S\n';
+    const table = `label: gpt
+start=1MiB, size=8MiB, type=U, name="the boot"
+start=10MiB, size=24MiB, type=L, name="wurzel"
+start=36MiB, size=2MiB, type=S
+`;
     makeDisk(image, {
       mebibytes: 40,
       table,
@@ -182,7 +185,7 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
       reason: expect.stringMatching(/nothing that is known/),
     });
 
-    // Damaged at the beginning, it is taken from the end; damaged at both, it is told.
+    // If the first table is damaged, the second is read. If both are damaged, the error says so.
     const first = Uint8Array.from(bytes);
     first[1024 + 56] = 0x41;
     expect(await readDisk(arrayBytes(first))).toEqual({
@@ -193,10 +196,15 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
     expect((await readDisk(arrayBytes(first))).table?.remark).toMatch(/checksums/);
   });
 
-  test('an MBR has its primary and its logical partitions', async () => {
+  test('lists the primary and logical partitions of an MBR', async () => {
     const image = path();
-    const table =
-      'label: dos\nstart=1MiB, size=4MiB, type=c, bootable\nstart=6MiB, size=30MiB, type=f\nstart=7MiB, size=3MiB, type=83\nstart=12MiB, size=5MiB, type=82\nstart=20MiB, size=6MiB, type=8e\n';
+    const table = `label: dos
+start=1MiB, size=4MiB, type=c, bootable
+start=6MiB, size=30MiB, type=f
+start=7MiB, size=3MiB, type=83
+start=12MiB, size=5MiB, type=82
+start=20MiB, size=6MiB, type=8e
+`;
     makeDisk(image, { mebibytes: 40, table, volumes: [] });
     const disk = arrayBytes(readFileSync(image));
     const { table: found, parts } = await readDisk(disk);
@@ -210,7 +218,7 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
     ]);
   });
 
-  test('whatever is changed in an image, it is read or refused, and that ends', async () => {
+  test('reads or refuses an image with arbitrary damage in bounded time', async () => {
     const [ext, fat, image] = [path(), path(), path()];
     makeExt(ext, { kind: 'ext4', folder: linked, mebibytes: 6, more: ['-b', '1024', '-O', '^has_journal'] });
     makeFat(fat, { bits: 12, folder: plain, mebibytes: 4 });
@@ -226,7 +234,7 @@ describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
     const original = readFileSync(image);
     const whole = await visit(arrayBytes(original));
     expect(whole).toMatchObject({ volumes: 2, refusals: 0 });
-    // Where there is metadata: elsewhere a change changes contents only.
+    // Only metadata: a change elsewhere would only change file contents.
     const places = Array.from(original.keys()).filter(
       (at) => original[at] !== 0 && (at < 2 ** 20 + 40_000 || (at >= 6 * 2 ** 20 && at < 6 * 2 ** 20 + 400_000)),
     );
