@@ -13,9 +13,9 @@ import { expectBytes } from '../support/bytes.ts';
 
 const BLOCK = 4096;
 const MIB = 2 ** 20;
-/** The most bytes that may be fetched and not stored before further reads wait. */
+/** The most bytes that may be fetched but not stored before further reads wait. */
 const ROOM = 32 * MIB;
-/** A read fetches at most this many bytes at a time. */
+/** The most bytes that a read fetches at a time. */
 const PIECE = 4 * MIB;
 const IMAGE: Uint8Array = numbered(64 * MIB + 1000);
 
@@ -34,13 +34,13 @@ interface PendingWrite {
   fail(): void;
 }
 
-/** A file system whose target `disk` writes only when the test says so. */
+/** A file system whose target `disk` completes writes only when the test releases them. */
 class SlowTarget implements FileSystem {
   readonly volume = new Volume();
   /** Writes that have not resolved, in order. */
   readonly pending: PendingWrite[] = [];
   storedBytes = 0;
-  /** Writes resolve at once. */
+  /** Writes resolve immediately. */
   isFast = false;
   readonly #inner: FileSystem = memfsFileSystem(this.volume);
 
@@ -71,7 +71,7 @@ class SlowTarget implements FileSystem {
     return this.#inner.remove(name);
   }
 
-  /** Lets all writes resolve, also those to come. */
+  /** Releases all writes, including later ones. */
   finish(): void {
     this.isFast = true;
     for (const { resolve } of this.pending.splice(0)) resolve();
@@ -79,7 +79,7 @@ class SlowTarget implements FileSystem {
 }
 
 interface CountedSource extends InlineSource {
-  /** Requests, as offset and length. */
+  /** Requests as offset and length. */
   readonly asked: [offset: number, length: number][];
 }
 
@@ -163,7 +163,7 @@ describe.each([
         expect(target.storedBytes).toBe(0);
         expect(device.status().syncedBlocks).toBe(0);
         await expect.poll(() => target.pending.map(({ offset }) => offset)).toEqual([8 * BLOCK]);
-        // Many turns later the write is still in flight, and nothing is recorded.
+        // Many turns later the write is still in flight, and no block is recorded.
         await settles(new Promise(() => undefined));
         expect(device.status().syncedBlocks).toBe(0);
         target.finish();
@@ -200,7 +200,7 @@ describe.each([
     });
   });
 
-  test('readers of one block share a request that is in flight, and all are answered before it is stored', async () => {
+  test('readers of one block share a request in flight, and all are answered before the block is stored', async () => {
     const source = countedSource();
     const { device, target } = await openWith(source);
     await Promise.all([0, 1, 2, 3].map((index) => readAt(device, index * 1000, 900)));
@@ -230,11 +230,11 @@ describe('a write of a user', () => {
     expectBytes(new Uint8Array(target.volume.readFileSync('/disk') as Buffer).subarray(0, BLOCK), expected);
   });
 
-  test('between the answer of a cold read and its store wins, too', async () => {
+  test('between the answer of a cold read and its store also wins', async () => {
     const { device, target } = await open();
     target.isFast = true;
     await readAt(device, 0, 4 * BLOCK);
-    // The store comes when the event loop has turned.
+    // The store starts in the next turn of the event loop.
     const writing = device.write(new Uint8Array(BLOCK + 512).fill(9), BLOCK);
     const expected = IMAGE.slice(0, 4 * BLOCK).fill(9, BLOCK, 2 * BLOCK + 512);
     await writing;
@@ -294,7 +294,7 @@ describe('while 32 MiB are fetched and not stored', () => {
     await reading;
   });
 
-  test('no more is fetched than one read beyond that, however many readers wait', async () => {
+  test('the device fetches at most one read more, independent of the number of waiting readers', async () => {
     const source = countedSource();
     const { device, target } = await open(source);
     const reads = Array.from({ length: 62 }, (_, index) => readAt(device, index * MIB, MIB));
@@ -317,7 +317,7 @@ describe('while 32 MiB are fetched and not stored', () => {
     await expect.poll(() => device.status().syncedBlocks).toBe((62 * MIB) / BLOCK);
   });
 
-  test('a long read waits in its middle, and completes as the writes go on', async () => {
+  test('a long read waits in its middle, and completes as writes complete', async () => {
     const source = countedSource();
     const { device, target } = await open(source);
     const reading = readAt(device, 0, IMAGE.length);
@@ -330,7 +330,7 @@ describe('while 32 MiB are fetched and not stored', () => {
     await expect.poll(() => device.status()).toMatchObject({ state: 'hydrated' });
   });
 
-  test('a read that waits ends with the reason of its signal', async () => {
+  test('a waiting read rejects with the reason of its signal', async () => {
     const { device } = await full();
     const abort = new AbortController();
     const reading = device.read(new Uint8Array(BLOCK), 40 * MIB, { signal: abort.signal });
@@ -339,7 +339,7 @@ describe('while 32 MiB are fetched and not stored', () => {
     await expect(reading).rejects.toThrow('enough');
   });
 
-  test('closing ends a read that waits, and stores what was fetched', async () => {
+  test('close rejects a waiting read, and stores the fetched bytes', async () => {
     const { device, target } = await full();
     const reading = device.read(new Uint8Array(BLOCK), 40 * MIB);
     expect(await settles(reading)).toBe(false);

@@ -1,6 +1,8 @@
 /**
- * Many users of one device at once, over a source and a file system that answer in random order, with the background copy running. Every byte that is read must
- * be one that the writes around it allow. A failure prints its seed; COD_CONCURRENCY_SEED=… runs that one alone, COD_CONCURRENCY_ROUNDS=… more of them.
+ * Many concurrent users of one device and a background copy, over a source and a file system that answer in random
+ * order. Every byte read must be allowed by the overlapping writes. A failure prints its seed.
+ *
+ * COD_CONCURRENCY_SEED=… runs that seed only; COD_CONCURRENCY_ROUNDS=… sets the number of seeds.
  */
 
 import { setImmediate as immediate } from 'node:timers/promises';
@@ -16,12 +18,12 @@ const BLOCK = 4096;
 const ROUNDS = Number(process.env['COD_CONCURRENCY_ROUNDS'] ?? 60);
 const ONLY_SEED = process.env['COD_CONCURRENCY_SEED'];
 
-/** Decides in which turn of the event loop whatever waits goes on; time is the number of turns. */
+/** Decides in which turn of the event loop each waiting operation resumes. Time is the number of turns. */
 class Scheduler implements Clock {
   readonly #random: Random;
   readonly #waiting: (() => void)[] = [];
   readonly #onTurn: () => void;
-  /** Of ten that wait, so many go on in a turn. */
+  /** The probability, in tenths, that a waiting operation resumes in a turn. */
   readonly #eagerness: number;
   #turns = 0;
 
@@ -35,7 +37,7 @@ class Scheduler implements Clock {
     return this.#turns;
   }
 
-  /** Resolves in this turn or a later one. */
+  /** Resolves in this turn or a later turn. */
   async turn(): Promise<void> {
     switch (this.#random.below(4)) {
       case 0:
@@ -62,7 +64,7 @@ class Scheduler implements Clock {
     };
     work.then(settle, settle);
     for (const limit = this.#turns + 100_000; !settled; this.#turns++) {
-      if (this.#turns > limit) throw new Error('it does not come to an end');
+      if (this.#turns > limit) throw new Error('the work does not end');
       await immediate();
       this.#onTurn();
       for (const go of this.#random.shuffle(this.#waiting.splice(0))) {
@@ -74,7 +76,10 @@ class Scheduler implements Clock {
   }
 }
 
-/** Every operation takes its time, before and after its effect; reads and writes happen in two parts, the second one now and then first. */
+/**
+ * Delays every operation before and after its effect. Splits reads and writes into two parts, sometimes in reverse
+ * order.
+ */
 function slowFileSystem(inner: FileSystem, scheduler: Scheduler, random: Random): FileSystem {
   const slowly = async <T>(task: () => Promise<T>): Promise<T> => {
     await scheduler.turn();
@@ -119,14 +124,14 @@ function slowFileSystem(inner: FileSystem, scheduler: Scheduler, random: Random)
 interface TimedWrite {
   readonly start: number;
   readonly end: number;
-  /** The byte that all of it consists of. */
+  /** The value of all bytes of the write. */
   readonly value: number;
   readonly from: number;
-  /** When it was certain: it resolved, or a reader saw it. Never, if it failed. */
+  /** When the write became visible for good: when it resolved or a reader saw it. Infinite if it failed. */
   until: number;
 }
 
-/** What reads may find, byte for byte, where writes and reads overlap in time. */
+/** The values that reads may return for each byte when writes and reads overlap in time. */
 class ConcurrentHistory {
   readonly #source: Uint8Array;
   readonly #writes: TimedWrite[] = [];
@@ -136,7 +141,7 @@ class ConcurrentHistory {
     this.#source = source;
   }
 
-  /** Ticks are finer than turns: no two events are at one. */
+  /** Ticks are finer than turns: no two events share a tick. */
   tick(): number {
     return ++this.#tick;
   }
@@ -147,7 +152,7 @@ class ConcurrentHistory {
     return write;
   }
 
-  /** What is wrong with what a read found that began at `began` and has ended now. */
+  /** The error in a read that began at `began` and ends now, if any. */
   violation(found: Uint8Array, offset: number, began: number): string | undefined {
     const ended = this.tick();
     const end = offset + found.length;
@@ -160,7 +165,7 @@ class ConcurrentHistory {
     for (let index = 0; index + 1 < edges.length; index++) {
       const from = edges[index]!;
       const covering = near.filter((write) => write.start <= from && from < write.end);
-      // Certain before the read began, so all that was certain before that one began is gone.
+      // A write that was visible for good before the read began supersedes all writes visible before it began.
       const gone = Math.max(0, ...covering.filter((write) => write.until < began).map((write) => write.from));
       const allowed = covering.filter((write) => write.until > gone);
       for (let at = from; at < edges[index + 1]!; at++) {
@@ -171,19 +176,20 @@ class ConcurrentHistory {
         }
         const by = allowed.filter((write) => write.value === value);
         if (by.length === 0) {
-          const told = covering.map((write) => `${write.value} (${write.from} to ${write.until})`);
-          return `byte ${at} (block ${Math.floor(at / BLOCK)}) reads ${value} from ${began} to ${ended}; the source has ${this.#source[at]}, writes: ${told.join(', ') || 'none'}`;
+          const writes = covering.map((write) => `${write.value} (${write.from} to ${write.until})`);
+          const place = `byte ${at} (block ${Math.floor(at / BLOCK)}) reads ${value} from ${began} to ${ended}`;
+          return `${place}; the source has ${this.#source[at]}, writes: ${writes.join(', ') || 'none'}`;
         }
         if (by.length === 1) seen.set(by[0]!, (seen.get(by[0]!) ?? new Set()).add(Math.floor(at / BLOCK)));
       }
     }
-    // Readers and writers exclude each other from a block: what was seen in a part of it was there in all of it.
+    // Reads and writes of one block exclude each other, so a write seen in part of a block was in all of the block.
     for (const { at, covering } of fromSource) {
       const torn = covering.find((write) => seen.get(write)?.has(Math.floor(at / BLOCK)));
       if (torn !== undefined)
-        return `byte ${at} is the source's ${this.#source[at]}, and others of its block are the write of ${torn.value}`;
+        return `byte ${at} is the source's ${this.#source[at]}, but its block has bytes of the write of ${torn.value}`;
     }
-    // A write that was seen counts from then on wherever it was seen; it is one whole in each block, but not across them.
+    // A write is atomic in each block but not across blocks, so only a write within one block is visible for good here.
     for (const write of seen.keys()) {
       if (Math.floor(write.start / BLOCK) === Math.floor((write.end - 1) / BLOCK))
         write.until = Math.min(write.until, ended);
@@ -201,7 +207,7 @@ interface Round {
 
 const EXPECTED_ERRORS = ['COD_SOURCE_IO', 'COD_SHORT_READ'] as const;
 
-/** Whether an operation came to an end; false if the source let it down. */
+/** Whether an operation succeeded; false if the source failed. */
 async function unlessSourceFails(task: Promise<void>): Promise<boolean> {
   try {
     await task;
@@ -259,7 +265,7 @@ async function user(device: Device, { random, history, size, value }: Round, ste
 async function round(seed: number): Promise<void> {
   const random = seededRandom(seed);
   const size = 10 * BLOCK + random.below(10 * BLOCK);
-  // Bytes from 128 on are the source's, below that the writers', 0 is that of discards.
+  // Source bytes are at least 128, written bytes are below 128, and discards give 0.
   const content = random.fill(new Uint8Array(size)).map((byte) => byte | 128);
   const history = new ConcurrentHistory(content);
   let values = 0;
@@ -301,7 +307,7 @@ async function round(seed: number): Promise<void> {
       await Promise.all(Array.from({ length: 6 }, () => user(device, plan, 8)));
       await device.close();
     }
-    // All is quiet now, and the source without fault.
+    // All operations have ended, and the source no longer fails.
     const before = new Uint8Array(size);
     const calm = new ControlledSource(content, { pieceBytes: () => 3000 });
     const last = await openDeviceIn(
@@ -311,7 +317,7 @@ async function round(seed: number): Promise<void> {
     const began = history.tick();
     await calm.serve(last.read(before, 0));
     const wrong = history.violation(before, 0, began);
-    if (wrong !== undefined) throw new Error(`in the end, ${wrong}`);
+    if (wrong !== undefined) throw new Error(`at the end, ${wrong}`);
     await last.close();
     const hydrating = await openDeviceIn(
       { clock: scheduler, randomBytes: (into) => into.fill(1) },
@@ -329,9 +335,9 @@ async function round(seed: number): Promise<void> {
   await scheduler.run(work());
 }
 
-describe('many users at once', () => {
+describe('many concurrent users', () => {
   it(
-    'find in each byte what the writes around it allow, and in the end the last ones',
+    'read bytes that the overlapping writes allow, and at the end the last writes',
     async () => {
       const seeds =
         ONLY_SEED === undefined ? Array.from({ length: ROUNDS }, (_, index) => index + 1) : [Number(ONLY_SEED)];

@@ -1,4 +1,4 @@
-/** The device over a file system: every kind of request against a plain array of bytes, and what the contract says of errors. */
+/** The device over a file system: every kind of request against a plain array of bytes, and every promised error. */
 
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -38,7 +38,7 @@ async function fileBytes(fileSystem: FileSystem, name: string): Promise<Uint8Arr
   }
 }
 
-/** A source whose reads are counted, and wait where they are told to. */
+/** A source whose reads are counted and may wait. */
 function watched(bytes: Uint8Array, before: (offset: number, length: number) => Promise<void> = async () => undefined) {
   const inner = bytesSource(bytes, { identity: 'watched' });
   const reads: { offset: number; length: number }[] = [];
@@ -55,7 +55,7 @@ function watched(bytes: Uint8Array, before: (offset: number, length: number) => 
   return { source, reads };
 }
 
-/** A file system that counts and can fail. */
+/** A file system that counts calls and can fail. */
 function meddling(
   inner: FileSystem,
   meddle: (call: { kind: 'write' | 'sync' | 'truncate'; name: string; offset: number }) => Promise<void>,
@@ -86,7 +86,7 @@ function meddling(
   };
 }
 
-/** The tests, over file systems without files that `newFileSystem` makes; `numRuns` random lives of a device. */
+/** The tests. `newFileSystem` makes an empty file system; `numRuns` is the number of random device histories. */
 export function deviceSuite(
   where: string,
   newFileSystem: () => FileSystem | Promise<FileSystem>,
@@ -110,7 +110,7 @@ export function deviceSuite(
     });
 
     describe('a device', () => {
-      it('behaves as one array of bytes, whatever is asked of it, and through any number of restarts', async () => {
+      it('behaves as one array of bytes for any requests and any number of restarts', async () => {
         const shape = fc.record({
           size: fc.oneof(fc.constant(1), fc.constant(BLOCK), fc.integer({ min: 1, max: 12 * BLOCK })),
           blockSize: fc.constantFrom(BLOCK, 2 * BLOCK, 65536),
@@ -180,7 +180,7 @@ export function deviceSuite(
               if (hydrate) {
                 await device.hydrated;
                 expectBytes(await readAll(device), model);
-                // A backend's files may be exclusive.
+                // The backend's file handles may be exclusive.
                 await device.close();
                 expectBytes(await fileBytes(fileSystem, 'disk'), model);
               }
@@ -192,7 +192,7 @@ export function deviceSuite(
         );
       });
 
-      it('is a complete copy once hydrated, and leaves nothing but the target when finished', async () => {
+      it('is a complete copy once hydrated, and leaves only the target when finished', async () => {
         const bytes = pattern(3_000_001);
         bytes.fill(0, 500_000, 2_000_000);
         const fileSystem = await newFileSystem();
@@ -211,7 +211,7 @@ export function deviceSuite(
         }
       });
 
-      it('resolves requests of no bytes, and refuses those outside', async () => {
+      it('resolves empty requests, and refuses requests outside the device', async () => {
         const device = await open({ source: bytesSource(pattern(5000)), hydrate: false });
         const none = new Uint8Array(0);
         await device.read(none, 5000);
@@ -232,7 +232,7 @@ export function deviceSuite(
         }
       });
 
-      it('fetches a cold block once, however many readers ask for it at a time', async () => {
+      it('fetches a cold block once for many concurrent readers', async () => {
         const bytes = pattern(100 * BLOCK);
         const { source, reads } = watched(bytes);
         const device = await open({ source, hydrate: false });
@@ -248,7 +248,7 @@ export function deviceSuite(
         expect(reads).toEqual([{ offset: 50 * BLOCK, length: BLOCK }]);
       });
 
-      it('asks the source for just what is missing of a range', async () => {
+      it('fetches only the missing blocks of a range', async () => {
         const { source, reads } = watched(pattern(10 * BLOCK));
         const device = await open({ source, hydrate: false });
         await device.write(new Uint8Array(2 * BLOCK), 3 * BLOCK);
@@ -260,7 +260,7 @@ export function deviceSuite(
         ]);
       });
 
-      it('does not let a reader wait behind the background copy', async () => {
+      it('serves a reader before the background copy', async () => {
         let letGo!: () => void;
         const gate = new Promise<void>((resolve) => {
           letGo = resolve;
@@ -275,7 +275,7 @@ export function deviceSuite(
         await device.hydrated;
       });
 
-      it('skips in the background what is written, discarded or known to be zero', async () => {
+      it('skips written, discarded and known zero blocks in the background copy', async () => {
         const bytes = pattern(4 * 2 ** 20);
         bytes.fill(0, 2 ** 20, 2 * 2 ** 20);
         const { source, reads } = watched(bytes);
@@ -306,7 +306,7 @@ export function deviceSuite(
         expectBytes(await readAll(device), bytes);
       });
 
-      it('tells equal states by equal checkpoints, whatever the order of events', async () => {
+      it('writes equal checkpoints for equal states, independent of the order of events', async () => {
         const checkpointOf = async (order: readonly number[]): Promise<Uint8Array> => {
           const fileSystem = await newFileSystem();
           const device = await open({
@@ -327,7 +327,7 @@ export function deviceSuite(
         expectBytes(await checkpointOf([11, 3, 9, 1, 2]), forward);
       });
 
-      it('tells which blocks were written wholly, in part, and not at all', async () => {
+      it('reports which blocks are whole, partly written and missing', async () => {
         const device = await open({ source: bytesSource(pattern(10 * BLOCK)), hydrate: false });
         const states = async (): Promise<[string, number][]> =>
           (await device.extents(0, device.size, 100)).map(({ state, length }) => [state, length / BLOCK]);
@@ -345,7 +345,7 @@ export function deviceSuite(
         expect(device.status()).toMatchObject({ syncedBlocks: 3, dirtyBlocks: 1 });
       });
 
-      it('keeps the dirty map small: a block written in very many parts is fetched and made whole', async () => {
+      it('fetches a block that was written in many parts, which bounds the dirty map', async () => {
         const bytes = pattern(2 * BLOCK);
         const device = await open({ source: bytesSource(bytes), hydrate: false });
         for (let at = 0; at < BLOCK; at += 8) {
@@ -358,7 +358,7 @@ export function deviceSuite(
     });
 
     describe('a flush', () => {
-      it('costs two syncs, and none where nothing changed', async () => {
+      it('costs two syncs, and none if no block changed', async () => {
         const syncs: string[] = [];
         const fileSystem = meddling(await newFileSystem(), async ({ kind, name }) => {
           if (kind === 'sync') syncs.push(name);
@@ -374,7 +374,7 @@ export function deviceSuite(
         expect(syncs.length).toBe(2);
       });
 
-      it('poisons the device if a sync fails, says so from then on, and loses nothing that was durable', async () => {
+      it('poisons the device when a sync fails; later calls reject, and durable data stays', async () => {
         let broken = false;
         const inner = await newFileSystem();
         const fileSystem = meddling(inner, async ({ kind, name }) => {
@@ -412,7 +412,7 @@ export function deviceSuite(
         expectBytes(await readAll(device), bytes);
       });
 
-      it('of the target reaches the writer, whether data or log, and the next call works', async () => {
+      it('of the target or the log reaches the writer, and the next call works', async () => {
         for (const part of ['disk', 'disk.wil.1']) {
           let broken = false;
           const fileSystem = meddling(await newFileSystem(), async ({ kind, name }) => {
@@ -430,7 +430,7 @@ export function deviceSuite(
         }
       });
 
-      it('of the background copy rejects `hydrated` with its cause, and the device goes on', async () => {
+      it('of the background copy rejects `hydrated` with its cause, and the device still works', async () => {
         const bytes = pattern(3 * 2 ** 20);
         const { source } = watched(bytes, async (_offset, length) => {
           if (length > BLOCK) throw new CodError('COD_SOURCE_CHANGED', 'another one');
@@ -445,7 +445,7 @@ export function deviceSuite(
     });
 
     describe('close', () => {
-      it('ends readers that wait for the source, is idempotent, and refuses what comes after', async () => {
+      it('rejects readers that wait for the source, is idempotent, and makes later calls reject', async () => {
         const { source } = watched(pattern(10 * BLOCK), () => new Promise(() => undefined));
         const stuck: Source = {
           ...source,
@@ -466,7 +466,7 @@ export function deviceSuite(
     });
 
     describe('opening', () => {
-      it('never touches a target that is nobody’s copy', async () => {
+      it('never changes a target without metadata', async () => {
         const fileSystem = await newFileSystem();
         const file = await fileSystem.open('disk', { create: true });
         await file.write(pattern(100), 0);
@@ -477,7 +477,7 @@ export function deviceSuite(
         expectBytes(await fileBytes(fileSystem, 'disk'), pattern(100));
       });
 
-      it('keeps a second device away from a target, until the first is closed', async () => {
+      it('refuses a second device on a target until the first is closed', async () => {
         const fileSystem = await newFileSystem();
         const source = bytesSource(pattern(5000));
         const first = await open({ source, fileSystem });
@@ -486,7 +486,7 @@ export function deviceSuite(
         await open({ source, fileSystem });
       });
 
-      it('refuses to go on from another source', async () => {
+      it('refuses to resume from another source', async () => {
         const fileSystem = await newFileSystem();
         const first = await open({ source: bytesSource(pattern(5000), { identity: 'a' }), fileSystem, hydrate: false });
         await first.close();
@@ -505,7 +505,7 @@ export function deviceSuite(
         );
       });
 
-      it('notices a target that is missing or was cut since', async () => {
+      it('detects a missing or truncated target', async () => {
         const fileSystem = await newFileSystem();
         const source = bytesSource(pattern(5000));
         const first = await open({ source, fileSystem });

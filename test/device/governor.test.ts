@@ -1,4 +1,4 @@
-/** How the background copy uses its source: decisions alone, from a clock that is moved by hand. */
+/** How the background copy uses its source: the decisions alone, on a simulated clock. */
 
 import { describe, expect, it } from 'vitest';
 import { Governor, type GovernorOptions } from '../../src/device/governor.ts';
@@ -12,7 +12,7 @@ function governed(options: Partial<GovernorOptions> = {}): { clock: SimulatedClo
   return { clock, governor: new Governor(clock, { streams: true, ...options }) };
 }
 
-/** A governor that runs while `bytesPerMs` tells what the copy takes with so many stretches. */
+/** A running governor. `bytesPerMs` gives the copy's speed for a number of stretches. */
 class Run {
   readonly clock = new SimulatedClock();
   readonly governor: Governor;
@@ -27,7 +27,7 @@ class Run {
     this.#running = this.governor.run(this.#stop.signal, () => this.asked++);
   }
 
-  /** Passes `count` windows and returns the number of stretches after each. */
+  /** Advances by `count` windows and returns the number of stretches after each. */
   async windows(count: number): Promise<number[]> {
     const counts: number[] = [];
     for (let window = 0; window < count; window++) {
@@ -55,14 +55,14 @@ describe('the number of stretches', () => {
     expect(governor.stretchCount).toBe(first);
   });
 
-  it('rises by one a window, up to eight, while each makes the copy faster', async () => {
+  it('rises by one per window, up to eight, while each additional stretch makes the copy faster', async () => {
     const run = new Run((stretches) => stretches * 1000);
     expect(await run.windows(9)).toEqual([2, 3, 4, 5, 6, 7, 8, 8, 8]);
     expect(run.asked).toBe(7);
     await run.stop();
   });
 
-  it('is lowered again if one more gains less than a tenth, and 15 s pass before the next attempt', async () => {
+  it('falls again if one more stretch gains less than a tenth, and retries after 15 s', async () => {
     const run = new Run((stretches) => 1000 + stretches);
     const counts = await run.windows(35);
     expect(counts.slice(0, 2)).toEqual([2, 1]);
@@ -71,13 +71,13 @@ describe('the number of stretches', () => {
     await run.stop();
   });
 
-  it('stays while nothing arrives', async () => {
+  it('stays while no bytes arrive', async () => {
     const run = new Run(() => 0);
     expect(await run.windows(3)).toEqual([1, 1, 1]);
     await run.stop();
   });
 
-  it('stays within a rate, and rises when the rate is lifted', async () => {
+  it('stays while a rate limit is set, and rises when the limit is removed', async () => {
     const run = new Run((stretches) => stretches * 1000, { rateBytesPerSecond: 1e6 });
     expect(await run.windows(3)).toEqual([1, 1, 1]);
     run.governor.limiter.set(undefined);
@@ -85,7 +85,7 @@ describe('the number of stretches', () => {
     await run.stop();
   });
 
-  it('stays as the user gave it, while the speed is still measured', async () => {
+  it('stays at the configured number, and the speed is still measured', async () => {
     const run = new Run((stretches) => stretches * 1000, { concurrency: 3 });
     expect(await run.windows(4)).toEqual([3, 3, 3, 3]);
     expect(run.governor.bytesPerMs).toBe(3000);
@@ -96,14 +96,14 @@ describe('the number of stretches', () => {
   it.each([
     { name: 'four by default', options: {}, count: 4 },
     { name: 'the given number', options: { concurrency: 2 }, count: 2 },
-    { name: 'as many as others within a rate', options: { rateBytesPerSecond: 1e6 }, count: 1 },
-  ])('of the order is $name', ({ options, count }) => {
+    { name: 'the normal number with a rate limit', options: { rateBytesPerSecond: 1e6 }, count: 1 },
+  ])('for the order is $name', ({ options, count }) => {
     expect(governed(options).governor.orderedStretchCount).toBe(count);
   });
 });
 
 describe('the measured speed', () => {
-  it('is that since the start in the first window, and then that of the last window', async () => {
+  it('covers the time since the start in the first window, and the last window afterwards', async () => {
     const clock = new SimulatedClock();
     await clock.advance(10_000);
     const governor = new Governor(clock, { streams: true });
@@ -123,7 +123,7 @@ describe('the measured speed', () => {
     await running;
   });
 
-  it('ends at once when the signal is aborted', async () => {
+  it('ends immediately when the signal is aborted', async () => {
     const run = new Run(() => 1000);
     await run.windows(1);
     await run.stop();
@@ -132,7 +132,7 @@ describe('the measured speed', () => {
 });
 
 describe('the length of a stretch', () => {
-  it('is 64 MiB of a stream that was not measured, and 8 MiB of a source that is read', async () => {
+  it('is 64 MiB for a stream without a measurement, and 8 MiB for a source without streams', async () => {
     expect(governed().governor.stretchBytes(0)).toBe(64 * MIB);
     const { clock, governor } = governed({ streams: false });
     governor.count(1e9);
@@ -148,7 +148,7 @@ describe('the length of a stretch', () => {
     { latencyMs: 40, inFlight: 2, bytes: 40 * 5000 * 64 },
     { latencyMs: 1000, inFlight: 1, bytes: 256 * MIB },
   ])(
-    'is what a stream of $inFlight brings in 64 times $latencyMs ms, within 8 and 256 MiB',
+    'is what one of $inFlight streams transfers in 64 × $latencyMs ms, clamped to 8 to 256 MiB',
     async ({ latencyMs, inFlight, bytes }) => {
       const { clock, governor } = governed();
       governor.answeredAfter(latencyMs);
@@ -158,16 +158,16 @@ describe('the length of a stretch', () => {
     },
   );
 
-  it('is at most what the rate lets through in 16 s', () => {
+  it('is at most 16 s of the rate limit', () => {
     expect(governed({ rateBytesPerSecond: MIB }).governor.stretchBytes(0)).toBe(16 * MIB);
     expect(governed({ rateBytesPerSecond: 100 * MIB }).governor.stretchBytes(0)).toBe(64 * MIB);
   });
 
-  it('is the one that the user gave, within a rate too', () => {
+  it('is the configured length, also with a rate limit', () => {
     expect(governed({ extentBytes: 12_345, rateBytesPerSecond: 1 }).governor.stretchBytes(0)).toBe(12_345);
   });
 
-  it('includes runs of synced blocks that pass sooner than a request is answered, and those of less than 256 KiB', async () => {
+  it('includes synced runs below 256 KiB, and runs that transfer faster than a request is answered', async () => {
     const { clock, governor } = governed();
     expect(governor.skipBytes(0)).toBe(2 ** 18);
     governor.count(100_000_000);
@@ -180,7 +180,7 @@ describe('the length of a stretch', () => {
 });
 
 describe('the reach of a stretch', () => {
-  it('is what one stream brings in the time of a request, and nothing before the first measurement', async () => {
+  it('is what one stream transfers during a request, and zero before the first measurement', async () => {
     const { clock, governor } = governed();
     governor.count(1_000_000);
     await clock.advance(1000);
@@ -199,7 +199,7 @@ describe('the reach of a stretch', () => {
     expect(governor.reachBytes(1)).toBe(80_000);
   });
 
-  it('is bounded by the rate, and nothing while the rate makes the copy wait for longer than a request', async () => {
+  it('is bounded by the rate limit, and zero while the limit delays the copy longer than a request takes', async () => {
     const { clock, governor } = governed({ rateBytesPerSecond: 100_000 });
     governor.count(200_000);
     governor.answeredAfter(50);
@@ -210,7 +210,7 @@ describe('the reach of a stretch', () => {
     expect(governor.reachBytes(1)).toBe(5000);
   });
 
-  it('is nothing where the source is read', async () => {
+  it('is zero for a source without streams', async () => {
     const { clock, governor } = governed({ streams: false });
     governor.count(1_000_000);
     governor.answeredAfter(50);
@@ -220,7 +220,7 @@ describe('the reach of a stretch', () => {
 });
 
 describe('a stretch', () => {
-  it('is held up when the rate makes it wait for more than 16 s', async () => {
+  it('is ended when the rate limit delays it by more than 16 s', async () => {
     const { clock, governor } = governed({ rateBytesPerSecond: 1000 });
     governor.count(16_200);
     expect(governor.isHeldUp).toBe(true);
@@ -228,7 +228,7 @@ describe('a stretch', () => {
     expect(governor.isHeldUp).toBe(false);
   });
 
-  it('is never held up if its length was given', () => {
+  it('is never ended if its length is configured', () => {
     const { governor } = governed({ rateBytesPerSecond: 1000, extentBytes: 4096 });
     governor.count(1e9);
     expect(governor.isHeldUp).toBe(false);
@@ -241,7 +241,7 @@ describe('a stretch', () => {
     { preferred: 2 * MIB, rate: 20 * MIB, bytes: 2 * MIB },
     { preferred: 2 * MIB, rate: 20 * MIB - 1, bytes: undefined },
   ])(
-    'of a target that prefers $preferred at a rate of $rate asks for pieces of $bytes',
+    'requests pieces of $bytes for a target that prefers $preferred at a rate of $rate',
     ({ preferred, rate, bytes }) => {
       const { governor } = governed(rate === undefined ? {} : { rateBytesPerSecond: rate });
       expect(governor.pieceBytes(preferred)).toBe(bytes);

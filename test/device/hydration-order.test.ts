@@ -1,4 +1,4 @@
-/** What the background copy takes first, and what that is worth to the second boot of an image. */
+/** Which blocks the background copy fetches first, and how much an order speeds up the second boot of an image. */
 
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -27,7 +27,7 @@ import { ControlledSource, TimedSource } from '../support/controlled-source.ts';
 const BLOCK = 4096;
 const MIB = 2 ** 20;
 
-/** A map of synced blocks as plain as can be. */
+/** The simplest map of synced blocks. */
 class PlainMap {
   readonly synced = new Set<number>();
 
@@ -38,10 +38,10 @@ class PlainMap {
   }
 }
 
-const nobody = () => undefined;
+const untaken = () => undefined;
 
 describe('an order', () => {
-  it('is taken as it is where its extents lie far apart', () => {
+  it('is used as given if its extents are far apart', () => {
     const order = new HydrationOrder(
       [
         { offset: 9 * MIB, length: 10 },
@@ -52,7 +52,7 @@ describe('an order', () => {
     );
     const map = new PlainMap();
     const taken = [];
-    for (let next = order.next(map, nobody); next !== undefined; next = order.next(map, nobody)) {
+    for (let next = order.next(map, untaken); next !== undefined; next = order.next(map, untaken)) {
       taken.push([next.start, next.end]);
       for (let block = next.start; block < next.end; block++) map.synced.add(block);
     }
@@ -63,21 +63,21 @@ describe('an order', () => {
     ]);
   });
 
-  it('joins what is wanted at about the same time and lies close together, and nothing across a long time', () => {
+  it('joins extents that are close in time and place, and no extents far apart in time', () => {
     const near: ByteExtent[] = [
       { offset: 2 * MIB, length: BLOCK },
       { offset: 8 * MIB, length: BLOCK },
       { offset: 2 * MIB + 100_000, length: BLOCK },
       { offset: 2 * MIB - 200_000, length: BLOCK },
     ];
-    // More than a group's worth of bytes lies between these and the last.
+    // More bytes than a group may hold are between these extents and the last.
     const late = [
       { offset: 20 * MIB, length: 5 * MIB },
       { offset: 8 * MIB + BLOCK, length: BLOCK },
     ];
     const order = new HydrationOrder([...near, ...late], geometry({ size: 32 * MIB, blockSize: BLOCK }));
     const map = new PlainMap();
-    const first = order.next(map, nobody)!;
+    const first = order.next(map, untaken)!;
     expect(first).toEqual({
       start: Math.floor((2 * MIB - 200_000) / BLOCK),
       end: Math.ceil((2 * MIB + 100_000 + BLOCK) / BLOCK),
@@ -85,7 +85,7 @@ describe('an order', () => {
     expect(order.next(map, (block) => (block < 1000 ? first : undefined))).toEqual({ start: 2048, end: 2049 });
   });
 
-  it('names every block of its extents that is unsynced and not taken, and none twice', () => {
+  it('returns every unsynced and free block of its extents exactly once', () => {
     const extent = fc.record({ offset: fc.nat(99 * BLOCK), length: fc.integer({ min: 1, max: BLOCK }) });
     fc.assert(
       fc.property(fc.array(extent, { maxLength: 30 }), fc.array(fc.nat(99)), (extents, synced) => {
@@ -97,7 +97,7 @@ describe('an order', () => {
         for (let next = order.next(map, takenBy); next !== undefined; next = order.next(map, takenBy)) {
           expect(takenBy(next.start)).toBeUndefined();
           expect(map.synced.has(next.start)).toBe(false);
-          // As the hydrator does: up to the next that is synced or taken.
+          // As the hydrator does: up to the next block that is synced or taken.
           let end = next.start;
           while (end < next.end && !map.synced.has(end) && takenBy(end) === undefined) end++;
           had.push({ start: next.start, end });
@@ -132,7 +132,7 @@ describe('a device with an order', () => {
     { streams: true, concurrency: 1 },
     { streams: false, concurrency: 1 },
   ])(
-    'asks for that first, then for the rest, and for no byte twice: streams $streams',
+    'fetches the order first, then the rest, and no byte twice: streams $streams',
     async ({ streams, concurrency }) => {
       const clock = new SimulatedClock({ settle: () => immediate() });
       const bytes = seededRandom(3).fill(new Uint8Array(8 * MIB + 77));
@@ -169,7 +169,7 @@ describe('a device with an order', () => {
     }
   });
 
-  it('tells of reads by users, and of none by the background copy', async () => {
+  it('reports reads by users, and none by the background copy', async () => {
     const clock = new SimulatedClock({ settle: () => immediate() });
     const source = new ControlledSource(new Uint8Array(4 * MIB));
     const reads: [number, number][] = [];
@@ -186,7 +186,7 @@ describe('a device with an order', () => {
   });
 });
 
-it('tells of reads that are done inside the call too', async () => {
+it('reports synchronous reads too', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'cod-order-'));
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
   const reads: [number, number][] = [];
@@ -208,7 +208,7 @@ describe('the second boot of an image', () => {
   const LATENCY_MS = 20;
   const FIRMWARE_MS = 400;
 
-  /** What a boot reads: runs of files all over the image, each after some work of the guest's own. */
+  /** The reads of a boot: runs of files all over the image, each after some work of the guest. */
   function bootReads(seed: number): { offset: number; length: number; workMs: number }[] {
     const random = seededRandom(seed);
     const reads = [];
@@ -222,7 +222,7 @@ describe('the second boot of an image', () => {
     return reads;
   }
 
-  /** Boots from a fresh copy and returns how many reads had to wait for the source, and what was noted. */
+  /** Boots from a fresh copy. Returns the number of reads that waited for the source, and the recorded extents. */
   async function boot(order: readonly ByteExtent[]): Promise<{ reads: number; waited: number; noted: ReadExtent[] }> {
     const clock = new SimulatedClock({ settle: () => immediate() });
     const source = new TimedSource(clock, {
@@ -253,7 +253,7 @@ describe('the second boot of an image', () => {
     return { reads: reads.length, waited, noted };
   }
 
-  it('waits for nothing where the first waited for nearly everything', async () => {
+  it('waits for no read, although the first waited for nearly every read', async () => {
     const first = await boot([]);
     expect(first.waited).toBeGreaterThan(0.75 * first.reads);
     const second = await boot(first.noted);

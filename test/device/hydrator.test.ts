@@ -1,4 +1,4 @@
-/** The background copy, over sources that do as they are told and a clock that is moved by hand. */
+/** The background copy, over sources under the test's control and a simulated clock. */
 
 import { setImmediate as immediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -35,7 +35,7 @@ class Rig {
     return device;
   }
 
-  /** What the target's file holds. */
+  /** The contents of the target's file. */
   async target(): Promise<Uint8Array> {
     const file = await this.fileSystem.open('disk');
     const bytes = new Uint8Array(await file.size());
@@ -54,35 +54,32 @@ async function readSome(device: Device, offset: number, length: number): Promise
 const isStream = ({ ask }: { ask: { kind: string } }): boolean => ask.kind === 'stream';
 const isRead = ({ ask }: { ask: { kind: string } }): boolean => ask.kind === 'read';
 
-describe('what the background copy asks for', () => {
+describe('what the background copy fetches', () => {
   it.each([
     { rate: undefined, wants: 2 * MIB },
     { rate: 20 * MIB, wants: 2 * MIB },
     { rate: 19 * MIB, wants: undefined },
-  ])(
-    'is pieces as the target likes them, of which a rate of $rate lets ten a second through',
-    async ({ rate, wants }) => {
-      const rig = new Rig();
-      const { fileSystem } = rig;
-      const asked: (number | undefined)[] = [];
-      const source: InlineSource = {
-        size: MIB,
-        read: async (into) => void into.fill(7),
-        async *stream(_offset, length, { pieceBytes } = {}) {
-          asked.push(pieceBytes);
-          yield new Uint8Array(length).fill(7);
-        },
-        close: async () => {},
-      };
-      const open = fileSystem.open.bind(fileSystem);
-      fileSystem.open = async (...args) => Object.assign(await open(...args), { preferredWriteBytes: 2 * MIB });
-      const device = await rig.open(source, rate === undefined ? {} : { rateBytesPerSecond: rate });
-      await device.hydrated;
-      expect(asked).toEqual([wants]);
-    },
-  );
+  ])('is in pieces as the target prefers, ten a second at a rate of $rate', async ({ rate, wants }) => {
+    const rig = new Rig();
+    const { fileSystem } = rig;
+    const asked: (number | undefined)[] = [];
+    const source: InlineSource = {
+      size: MIB,
+      read: async (into) => void into.fill(7),
+      async *stream(_offset, length, { pieceBytes } = {}) {
+        asked.push(pieceBytes);
+        yield new Uint8Array(length).fill(7);
+      },
+      close: async () => {},
+    };
+    const open = fileSystem.open.bind(fileSystem);
+    fileSystem.open = async (...args) => Object.assign(await open(...args), { preferredWriteBytes: 2 * MIB });
+    const device = await rig.open(source, rate === undefined ? {} : { rateBytesPerSecond: rate });
+    await device.hydrated;
+    expect(asked).toEqual([wants]);
+  });
 
-  it('is one long request where the source streams, whose pieces need not end where blocks do', async () => {
+  it('is one long request for a source with streams, whose pieces may end within blocks', async () => {
     for (let seed = 1; seed <= 20; seed++) {
       const rig = new Rig();
       const random = seededRandom(seed);
@@ -96,7 +93,7 @@ describe('what the background copy asks for', () => {
     }
   });
 
-  it('is written without its long runs of zeros, wherever pieces begin and end', async () => {
+  it('is written without its long runs of zeros, independent of the bounds of pieces', async () => {
     const rig = new Rig();
     const bytes = new Uint8Array(4 * MIB);
     bytes.set(pattern(MIB), MIB);
@@ -116,9 +113,9 @@ describe('what the background copy asks for', () => {
   it.each([
     { name: 'one byte', size: 1 },
     { name: 'a block and a byte', size: BLOCK + 1 },
-    { name: 'two MiB but a byte', size: 2 * MIB - 1 },
+    { name: 'two MiB minus a byte', size: 2 * MIB - 1 },
     { name: 'whole blocks', size: 3 * BLOCK },
-  ])('is all of it, to the last byte of a short last block: $name', async ({ size }) => {
+  ])('is every byte, up to the last byte of a short last block: $name', async ({ size }) => {
     for (const streams of [true, false]) {
       for (const blockSize of [BLOCK, 65_536]) {
         const rig = new Rig();
@@ -139,7 +136,7 @@ describe('what the background copy asks for', () => {
     { streams: true, hydrate: {} },
     { streams: false, hydrate: { concurrency: 7, extentBytes: 12_345 } },
     { streams: false, hydrate: {} },
-  ])('comes to the size of the device and not a byte more: $streams, $hydrate', async ({ streams, hydrate }) => {
+  ])('equals the size of the device: $streams, $hydrate', async ({ streams, hydrate }) => {
     const rig = new Rig();
     const random = seededRandom(5);
     const bytes = pattern(3 * MIB + 77);
@@ -152,7 +149,7 @@ describe('what the background copy asks for', () => {
     expectBytes(await rig.target(), bytes);
   });
 
-  it('leaves out long runs that are synced, and reads over short ones without losing what was written', async () => {
+  it('excludes long synced runs, and fetches short ones without overwriting writes', async () => {
     const rig = new Rig();
     const bytes = pattern(6 * MIB);
     const source = new ControlledSource(bytes, { pieceBytes: () => 50_001 });
@@ -170,7 +167,7 @@ describe('what the background copy asks for', () => {
     await device.close();
     device = await rig.open(new ControlledSource(pattern(6 * MIB)), { rateBytesPerSecond: 1 });
     await device.close();
-    // The source itself was never changed: what was written above is only in the target.
+    // The source is unchanged: the writes above are only on the target.
     const original = new ControlledSource(pattern(6 * MIB), { pieceBytes: () => 50_001 });
     device = await rig.open(original);
     await original.serve(device.hydrated);
@@ -181,7 +178,7 @@ describe('what the background copy asks for', () => {
     expectBytes(await rig.target(), bytes);
   });
 
-  it('is nothing where everything is written already', async () => {
+  it('is nothing if every block is written already', async () => {
     const rig = new Rig();
     const source = new ControlledSource(pattern(MIB));
     let device = await rig.open(source, false);
@@ -193,7 +190,7 @@ describe('what the background copy asks for', () => {
     expect(source.asked()).toEqual([]);
   });
 
-  it('is not what is known to be zero, wherever that begins and ends', async () => {
+  it('excludes known zeros, which may begin and end within blocks', async () => {
     for (let seed = 1; seed <= 30; seed++) {
       const random = seededRandom(seed);
       const size = 20 * BLOCK + 1 + random.below(5000);
@@ -236,7 +233,7 @@ describe('what the background copy asks for', () => {
     }
   });
 
-  it('grows with what a request costs before its first byte, so that waiting stays a small part', async () => {
+  it('grows with the latency of a request, so that waiting is a small part of the time', async () => {
     const longest = async (latencyMs: number): Promise<number> => {
       const rig = new Rig();
       const source = new TimedSource(rig.clock, { size: 192 * MIB, latencyMs, bytesPerMs: 50_000 });
@@ -250,7 +247,7 @@ describe('what the background copy asks for', () => {
     expect(await longest(20)).toBeGreaterThan(48 * MIB);
   });
 
-  it('is a stretch of the length that is asked for', async () => {
+  it('is a stretch of the configured length', async () => {
     const rig = new Rig();
     const source = new ControlledSource(pattern(10 * 20_480 + 5));
     const device = await rig.open(source, { concurrency: 1, extentBytes: 20_480 });
@@ -262,13 +259,13 @@ describe('what the background copy asks for', () => {
   });
 });
 
-describe('how many requests there are at a time', () => {
+describe('the number of concurrent requests', () => {
   it.each([
     { streams: true, concurrency: 1 },
     { streams: true, concurrency: 3 },
     { streams: false, concurrency: 1 },
     { streams: false, concurrency: 6 },
-  ])('is what is asked for: $concurrency, streams: $streams', async ({ streams, concurrency }) => {
+  ])('is as configured: $concurrency, streams: $streams', async ({ streams, concurrency }) => {
     const rig = new Rig();
     const source = new TimedSource(rig.clock, { size: 24 * MIB, latencyMs: 20, bytesPerMs: 10_000, streams });
     const device = await rig.open(source, { concurrency, extentBytes: MIB });
@@ -277,7 +274,7 @@ describe('how many requests there are at a time', () => {
     expect(source.deliveredBytes).toBe(24 * MIB);
   });
 
-  it('is two and rises where the source is read and slow to answer, so that waiting costs no time', async () => {
+  it('starts at two and rises for a slow source without streams, so that latency costs no time', async () => {
     const rig = new Rig();
     const source = new TimedSource(rig.clock, { size: 512 * MIB, latencyMs: 20, bytesPerMs: 1e6, streams: false });
     const device = await rig.open(source);
@@ -285,7 +282,7 @@ describe('how many requests there are at a time', () => {
     expect(source.mostOpen).toBe(8);
   });
 
-  it('rises where each stream is slow by itself, up to eight', async () => {
+  it('rises up to eight if each stream is slow', async () => {
     const rig = new Rig();
     const source = new TimedSource(rig.clock, {
       size: 256 * MIB,
@@ -302,7 +299,7 @@ describe('how many requests there are at a time', () => {
 });
 
 describe('a reader', () => {
-  /** A stream of 8 MiB of which the first pieces have come, at 5 bytes per µs after 50 ms. */
+  /** A stream of 8 MiB, 5 bytes per µs after 50 ms, whose first pieces have arrived. */
   async function flowing() {
     const rig = new Rig();
     const bytes = pattern(8 * MIB);
@@ -320,7 +317,7 @@ describe('a reader', () => {
     return { rig, bytes, source, device, flow };
   }
 
-  it('of what the copy is just about to reach waits for it, instead of asking again', async () => {
+  it('of blocks that the copy is about to reach waits for the copy, without a request', async () => {
     const { bytes, source, device, flow } = await flowing();
     const at = Math.floor((110 * 50_000) / BLOCK) * BLOCK + 20 * BLOCK + 100;
     const reading = readSome(device, at, 5000);
@@ -332,7 +329,7 @@ describe('a reader', () => {
     expect(source.asks[0]!.delivered).toBeLessThan(6 * MIB);
   });
 
-  it('of what the copy has brought already asks for nothing, though the next piece never comes', async () => {
+  it('of blocks that the copy has stored makes no request, even if the next piece never arrives', async () => {
     const rig = new Rig();
     const bytes = pattern(MIB);
     const source = new ControlledSource(bytes, { pieceBytes: () => 50_000 });
@@ -343,7 +340,7 @@ describe('a reader', () => {
     expect(source.asked()).toEqual([[0, MIB]]);
   });
 
-  it('of what the copy has brought is told at once that the log failed, or has its bytes by a request of its own', async () => {
+  it('of stored blocks rejects at once when the log fails, or fetches its bytes itself', async () => {
     const rig = new Rig();
     const bytes = pattern(MIB);
     const source = new ControlledSource(bytes, { pieceBytes: () => 50_000 });
@@ -360,14 +357,14 @@ describe('a reader', () => {
     rig.fileSystem.clearFaults();
   });
 
-  it('of what lies further ahead than a request of its own would take asks for itself', async () => {
+  it('of blocks too far ahead of the copy makes its own request', async () => {
     const { bytes, source, device } = await flowing();
     const reading = readSome(device, 7 * MIB, 5000);
     (await source.next(isRead)).release();
     expectBytes(await reading, bytes.slice(7 * MIB, 7 * MIB + 5000));
   });
 
-  it.each(['breaks', 'ends early'])('that waits for the copy asks for itself when the stream %s', async (how) => {
+  it.each(['breaks', 'ends early'])('that waits for the copy makes its own request when the stream %s', async (how) => {
     const { bytes, source, device } = await flowing();
     const at = Math.floor((110 * 50_000) / BLOCK) * BLOCK + 20 * BLOCK;
     const reading = readSome(device, at, 2 * BLOCK);
@@ -382,7 +379,7 @@ describe('a reader', () => {
     expect(device.status().state).toBe('failed');
   });
 
-  it('that waits for the copy ends when its signal says so, and so does one when the device is closed', async () => {
+  it('that waits for the copy rejects when its signal is aborted or the device is closed', async () => {
     const { device, source } = await flowing();
     const at = 110 * 50_000 + 20 * BLOCK;
     const stop = new AbortController();
@@ -398,9 +395,9 @@ describe('a reader', () => {
   });
 
   it.each([
-    { name: 'what other readers have taken on its account', late: false },
-    { name: 'what other readers take on its account later', late: true },
-  ])('that might wait for the copy is not held up by the rate, for $name', async ({ late }) => {
+    { name: 'bytes that other readers fetched before', late: false },
+    { name: 'bytes that other readers fetch later', late: true },
+  ])('that could wait for the copy is not delayed by the rate limit, for $name', async ({ late }) => {
     const { rig, bytes, source, device } = await flowing();
     device.setRate(4_000_000);
     const at = Math.floor((110 * 50_000) / BLOCK) * BLOCK + 20 * BLOCK;
@@ -427,7 +424,7 @@ describe('a reader', () => {
     expectBytes(await reading, bytes.slice(at, at + 100));
   });
 
-  it('goes first: the copy takes no more while it waits, for a time', async () => {
+  it('goes first: for a time, the copy fetches no more while a reader waits', async () => {
     const rig = new Rig();
     const bytes = pattern(4 * MIB);
     const source = new ControlledSource(bytes, { pieceBytes: () => 50_000 });
@@ -449,7 +446,7 @@ describe('a reader', () => {
     expectBytes(await reading, bytes.slice(3 * MIB, 3 * MIB + 10));
   });
 
-  it('does not get another’s abort', async () => {
+  it('does not reject when another reader is aborted', async () => {
     const rig = new Rig();
     const bytes = pattern(MIB);
     const inner = new ControlledSource(bytes);
@@ -457,7 +454,7 @@ describe('a reader', () => {
     const gate = new Promise<void>((resolve) => {
       letGo = resolve;
     });
-    // A source takes its time to notice that it was aborted.
+    // A source needs time to react to an abort.
     const source: Source = {
       size: inner.size,
       read: async (into, offset, options) => {
@@ -483,7 +480,7 @@ describe('a reader', () => {
   });
 });
 
-describe('the rate', () => {
+describe('the rate limit', () => {
   it.each([
     { streams: true, rate: MIB },
     { streams: true, rate: 20 * MIB },
@@ -506,7 +503,7 @@ describe('the rate', () => {
     expect(Math.abs((device.status().sourceBytes - before) / (20 * rate) - 1)).toBeLessThan(0.05);
   });
 
-  it('counts what readers take', async () => {
+  it('counts bytes that readers fetch', async () => {
     const rig = new Rig();
     const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6 });
     const device = await rig.open(source, { rateBytesPerSecond: MIB });
@@ -517,7 +514,7 @@ describe('the rate', () => {
     expect(device.status().sourceBytes / (10 * MIB)).toBeLessThan(1.05);
   });
 
-  it('may be changed at any time, and that takes effect at once; without one the copy goes as fast as it can', async () => {
+  it('may be changed at any time with immediate effect; without it the copy runs at full speed', async () => {
     const rig = new Rig();
     const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6 });
     const device = await rig.open(source, { rateBytesPerSecond: 1 });
@@ -537,7 +534,7 @@ describe('the rate', () => {
     expect(device.status()).toMatchObject({ state: 'hydrated', sourceBytes: 64 * MIB, rateBytesPerSecond: undefined });
   });
 
-  it('bounds what one request asks for, since what was asked for may come whether it is read or not', async () => {
+  it('bounds the length of a request, because the network may transfer all that was requested', async () => {
     const rig = new Rig();
     const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6 });
     const device = await rig.open(source, { rateBytesPerSecond: MIB });
@@ -545,7 +542,7 @@ describe('the rate', () => {
     expect(Math.max(...source.asks.map(({ length }) => length))).toBe(16 * MIB);
   });
 
-  it('ends a request that it would hold up for long, and goes on from there in its time', async () => {
+  it('ends a request that it would delay for long, and later resumes from there', async () => {
     const rig = new Rig();
     const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6, pieceBytes: 10_000 });
     const device = await rig.open(source);
@@ -565,7 +562,7 @@ describe('the rate', () => {
     expect(device.status().sourceBytes).toBeLessThan(64 * MIB + BLOCK);
   });
 
-  it('holds a request whose length was given, since without ranges another one would begin at the beginning', async () => {
+  it('holds a request of configured length: without ranges a new request would start at 0', async () => {
     const rig = new Rig();
     const source = new TimedSource(rig.clock, { size: 64 * MIB, latencyMs: 1, bytesPerMs: 1e6, pieceBytes: 10_000 });
     const device = await rig.open(source, { concurrency: 1, extentBytes: 64 * MIB });
@@ -582,7 +579,7 @@ describe('the rate', () => {
     { streams: true, hydrate: {} },
     { streams: true, hydrate: { concurrency: 2 } },
     { streams: false, hydrate: {} },
-  ])('that the copy has at the moment is told: streams: $streams, $hydrate', async ({ streams, hydrate }) => {
+  ])('shows in the status as the current speed: streams: $streams, $hydrate', async ({ streams, hydrate }) => {
     const rig = new Rig();
     const source = new TimedSource(rig.clock, { size: 256 * MIB, latencyMs: 5, bytesPerMs: 1e6, streams });
     const device = await rig.open(source, { ...hydrate, rateBytesPerSecond: 10 * MIB });
@@ -593,7 +590,7 @@ describe('the rate', () => {
 });
 
 describe('an error', () => {
-  it('stops all streams, and rejects `hydrated` with its cause; what came before it is kept', async () => {
+  it('stops all streams and rejects `hydrated` with its cause; earlier bytes are kept', async () => {
     const rig = new Rig();
     const bytes = pattern(MIB);
     const source = new ControlledSource(bytes, { pieceBytes: () => 8 * BLOCK });
@@ -627,7 +624,7 @@ describe('an error', () => {
     expect(source.asks.map(({ outcome }) => outcome)).toEqual(['returned']);
   });
 
-  it('is the one that came first, though what had come before it cannot be recorded either', async () => {
+  it('is the first error, even if earlier bytes cannot be recorded either', async () => {
     const rig = new Rig();
     const source = new ControlledSource(pattern(MIB), { pieceBytes: () => 8 * BLOCK });
     const device = await rig.open(source);
@@ -646,9 +643,9 @@ describe('an error', () => {
   it.each([
     { name: 'a stream that ends before its first byte', pieces: 0, last: 'end' },
     { name: 'a stream that ends early', pieces: 2, last: 'end' },
-    { name: 'a stream that gives too much', pieces: 2, last: 'more' },
-    { name: 'a stream that gives too much at its end', pieces: 3, last: 'more' },
-  ] as const)('is what $name is: it is not believed', async ({ pieces, last }) => {
+    { name: 'a stream that is too long', pieces: 2, last: 'more' },
+    { name: 'a stream whose last piece is too long', pieces: 3, last: 'more' },
+  ] as const)('is $name, whose extra or missing bytes are not recorded', async ({ pieces, last }) => {
     for (const size of [10 * BLOCK, 10 * BLOCK + 5]) {
       const rig = new Rig();
       const bytes = pattern(size);
@@ -672,7 +669,7 @@ describe('an error', () => {
     }
   });
 
-  it('is a stream that ends early before a run of zeros, too: what is missing is not recorded along with that', async () => {
+  it('is a stream that ends before a run of zeros: the missing bytes are not recorded with the zeros', async () => {
     const rig = new Rig();
     const bytes = pattern(16 * BLOCK).map((byte) => byte | 1);
     bytes.fill(0, 4 * BLOCK, 8 * BLOCK);
@@ -693,7 +690,7 @@ describe('an error', () => {
     { name: 'fewer', runs: [{ length: BLOCK, zero: true }] },
     { name: 'no', runs: [] },
     { name: 'more', runs: [{ length: 100 * BLOCK, zero: true }] },
-  ])('is a source that tells of $name bytes than were asked about', async ({ runs }) => {
+  ])('is a source whose extents cover $name bytes than requested', async ({ runs }) => {
     const rig = new Rig();
     const bytes = pattern(10 * BLOCK);
     const source = new ControlledSource(bytes, { extents: () => runs });
@@ -705,7 +702,7 @@ describe('an error', () => {
 });
 
 describe('closing', () => {
-  it('ends the streams: those that wait for the source by their signal, those held back by the rate by `return`', async () => {
+  it('ends streams that wait for the source by their signal, and rate-limited streams by `return`', async () => {
     for (const rateBytesPerSecond of [undefined, 1]) {
       const rig = new Rig();
       const source = new ControlledSource(pattern(MIB), { pieceBytes: () => 8 * BLOCK });
@@ -727,7 +724,7 @@ describe('closing', () => {
     }
   });
 
-  it('keeps what had come: the next life asks only for the rest', async () => {
+  it('keeps the received bytes: the next device fetches only the rest', async () => {
     const rig = new Rig();
     const bytes = pattern(MIB);
     const source = new ControlledSource(bytes, { pieceBytes: () => 10 * BLOCK + 100 });

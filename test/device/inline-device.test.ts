@@ -1,4 +1,4 @@
-/** Calls of a device that complete before they return, fetches on demand, and the states of blocks. */
+/** Device calls that complete synchronously, fetches on demand, and block states. */
 
 import { setImmediate as turn } from 'node:timers/promises';
 import { Volume } from 'memfs';
@@ -30,7 +30,7 @@ function open(volume = new Volume(), source?: Source): Promise<InlineDevice> {
   return openOver(memfsFileSystem(volume), source);
 }
 
-/** Opens a copy as after the death of the process: nothing was closed, and the lock has no owner. */
+/** Opens a copy as after the death of the process: the device was not closed, and the lock has no live owner. */
 function openAfterDeath(volume: Volume): Promise<InlineDevice> {
   const { lock: _, ...fileSystem } = memfsFileSystem(volume);
   return openOver(fileSystem);
@@ -77,7 +77,7 @@ async function readAll(device: InlineDevice): Promise<Uint8Array> {
   return bytes;
 }
 
-/** A source that completes reads synchronously unless `isLater` says otherwise, and records them. */
+/** A source that records its reads and completes them synchronously unless `isLater` returns true. */
 function inlineSource(isLater: (offset: number) => boolean = () => false) {
   const asked: [offset: number, length: number][] = [];
   const inner = bytesSource(IMAGE);
@@ -110,14 +110,14 @@ describe('a submitted read', () => {
       [30 * BLOCK + 5, 20 * BLOCK],
     ] as const) {
       expectBytes(await readLater(device, offset, length), IMAGE.subarray(offset, offset + length));
-      // The fetched bytes are at hand, whether they were stored yet or not.
+      // The fetched bytes are available, stored or not.
       expectBytes(readNow(device, offset, length)!, IMAGE.subarray(offset, offset + length));
     }
     await expect.poll(() => device.status()).toMatchObject({ syncedBlocks: 25, sourceBytes: 25 * BLOCK });
     await device.close();
   });
 
-  test('of no bytes does nothing, and outside the device or with an aborted signal throws', async () => {
+  test('of no bytes has no effect, and outside the device or with an aborted signal throws', async () => {
     const device = await open();
     await device.write(IMAGE.subarray(0, BLOCK), 0);
     expect(readNow(device, 0, 0)).toEqual(new Uint8Array(0));
@@ -140,7 +140,7 @@ describe('a submitted read', () => {
     for (const offset of [0, BLOCK]) expect(() => readNow(device, offset, 10)).toThrow('closed');
   });
 
-  test('of blocks that only a synchronous source has is synchronous, and stores them in the next commit', async () => {
+  test('of missing blocks of a synchronous source is synchronous, and the next commit stores the blocks', async () => {
     const { source, asked } = inlineSource();
     const volume = new Volume();
     const device = await open(volume, source);
@@ -148,13 +148,13 @@ describe('a submitted read', () => {
     expectBytes(readNow(device, IMAGE.length - 5, 5)!, IMAGE.subarray(-5));
     device.commitWrites();
     expect(device.status()).toMatchObject({ syncedBlocks: 4, sourceBytes: 4 * BLOCK - 100 });
-    // From the target now.
+    // The target serves this read.
     expectBytes(readNow(device, BLOCK, 3 * BLOCK)!, IMAGE.subarray(BLOCK, 4 * BLOCK));
     expect(asked).toEqual([
       [BLOCK, 3 * BLOCK],
       [(BLOCKS - 1) * BLOCK, BLOCK - 100],
     ]);
-    // Nothing commits this read. It is recorded later in the turn, and `close` waits for the record.
+    // No commit follows this read. The record follows later in the turn, and `close` waits for it.
     expect(readNow(device, 40 * BLOCK, 1)).toEqual(IMAGE.slice(40 * BLOCK, 40 * BLOCK + 1));
     await device.close();
     const again = await open(volume, source);
@@ -164,7 +164,7 @@ describe('a submitted read', () => {
     await again.close();
   });
 
-  test('of blocks in several states puts the bytes of the target and of the source together', async () => {
+  test('of blocks in several states combines bytes of the target and of the source', async () => {
     const { source, asked } = inlineSource((offset) => offset >= 20 * BLOCK && offset < 30 * BLOCK);
     const device = await open(new Volume(), source);
     const expected = IMAGE.slice();
@@ -176,7 +176,7 @@ describe('a submitted read', () => {
     await device.write(new Uint8Array(BLOCK).fill(2), 14 * BLOCK);
     const check = (found: Uint8Array, offset: number): void =>
       expectBytes(found, expected.subarray(offset, offset + found.length));
-    // Only written bytes: the source is not asked.
+    // Only written bytes: no request to the source.
     check(readNow(device, 10 * BLOCK + 5, 9)!, 10 * BLOCK + 5);
     expect(asked).toEqual([]);
     check(readNow(device, 10 * BLOCK + 3, 9)!, 10 * BLOCK + 3);
@@ -191,7 +191,7 @@ describe('a submitted read', () => {
     await device.close();
   });
 
-  test('gives the bytes even if they cannot be stored, and throws the error of a synchronous source', async () => {
+  test('returns the bytes even if they cannot be stored, and throws the error of a synchronous source', async () => {
     let fails = false;
     const { source } = inlineSource();
     const failing: InlineSource = {
@@ -218,10 +218,10 @@ describe('a submitted read', () => {
     await device.close();
   });
 
-  test('of a block that is being written waits for the write, and comes before later writes', async () => {
+  test('of a block that is being written waits for the write, and precedes later writes', async () => {
     const device = await open();
     await device.write(IMAGE.subarray(0, BLOCK), 0);
-    // One of its two blocks is unsynced, so the write holds its lock until its record is in the log.
+    // One of the write's two blocks is unsynced, so the write holds its lock until its record is in the log.
     const first = submitWrite(device, new Uint8Array(2 * BLOCK).fill(5), 0);
     const reading = readLater(device, 0, 10);
     const second = submitWrite(device, new Uint8Array(10).fill(6), 0);
@@ -234,7 +234,7 @@ describe('a submitted read', () => {
     await device.close();
   });
 
-  test('that waits for the source gives what was written meanwhile, and does not undo it', async () => {
+  test('that waits for the source returns the bytes of a concurrent write, and does not overwrite them', async () => {
     let answer = (): void => undefined;
     const answered = new Promise<void>((resolve) => (answer = resolve));
     const source: Source = {
@@ -297,7 +297,7 @@ describe('a submitted read', () => {
 });
 
 describe('a submitted write', () => {
-  test('over synced blocks is acknowledged within the call, and over other blocks within the commit', async () => {
+  test('to synced blocks is acknowledged synchronously, and to other blocks at the commit', async () => {
     const volume = new Volume();
     const device = await open(volume);
     const expected = IMAGE.slice();
@@ -318,13 +318,13 @@ describe('a submitted write', () => {
     expect(device.status().metadataBytes).toBe(metadataBytes);
     device.commitWrites();
     expect(outcomes(pending)).toEqual(pending.map(() => 'acknowledged'));
-    // One frame for all of them.
+    // One frame for all writes.
     expect(device.status().metadataBytes).toBe(metadataBytes + FRAME + RECORD * pending.length);
     expect(device.status()).toMatchObject({ syncedBlocks: 3, dirtyBlocks: 5 });
     expect(put(7, 4 * BLOCK + 5, 1000).outcome).toBe('acknowledged');
     expect(put(8, 0, 17).outcome).toBe('acknowledged');
     expect(device.status().metadataBytes).toBe(metadataBytes + FRAME + RECORD * pending.length);
-    // Nothing commits this write: it is acknowledged later in the turn.
+    // No commit follows this write. It is acknowledged later in the turn.
     const uncommitted = put(9, 20 * BLOCK, BLOCK);
     expect(uncommitted.outcome).toBe('pending');
     await expect.poll(() => uncommitted.outcome).toBe('acknowledged');
@@ -333,7 +333,7 @@ describe('a submitted write', () => {
     await again.close();
   });
 
-  test('with FUA shares the append of its turn, and all of a turn are durable after one flush', async () => {
+  test('with FUA shares the append of its turn, and one flush makes all writes of a turn durable', async () => {
     const volume = new Volume();
     const inner = memfsFileSystem(volume);
     const calls: string[] = [];
@@ -389,7 +389,7 @@ describe('a submitted write', () => {
     const writings = Array.from({ length: BLOCK / SECTOR }, (_, index) =>
       submitWrite(device, bytes.subarray(index * SECTOR, (index + 1) * SECTOR), 5 * BLOCK + index * SECTOR),
     );
-    // The same bytes again: the later write wins.
+    // The first sector again: the later write wins.
     writings.push(submitWrite(device, new Uint8Array(SECTOR).fill(9), 5 * BLOCK + SECTOR));
     bytes.fill(9, SECTOR, 2 * SECTOR);
     device.commitWrites();
@@ -402,7 +402,7 @@ describe('a submitted write', () => {
     await again.close();
   });
 
-  test('to a block of many parts fetches the rest of the block first, and then settles', async () => {
+  test('to a block of many parts fetches the rest of the block first', async () => {
     const { source, asked } = inlineSource();
     const device = await open(new Volume(), source);
     const expected = IMAGE.slice();
@@ -419,7 +419,7 @@ describe('a submitted write', () => {
     await device.close();
   });
 
-  test('outside the device or of a closed device settles with the error, and of no bytes without one', async () => {
+  test('fails outside the device or after close, and an empty write succeeds', async () => {
     const device = await open();
     for (const [offset, length] of [
       [IMAGE.length - 10, 20],
@@ -438,7 +438,7 @@ describe('a submitted write', () => {
     }
   });
 
-  test('that the target refuses settles with the error, and holds no lock afterwards', async () => {
+  test('that the target rejects settles with the error and releases its lock', async () => {
     for (let seed = 0; seed < 20; seed++) {
       const fileSystem = new CrashingFileSystem({ inline: true, random: seededRandom(seed) });
       const device = await openOver(fileSystem);
@@ -451,7 +451,7 @@ describe('a submitted write', () => {
       await expect.poll(() => outcomes(failing).includes('pending'), { interval: 1 }).toBe(false);
       for (const outcome of outcomes(failing)) expect(outcome).toMatchObject({ code: 'COD_TARGET_IO' });
       fileSystem.clearFaults();
-      // Bytes that were not recorded are the source's still.
+      // Bytes without a record are still the source's.
       const found = new Uint8Array(4 * BLOCK);
       await device.read(found, 2 * BLOCK);
       expectBytes(found, IMAGE.subarray(2 * BLOCK, 6 * BLOCK));
@@ -465,7 +465,7 @@ describe('a submitted write', () => {
     }
   });
 
-  test('is waited for by close', async () => {
+  test('completes before close resolves', async () => {
     const volume = new Volume();
     const device = await open(volume);
     const writings = [
@@ -483,13 +483,13 @@ describe('a submitted write', () => {
 });
 
 describe('no acknowledged byte is lost', () => {
-  /** Its timers never end: nothing but the calls of the test changes the disk. */
+  /** Timers never fire: only the calls of the test change the disk. */
   const timeless: Environment = {
     ...systemEnvironment,
     clock: { now: () => 0, sleep: () => new Promise(() => undefined), turn: () => turn() },
   };
 
-  /** One write to a place that no other write touches. */
+  /** A write to bytes that no other write changes. */
   interface Placed {
     readonly offset: number;
     readonly length: number;
@@ -498,7 +498,7 @@ describe('no acknowledged byte is lost', () => {
     acknowledged: boolean;
   }
 
-  /** Writes of all kinds, several in each turn, until the process is gone. Returns the writes. */
+  /** Submits random writes, several in each turn, until the crash. Returns the writes. */
   async function live(fileSystem: CrashingFileSystem, random: ReturnType<typeof seededRandom>): Promise<Placed[]> {
     const source = inlineSource(() => random.oneIn(2)).source;
     const options = { source, fileSystem, target: 'disk', hydrate: false } as const;
@@ -534,41 +534,38 @@ describe('no acknowledged byte is lost', () => {
     return writes;
   }
 
-  test.each(['process', 'power'] as const)(
-    'by a %s crash at any operation, whatever the writes of a turn are',
-    async (kind) => {
-      let acknowledged = 0;
-      for (let seed = 0; seed < 150; seed++) {
-        const random = seededRandom(seed);
-        const fileSystem = new CrashingFileSystem({ inline: true, bootId: 'boot', random: random.fork() });
-        fileSystem.crashAt(1 + random.below(250));
-        const writes = await live(fileSystem, random);
-        const after = await openDeviceIn(timeless, {
-          source: bytesSource(IMAGE),
-          fileSystem: fileSystem.crash({ kind, random }),
-          target: 'disk',
-          hydrate: false,
-        });
-        const found = await readAll(after);
-        await after.close();
-        const expected = IMAGE.slice();
-        for (const { offset, length, value, fua, acknowledged: isAcknowledged } of writes) {
-          if (isAcknowledged && (kind === 'process' || fua)) {
-            acknowledged++;
-            expected.fill(value, offset, offset + length);
-            continue;
-          }
-          // Any part of the write may be there.
-          for (let at = offset; at < offset + length; at++) if (found[at] === value) expected[at] = value;
+  test.each(['process', 'power'] as const)('by a %s crash at any operation, for any writes of a turn', async (kind) => {
+    let acknowledged = 0;
+    for (let seed = 0; seed < 150; seed++) {
+      const random = seededRandom(seed);
+      const fileSystem = new CrashingFileSystem({ inline: true, bootId: 'boot', random: random.fork() });
+      fileSystem.crashAt(1 + random.below(250));
+      const writes = await live(fileSystem, random);
+      const after = await openDeviceIn(timeless, {
+        source: bytesSource(IMAGE),
+        fileSystem: fileSystem.crash({ kind, random }),
+        target: 'disk',
+        hydrate: false,
+      });
+      const found = await readAll(after);
+      await after.close();
+      const expected = IMAGE.slice();
+      for (const { offset, length, value, fua, acknowledged: isAcknowledged } of writes) {
+        if (isAcknowledged && (kind === 'process' || fua)) {
+          acknowledged++;
+          expected.fill(value, offset, offset + length);
+          continue;
         }
-        expect(Buffer.compare(found, expected), `seed ${seed}`).toBe(0);
+        // Any part of the write may be on the disk.
+        for (let at = offset; at < offset + length; at++) if (found[at] === value) expected[at] = value;
       }
-      expect(acknowledged).toBeGreaterThan(500);
-    },
-  );
+      expect(Buffer.compare(found, expected), `seed ${seed}`).toBe(0);
+    }
+    expect(acknowledged).toBeGreaterThan(500);
+  });
 });
 
-describe('a write over a synced block, which leaves no record,', () => {
+describe('a write to a synced block, which has no record,', () => {
   const begin = async (fileSystem: CrashingFileSystem): Promise<InlineDevice> => openOver(fileSystem);
   const crashed = async (
     kind: 'process' | 'power',
@@ -605,7 +602,7 @@ describe('a write over a synced block, which leaves no record,', () => {
   );
 });
 
-test('hydrating a range asks the source for what is missing, and for each block once', async () => {
+test('hydrateRange fetches each missing block of the range once', async () => {
   const reads: [offset: number, length: number][] = [];
   const inner = bytesSource(IMAGE);
   const source: Source = {
@@ -629,7 +626,7 @@ test('hydrating a range asks the source for what is missing, and for each block 
 });
 
 describe('the extents of a range', () => {
-  test('tell states and known zeros, in bytes', async () => {
+  test('report states and known zeros, in bytes', async () => {
     const inner = bytesSource(IMAGE);
     const source: Source = {
       size: IMAGE.length,

@@ -1,7 +1,7 @@
 /**
- * What datto/copyondemand, in Go, gets wrong, each with a test of what is right instead. All were seen in that program.
+ * Faults of datto/copyondemand, in Go, each with a test of the correct behaviour. Every fault was seen in that program.
  *
- * Not here: what its NBD server does with trims and read errors, and its rate files.
+ * Not covered here: its NBD server's trims and read errors, and its rate files.
  */
 
 import { Volume } from 'memfs';
@@ -31,7 +31,7 @@ afterEach(async () => {
   }
 });
 
-/** A computer whose one process can crash, and be started again. */
+/** A computer with one process, which can crash and restart. */
 class Machine {
   readonly clock = new SimulatedClock({ settle: () => new Promise((resolve) => setImmediate(resolve)) });
   readonly fileSystem: CrashingFileSystem;
@@ -88,7 +88,7 @@ async function readAll(device: Device): Promise<Uint8Array> {
   return bytes;
 }
 
-/** Opens again after a crash; all must read as the model does, before the background copy and after it, and so must the target's file. */
+/** Opens the copy after a crash. Device and target file must equal the model, before and after the background copy. */
 async function expectAfterRestart(
   machine: Machine,
   source: Uint8Array,
@@ -106,9 +106,9 @@ async function expectAfterRestart(
 
 const targetWrite = ({ kind, name }: StorageOperation): boolean => kind === 'write' && name === 'disk';
 
-describe('what is logged', () => {
+describe('the log records', () => {
   it.each([0, 1, 5, 8, 9])(
-    'is a single whole block at any index, here %i (the original logged only block 0)',
+    'a write of one whole block at any index, here %i (original: only block 0)',
     async (block) => {
       for (const durable of [false, true]) {
         const source = pattern(9 * BLOCK + 100);
@@ -128,9 +128,9 @@ describe('what is logged', () => {
     { name: 'followed by a partial last one', offset: 3 * BLOCK, length: BLOCK + 100, synced: undefined },
     { name: 'followed by one that is already synced', offset: 3 * BLOCK, length: 2 * BLOCK, synced: 4 },
     { name: 'followed by a part of one that is already synced', offset: 3 * BLOCK, length: BLOCK + 100, synced: 4 },
-    { name: 'behind a partial first one', offset: 2 * BLOCK + 50, length: 2 * BLOCK - 50, synced: undefined },
+    { name: 'after a partial first one', offset: 2 * BLOCK + 50, length: 2 * BLOCK - 50, synced: undefined },
     { name: 'between two partial ones', offset: 2 * BLOCK + 50, length: 2 * BLOCK, synced: undefined },
-  ])('is a whole block $name (the original forgot the whole one)', async ({ offset, length, synced }) => {
+  ])('a whole block $name (original: lost the whole block)', async ({ offset, length, synced }) => {
     const source = pattern(10 * BLOCK);
     const model = source.slice();
     const machine = new Machine();
@@ -144,7 +144,7 @@ describe('what is logged', () => {
     await expectAfterRestart(machine.crash('process'), source, model);
   });
 
-  it('is what is written to a block that the background copy brought (the original logged neither, and lost it even after a flush)', async () => {
+  it('a write to a block that the background copy stored (original: logged neither, lost flushed writes)', async () => {
     for (const kind of ['process', 'power'] as const) {
       const bytes = pattern(64 * BLOCK);
       const model = bytes.slice();
@@ -152,7 +152,7 @@ describe('what is logged', () => {
       const machine = new Machine();
       const device = await machine.open(source);
       const first = await source.next();
-      // Blocks are recorded some at a time, or when some time has passed.
+      // Blocks are recorded after some bytes or after some time.
       await machine.clock.advance(1000);
       first.release();
       await source.next();
@@ -176,7 +176,7 @@ describe('what is logged', () => {
     }
   });
 
-  it('is what is written to a block that a reader brought', async () => {
+  it('a write to a block that a reader fetched', async () => {
     const source = pattern(8 * BLOCK);
     const model = source.slice();
     const machine = new Machine();
@@ -188,7 +188,7 @@ describe('what is logged', () => {
     await expectAfterRestart(machine.crash('process'), source, model);
   });
 
-  it('is everything, also when the copy is complete: days later a crash brings nothing of the source back (the original took no last checkpoint)', async () => {
+  it('writes to a complete copy: no crash restores source bytes (original: no last checkpoint)', async () => {
     for (const kind of ['process', 'power'] as const) {
       const bytes = pattern(64 * BLOCK);
       const model = bytes.slice();
@@ -213,7 +213,7 @@ describe('what is logged', () => {
 });
 
 describe('a write of the target that fails', () => {
-  it('while a block is hydrated never leaves zeros that count as good (the original marked the map first)', async () => {
+  it('during hydration never leaves zeros in a synced block (original: marked the block first)', async () => {
     for (let failing = 1; failing <= 8; failing++) {
       for (const reader of [false, true]) {
         const bytes = pattern(8 * BLOCK);
@@ -238,7 +238,7 @@ describe('a write of the target that fails', () => {
     }
   });
 
-  it('while a dirty block is merged loses nothing of what was written to it (the original dropped the dirty parts first)', async () => {
+  it('during the merge of a dirty block loses no written byte (original: dropped the dirty parts first)', async () => {
     for (let failing = 1; failing <= 12; failing++) {
       const bytes = pattern(4 * BLOCK);
       const model = bytes.slice();
@@ -279,7 +279,7 @@ describe('a write of the target that fails', () => {
   });
 });
 
-/** Opens again after a crash, from a source that answers when it is served; all must read as the model does. */
+/** Opens the copy after a crash, from a source that the test serves. The device must equal the model. */
 async function expectCopyAfterRestart(machine: Machine, source: ControlledSource, model: Uint8Array): Promise<void> {
   const device = await machine.open(source);
   await source.serve(device.hydrated);
@@ -288,8 +288,8 @@ async function expectCopyAfterRestart(machine: Machine, source: ControlledSource
 }
 
 describe('a source that fails', () => {
-  it.each(['fails', 'gives too little'])(
-    'puts nothing into the target when it %s (the original wrote stale memory and marked it synced)',
+  it.each(['fails', 'returns too few bytes'])(
+    'changes no target byte when it %s (original: wrote stale memory and marked it synced)',
     async (how) => {
       for (const streams of [true, false]) {
         for (const reader of [true, false]) {
@@ -315,8 +315,8 @@ describe('a source that fails', () => {
   );
 });
 
-describe('what lies there already', () => {
-  it('is never taken for this copy’s log: a stale one of an earlier copy (the original opened it without truncation)', async () => {
+describe('existing files', () => {
+  it('from an earlier copy are never read as this copy’s log (original: did not truncate its log)', async () => {
     const bytes = pattern(32 * BLOCK);
     const first = new Machine(1);
     const device = await first.open(bytesSource(bytes, { identity: 'x' }), { hydrate: false });
@@ -328,7 +328,7 @@ describe('what lies there already', () => {
       if (stale.get(name)!.length === 0) continue;
       const machine = new Machine(2);
       await machine.put(name, stale.get(name)!);
-      // Refusing it is right, and so is beginning anew; believing it is not.
+      // The open may refuse the stale log or start a new copy. It must not read the stale log.
       const outcome = await machine.open(bytesSource(bytes, { identity: 'x' })).catch((error: CodError) => error.code);
       if (typeof outcome === 'string') {
         expect(outcome).toBe('COD_CORRUPT');
@@ -341,7 +341,7 @@ describe('what lies there already', () => {
     }
   });
 
-  it('is no tail of this copy’s log either: a slot is used again, and its old records are void', async () => {
+  it('from an earlier use of a slot add no records to the log that reuses the slot', async () => {
     for (const kind of ['process', 'power'] as const) {
       const bytes = pattern(64 * BLOCK);
       const machine = new Machine();
@@ -363,7 +363,7 @@ describe('what lies there already', () => {
     }
   });
 
-  it('is left alone where it is a target of nobody, of any size', async () => {
+  it('of any size without metadata are refused and left unchanged', async () => {
     for (const size of [0, 5, 10 * BLOCK, 20 * BLOCK]) {
       const machine = new Machine();
       await machine.put('disk', pattern(size, 9));
@@ -372,7 +372,7 @@ describe('what lies there already', () => {
     }
   });
 
-  it('is refused where it is a copy of another size or origin (the original adopted it without a check)', async () => {
+  it('of a copy of another size or source are refused (original: adopted the target without a check)', async () => {
     const bytes = pattern(10 * BLOCK);
     const machine = new Machine();
     const device = await machine.open(bytesSource(bytes, { identity: 'x' }), { hydrate: false });
@@ -394,7 +394,7 @@ describe('what lies there already', () => {
   it.each([
     { size: 10 * BLOCK - 1, code: 'COD_CORRUPT' },
     { size: 10 * BLOCK + 1, code: 'COD_SIZE_MISMATCH' },
-  ])('is refused where the target was made $size bytes long meanwhile', async ({ size, code }) => {
+  ])('are refused when the target was resized to $size bytes', async ({ size, code }) => {
     const machine = new Machine();
     const source = bytesSource(pattern(10 * BLOCK), { identity: 'x' });
     const device = await machine.open(source);
@@ -406,7 +406,7 @@ describe('what lies there already', () => {
     await expect(machine.open(source)).rejects.toMatchObject({ code });
   });
 
-  it('does not matter where it is the log of another image of the same name elsewhere (the original kept it in the current directory)', async () => {
+  it('of an image of the same name elsewhere have no effect (original: logs in the current directory)', async () => {
     const volume = new Volume();
     volume.mkdirSync('/a');
     volume.mkdirSync('/b');
@@ -429,7 +429,7 @@ describe('what lies there already', () => {
     expectBytes(await readAll(secondAgain), b);
   });
 
-  it('is not shared: whoever opens a target that another has is told so (the original kept nobody apart)', async () => {
+  it('of an open copy refuse a second device (original: no lock)', async () => {
     const fileSystem = memfsFileSystem();
     const machine = new Machine();
     const source = bytesSource(pattern(6 * BLOCK));
@@ -446,8 +446,8 @@ describe('what lies there already', () => {
   });
 });
 
-describe('what a crash leaves', () => {
-  it('of a flush or checkpoint, cut anywhere, opens again, and the time after that too (both maps present made every later start of the original panic)', async () => {
+describe('the files after a crash', () => {
+  it('at any point of a flush or checkpoint open again, twice (original: panicked if both maps existed)', async () => {
     for (const call of ['flush', 'checkpoint', 'close'] as const) {
       for (const kind of ['process', 'power'] as const) {
         for (let step = 1; ; step++) {
@@ -476,7 +476,7 @@ describe('what a crash leaves', () => {
           for (let start = 0; start < 2; start++) {
             const again = await after.open(bytesSource(bytes, { identity: 'x' }), { hydrate: false });
             const found = await readAll(again);
-            // In a power cut the unflushed write may be there or not, by sectors.
+            // After a power cut, each sector of the unflushed write may be old or new.
             if (kind === 'power' && start === 0) {
               for (let at = 0; at < BLOCK; at++) if (found[at] === unflushed[at]) model[at] = found[at]!;
             }
@@ -488,7 +488,7 @@ describe('what a crash leaves', () => {
     }
   });
 
-  it('of the log, cut short at any byte, opens again (a torn tail made the original panic)', async () => {
+  it('with a log cut at any byte open again (original: panicked on a torn tail)', async () => {
     const bytes = pattern(6 * BLOCK);
     const machine = new Machine();
     const device = await machine.open(bytesSource(bytes, { identity: 'x' }), { hydrate: false });
@@ -526,7 +526,7 @@ describe('what a crash leaves', () => {
     }
   });
 
-  it('of the first start, cut anywhere, opens again (a header cut short made the original panic)', async () => {
+  it('at any point of the first open open again (original: panicked on a short header)', async () => {
     for (const kind of ['process', 'power'] as const) {
       for (let step = 1; ; step++) {
         const bytes = pattern(6 * BLOCK);
@@ -546,7 +546,7 @@ describe('what a crash leaves', () => {
     }
   });
 
-  it('is what was flushed: map and log are synced (the original synced neither)', async () => {
+  it('contain every flushed write: map and log are synced (original: synced neither)', async () => {
     for (let seed = 1; seed <= 30; seed++) {
       const bytes = pattern(12 * BLOCK);
       const model = bytes.slice();
@@ -560,7 +560,7 @@ describe('what a crash leaves', () => {
     }
   });
 
-  it('is checked: a flipped bit anywhere in the metadata that counts changes nothing that is read (the original has no checksums)', async () => {
+  it('are checked: a flipped bit in the metadata never changes a byte read (original: no checksums)', async () => {
     const bytes = pattern(6 * BLOCK);
     const model = bytes.slice();
     const machine = new Machine();
@@ -601,7 +601,7 @@ describe('what a crash leaves', () => {
     expect(refused).toBeGreaterThan(50);
   });
 
-  it('is removed through the file system that was handed in, and nothing but that (the original called `os` behind it)', async () => {
+  it('are removed through the given file system, and no other file is (original: called `os` directly)', async () => {
     const machine = new Machine();
     const removed: string[] = [];
     const opened: string[] = [];
@@ -626,8 +626,8 @@ describe('what a crash leaves', () => {
   });
 });
 
-describe('many at once', () => {
-  it('cold readers with a writer among them come to an end (five made the original dead-lock within seconds)', async () => {
+describe('concurrent requests', () => {
+  it('of cold readers and a writer complete (original: five readers deadlocked within seconds)', async () => {
     const bytes = pattern(256 * BLOCK);
     const source = new ControlledSource(bytes, { streams: false });
     const machine = new Machine();
@@ -647,7 +647,7 @@ describe('many at once', () => {
     expectBytes(await readAll(device), model);
   });
 
-  it('cold readers that want more than is kept in memory come to an end', async () => {
+  it('of cold readers for more bytes than the memory limit complete', async () => {
     const size = 96 * 2 ** 20;
     const machine = new Machine();
     const device = await machine.open(
@@ -665,7 +665,7 @@ describe('many at once', () => {
 
 describe('offsets and lengths', () => {
   it.each([1, 511, 513, BLOCK + 1, 3 * BLOCK + 700])(
-    'may not pass the true end of %i bytes, which is no multiple of 512 (the original underflowed)',
+    'must be within a device of %i bytes, not a multiple of 512 (original: underflowed)',
     async (size) => {
       const bytes = pattern(size);
       const machine = new Machine();
@@ -687,7 +687,7 @@ describe('offsets and lengths', () => {
     },
   );
 
-  it('may be zero anywhere, and then nothing happens (the original computed an end below zero)', async () => {
+  it('may be an empty range anywhere, which has no effect (original: computed a negative end)', async () => {
     const bytes = pattern(2 * BLOCK);
     const machine = new Machine();
     const source = new ControlledSource(bytes);
@@ -704,7 +704,7 @@ describe('offsets and lengths', () => {
     expect(device.status()).toMatchObject({ syncedBlocks: 0, dirtyBlocks: 0 });
   });
 
-  it('of a discard may be large: it takes no buffer of its length, and it does discard (the original did nothing, with up to 4 GiB)', async () => {
+  it('of a discard may be large without a buffer of that length (original: 4 GiB buffer, no effect)', async () => {
     const size = 2 ** 30 + 700;
     const machine = new Machine();
     const { fileSystem } = machine;
@@ -741,7 +741,7 @@ describe('offsets and lengths', () => {
 });
 
 describe('the background copy', () => {
-  it('is off where it is told to be off (the original’s constructor forgot the flag)', async () => {
+  it('is off if configured so (original: the constructor lost the flag)', async () => {
     const machine = new Machine();
     const source = new TimedSource(machine.clock, { size: 64 * BLOCK, latencyMs: 1, bytesPerMs: 1e6 });
     const device = await machine.open(source, { hydrate: false });
@@ -750,7 +750,7 @@ describe('the background copy', () => {
     expect(device.status()).toMatchObject({ state: 'idle', syncedBlocks: 0 });
   });
 
-  it('holds the rate that it is opened with (the original’s constructor forgot it)', async () => {
+  it('keeps the configured rate limit (original: the constructor lost the rate)', async () => {
     const machine = new Machine();
     const source = new TimedSource(machine.clock, { size: 2 ** 24, latencyMs: 1, bytesPerMs: 1e6 });
     const device = await machine.open(source, { hydrate: { rateBytesPerSecond: 2 ** 18 } });
@@ -759,7 +759,7 @@ describe('the background copy', () => {
     expect(device.status().sourceBytes / (20 * 2 ** 18)).toBeLessThan(1.06);
   });
 
-  it('fetches no hole of the source, nor the one at its end (the original never found that)', async () => {
+  it('fetches no hole of the source, including a last one (original: never found the last hole)', async () => {
     const size = 32 * BLOCK + 300;
     const bytes = pattern(size);
     bytes.fill(0, 4 * BLOCK, 9 * BLOCK);
@@ -786,7 +786,7 @@ describe('the background copy', () => {
   });
 
   it.each([true, false])(
-    'is not slowed down by latency (the original: 4 KiB at a time, 0.2 MB/s at 20 ms); streams: %s',
+    'is not slowed down by latency (original: 4 KiB per request, 0.2 MB/s at 20 ms); streams: %s',
     async (streams) => {
       const machine = new Machine();
       const size = 64 * 2 ** 20;
@@ -799,7 +799,7 @@ describe('the background copy', () => {
     },
   );
 
-  it('and readers fetch a cold block once, also when it is read ten times (the original: ten times)', async () => {
+  it('and ten readers fetch a cold block once (original: ten times)', async () => {
     for (const together of [true, false]) {
       const bytes = pattern(64 * BLOCK);
       const source = new ControlledSource(bytes);
@@ -818,7 +818,7 @@ describe('the background copy', () => {
 });
 
 describe('the metadata', () => {
-  it('is not written while nothing changes, nor after the end (the original’s checkpointer ran even where nothing is to be resumed)', async () => {
+  it('is not written without changes or after completion (original: checkpoints even without a copy)', async () => {
     const machine = new Machine();
     const device = await machine.open(bytesSource(pattern(6 * BLOCK)));
     await device.hydrated;
@@ -832,7 +832,7 @@ describe('the metadata', () => {
     expect(machine.fileSystem.operationCount).toBe(after);
   });
 
-  it('is not written whole at each interval where it is large and little changed (the original: all of it, every five seconds)', async () => {
+  it('is not rewritten at each interval after small changes (original: all of it, every five seconds)', async () => {
     const containers = 16;
     const size = containers * 65_536 * BLOCK;
     const machine = new Machine();
@@ -851,7 +851,7 @@ describe('the metadata', () => {
       await machine.clock.advance(5000);
     }
     expect((device.status().metadataBytes - whole) / intervals).toBeLessThan(1024);
-    // It is durable nevertheless.
+    // The change is durable nevertheless.
     const after = machine.crash('power');
     const again = await after.open(source, { hydrate: false });
     const found = new Uint8Array(BLOCK).fill(1);
@@ -862,7 +862,7 @@ describe('the metadata', () => {
   });
 });
 
-/** A checkpoint of format 1 whose map has about half of the blocks of each container, at random. */
+/** A checkpoint of format 1 whose map has a random half of the blocks of each container. */
 function format1Map(containers: number): Uint8Array {
   const random = seededRandom(8);
   const bits = Array.from({ length: containers }, () => random.fill(new Uint8Array(8192)));
@@ -872,7 +872,8 @@ function format1Map(containers: number): Uint8Array {
   bytes.set(new TextEncoder().encode('COD BAK\0'));
   view.setBigUint64(8, 1n, true);
   view.setBigUint64(16, BigInt(roaringBytes), true);
-  // https://github.com/RoaringBitmap/RoaringFormatSpec: cookie without runs, then keys with cardinalities, offsets, containers.
+  // https://github.com/RoaringBitmap/RoaringFormatSpec: cookie without runs, keys with cardinalities, offsets,
+  // containers.
   view.setUint32(24, 12_346, true);
   view.setUint32(28, containers, true);
   for (const [index, container] of bits.entries()) {

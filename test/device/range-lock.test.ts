@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { type HeldLock, type LockMode, RangeLock } from '../../src/device/range-lock.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 
-/** Asks for locks by name, and tells who has got theirs so far. */
+/** Requests locks by name, and records which were granted. */
 function lockers(lock = new RangeLock()) {
   const granted: string[] = [];
   const releases = new Map<string, HeldLock>();
@@ -28,7 +28,7 @@ function lockers(lock = new RangeLock()) {
 }
 
 describe('a range lock', () => {
-  it('lets readers share, and keeps a writer alone', async () => {
+  it('is shared by readers, and exclusive for a writer', async () => {
     const { ask, granted, release } = lockers();
     ask('reader 1', 0, 10, 'read');
     ask('reader 2', 5, 15, 'read');
@@ -41,7 +41,7 @@ describe('a range lock', () => {
     expect(granted).toEqual(['reader 1', 'reader 2', 'writer']);
   });
 
-  it('does not keep apart what does not overlap: ranges are half open', async () => {
+  it('grants ranges that do not overlap: ranges are half open', async () => {
     const { ask, granted } = lockers();
     ask('left', 0, 5, 'write');
     ask('right', 5, 10, 'write');
@@ -50,7 +50,7 @@ describe('a range lock', () => {
     expect(granted).toEqual(['left', 'right', 'far']);
   });
 
-  it('lets no reader pass a writer that came first, so that writers do not starve', async () => {
+  it('queues a reader behind an earlier writer, so that writers do not starve', async () => {
     const { ask, granted, release } = lockers();
     ask('reader 1', 0, 10, 'read');
     ask('writer', 0, 10, 'write');
@@ -64,7 +64,7 @@ describe('a range lock', () => {
     expect(granted).toEqual(['reader 1', 'writer', 'reader 2', 'reader 3']);
   });
 
-  it('lets a long range pass in the end, however many short ones come after it', async () => {
+  it('grants a long range eventually, however many short ranges follow', async () => {
     const { ask, granted, release } = lockers();
     ask('first', 0, 1, 'write');
     ask('long', 0, 100, 'write');
@@ -77,7 +77,7 @@ describe('a range lock', () => {
     expect(granted.length).toBe(52);
   });
 
-  it('holds up behind a waiting writer only those whose ranges overlap it', async () => {
+  it('blocks behind a waiting writer only requests that overlap it', async () => {
     const { ask, granted } = lockers();
     ask('reader', 0, 10, 'read');
     ask('writer', 5, 15, 'write');
@@ -88,7 +88,7 @@ describe('a range lock', () => {
     expect(granted).toEqual(['reader', 'elsewhere', 'beside']);
   });
 
-  it('goes in order of arrival, in whatever order locks are released', async () => {
+  it('is granted in order of arrival, independent of the order of releases', async () => {
     const { ask, granted, release } = lockers();
     ask('a', 0, 2, 'write');
     ask('b', 2, 4, 'write');
@@ -115,7 +115,7 @@ describe('a range lock', () => {
     expect(lock.acquire({ start: 0, end: 4 }, 'write')).not.toBeInstanceOf(Promise);
   });
 
-  it('lets readers share with one fill, and lets neither a second fill nor a writer beside it', async () => {
+  it('is shared by readers and one fill, and by neither a second fill nor a writer', async () => {
     const { ask, granted, release } = lockers();
     ask('fill', 0, 10, 'fill');
     ask('reader', 0, 10, 'read');
@@ -130,7 +130,7 @@ describe('a range lock', () => {
     expect(granted.at(-1)).toBe('writer');
   });
 
-  it('lets other writers in while a write is being recorded, and neither a fill nor a reader', async () => {
+  it('admits other writers while a write is being recorded, and neither a fill nor a reader', async () => {
     const { ask, granted, release, recording } = lockers();
     ask('first writer', 0, 4, 'write');
     ask('second writer', 2, 6, 'write');
@@ -148,7 +148,7 @@ describe('a range lock', () => {
     expect(granted.slice(5)).toEqual(['third writer']);
   });
 
-  it('does not release the lock of another when one is released twice', () => {
+  it('released twice does not release another lock', () => {
     const { lock } = lockers();
     const first = lock.acquire({ start: 0, end: 4 }, 'write') as HeldLock;
     first.release();
@@ -157,7 +157,7 @@ describe('a range lock', () => {
     expect(lock.acquire({ start: 0, end: 4 }, 'write')).toBeInstanceOf(Promise);
   });
 
-  it('never grants conflicting locks, grants them in order, and grants all of them (random users)', async () => {
+  it('grants no conflicting locks, grants them in order, and grants all of them (random users)', async () => {
     for (let seed = 1; seed <= 200; seed++) {
       const random = seededRandom(seed);
       const lock = new RangeLock();
@@ -187,13 +187,13 @@ describe('a range lock', () => {
           const lockHeld = await lock.acquire(mine, mine.mode);
           waiting.delete(mine);
           for (const other of held)
-            if (conflict(mine, other)) throw new Error(`seed ${seed}: two hold what only one may`);
+            if (conflict(mine, other)) throw new Error(`seed ${seed}: two conflicting locks were granted`);
           held.add(mine);
           for (let turns = random.below(4); turns > 0; turns--) await undefined;
           if (random.oneIn(3)) await immediate();
           for (const other of waiting) {
             if (other.order < mine.order && conflict(mine, other))
-              throw new Error(`seed ${seed}: one that came first was passed`);
+              throw new Error(`seed ${seed}: a lock was granted before an earlier conflicting request`);
           }
           held.delete(mine);
           lockHeld.release();

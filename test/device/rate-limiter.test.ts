@@ -4,7 +4,7 @@ import { SimulatedClock } from '../../src/testing/index.ts';
 
 const forever = new AbortController().signal;
 
-/** Bytes that a consumer takes in `ms` where nothing but the limiter holds it back. */
+/** The bytes that a consumer takes in `ms` when only the limiter delays it. */
 async function takenIn(clock: SimulatedClock, limiter: RateLimiter, ms: number, pieceBytes: number): Promise<number> {
   const stop = new AbortController();
   let taken = 0;
@@ -32,7 +32,7 @@ function settled(promise: Promise<unknown>): () => boolean {
 }
 
 describe('a rate limiter', () => {
-  it.each([1000, 1_000_000, 250_000_000])('lets %i bytes a second through, after its burst', async (rate) => {
+  it.each([1000, 1_000_000, 250_000_000])('admits %i bytes per second after its burst', async (rate) => {
     const clock = new SimulatedClock();
     const limiter = new RateLimiter(clock, rate);
     const taken = await takenIn(clock, limiter, 10_000, rate / 100);
@@ -40,21 +40,21 @@ describe('a rate limiter', () => {
     expect(taken / (10 * rate)).toBeLessThan(1.03);
   });
 
-  it('holds the rate on average where a piece is more than a second’s worth', async () => {
+  it('keeps the average rate with pieces of more than a second’s bytes', async () => {
     const clock = new SimulatedClock();
     const taken = await takenIn(clock, new RateLimiter(clock, 1000), 100_000, 5000);
     expect(taken).toBeGreaterThanOrEqual(100_000);
     expect(taken).toBeLessThanOrEqual(105_000);
   });
 
-  it('saves up a burst of a tenth of a second at most, however long nothing was taken', async () => {
+  it('saves a burst of at most a tenth of a second, however long it was idle', async () => {
     const clock = new SimulatedClock();
     const limiter = new RateLimiter(clock, 1000);
     await clock.advance(3_600_000);
     expect(await takenIn(clock, limiter, 1000, 10)).toBeLessThanOrEqual(1110);
   });
 
-  it('counts what others spend', async () => {
+  it('counts bytes that others spend', async () => {
     const clock = new SimulatedClock();
     const limiter = new RateLimiter(clock, 1000);
     limiter.spend(5000);
@@ -65,7 +65,7 @@ describe('a rate limiter', () => {
     expect(done()).toBe(true);
   });
 
-  it('does not wait without a rate, and counts nothing that was spent then', async () => {
+  it('does not wait without a rate, and does not count bytes spent then', async () => {
     const clock = new SimulatedClock();
     const limiter = new RateLimiter(clock, undefined);
     limiter.spend(1e12);
@@ -78,7 +78,7 @@ describe('a rate limiter', () => {
   it.each([
     { to: undefined, name: 'lifted' },
     { to: 1e9, name: 'raised' },
-  ])('lets those go on at once who wait when the limit is $name', async ({ to }) => {
+  ])('releases waiting consumers immediately when the limit is $name', async ({ to }) => {
     const clock = new SimulatedClock();
     const limiter = new RateLimiter(clock, 1);
     limiter.spend(1_000_000);
@@ -90,7 +90,7 @@ describe('a rate limiter', () => {
     expect(waiting.map((done) => done())).toEqual([true, true]);
   });
 
-  it('holds a lower rate from the moment on in which it is set', async () => {
+  it('applies a lower rate from the moment it is set', async () => {
     const clock = new SimulatedClock();
     const limiter = new RateLimiter(clock, 1_000_000);
     await takenIn(clock, limiter, 1000, 1000);
@@ -98,7 +98,7 @@ describe('a rate limiter', () => {
     expect(await takenIn(clock, limiter, 10_000, 10)).toBeLessThanOrEqual(10_110);
   });
 
-  it('rejects with the signal’s reason, at once, and leaves no sleeper and no listener behind', async () => {
+  it('rejects immediately with the signal’s reason, and leaves neither timer nor listener', async () => {
     const clock = new SimulatedClock();
     const limiter = new RateLimiter(clock, 1);
     limiter.spend(1_000_000);

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { ReadRecorder } from '../../src/index.ts';
 
-/** A recorder of a device of `size` bytes, and the hand of its clock. */
+/** A recorder for a device of `size` bytes, and a function that sets its clock. */
 function recorder(size: number, known: { offset: number; length: number }[] = []) {
   let nowMs = 1000;
   return {
@@ -10,7 +10,7 @@ function recorder(size: number, known: { offset: number; length: number }[] = []
   };
 }
 
-test('each byte is noted once, in whole units, in the order and at the time of its first read', () => {
+test('records each byte once, in whole units, in the order and at the time of its first read', () => {
   const { recorder: notes, at } = recorder(1_000_000);
   at(3.4);
   notes.read(500_000, 1);
@@ -30,7 +30,7 @@ test('each byte is noted once, in whole units, in the order and at the time of i
   expect(notes.take()).toEqual([]);
 });
 
-test('reads that go on are one extent, also of several streams at once', () => {
+test('joins sequential reads into one extent, also of several interleaved streams', () => {
   const { recorder: notes } = recorder(1_000_000);
   for (let step = 0; step < 10; step++) {
     notes.read(step * 4096, 4096);
@@ -42,14 +42,14 @@ test('reads that go on are one extent, also of several streams at once', () => {
   ]);
 });
 
-test('nothing is noted beyond a last block that is short, nor for an empty read', () => {
+test('records nothing beyond a short last block, and nothing for an empty read', () => {
   const { recorder: notes } = recorder(5000);
   notes.read(100, 0);
   notes.read(4999, 1);
   expect(notes.take()).toEqual([{ offset: 4096, length: 904, atMs: 0 }]);
 });
 
-test('what an earlier run noted is not noted again', () => {
+test('does not record again what an earlier run recorded', () => {
   const { recorder: notes } = recorder(1_000_000, [{ offset: 8192, length: 4096 }]);
   notes.read(4096, 12_288);
   expect(notes.take()).toEqual([
@@ -58,7 +58,7 @@ test('what an earlier run noted is not noted again', () => {
   ]);
 });
 
-test('memory is bounded: after 131,072 extents no more are noted', () => {
+test('records at most 131,072 extents, which bounds memory', () => {
   const { recorder: notes } = recorder(2 ** 40);
   let noted = 0;
   for (let index = 0; index < 2 ** 17 + 100; index++) {

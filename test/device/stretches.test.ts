@@ -1,4 +1,4 @@
-/** Which blocks are in flight, when they are recorded, and which readers are woken: without a source and a loop. */
+/** Which blocks are in flight, when they are recorded, and which readers are woken; without a source and a loop. */
 
 import { describe, expect, it } from 'vitest';
 import type { BlockRange } from '../../src/core/copy-state.ts';
@@ -14,14 +14,14 @@ interface PendingRecord {
   reject(error: unknown): void;
 }
 
-/** Stretches over a plain set of synced blocks; records are kept, and written when they are told to. */
+/** Stretches over a plain set of synced blocks. The test completes or fails their records. */
 class Rig {
   readonly clock = new SimulatedClock();
   readonly synced = new Set<number>();
   readonly recorded: [start: number, end: number][] = [];
   readonly failures: unknown[] = [];
   readonly stretches: Stretches;
-  /** Records wait for {@link write} or {@link fail} while it is true. */
+  /** While true, records wait for {@link write} or {@link fail}. */
   isSlow = false;
   #pending: PendingRecord[] = [];
 
@@ -49,13 +49,13 @@ class Rig {
     for (let block = start; block < end; block++) this.synced.add(block);
   }
 
-  /** Writes the records that wait. */
+  /** Completes the waiting records. */
   async write(): Promise<void> {
     for (const { resolve } of this.#pending.splice(0)) resolve();
     await this.clock.advance(0);
   }
 
-  /** Lets the records that wait fail. */
+  /** Fails the waiting records. */
   async fail(error: Error): Promise<void> {
     for (const { reject } of this.#pending.splice(0)) reject(error);
     await this.clock.advance(0);
@@ -158,7 +158,7 @@ describe('the progress of a stretch', () => {
     expect(stretch.filled).toBe(6);
   });
 
-  it('is recorded once, block by block, in order', async () => {
+  it('is recorded once per block, in order', async () => {
     const rig = new Rig(10 * BLOCK);
     const stretch = rig.stretches.begin({ start: 0, end: 10 });
     await stretch.recordAll();
@@ -233,7 +233,7 @@ describe('the progress of a stretch', () => {
     expect(stretch.recorded).toBe(3);
   });
 
-  it('tells at once of a record that failed, and records nothing after that', async () => {
+  it('reports a failed record at once, and records nothing afterwards', async () => {
     const rig = new Rig(10 * BLOCK);
     rig.isSlow = true;
     const stretch = rig.stretches.begin({ start: 0, end: 10 });
@@ -268,7 +268,7 @@ describe('a reader', () => {
     expect(rig.stretches.reaching(blocks, 3 * BLOCK) !== undefined).toBe(waits);
   });
 
-  it('of blocks that are on the target has them recorded at once', async () => {
+  it('of blocks on the target has them recorded at once', async () => {
     const { rig } = flowing();
     const reached = settled(rig.stretches.reaching({ start: 12, end: 15 }, 0));
     expect(rig.recorded).toEqual([[10, 20]]);
@@ -299,7 +299,7 @@ describe('a reader', () => {
     expect(stretch.isRecordDue).toBe(false);
   });
 
-  it('is woken when its stretch ends, complete or not, and when the rate holds the copy back', async () => {
+  it('is woken when its stretch ends, complete or not, and when the rate limit delays the copy', async () => {
     for (const end of ['finish', 'wakeAll']) {
       const { rig, stretch } = flowing();
       const reached = settled(rig.stretches.reaching({ start: 45, end: 50 }, MIB));

@@ -1,4 +1,4 @@
-/** A device as a disk of v86, without v86. */
+/** A device as a disk of v86, tested without v86. */
 
 import { expect, test } from 'vitest';
 import { bytesSource } from '../../src/index.ts';
@@ -8,7 +8,7 @@ import { expectBytes } from '../support/bytes.ts';
 
 const bytes = seededRandom(1).fill(new Uint8Array(10_000));
 
-/** A device in memory whose writes take until they are let go. */
+/** A device in memory whose writes wait until the test releases them. */
 function heldDevice(): { device: V86Device; calls: string[]; letGo(): void } {
   const content = bytes.slice();
   const source = bytesSource(content);
@@ -40,7 +40,7 @@ const fail = (error: unknown): void => {
   throw error;
 };
 
-test('it has whole sectors, and says when it is there', async () => {
+test('has whole sectors, and calls `onload` when it is ready', async () => {
   const { device } = heldDevice();
   const disk = v86Disk(device, { onError: fail });
   expect(disk.byteLength).toBe(9728);
@@ -50,7 +50,7 @@ test('it has whole sectors, and says when it is there', async () => {
   });
 });
 
-test('what was read for the cache is there at once, until it is written', async () => {
+test('keeps cached bytes available synchronously until they are written', async () => {
   const { device } = heldDevice();
   const disk = v86Disk(device, { onError: fail });
   expect(disk.get_from_cache(0, 512)).toBeUndefined();
@@ -63,7 +63,7 @@ test('what was read for the cache is there at once, until it is written', async 
   expect(disk.get_from_cache(0, 512)).toBeUndefined();
 });
 
-test('a write is done when it is durable; what overlaps it waits, what does not goes on; its buffer is free at once', async () => {
+test('completes a write when it is durable, delays only overlapping requests, and copies the buffer', async () => {
   const { device, calls, letGo } = heldDevice();
   const disk = v86Disk(device, { onError: fail });
   const buffer = new Uint8Array(512).fill(1);
@@ -86,7 +86,7 @@ test('a write is done when it is durable; what overlaps it waits, what does not 
   expectBytes(found!, new Uint8Array(512).fill(2));
 });
 
-test('errors reach whoever is to hear of them, but not those of a read that was aborted', async () => {
+test('reports errors to `onError`, except those of an aborted read', async () => {
   const errors: unknown[] = [];
   const device: V86Device = {
     size: 512,

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { isZero } from '../../src/device/zeros.ts';
 
 describe('isZero', () => {
-  it('is true of zeros of any length at any alignment, whatever stands around them', () => {
+  it('is true for zeros of any length and alignment between other bytes', () => {
     for (let start = 0; start < 9; start++) {
       for (let length = 0; length <= 100; length++) {
         const around = new Uint8Array(start + length + 9).fill(255);
@@ -12,7 +12,7 @@ describe('isZero', () => {
     }
   });
 
-  it('finds a byte that is not zero at any place, of any length, at any alignment', () => {
+  it('finds a nonzero byte at any place, for any length and alignment', () => {
     const wrong: string[] = [];
     for (let start = 0; start < 5; start++) {
       for (let length = 1; length <= 80; length++) {
@@ -29,7 +29,7 @@ describe('isZero', () => {
     expect(wrong).toEqual([]);
   });
 
-  it('tells a long run from one with a single bit set, anywhere', () => {
+  it('finds a single set bit anywhere in a long run', () => {
     const bytes = new Uint8Array(65_536);
     expect(isZero(bytes)).toBe(true);
     for (let at = 0; at < bytes.length; at += 97) {
