@@ -1,13 +1,16 @@
 import { existsSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { playwright } from '@vitest/browser-playwright';
 import type { TestProjectConfiguration, ViteUserConfig } from 'vitest/config';
-import type { BrowserProviderOption } from 'vitest/node';
+import { BaseSequencer, type BrowserProviderOption, type TestSpecification } from 'vitest/node';
 import { chromiumArguments, chromiumPath } from './test/support/chromium-program.ts';
 import { firefoxPath } from './test/support/firefox.ts';
 import { firefoxProvider } from './test/support/firefox-provider.ts';
 import { otherPackages } from './test/support/other-packages.ts';
+
+/** One more than there are processors: a system test waits for other processes during half of its time. */
+const maxWorkers: number = availableParallelism() + 1;
 
 /** A browser's profile: on disk, since in a private context OPFS lies in memory and refuses large files without an error. */
 function profileOf(browser: string): string {
@@ -29,11 +32,12 @@ const inBrowser = (
     globalSetup: ['test/browser/setup.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,
-    // One profile, so one page at a time.
-    fileParallelism: false,
+    maxWorkers,
     browser: {
       enabled: true,
       headless: true,
+      // One profile, so one page at a time.
+      fileParallelism: false,
       screenshotFailures: false,
       api: { host: '127.0.0.1' },
       provider,
@@ -52,26 +56,60 @@ const chromium = inBrowser(
 );
 const firefox = inBrowser('firefox', 'firefox', firefoxProvider(profileOf('firefox')));
 
+/** Starts the slowest tests first, so that no processor idles while one of them ends. */
+class SlowestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const sorted = await super.sort(files);
+    const isSlow = ({ project }: TestSpecification): boolean => project.name !== 'unit';
+    return [...sorted.filter(isSlow), ...sorted.filter((file) => !isSlow(file))];
+  }
+}
+
 const config: ViteUserConfig = {
-  // For test/system/dependency-versions.test.ts.
+  // For test/system/dependency-versions.long.test.ts.
   plugins: otherPackages(),
   test: {
     environment: 'node',
+    maxWorkers,
+    sequence: { sequencer: SlowestFirst },
     projects: [
       {
         extends: true,
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/system/**', 'test/browser/**'],
+          exclude: ['test/system/**', 'test/browser/**', 'test/**/*.long.test.ts'],
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },
       },
       {
-        // Foreign programs, whole processes, the packed package: slow, and no matter of Node's version.
+        // Foreign programs, whole processes, the packed package: slow, and independent of Node's version.
         extends: true,
-        test: { name: 'system', include: ['test/system/**/*.test.ts'], testTimeout: 300_000, hookTimeout: 300_000 },
+        test: {
+          name: 'system',
+          include: ['test/system/**/*.test.ts'],
+          exclude: ['test/**/*.long.test.ts'],
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
+        },
+      },
+      {
+        // `npm run test:long`: what takes minutes, and more rounds of the randomized tests.
+        extends: true,
+        test: {
+          name: 'long',
+          include: [
+            'test/**/*.long.test.ts',
+            'test/device/concurrency.test.ts',
+            'test/fuzz/fuzz.test.ts',
+            'test/system/cli-copy.test.ts',
+            'test/system/faults-kill.test.ts',
+          ],
+          env: { COD_TEST_LONG: '1' },
+          testTimeout: 900_000,
+          hookTimeout: 900_000,
+        },
       },
       // `npm test` says that it is skipped, and in CI the tests under test/system fail for it.
       ...(existsSync(chromiumPath) ? [chromium] : []),

@@ -1,18 +1,27 @@
 /**
  * `npm test [-- ARGUMENTS OF VITEST]`: installs missing npm packages and system programs, builds, and runs the tests.
+ * `npm run test:long [-- ARGUMENTS OF VITEST]` runs the tests that take minutes: the crash campaign, the planted bugs,
+ * and more rounds of the randomized tests. Without arguments it then runs the unit tests under the other majors of Node.
  *
  * With CI=true, and where the programs can be installed, sets COD_REQUIRE_TOOLS: a test fails instead of being skipped
  * for a missing program.
  */
+import { ensureNodeMajors, testNodeMajors } from './lib/node-majors.mjs';
 import { ensureBuilt, ensureInstalled, script } from './lib/steps.mjs';
 import { canInstallSystemPackages, ensureSystemPackages } from './lib/system-packages.mjs';
 import { runTests } from './lib/vitest.mjs';
 
 await script(async () => {
-  const args = process.argv.slice(2);
+  const isLong = process.argv[2] === '--long';
+  const args = process.argv.slice(isLong ? 3 : 2);
   await ensureInstalled();
   await ensureBuilt();
   if (!/--project[= ]unit\b/.test(args.join(' '))) await ensureSystemPackages();
+  // The tests use these programs too.
+  if (isLong) await ensureNodeMajors();
   const mustHaveTools = process.env['CI'] === 'true' && canInstallSystemPackages();
-  return runTests('main', args, { env: { ...process.env, ...(mustHaveTools ? { COD_REQUIRE_TOOLS: '1' } : {}) } });
+  const env = { ...process.env, ...(mustHaveTools ? { COD_REQUIRE_TOOLS: '1' } : {}) };
+  const project = args.some((arg) => arg.startsWith('--project')) ? [] : [`--project=${isLong ? 'long' : '!long'}`];
+  const exitCode = await runTests(isLong ? 'long' : 'main', [...project, ...args], { env });
+  return isLong && args.length === 0 ? Math.max(exitCode, await testNodeMajors()) : exitCode;
 });

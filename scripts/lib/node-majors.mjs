@@ -5,9 +5,12 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { capture, root, say } from './steps.mjs';
+import { runTests } from './vitest.mjs';
 
 const folder = join(root, '.ci', 'nodes');
-const majors = [22, 24];
+const majors = [22, 24, 26];
+
+const list = majors.join(', ');
 
 /** @param {number} major */
 const programOf = (major) => join(folder, 'node_modules', `node${major}`, 'bin', 'node');
@@ -18,11 +21,11 @@ const programOf = (major) => join(folder, 'node_modules', `node${major}`, 'bin',
  */
 export async function ensureNodeMajors() {
   if (process.platform !== 'linux' || process.arch !== 'x64') {
-    say(`Node ${majors.join(' and ')} are installed for these tests on Linux x64 only: skipped here.`);
+    say(`skipped the tests under Node ${list}: this platform is not Linux x64`);
     return [];
   }
   if (!majors.every((major) => existsSync(programOf(major)))) {
-    say(`installing Node ${majors.join(' and ')} …`);
+    say(`installing Node ${list} …`);
     mkdirSync(folder, { recursive: true });
     // Without its own package.json npm would look upwards and install into this project.
     writeFileSync(join(folder, 'package.json'), '{ "private": true }\n');
@@ -36,4 +39,18 @@ export async function ensureNodeMajors() {
     );
   }
   return majors.map((major) => ({ major, program: programOf(major) }));
+}
+
+/**
+ * Runs the unit tests under each major and returns the highest exit code.
+ * @param {readonly string[]} [args] for vitest
+ * @returns {Promise<number>}
+ */
+export async function testNodeMajors(args = []) {
+  let exitCode = 0;
+  for (const { major, program } of await ensureNodeMajors()) {
+    say(`unit tests under Node ${major}`);
+    exitCode = Math.max(exitCode, await runTests(`node${major}`, ['--project', 'unit', ...args], { node: program }));
+  }
+  return exitCode;
 }

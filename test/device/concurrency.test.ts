@@ -13,9 +13,10 @@ import { type Clock, type Device, type FileSystem, isCodError } from '../../src/
 import { type Random, seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { ControlledSource } from '../support/controlled-source.ts';
+import { effort } from '../support/effort.ts';
 
 const BLOCK = 4096;
-const ROUNDS = Number(process.env['COD_CONCURRENCY_ROUNDS'] ?? 60);
+const ROUNDS = effort('COD_CONCURRENCY_ROUNDS', { short: 60, long: 1000 });
 const ONLY_SEED = process.env['COD_CONCURRENCY_SEED'];
 
 /** Decides in which turn of the event loop each waiting operation resumes. Time is the number of turns. */

@@ -6,10 +6,12 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { effort } from '../support/effort.ts';
 import { BASES, type Edit, type FuzzCase } from './cases.ts';
 import { runCase } from './harness.ts';
 
-const FOR_MS = Number(process.env['COD_FUZZ_MS'] ?? 0);
+/** 0: a fixed number of cases. */
+const FOR_MS = effort('COD_FUZZ_MS', { short: 0, long: 60_000 });
 const SEED = Number(process.env['COD_FUZZ_SEED'] ?? 1);
 const RUNS = 400;
 const corpusFile = new URL('../fixtures/fuzz/corpus.json', import.meta.url);

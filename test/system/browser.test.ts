@@ -4,17 +4,13 @@ import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { Chromium } from '../support/chromium.ts';
-import { browserSuite } from './browser-suite.ts';
+import { describeInBrowser } from './browser-bench.ts';
+import { copies, interruptions } from './browser-suite.ts';
 
-const chromium = {
-  program: 'chromium',
-  start: (profile: string) => Chromium.start(profile),
-  terminations: 200,
-  terminationsShared: 50,
-  kills: 20,
-};
+describeInBrowser('chromium', Chromium.start, (bench) => {
+  interruptions(bench, { terminations: 20, terminationsShared: 10, kills: 4 });
+  copies(bench);
 
-browserSuite('Chromium', chromium, (bench) => {
   test('openDevice detects a private window that rejects large files without an error', async () => {
     const fd = openSync(join(bench.files, 'private-image'), 'w');
     ftruncateSync(fd, 3 * 2 ** 30);

@@ -9,14 +9,14 @@ import { seededRandom } from '../../src/testing/index.ts';
 import { eventsOf, type JsonEvent, runCommand, runUntil } from '../cli/command.ts';
 import { makeImage, makeSparse } from '../cli/copies.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
+import { effort } from '../support/effort.ts';
 import { HostileServer } from '../support/http-server.ts';
 import { serveFile } from '../support/range-server.ts';
 import { haveTool, toolPath } from '../support/tools.ts';
 
 const MIB = 2 ** 20;
-/** COD_TEST_IMAGE_MIB sets another size. */
-const IMAGE_BYTES = Number(process.env['COD_TEST_IMAGE_MIB'] ?? 1024) * MIB;
-const KILLS = 10;
+const IMAGE_BYTES = effort('COD_TEST_IMAGE_MIB', { short: 384, long: 1024 }) * MIB;
+const KILLS = effort('COD_KILLS', { short: 5, long: 10 });
 const SERVER_BYTES_PER_SECOND = 150e6;
 /** Data in flight at a kill is fetched again. */
 const BYTES_LOST_BY_A_KILL = 16 * MIB;

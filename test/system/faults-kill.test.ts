@@ -1,4 +1,4 @@
-/** A process that is killed a hundred times while it uses a device on the files of this machine. */
+/** A process that is killed many times while it uses a device on the files of this machine. */
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -13,6 +13,7 @@ import { seededRandom } from '../../src/testing/index.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { bundleForNode } from '../support/bundle.ts';
 import { expectBytes } from '../support/bytes.ts';
+import { effort } from '../support/effort.ts';
 import {
   type LoadOperation,
   type LoadOrder,
@@ -21,7 +22,7 @@ import {
   writesSectors,
 } from '../support/kill-load.ts';
 
-const LIVES = Number(process.env['COD_KILL_LIVES'] ?? 100);
+const LIVES = effort('COD_KILL_LIVES', { short: 25, long: 100 });
 const SIZE = 12 * 2 ** 20 + 777;
 const USERS = 3;
 

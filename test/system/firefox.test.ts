@@ -11,19 +11,15 @@ import { imageTools } from '../support/disk-images.ts';
 import { Firefox } from '../support/firefox.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
-import { browserSuite } from './browser-suite.ts';
+import { describeInBrowser } from './browser-bench.ts';
+import { copies, interruptions } from './browser-suite.ts';
 
 const WAIT = { timeout: 60_000 };
 
-const options = {
-  program: 'firefox-esr',
-  start: (profile: string) => Firefox.start(profile),
-  terminations: 50,
-  terminationsShared: 20,
-  kills: 5,
-};
+describeInBrowser('firefox-esr', Firefox.start, (bench) => {
+  interruptions(bench, { terminations: 10, terminationsShared: 10, kills: 2 });
+  copies(bench);
 
-browserSuite('Firefox', options, (bench) => {
   test('openDevice detects a private window without storage', async () => {
     writeFileSync(join(bench.files, 'private-image'), new Uint8Array(5000));
     const profile = mkdtempSync(join(tmpdir(), 'cod-firefox-private-'));

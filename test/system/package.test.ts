@@ -70,7 +70,7 @@ test('the tarball contains the build, its sources and the licence, and no develo
 describe('every export can be imported', () => {
   const nodes = [
     [`Node ${process.versions.node}`, process.execPath] as const,
-    ...[22, 24].map(
+    ...[22, 24, 26].map(
       (major) => [`Node ${major}`, join(root, '.ci', 'nodes', 'node_modules', `node${major}`, 'bin', 'node')] as const,
     ),
   ];

@@ -16,7 +16,9 @@ const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) 
 };
 const ranges = { ...manifest.dependencies, ...manifest.peerDependencies };
 /** Where scripts/test-node-majors.mjs installs other majors of Node. */
-const otherNodes = [24, 22].map((major) => join(root, '.ci', 'nodes', 'node_modules', `node${major}`, 'bin', 'node'));
+const otherNodes = [26, 24, 22].map((major) =>
+  join(root, '.ci', 'nodes', 'node_modules', `node${major}`, 'bin', 'node'),
+);
 
 let folder: string;
 beforeAll(async () => {

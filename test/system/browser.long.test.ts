@@ -1,0 +1,10 @@
+/** Many interruptions of a copy in Chromium, and an image of 3 GiB. */
+
+import { Chromium } from '../support/chromium.ts';
+import { describeInBrowser } from './browser-bench.ts';
+import { interruptions, largeImage } from './browser-suite.ts';
+
+describeInBrowser('chromium', Chromium.start, (bench) => {
+  interruptions(bench, { terminations: 200, terminationsShared: 50, kills: 20 });
+  largeImage(bench);
+});
