@@ -33,17 +33,30 @@ export type { Retry } from './sources/retry.ts';
 export type { Source, SourceExtent } from './sources/source.ts';
 
 /**
- * Opens the copy of a source: begins it, or resumes it after any crash.
+ * Opens the copy of a source: begins it, or resumes it after any crash. When the promise resolves, the copy's metadata
+ * is durable and the background copy runs.
  *
  * @throws {@link CodError} COD_EXISTS when the target exists and is no copy; COD_LOCKED when it has an owner;
- *   COD_SIZE_MISMATCH or COD_SOURCE_CHANGED when it is a copy of another source; COD_CORRUPT; COD_VERSION; the errors
- *   of the file system. `TypeError`, `RangeError` for wrong options.
- *
+ *   COD_SIZE_MISMATCH when source and copy differ in size, or the source is empty; COD_SOURCE_CHANGED when the copy has
+ *   another identity; COD_CORRUPT when metadata is damaged or the target is missing or too short; COD_VERSION;
+ *   COD_POISONED when a sync failed; COD_NOT_FOUND, COD_NO_SPACE or COD_TARGET_IO when the file system fails.
+ * @throws `TypeError` or `RangeError` when an option is wrong.
+ * @throws the signal's reason when it is aborted.
  * @example
- * const device = await openDevice({ source: bytesSource(image), fileSystem: memfsFileSystem(), target: 'disk.raw' });
- * await device.read(new Uint8Array(512), 0);
+ * ```ts
+ * import { httpSource, openDevice } from 'copyondemand';
+ * import { nodeFileSystem } from 'copyondemand/node';
+ *
+ * const source = await httpSource('https://example.org/disk.raw');
+ * const device = await openDevice({ source, fileSystem: nodeFileSystem(), target: 'disk.raw' });
+ * const sector = new Uint8Array(512);
+ * await device.read(sector, 0); // at once: the device fetches what it does not have
+ * await device.write(sector, 4096);
+ * await device.flush(); // the write survives power loss
  * await device.hydrated;
- * await device.finish();
+ * await device.finish(); // disk.raw is an ordinary file now
+ * await source.close();
+ * ```
  */
 export function openDevice(options: OpenDeviceOptions): Promise<Device> {
   return openDeviceIn(options.environment ?? systemEnvironment, options);

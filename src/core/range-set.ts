@@ -2,7 +2,9 @@
 
 /** Bytes `[offset, offset + length)`. */
 export interface ByteExtent {
+  /** Bytes from the beginning of the device, 0 or more. */
   readonly offset: number;
+  /** Bytes, 0 or more. */
   readonly length: number;
 }
 

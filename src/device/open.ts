@@ -9,27 +9,34 @@ import type { Source } from '../sources/source.ts';
 import { CopyOnDemandDevice, errorEvent } from './device.ts';
 import type { DeviceEvent, HydrateOptions, InlineDevice } from './types.ts';
 
-/** How a device is opened. */
+/** Options of `openDevice`. */
 export interface OpenDeviceOptions {
-  /** Where the image comes from. Stays the caller's: closing the device does not close it. */
+  /** The origin of the image, 1 byte or more. It belongs to the caller: closing the device does not close it. */
   readonly source: Source;
+  /** Where the copy is stored. One object may serve any number of copies. */
   readonly fileSystem: FileSystem;
-  /** Name of the copy in the file system. Its metadata lies beside it. */
+  /**
+   * Name of the copy in the file system. Its metadata is beside it: `<target>.bak`, `<target>.bak.1`, `<target>.wil`,
+   * `<target>.wil.1`.
+   */
   readonly target: string;
-  /** The background copy. Default: on. */
+  /** Options of the background copy. False: no background copy. Default: `{}`. */
   readonly hydrate?: false | HydrateOptions;
   /**
-   * Called with each read of a user before it is served, never with reads of the background copy. Must not throw. Made
-   * for a {@link ReadRecorder}.
+   * Called with offset and length in bytes of each `read` of 1 byte or more, before the read is served. The background
+   * copy's reads do not count. Must not throw. Made for a `ReadRecorder`.
    */
   readonly onRead?: (offset: number, length: number) => void;
-  /** Bytes of a block: 4096 or a larger power of two. A copy that resumes keeps its block size. Default: 4096. */
+  /** Bytes of a block: a power of two from 4096 to 2^26. A copy that resumes keeps its block size. Default: 4096. */
   readonly blockSize?: number;
-  /** A change becomes durable without a flush after this many milliseconds at the latest. Default: 10,000. */
+  /**
+   * Milliseconds, above 0. The device makes a change durable by itself this long after the first change that is not
+   * durable. Default: 10,000.
+   */
   readonly checkpointIntervalMs?: number;
-  /** Aborts the opening. */
+  /** Aborts opening; has no effect on the opened device. */
   readonly signal?: AbortSignal;
-  /** Default: the system's clock and randomness. */
+  /** Clock and randomness. Default: the machine's. */
   readonly environment?: Environment;
 }
 
@@ -128,13 +135,7 @@ async function openTarget(fileSystem: FileSystem, target: string, log: Recovered
   return makeTarget(fileSystem, target, log.size);
 }
 
-/**
- * Opens the copy of a source: begins a new copy, or resumes it after any interruption.
- *
- * @throws {@link CodError} COD_EXISTS if the target exists and is no copy; COD_LOCKED if it has an owner;
- * COD_SIZE_MISMATCH or COD_SOURCE_CHANGED if it is a copy of something else; COD_CORRUPT, COD_VERSION; the errors of
- * the file system. `TypeError`, `RangeError` for wrong options.
- */
+/** As `openDevice` of `copyondemand`, in `environment`. */
 export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<InlineDevice> {
   checkOptions(options);
   const { source, fileSystem, target, signal, blockSize, checkpointIntervalMs } = options;

@@ -8,7 +8,7 @@ import type { Clock } from '../platform/clock.ts';
 
 /** An extent that was read. */
 export interface ReadExtent extends ByteExtent {
-  /** Time of the first read, in whole ms since the recorder was made. */
+  /** Time of the extent's first read, in whole milliseconds since the recorder was made. */
   readonly atMs: number;
 }
 
@@ -20,6 +20,30 @@ const UNIT_BYTES = 4096;
 /** An ordinary boot has some ten thousand extents. Extents beyond this number are not recorded. */
 const MAX_EXTENTS = 2 ** 17;
 
+/**
+ * Records which parts of a device are read first, in what order and when. Pass the extents as `hydrate.order` at the
+ * next start: the background copy then fetches them first. Extents are multiples of 4096 bytes, but for the device's
+ * end. At most 2^17 extents are recorded.
+ *
+ * @example
+ * ```ts
+ * import { bytesSource, openDevice, ReadRecorder } from 'copyondemand';
+ * import { memfsFileSystem } from 'copyondemand/memfs';
+ *
+ * const source = bytesSource(new Uint8Array(2 ** 20));
+ * const recorder = new ReadRecorder({ size: source.size, clock: performance });
+ * const device = await openDevice({
+ *   source,
+ *   fileSystem: memfsFileSystem(),
+ *   target: 'disk.raw',
+ *   onRead: (offset, length) => recorder.read(offset, length),
+ * });
+ * await device.read(new Uint8Array(512), 65_536);
+ * const order = recorder.take().map(({ offset, length }) => ({ offset, length }));
+ * console.log(JSON.stringify(order)); // [{"offset":65536,"length":4096}]
+ * await device.close();
+ * ```
+ */
 export class ReadRecorder {
   readonly #size: number;
   readonly #clock: Pick<Clock, 'now'>;
@@ -31,7 +55,13 @@ export class ReadRecorder {
   readonly #ends = new Map<number, Noted>();
   #left: number;
 
-  /** Makes a recorder for a device of `size` bytes. Bytes of `known` are not recorded again. */
+  /**
+   * Makes a recorder. Its time starts at 0 ms.
+   *
+   * @param options.size bytes of the device
+   * @param options.clock measures {@link ReadExtent.atMs}; `performance` is one
+   * @param options.known extents of an earlier recording, which are not recorded again. Default: none.
+   */
   constructor(options: { size: number; clock: Pick<Clock, 'now'>; known?: readonly ByteExtent[] }) {
     const { size, clock, known = [] } = options;
     this.#size = size;
@@ -41,7 +71,7 @@ export class ReadRecorder {
     for (const { offset, length } of known) this.#add(offset, length);
   }
 
-  /** Records a read of bytes within the device. */
+  /** Records a read of the bytes `[offset, offset + length)`, which must be inside the device. */
   read(offset: number, length: number): void {
     if (this.#left === 0 || length === 0) return;
     for (const [start, end] of this.#add(offset, length)) {

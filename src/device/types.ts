@@ -3,29 +3,42 @@
 import type { Done, Settled } from '../async/done.ts';
 import type { ByteExtent } from '../core/range-set.ts';
 
-/** What a device is doing. `failed`: the background copy cannot continue; reads and writes still work. */
+/**
+ * What a device is doing.
+ *
+ * - `hydrating`: the background copy runs.
+ * - `idle`: there is no background copy, and the target is not complete.
+ * - `hydrated`: the target is a complete, durable copy.
+ * - `failed`: the background copy has ended with an error. Reads and writes still work.
+ * - `poisoned`: a sync failed. Reads, writes and flushes reject with COD_POISONED. Opening again recovers the durable
+ *   state.
+ * - `closed`: the device was closed or finished.
+ */
 export type DeviceState = 'hydrating' | 'idle' | 'hydrated' | 'failed' | 'poisoned' | 'closed';
 
-/** How the background copy works; the device chooses what is not given. */
+/** How the background copy works. The device chooses what is not given. */
 export interface HydrateOptions {
-  /** Stretches in flight at a time, 1 or more. Default: as many as make the copy faster, at most 8. */
+  /** Requests in flight at a time, 1 or more. Default: as many as make the copy faster, at most 8. */
   readonly concurrency?: number;
-  /** Length of a stretch in bytes. Default: fitted to the source's latency and to the rate. */
+  /** Length of a request in bytes, above 0. Default: fitted to the source's latency and to the rate. */
   readonly extentBytes?: number;
-  /** Bytes per second that the copy takes from the source, demand reads included. Default: no limit. */
+  /**
+   * Bytes per second that the device takes from the source, above 0. Demand reads count, but never wait for the rate.
+   * Default: no limit.
+   */
   readonly rateBytesPerSecond?: number;
   /**
-   * Extents to copy first, in this order, as a {@link ReadRecorder} recorded them in another run. The rest follows.
-   * Extents may overlap. Default: none.
+   * Extents to copy first, in this order, as a `ReadRecorder` recorded them in another run. The rest follows. Extents
+   * may overlap. Default: none.
    */
   readonly order?: readonly ByteExtent[];
 }
 
 /** The state of a device at one moment. */
 export interface DeviceStatus {
-  /** Bytes. */
+  /** Bytes of the device. */
   readonly size: number;
-  /** Bytes. */
+  /** Bytes of a block. */
   readonly blockSize: number;
   /** `ceil(size / blockSize)`. */
   readonly totalBlocks: number;
@@ -33,12 +46,13 @@ export interface DeviceStatus {
   readonly syncedBlocks: number;
   /** Blocks that were written in part and that only the source holds completely. */
   readonly dirtyBlocks: number;
+  /** What the device is doing. */
   readonly state: DeviceState;
   /** Bytes taken from the source since the device was opened, by demand reads and by the background copy. */
   readonly sourceBytes: number;
-  /** Current speed of the background copy. */
+  /** Current speed of the background copy in bytes per second. 0 in every state but `hydrating`. */
   readonly hydrateBytesPerSecond: number;
-  /** The rate limit, if one is set. */
+  /** The rate limit in bytes per second, if one is set. */
   readonly rateBytesPerSecond: number | undefined;
   /** Bytes written to logs and checkpoints since the device was opened. */
   readonly metadataBytes: number;
@@ -48,9 +62,9 @@ export interface DeviceStatus {
 export interface DeviceExtent {
   /** Bytes. */
   readonly length: number;
-  /** What the target holds: all of it, nothing, or parts that were written. */
+  /** `synced`: the target holds the bytes. `unsynced`: only the source does. `dirty`: unsynced and partly written. */
   readonly state: 'synced' | 'unsynced' | 'dirty';
-  /** Known to read as zeros, and not allocated on the target. */
+  /** Whether the source knows that the bytes are zeros. Always false for bytes that are not `unsynced`. */
   readonly zero: boolean;
 }
 
@@ -65,67 +79,120 @@ export type DeviceEvent =
   /** This consumer was too slow and missed `count` events. */
   | { readonly type: 'lost'; readonly count: number };
 
-/** An image that is usable while it is copied. Any range inside the device is allowed; outside: `RangeError`. */
+/**
+ * An image that is usable while it is copied. Any range inside the device is allowed, aligned or not. A range outside
+ * the device rejects with `RangeError`.
+ */
 export interface Device extends AsyncDisposable {
-  /** Bytes. */
+  /** Bytes of the device. */
   readonly size: number;
-  /** Bytes. */
+  /** Bytes of a block: a power of two from 4096 to 2^26. The last block of the device may be short. */
   readonly blockSize: number;
   /**
-   * Fills `into` with the bytes from `offset` on.
-   * @throws {@link CodError} COD_SOURCE_IO, COD_SOURCE_CHANGED, COD_TARGET_IO, COD_POISONED, COD_CLOSED.
-   * The signal's reason if it is aborted.
+   * Fills `into` with the bytes from `offset` on. Fetches missing blocks from the source and stores them afterwards.
+   *
+   * @param offset bytes from the beginning of the device
+   * @throws {@link CodError} COD_SOURCE_IO, COD_NOT_FOUND, COD_SHORT_READ or COD_SOURCE_CHANGED when the source fails;
+   *   COD_TARGET_IO or COD_SHORT_READ when the target fails; COD_POISONED; COD_CLOSED.
+   * @throws the signal's reason when it is aborted.
    */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
    * Writes all of `from`, which must not change until the promise settles. A resolved write is acknowledged: it
    * survives the death of the process. It survives power loss too with `fua`, or after a later {@link flush}.
-   * @throws {@link CodError} COD_NO_SPACE or COD_TARGET_IO, and the range may be written in part; COD_POISONED,
-   * COD_CLOSED.
+   *
+   * @param offset bytes from the beginning of the device
+   * @param options.fua forced unit access: the write is durable when the promise resolves. Default: false.
+   * @throws {@link CodError} COD_NO_SPACE or COD_TARGET_IO, and the range may be written in part; the source's errors
+   *   when a block with many written parts must be fetched first; COD_POISONED; COD_CLOSED.
    */
   write(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
   /**
-   * Makes every write that was acknowledged before the call durable. @throws {@link CodError} COD_POISONED, COD_CLOSED.
+   * Makes every change that was acknowledged before the call durable.
+   *
+   * @throws {@link CodError} COD_POISONED when a sync failed; COD_NO_SPACE or COD_TARGET_IO when the log cannot be
+   *   written; COD_CLOSED.
    */
   flush(): Promise<void>;
-  /** Makes the whole blocks of the range read as zeros; they are never fetched. Parts of blocks at the ends stay. */
+  /**
+   * Makes the whole blocks of the range read as zeros; they are never fetched. Parts of blocks at the ends stay. Durable
+   * after a later {@link flush}.
+   *
+   * @param offset bytes from the beginning of the device
+   * @param length bytes
+   * @throws as {@link write}.
+   */
   discard(offset: number, length: number): Promise<void>;
-  /** Makes every byte of the range read as zero. */
+  /**
+   * Makes every byte of the range read as zero. Durable after a later {@link flush}.
+   *
+   * @param offset bytes from the beginning of the device
+   * @param length bytes
+   * @throws as {@link write}.
+   */
   writeZeroes(offset: number, length: number): Promise<void>;
-  /** Makes the present state durable as a checkpoint, so that recovery replays next to nothing. */
+  /**
+   * As {@link flush}. In addition it writes the maps as a checkpoint, so that recovery replays almost nothing.
+   *
+   * @throws as {@link flush}.
+   */
   checkpoint(): Promise<void>;
   /**
-   * Fetches the unsynced blocks of a range ahead of the background copy. Resolves when their bytes are here; storing
-   * them may still be in flight.
-   * @throws {@link CodError} as {@link read}.
+   * Fetches the unsynced blocks of a range ahead of the background copy. Resolves when their bytes have arrived.
+   * Storing them may still be in flight.
+   *
+   * @param offset bytes from the beginning of the device
+   * @param length bytes
+   * @throws {@link CodError} the source's errors, as for {@link read}; COD_CLOSED.
+   * @throws the signal's reason when it is aborted.
    */
   hydrateRange(offset: number, length: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
-   * Returns the states of a range, from `offset` on: at least one extent, at most `limit`, together `length` bytes or
-   * fewer. Neighbours differ.
+   * Returns the states of a range from `offset` on. Neighbours differ. The extents may end before the range does: ask
+   * again from there.
+   *
+   * @param offset bytes from the beginning of the device
+   * @param length bytes; with 1 or more the result has at least one extent
+   * @param limit the most extents to return, 1 or more
+   * @throws {@link CodError} the source's errors when it cannot tell its zeros; COD_CLOSED.
    */
   extents(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]>;
+  /** Returns the present state and figures. Never throws, also after {@link close}. */
   status(): DeviceStatus;
   /**
-   * Yields events from now on until the device is closed or the signal is aborted. A slow consumer never delays the
-   * device: it misses events and is told how many.
+   * Yields events from this call on, until the device is closed or the signal is aborted. A slow consumer never delays
+   * the device. When 256 events are unread, it misses further ones and gets `lost` in their place.
    */
   events(options?: { signal?: AbortSignal }): AsyncIterable<DeviceEvent>;
   /**
-   * Resolves when the target is a complete and durable copy. Rejects with COD_CLOSED if the device is closed first,
-   * or with the cause if the copy cannot continue. Never an unhandled rejection.
+   * Resolves when the target is a complete, durable copy. Never an unhandled rejection.
+   *
+   * @throws {@link CodError} COD_CLOSED when the device is closed first; the error of the source or of the target when
+   *   the copy cannot continue.
    */
   readonly hydrated: Promise<void>;
-  /** Limits the background copy to a rate from now on; `undefined` removes the limit. */
+  /**
+   * Limits the background copy to a rate from now on; `undefined` removes the limit.
+   *
+   * @param bytesPerSecond above 0
+   * @throws `RangeError` for any other number.
+   */
   setRate(bytesPerSecond: number | undefined): void;
   /**
-   * Aborts reads that wait for the source, completes writes in flight, takes a checkpoint and closes the files.
-   * Idempotent; loses nothing. The source stays open: it belongs to the caller.
+   * Aborts reads that wait for the source, completes writes in flight, takes a checkpoint and closes the files. Every
+   * acknowledged change is durable when the promise resolves, unless the device was poisoned before. Idempotent. The
+   * source stays open: it belongs to the caller.
+   *
+   * @throws {@link CodError} COD_POISONED when a sync failed; COD_NO_SPACE or COD_TARGET_IO when the checkpoint cannot
+   *   be written. The device is closed all the same.
    */
   close(): Promise<void>;
   /**
-   * Closes a complete copy and removes its metadata: the target is then an ordinary file.
-   * @throws {@link CodError} COD_INCOMPLETE if the copy is not complete; COD_CLOSED.
+   * Closes a complete copy and removes its metadata: the target is then an ordinary file. Every acknowledged change is
+   * durable when the promise resolves.
+   *
+   * @throws {@link CodError} COD_INCOMPLETE when the state is not `hydrated`, and the device stays open; COD_CLOSED;
+   *   COD_POISONED, COD_NO_SPACE or COD_TARGET_IO when the removal fails, and the device is closed.
    */
   finish(): Promise<void>;
 }

@@ -1,51 +1,94 @@
 /** The interface of every storage backend: named files, and nothing else. */
 
-/** Named files. A backend needs no rename and no directories. */
+/**
+ * Named files. A backend needs no rename and no directories. `fileSystemSuite` of `copyondemand/testing` tests an
+ * implementation.
+ */
 export interface FileSystem {
   /**
    * Opens `name` for reading and writing.
-   * @throws {@link CodError} COD_NOT_FOUND if it is missing and `create` is not set; COD_TARGET_IO, COD_NO_SPACE.
+   *
+   * @param options.create makes an empty file if none exists. Default: false.
+   * @throws {@link CodError} COD_NOT_FOUND when the file is missing and `create` is false, or its directory is missing;
+   *   COD_LOCKED when open files are exclusive and the file is open (OPFS); COD_NO_SPACE; COD_TARGET_IO.
    */
   open(name: string, options?: { create?: boolean }): Promise<File>;
-  /** Removes `name`; resolves if it does not exist. Not durable by itself. */
+  /**
+   * Removes `name`; resolves if it does not exist. The removal is not durable by itself.
+   *
+   * @throws {@link CodError} COD_LOCKED when open files are exclusive and the file is open (OPFS); COD_TARGET_IO.
+   */
   remove(name: string): Promise<void>;
   /**
-   * Names the current boot of the machine. While it stays the same, everything that was written is there, synced or
-   * not. Absent (as in a browser): after a restart only what was synced may be believed.
+   * Names the current boot of the machine. While the name stays the same, recovery believes all writes that returned.
+   * When it changes or is absent, recovery believes only synced writes.
    */
   readonly bootId?: string;
   /**
-   * Locks `name` for one owner until the lease is released or the owner dies. Without it, only a second owner on the
-   * same `FileSystem` object is refused.
-   * @throws {@link CodError} COD_LOCKED if it has an owner.
+   * Locks `name` for one owner until the lease is released or the owner dies. The file need not exist. Without this
+   * method, only a second owner on the same `FileSystem` object is refused.
+   *
+   * @throws {@link CodError} COD_LOCKED when the name has an owner; COD_NOT_FOUND when its directory is missing;
+   *   COD_NO_SPACE; COD_TARGET_IO.
    */
   lock?(name: string): Promise<Lease>;
 }
 
 /** Ownership of a name. */
 export interface Lease {
-  /** Releases the name. Idempotent. */
+  /**
+   * Releases the name. Idempotent.
+   *
+   * @throws {@link CodError} COD_TARGET_IO when the lock file cannot be removed.
+   */
   release(): Promise<void>;
 }
 
-/** An open file. Calls may overlap; a backend need not order overlapping calls on the same bytes. */
+/**
+ * An open file. Calls may overlap; a backend need not order overlapping calls on the same bytes. Every call but
+ * {@link close} rejects with COD_CLOSED once the file is closed. An offset or end that is not a safe integer from 0 on
+ * rejects with `RangeError`.
+ */
 export interface File {
-  /** The file's size in bytes. */
+  /**
+   * Returns the file's size in bytes.
+   *
+   * @throws {@link CodError} COD_TARGET_IO; COD_CLOSED.
+   */
   size(): Promise<number>;
   /**
    * Fills `into` with the bytes from `offset` on.
-   * @throws {@link CodError} COD_SHORT_READ if the file ends before; COD_TARGET_IO.
+   *
+   * @param offset bytes from the beginning of the file
+   * @throws {@link CodError} COD_SHORT_READ when the file ends before `into` is full; COD_TARGET_IO; COD_CLOSED.
    */
   read(into: Uint8Array, offset: number): Promise<void>;
   /**
-   * Writes all of `from` at `offset`. A gap between the old end and `offset` reads as zeros.
-   * @throws {@link CodError} COD_NO_SPACE, COD_TARGET_IO.
+   * Writes all of `from`, which must not change until the promise settles. A gap between the old end and `offset`
+   * reads as zeros. The write is durable after a later {@link sync}. A rejected write may have written a part.
+   *
+   * @param offset bytes from the beginning of the file
+   * @throws {@link CodError} COD_NO_SPACE; COD_TARGET_IO; COD_CLOSED.
    */
   write(from: Uint8Array, offset: number): Promise<void>;
-  /** Sets the size in bytes. Added bytes read as zeros, even if the file was longer before. */
+  /**
+   * Sets the size in bytes. Added bytes read as zeros, even if the file was longer before. The size is durable after a
+   * later {@link sync}.
+   *
+   * @throws {@link CodError} COD_NO_SPACE; COD_TARGET_IO; COD_CLOSED.
+   */
   truncate(size: number): Promise<void>;
-  /** Makes every change that returned before the call durable, and the file's name. */
+  /**
+   * Makes every change that returned before the call durable, and the file's name. OPFS cannot make the name durable
+   * within the file's first minute. After a rejection, unsynced changes may be lost, and a second sync proves nothing.
+   *
+   * @throws {@link CodError} COD_NO_SPACE; COD_TARGET_IO; COD_CLOSED.
+   */
   sync(): Promise<void>;
-  /** Closes the file after its calls in flight. Idempotent. Other calls reject with COD_CLOSED from then on. */
+  /**
+   * Closes the file after its calls in flight. Idempotent. Makes nothing durable.
+   *
+   * @throws {@link CodError} COD_TARGET_IO.
+   */
   close(): Promise<void>;
 }

@@ -7,27 +7,52 @@ import type { MetadataFile } from './recovered-state.ts';
 import { recover } from './recovery.ts';
 import { Slots } from './slots.ts';
 
-/** The state of a copy; ranges are sorted, merged and, for blocks, inclusive of `last`. */
+/** The state of a copy according to its metadata. All ranges are ascending, and touching ranges are merged. */
 export interface Inspection {
+  /** Name of the copy. */
   readonly target: string;
-  /** Bytes. */
+  /** Bytes of the device. */
   readonly size: number;
+  /** Bytes of a block. */
   readonly blockSize: number;
+  /** `ceil(size / blockSize)`. */
   readonly totalBlocks: number;
+  /** Blocks that the target holds completely. */
   readonly syncedBlocks: number;
+  /** The synced blocks, as block numbers; `last` is included. */
   readonly synced: readonly (readonly [first: number, last: number])[];
+  /** The blocks that were written in part, with the written ranges in bytes within the block. None of them is synced. */
   readonly dirty: readonly {
     readonly block: number;
     readonly ranges: readonly (readonly [offset: number, length: number])[];
   }[];
+  /** The metadata files that exist: checkpoints first, then logs. */
   readonly files: readonly MetadataFile[];
 }
 
 /**
- * Reads the metadata of a copy.
+ * Reads the metadata of a copy, and changes nothing. The copy should not be open: its files may change meanwhile.
  *
- * @param options.size the device's size in bytes, which format 1 does not tell. Default: that of the target.
- * @throws {@link CodError} COD_NOT_FOUND if there is no metadata; COD_CORRUPT, COD_VERSION; what the file system says.
+ * @param target name of the copy
+ * @param options.size the device's size in bytes, for metadata of format 1, which does not store it. Default: the size
+ *   of the target.
+ * @throws {@link CodError} COD_NOT_FOUND when the copy has no metadata, or the size is unknown; COD_CORRUPT when
+ *   metadata is damaged; COD_VERSION when a newer version wrote it; COD_TARGET_IO or COD_LOCKED when a file cannot be
+ *   read.
+ * @example
+ * ```ts
+ * import { bytesSource, inspectMetadata, openDevice } from 'copyondemand';
+ * import { memfsFileSystem } from 'copyondemand/memfs';
+ *
+ * const fileSystem = memfsFileSystem();
+ * const source = bytesSource(new Uint8Array(2 ** 20));
+ * const device = await openDevice({ source, fileSystem, target: 'disk.raw', hydrate: false });
+ * await device.write(new Uint8Array(8192).fill(1), 4096);
+ * await device.close();
+ *
+ * const { synced, totalBlocks } = await inspectMetadata(fileSystem, 'disk.raw');
+ * console.log(JSON.stringify(synced), totalBlocks); // [[1,2]] 256
+ * ```
  */
 export async function inspectMetadata(
   fileSystem: FileSystem,

@@ -5,15 +5,19 @@ import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 import type { FileKind } from './slots.ts';
 
-/** One metadata file, as `inspect` lists it. */
+/** A metadata file, as {@link inspectMetadata} lists it. */
 export interface MetadataFile {
+  /** Name in the file system. */
   readonly name: string;
+  /** What the file holds. */
   readonly kind: FileKind;
+  /** Version of the format (docs/FORMAT.md). Format 1 is that of datto/copyondemand. */
   readonly format: 1 | 2;
+  /** Size of the file in bytes. */
   readonly bytes: number;
   /** Records that were read; of a checkpoint: its dirty parts. */
   readonly records: number;
-  /** Bytes of a record or frame that is cut short at the end. */
+  /** Bytes of a record or frame that is cut short at the end of a log. */
   readonly tornBytes: number;
 }
 

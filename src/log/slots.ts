@@ -6,6 +6,7 @@
 import { isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 
+/** The kind of a metadata file: a checkpoint of the maps (`.bak`), or a write-intent log (`.wil`). */
 export type FileKind = 'checkpoint' | 'log';
 export type SlotIndex = 0 | 1;
 

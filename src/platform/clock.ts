@@ -5,17 +5,22 @@
 
 /** A monotonic clock with timers. */
 export interface Clock {
-  /** Milliseconds since a fixed moment; never decreases. */
+  /** Returns the milliseconds since a fixed moment. Never decreases. */
   now(): number;
-  /** Resolves after `ms` milliseconds, never synchronously. Rejects with the signal's reason if it is aborted first. */
+  /**
+   * Resolves after `ms` milliseconds, never synchronously.
+   *
+   * @throws the signal's reason when the signal is aborted first.
+   */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
-  /** Resolves when the event loop has turned, so that what is ready now goes first. Default: the next microtask. */
+  /** Resolves when the event loop has turned, so that work that is ready now runs first. Default: the next microtask. */
   turn?(): Promise<void>;
 }
 
-/** What a device or a log takes from its surroundings; pass a simulated one for deterministic tests. */
+/** What a device or a log takes from its surroundings. Pass a simulated one for deterministic tests. */
 export interface Environment {
+  /** Measures time and waits. `SimulatedClock` of `copyondemand/testing` is one. */
   readonly clock: Clock;
-  /** Fills `into` with random bytes. Used once, to name a copy. */
+  /** Fills `into` with random bytes. Called once for each new copy, for its 16-byte name. */
   readonly randomBytes: (into: Uint8Array) => void;
 }

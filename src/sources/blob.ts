@@ -5,9 +5,20 @@ import { checkRange } from './range.ts';
 import type { Source } from './source.ts';
 
 /**
- * Returns a source over `blob`. Reads reject with COD_SOURCE_IO when the file behind it was changed, moved or removed.
- * A File's identity is its name, size and modification time. A plain Blob has none, so a resume cannot tell whether it
- * is the same.
+ * Returns a source over `blob`. A File's identity is its name, size and modification time. A plain Blob has none, so a
+ * resume cannot tell whether it is the same.
+ *
+ * Reads reject with COD_SOURCE_IO when the file behind the Blob was changed, moved or removed.
+ *
+ * @example
+ * ```ts
+ * import { blobSource } from 'copyondemand';
+ *
+ * const source = blobSource(new Blob(['a disk image']));
+ * const into = new Uint8Array(4);
+ * await source.read(into, 2);
+ * console.log(new TextDecoder().decode(into)); // disk
+ * ```
  */
 export function blobSource(blob: Blob): Source & AsyncDisposable {
   return new BlobSource(blob);

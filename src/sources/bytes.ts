@@ -8,7 +8,15 @@ const PIECE_BYTES = 1 << 20;
 
 /**
  * Returns a source over `bytes`. They are not copied, and must not change while the source is in use.
- * @param options.identity names the content. Without it a resume cannot tell whether the content is the same.
+ *
+ * @param options.identity names the content. Default: none, so that a resume cannot tell whether it is the same.
+ * @example
+ * ```ts
+ * import { bytesSource } from 'copyondemand';
+ *
+ * const source = bytesSource(new Uint8Array(2 ** 20).fill(7), { identity: 'sevens' });
+ * console.log(source.size); // 1048576
+ * ```
  */
 export function bytesSource(bytes: Uint8Array, options: { identity?: string } = {}): Source & AsyncDisposable {
   return new BytesSource(bytes, options.identity);

@@ -16,13 +16,24 @@ const CHECK_BYTES = 64 << 10;
 const CHECK_READS = 1024;
 
 /**
- * Opens the file or block device at `path` as a source. An empty file is a source of size 0.
- * A file's identity is its device, inode, size and modification time. A block device has none.
+ * Opens the file or block device at `path` as a source. An empty file is a source of size 0. A file's identity is its
+ * device, inode, size and modification time. A block device has none.
  *
- * Reads reject with COD_SHORT_READ when the file was truncated, and with COD_SOURCE_CHANGED when it was written to.
- * Changes are looked for before the last of each 64 KiB, or of 1024 reads, is handed out.
- * @throws {@link CodError} COD_NOT_FOUND when nothing is at `path`.
- * @throws {@link CodError} COD_SOURCE_IO when it is a directory or a pipe, or may not be read.
+ * Reads reject with COD_SHORT_READ when the file was truncated, and with COD_SOURCE_CHANGED when it was written to. The
+ * source checks for changes at least once for each 64 KiB and for each 1024 reads, before the last of them resolves.
+ *
+ * @param path absolute, or relative to the working directory
+ * @throws {@link CodError} COD_NOT_FOUND when the path does not exist; COD_SOURCE_IO when the path is a directory or a
+ *   pipe, or when reading it is not permitted.
+ * @example
+ * ```ts
+ * import { fileSource } from 'copyondemand/node';
+ *
+ * const source = await fileSource('image.raw');
+ * const sector = new Uint8Array(512);
+ * await source.read(sector, 0);
+ * await source.close();
+ * ```
  */
 export async function fileSource(path: string): Promise<Source & AsyncDisposable> {
   try {

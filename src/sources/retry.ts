@@ -3,15 +3,22 @@
 import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 
-/** How failed requests are retried. */
+/**
+ * How failed requests are retried. The delay before retry *n* is random within `[d / 2, d]`, where
+ * `d = min(maxDelayMs, baseDelayMs × 2^(n - 1))`.
+ */
 export interface Retry {
   /**
-   * Requests without progress until the source gives up. Default: 5 while opening, then 20, which outlasts a minute.
+   * Requests without progress until the source gives up, 1 or more. Default: 5 while opening, then 20, which outlasts a
+   * minute.
    */
   attempts?: number;
-  /** The first delay is random within `[baseDelayMs / 2, baseDelayMs]`. Each further delay doubles. Default: 250. */
+  /** The longest first delay in milliseconds. Default: 250. */
   baseDelayMs?: number;
-  /** The longest delay. Default: 10,000. A server's Retry-After may exceed it, up to MAX_RETRY_AFTER_MS. */
+  /**
+   * The longest delay in milliseconds. A server's Retry-After may exceed it, up to 60,000 (RFC 9110, section 10.2.3).
+   * Default: 10,000.
+   */
   maxDelayMs?: number;
 }
 

@@ -2,43 +2,53 @@
 
 import type { Done } from '../async/done.ts';
 
-/** A run of bytes of one kind. `zero`: known to read as zeros without a fetch. */
+/** A run of bytes of one kind. */
 export interface SourceExtent {
+  /** Bytes. */
   readonly length: number;
+  /** Whether the bytes are known to read as zeros without a fetch. */
   readonly zero: boolean;
 }
 
 /** Read-only bytes, possibly slow and remote. All calls may overlap. */
 export interface Source {
-  /** Bytes. */
+  /** Bytes. Does not change. */
   readonly size: number;
   /**
-   * Names the exact content, for example by ETag, digest, or mtime and inode. A resume against another identity is
-   * refused.
+   * Names the exact content, for example by ETag, digest, or mtime and inode. A copy does not resume against another
+   * identity. Absent: a resume cannot tell whether the content is the same.
    */
   readonly identity?: string;
   /**
    * Fills `into` with the bytes from `offset` on.
-   * @throws {@link CodError} COD_SOURCE_IO when the bytes cannot be read.
-   * @throws {@link CodError} COD_SHORT_READ when the source ends before them.
-   * @throws {@link CodError} COD_SOURCE_CHANGED when the content is no longer that at opening.
-   * @throws {@link CodError} COD_CLOSED after {@link close}.
+   *
+   * @param offset bytes from the beginning of the source
+   * @throws {@link CodError} COD_SOURCE_IO when the bytes cannot be read; COD_NOT_FOUND when the resource is gone;
+   *   COD_SHORT_READ when the source ends before the end of the range; COD_SOURCE_CHANGED when the content is no longer
+   *   that at opening; COD_CLOSED after {@link close}.
+   * @throws `RangeError` when the range is outside the source.
    * @throws the signal's reason when it is aborted.
    */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
-   * Reads `length` bytes from `offset` on as one long request, for a source where that is faster than many reads.
-   * Yields pieces of any length in order. A piece belongs to the consumer until the consumer asks for the next one.
-   * While the consumer does not ask, the source waits. Ending the iteration early (`return`) ends the request.
-   * A stream that failed may be requested again from the offset where it failed.
-   * @throws {@link CodError} as {@link read}.
+   * Reads a range as one long request, for a source where that is faster than many reads. Absent: the device reads.
+   *
+   * - Yields pieces of any length in order. A piece belongs to the consumer until the consumer asks for the next one.
+   * - The source waits while the consumer does not ask.
+   * - Ending the iteration early (`return`) ends the request.
+   * - A stream that failed may be requested again from the offset where it failed.
+   *
+   * @throws as {@link read}.
    */
   stream?(offset: number, length: number, options?: { signal?: AbortSignal }): AsyncIterableIterator<Uint8Array>;
   /**
-   * Returns what is known of `[offset, offset + length)` without a fetch. The extents are in order and cover `length`
-   * bytes.
+   * Returns which bytes of `[offset, offset + length)` are known to be zeros. The extents are in order and cover
+   * `length` bytes. Absent: nothing is known.
+   *
+   * @throws as {@link read}.
    */
   extents?(offset: number, length: number): Promise<readonly SourceExtent[]>;
+  /** Frees files and connections. Aborts or completes calls in flight. Idempotent. Later calls reject with COD_CLOSED. */
   close(): Promise<void>;
 }
 

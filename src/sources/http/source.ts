@@ -12,11 +12,19 @@ import { Asked, checkAnswer, type Known, readOpening } from './answer.ts';
 import { HttpLocation } from './location.ts';
 import type { HttpResponse, HttpTransport } from './transport.ts';
 
+/** Options of {@link httpSource}. */
 export interface HttpSourceOptions {
-  /** Sent with each request to the URL's own origin only. In a browser, most headers cost a preflight. */
+  /**
+   * Sent with each request to the URL's own origin only. In a browser, most headers cost a preflight. The source itself
+   * sets `range` and the headers of the connection; they are refused here. Default: none.
+   */
   headers?: Record<string, string>;
-  /** Basic authentication, also accepted in the URL. Never sent to another origin, never shown in a message. */
+  /**
+   * User of Basic authentication (RFC 7617). Never sent to another origin, never shown in a message. Default: the
+   * user in the URL.
+   */
   username?: string;
+  /** Password of Basic authentication, treated as {@link username}. Default: the password in the URL. */
   password?: string;
   /**
    * Accepts a server without ranges. Each read and stream then downloads the body up to the end of its range, and skips
@@ -24,18 +32,23 @@ export interface HttpSourceOptions {
    * before it. Default: false.
    */
   allowWholeBody?: boolean;
+  /** Retries of failed requests. */
   retry?: Retry;
   /**
-   * If no byte comes for this time while one is due, the request is ended and the rest requested again. Default:
-   * 15,000.
+   * Milliseconds. If no byte comes for this time while one is due, the request is ended and the rest is requested again.
+   * Default: 15,000.
    */
   stallTimeoutMs?: number;
   /** Aborts opening; has no effect on the opened source. */
   signal?: AbortSignal;
+  /** Default: the machine's clock. */
   clock?: Clock;
-  /** Returns a number in [0, 1), for the jitter of delays. */
+  /** Returns a number in [0, 1), for the jitter of delays. Default: `Math.random`. */
   random?: () => number;
-  /** The source closes it. Default: the fastest of the platform, which is undici in Node and `fetch` elsewhere. */
+  /**
+   * Sends the requests. The source closes it. Default: the fastest of the platform, which is undici in Node and `fetch`
+   * elsewhere.
+   */
   transport?: HttpTransport;
 }
 
@@ -56,13 +69,22 @@ const ENDED = new Error('the request is done');
  * - A body that is too long rejects with COD_SOURCE_IO.
  * - After `close()` calls reject with COD_CLOSED.
  *
- * @throws {@link CodError} COD_NOT_FOUND when the status is 404 or 410.
- * @throws {@link CodError} COD_SOURCE_IO when the status is 401 or 403, the server compresses, or it does not support
+ * Ranges, ETags and their strength: RFC 9110, sections 14 and 8.8.
+ *
+ * @throws {@link CodError} COD_NOT_FOUND when the status is 404 or 410; COD_SOURCE_IO when the server cannot be
+ *   reached, refuses (401 and 403 included), compresses, redirects without end or to plain http, or does not support
  *   ranges (see {@link HttpSourceOptions.allowWholeBody}).
- * @throws `TypeError` when the URL is not http or https.
+ * @throws `TypeError` when the URL is not http or https, or a header is malformed or reserved.
  * @throws the signal's reason when it is aborted.
  * @example
- * const source = await httpSource('https://example.org/image.raw');
+ * ```ts
+ * import { httpSource } from 'copyondemand';
+ *
+ * const source = await httpSource('https://example.org/disk.raw', { retry: { attempts: 3 } });
+ * const sector = new Uint8Array(512);
+ * await source.read(sector, 0);
+ * await source.close();
+ * ```
  */
 export async function httpSource(
   url: string | URL,
