@@ -30,17 +30,27 @@ export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/tr
 export type { Retry } from './sources/retry.ts';
 
 /**
- * Opens the copy of a source in the origin private file system: begins it, or resumes it.
+ * Opens the copy of a source in the origin private file system: begins it, or resumes it after any crash.
  *
  * Tabs that open the same copy share one device. If the tab of the owning worker ends, a worker of another tab replaces
  * it.
  *
- * @throws {@link CodError} as `openDevice` of `copyondemand`; COD_LOCKED when another tab has it open and `tabs` is
- *   `'refuse'`; COD_NOT_FOUND when the worker's file cannot be loaded. `TypeError`, `RangeError` for wrong options. The
- *   signal's reason.
+ * @throws {@link CodError} as `openDevice` and `httpSource` of `copyondemand`; COD_LOCKED when another tab has the copy
+ *   open and `tabs` is `'refuse'`; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED when another tab has it open with another
+ *   source; COD_NOT_FOUND when the worker's script cannot be loaded; COD_CLOSED when the worker ended 4 times in a row.
+ * @throws `TypeError` or `RangeError` when an option is wrong; `TypeError` outside https and localhost.
+ * @throws the signal's reason when it is aborted.
  * @example
- * const device = await openDevice({ source: 'https://example.org/disk.img', target: 'disk.img' });
- * await device.read(new Uint8Array(4096), 0);
+ * ```ts
+ * import { openDevice } from 'copyondemand/browser';
+ *
+ * const device = await openDevice({ source: 'https://example.org/disk.raw', target: 'disk.raw' });
+ * const sector = new Uint8Array(512);
+ * await device.read(sector, 0); // at once: the device fetches what it does not have
+ * await device.write(sector, 4096, { fua: true });
+ * await device.hydrated;
+ * await device.finish(); // the copy is an ordinary file of the origin now
+ * ```
  */
 export function openDevice(options: OpenBrowserDeviceOptions): Promise<BrowserDevice> {
   return openPageDevice(options, makeWorker);
@@ -50,7 +60,16 @@ export function openDevice(options: OpenBrowserDeviceOptions): Promise<BrowserDe
  * Returns the size of an image, and the name of its content if the source has one. Requests one byte.
  *
  * @param options.worker starts the worker, as for {@link openDevice}
- * @throws {@link CodError} as {@link openDevice} when the source cannot be used.
+ * @throws {@link CodError} as `httpSource` of `copyondemand`; COD_NOT_FOUND when the worker's script cannot be loaded.
+ * @throws `TypeError` when `source` is not a source.
+ * @example
+ * ```ts
+ * import { estimateStorage, inspectSource } from 'copyondemand/browser';
+ *
+ * const { size } = await inspectSource('https://example.org/disk.raw');
+ * const { usageBytes, quotaBytes } = await estimateStorage();
+ * if (usageBytes + size > quotaBytes) console.warn('the image may not fit');
+ * ```
  */
 export function inspectSource(
   source: BrowserSource,

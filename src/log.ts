@@ -22,19 +22,34 @@ export type {
 export type { Clock, Environment } from './platform/clock.ts';
 
 /**
- * Opens the log of a storage that exists with its full size: makes the log, or recovers it after any crash.
+ * Opens the log of a storage that exists with its full size: makes the log, or recovers it after any crash. The
+ * recovered state is durable when the promise resolves.
  *
  * @throws {@link CodError} COD_LOCKED when the log has an owner; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED when the log
- *   belongs to another storage; COD_CORRUPT; COD_VERSION; COD_POISONED when a sync failed; the errors of the file
- *   system. `TypeError`, `RangeError` for wrong options.
- *
+ *   belongs to another storage; COD_CORRUPT when the log is damaged; COD_VERSION; COD_POISONED when a sync failed;
+ *   COD_NOT_FOUND, COD_NO_SPACE or COD_TARGET_IO when the file system fails.
+ * @throws `TypeError` or `RangeError` when an option is wrong.
  * @example
+ * ```ts
+ * import { openIntentLog } from 'copyondemand/log';
+ * import { nodeFileSystem } from 'copyondemand/node';
+ *
+ * const size = 2 ** 20;
+ * const fileSystem = nodeFileSystem();
+ * const file = await fileSystem.open('store', { create: true });
+ * await file.truncate(size);
  * const log = await openIntentLog({ fileSystem, name: 'store', size, storage: file });
+ *
+ * const bytes = new Uint8Array(4096).fill(7);
  * const transaction = log.begin();
- * await transaction.intend(offset, bytes);
- * await file.write(bytes, offset);
- * await log.commit(transaction);
- * await log.flush();
+ * await transaction.intend(8192, bytes);
+ * await file.write(bytes, 8192);
+ * await log.commit(transaction); // the write survives the death of the process
+ * await log.flush(); // the write survives power loss
+ * console.log(log.blocks.has(2)); // true
+ * await log.close();
+ * await file.close();
+ * ```
  */
 export function openIntentLog(options: OpenIntentLogOptions): Promise<IntentLog> {
   return openLog(options.environment ?? systemEnvironment, options);
@@ -42,19 +57,29 @@ export function openIntentLog(options: OpenIntentLogOptions): Promise<IntentLog>
 
 /**
  * Recovers a log before its storage is opened, for an engine that makes its storage itself. Takes the ownership, and
- * changes nothing on disk.
+ * changes no metadata file.
  *
  * Next, call {@link RecoveredIntentLog.prepare}, make or open the storage, then call {@link RecoveredIntentLog.begin}.
  *
- * @throws {@link CodError} COD_LOCKED when the log has an owner; COD_CORRUPT; COD_VERSION; the errors of the file
- *   system. `TypeError`, `RangeError` for wrong options.
- *
+ * @throws {@link CodError} COD_LOCKED when the log has an owner; COD_CORRUPT when the log is damaged; COD_VERSION;
+ *   COD_NOT_FOUND, COD_NO_SPACE or COD_TARGET_IO when the file system fails.
+ * @throws `TypeError` or `RangeError` when an option is wrong.
  * @example
+ * ```ts
+ * import { recoverIntentLog } from 'copyondemand/log';
+ * import { nodeFileSystem } from 'copyondemand/node';
+ *
+ * const size = 2 ** 20;
+ * const fileSystem = nodeFileSystem();
  * const recovered = await recoverIntentLog({ fileSystem, name: 'store', size });
- * await recovered.prepare();
+ * await recovered.prepare(); // from here on, a storage that exists has a log
  * const file = await fileSystem.open('store', { create: true });
  * await file.truncate(size);
  * const log = await recovered.begin(file);
+ * console.log(log.blocks.count, log.blocks.nextUnsynced(0)); // 0 0
+ * await log.close();
+ * await file.close();
+ * ```
  */
 export function recoverIntentLog(options: RecoverIntentLogOptions): Promise<RecoveredIntentLog> {
   return recoverLog(options.environment ?? systemEnvironment, options);

@@ -7,23 +7,33 @@
  * @packageDocumentation
  */
 
-/** The part of a device that {@link v86Disk} uses. The devices of `copyondemand` and `copyondemand/browser` have it. */
+/**
+ * The part of a device that {@link v86Disk} uses. The devices of `copyondemand` and `copyondemand/browser` have it, and
+ * document it.
+ */
 export interface V86Device {
+  /** Bytes of the device. */
   readonly size: number;
+  /** Fills `into` with the bytes from `offset` on. Rejects with the signal's reason when the signal is aborted. */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
+  /** Writes all of `from`. With `fua` the write is durable when the promise resolves. */
   write(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
+  /** Makes every write that resolved before the call durable. */
   flush(): Promise<void>;
 }
 
 /** Options of {@link v86Disk}. */
 export interface V86DiskOptions {
-  /** Called when a read or write fails. v86 has no disk errors: the guest waits for the operation for ever. */
+  /**
+   * Called with the error when a read, a write or a flush fails. v86 has no disk errors: the guest waits for a failed
+   * read or write for ever.
+   */
   readonly onError: (error: unknown) => void;
   /**
    * When a write completes. Default: true.
    *
-   * - True: when it is flushed.
-   * - False: when it is logged, which is several times as fast. The disk flushes 1 s after the first unflushed write. A
+   * - True: when it is durable.
+   * - False: when it is acknowledged, which is several times as fast. The disk flushes 1 s after the first unflushed write. A
    *   crash within that second may lose any writes that the guest believes durable, earlier ones or later ones. They
    *   survive if recovery knows that the machine has not rebooted (docs/DESIGN.md). After a crash, check the guest's
    *   file system.
@@ -31,18 +41,32 @@ export interface V86DiskOptions {
   readonly durable?: boolean;
 }
 
-/** The interface that v86 expects of a disk passed as `hda` (v86 0.5.462). The declarations of v86 omit it. */
+/**
+ * The interface that v86 expects of a disk passed as `hda` (v86 0.5.462). The declarations of v86 omit it. v86 calls the
+ * members; a page only passes the disk on. Offsets and lengths are in bytes.
+ */
 export interface V86Disk {
+  /** Bytes of the disk: the whole 512-byte sectors of the device. */
   readonly byteLength: number;
+  /** Called once after {@link load}. v86 sets it. */
   onload: ((event: object) => void) | undefined;
+  /** Never called: there is nothing to load. */
   onprogress: ((event: object) => void) | undefined;
+  /** Calls {@link onload} in a microtask. */
   load(): void;
+  /** Reads, after earlier writes of the same bytes, and calls `done`. An aborted read ends without a call. */
   get(start: number, length: number, done: (bytes: Uint8Array) => void, options?: { signal?: AbortSignal }): void;
+  /** As {@link get}, and keeps a copy of the bytes for {@link get_from_cache}. */
   get_and_cache(start: number, length: number, done: (bytes: Uint8Array) => void): void;
+  /** Returns the bytes of the last {@link get_and_cache} if it read this range and nothing wrote to it since. */
   get_from_cache(start: number, length: number): Uint8Array | undefined;
+  /** Writes, after earlier writes of the same bytes, and calls `done`. `bytes` may change once the call returns. */
   set(start: number, bytes: Uint8Array, done: () => void): void;
+  /** Calls `done` without a buffer: the content is not in memory. */
   get_buffer(done: (buffer?: ArrayBuffer) => void): void;
+  /** Returns an empty state: a saved state of the emulator does not include the disk. */
   get_state(): unknown[];
+  /** Does nothing: the content is on the device. */
   set_state(state: unknown): void;
 }
 
@@ -54,6 +78,22 @@ const FLUSH_DELAY_MS = 1000;
  *
  * The disk has the whole sectors of the device. The caller owns the device and closes it when the emulator has stopped.
  * A saved state of the emulator does not include the disk's content.
+ *
+ * @example
+ * ```ts
+ * import { openDevice } from 'copyondemand/browser';
+ * import { v86Disk } from 'copyondemand/v86';
+ * import { V86 } from 'v86';
+ *
+ * const device = await openDevice({ source: 'https://example.org/disk.raw', target: 'disk.raw' });
+ * new V86({
+ *   wasm_path: 'v86.wasm',
+ *   bios: { url: 'bios.bin' },
+ *   // The declarations of v86 list only its own disks.
+ *   hda: v86Disk(device, { onError: (error) => console.error(error) }) as never,
+ *   autostart: true,
+ * });
+ * ```
  */
 export function v86Disk(device: V86Device, options: V86DiskOptions): V86Disk {
   return new Disk(device, options);

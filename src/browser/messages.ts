@@ -81,9 +81,9 @@ export type FromDevice =
 
 /** The worker that owns the device. */
 export interface DeviceOwner {
-  /** The address of its page. */
+  /** The URL of its page. */
   readonly page: string;
-  /** When its worker was started, in ms since 1970. */
+  /** When the worker was started, in milliseconds since 1970. */
   readonly since: number;
 }
 
@@ -97,16 +97,25 @@ export interface Welcome {
   readonly owner: DeviceOwner;
 }
 
-/** How a worker opens a device. */
+/** How a worker opens a device: plain data that the page sends to it. */
 export interface WorkerOptions {
+  /** Names the worker among those of the target. */
   readonly workerId: string;
+  /** The URL of the worker's page. */
   readonly page: string;
+  /** The image. */
   readonly source: SourceDescription;
+  /** Name of the copy in `directory`. */
   readonly target: string;
+  /** Path of the directory that holds the copy, with `/` between names; `''` is the root. */
   readonly directory: string;
+  /** Whether the worker shares the device of another tab, or fails with COD_LOCKED. */
   readonly tabs: 'share' | 'refuse';
+  /** Options of the background copy. False: no background copy. Default: `{}`. */
   readonly hydrate?: false | HydrateOptions;
+  /** Bytes of a block: a power of two from 4096 to 2^26. A copy that resumes keeps its block size. Default: 4096. */
   readonly blockSize?: number;
+  /** Milliseconds until the device makes a change durable by itself, above 0. Default: 10,000. */
   readonly checkpointIntervalMs?: number;
 }
 

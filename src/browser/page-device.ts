@@ -25,53 +25,69 @@ const MAX_PIECES_IN_FLIGHT = 4;
 /** Parts that blocks are counted in at most: 128 MiB of numbers. */
 const MAX_PARTS = 2 ** 24;
 
-/** How a device is opened in a page. */
+/** Options of `openDevice` in a page. */
 export interface OpenBrowserDeviceOptions {
+  /** The image. */
   readonly source: BrowserSource;
-  /** Name of the copy in the origin private file system; its metadata lies beside it. */
+  /** Name of the copy in the origin private file system, without `/`. Its metadata is beside it. */
   readonly target: string;
-  /** Path of the directory that holds the copy; created if it is missing. Default: the root. */
+  /** Path of the directory that holds the copy, with `/` between names. Made if it is missing. Default: the root. */
   readonly directory?: string;
-  /** A second tab shares the device of the first one, or is refused with COD_LOCKED. Default: `'share'`. */
+  /** Whether a second tab shares the device of the first one, or is refused with COD_LOCKED. Default: `'share'`. */
   readonly tabs?: 'share' | 'refuse';
-  /** The background copy; `false`: none. Default: on. */
+  /** Options of the background copy. False: no background copy. Default: `{}`. */
   readonly hydrate?: false | HydrateOptions;
-  /** 4096 or a larger power of two; a copy that is resumed keeps its own. Default: 4096. */
+  /** Bytes of a block: a power of two from 4096 to 2^26. A copy that resumes keeps its block size. Default: 4096. */
   readonly blockSize?: number;
-  /** A change is durable after at most this time. Default: 10,000. */
+  /** Milliseconds until the device makes a change durable by itself, above 0. Default: 10,000. */
   readonly checkpointIntervalMs?: number;
-  /** Asks the browser to keep the data when the disk runs full. Default: true. */
+  /** Asks the browser to keep the data when the disk is full. Default: true. */
   readonly persist?: boolean;
   /**
-   * Starts the worker, for bundlers that have to be told its file. Default:
+   * Starts the worker, for bundlers that do not find its file. Default:
    * `new Worker(new URL('./browser-worker.js', import.meta.url), { type: 'module' })`.
    */
   readonly worker?: () => Worker;
-  /** Aborts opening. */
+  /** Aborts opening; has no effect on the opened device. */
   readonly signal?: AbortSignal;
 }
 
 /**
- * A device that a worker of this tab or of another one owns. `status()` returns the last status that the worker sent,
- * at most 250 ms old. `events()` tells of the device that all tabs share; the state `closed` is that of this page's
- * device. Events between the end of one owner and the start of the next one are not told.
+ * A device that a worker of this tab or of another tab owns. It differs from {@link Device} as follows:
+ *
+ * - `status()` returns the last status that the worker sent, at most 250 ms old.
+ * - `events()` yields the events of the device that all tabs share. The state `closed` is that of this page's device.
+ *   Events between the end of one owner and the start of the next one are missing.
+ * - `finish()` closes the device of every tab.
+ * - Calls that a dead owner left unanswered are sent to the next owner.
  */
 export interface BrowserDevice extends Device {
-  /** Asks the worker for the present status. */
+  /**
+   * Asks the worker for the present status. {@link Device.status} returns the same from then on.
+   *
+   * @throws {@link CodError} COD_CLOSED.
+   */
   refreshStatus(): Promise<DeviceStatus>;
   /**
    * Returns the number of synced blocks in each of `parts` equal parts of the blocks [start, end).
-   * @param parts 1 to 2^24.
-   * @param blocks Default: all blocks of the device.
+   *
+   * @param parts 1 to 2^24
+   * @param blocks default: all blocks of the device
+   * @throws {@link CodError} COD_CLOSED.
+   * @throws `RangeError` when `parts` or `blocks` is out of range.
    */
   countSynced(parts: number, blocks?: { start: number; end: number }): Promise<Float64Array>;
-  /** As {@link countSynced}, for dirty blocks: written in part, and complete only in the source. */
+  /**
+   * As {@link countSynced}, for dirty blocks: unsynced and partly written.
+   *
+   * @throws as {@link countSynced}.
+   */
   countDirty(parts: number, blocks?: { start: number; end: number }): Promise<Float64Array>;
   /** `owner`: this tab's worker owns the device. `guest`: another tab's worker does, and this tab's may replace it. */
   readonly role: 'owner' | 'guest';
   /** The worker that owns the device. */
   readonly owner: DeviceOwner;
-  /** Called after {@link role} or {@link owner} has changed. */
+  /** Called after {@link role} or {@link owner} has changed. The page may set it. Default: undefined. */
   onRoleChange: (() => void) | undefined;
 }
 

@@ -5,29 +5,37 @@ import { httpSource } from '../sources/http/source.ts';
 import type { Retry } from '../sources/retry.ts';
 import type { Source } from '../sources/source.ts';
 
-/** An image on a server, with the options of `httpSource` that can be sent to a worker. */
+/** An image on a server, with those options of `httpSource` that can be sent to a worker. */
 export interface UrlSource {
-  /** Relative to the page. */
+  /** http or https. A relative URL is relative to the page. */
   readonly url: string | URL;
-  /** Sent with each request to the URL's own origin, and to no other. Most of them cost a preflight. */
+  /** Sent with each request to the URL's own origin only. Most headers cost a preflight. Default: none. */
   readonly headers?: Record<string, string>;
-  /** Basic authentication, as in a URL. Never sent to another origin, never part of a message. */
+  /**
+   * User of Basic authentication (RFC 7617). Never sent to another origin, never shown in a message. Default: the
+   * user in the URL.
+   */
   readonly username?: string;
+  /** Password of Basic authentication, treated as {@link username}. Default: the password in the URL. */
   readonly password?: string;
   /**
    * Accepts a server without ranges. Each read then downloads the body up to the end of the read, so that only a copy
-   * in one stream from offset 0 is fast.
+   * in one stream from offset 0 is fast. Default: false.
    */
   readonly allowWholeBody?: boolean;
+  /** Retries of failed requests. */
   readonly retry?: Retry;
-  /** A request that receives no byte for this long is replaced by one for the rest. Default: 15,000. */
+  /**
+   * Milliseconds. If no byte comes for this time while one is due, the request is ended and the rest is requested again.
+   * Default: 15,000.
+   */
   readonly stallTimeoutMs?: number;
 }
 
-/** The image for `openDevice` in a page: a URL, a `File` that the user picked, or any `Blob`. */
+/** The image for `openDevice` in a page: a URL, a URL with options, a `File` that the user picked, or any `Blob`. */
 export type BrowserSource = string | URL | UrlSource | Blob;
 
-/** What the page sends to the worker. */
+/** A source as the page sends it to the worker: a Blob, or an absolute URL with its options. */
 export type SourceDescription = Blob | (UrlSource & { readonly url: string });
 
 /** @throws `TypeError` if `source` is no source. */

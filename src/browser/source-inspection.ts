@@ -5,11 +5,11 @@ import { type FromWorker, fromWire, type ToWorker } from './messages.ts';
 import { receive } from './port.ts';
 import { type BrowserSource, describeSource } from './source-description.ts';
 
-/** The size and the content's name of an image. */
+/** The size of an image, and the name of its content. */
 export interface SourceInspection {
-  /** Bytes. */
+  /** Bytes of the image. */
   readonly size: number;
-  /** Undefined if the source has no name for its content, such as an ETag. */
+  /** Names the content, for example by ETag. Undefined if the source does not name it. */
   readonly identity: string | undefined;
 }
 

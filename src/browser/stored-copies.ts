@@ -5,9 +5,11 @@ import { opfsDirectory, removeFile } from '../fs/opfs.ts';
 import { ALL_SLOTS, slotName } from '../log/slots.ts';
 import { deviceLock, keyOf } from './lock-names.ts';
 
-/** The place of a copy, as for `openDevice`. */
+/** The place of a copy in the origin private file system, as for `openDevice`. */
 export interface CopyPlace {
+  /** Name of the copy. */
   readonly target: string;
+  /** Path of the directory that holds the copy, with `/` between names. Default: the root. */
   readonly directory?: string;
 }
 
@@ -15,8 +17,16 @@ export interface CopyPlace {
 const PATIENCE_MS = 3000;
 
 /**
- * Removes a copy and its metadata; resolves if there is none.
- * @throws {@link CodError} COD_LOCKED if a tab has it open; nothing is removed then.
+ * Removes a copy and its metadata; resolves if there is none. Waits up to 3 s for a device that is being closed.
+ *
+ * @throws {@link CodError} COD_LOCKED when a tab has the copy open, and nothing is removed; COD_TARGET_IO when the
+ *   browser gives no storage.
+ * @example
+ * ```ts
+ * import { removeCopy } from 'copyondemand/browser';
+ *
+ * await removeCopy({ target: 'disk.raw' });
+ * ```
  */
 export async function removeCopy({ target, directory = '' }: CopyPlace): Promise<void> {
   const patience = new AbortController();
@@ -40,8 +50,20 @@ export async function removeCopy({ target, directory = '' }: CopyPlace): Promise
 
 /**
  * Returns the copy as a file, for example for a download. Unsynced blocks read as zeros: the file is complete once the
- * device is hydrated. It can be read as long as the device is not written to.
- * @throws {@link CodError} COD_NOT_FOUND if there is no such copy.
+ * device is hydrated. The file can be read until the device is written to.
+ *
+ * @throws {@link CodError} COD_NOT_FOUND when there is no such copy; COD_TARGET_IO when the browser gives no storage.
+ * @example
+ * ```ts
+ * import { copyAsFile, openDevice } from 'copyondemand/browser';
+ *
+ * const device = await openDevice({ source: 'https://example.org/disk.raw', target: 'disk.raw' });
+ * await device.hydrated;
+ * const link = document.createElement('a');
+ * link.href = URL.createObjectURL(await copyAsFile({ target: 'disk.raw' }));
+ * link.download = 'disk.raw';
+ * link.click();
+ * ```
  */
 export async function copyAsFile({ target, directory = '' }: CopyPlace): Promise<File> {
   try {

@@ -64,7 +64,10 @@ export interface DeviceExtent {
   readonly length: number;
   /** `synced`: the target holds the bytes. `unsynced`: only the source does. `dirty`: unsynced and partly written. */
   readonly state: 'synced' | 'unsynced' | 'dirty';
-  /** Whether the source knows that the bytes are zeros. Always false for bytes that are not `unsynced`. */
+  /**
+   * Whether the bytes are known to read as zeros without being stored on the target. A device of this package knows this
+   * of `unsynced` bytes only, from its source.
+   */
   readonly zero: boolean;
 }
 

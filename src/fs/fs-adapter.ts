@@ -16,14 +16,21 @@ import { areWholePages, PAGE_BYTES } from '../platform/pages.ts';
 import type { File, FileSystem, Lease } from './file-system.ts';
 import type { InlineFile } from './inline-file.ts';
 
-/** The calls of `node:fs` that every backend of this kind has. */
+/** The calls of `node:fs` that every backend of this kind has. Each throws an error with the errno as its `code`. */
 export interface FsLike {
+  /** Opens the file at `path` and returns its descriptor. */
   openSync(path: string, flags: number): number;
+  /** Closes a descriptor. */
   closeSync(fd: number): void;
+  /** Returns the size in bytes, and whether the file is a regular one. */
   fstatSync(fd: number): { readonly size: number; isFile(): boolean };
+  /** Reads up to `length` bytes at `position` into `into`, from its index `start` on. Returns the number of bytes. */
   readSync(fd: number, into: Uint8Array, start: number, length: number, position: number): number;
+  /** Writes up to `length` bytes of `from`, from its index `start` on, at `position`. Returns the number of bytes. */
   writeSync(fd: number, from: Uint8Array, start: number, length: number, position: number): number;
+  /** Sets the size in bytes. Added bytes read as zeros. */
   ftruncateSync(fd: number, size: number): void;
+  /** Removes the file at `path`. */
   unlinkSync(path: string): void;
 }
 

@@ -8,8 +8,8 @@ import { fsAdapter, type FsLike as MemfsVolume } from './fs-adapter.ts';
 /** Options of {@link memfsFileSystem}. */
 export interface MemfsFileSystemOptions {
   /**
-   * Names the boot of the machine. Default: `'memfs'`, since a volume keeps everything that was written for as long as
-   * it exists. Pass `undefined` for a file system that, as in a browser, keeps only what was synced.
+   * Names the boot of the machine, as {@link FileSystem.bootId}. Default: `'memfs'`, since a volume keeps every write for
+   * as long as it exists. `undefined`: recovery believes only synced writes, as in a browser.
    */
   readonly bootId?: string | undefined;
 }
@@ -21,10 +21,25 @@ const FLAGS = { readOnly: 0, readWrite: 2, create: 64 };
 const locks = new WeakMap<MemfsVolume, Set<string>>();
 
 /**
- * Opens a file system over `volume`: a `Volume`, or the `fs` that `memfs()` and `createFsFromVolume()` return. Names
- * are relative to `/`; directories must exist.
- * Every operation completes synchronously, before its promise is returned. Locks exclude each other within this thread.
- * @param volume default: a new, empty volume
+ * Opens a file system in memory, over a volume of memfs. Names are relative to `/`. Directories must exist.
+ *
+ * Every operation completes synchronously, before its promise is returned. `sync` has nothing to do. Locks exclude each
+ * other within this thread.
+ *
+ * @param volume a `Volume`, or the `fs` that `memfs()` and `createFsFromVolume()` return. Default: a new, empty volume.
+ * @example
+ * ```ts
+ * import { bytesSource, openDevice } from 'copyondemand';
+ * import { memfsFileSystem } from 'copyondemand/memfs';
+ * import { Volume } from 'memfs';
+ *
+ * const volume = new Volume();
+ * const source = bytesSource(new Uint8Array(2 ** 20).fill(7));
+ * const device = await openDevice({ source, fileSystem: memfsFileSystem(volume), target: 'disk.raw' });
+ * await device.hydrated;
+ * await device.finish();
+ * console.log(volume.statSync('/disk.raw').size); // 1048576
+ * ```
  */
 export function memfsFileSystem(volume: MemfsVolume = new Volume(), options: MemfsFileSystemOptions = {}): FileSystem {
   return fsAdapter({

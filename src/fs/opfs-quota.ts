@@ -4,23 +4,41 @@
 export interface StorageEstimate {
   /** Bytes that all data of the origin take. A sparse file counts with its full size. */
   readonly usageBytes: number;
-  /** The most bytes that the origin may take. A rounded figure: it does not tell how full the disk is. */
+  /** The most bytes that the origin may take. A rounded figure that does not tell how full the disk is. */
   readonly quotaBytes: number;
   /** Whether the browser keeps the data when the disk is full. */
   readonly persisted: boolean;
 }
 
-/** Returns the figures; call it before a copy begins. They are 0 where the browser does not tell them. */
+/**
+ * Returns how much storage the origin uses and may use. A figure is 0 where the browser does not tell it.
+ *
+ * @throws `TypeError` where there is no storage manager: outside https and localhost.
+ * @example
+ * ```ts
+ * import { estimateStorage } from 'copyondemand/browser';
+ *
+ * const { usageBytes, quotaBytes } = await estimateStorage();
+ * if (quotaBytes - usageBytes < 2 ** 30) console.warn('an image of 1 GiB may not fit');
+ * ```
+ */
 export async function estimateStorage(): Promise<StorageEstimate> {
   const { usage = 0, quota = 0 } = (await navigator.storage.estimate?.()) ?? {};
   return { usageBytes: usage, quotaBytes: quota, persisted: (await navigator.storage.persisted?.()) ?? false };
 }
 
 /**
- * Asks the browser to keep the origin's data when the disk is full, and resolves to whether it will. Only a page can
- * ask. Never rejects.
+ * Asks the browser to keep the origin's data when the disk is full. Resolves to whether the browser will. Never rejects.
+ * Only a page can ask; in a worker it resolves to the present answer.
  *
  * Firefox asks the user: the promise is pending until the user answers, and consent also raises the quota.
+ *
+ * @example
+ * ```ts
+ * import { persistStorage } from 'copyondemand/browser';
+ *
+ * if (!(await persistStorage())) console.warn('the browser may delete the copy when the disk is full');
+ * ```
  */
 export async function persistStorage(): Promise<boolean> {
   try {

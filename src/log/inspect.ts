@@ -31,7 +31,8 @@ export interface Inspection {
 }
 
 /**
- * Reads the metadata of a copy, and changes nothing. The copy should not be open: its files may change meanwhile.
+ * Reads the metadata of a copy, and changes nothing. While a device has the copy open, its files may change during the
+ * call and look damaged: repeat the call then.
  *
  * @param target name of the copy
  * @param options.size the device's size in bytes, for metadata of format 1, which does not store it. Default: the size

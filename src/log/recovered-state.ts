@@ -5,7 +5,7 @@ import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 import type { FileKind } from './slots.ts';
 
-/** A metadata file, as {@link inspectMetadata} lists it. */
+/** A metadata file, as `inspectMetadata` lists it. */
 export interface MetadataFile {
   /** Name in the file system. */
   readonly name: string;

@@ -6,14 +6,15 @@ import type { Environment } from '../platform/clock.ts';
 
 /** The engine's own storage. A `File` is one. */
 export interface LogStorage {
-  /** Fills `into` with what the storage holds from `offset` on. */
+  /** Fills `into` with the storage's bytes from `offset` on. */
   read(into: Uint8Array, offset: number): Promise<void>;
   /** Makes every write to the storage that has returned durable. If it rejects, the log is poisoned. */
   sync(): Promise<void>;
 }
 
-/** Where a log is, and which storage it describes. */
+/** Options of `recoverIntentLog`: where a log is, and which storage it describes. */
 export interface RecoverIntentLogOptions {
+  /** Where the log's files are stored. */
   readonly fileSystem: FileSystem;
   /** Prefix of the log's files: `<name>.bak`, `<name>.bak.1`, `<name>.wil`, `<name>.wil.1`. */
   readonly name: string;
@@ -24,17 +25,20 @@ export interface RecoverIntentLogOptions {
    * Default: 4096.
    */
   readonly blockSize?: number;
-  /** A commit becomes durable without a flush after this many milliseconds at the latest. Default: 10,000. */
+  /**
+   * Milliseconds, above 0. The log makes a commit durable by itself this long after the first commit that is not
+   * durable. Default: 10,000.
+   */
   readonly checkpointIntervalMs?: number;
-  /** Names the content that unsynced blocks come from: at most 65,536 bytes of UTF-8. */
+  /** Names the content that unsynced blocks come from: at most 65,536 bytes of UTF-8. Default: none. */
   readonly identity?: string;
-  /** Default: the system's clock and randomness. */
+  /** Clock and randomness. Default: the machine's. */
   readonly environment?: Environment;
 }
 
-/** How a log is opened. */
+/** Options of `openIntentLog`. */
 export interface OpenIntentLogOptions extends RecoverIntentLogOptions {
-  /** The storage. It must exist with its full size. */
+  /** The storage. It must exist with its full size. It belongs to the caller: closing the log does not close it. */
   readonly storage: LogStorage;
 }
 
@@ -45,12 +49,11 @@ export interface OpenIntentLogOptions extends RecoverIntentLogOptions {
  */
 export interface Transaction {
   /**
-   * Announces a write. Nothing is recorded yet.
+   * Announces a write. Resolves when the caller may write the bytes to its storage. Nothing is recorded yet.
    *
    * @param offset bytes from the beginning of the storage
-   * @param bytes what the caller is about to write; they must not change until the write has returned
-   * @returns resolves when the caller may write the bytes to its storage
-   * @throws `RangeError` if the range is outside the storage; `TypeError` after the commit.
+   * @param bytes the bytes of the write, which must not change until the write has returned
+   * @throws `RangeError` when the range is outside the storage; `TypeError` after the commit.
    */
   intend(offset: number, bytes: Uint8Array): Promise<void>;
 }
@@ -67,41 +70,45 @@ export interface IntentLog extends AsyncDisposable {
   readonly blocks: BlockView;
   /** The dirty parts: the storage holds these bytes of unsynced blocks. */
   readonly dirty: DirtyView;
-  /** Begins a transaction. */
+  /** Begins a transaction. Any number of them may be open. */
   begin(): Transaction;
   /**
    * Records the writes that a transaction announced. All of them must have returned. No other write of the same bytes
    * may be in flight. If it rejects, begin another transaction to try again.
    *
-   * @returns resolves when the writes survive the death of the process. On a file system without `bootId` they survive
-   * it only after {@link flush}.
-   * @throws {@link CodError} COD_NO_SPACE or COD_TARGET_IO, and nothing was recorded; COD_POISONED, COD_CLOSED.
-   * `TypeError` if the transaction is of another log or was committed before.
+   * Resolves when the writes survive the death of the process. On a file system without `bootId` they survive it only
+   * after {@link flush}.
+   *
+   * @throws {@link CodError} COD_NO_SPACE or COD_TARGET_IO, and nothing was recorded; COD_POISONED; COD_CLOSED.
+   * @throws `TypeError` when the transaction is of another log or was committed before.
    */
   commit(transaction: Transaction): Promise<void>;
   /**
-   * Makes every commit that resolved before the call survive a power cut: syncs the storage, then the log.
+   * Makes every commit that resolved before the call survive power loss: syncs the storage, then the log.
    *
-   * @throws {@link CodError} COD_POISONED if a sync failed; COD_NO_SPACE, COD_TARGET_IO, COD_CLOSED.
+   * @throws {@link CodError} COD_POISONED when a sync failed; COD_NO_SPACE; COD_TARGET_IO; COD_CLOSED.
    */
   flush(): Promise<void>;
   /**
    * As {@link flush}. In addition it writes the present state as a checkpoint and begins an empty log.
    *
-   * @throws {@link CodError} as {@link flush}.
+   * @throws as {@link flush}.
    */
   checkpoint(): Promise<void>;
   /**
-   * Waits for commits in flight, takes a checkpoint if anything changed, and closes the files. Idempotent. A poisoned
-   * log closes without a checkpoint.
+   * Waits for commits in flight, takes a checkpoint if anything changed, and closes the files. Every commit is durable
+   * when the promise resolves. Idempotent. A poisoned log closes without a checkpoint.
+   *
+   * @throws {@link CodError} COD_POISONED, COD_NO_SPACE or COD_TARGET_IO when the checkpoint fails. The log is closed all
+   *   the same.
    */
   close(): Promise<void>;
   /**
-   * Closes the log of a complete storage and removes its files. If it fails in any other way than COD_INCOMPLETE, the
-   * log is closed and the next start finds what was durable.
+   * Closes the log of a complete storage and removes its files. Every commit is durable when the promise resolves. After
+   * any failure but COD_INCOMPLETE the log is closed, and the next start finds the durable state.
    *
-   * @throws {@link CodError} COD_INCOMPLETE if blocks are missing; COD_POISONED if a sync failed; COD_NO_SPACE,
-   * COD_TARGET_IO, COD_CLOSED.
+   * @throws {@link CodError} COD_INCOMPLETE when blocks are missing; COD_POISONED when a sync failed; COD_NO_SPACE;
+   *   COD_TARGET_IO; COD_CLOSED.
    */
   remove(): Promise<void>;
 }
@@ -123,16 +130,20 @@ export interface RecoveredIntentLog {
   /**
    * Makes the log durable. Call it before the storage is made: then a storage that exists always has a log.
    *
-   * @throws {@link CodError} COD_POISONED if a sync failed; COD_NO_SPACE, COD_TARGET_IO. Call {@link close} then.
+   * @throws {@link CodError} COD_POISONED when a sync failed; COD_NO_SPACE; COD_TARGET_IO. Call {@link close} then.
    */
   prepare(): Promise<void>;
   /**
-   * Begins to log, after {@link prepare}. The storage must exist with its full size. What was recovered is durable when
-   * it resolves.
+   * Begins to log, after {@link prepare}. The storage must exist with its full size. The recovered state is durable when
+   * the promise resolves.
    *
-   * @throws {@link CodError} as {@link prepare}. Call {@link close} then.
+   * @throws as {@link prepare}. Call {@link close} then.
    */
   begin(storage: LogStorage): Promise<IntentLog>;
-  /** Gives up the log and its ownership. After {@link begin}, closes the log that has begun. Idempotent. */
+  /**
+   * Gives up the log and its ownership. After {@link begin}, closes the log that has begun. Idempotent.
+   *
+   * @throws {@link CodError} as `close` of the log that has begun; COD_TARGET_IO.
+   */
   close(): Promise<void>;
 }

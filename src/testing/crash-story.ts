@@ -11,7 +11,7 @@ import { CrashingFileSystem } from './crashing-file-system.ts';
 import { type Random, seededRandom } from './random.ts';
 import { SimulatedClock } from './simulated-clock.ts';
 
-/** What ends a life: the death of the process, or a power cut. */
+/** What ends a life. `process`: the process dies, and the kernel survives. `power`: the machine loses power. */
 export type CrashKind = 'process' | 'power';
 
 /** The time from one start of the process to its end. */
@@ -26,7 +26,7 @@ export interface Life {
   readonly random: Random;
   /** How the previous life ended. Undefined in the first life. */
   readonly crash: CrashKind | undefined;
-  /** Whether this life is not crashed. Slow checks belong here. */
+  /** Whether no crash is planned for this life. Slow checks belong into such a life. */
   readonly isLast: boolean;
 }
 
@@ -34,12 +34,12 @@ export interface Life {
 export interface Story {
   /**
    * The workload to crash: uses the storage and notes what was promised. Called in the first life, and in some later
-   * lives once `recover` has resolved.
+   * lives once {@link recover} has resolved.
    */
   work(life: Life): Promise<void>;
   /**
-   * Opens the storage as any start after a crash does, and rejects if a promise was broken. If a crash interrupts it,
-   * it is called again in the next life.
+   * Opens the storage as any start after a crash does, and rejects if a promise was broken. If a crash interrupts the
+   * call, it is called again in the next life.
    */
   recover(life: Life): Promise<void>;
 }
@@ -48,6 +48,7 @@ export interface Story {
 export interface PlannedCrash {
   /** Number of the storage operation of its life that is in flight when the crash comes, from 1 on. */
   readonly at: number;
+  /** What the crash is. */
   readonly kind: CrashKind;
   /** Decides what the crash leaves, and all randomness of the next life. */
   readonly seed: number;
@@ -59,6 +60,7 @@ export interface PlannedCrash {
 export interface StoryPlan {
   /** Decides all randomness of the first life. */
   readonly seed: number;
+  /** The crashes: the first one ends the first life, and so on. */
   readonly crashes: readonly PlannedCrash[];
 }
 
@@ -68,20 +70,24 @@ export interface StoryOptions {
   readonly fileSystem?: Omit<CrashingFileSystemOptions, 'clock' | 'random'>;
   /** The storage that the first life finds. Each story begins with a copy of it. Default: empty. */
   readonly initial?: CrashingFileSystem;
-  /** As for {@link SimulatedClock}. On Node, `() => new Promise(process.nextTick)` is exact and the fastest. */
-  readonly settle?: () => Promise<void>;
   /**
-   * A life that takes more operations, or more simulated milliseconds, is a failure. Default: 1,000,000 operations, one
-   * hour.
+   * As `settle` of {@link SimulatedClock}. On Node, `() => new Promise(process.nextTick)` is exact and the fastest.
+   * Default: a hundred rounds of the microtask queue.
    */
+  readonly settle?: () => Promise<void>;
+  /** A life that takes more storage operations is a failure. Default: 1,000,000. */
   readonly maxOperations?: number;
+  /** A life that takes more simulated milliseconds is a failure. Default: 3,600,000. */
   readonly maxLifeMs?: number;
 }
 
 /** Figures of one story or of many. */
 export interface StoryFigures {
+  /** Stories that were run. */
   stories: number;
+  /** Lives of all stories. */
   lives: number;
+  /** Crashes that happened, in all stories. */
   crashes: number;
   /** Storage operations of all lives. */
   operations: number;

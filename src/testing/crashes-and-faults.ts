@@ -10,11 +10,9 @@ export interface CrashingFileSystemOptions {
   readonly random?: Random;
   /** Names the boot. A process crash keeps it, a power cut makes a new one. Default: none, as in a browser. */
   readonly bootId?: string | undefined;
-  /**
-   * Operations take a random time of up to `latencyMs` (default: 1) on this clock. Without a clock they take a few
-   * rounds of the microtask queue.
-   */
+  /** The clock on which operations take time. Default: none; operations take a few rounds of the microtask queue. */
   readonly clock?: Clock;
+  /** The longest time of an operation in milliseconds of {@link clock}. Each takes a random part of it. Default: 1. */
   readonly latencyMs?: number;
   /**
    * A write that a process crash interrupts ends at a multiple of this many bytes of the file, or at its own end.
@@ -29,11 +27,13 @@ export interface CrashingFileSystemOptions {
   readonly exclusive?: boolean;
 }
 
-/** One call, as the conditions of faults see it. */
+/** A storage operation, as the conditions of faults see it. */
 export interface StorageOperation {
   /** 1 for the first call on this file system, then consecutive. `close` is not counted. */
   readonly number: number;
+  /** The method of the file system or of the file. */
   readonly kind: 'open' | 'remove' | 'size' | 'read' | 'write' | 'truncate' | 'sync';
+  /** Name of the file, as it was opened. */
   readonly name: string;
   /** First byte of a read or write, new size of a truncation, otherwise 0. */
   readonly offset: number;
@@ -43,17 +43,15 @@ export interface StorageOperation {
 
 /** Which error a failing operation rejects with, and whether the fault is permanent. */
 export interface FaultOptions {
-  /** Default: COD_TARGET_IO. */
+  /** The code of the error. Default: COD_TARGET_IO. */
   readonly code?: CodErrorCode;
-  /**
-   * False: only the first matching operation fails. True: all of them fail until
-   * `clearFaults`. Default: false.
-   */
+  /** False: only the first matching operation fails. True: all of them fail until `clearFaults`. Default: false. */
   readonly stays?: boolean;
 }
 
-/** How the process ends. `'process'`: the kernel survives. `'power'`: only what was synced certainly survives. */
+/** How the process ends. */
 export interface Crash {
+  /** `process`: the kernel survives. `power`: only synced changes are certain to survive. */
   readonly kind: 'process' | 'power';
   /** Decides what the crash leaves. */
   readonly random: Random;

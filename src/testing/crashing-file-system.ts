@@ -18,8 +18,27 @@ import type { Crash, CrashingFileSystemOptions, FaultOptions, StorageOperation }
 import { type Random, seededRandom } from './random.ts';
 import { type FileNumber, SimulatedDisk } from './simulated-disk.ts';
 
-/** A file system in memory that crashes, fails and fills up on request. */
+/**
+ * A file system in memory that crashes, fails and fills up on request. It has no `lock`.
+ *
+ * @example
+ * ```ts
+ * import { CrashingFileSystem, seededRandom } from 'copyondemand/testing';
+ *
+ * const before = new CrashingFileSystem();
+ * const file = await before.open('notes', { create: true });
+ * await file.write(new Uint8Array(512).fill(1), 0);
+ * await file.sync();
+ * await file.write(new Uint8Array(512).fill(2), 0); // not synced
+ *
+ * const after = before.crash({ kind: 'power', random: seededRandom(1) });
+ * const found = new Uint8Array(512);
+ * await (await after.open('notes')).read(found, 0);
+ * if (found[0] !== 1 && found[0] !== 2) throw new Error('a synced write is lost');
+ * ```
+ */
 export class CrashingFileSystem implements FileSystem {
+  /** As {@link FileSystem.bootId}; absent unless the options name it. */
   readonly bootId?: string;
   /** Resolves at the operation that {@link crashAt} names, or at {@link crash}. */
   readonly crashed: Promise<void>;
@@ -57,31 +76,36 @@ export class CrashingFileSystem implements FileSystem {
 
   /**
    * Stops the process when operation `number` is called. That operation is in flight, and from then on no call settles.
-   * {@link crash} then shows what is left.
-   * A workload that runs with `number` 1, 2, 3 … until it ends by itself has been crashed everywhere.
+   * {@link crash} then shows what is left. A workload that runs with `number` 1, 2, 3 … until it ends by itself has been
+   * crashed at each of its operations.
+   *
+   * @param number as {@link StorageOperation.number}
    */
   crashAt(number: number): void {
     this.#crashAt = number;
   }
 
   /**
-   * Makes operation `number` fail, or all operations from there on.
+   * Makes operation `number` fail, or with `stays` all operations from there on.
+   *
    * - A failed write may have written its beginning.
    * - A failed read has filled its buffer with arbitrary bytes.
    * - A failed sync has lost some of the unsynced bytes. The next sync, as on Linux, does not report that.
+   *
+   * @param number as {@link StorageOperation.number}
    */
   failAt(number: number, options: FaultOptions = {}): void {
     this.failWhen((operation) => (options.stays ? operation.number >= number : operation.number === number), options);
   }
 
-  /** Makes the first operation that matches fail, or all of them. */
+  /** Makes the first operation that matches fail, or with `stays` all of them. What fails is as for {@link failAt}. */
   failWhen(matches: (operation: StorageOperation) => boolean, options: FaultOptions = {}): void {
     this.#faults.push({ matches, code: options.code ?? 'COD_TARGET_IO', stays: options.stays ?? false });
   }
 
   /**
-   * Makes writes reject with COD_NO_SPACE once `bytes` more are allocated, in pages of 4096. Such a write has written
-   * what fits.
+   * Makes writes reject with COD_NO_SPACE once `bytes` more are allocated, in pages of 4096 bytes. Such a write has
+   * written the bytes that fit.
    */
   limitSpace(bytes: number): void {
     this.#allocatedLimit = this.#disk.allocatedBytes + bytes;
@@ -96,10 +120,10 @@ export class CrashingFileSystem implements FileSystem {
   /**
    * Stops the process, and returns the file system that its next start finds. Each call decides anew.
    *
-   * - `'process'`: every write that had resolved is there. Writes in flight may be cut short anywhere. Unsynced bytes
-   *   stay unsynced, and a power cut may follow.
-   * - `'power'`: unsynced-file.ts says what is left of a file. A name that was created or removed since it was last
-   *   durable may exist or not.
+   * - `process`: every write that had resolved survives. Writes in flight may be cut short anywhere. Unsynced bytes stay
+   *   unsynced, and a power cut may follow.
+   * - `power`: synced bytes survive. Each 512-byte sector keeps some of its unsynced writes, in order. A name that was
+   *   created or removed since it was last durable may exist or not.
    *
    * @param options replaces options from then on, such as the clock
    */
@@ -121,6 +145,8 @@ export class CrashingFileSystem implements FileSystem {
   /**
    * Returns another file system with the same files as now, synced or not, none of them open. Operations in flight do
    * not count.
+   *
+   * @param options replaces options of this file system
    */
   clone(options: CrashingFileSystemOptions = {}): CrashingFileSystem {
     const copy = new CrashingFileSystem({ ...this.#options, ...options });
@@ -128,6 +154,7 @@ export class CrashingFileSystem implements FileSystem {
     return copy;
   }
 
+  /** As {@link FileSystem.open}. Rejects with COD_LOCKED for an open file only if the options say `exclusive`. */
   async open(name: string, { create = false }: { create?: boolean } = {}): Promise<File> {
     const number = await this.#perform(
       { kind: 'open', name },
@@ -149,6 +176,7 @@ export class CrashingFileSystem implements FileSystem {
     return this.#handle(name, number);
   }
 
+  /** As {@link FileSystem.remove}. Files that are open stay usable. */
   async remove(name: string): Promise<void> {
     await this.#perform(
       { kind: 'remove', name },

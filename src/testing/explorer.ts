@@ -24,9 +24,9 @@ const RECOVERY_OPERATIONS = 50;
 export interface ExplorerOptions extends StoryOptions {
   /** A 32-bit integer. The same seed and the same code give the same run. Default: 0. */
   readonly seed?: number;
-  /** Default: 'mixed', which draws one of the two kinds for each crash. */
+  /** The kind of the crashes; `mixed` draws a kind for each crash. Default: `'mixed'`. */
   readonly kind?: CrashKind | 'mixed';
-  /** The most crashes of a story. Default: 2. */
+  /** The most crashes of a story, 0 or more. Default: 2. */
   readonly crashes?: number;
   /**
    * This many crashes are tried at each operation of their lives, in every combination. The others are placed at
@@ -34,21 +34,22 @@ export interface ExplorerOptions extends StoryOptions {
    */
   readonly depth?: number;
   /**
-   * For a large workload: the number of stories, whose crashes are all placed at random. Replaces one story for each
-   * operation.
+   * For a large workload: the number of stories, whose crashes are all placed at random. Replaces {@link depth}.
+   * Default: none, and a story for each operation.
    */
   readonly samples?: number;
-  /** Called after each story with the figures so far. The exploration ends if it returns false. */
+  /** Called after each crashed story with the figures so far. The exploration ends if it returns false. Default: none. */
   readonly onStory?: (figures: Readonly<StoryFigures>) => unknown;
 }
 
-/**
- * A promise was broken, or a story did not end. `replay` is one line for {@link replayCrashes}; `cause` is the error.
- */
+/** A promise was broken, or a story did not end. `cause` is the error of the story. */
 export class CrashFailure extends Error {
+  /** Always `'CrashFailure'`. */
   override readonly name = 'CrashFailure';
+  /** One line for {@link replayCrashes}. The message contains it. */
   readonly replay: string;
 
+  /** Makes the failure of a story. {@link exploreCrashes} calls it. */
   constructor(plan: StoryPlan, cause: unknown) {
     const replay = planToLine(plan);
     super(`${cause instanceof Error ? cause.message : String(cause)}\nreplay: ${replay}`, { cause });
@@ -57,11 +58,34 @@ export class CrashFailure extends Error {
 }
 
 /**
- * Explores the crashes of a story.
+ * Searches for a crash that breaks a promise. Runs the same story again and again, crashed at operation 1, 2, 3 … until
+ * it ends by itself, and crashed again while it recovers. Resolves to the figures when no promise was broken.
  *
  * @param begin makes a story without knowledge of earlier ones
- * @returns the figures, if no promise was broken
  * @throws {@link CrashFailure} at the first broken promise.
+ * @example
+ * ```ts
+ * import { exploreCrashes } from 'copyondemand/testing';
+ *
+ * const { crashes } = await exploreCrashes(() => {
+ *   let isPromised = false;
+ *   return {
+ *     async work({ fileSystem }) {
+ *       const file = await fileSystem.open('notes', { create: true });
+ *       await file.write(new Uint8Array(512).fill(7), 0);
+ *       await file.sync();
+ *       isPromised = true;
+ *     },
+ *     async recover({ fileSystem }) {
+ *       if (!isPromised) return;
+ *       const found = new Uint8Array(512);
+ *       await (await fileSystem.open('notes')).read(found, 0);
+ *       if (found.some((byte) => byte !== 7)) throw new Error('a synced write is lost');
+ *     },
+ *   };
+ * });
+ * console.log(crashes > 0); // true
+ * ```
  */
 export async function exploreCrashes(begin: () => Story, options: ExplorerOptions = {}): Promise<StoryFigures> {
   const { seed = 0, kind = 'mixed', crashes = 2, depth = 1, samples, onStory } = options;
@@ -120,9 +144,28 @@ export async function exploreCrashes(begin: () => Story, options: ExplorerOption
 }
 
 /**
- * Runs the story of a {@link CrashFailure} again. `begin` and the options must be the same.
- * @throws {@link CrashFailure} if the promise is still broken; {@link CodError} COD_CORRUPT or COD_VERSION if the line
- * is no valid plan.
+ * Runs the story of a {@link CrashFailure} again. `begin` and the options must be those of the failed run.
+ *
+ * @param line {@link CrashFailure.replay}
+ * @throws {@link CrashFailure} when the promise is still broken.
+ * @throws {@link CodError} COD_VERSION when another version wrote the line; COD_CORRUPT when it is not a valid plan.
+ * @example
+ * ```ts
+ * import { CrashFailure, exploreCrashes, replayCrashes, type Story } from 'copyondemand/testing';
+ *
+ * const begin = (): Story => ({
+ *   async work({ fileSystem }) {
+ *     await fileSystem.open('notes', { create: true });
+ *   },
+ *   async recover({ fileSystem }) {
+ *     await fileSystem.open('notes'); // wrong: the name was never synced
+ *   },
+ * });
+ * const failure = await exploreCrashes(begin).catch((error: unknown) => error);
+ * if (!(failure instanceof CrashFailure)) throw new Error('no promise was broken');
+ * const again = await replayCrashes(begin, failure.replay).catch((error: unknown) => error);
+ * console.log(again instanceof CrashFailure); // true
+ * ```
  */
 export async function replayCrashes(begin: () => Story, line: string, options: StoryOptions = {}): Promise<Told> {
   return tellOne(begin, planFromLine(line), options);

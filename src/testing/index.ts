@@ -1,6 +1,8 @@
 /**
  * Tests for storage: the suite that every {@link FileSystem} passes, a file system that crashes, an explorer of
  * crashes, and a recorder. Needs no test runner.
+ *
+ * @packageDocumentation
  */
 
 export type { CodErrorCode } from '../errors.ts';

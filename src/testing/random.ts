@@ -2,9 +2,13 @@
 
 /** A stream of numbers that is the same for the same seed. */
 export interface Random {
-  /** Returns a whole number from 0 to `limit - 1`; `limit` is from 1 to 2^32. */
+  /**
+   * Returns an integer from 0 to `limit - 1`.
+   *
+   * @param limit 1 to 2^32
+   */
   below(limit: number): number;
-  /** Returns true in one of `count` cases. */
+  /** Returns true with probability `1 / count`. */
   oneIn(count: number): boolean;
   /** Fills `into` with random bytes and returns it. */
   fill<T extends Uint8Array>(into: T): T;
@@ -15,7 +19,15 @@ export interface Random {
 }
 
 /**
- * Returns the stream of `seed`, a 32-bit integer: sfc32 (Chris Doty-Humphrey, PractRand), started as its author does.
+ * Returns the stream of a seed: sfc32 (Chris Doty-Humphrey, PractRand), started as its author does.
+ *
+ * @param seed a 32-bit integer
+ * @example
+ * ```ts
+ * import { seededRandom } from 'copyondemand/testing';
+ *
+ * console.log(seededRandom(1).below(1000) === seededRandom(1).below(1000)); // true
+ * ```
  */
 export function seededRandom(seed: number): Random {
   let a = 0;

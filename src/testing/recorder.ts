@@ -6,7 +6,10 @@ import { checksum, encodeBytes, PIECE_BYTES, type TraceStep, traceHeader } from 
 
 /** Options of a {@link FileSystemRecorder}. */
 export interface RecorderOptions {
-  /** The most bytes of the trace, roughly. Later steps are not recorded, and the trace says so. Default: 64 MiB. */
+  /**
+   * The most bytes of the trace, roughly. A longer trace ends with the step `cut`, and later steps are missing. Default:
+   * 2^26.
+   */
   readonly maxBytes?: number;
 }
 
@@ -15,9 +18,24 @@ export interface RecorderOptions {
  *
  * Steps are in the order in which they ended. Calls in flight are not in the trace. A replay gives the same files
  * unless calls on the same bytes overlapped in time, since their order is undefined.
+ *
+ * @example
+ * ```ts
+ * import { memfsFileSystem } from 'copyondemand/memfs';
+ * import { FileSystemRecorder, replayTrace } from 'copyondemand/testing';
+ *
+ * const recorder = new FileSystemRecorder(memfsFileSystem());
+ * const file = await recorder.fileSystem.open('notes', { create: true });
+ * await file.write(new Uint8Array(512).fill(7), 0);
+ * await file.close();
+ *
+ * const steps: string[] = [];
+ * for await (const { op } of replayTrace(recorder.trace(), memfsFileSystem())) steps.push(op);
+ * console.log(steps.join(' ')); // open write close
+ * ```
  */
 export class FileSystemRecorder {
-  /** The file system to use instead of the recorded one. */
+  /** The file system to use instead of the recorded one. It has `lock` and `bootId` if that one has them. */
   readonly fileSystem: FileSystem;
   readonly #inner: FileSystem;
   readonly #maxBytes: number;
@@ -27,6 +45,11 @@ export class FileSystemRecorder {
   #files = 0;
   #isCut = false;
 
+  /**
+   * Makes a recorder.
+   *
+   * @param inner the file system to record
+   */
   constructor(inner: FileSystem, { maxBytes = 2 ** 26 }: RecorderOptions = {}) {
     this.#inner = inner;
     this.#maxBytes = maxBytes;

@@ -6,17 +6,30 @@ import { checksum, decodeBytes, lengthOf, PIECE_BYTES, parseTrace, type TraceByt
 
 /** Options of {@link replayTrace}. */
 export interface ReplayOptions {
-  /** The most bytes of a file: a damaged trace must not fill the disk. Default: 1 GiB. */
+  /** The most bytes of a file: a damaged trace must not fill the disk. Default: 2^30. */
   readonly maxFileBytes?: number;
 }
 
 /**
- * Replays a trace over `fileSystem`, which must not have files of the same names. Yields each step once it is done, so
- * that all steps are done when the iteration ends. A rejected call is not repeated: the replay writes what the call
- * left.
+ * Replays a trace over a file system. Yields each step once it is done, so that all steps are done when the iteration
+ * ends. A rejected call is not repeated: the replay writes the bytes that the call left.
  *
- * @throws {@link CodError} COD_CORRUPT if the trace is damaged, or if a read or a size differs from the recorded one;
- * COD_VERSION; COD_NO_SPACE if a file becomes too long; the errors of the file system.
+ * @param trace as {@link FileSystemRecorder.trace} returns it
+ * @param fileSystem must not have files of the same names
+ * @throws {@link CodError} COD_CORRUPT when the trace is damaged, or when a read or a size differs from the recorded one;
+ *   COD_VERSION when another version wrote the trace; COD_NO_SPACE when a file becomes too long; the errors of the file
+ *   system.
+ * @example
+ * ```ts
+ * import { memfsFileSystem } from 'copyondemand/memfs';
+ * import { FileSystemRecorder, replayTrace } from 'copyondemand/testing';
+ *
+ * const recorder = new FileSystemRecorder(memfsFileSystem());
+ * await recorder.fileSystem.remove('notes');
+ * for await (const step of replayTrace(recorder.trace(), memfsFileSystem())) {
+ *   console.log(JSON.stringify(step)); // {"op":"remove","name":"notes"}
+ * }
+ * ```
  */
 export async function* replayTrace(
   trace: Uint8Array | string,

@@ -12,8 +12,8 @@ import type { Clock } from '../platform/clock.ts';
 /** Options of a {@link SimulatedClock}. */
 export interface SimulatedClockOptions {
   /**
-   * Resolves when all that could run has run. Default: after a hundred rounds of the microtask queue, enough for code
-   * that waits only for this clock and promises. For code that also waits for real I/O:
+   * Resolves when all code that could run has run. Default: after a hundred rounds of the microtask queue, enough for
+   * code that waits only for this clock and promises. For code that also waits for real I/O:
    * `() => new Promise(setImmediate)`.
    */
   readonly settle?: () => Promise<void>;
@@ -28,7 +28,18 @@ const MICROTASK_ROUNDS = 100;
 /** After this many calls of `settle` without a sleeper the work counts as stuck. */
 const STUCK_ROUNDS = 100;
 
-/** A clock whose time passes only on request. Starts at 0 ms. */
+/**
+ * A clock whose time passes only on request. Starts at 0 ms.
+ *
+ * @example
+ * ```ts
+ * import { SimulatedClock } from 'copyondemand/testing';
+ *
+ * const clock = new SimulatedClock();
+ * await clock.run(clock.sleep(3_600_000)); // takes no real time
+ * console.log(clock.now()); // 3600000
+ * ```
+ */
 export class SimulatedClock implements Clock {
   readonly #settle: () => Promise<void>;
   /** Sorted by wake time. */
@@ -36,14 +47,21 @@ export class SimulatedClock implements Clock {
   #now = 0;
   #onSleep: (() => void) | undefined;
 
+  /** Makes a clock at 0 ms. */
   constructor(options: SimulatedClockOptions = {}) {
     this.#settle = options.settle ?? settleMicrotasks;
   }
 
+  /** Returns the simulated time in milliseconds. */
   now(): number {
     return this.#now;
   }
 
+  /**
+   * Resolves when `ms` milliseconds have passed, in {@link advance} or {@link run}.
+   *
+   * @throws the signal's reason when the signal is aborted first.
+   */
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {
       if (signal?.aborted) return reject(signal.reason);
@@ -65,7 +83,7 @@ export class SimulatedClock implements Clock {
     });
   }
 
-  /** Advances the time by `ms`, and runs all that is due within that time. */
+  /** Advances the time by `ms` milliseconds, and runs all sleepers that are due within that time. */
   async advance(ms: number): Promise<void> {
     const end = this.#now + ms;
     await this.#settle();
@@ -79,8 +97,9 @@ export class SimulatedClock implements Clock {
   /**
    * Advances the time from sleeper to sleeper until `work` settles, and settles as `work` does.
    *
-   * With `limitMs` it also rejects if `work` takes longer in simulated time, or if nothing is left that could run. All
-   * that `work` waits for must then be within reach of `settle`.
+   * @param input.limitMs the longest simulated time. With it, the call also rejects when nothing is left that could run:
+   *   all that `work` waits for must be within reach of `settle`. Default: no limit.
+   * @throws an error when `work` takes longer than `limitMs`, or is stuck.
    */
   async run<T>(work: Promise<T>, { limitMs }: { limitMs?: number } = {}): Promise<T> {
     const end = this.#now + (limitMs ?? Number.POSITIVE_INFINITY);

@@ -8,14 +8,16 @@ import { CodError, type CodErrorCode } from '../errors.ts';
 /** The newest version that can be read. */
 export const TRACE_VERSION = 1;
 
-/** Bytes of a file: in base64, or as a number of bytes of one value. */
+/** Bytes of a file: in base64 (RFC 4648), or as `length` bytes of the value `fill`. */
 export type TraceBytes = { readonly base64: string } | { readonly fill: number; readonly length: number };
 
 /**
- * One step. Steps are in the order in which they ended. `file` numbers the open files, from 1 on.
+ * One step of a trace. Steps are in the order in which they ended. `file` numbers the open files, from 1 on. Offsets,
+ * lengths and sizes are in bytes.
  *
- * - `content`: what `name` held, in pieces, before it was first opened. The first piece has the file's `size`.
- * - `read`: `sum` is the {@link checksum} of the bytes read.
+ * - `content`: the bytes of `name`, in pieces, before it was first opened. The first piece has the file's `size`.
+ * - `read`: `sum` is the 32-bit FNV-1a checksum of the bytes read.
+ * - `cut`: the trace reached its maximum length, and later steps are missing.
  * - With `error` the call was rejected. A rejected write or truncation left the file with `size` bytes, and a rejected
  *   write left these `bytes` at its offset.
  */

@@ -13,7 +13,7 @@
 import type { Random } from './random.ts';
 import { SparseBytes } from './sparse-bytes.ts';
 
-/** A disk writes this many bytes completely or not at all. */
+/** Bytes of a sector: a disk writes a sector completely or not at all, in this model. */
 export const SECTOR_BYTES = 512;
 
 /** A completed change of a file. */

@@ -13,7 +13,7 @@ import type { NbdLocation } from '../uri.ts';
 import { type NbdExportInfo, Negotiation } from './negotiation.ts';
 import { type AllocationRun, type ReadRequest, ReplyParser, type StatusRequest } from './replies.ts';
 
-/** TLS settings, with certificates and keys in PEM. */
+/** TLS settings of a client. Certificates and keys are in PEM, as `tls.createSecureContext` of Node takes them. */
 export interface NbdTls extends Pick<SecureContextOptions, 'ca' | 'cert' | 'key'> {
   /** The host name that the server's certificate must have. Default: the host; `localhost` for a socket. */
   readonly servername?: string;

@@ -15,26 +15,29 @@ import { type NbdLocation, parseNbdUri, showNbdLocation } from '../uri.ts';
 import { NbdConnection, type NbdConnectionOptions, type NbdTls } from './connection.ts';
 import type { AllocationRun } from './replies.ts';
 
+/** Options of {@link nbdSource}. */
 export interface NbdSourceOptions {
   /**
-   * TLS settings for `nbds://`. Each overrides what the URI's `tls-certificates` gives. Default: the system's
+   * TLS settings for `nbds://`. Each setting replaces that of the URI's `tls-certificates`. Default: Node's certificate
    * authorities, and no client certificate.
    */
   tls?: NbdTls;
+  /** Retries of failed requests. */
   retry?: Retry;
   /**
-   * If no byte comes for this time while one is due, the connection is closed. Its requests are repeated on a new one.
-   * Default: 15,000.
+   * Milliseconds. If no byte comes for this time while one is due, the connection is closed, and its requests are
+   * repeated on a new one. Default: 15,000.
    */
   stallTimeoutMs?: number;
   /**
-   * Names the content of the export, since NBD does not. A resume against another identity is refused. Default: none.
+   * Names the content of the export, since NBD does not. A copy does not resume against another identity. Default: none.
    */
   identity?: string;
   /** Aborts opening; has no effect on the opened source. */
   signal?: AbortSignal;
+  /** Default: the machine's clock. */
   clock?: Clock;
-  /** Returns a number in [0, 1), for the jitter of delays. */
+  /** Returns a number in [0, 1), for the jitter of delays. Default: `Math.random`. */
   random?: () => number;
 }
 
@@ -55,18 +58,27 @@ const MAX_RUNS = 2 ** 20;
  * - With TLS: `nbds://…`, `nbds+unix://…`. Their parameter `tls-certificates=DIR` names a folder with `ca-cert.pem`
  *   and, if the server verifies clients, `client-cert.pem` and `client-key.pem`.
  *
- * Reads require fixed newstyle only. `extents` exists if the server reports zeros (`base:allocation`).
- * One connection carries many requests. If it fails or stalls, a new one replaces it.
- * If the export then has another size, calls reject with COD_SOURCE_CHANGED. NBD cannot tell one content from another:
- * see {@link NbdSourceOptions.identity}.
- * After `close()` calls reject with COD_CLOSED.
+ * The server must speak fixed newstyle; nothing else is required (NBD protocol, doc/proto.md). `extents` exists if the
+ * server reports zeros (`base:allocation`).
  *
- * @throws {@link CodError} COD_NOT_FOUND when the server has no such export, or a certificate's file is missing.
- * @throws {@link CodError} COD_SOURCE_IO when the server cannot be reached or refuses.
- * @throws `TypeError` when the URI is malformed.
+ * One connection carries many requests. If it fails or stalls, a new one replaces it. If the export then has another
+ * size, calls reject with COD_SOURCE_CHANGED. NBD cannot tell one content from another: see
+ * {@link NbdSourceOptions.identity}. After `close()` calls reject with COD_CLOSED.
+ *
+ * @param uri as doc/uri.md of NBD specifies it
+ * @throws {@link CodError} COD_NOT_FOUND when the server has no such export, or a certificate's file is missing;
+ *   COD_SOURCE_IO when the server cannot be reached, refuses, or breaks the protocol.
+ * @throws `TypeError` when the URI is malformed or has an unknown parameter.
  * @throws the signal's reason when it is aborted.
  * @example
- * const source = await nbdSource('nbd+unix:///disk?socket=/run/disk.sock');
+ * ```ts
+ * import { nbdSource } from 'copyondemand/nbd';
+ *
+ * const source = await nbdSource('nbd://example.org/disk');
+ * const sector = new Uint8Array(512);
+ * await source.read(sector, 0);
+ * await source.close();
+ * ```
  */
 export async function nbdSource(uri: string | URL, options: NbdSourceOptions = {}): Promise<Source & AsyncDisposable> {
   return nbdSourceAt(parseNbdUri(uri), options);

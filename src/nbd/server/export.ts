@@ -6,18 +6,36 @@ import { ALLOCATION_FLAG, BASE_ALLOCATION, COPY_STATE, COPY_STATE_VALUE, TRANSMI
 import type { ExportInfo } from './handshake.ts';
 import { LIMITS } from './limits.ts';
 
-/** A device to export. Its optional methods determine what is advertised; a device of `openDevice` has all of them. */
+/**
+ * A device to export. Its optional methods determine what the server advertises. A device of `openDevice` has all of
+ * them. Offsets and lengths are in bytes. Commands are those of the NBD protocol (doc/proto.md).
+ *
+ * The client gets ENOSPC for COD_NO_SPACE, ESHUTDOWN for COD_CLOSED, and EIO for any other error.
+ */
 export interface NbdDevice {
-  /** Bytes. */
+  /** Bytes of the device. */
   readonly size: number;
+  /** Bytes of a block. The preferred block size of the export is `clamp(blockSize, 512 B, 32 MiB)`. */
   readonly blockSize: number;
+  /** Fills `into` with the bytes from `offset` on. Serves `NBD_CMD_READ`. */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
-  /** Absent: the export is read-only, and `discard` and `writeZeroes` are not used. */
+  /**
+   * Writes all of `from`; with `fua` the write is durable when the promise resolves. Serves `NBD_CMD_WRITE`. Absent: the
+   * export is read-only, and `discard` and `writeZeroes` are not used.
+   */
   write?(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
+  /** Makes all completed writes durable. Serves `NBD_CMD_FLUSH` and `NBD_CMD_FLAG_FUA`; absent: neither is advertised. */
   flush?(): Promise<void>;
+  /** Gives up the bytes, which need not read as before. Serves `NBD_CMD_TRIM`; absent: it is not advertised. */
   discard?(offset: number, length: number): Promise<void>;
+  /** Makes the bytes read as zeros. Serves `NBD_CMD_WRITE_ZEROES`; absent: it is not advertised. */
   writeZeroes?(offset: number, length: number): Promise<void>;
+  /** Fetches the bytes ahead of reads. Serves `NBD_CMD_CACHE`; absent: it is not advertised. */
   hydrateRange?(offset: number, length: number, options?: { signal?: AbortSignal }): Promise<void>;
+  /**
+   * Returns up to `limit` extents from `offset` on. Serves `NBD_CMD_BLOCK_STATUS` with the contexts `base:allocation`
+   * and `copyondemand:state`; absent: there are no contexts.
+   */
   extents?(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]>;
 }
 
@@ -33,10 +51,11 @@ export function submitRead(device: InlineNbdDevice, into: Uint8Array, offset: nu
 
 /** A device and how it is exported. Its name is the key in the map of exports. */
 export interface NbdExport {
+  /** The device. It belongs to the caller: closing the server does not close it. */
   readonly device: NbdDevice;
-  /** Refuses every change. Default: false. */
+  /** Whether the export refuses every change. Default: false. */
   readonly readOnly?: boolean;
-  /** Shown to clients that list the exports. */
+  /** Text for clients that list the exports. Default: none. */
   readonly description?: string;
 }
 

@@ -8,45 +8,55 @@ import { type NbdTlsOptions, tlsServer } from './tls.ts';
 
 /** How exports are served, at any address. */
 export interface NbdServiceOptions {
-  /** TLS certificates. If given, a client without TLS gets no answer beyond the handshake. */
+  /** TLS certificates. If given, a client without TLS gets no answer beyond the handshake. Default: no TLS. */
   readonly tls?: NbdTlsOptions;
 }
 
-/** Where a server listens, and how it serves. */
+/** Options of {@link serveNbd}: where the server listens, and how it serves. */
 export interface NbdServerOptions extends NbdAddress, NbdServiceOptions {
-  /** Export name of a single device. Default: the empty name. */
+  /** Export name of a single device, at most 4096 bytes of UTF-8. Default: the empty name, the default export. */
   readonly exportName?: string;
   /** Whether a single device refuses every change. Default: false. */
   readonly readOnly?: boolean;
-  /** Description of a single device, shown to clients that list the exports. */
+  /** Description of a single device, for clients that list the exports. Default: none. */
   readonly description?: string;
 }
 
 /** A running NBD server. */
 export interface NbdServer extends AsyncDisposable {
-  /** The URI of each export, in the order of the exports. */
+  /** The URI of each export, in the order of the exports, as NBD clients accept it. */
   readonly uris: readonly string[];
   /** The number of connected clients. */
   readonly connectionCount: number;
   /**
    * Stops listening, answers the requests in flight and ends the connections; after 10 s it disconnects the rest.
-   * Resolves when no request uses the devices. They stay open: they belong to the caller. Idempotent.
+   * Resolves when no request uses the devices. Makes nothing durable. The devices stay open: they belong to the caller.
+   * Idempotent.
    */
   close(): Promise<void>;
 }
 
 /**
- * Serves a device, or several under their names, to NBD clients. Resolves when clients can connect.
+ * Serves a device, or several under their names, to NBD clients: at most 64 at a time. Resolves when clients can
+ * connect.
  *
  * @param device one device, or exports by name
- * @throws {@link CodError} COD_LOCKED when another process listens at the address.
- * @throws {@link CodError} COD_EXISTS when the path is not a socket.
- * @throws {@link CodError} COD_NOT_FOUND when the folder or the host does not exist.
- * @throws {@link CodError} COD_TARGET_IO when listening fails otherwise.
- * @throws `TypeError`, `RangeError` when an option is wrong, certificates included.
+ * @throws {@link CodError} COD_LOCKED when another process listens at the address; COD_EXISTS when the path is not a
+ *   socket; COD_NOT_FOUND when the folder or the host does not exist; COD_TARGET_IO when listening fails otherwise.
+ * @throws `TypeError` or `RangeError` when an option is wrong, certificates included.
  * @example
- * const server = await serveNbd(device, { socket: '/run/disk.sock' });
- * console.log(server.uris[0]);
+ * ```ts
+ * import { bytesSource, openDevice } from 'copyondemand';
+ * import { memfsFileSystem } from 'copyondemand/memfs';
+ * import { serveNbd } from 'copyondemand/nbd';
+ *
+ * const source = bytesSource(new Uint8Array(2 ** 20));
+ * const device = await openDevice({ source, fileSystem: memfsFileSystem(), target: 'disk.raw' });
+ * const server = await serveNbd(device, { socket: 'disk.sock' });
+ * console.log(server.uris[0]); // nbd+unix:///?socket=disk.sock
+ * await server.close();
+ * await device.close();
+ * ```
  */
 export async function serveNbd(
   device: NbdDevice | ReadonlyMap<string, NbdExport>,

@@ -4,13 +4,13 @@ import type { Duplex } from 'node:stream';
 import { createSecureContext, createServer, type TLSSocket, type TlsOptions } from 'node:tls';
 import { LIMITS } from './limits.ts';
 
-/** X.509 certificates, in PEM. */
+/** TLS settings of a server: X.509 certificates in PEM. The lowest version is TLS 1.2. */
 export interface NbdTlsOptions {
   /** The server's certificate, and any intermediate certificates. */
   readonly cert: string | Uint8Array;
   /** The private key of `cert`. */
   readonly key: string | Uint8Array;
-  /** The authority of the clients' certificates. If given, a client must present one. */
+  /** The authority of the clients' certificates. If given, a client must present one. Default: none. */
   readonly ca?: string | Uint8Array;
 }
 
