@@ -3,6 +3,7 @@
  *
  * - The reports come from the declarations in `dist`. A report without an entry is removed.
  * - A type in a signature that its entry does not export is an error.
+ * - An export or a member without a docstring is an error.
  * - --check: writes nothing, and fails if a report is out of date.
  */
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -88,6 +89,16 @@ function report(reports) {
 }
 
 /**
+ * Returns the exports and members without a docstring.
+ * @param {Map<string, string>} reports
+ */
+function undocumented(reports) {
+  return [...reports].flatMap(([name, text]) =>
+    [...text.matchAll(/\(undocumented\)\n\s*(.*)/g)].map(([, declaration]) => `${name}: ${declaration}`),
+  );
+}
+
+/**
  * Returns the reports in a folder by name.
  * @param {string} from
  */
@@ -106,6 +117,8 @@ await script(async () => {
       throw new StepError('types are used in signatures and not exported', problems.join('\n'), 1);
     mkdirSync(folder, { recursive: true });
     const [old, now] = [read(folder), read(fresh)];
+    const bare = undocumented(now);
+    if (bare.length > 0) throw new StepError('exports or members have no docstring', bare.join('\n'), 1);
     const differing = [...new Set([...old.keys(), ...now.keys()])].filter((name) => old.get(name) !== now.get(name));
     if (isCheck && differing.length > 0)
       throw new StepError(

@@ -62,7 +62,9 @@ export async function removeCopy({ target, directory = '' }: CopyPlace): Promise
  * const link = document.createElement('a');
  * link.href = URL.createObjectURL(await copyAsFile({ target: 'disk.raw' }));
  * link.download = 'disk.raw';
- * link.click();
+ * link.textContent = 'Download the disk';
+ * document.body.append(link);
+ * await device.close();
  * ```
  */
 export async function copyAsFile({ target, directory = '' }: CopyPlace): Promise<File> {

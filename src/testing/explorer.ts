@@ -42,7 +42,17 @@ export interface ExplorerOptions extends StoryOptions {
   readonly onStory?: (figures: Readonly<StoryFigures>) => unknown;
 }
 
-/** A promise was broken, or a story did not end. `cause` is the error of the story. */
+/**
+ * A promise was broken, or a story did not end. `cause` is the error of the story.
+ *
+ * @example
+ * ```ts
+ * import { CrashFailure } from 'copyondemand/testing';
+ *
+ * const failure = new CrashFailure({ seed: 1, crashes: [] }, new Error('a synced write is lost'));
+ * console.log(failure.replay); // {"version":1,"seed":1,"crashes":[]}
+ * ```
+ */
 export class CrashFailure extends Error {
   /** Always `'CrashFailure'`. */
   override readonly name = 'CrashFailure';
