@@ -33,17 +33,17 @@ export interface V86DiskOptions {
    * When a write completes. Default: true.
    *
    * - True: when it is durable.
-   * - False: when it is acknowledged, which is several times as fast. The disk flushes 1 s after the first unflushed write. A
-   *   crash within that second may lose any writes that the guest believes durable, earlier ones or later ones. They
-   *   survive if recovery knows that the machine has not rebooted (docs/DESIGN.md). After a crash, check the guest's
-   *   file system.
+   * - False: when it is acknowledged, which is several times as fast. The disk flushes 1 s after the first unflushed
+   *   write. A crash within that second may lose any writes that the guest believes durable, earlier ones or later
+   *   ones. They survive if recovery knows that the machine has not rebooted (docs/DESIGN.md). After a crash, check the
+   *   guest's file system.
    */
   readonly durable?: boolean;
 }
 
 /**
- * The interface that v86 expects of a disk passed as `hda` (v86 0.5.462). The declarations of v86 omit it. v86 calls the
- * members; a page only passes the disk on. Offsets and lengths are in bytes.
+ * The interface that v86 expects of a disk passed as `hda` (v86 0.5.462). The declarations of v86 omit it. v86 calls
+ * the members; a page only passes the disk on. Offsets and lengths are in bytes.
  */
 export interface V86Disk {
   /** Bytes of the disk: the whole 512-byte sectors of the device. */

@@ -118,7 +118,7 @@ describe('an example compiles', () => {
 describe('an example runs', () => {
   let folder: string;
   let stop: () => Promise<void>;
-  /** What stands in an example, and what is put into its place. */
+  /** Texts of the examples, with the text that replaces each. */
   let places: ReadonlyMap<string, string>;
 
   beforeAll(async () => {

@@ -19,15 +19,15 @@ export interface UrlSource {
   /** Password of Basic authentication, treated as {@link username}. Default: the password in the URL. */
   readonly password?: string;
   /**
-   * Accepts a server without ranges. Each read then downloads the body up to the end of the read, so that only a copy
-   * in one stream from offset 0 is fast. Default: false.
+   * Accepts a server without ranges. Each read then downloads the body up to the end of the read. Only a copy in one
+   * stream from offset 0 is fast. Default: false.
    */
   readonly allowWholeBody?: boolean;
   /** Retries of failed requests. */
   readonly retry?: Retry;
   /**
-   * Milliseconds. If no byte comes for this time while one is due, the request is ended and the rest is requested again.
-   * Default: 15,000.
+   * Milliseconds. If no byte comes for this time while one is due, the request is ended and the rest is requested
+   * again. Default: 15,000.
    */
   readonly stallTimeoutMs?: number;
 }

@@ -20,7 +20,7 @@ export type DeviceState = 'hydrating' | 'idle' | 'hydrated' | 'failed' | 'poison
 export interface HydrateOptions {
   /** Requests in flight at a time, 1 or more. Default: as many as make the copy faster, at most 8. */
   readonly concurrency?: number;
-  /** Length of a request in bytes, above 0. Default: fitted to the source's latency and to the rate. */
+  /** Bytes of one request, or of one run of reads, above 0. Default: fitted to the source's latency and to the rate. */
   readonly extentBytes?: number;
   /**
    * Bytes per second that the device takes from the source, above 0. Demand reads count, but never wait for the rate.
@@ -65,8 +65,8 @@ export interface DeviceExtent {
   /** `synced`: the target holds the bytes. `unsynced`: only the source does. `dirty`: unsynced and partly written. */
   readonly state: 'synced' | 'unsynced' | 'dirty';
   /**
-   * Whether the bytes are known to read as zeros without being stored on the target. A device of this package knows this
-   * of `unsynced` bytes only, from its source.
+   * Whether the bytes are known to read as zeros without being stored on the target. A device of this package knows
+   * this of `unsynced` bytes only, from its source.
    */
   readonly zero: boolean;
 }
@@ -118,8 +118,8 @@ export interface Device extends AsyncDisposable {
    */
   flush(): Promise<void>;
   /**
-   * Makes the whole blocks of the range read as zeros; they are never fetched. Parts of blocks at the ends stay. Durable
-   * after a later {@link flush}.
+   * Makes the whole blocks of the range read as zeros; they are never fetched. Parts of blocks at the ends stay.
+   * Durable after a later {@link flush}.
    *
    * @param offset bytes from the beginning of the device
    * @param length bytes

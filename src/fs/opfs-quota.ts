@@ -28,8 +28,8 @@ export async function estimateStorage(): Promise<StorageEstimate> {
 }
 
 /**
- * Asks the browser to keep the origin's data when the disk is full. Resolves to whether the browser will. Never rejects.
- * Only a page can ask; in a worker it resolves to the present answer.
+ * Asks the browser to keep the origin's data when the disk is full. Resolves to whether the browser will. Never
+ * rejects. Only a page can ask; in a worker it resolves to the present answer.
  *
  * Firefox asks the user: the promise is pending until the user answers, and consent also raises the quota.
  *

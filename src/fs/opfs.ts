@@ -53,7 +53,8 @@ const CALL_BYTES = 1 << 30;
  *
  * - Calls that open or remove a file that is open elsewhere retry for 5 s, then reject with COD_LOCKED. The 5 s outlast
  *   a terminated worker.
- * - Calls reject with `TypeError` for a name that OPFS does not allow, and where synchronous access handles do not exist.
+ * - Calls reject with `TypeError` for a name that OPFS does not allow, and where synchronous access handles do not
+ *   exist.
  * - Flushed data is durable once the file's name is, which takes up to 45 s (measured, ext4). No call forces that.
  *
  * @param directory default: the root of the origin's file system

@@ -21,7 +21,9 @@ export interface Inspection {
   readonly syncedBlocks: number;
   /** The synced blocks, as block numbers; `last` is included. */
   readonly synced: readonly (readonly [first: number, last: number])[];
-  /** The blocks that were written in part, with the written ranges in bytes within the block. None of them is synced. */
+  /**
+   * The blocks that were written in part, with the written ranges in bytes within the block. None of them is synced.
+   */
   readonly dirty: readonly {
     readonly block: number;
     readonly ranges: readonly (readonly [offset: number, length: number])[];

@@ -99,13 +99,13 @@ export interface IntentLog extends AsyncDisposable {
    * Waits for commits in flight, takes a checkpoint if anything changed, and closes the files. Every commit is durable
    * when the promise resolves. Idempotent. A poisoned log closes without a checkpoint.
    *
-   * @throws {@link CodError} COD_POISONED, COD_NO_SPACE or COD_TARGET_IO when the checkpoint fails. The log is closed all
-   *   the same.
+   * @throws {@link CodError} COD_POISONED, COD_NO_SPACE or COD_TARGET_IO when the checkpoint fails. The log is closed
+   *   all the same.
    */
   close(): Promise<void>;
   /**
-   * Closes the log of a complete storage and removes its files. Every commit is durable when the promise resolves. After
-   * any failure but COD_INCOMPLETE the log is closed, and the next start finds the durable state.
+   * Closes the log of a complete storage and removes its files. Every commit is durable when the promise resolves.
+   * After any failure but COD_INCOMPLETE the log is closed, and the next start finds the durable state.
    *
    * @throws {@link CodError} COD_INCOMPLETE when blocks are missing; COD_POISONED when a sync failed; COD_NO_SPACE;
    *   COD_TARGET_IO; COD_CLOSED.
@@ -134,8 +134,8 @@ export interface RecoveredIntentLog {
    */
   prepare(): Promise<void>;
   /**
-   * Begins to log, after {@link prepare}. The storage must exist with its full size. The recovered state is durable when
-   * the promise resolves.
+   * Begins to log, after {@link prepare}. The storage must exist with its full size. The recovered state is durable
+   * when the promise resolves.
    *
    * @throws as {@link prepare}. Call {@link close} then.
    */

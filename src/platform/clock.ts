@@ -13,7 +13,9 @@ export interface Clock {
    * @throws the signal's reason when the signal is aborted first.
    */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
-  /** Resolves when the event loop has turned, so that work that is ready now runs first. Default: the next microtask. */
+  /**
+   * Resolves when the event loop has turned, so that work that is ready now runs first. Default: the next microtask.
+   */
   turn?(): Promise<void>;
 }
 

@@ -48,7 +48,9 @@ export interface Source {
    * @throws as {@link read}.
    */
   extents?(offset: number, length: number): Promise<readonly SourceExtent[]>;
-  /** Frees files and connections. Aborts or completes calls in flight. Idempotent. Later calls reject with COD_CLOSED. */
+  /**
+   * Frees files and connections. Aborts or completes calls in flight. Idempotent. Later calls reject with COD_CLOSED.
+   */
   close(): Promise<void>;
 }
 

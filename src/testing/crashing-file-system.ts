@@ -76,8 +76,8 @@ export class CrashingFileSystem implements FileSystem {
 
   /**
    * Stops the process when operation `number` is called. That operation is in flight, and from then on no call settles.
-   * {@link crash} then shows what is left. A workload that runs with `number` 1, 2, 3 … until it ends by itself has been
-   * crashed at each of its operations.
+   * {@link crash} then returns the remaining files. A workload that runs with `number` 1, 2, 3 … until it ends by
+   * itself has been crashed at each of its operations.
    *
    * @param number as {@link StorageOperation.number}
    */
@@ -120,8 +120,8 @@ export class CrashingFileSystem implements FileSystem {
   /**
    * Stops the process, and returns the file system that its next start finds. Each call decides anew.
    *
-   * - `process`: every write that had resolved survives. Writes in flight may be cut short anywhere. Unsynced bytes stay
-   *   unsynced, and a power cut may follow.
+   * - `process`: every write that had resolved survives. Writes in flight may be cut short anywhere. Unsynced bytes
+   *   stay unsynced, and a power cut may follow.
    * - `power`: synced bytes survive. Each 512-byte sector keeps some of its unsynced writes, in order. A name that was
    *   created or removed since it was last durable may exist or not.
    *
@@ -176,7 +176,7 @@ export class CrashingFileSystem implements FileSystem {
     return this.#handle(name, number);
   }
 
-  /** As {@link FileSystem.remove}. Files that are open stay usable. */
+  /** As {@link FileSystem.remove}. Rejects with COD_LOCKED for an open file only if the options say `exclusive`. */
   async remove(name: string): Promise<void> {
     await this.#perform(
       { kind: 'remove', name },

@@ -38,7 +38,9 @@ export interface ExplorerOptions extends StoryOptions {
    * Default: none, and a story for each operation.
    */
   readonly samples?: number;
-  /** Called after each crashed story with the figures so far. The exploration ends if it returns false. Default: none. */
+  /**
+   * Called after each crashed story with the figures so far. The exploration ends if it returns false. Default: none.
+   */
   readonly onStory?: (figures: Readonly<StoryFigures>) => unknown;
 }
 

@@ -24,8 +24,8 @@ export interface FileSystemSuiteOptions {
   /** Whether a file can have a few bytes beyond 4 GiB without allocating 4 GiB. */
   readonly sparse?: boolean;
   /**
-   * Whether the file system has `lock`. Without `lock` the suite fails unless this is false: two programs could open one
-   * target.
+   * Whether the file system has `lock`. Without `lock` the suite fails unless this is false: two programs could open
+   * one target.
    */
   readonly locks?: boolean;
 }

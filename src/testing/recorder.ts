@@ -7,8 +7,8 @@ import { checksum, encodeBytes, PIECE_BYTES, type TraceStep, traceHeader } from 
 /** Options of a {@link FileSystemRecorder}. */
 export interface RecorderOptions {
   /**
-   * The most bytes of the trace, roughly. A longer trace ends with the step `cut`, and later steps are missing. Default:
-   * 2^26.
+   * The most bytes of the trace, roughly. A longer trace ends with the step `cut`, and later steps are missing.
+   * Default: 2^26.
    */
   readonly maxBytes?: number;
 }

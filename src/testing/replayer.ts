@@ -16,9 +16,9 @@ export interface ReplayOptions {
  *
  * @param trace as {@link FileSystemRecorder.trace} returns it
  * @param fileSystem must not have files of the same names
- * @throws {@link CodError} COD_CORRUPT when the trace is damaged, or when a read or a size differs from the recorded one;
- *   COD_VERSION when another version wrote the trace; COD_NO_SPACE when a file becomes too long; the errors of the file
- *   system.
+ * @throws {@link CodError} COD_CORRUPT when the trace is damaged, or when a read or a size differs from the recorded
+ *   one; COD_VERSION when another version wrote the trace; COD_NO_SPACE when a file becomes too long; the errors of the
+ *   file system.
  * @example
  * ```ts
  * import { memfsFileSystem } from 'copyondemand/memfs';

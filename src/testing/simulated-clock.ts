@@ -97,8 +97,8 @@ export class SimulatedClock implements Clock {
   /**
    * Advances the time from sleeper to sleeper until `work` settles, and settles as `work` does.
    *
-   * @param options.limitMs the longest simulated time. With it, the call also rejects when nothing is left that could run:
-   *   all that `work` waits for must be within reach of `settle`. Default: no limit.
+   * @param options.limitMs the longest simulated time. With it, the call also rejects when nothing is left that could
+   *   run: all that `work` waits for must be within reach of `settle`. Default: no limit.
    * @throws an error when `work` takes longer than `limitMs`, or is stuck.
    */
   async run<T>(work: Promise<T>, { limitMs }: { limitMs?: number } = {}): Promise<T> {

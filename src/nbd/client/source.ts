@@ -30,7 +30,8 @@ export interface NbdSourceOptions {
    */
   stallTimeoutMs?: number;
   /**
-   * Names the content of the export, since NBD does not. A copy does not resume against another identity. Default: none.
+   * Names the content of the export, since NBD does not. A copy does not resume against another identity. Default:
+   * none.
    */
   identity?: string;
   /** Aborts opening; has no effect on the opened source. */

@@ -20,11 +20,13 @@ export interface NbdDevice {
   /** Fills `into` with the bytes from `offset` on. Serves `NBD_CMD_READ`. */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
-   * Writes all of `from`; with `fua` the write is durable when the promise resolves. Serves `NBD_CMD_WRITE`. Absent: the
-   * export is read-only, and `discard` and `writeZeroes` are not used.
+   * Writes all of `from`; with `fua` the write is durable when the promise resolves. Serves `NBD_CMD_WRITE`. Absent:
+   * the export is read-only, and `discard` and `writeZeroes` are not used.
    */
   write?(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
-  /** Makes all completed writes durable. Serves `NBD_CMD_FLUSH` and `NBD_CMD_FLAG_FUA`; absent: neither is advertised. */
+  /**
+   * Makes all completed writes durable. Serves `NBD_CMD_FLUSH` and `NBD_CMD_FLAG_FUA`; absent: neither is advertised.
+   */
   flush?(): Promise<void>;
   /** Gives up the bytes, which need not read as before. Serves `NBD_CMD_TRIM`; absent: it is not advertised. */
   discard?(offset: number, length: number): Promise<void>;

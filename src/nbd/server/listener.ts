@@ -16,8 +16,9 @@ const MAX_SOCKET_PATH_BYTES = 107;
 /** A unix socket or a TCP address. Default: TCP on 127.0.0.1, port 10809. */
 export interface NbdAddress {
   /**
-   * Path of a unix socket, 1 to 107 bytes. Only the owner of the process may connect (mode 0600). A socket that a dead
-   * process left is replaced. Excludes {@link host} and {@link port}. Default: TCP.
+   * Path of a unix socket, 1 to 107 bytes. Only the owner of the process may connect (mode 0600). In a worker thread
+   * the process's umask applies instead. A socket that a dead process left is replaced. Excludes {@link host} and
+   * {@link port}. Default: TCP.
    */
   readonly socket?: string;
   /** Address or name to listen on over TCP. Default: 127.0.0.1. */

@@ -35,8 +35,8 @@ export interface HttpSourceOptions {
   /** Retries of failed requests. */
   retry?: Retry;
   /**
-   * Milliseconds. If no byte comes for this time while one is due, the request is ended and the rest is requested again.
-   * Default: 15,000.
+   * Milliseconds. If no byte comes for this time while one is due, the request is ended and the rest is requested
+   * again. Default: 15,000.
    */
   stallTimeoutMs?: number;
   /** Aborts opening; has no effect on the opened source. */
@@ -71,9 +71,12 @@ const ENDED = new Error('the request is done');
  *
  * Ranges, ETags and their strength: RFC 9110, sections 14 and 8.8.
  *
- * @throws {@link CodError} COD_NOT_FOUND when the status is 404 or 410; COD_SOURCE_IO when the server cannot be
- *   reached, refuses (401 and 403 included), compresses, redirects without end or to plain http, or does not support
- *   ranges (see {@link HttpSourceOptions.allowWholeBody}).
+ * @throws {@link CodError} COD_NOT_FOUND when the status is 404 or 410.
+ * @throws {@link CodError} COD_SOURCE_IO when the server cannot be reached, refuses (401 and 403 included), or
+ *   compresses the body.
+ * @throws {@link CodError} COD_SOURCE_IO when the server does not support ranges and
+ *   {@link HttpSourceOptions.allowWholeBody} is false.
+ * @throws {@link CodError} COD_SOURCE_IO when the server redirects more than 5 times, or from https to http.
  * @throws `TypeError` when the URL is not http or https, or a header is malformed or reserved.
  * @throws the signal's reason when it is aborted.
  * @example
