@@ -1,9 +1,15 @@
-/** `npm run bench`: runs all benchmarks in sequence. Exits with 1 if one of them misses a bar. */
+/** `npm run bench`: builds, then runs all benchmarks in sequence. Exits with 1 if a benchmark misses a bar. */
 
-import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { ensureBuilt, ensureInstalled, run, script } from '../scripts/lib/steps.mjs';
 
-for (const name of ['core.mjs', 'write-path.mjs', 'copy.mjs', 'nbd.mjs', 'nbd-writes.mjs', 'browser.mjs']) {
-  const { status } = spawnSync(process.execPath, [fileURLToPath(new URL(name, import.meta.url))], { stdio: 'inherit' });
-  if (status !== 0) process.exitCode = 1;
-}
+await script(async () => {
+  await ensureInstalled();
+  await ensureBuilt();
+  let worst = 0;
+  for (const name of ['core.mjs', 'write-path.mjs', 'copy.mjs', 'nbd.mjs', 'nbd-writes.mjs', 'browser.mjs']) {
+    const exitCode = await run(process.execPath, [fileURLToPath(new URL(name, import.meta.url))]);
+    if (exitCode !== 0) worst = 1;
+  }
+  return worst;
+});

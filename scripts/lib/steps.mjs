@@ -94,12 +94,30 @@ export async function capture(command, args, options = {}) {
   return output;
 }
 
+const PARENT_CHECK_MS = 100;
+
+/**
+ * Ends this process with SIGTERM when its parent has ended. For scripts that npm runs: npm starts a shell and signals
+ * only the shell. Debian's `sh` stays the script's parent, and SIGTERM ends the shell but does not reach the script.
+ */
+function endWithParent() {
+  if (process.env['npm_lifecycle_event'] === undefined || process.platform === 'win32') return;
+  const parent = process.ppid;
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return;
+    clearInterval(timer);
+    process.kill(process.pid, 'SIGTERM');
+  }, PARENT_CHECK_MS);
+  timer.unref();
+}
+
 /**
  * Runs the body of a script and sets the exit code: the result of `main`, or 0 without one. Prints a failed step with
- * its output.
+ * its output. If npm runs the script, the script also ends when the shell of npm ends.
  * @param {() => Promise<number | undefined | void>} main
  */
 export async function script(main) {
+  endWithParent();
   try {
     process.exitCode = (await main()) ?? 0;
   } catch (error) {
