@@ -2,8 +2,8 @@
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { capture, say } from './steps.mjs';
 
-/** Debian packages, and why the tests need each. */
-const systemPackages = {
+/** Debian packages, and why the tests need each. README.md lists them. */
+export const systemPackages = {
   'qemu-utils':
     'qemu-img and qemu-io read, write and compare exports, as a foreign NBD client and as judges of a target',
   'qemu-system-x86': 'a virtual machine that boots from an export',

@@ -62,7 +62,9 @@ test('the tarball contains the build, its sources and the licence, and no develo
     expect.arrayContaining(['package.json', 'LICENSE', 'NOTICE', 'dist/index.js', 'dist/index.d.ts', 'src/index.ts']),
   );
   expect(
-    packedFiles.filter((path) => !/^(dist|src|docs)\/|^(package\.json|LICENSE|NOTICE|README\.md)$/.test(path)),
+    packedFiles.filter(
+      (path) => !/^(dist|src|docs)\/|^(package\.json|LICENSE|NOTICE|(CHANGELOG|README|SECURITY)\.md)$/.test(path),
+    ),
   ).toEqual([]);
   expect(packedFiles.filter((path) => /fingerprint|neutral-globals|^src\/package\.json/.test(path))).toEqual([]);
 });
