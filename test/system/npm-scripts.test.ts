@@ -41,10 +41,10 @@ async function start(): Promise<Started> {
   return { npm, server: pid, folder };
 }
 
+/** Whether a process runs. A zombie does not: its parent has not reaped it yet. */
 function isAlive(pid: number): boolean {
   try {
-    process.kill(pid, 0);
-    return true;
+    return !/^State:\s*Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
   } catch {
     return false;
   }
