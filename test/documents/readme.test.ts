@@ -24,6 +24,11 @@ describe.each(own)('%s', (path) => {
     expect(text.split('\n').filter((line) => line.length > 120)).toEqual([]);
   });
 
+  it('has one sentence in a line', () => {
+    const texts = proseLines(text).map((line) => line.replace(/^\s*\d+\. /, ''));
+    expect(texts.filter((line) => /[a-z0-9`)]\. [A-Z`]/.test(line))).toEqual([]);
+  });
+
   it('has no sentence of more than 25 words', () => {
     // A list item or paragraph of several lines is one text; a sentence ends with its punctuation.
     const texts = proseLines(text)
