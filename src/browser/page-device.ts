@@ -96,9 +96,9 @@ export function openPageDevice(options: OpenBrowserDeviceOptions, makeWorker: ()
   return new Promise((resolve, reject) => {
     const { signal, target, directory = '', tabs = 'share', hydrate, blockSize, checkpointIntervalMs } = options;
     if (typeof target !== 'string' || target === '' || target.includes('/'))
-      throw new TypeError('`target` must be the name of a file');
+      throw new TypeError('`target` must be a file name without a slash');
     if (globalThis.navigator?.locks === undefined)
-      throw new TypeError('a device needs a page over https or from localhost, in a browser with Web Locks');
+      throw new TypeError('there are no Web Locks: open the page over https or from localhost');
     signal?.throwIfAborted();
     const workerOptions: Omit<WorkerOptions, 'workerId'> = {
       page: location.href,
@@ -268,15 +268,15 @@ class PageDevice implements BrowserDevice {
     const { totalBlocks } = this.#status;
     const { start, end } = blocks ?? { start: 0, end: totalBlocks };
     if (!Number.isInteger(parts) || parts < 1 || parts > MAX_PARTS)
-      throw new RangeError(`parts is ${parts} instead of a whole number from 1 to ${MAX_PARTS}`);
+      throw new RangeError(`parts ${parts} is not an integer from 1 to ${MAX_PARTS}`);
     if (!Number.isInteger(start) || !Number.isInteger(end) || start < 0 || end < start || end > totalBlocks)
-      throw new RangeError(`blocks [${start}, ${end}) are outside the device of ${totalBlocks} blocks`);
+      throw new RangeError(`blocks [${start}, ${end}) are not within the device (${totalBlocks} blocks)`);
     return this.#ask(op, { start, end, parts });
   }
 
   setRate(bytesPerSecond: number | undefined): void {
     if (bytesPerSecond !== undefined && !(bytesPerSecond > 0))
-      throw new RangeError(`the rate is ${bytesPerSecond} bytes per second: it must be more than 0`);
+      throw new RangeError(`the rate must be above 0 bytes per second, not ${bytesPerSecond}`);
     this.#ask('setRate', { bytesPerSecond }).catch(() => undefined);
   }
 
@@ -328,7 +328,7 @@ class PageDevice implements BrowserDevice {
       length < 0 ||
       offset + length > this.size
     ) {
-      throw new RangeError(`bytes ${offset} + ${length} are outside the device of ${this.size} bytes`);
+      throw new RangeError(`${length} bytes at ${offset} are not within the device (${this.size} bytes)`);
     }
     this.#checkOpen();
   }
@@ -364,12 +364,10 @@ class PageDevice implements BrowserDevice {
         else this.#settleHydrated.reject(fromWire(message.error));
         break;
       case 'finished':
-        this.#finishWith(
-          new CodError('COD_CLOSED', 'the copy is complete and its metadata removed: the device is closed'),
-        );
+        this.#finishWith(new CodError('COD_CLOSED', 'the device is closed: `finish` has removed the metadata'));
         break;
       case 'closed':
-        this.#finishWith(new CodError('COD_CLOSED', 'the device was closed'), message.error && fromWire(message.error));
+        this.#finishWith(new CodError('COD_CLOSED', 'the device is closed'), message.error && fromWire(message.error));
         break;
       case 'ready':
         this.#ready(message.role, message.welcome);

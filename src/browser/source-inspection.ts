@@ -21,7 +21,9 @@ export async function inspectByWorker(source: BrowserSource, makeWorker: () => W
     return await new Promise((resolve, reject) => {
       worker.addEventListener('error', (event) => {
         event.preventDefault();
-        reject(new CodError('COD_NOT_FOUND', `the worker cannot be started: ${event.message || 'is it served?'}`));
+        reject(
+          new CodError('COD_NOT_FOUND', `the worker cannot start: ${event.message || 'check that its file is served'}`),
+        );
       });
       receive<FromWorker>(worker, (message) => {
         if (message.kind === 'inspected') resolve(message.inspection);

@@ -42,7 +42,7 @@ export async function removeCopy({ target, directory = '' }: CopyPlace): Promise
     await navigator.locks.request(deviceLock(keyOf({ directory, target })), { signal: patience.signal }, remove);
   } catch (error) {
     if (!patience.signal.aborted) throw error;
-    throw new CodError('COD_LOCKED', `a tab has ${target} open`, { details: { target } });
+    throw new CodError('COD_LOCKED', `${target} is open in a tab: close it there`, { details: { target } });
   } finally {
     clearTimeout(timer);
   }
@@ -72,6 +72,6 @@ export async function copyAsFile({ target, directory = '' }: CopyPlace): Promise
     return await (await (await opfsDirectory(directory)).getFileHandle(target)).getFile();
   } catch (cause) {
     if (!(cause instanceof DOMException && cause.name === 'NotFoundError')) throw cause;
-    throw new CodError('COD_NOT_FOUND', `there is no copy ${target}`, { cause });
+    throw new CodError('COD_NOT_FOUND', `there is no copy named ${target}`, { cause });
   }
 }

@@ -69,8 +69,8 @@ export class WorkerKeeper {
       stop();
       const why = event.message
         ? `: ${event.message}`
-        : '; is it served, and does the Content-Security-Policy let it run?';
-      this.#fail(new CodError('COD_NOT_FOUND', `the device's worker cannot be started${why}`));
+        : ': check that its file is served and the Content-Security-Policy allows it';
+      this.#fail(new CodError('COD_NOT_FOUND', `the device's worker cannot start${why}`));
     });
     receive<FromWorker>(worker, (message) => {
       if (watch.signal.aborted) return;

@@ -206,16 +206,17 @@ class DeviceWorker {
 
   /** The reason why a tab with such a source cannot share this device. */
   #differs(size: number, identity: string | undefined): CodError | undefined {
+    const { target } = this.#options;
     const own = this.#source!;
     if (size !== own.size)
       return new CodError(
         'COD_SIZE_MISMATCH',
-        `another tab has ${this.#options.target} open with a source of ${own.size} bytes; this one has ${size} bytes`,
+        `${target} is open in another tab with ${own.size} bytes, but this source has ${size}: use the same source`,
       );
     if (identity === own.identity) return undefined;
     return new CodError(
       'COD_SOURCE_CHANGED',
-      `another tab has ${this.#options.target} open with the source ${own.identity}; this one is ${identity}`,
+      `${target} is open in another tab as ${own.identity}, but this source is ${identity}: use the same source`,
     );
   }
 
@@ -239,7 +240,11 @@ class DeviceWorker {
   #refuse(owner: DeviceOwner | undefined): void {
     if (this.#held || this.#done.signal.aborted) return;
     const who = owner === undefined ? 'another tab' : `the tab at ${owner.page}`;
-    this.#fail(new CodError('COD_LOCKED', `${who} has ${this.#options.target} open`, { details: { ...owner } }));
+    this.#fail(
+      new CodError('COD_LOCKED', `${this.#options.target} is open in ${who}: close it there`, {
+        details: { ...owner },
+      }),
+    );
   }
 
   #fail(error: unknown): void {

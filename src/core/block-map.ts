@@ -212,7 +212,11 @@ export class BlockMap {
           throw corruptSection(at, `bitmap ${shard} of ${this.#shards.length} is missing`, section);
         const length = Number(view.getBigUint64(at, true));
         if (length > section.length - at - 8)
-          throw corruptSection(at, `bitmap ${shard} of ${length} bytes does not fit`, section);
+          throw corruptSection(
+            at,
+            `bitmap ${shard} has ${length} bytes, but ${section.length - at - 8} are left`,
+            section,
+          );
         this.union(shard, section.subarray(at + 8, at + 8 + length));
         const stored = padded(length);
         if (8 + stored > section.length - at)
@@ -224,7 +228,7 @@ export class BlockMap {
         at += 8 + stored;
       }
       if (at !== section.length)
-        throw corruptSection(at, `${section.length - at} bytes after the last bitmap`, section);
+        throw corruptSection(at, `${section.length - at} extra bytes after the last bitmap`, section);
     } catch (error) {
       this.#clear();
       throw error;
@@ -239,7 +243,7 @@ export class BlockMap {
    */
   loadFormat1(bitmapIndex: number, portableBytes: Uint8Array): void {
     if (!Number.isInteger(bitmapIndex) || bitmapIndex < 0)
-      throw new RangeError(`bitmap index ${bitmapIndex} is not an integer from 0 on`);
+      throw new RangeError(`bitmap index ${bitmapIndex} is not an integer of at least 0`);
     const bitmap = parsePortable(portableBytes, `bitmap ${bitmapIndex}`);
     const base = bitmapIndex * FORMAT1_SHARD_BLOCKS;
     if (bitmap.cardinality === 0 || base >= this.#geometry.blockCount) return;
@@ -386,7 +390,7 @@ function normalize(bitmap: RoaringBitmap32): void {
 }
 
 function corruptSection(offset: number, what: string, section: Uint8Array): CodError {
-  return new CodError('COD_CORRUPT', `section of bitmaps, byte ${offset} of ${section.length}: ${what}`, {
+  return new CodError('COD_CORRUPT', `bitmap section, byte ${offset} of ${section.length}: ${what}`, {
     details: { offset, length: section.length },
   });
 }

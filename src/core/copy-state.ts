@@ -178,7 +178,7 @@ export class CopyState {
     if (this.#blocks.has(block)) return;
     const added = this.#dirty.add(block, start, end);
     if (added === 'complete') this.#blocks.add(block, block + 1);
-    if (added === 'full') throw new CodError('COD_NO_SPACE', 'the map of dirty parts is full');
+    if (added === 'full') throw new CodError('COD_NO_SPACE', 'the map of dirty parts is full: write whole blocks');
   }
 
   /** Divides a range by who holds its bytes. Neighbours differ. */

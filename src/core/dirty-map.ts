@@ -164,7 +164,7 @@ export class DirtyMap {
       });
     };
     while (at < section.length) {
-      if (section.length - at < 16) throw refuse('the entry of a block is cut short');
+      if (section.length - at < 16) throw refuse('a block entry is cut short');
       const block = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
       const count = view.getUint32(at + 8, true);
       if (block < next || block >= this.#geometry.blockCount)
@@ -173,7 +173,8 @@ export class DirtyMap {
         throw refuse(
           `block ${block} has ${count} parts, not 1 to ${MAX_BLOCK_PARTS}, or its unused bytes are not zero`,
         );
-      if (count * 8 > section.length - at - 16) throw refuse(`the ${count} parts of block ${block} do not fit`);
+      if (count * 8 > section.length - at - 16)
+        throw refuse(`block ${block} has ${count} parts, but the section ends before them`);
       const whole = bytesOfBlock(this.#geometry, block);
       at += 16;
       let before = -1;
@@ -182,7 +183,7 @@ export class DirtyMap {
         const end = view.getUint32(at + 4, true);
         if (start <= before || start >= end || end > whole || end - start === whole) {
           throw refuse(
-            `part [${start}, ${end}) of block ${block} (${whole} bytes) is invalid after a part that ends at ${before}`,
+            `part [${start}, ${end}) of block ${block} (${whole} bytes) is invalid: the previous one ends at ${before}`,
           );
         }
         this.#core.exports.dirtyAdd(this.handle, block, start, end, 0);

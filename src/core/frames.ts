@@ -123,7 +123,7 @@ export class FrameEncoder {
 
   #add(type: number, first: number, second: number): void {
     const count = this.#core.exports.encoderAdd(this.#open(), type, first, second);
-    if (count < 0) throw new RangeError(`the batch is full with ${this.#pending} records: seal it first`);
+    if (count < 0) throw new RangeError(`the batch is full (${this.#pending} records): seal it first`);
     this.#pending = count;
   }
 

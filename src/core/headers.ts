@@ -155,7 +155,7 @@ export function decodeLogHeader(core: Core, sector: Uint8Array): DecodedHeader<L
   const { bytes, view, common, flags } = decoded.header;
   const bootNameBytes = view.getUint32(AT.bootNameBytes, true);
   if (bootNameBytes > MAX_BOOT_NAME_BYTES)
-    throw corrupt('log', `boot name of ${bootNameBytes} bytes, at most ${MAX_BOOT_NAME_BYTES} are allowed`);
+    throw corrupt('log', `boot name has ${bootNameBytes} bytes, at most ${MAX_BOOT_NAME_BYTES} are allowed`);
   const header: LogHeader = {
     ...common,
     capacity: number(view, AT.bytes),
@@ -202,7 +202,7 @@ function decodeSector(core: Core, kind: HeaderKind, sector: Uint8Array): Decoded
       startsWith(bytes, AT.end, END) &&
       view.getUint32(AT.checksum, true) !== core.crc32c(bytes.subarray(0, AT.checksum))
     ) {
-      throw corrupt(kind, `version ${version}, with a checksum that does not match`);
+      throw corrupt(kind, `format version is ${version}, but the checksum does not match`);
     }
     throw new CodError(
       'COD_VERSION',
@@ -212,7 +212,7 @@ function decodeSector(core: Core, kind: HeaderKind, sector: Uint8Array): Decoded
       },
     );
   }
-  if (version !== BigInt(FORMAT_VERSION)) throw corrupt(kind, `unknown version ${version}`);
+  if (version !== BigInt(FORMAT_VERSION)) throw corrupt(kind, `unknown format version ${version}`);
   if (!startsWith(bytes, AT.end, END)) throw corrupt(kind, `ends with ${hex(bytes.subarray(AT.end))}, not ${hex(END)}`);
   const checksum = view.getUint32(AT.checksum, true);
   const expected = core.crc32c(bytes.subarray(0, AT.checksum));
@@ -237,7 +237,7 @@ function corrupt(kind: HeaderKind, what: string, details: Record<string, unknown
 
 function commonProblem(fields: CommonHeader): string | undefined {
   if (fields.session.length !== SESSION_BYTES)
-    return `session of ${fields.session.length} bytes, ${SESSION_BYTES} are required`;
+    return `session has ${fields.session.length} bytes instead of ${SESSION_BYTES}`;
   if (!isCount(fields.epoch) || fields.epoch > MAX_EPOCH)
     return `epoch ${fields.epoch} is not an integer from 0 to ${MAX_EPOCH}`;
   try {
@@ -260,19 +260,19 @@ function checkpointProblem(fields: CheckpointHeader): string | undefined {
     syncedBlocks,
     dirtyBlocks,
   })) {
-    if (!isCount(value)) return `${name} ${value} is not a safe integer from 0 on`;
+    if (!isCount(value)) return `${name} ${value} is not an integer from 0 to 2^53 - 1`;
   }
   const sections = padded(identityBytes) + padded(bitmapBytes) + padded(dirtyBytes);
-  if (bodyBytes !== sections) return `body of ${bodyBytes} bytes, but its sections have ${sections}`;
+  if (bodyBytes !== sections) return `body has ${bodyBytes} bytes, but its sections have ${sections}`;
   const { blockCount } = geometry(fields);
   const mostBitmapBytes =
     Math.ceil(blockCount / CONTAINER_BLOCKS) * CONTAINER_BYTES + Math.ceil(blockCount / SHARD_BLOCKS) * BITMAP_BYTES;
   if (bitmapBytes > mostBitmapBytes)
-    return `bitmaps of ${bitmapBytes} bytes, at most ${mostBitmapBytes} are possible for ${blockCount} blocks`;
+    return `bitmaps have ${bitmapBytes} bytes, at most ${mostBitmapBytes} are possible for ${blockCount} blocks`;
   if (identityBytes > MAX_IDENTITY_BYTES)
-    return `identity of ${identityBytes} bytes, at most ${MAX_IDENTITY_BYTES} are allowed`;
+    return `identity has ${identityBytes} bytes, at most ${MAX_IDENTITY_BYTES} are allowed`;
   if (dirtyBytes > MAX_DIRTY_BYTES)
-    return `dirty section of ${dirtyBytes} bytes, at most ${MAX_DIRTY_BYTES} are allowed`;
+    return `dirty section has ${dirtyBytes} bytes, at most ${MAX_DIRTY_BYTES} are allowed`;
   if (syncedBlocks + dirtyBlocks > blockCount)
     return `${syncedBlocks} synced and ${dirtyBlocks} dirty blocks exceed the device (${blockCount} blocks)`;
   return undefined;
@@ -290,7 +290,7 @@ function logProblem(fields: LogHeader): string | undefined {
     return `log size ${fields.capacity} is not a multiple of ${LOG_UNIT_BYTES} up to ${MAX_LOG_BYTES}`;
   }
   if (fields.bootName.length > MAX_BOOT_NAME_BYTES)
-    return `boot name of ${fields.bootName.length} bytes, at most ${MAX_BOOT_NAME_BYTES} are allowed`;
+    return `boot name has ${fields.bootName.length} bytes, at most ${MAX_BOOT_NAME_BYTES} are allowed`;
   return undefined;
 }
 

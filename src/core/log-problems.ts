@@ -55,11 +55,11 @@ const PROBLEMS: Readonly<Record<Exclude<Problem, typeof problems.TOO_MANY_PARTS>
     found: at.getUint32(8, true),
   }),
   [problems.FRAME_FIRM]: (at) => ({
-    what: `frame of sequence ${at.getUint32(8, true)} has firm ${at.getUint32(12, true)}, which is above its sequence`,
+    what: `frame of sequence ${at.getUint32(8, true)} has firm ${at.getUint32(12, true)}, above its own sequence`,
     found: at.getUint32(12, true),
   }),
   [problems.RECORD_WORDS]: (at) => ({
-    what: `record with a number in a field that must be 0: ${number56(at)}, ${u64(at, 8)}`,
+    what: `a record field that must be 0 is not: ${number56(at)}, ${u64(at, 8)}`,
     found: u64(at, 8),
   }),
   [problems.WRITTEN_OUTSIDE]: (at, { geometry }) => {
@@ -73,7 +73,7 @@ const PROBLEMS: Readonly<Record<Exclude<Problem, typeof problems.TOO_MANY_PARTS>
   }),
   [problems.AFTER_CONTINUED]: () => ({ what: 'record after CONTINUED', found: 0 }),
   [problems.CHANGED]: (at) => ({
-    what: `0x${at.getUint32(0, true).toString(16)} is not what was scanned: the file changed meanwhile`,
+    what: `0x${at.getUint32(0, true).toString(16)} differs from the scanned bytes: the file has changed since`,
     found: at.getUint32(0, true),
   }),
 };

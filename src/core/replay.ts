@@ -73,7 +73,7 @@ export class LogScan {
    */
   feed(sectors: Uint8Array): void {
     if (sectors.length % SECTOR_BYTES !== 0)
-      throw new RangeError(`${sectors.length} bytes are not a multiple of ${SECTOR_BYTES}, one sector`);
+      throw new RangeError(`${sectors.length} bytes are not whole sectors of ${SECTOR_BYTES} bytes`);
     try {
       this.#core.feed(sectors, (pointer, length) => {
         const kind = this.#core.exports.scanFeed(this.#open(), pointer, length);
@@ -234,7 +234,7 @@ export class Replay {
    */
   format2(sectors: Uint8Array, length: number = sectors.length): void {
     if (sectors.length % SECTOR_BYTES !== 0)
-      throw new RangeError(`${sectors.length} bytes are not a multiple of ${SECTOR_BYTES}, one sector`);
+      throw new RangeError(`${sectors.length} bytes are not whole sectors of ${SECTOR_BYTES} bytes`);
     // The length is read first: if the memory grows, a view over it is detached and has no length.
     const counted = Math.max(0, Math.min(length, sectors.length));
     let left = counted;

@@ -203,7 +203,7 @@ export class CopyOnDemandDevice implements InlineDevice {
     const isInside =
       Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && offset + length <= this.size;
     if (!isInside || length < 0) {
-      throw new RangeError(`bytes ${offset} + ${length} are outside the device of ${this.size} bytes`);
+      throw new RangeError(`${length} bytes at ${offset} are not within the device (${this.size} bytes)`);
     }
     this.#operations++;
   }
@@ -311,7 +311,7 @@ export class CopyOnDemandDevice implements InlineDevice {
 
   setRate(bytesPerSecond: number | undefined): void {
     if (bytesPerSecond !== undefined && !(bytesPerSecond > 0)) {
-      throw new RangeError(`a rate must be above 0 bytes per second, not ${bytesPerSecond}`);
+      throw new RangeError(`the rate must be above 0 bytes per second, not ${bytesPerSecond}`);
     }
     this.#hydrator.limiter.set(bytesPerSecond);
   }
@@ -340,7 +340,7 @@ export class CopyOnDemandDevice implements InlineDevice {
   }
 
   async #shutDown(closeLog: () => Promise<void>): Promise<void> {
-    const reason = new CodError('COD_CLOSED', 'the device was closed');
+    const reason = new CodError('COD_CLOSED', 'the device is closed');
     this.#hydrator.stop(reason);
     try {
       await this.#fetcher.close(reason);

@@ -40,18 +40,23 @@ export interface OpenDeviceOptions {
   readonly environment?: Environment;
 }
 
+/** What to do about a source that is not the copy's. */
+const OTHER_SOURCE = 'use the original source, or another target for a new copy';
+
 function checkOptions(options: OpenDeviceOptions): void {
   const { source, hydrate, checkpointIntervalMs, target } = options;
-  if (typeof target !== 'string' || target === '') throw new TypeError('`target` must be the name of a file');
+  if (typeof target !== 'string' || target === '')
+    throw new TypeError('`target` must be a file name, a non-empty string');
   if (checkpointIntervalMs !== undefined && !(checkpointIntervalMs > 0))
-    throw new RangeError(`checkpointIntervalMs: ${checkpointIntervalMs}`);
+    throw new RangeError(`checkpointIntervalMs must be above 0, not ${checkpointIntervalMs}`);
   if (hydrate === undefined || hydrate === false) return;
   const { concurrency, extentBytes, rateBytesPerSecond, order } = hydrate;
   if (concurrency !== undefined && !(Number.isInteger(concurrency) && concurrency > 0))
-    throw new RangeError(`hydrate.concurrency: ${concurrency}`);
-  if (extentBytes !== undefined && !(extentBytes > 0)) throw new RangeError(`hydrate.extentBytes: ${extentBytes}`);
+    throw new RangeError(`hydrate.concurrency must be an integer above 0, not ${concurrency}`);
+  if (extentBytes !== undefined && !(extentBytes > 0))
+    throw new RangeError(`hydrate.extentBytes must be above 0, not ${extentBytes}`);
   if (rateBytesPerSecond !== undefined && !(rateBytesPerSecond > 0))
-    throw new RangeError(`hydrate.rateBytesPerSecond: ${rateBytesPerSecond}`);
+    throw new RangeError(`hydrate.rateBytesPerSecond must be above 0, not ${rateBytesPerSecond}`);
   for (const { offset, length } of order ?? []) {
     if (
       !Number.isSafeInteger(offset) ||
@@ -60,21 +65,25 @@ function checkOptions(options: OpenDeviceOptions): void {
       length < 0 ||
       offset + length > source.size
     )
-      throw new RangeError(`hydrate.order: bytes ${offset} + ${length} are outside the source of ${source.size} bytes`);
+      throw new RangeError(
+        `hydrate.order: ${length} bytes at ${offset} are not within the source (${source.size} bytes)`,
+      );
   }
 }
 
 /** A copy resumes from the same content only: the target holds a part of it. */
 function checkSource(log: RecoveredLog, source: Source): void {
   if (log.size !== source.size) {
-    throw new CodError('COD_SIZE_MISMATCH', `the copy is of ${log.size} bytes, the source has ${source.size}`, {
+    const message = `the copy has ${log.size} bytes, but the source has ${source.size}: ${OTHER_SOURCE}`;
+    throw new CodError('COD_SIZE_MISMATCH', message, {
       details: { size: log.size, sourceSize: source.size },
     });
   }
   if (log.identity === undefined || log.identity === source.identity) return;
+  const now = source.identity ?? 'without identity';
   throw new CodError(
     'COD_SOURCE_CHANGED',
-    `the copy was begun from ${log.identity}, the source is now ${source.identity ?? 'without identity'}`,
+    `the copy was made from ${log.identity}, but the source is ${now}: ${OTHER_SOURCE}`,
     { details: { identity: log.identity, sourceIdentity: source.identity } },
   );
 }
@@ -110,12 +119,14 @@ async function resumeTarget(fileSystem: FileSystem, target: string, log: Recover
   if (found === undefined) {
     throw new CodError(
       'COD_CORRUPT',
-      `${target} is missing, but its metadata says that ${state.blocks.count} blocks were copied to it`,
+      `${target} is missing, but its metadata lists ${state.blocks.count} copied blocks: ` +
+        'restore the file, or remove the metadata and copy again',
     );
   }
   throw new CodError(
     found < size ? 'COD_CORRUPT' : 'COD_SIZE_MISMATCH',
-    `${target} has ${found} bytes instead of ${size}: another program changed it`,
+    `${target} has ${found} bytes instead of ${size}: another program changed it; ` +
+      'restore the file, or remove it with its metadata and copy again',
     { details: { bytes: found, size } },
   );
 }
@@ -139,7 +150,8 @@ async function openTarget(fileSystem: FileSystem, target: string, log: Recovered
 export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<InlineDevice> {
   checkOptions(options);
   const { source, fileSystem, target, signal, blockSize, checkpointIntervalMs } = options;
-  if (source.size === 0) throw new CodError('COD_SIZE_MISMATCH', 'the source is empty: there is nothing to copy');
+  if (source.size === 0)
+    throw new CodError('COD_SIZE_MISMATCH', 'the source is empty (0 bytes): there is nothing to copy');
   signal?.throwIfAborted();
   const events = new EventStream<DeviceEvent>();
   const recovered = await recoverLog(

@@ -59,6 +59,6 @@ export class SourcePieces {
 
 /** The error of a source that gave `found` bytes, in words, instead of `length` bytes. */
 export function wrongLength(offset: number, length: number, found: string): CodError {
-  const message = `the source gave ${found} bytes instead of ${length} from offset ${offset} on`;
+  const message = `the source returned ${found} bytes instead of ${length} at offset ${offset}`;
   return new CodError('COD_SOURCE_IO', message, { details: { offset, length } });
 }

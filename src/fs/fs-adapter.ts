@@ -94,7 +94,7 @@ function openFile(options: FsAdapterOptions, path: string, create: boolean): Fil
   }
   try {
     if (!fs.fstatSync(fd).isFile())
-      throw new CodError('COD_TARGET_IO', `open ${path}: it is not a regular file`, { details: { path } });
+      throw new CodError('COD_TARGET_IO', `open ${path}: not a regular file`, { details: { path } });
   } catch (cause) {
     fs.closeSync(fd);
     throw ioError(`open ${path}`, cause, { path });
@@ -112,7 +112,7 @@ function removeFile({ fs, readOnly }: FsAdapterOptions, path: string): void {
 }
 
 function readOnlyError(operation: string, path: string): CodError {
-  return new CodError('COD_TARGET_IO', `${operation}: the file system is open for reading only`, { details: { path } });
+  return new CodError('COD_TARGET_IO', `${operation}: the file system is read-only`, { details: { path } });
 }
 
 /** Calls on the thread pool. */
@@ -346,11 +346,11 @@ type Operation = string | { readonly name: string; readonly offset: number; read
 
 function assertRange(offset: number, length: number): void {
   if (!(Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(offset + length))) {
-    throw new RangeError(`offset ${offset}, ${length} bytes: not a range of safe integers`);
+    throw new RangeError(`${length} bytes at offset ${offset} are not a range of safe integers`);
   }
 }
 
 function atLeastOne(count: number): number {
-  if (count <= 0) throw new Error('nothing could be written');
+  if (count <= 0) throw new Error('no bytes were written');
   return count;
 }

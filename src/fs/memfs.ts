@@ -56,7 +56,8 @@ export function memfsFileSystem(volume: MemfsVolume = new Volume(), options: Mem
 async function lock(volume: MemfsVolume, path: string): Promise<Lease> {
   const names = locks.get(volume) ?? new Set();
   locks.set(volume, names);
-  if (names.has(path)) throw new CodError('COD_LOCKED', `${path} is in use by this process`, { details: { path } });
+  if (names.has(path))
+    throw new CodError('COD_LOCKED', `${path} is in use by this process: close it first`, { details: { path } });
   names.add(path);
   let held = true;
   return {

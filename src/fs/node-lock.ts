@@ -39,7 +39,7 @@ const OWN_NAME = /^[0-9a-f]{16}(\.taker)?$/;
  */
 export async function lockFile(path: string): Promise<Lease> {
   const file = attempt(`lock ${path}`, () => `${realPath(path)}.lock`);
-  if (held.has(file)) throw lockedError(file, `${path} is in use by this process`);
+  if (held.has(file)) throw lockedError(file, `${path} is in use by this process: close it first`);
   held.add(file);
   try {
     const line = await acquire(file);
@@ -82,7 +82,7 @@ async function acquire(file: string): Promise<string> {
     }
     await new Promise((resolve) => setTimeout(resolve, randomInt(LONGEST_WAIT_MS)));
   }
-  throw lockedError(file, 'other processes are taking it over');
+  throw lockedError(file, 'other processes are taking over this lock: try again');
 }
 
 /**
@@ -160,13 +160,16 @@ function assertDead(file: string, self: ProcessIdentity): boolean {
   const line = readIfThere(file);
   if (line === undefined) return false;
   const owner = parseOwner(line);
-  if (owner === undefined) throw lockedError(file, `it does not say by whom; if nothing uses it, remove it`);
+  if (owner === undefined)
+    throw lockedError(file, 'this lock names no owner; remove the file if no process uses the target');
   if (!mayBeAlive(owner, self)) return true;
   const where =
-    owner.pidNamespace === self.pidNamespace ? '' : ' in another container; if that is gone, remove the file';
+    owner.pidNamespace === self.pidNamespace ? '' : ' in another container; remove the file if that container is gone';
   throw lockedError(
     file,
-    owner.pid === self.pid && where === '' ? 'in use by this process' : `in use by process ${owner.pid}${where}`,
+    owner.pid === self.pid && where === ''
+      ? 'in use by this process: close it first'
+      : `in use by process ${owner.pid}${where || '; stop it first'}`,
     owner,
   );
 }

@@ -83,7 +83,7 @@ export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: O
       const handle = await whileLocked(`open ${name}`, async () => {
         const entry = await parent.getFileHandle(name, { create });
         if (!('createSyncAccessHandle' in entry)) {
-          throw new TypeError('files of the origin private file system can be opened in a dedicated worker only');
+          throw new TypeError('OPFS files can be opened in a dedicated worker only');
         }
         return (entry as SyncFileHandle).createSyncAccessHandle();
       });
@@ -131,7 +131,7 @@ export async function opfsDirectory(path: string): Promise<FileSystemDirectoryHa
     try {
       directory = await directory.getDirectoryHandle(name, { create: true });
     } catch (cause) {
-      throw opfsError(`open the folder ${path}`, cause, { path });
+      throw opfsError(`open the directory ${path}`, cause, { path });
     }
   }
   return directory;
@@ -139,14 +139,12 @@ export async function opfsDirectory(path: string): Promise<FileSystemDirectoryHa
 
 async function privateRoot(): Promise<FileSystemDirectoryHandle> {
   if (globalThis.navigator?.storage?.getDirectory === undefined) {
-    throw new TypeError(
-      'there is no origin private file system here: it needs a browser, and a page over https or from localhost',
-    );
+    throw new TypeError('there is no OPFS: it needs a browser, and a page over https or from localhost');
   }
   try {
     return await navigator.storage.getDirectory();
   } catch (cause) {
-    throw opfsError('open the origin private file system', cause);
+    throw opfsError('open the browser storage (OPFS)', cause);
   }
 }
 
@@ -174,8 +172,8 @@ const CODES: Readonly<Record<string, CodErrorCode>> = {
 
 /** Reasons for errors whose message does not tell the cause. */
 const REASONS: Readonly<Record<string, string>> = {
-  NoModificationAllowedError: 'another tab or worker has it open',
-  SecurityError: 'the browser gives no storage here, as Firefox in a private window',
+  NoModificationAllowedError: 'the file is open in another tab or worker',
+  SecurityError: 'the browser refuses storage, as Firefox does in a private window',
 };
 
 /** Returns the error of a failed call. Errors of wrong arguments stay as they are. */
@@ -215,7 +213,7 @@ class OpfsFile implements InlineFile {
         const part = into.subarray(done, done + CALL_BYTES);
         const count = this.#handle.read(part, { at: offset + done });
         if (count === 0) throw this.#shortRead(into.length, offset, done);
-        if (!isCount(count, part.length)) throw new Error(`the browser says that it read ${count}`);
+        if (!isCount(count, part.length)) throw new Error(`the browser read ${count} of ${part.length} bytes`);
         done += count;
       }
     });
@@ -231,7 +229,7 @@ class OpfsFile implements InlineFile {
       for (let done = 0; done < from.length; ) {
         const part = from.subarray(done, done + CALL_BYTES);
         const count = this.#handle.write(part, { at: offset + done });
-        if (!isCount(count, part.length)) throw refused(`the browser says that it wrote ${count}`);
+        if (!isCount(count, part.length)) throw refused(`the browser wrote ${count} of ${part.length} bytes`);
         done += count;
       }
     });
@@ -242,7 +240,7 @@ class OpfsFile implements InlineFile {
     this.#attempt('truncate', size, 0, () => {
       this.#handle.truncate(size);
       const found = this.#handle.getSize();
-      if (found !== size) throw refused(`the file has ${found} bytes`);
+      if (found !== size) throw refused(`the file has ${found} bytes instead of ${size}`);
     });
   }
 
@@ -269,7 +267,7 @@ class OpfsFile implements InlineFile {
   #attempt<T>(operation: string, offset: number, length: number, call: () => T): T {
     if (this.#closed) throw new CodError('COD_CLOSED', `${this.#name} is closed`, { details: { name: this.#name } });
     if (!(Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(offset + length))) {
-      throw new RangeError(`offset ${offset}, ${length} bytes: not a range of safe integers`);
+      throw new RangeError(`${length} bytes at offset ${offset} are not a range of safe integers`);
     }
     try {
       return call();
@@ -288,7 +286,7 @@ function isCount(count: number, length: number): boolean {
 /** Returns the error for a call that the browser refused without an error. */
 function refused(what: string): DOMException {
   return new DOMException(
-    `${what}: no room, or a private window, which keeps files in memory and takes none this large`,
+    `${what}: no space left, or a private window, which keeps files in memory and refuses large ones`,
     'QuotaExceededError',
   );
 }

@@ -101,7 +101,7 @@ export async function readCheckpointBody(
   if (available < header.bodyBytes) {
     throw new CodError(
       'COD_CORRUPT',
-      `checkpoint body has ${available} bytes where its header says ${header.bodyBytes}: cut short`,
+      `checkpoint body has ${available} bytes, but its header says ${header.bodyBytes}: the file is cut short`,
       {
         details: { bytes: available, expected: header.bodyBytes },
       },
@@ -113,7 +113,7 @@ export async function readCheckpointBody(
   if (checksum !== header.bodyChecksum) {
     throw new CodError(
       'COD_CORRUPT',
-      `checkpoint body: checksum 0x${checksum.toString(16)} is not 0x${header.bodyChecksum.toString(16)}`,
+      `checkpoint body: checksum 0x${checksum.toString(16)}, but its header says 0x${header.bodyChecksum.toString(16)}`,
       {
         details: { checksum, expected: header.bodyChecksum },
       },

@@ -313,7 +313,7 @@ export class Checkpointer {
   // Steps
 
   get #current(): WriteIntentLog {
-    if (this.#log === undefined) throw new Error('no log has been begun');
+    if (this.#log === undefined) throw new Error('no log is open');
     return this.#log;
   }
 

@@ -45,7 +45,7 @@ class Words {
     if (this.#at + bytes > this.#state.bytes) {
       throw new CodError(
         'COD_CORRUPT',
-        `checkpoint ends at ${this.#state.bytes} where ${bytes} bytes at offset ${this.#at} are due: cut short`,
+        `checkpoint ends at ${this.#state.bytes}, but needs ${bytes} bytes at offset ${this.#at}: it is cut short`,
         {
           details: { offset: this.#at, bytes: this.#state.bytes },
         },
@@ -61,9 +61,13 @@ class Words {
   next(): number {
     const word = this.#window.getBigUint64(this.#at - this.#windowAt, true);
     if (word > BigInt(Number.MAX_SAFE_INTEGER)) {
-      throw new CodError('COD_CORRUPT', `checkpoint word at offset ${this.#at} is 0x${word.toString(16)}`, {
-        details: { offset: this.#at },
-      });
+      throw new CodError(
+        'COD_CORRUPT',
+        `checkpoint word at offset ${this.#at} is 0x${word.toString(16)}, above 2^53 - 1`,
+        {
+          details: { offset: this.#at },
+        },
+      );
     }
     this.#at += 8;
     return Number(word);
@@ -89,7 +93,7 @@ async function loadCheckpoint(file: Format1File, state: CopyState): Promise<numb
   try {
     for (let index = 0, length = await next(); length !== 0; length = await next(), index++) {
       if (length > mostBitmapBytes) {
-        throw new CodError('COD_CORRUPT', `bitmap ${index} has ${length} bytes, for ${blockCount} blocks`, {
+        throw new CodError('COD_CORRUPT', `bitmap ${index} has ${length} bytes, too many for ${blockCount} blocks`, {
           details: { length },
         });
       }
@@ -104,7 +108,7 @@ async function loadCheckpoint(file: Format1File, state: CopyState): Promise<numb
       if (type !== 1 || length === 0 || offset + length > blockSize) {
         throw new CodError(
           'COD_CORRUPT',
-          `dirty part at offset ${at}: type ${type}, block ${block}, bytes ${offset} + ${length}`,
+          `invalid dirty part at offset ${at}: type ${type}, block ${block}, ${length} bytes at ${offset}`,
           { details: { offset: at } },
         );
       }

@@ -68,7 +68,7 @@ export async function inspectMetadata(
       options.size === undefined ? sizeOf(fileSystem, target) : Promise.resolve(options.size),
     );
     if (found === undefined)
-      throw new CodError('COD_NOT_FOUND', `${target} has no metadata beside it: it is no copy, or a finished one`);
+      throw new CodError('COD_NOT_FOUND', `${target} has no metadata: it is not a copy, or its copy is finished`);
     const { state, files } = found;
     const { geometry, blocks } = state;
     try {
@@ -102,8 +102,12 @@ async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
       await file.close();
     }
   } catch (error) {
-    throw new CodError('COD_NOT_FOUND', `${target}: its size is needed to read metadata of format 1; make it known`, {
-      cause: error,
-    });
+    throw new CodError(
+      'COD_NOT_FOUND',
+      `${target}: metadata of format 1 does not contain the image's size; pass \`size\``,
+      {
+        cause: error,
+      },
+    );
   }
 }

@@ -66,10 +66,10 @@ export class OpenTransaction implements Transaction {
 
   /** Adds a write whose bytes are not at hand. */
   add(offset: number, length: number): void {
-    if (this.isCommitted) throw new TypeError('the transaction was committed before; begin another one');
+    if (this.isCommitted) throw new TypeError('the transaction is already committed: begin a new one');
     const { size } = this.#geometry;
     const isInside = Number.isSafeInteger(offset) && offset >= 0 && offset + length <= size;
-    if (!isInside) throw new RangeError(`bytes ${offset} + ${length} are outside the storage of ${size} bytes`);
+    if (!isInside) throw new RangeError(`${length} bytes at ${offset} are not within the storage (${size} bytes)`);
     if (length === 0) return;
     // Most transactions have one write, and an array that grows takes room for many.
     if (this.extents === NO_EXTENTS) this.extents = [offset, length];
@@ -139,7 +139,7 @@ export class OpenLog extends StateOfLog implements IntentLog {
 
   async commit(transaction: Transaction): Promise<void> {
     if (!(transaction instanceof OpenTransaction) || !transaction.isOf(this.state.geometry))
-      throw new TypeError('the transaction is not from `begin` of this log');
+      throw new TypeError('the transaction belongs to another log: use `begin` of this log');
     if (this.#closing === undefined && this.poisoning === undefined) this.#checkRoom(transaction);
     await promised((settled) => this.submit(transaction, settled));
   }
@@ -152,14 +152,14 @@ export class OpenLog extends StateOfLog implements IntentLog {
     for (let index = 0; index < extents.length; index += 2) {
       const [offset, length] = [extents[index]!, extents[index + 1]!];
       if (this.state.hasRoomFor(offset, length, extents.length / 2)) continue;
-      const message = `bytes ${offset} + ${length}: too many blocks are written in part; write whole blocks`;
+      const message = `${length} bytes at ${offset}: too many blocks are written in part; write whole blocks`;
       throw new CodError('COD_NO_SPACE', message, { details: { offset, length } });
     }
   }
 
   /** As {@link commit}. `settled` is called synchronously, by {@link commitPending}, or later. */
   submit(transaction: OpenTransaction, settled: Settled): void {
-    if (transaction.isCommitted) throw new TypeError('the transaction was committed before; begin another one');
+    if (transaction.isCommitted) throw new TypeError('the transaction is already committed: begin a new one');
     transaction.isCommitted = true;
     if (this.#closing === undefined) this.#commits.record(transaction.extents, settled);
     else settled(closedError());
@@ -188,9 +188,13 @@ export class OpenLog extends StateOfLog implements IntentLog {
     if (!this.state.isComplete) {
       const { blocks, geometry } = this.state;
       const missing = geometry.blockCount - blocks.count;
-      throw new CodError('COD_INCOMPLETE', `${missing} of ${geometry.blockCount} blocks are missing`, {
-        details: { syncedBlocks: blocks.count, totalBlocks: geometry.blockCount },
-      });
+      throw new CodError(
+        'COD_INCOMPLETE',
+        `the storage is not complete: ${missing} of ${geometry.blockCount} blocks are missing`,
+        {
+          details: { syncedBlocks: blocks.count, totalBlocks: geometry.blockCount },
+        },
+      );
     }
     this.#closing = this.#end(() => this.#checkpointer.remove());
     await this.#closing;
@@ -300,8 +304,7 @@ export async function recoverLog(
 ): Promise<RecoveredLog> {
   const { fileSystem, name, size, identity, blockSize = DEFAULT_BLOCK_BYTES } = options;
   const { checkpointIntervalMs = DEFAULT_CHECKPOINT_INTERVAL_MS } = options;
-  if (typeof name !== 'string' || name === '')
-    throw new TypeError('the name of a log must be a string that is not empty');
+  if (typeof name !== 'string' || name === '') throw new TypeError('`name` must be a non-empty string');
   if (!(checkpointIntervalMs > 0))
     throw new RangeError(`checkpointIntervalMs must be above 0, not ${checkpointIntervalMs}`);
   if (size === 0) throw new RangeError('a storage of 0 bytes needs no log');
@@ -351,14 +354,15 @@ export async function openLog(environment: Environment, options: OpenIntentLogOp
 /** @throws {@link CodError} COD_SIZE_MISMATCH, COD_SOURCE_CHANGED if the log is about something else. */
 function checkSame(recovered: RecoveredLog, { name, size, identity }: OpenIntentLogOptions): void {
   if (recovered.size !== size) {
-    throw new CodError('COD_SIZE_MISMATCH', `the log ${name} is of ${recovered.size} bytes, the storage has ${size}`, {
+    const message = `log ${name} is for ${recovered.size} bytes, but the storage has ${size}: use another name`;
+    throw new CodError('COD_SIZE_MISMATCH', message, {
       details: { size: recovered.size, storageSize: size },
     });
   }
   if (recovered.identity === undefined || recovered.identity === identity) return;
   throw new CodError(
     'COD_SOURCE_CHANGED',
-    `the log ${name} was made for ${recovered.identity}, not for ${identity ?? 'content without identity'}`,
+    `log ${name} is for ${recovered.identity}, not for ${identity ?? 'content without identity'}: use another name`,
     { details: { identity: recovered.identity, wanted: identity } },
   );
 }

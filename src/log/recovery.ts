@@ -141,7 +141,7 @@ function ofOneSession(found: readonly FoundFile[]): { checkpoints: FoundCheckpoi
       throw corrupt(`${name} and ${first.name} belong to different copies`, { file: name });
     }
     if (header.size !== first.header.size || header.blockSize !== first.header.blockSize) {
-      throw corrupt(`${name} and ${first.name} describe devices of different shape`, { file: name });
+      throw corrupt(`${name} and ${first.name} have different sizes or block sizes`, { file: name });
     }
   }
   return {
@@ -155,7 +155,7 @@ function newestCheckpoint(checkpoints: readonly FoundCheckpoint[], logs: readonl
   const [newest] = [...checkpoints].sort((one, other) => other.header.epoch - one.header.epoch);
   if (newest !== undefined) return newest;
   const file = logs[0]?.name;
-  throw corrupt(`${file}: the log exists, but no checkpoint that it could follow`, { file });
+  throw corrupt(`${file}: the checkpoint of this log is missing`, { file });
 }
 
 /** Rule 3, first half: a log later than the next epoch follows a checkpoint that is missing. */
@@ -206,7 +206,7 @@ async function replayLogs(
   if (bothLogs) {
     // Rule 5.
     if (next === undefined) {
-      const message = `the log of epoch ${epoch + 1} is missing, in which the log of epoch ${epoch} continues`;
+      const message = `the log of epoch ${epoch + 1} is missing: the log of epoch ${epoch} continues in it`;
       throw corrupt(message, { epoch: epoch + 1 });
     }
     scans.set(next.name, await replayLog(context, next));
@@ -216,7 +216,7 @@ async function replayLogs(
   }
   if (next !== undefined && (await saysBased(context, next, scans.get(next.name)))) {
     // Rule 3, second half.
-    const message = `${next.name}: its checkpoint, of epoch ${epoch + 1}, was durable and is missing`;
+    const message = `${next.name}: the durable checkpoint of epoch ${epoch + 1} is missing`;
     throw corrupt(message, { file: next.name });
   }
   return { scans, bothLogs };

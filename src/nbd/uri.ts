@@ -34,26 +34,30 @@ const SCHEMES: Readonly<Record<string, { readonly tls: boolean; readonly unix: b
  */
 export function parseNbdUri(uri: string | URL): NbdLocation {
   const text = String(uri);
-  if (!URL.canParse(text)) throw new TypeError(`${text} is no valid URI`);
+  if (!URL.canParse(text)) throw new TypeError(`${text} is not a valid URI`);
   const url = new URL(text);
   const scheme = SCHEMES[url.protocol.slice(0, -1)];
-  if (scheme === undefined) throw new TypeError(`${url.protocol}// is none of ${Object.keys(SCHEMES).join(', ')}`);
+  if (scheme === undefined)
+    throw new TypeError(`the scheme ${url.protocol.slice(0, -1)} is not one of ${Object.keys(SCHEMES).join(', ')}`);
   const { tls, unix } = scheme;
-  if (url.hash !== '') throw new TypeError(`${text}: a # in the name of an export is written %23`);
-  if (url.username !== '' || url.password !== '') throw new TypeError(`${url.protocol}// takes no user: NBD has none`);
+  if (url.hash !== '') throw new TypeError(`${text}: write a # in the export name as %23`);
+  if (url.username !== '' || url.password !== '')
+    throw new TypeError(`${url.protocol}// URIs have no user or password: NBD does not support them`);
   const parameters = new Map(url.searchParams);
   const take = (name: string): string | undefined => {
     const value = parameters.get(name);
     parameters.delete(name);
-    if (value === '') throw new TypeError(`${text}: ${name} is empty`);
+    if (value === '') throw new TypeError(`${text}: the parameter ${name} is empty`);
     return value;
   };
   const socket = take('socket');
   const tlsCertificates = tls ? take('tls-certificates') : undefined;
-  for (const name of parameters.keys()) throw new TypeError(`${text}: the parameter ${name} is not known`);
+  for (const name of parameters.keys()) throw new TypeError(`${text}: unknown parameter ${name}`);
   const exportName = decode(url.pathname.replace(/^\//, ''), text);
   if (Buffer.byteLength(exportName) > MAX_STRING_BYTES)
-    throw new TypeError(`the name of an export has ${MAX_STRING_BYTES} bytes at most`);
+    throw new TypeError(
+      `the export name has ${Buffer.byteLength(exportName)} bytes, at most ${MAX_STRING_BYTES} are allowed`,
+    );
   return {
     at: unix ? socketOf(url, socket) : hostOf(url, socket),
     exportName,
@@ -63,18 +67,19 @@ export function parseNbdUri(uri: string | URL): NbdLocation {
 }
 
 function socketOf(url: URL, socket: string | undefined): { socket: string } {
-  if (url.host !== '') throw new TypeError(`${url}: a socket has no host; write ${url.protocol}///EXPORT?socket=PATH`);
+  if (url.host !== '')
+    throw new TypeError(`${url}: a unix socket has no host; write ${url.protocol}///EXPORT?socket=PATH`);
   if (socket === undefined) throw new TypeError(`${url}: ?socket=PATH is missing`);
-  if (socket.includes('\0')) throw new TypeError('the path of a socket holds a zero byte');
+  if (socket.includes('\0')) throw new TypeError('the socket path contains a zero byte');
   return { socket };
 }
 
 function hostOf(url: URL, socket: string | undefined): { host: string; port: number } {
-  if (socket !== undefined) throw new TypeError(`${url}: socket is for nbd+unix://`);
+  if (socket !== undefined) throw new TypeError(`${url}: the parameter socket needs nbd+unix://`);
   if (url.hostname === '') throw new TypeError(`${url}: the host is missing`);
   const host = decode(url.hostname, url.href).replace(/^\[(.*)\]$/, '$1');
   const port = url.port === '' ? DEFAULT_PORT : Number(url.port);
-  if (port === 0) throw new TypeError(`${url}: there is no port 0`);
+  if (port === 0) throw new TypeError(`${url}: port 0 is not valid`);
   return { host, port };
 }
 

@@ -96,7 +96,7 @@ class BlobSource implements Source, AsyncDisposable {
 }
 
 function short(offset: number, wanted: number, got: number): CodError {
-  return new CodError('COD_SHORT_READ', `blob: ${got} of ${wanted} bytes at ${offset}`, {
+  return new CodError('COD_SHORT_READ', `read blob at offset ${offset}: got ${got} of ${wanted} bytes`, {
     details: { offset, wanted, got },
   });
 }

@@ -171,7 +171,7 @@ class FileSource implements InlineSource, AsyncDisposable {
     const details = { path: this.#path, sizeAtOpen: this.size, size: Number(now.size) };
     throw new CodError(
       'COD_SOURCE_CHANGED',
-      `${this.#path} was written to while it was being copied; start again from a file at rest`,
+      `${this.#path} changed during the copy: stop the program that writes it, and start a new copy`,
       {
         details,
       },
@@ -179,7 +179,9 @@ class FileSource implements InlineSource, AsyncDisposable {
   }
 
   #short(offset: number, missing: number): CodError {
-    const message = `${this.#path}: the file ends at ${offset}, before its ${this.size} bytes at opening; it was cut, start again from a file at rest`;
+    const message =
+      `${this.#path} ends at ${offset}, but had ${this.size} bytes at opening: ` +
+      'stop the program that truncated it, and start a new copy';
     return new CodError('COD_SHORT_READ', message, { details: { path: this.#path, offset, missing } });
   }
 
@@ -194,8 +196,8 @@ function closed(path: string): CodError {
 
 function refuseOddKinds(path: string, stats: BigIntStats): void {
   if (stats.isFile() || stats.isBlockDevice()) return;
-  const kind = stats.isDirectory() ? 'a directory' : 'no file';
-  throw new CodError('COD_SOURCE_IO', `${path} is ${kind}; name a disk image or a block device`, { details: { path } });
+  const kind = stats.isDirectory() ? 'a directory' : 'not a file';
+  throw new CodError('COD_SOURCE_IO', `${path} is ${kind}: name a disk image or a block device`, { details: { path } });
 }
 
 /**
@@ -212,17 +214,13 @@ function asCodError(path: string, cause: unknown): unknown {
   if (!(cause instanceof Error) || !('code' in cause) || cause instanceof CodError) return cause;
   const details = { path, errno: cause.code };
   if (cause.code === 'ENOENT' || cause.code === 'ENOTDIR') {
-    return new CodError('COD_NOT_FOUND', `${path} does not exist; check the path`, { cause, details });
+    return new CodError('COD_NOT_FOUND', `${path} does not exist: check the path`, { cause, details });
   }
   if (cause.code === 'EACCES' || cause.code === 'EPERM') {
-    return new CodError(
-      'COD_SOURCE_IO',
-      `${path} may not be read by this user; change its mode or run as a user who may`,
-      {
-        cause,
-        details,
-      },
-    );
+    return new CodError('COD_SOURCE_IO', `this user may not read ${path}: change its mode or run as another user`, {
+      cause,
+      details,
+    });
   }
   return new CodError('COD_SOURCE_IO', `${path} cannot be read: ${cause.message}`, { cause, details });
 }

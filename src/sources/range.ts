@@ -10,5 +10,5 @@ export function checkRange(size: number, offset: number, length: number): void {
     offset <= size - length
   )
     return;
-  throw new RangeError(`source: ${length} bytes at ${offset} are not inside its ${size} bytes`);
+  throw new RangeError(`${length} bytes at ${offset} are not within the source (${size} bytes)`);
 }

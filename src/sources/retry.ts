@@ -61,7 +61,8 @@ export class Backoff {
     const { attempts, baseDelayMs, maxDelayMs, clock, random } = this.#policy;
     this.#failures++;
     if (this.#failures >= attempts) {
-      const message = `${this.#what}: ${reasonOf(error)} (given up after ${this.#failures} ${this.#failures === 1 ? 'attempt' : 'attempts'})`;
+      const count = this.#failures === 1 ? '1 attempt' : `${this.#failures} attempts`;
+      const message = `${this.#what}: ${reasonOf(error)} (given up after ${count})`;
       throw new CodError('COD_SOURCE_IO', message, { cause: error, details: { attempts: this.#failures } });
     }
     const jittered = ((1 + random()) / 2) * Math.min(maxDelayMs, baseDelayMs * 2 ** (this.#failures - 1));

@@ -36,6 +36,6 @@ async function rejection(promise: Promise<unknown>, what: string): Promise<unkno
     () => undefined,
     (error: unknown) => ({ error }),
   );
-  assert(outcome !== undefined, `${what}: resolved, where it had to reject`);
+  assert(outcome !== undefined, `${what}: resolved, but must reject`);
   return outcome.error;
 }

@@ -178,22 +178,23 @@ export function planFromLine(line: string): StoryPlan {
   try {
     plan = JSON.parse(line) as typeof plan;
   } catch (error) {
-    throw corrupt(`no JSON (${String(error)})`);
+    throw corrupt(`not JSON (${String(error)})`);
   }
-  if (typeof plan !== 'object' || plan === null) throw corrupt('no object');
+  if (typeof plan !== 'object' || plan === null) throw corrupt('not a JSON object');
   const { version, seed, crashes } = plan;
   if (typeof version === 'number' && version !== VERSION)
-    throw new CodError('COD_VERSION', `a story of version ${version}, not ${VERSION}`);
+    throw new CodError('COD_VERSION', `the story has version ${version}, but this package reads version ${VERSION}`);
   if (version !== VERSION || !isSeed(seed) || !Array.isArray(crashes))
-    throw corrupt('version, seed and crashes are wanted');
+    throw corrupt('version, seed and crashes are required');
   return {
     seed,
     crashes: crashes.map((crash: unknown): PlannedCrash => {
-      if (!Array.isArray(crash) || crash.length !== 4) throw corrupt('a crash is [at, kind, seed, works]');
+      if (!Array.isArray(crash) || crash.length !== 4) throw corrupt('a crash must be [at, kind, seed, works]');
       const [at, kind, crashSeed, works] = crash as unknown[];
-      if (!Number.isSafeInteger(at) || (at as number) < 1) throw corrupt(`a crash at ${String(at)}`);
-      if (kind !== 'process' && kind !== 'power') throw corrupt(`a crash of kind ${String(kind)}`);
-      if (!isSeed(crashSeed) || (works !== 0 && works !== 1)) throw corrupt('a crash is [at, kind, seed, works]');
+      if (!Number.isSafeInteger(at) || (at as number) < 1)
+        throw corrupt(`a crash at ${String(at)}, which is not an operation number`);
+      if (kind !== 'process' && kind !== 'power') throw corrupt(`unknown crash kind ${String(kind)}`);
+      if (!isSeed(crashSeed) || (works !== 0 && works !== 1)) throw corrupt('a crash must be [at, kind, seed, works]');
       return { at: at as number, kind, seed: crashSeed, works: works === 1 };
     }),
   };

@@ -162,7 +162,7 @@ export class CrashingFileSystem implements FileSystem {
         complete: (disk) => {
           let number = disk.find(name);
           if (number === undefined && !create)
-            throw new CodError('COD_NOT_FOUND', `open ${name}: it is not there`, { details: { name } });
+            throw new CodError('COD_NOT_FOUND', `open ${name}: the file does not exist`, { details: { name } });
           number ??= disk.create(name);
           this.#assertFree(name, number);
           this.#openCounts.set(number, (this.#openCounts.get(number) ?? 0) + 1);
@@ -235,7 +235,7 @@ export class CrashingFileSystem implements FileSystem {
         if (into.length > 0 && offset + into.length > live.size) {
           throw new CodError(
             'COD_SHORT_READ',
-            `read ${name} at offset ${offset}, ${into.length} bytes: it ends at ${live.size}`,
+            `read ${name} at offset ${offset}, ${into.length} bytes: the file ends at ${live.size}`,
             {
               details: { name, offset, length: into.length, size: live.size },
             },
@@ -302,7 +302,7 @@ export class CrashingFileSystem implements FileSystem {
         if (length < bytes.length) {
           throw new CodError(
             'COD_NO_SPACE',
-            `write ${name} at offset ${offset}, ${bytes.length} bytes: no room after ${length}`,
+            `write ${name} at offset ${offset}, ${bytes.length} bytes: no space after ${length}`,
             {
               details: { name, offset, length: bytes.length, written: length },
             },
@@ -340,7 +340,7 @@ export class CrashingFileSystem implements FileSystem {
 
   #performSynchronously<T>(call: Call & { name: string }, effect: Effect<T>): T {
     const operation = this.#frozen ? undefined : this.#begin(call, effect);
-    if (operation === undefined || this.#frozen) throw new CodError('COD_CLOSED', 'the process is gone');
+    if (operation === undefined || this.#frozen) throw new CodError('COD_CLOSED', 'the simulated process has crashed');
     return this.#end(operation, effect);
   }
 
@@ -359,7 +359,7 @@ export class CrashingFileSystem implements FileSystem {
     effect.fail?.(this.#disk);
     throw new CodError(
       fault.code,
-      `${kind} ${name} at offset ${offset}, ${length} bytes: operation ${operation.number} was told to fail`,
+      `${kind} ${name} at offset ${offset}, ${length} bytes: injected fault in operation ${operation.number}`,
       {
         details: { ...operation },
       },
@@ -427,6 +427,6 @@ function isSame(one: Uint8Array, other: Uint8Array): boolean {
 
 function assertRange(offset: number, length: number): void {
   if (!(Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(offset + length))) {
-    throw new RangeError(`offset ${offset}, ${length} bytes: not a range of safe integers`);
+    throw new RangeError(`${length} bytes at offset ${offset} are not a range of safe integers`);
   }
 }

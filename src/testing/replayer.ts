@@ -51,7 +51,7 @@ export async function* replayTrace(
     if (end <= maxFileBytes) return;
     throw new CodError(
       'COD_NO_SPACE',
-      `trace, step ${number}: a file of ${end} bytes, and ${maxFileBytes} are allowed`,
+      `trace, step ${number}: a file of ${end} bytes, at most ${maxFileBytes} are allowed`,
       {
         details: { bytes: end, allowed: maxFileBytes },
       },
@@ -81,7 +81,7 @@ export async function* replayTrace(
       }
       case 'open':
         if ('error' in step) return;
-        if (files.has(step.file)) throw corrupt(step, `file ${step.file} is open already`);
+        if (files.has(step.file)) throw corrupt(step, `file ${step.file} is already open`);
         files.set(step.file, await fileSystem.open(step.name, { create: step.create }));
         return;
       case 'remove':
@@ -104,7 +104,7 @@ export async function* replayTrace(
         if (sum !== step.sum)
           throw corrupt(
             step,
-            `bytes ${step.offset} + ${step.length} of file ${step.file} are not those that were read`,
+            `${step.length} bytes at ${step.offset} of file ${step.file} differ from the recorded read`,
           );
         return;
       }

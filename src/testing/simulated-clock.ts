@@ -114,14 +114,14 @@ export class SimulatedClock implements Clock {
     while (running) {
       if (this.#sleepers.length > 0) {
         if (this.#sleepers[0]!.wakeAt > end)
-          throw new Error(`it has not ended after ${limitMs} simulated milliseconds`);
+          throw new Error(`the work has not ended after ${limitMs} simulated milliseconds`);
         this.#wakeNext();
         await this.#settle();
       } else if (limitMs !== undefined) {
         for (let round = 0; round < STUCK_ROUNDS && running && this.#sleepers.length === 0; round++)
           await this.#settle();
         if (running && this.#sleepers.length === 0)
-          throw new Error('it is stuck: it has not ended, and nothing is left that could happen');
+          throw new Error('deadlock: the work has not ended, and no timer is pending');
       } else await Promise.race([settled, new Promise<void>((resolve) => (this.#onSleep = resolve))]);
     }
     return work;

@@ -125,25 +125,25 @@ export function* parseTrace(trace: Uint8Array | string): Generator<TraceStep> {
   try {
     text = typeof trace === 'string' ? trace : new TextDecoder('utf-8', { fatal: true }).decode(trace);
   } catch (error) {
-    throw new CodError('COD_CORRUPT', 'trace: it is no UTF-8', { cause: error });
+    throw new CodError('COD_CORRUPT', 'trace: not UTF-8', { cause: error });
   }
   let number = 0;
   for (let at = 0; at < text.length || number === 0; number++) {
     const newline = text.indexOf('\n', at);
-    if (newline < 0) throw corrupt(number + 1, 'it is cut short');
+    if (newline < 0) throw corrupt(number + 1, 'the line is cut short');
     const fields = parseLine(text.slice(at, newline), number + 1);
     at = newline + 1;
     if (number > 0) {
       yield parseStep(fields, number + 1);
       continue;
     }
-    if (fields['trace'] !== 'copyondemand') throw corrupt(1, 'it is no trace');
+    if (fields['trace'] !== 'copyondemand') throw corrupt(1, 'not a trace');
     const { version } = fields as { version?: unknown };
-    if (!Number.isSafeInteger(version)) throw corrupt(1, 'it has no version');
+    if (!Number.isSafeInteger(version)) throw corrupt(1, 'the version is missing');
     if (version !== TRACE_VERSION) {
       throw new CodError(
         'COD_VERSION',
-        `a trace of version ${String(version)}, and ${TRACE_VERSION} is the one that is understood`,
+        `the trace has version ${String(version)}, but this package reads version ${TRACE_VERSION}`,
         {
           details: { version },
         },
@@ -157,9 +157,9 @@ function parseLine(line: string, number: number): Fields {
   try {
     value = JSON.parse(line);
   } catch {
-    throw corrupt(number, 'no JSON');
+    throw corrupt(number, 'not JSON');
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw corrupt(number, 'no object');
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw corrupt(number, 'not an object');
   return value as Fields;
 }
 
@@ -167,19 +167,19 @@ function parseLine(line: string, number: number): Fields {
 function parseStep(fields: Fields, line: number): TraceStep {
   const shape = SHAPES[String(fields['op'])];
   if (shape === undefined || !Object.hasOwn(SHAPES, String(fields['op'])))
-    throw corrupt(line, `an operation ${String(fields['op'])}`);
+    throw corrupt(line, `unknown operation ${String(fields['op'])}`);
   for (const [name, wanted] of Object.entries(shape)) {
     const value = fields[name];
     if (value === undefined ? !wanted.optional : !wanted.check(value))
-      throw corrupt(line, `${name} is ${JSON.stringify(value)?.slice(0, 80)}`);
+      throw corrupt(line, `${name} is not valid: ${JSON.stringify(value)?.slice(0, 80)}`);
   }
   for (const name of Object.keys(fields))
-    if (name !== 'op' && !(name in shape)) throw corrupt(line, `${name} is no field of ${String(fields['op'])}`);
+    if (name !== 'op' && !(name in shape)) throw corrupt(line, `${String(fields['op'])} has no field ${name}`);
   if (fields['op'] === 'open' && (fields['file'] === undefined) === (fields['error'] === undefined))
-    throw corrupt(line, 'neither opened nor refused');
+    throw corrupt(line, 'an open has either a file or an error');
   const length =
     typeof fields['bytes'] === 'object' ? lengthOf(fields['bytes'] as TraceBytes) : Number(fields['length'] ?? 0);
-  if (!Number.isSafeInteger(Number(fields['offset'] ?? 0) + length)) throw corrupt(line, 'a range that is none');
+  if (!Number.isSafeInteger(Number(fields['offset'] ?? 0) + length)) throw corrupt(line, 'the range is not valid');
   return fields as unknown as TraceStep;
 }
 

@@ -36,7 +36,7 @@ test('a file that is open elsewhere is waited for, and COD_LOCKED in the end', a
   const first = await files();
   const second = await files({ directory: first.directory });
   const file = await first.open('a', { create: true });
-  const locked = { code: 'COD_LOCKED', message: expect.stringMatching(/ a: another tab/) };
+  const locked = { code: 'COD_LOCKED', message: expect.stringMatching(/ a: the file is open in another tab/) };
   await Promise.all([
     expect(second.open('a')).rejects.toMatchObject(locked),
     expect(second.remove('a')).rejects.toMatchObject(locked),

@@ -167,14 +167,14 @@ describe('fileSource', () => {
     await mkdir(join(folder, 'directory'));
     await expectCode(fileSource(join(folder, 'missing.img')), 'COD_NOT_FOUND', /does not exist/);
     await expectCode(fileSource(join(folder, 'disk.img', 'below')), 'COD_NOT_FOUND', /does not exist/);
-    await expectCode(fileSource(join(folder, 'directory')), 'COD_SOURCE_IO', /is a directory; name a disk image/);
-    await expectCode(fileSource('/dev/null'), 'COD_SOURCE_IO', /no file/);
+    await expectCode(fileSource(join(folder, 'directory')), 'COD_SOURCE_IO', /is a directory: name a disk image/);
+    await expectCode(fileSource('/dev/null'), 'COD_SOURCE_IO', /not a file/);
   });
 
   it.skipIf(process.getuid?.() === 0)('says that a file may not be read', async () => {
     const path = join(folder, 'secret.img');
     await writeFile(path, 'abc', { mode: 0 });
-    await expectCode(fileSource(path), 'COD_SOURCE_IO', /may not be read/);
+    await expectCode(fileSource(path), 'COD_SOURCE_IO', /may not read/);
   });
 
   it.each([100, 200_000])('rejects a read of %i bytes with COD_SHORT_READ when the file was cut', async (length) => {

@@ -619,13 +619,13 @@ const serving: readonly Refusal[] = [
       return ['serve', makeImage(dir), 'disk', '--socket', 's'];
     },
     code: 'COD_EXISTS',
-    says: 'no socket',
+    says: 'not a socket',
   },
   {
     name: 'a Unix socket in a missing folder',
     arrange: (dir) => ['serve', makeImage(dir), 'disk', '--socket', 'none/s'],
     code: 'COD_NOT_FOUND',
-    says: 'no folder none',
+    says: 'the directory none does not exist',
   },
   {
     name: 'a port on which another process listens',

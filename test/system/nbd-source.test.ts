@@ -297,14 +297,12 @@ describeWith(['nbdkit', 'openssl'], 'over TLS', () => {
 
     const refused = (says: RegExp) => ({ code: 'COD_SOURCE_IO', message: expect.stringMatching(says) });
     await expect(nbdSource(uri('nbd'))).rejects.toMatchObject(refused(/requires TLS: use nbds:/));
-    await expect(nbdSource(uri('nbds'))).rejects.toMatchObject(refused(/TLS is refused/));
-    await expect(nbdSource(uri('nbds', others))).rejects.toMatchObject(refused(/TLS is refused/));
+    await expect(nbdSource(uri('nbds'))).rejects.toMatchObject(refused(/the TLS connection failed/));
+    await expect(nbdSource(uri('nbds', others))).rejects.toMatchObject(refused(/the TLS connection failed/));
     await expect(nbdSource(uri('nbds', directory), { tls: { servername: 'elsewhere' } })).rejects.toMatchObject(
-      refused(/TLS is refused/),
+      refused(/the TLS connection failed/),
     );
-    await expect(nbdSource(uri('nbds', without), { retry: { attempts: 2 } })).rejects.toMatchObject(
-      refused(/TLS is refused|a certificate of ours/),
-    );
+    await expect(nbdSource(uri('nbds', without), { retry: { attempts: 2 } })).rejects.toMatchObject(refused(/TLS @@@/));
     await expect(nbdSource(uri('nbds', temporaryDirectory()))).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
   });
 
@@ -312,7 +310,7 @@ describeWith(['nbdkit', 'openssl'], 'over TLS', () => {
     const socket = join(temporaryDirectory(), 's');
     await nbdkit(socket, '--tls=off', 'memory', '1M');
     await expect(nbdSource(`nbds+unix:///?socket=${socket}`)).rejects.toMatchObject({
-      message: expect.stringContaining('no TLS'),
+      message: expect.stringContaining('does not offer TLS'),
     });
     expect(existsSync(socket)).toBe(true);
   });

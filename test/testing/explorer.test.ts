@@ -180,7 +180,7 @@ describe('an explorer', () => {
   });
 
   it.each([
-    ['waits for nothing', 'it is stuck', (): Promise<void> => new Promise(() => undefined)],
+    ['waits for nothing', 'deadlock', (): Promise<void> => new Promise(() => undefined)],
     [
       'waits for ever',
       'simulated milliseconds',

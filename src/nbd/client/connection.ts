@@ -68,7 +68,7 @@ export class NbdConnection {
       const onAbort = () => fail(signal.reason);
       signal.addEventListener('abort', onAbort, { once: true });
       clock.sleep(stallTimeoutMs, settled.signal).then(
-        () => fail(new PassingError(`the connection was not made within ${stallTimeoutMs} ms`)),
+        () => fail(new PassingError(`no connection within ${stallTimeoutMs} ms`)),
         () => undefined,
       );
       let info: NbdExportInfo | undefined;
@@ -85,19 +85,20 @@ export class NbdConnection {
       const listen = () => {
         socket.setNoDelay(true);
         // With TLS 1.3 the server checks the client's certificate after the client has completed its handshake.
-        const hint = location.tls && options.tls.cert === undefined ? '; perhaps it wants a certificate of ours' : '';
+        const hint =
+          location.tls && options.tls.cert === undefined ? '; the server may require a client certificate' : '';
         const lost = (how: string) => fail(new PassingError(`${how}${hint}`));
         socket.on('error', (error) => {
           const explanation = explained(error, what);
           if (explanation === error) lost(error.message);
           else fail(explanation);
         });
-        socket.on('close', () => lost('the server hung up during the handshake'));
+        socket.on('close', () => lost('the server closed the connection during the handshake'));
         socket.on('data', (bytes) => {
           try {
             const rest = negotiation.push(bytes);
             if (rest.length > 0)
-              throw new CodError('COD_SOURCE_IO', `${what}: the server sent bytes that it was not asked for`);
+              throw new CodError('COD_SOURCE_IO', `${what}: the server sent unexpected bytes after the handshake`);
           } catch (error) {
             fail(error);
             return;
@@ -129,7 +130,7 @@ export class NbdConnection {
     this.#lastByteMs = options.clock.now();
     socket.on('data', (bytes) => this.#onData(bytes));
     socket.on('error', (error) => this.#end(explained(error, options.what)));
-    socket.on('close', () => this.#end(new PassingError('the server hung up')));
+    socket.on('close', () => this.#end(new PassingError('the server closed the connection')));
     void this.#watch();
   }
 
@@ -234,7 +235,7 @@ export class NbdConnection {
     const { clock, stallTimeoutMs } = this.#options;
     while (this.usable) {
       const idleMs = this.#parser.pending === 0 ? 0 : clock.now() - this.#lastByteMs;
-      if (idleMs >= stallTimeoutMs) this.#end(new PassingError(`no byte came for ${stallTimeoutMs} ms`));
+      if (idleMs >= stallTimeoutMs) this.#end(new PassingError(`the server sent nothing for ${stallTimeoutMs} ms`));
       else await clock.sleep(stallTimeoutMs - idleMs, this.#over.signal).catch(() => undefined);
     }
   }
@@ -286,6 +287,6 @@ function clipped(runs: readonly AllocationRun[], { skip, length }: { skip: numbe
 function explained(error: Error, what: string): Error {
   const code = 'code' in error ? String(error.code) : '';
   if (!/^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)|_CERT|EPROTO/.test(code)) return error;
-  const message = `${what}: TLS is refused: ${error.message} (${code})`;
+  const message = `${what}: the TLS connection failed: ${error.message} (${code})`;
   return new CodError('COD_SOURCE_IO', message, { cause: error, details: { errno: code } });
 }

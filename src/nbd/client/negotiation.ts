@@ -99,16 +99,17 @@ export class Negotiation {
   }
 
   #onMagic(bytes: Buffer): void {
-    if (bytes.readBigUInt64BE(0) !== MAGIC.init) throw this.#refused('what answers there does not speak NBD');
+    if (bytes.readBigUInt64BE(0) !== MAGIC.init) throw this.#refused('the server does not speak NBD');
     const second = bytes.readBigUInt64BE(8);
     if (second === OLDSTYLE_MAGIC)
-      throw this.#refused('the server speaks the oldstyle handshake, which has no options; start it with newstyle');
-    if (second !== MAGIC.option) throw this.#refused('the server’s handshake is none that is known');
+      throw this.#refused('the server uses the oldstyle handshake: start it with newstyle');
+    if (second !== MAGIC.option) throw this.#refused('the server uses an unknown handshake');
     this.#expect(BYTES.serverGreeting - 16, (flags) => this.#onFlags(flags.readUInt16BE(0)));
   }
 
   #onFlags(flags: number): void {
-    if ((flags & HANDSHAKE_FLAG.fixedNewstyle) === 0) throw this.#refused('the server does not speak fixed newstyle');
+    if ((flags & HANDSHAKE_FLAG.fixedNewstyle) === 0)
+      throw this.#refused('the server does not support the fixed newstyle handshake');
     this.#noZeroes = (flags & HANDSHAKE_FLAG.noZeroes) !== 0;
     const answer = Buffer.alloc(BYTES.clientFlags);
     answer.writeUInt32BE(CLIENT_FLAG.fixedNewstyle | (this.#noZeroes ? CLIENT_FLAG.noZeroes : 0));
@@ -120,7 +121,7 @@ export class Negotiation {
   #askTls(): void {
     this.#ask(OPTION.starttls, Buffer.alloc(0), ({ type }) => {
       if (type !== OPTION_REPLY.ack)
-        throw this.#refused('the server has no TLS for us; use nbd:// if the way to it is safe');
+        throw this.#refused('the server does not offer TLS; use nbd:// if the network is trusted');
       this.#hooks.startTls();
       return 'last';
     });
@@ -141,7 +142,7 @@ export class Negotiation {
     const data = Buffer.concat([this.#name(), u32(1), lengthAndText(BASE_ALLOCATION)]);
     this.#ask(OPTION.setMetaContext, data, ({ type, data }) => {
       if (type === OPTION_REPLY.metaContext) {
-        if (data.length < 4) throw this.#malformed('a context without its number');
+        if (data.length < 4) throw this.#malformed('a metadata context without its ID');
         if (data.toString('utf8', 4) === BASE_ALLOCATION) this.#context = data.readUInt32BE(0);
         return 'more';
       }
@@ -166,16 +167,16 @@ export class Negotiation {
   }
 
   #onInfo(data: Buffer): void {
-    if (data.length < 2) throw this.#malformed('information without its kind');
+    if (data.length < 2) throw this.#malformed('information without its type');
     const kind = data.readUInt16BE(0);
     if (kind === INFO.export) {
-      if (data.length !== 12) throw this.#malformed(`${data.length} bytes about the export`);
+      if (data.length !== 12) throw this.#malformed(`export information of ${data.length} bytes instead of 12`);
       this.#onExport(data.readBigUInt64BE(2), data.readUInt16BE(10));
     } else if (kind === INFO.blockSize) {
-      if (data.length !== 14) throw this.#malformed(`${data.length} bytes about block sizes`);
+      if (data.length !== 14) throw this.#malformed(`block size information of ${data.length} bytes instead of 14`);
       const [min, max] = [data.readUInt32BE(2), data.readUInt32BE(10)];
       const sensible = min > 0 && min <= MAX_MIN_BLOCK_BYTES && Number.isInteger(Math.log2(min)) && max >= min;
-      if (!sensible) throw this.#malformed(`blocks of ${min} to ${max} bytes`);
+      if (!sensible) throw this.#malformed(`invalid block sizes, ${min} to ${max} bytes`);
       this.#minBlockBytes = min;
       this.#maxBlockBytes = max - (max % min);
     }
@@ -192,8 +193,7 @@ export class Negotiation {
   }
 
   #onExport(size: bigint, flags: number): void {
-    if (size > BigInt(Number.MAX_SAFE_INTEGER))
-      throw this.#refused(`its size of ${size} bytes is beyond what can be copied`);
+    if (size > BigInt(Number.MAX_SAFE_INTEGER)) throw this.#refused(`the export has ${size} bytes, more than 2^53 - 1`);
     if ((flags & TRANSMISSION_FLAG.hasFlags) === 0) throw this.#malformed('an export without flags');
     this.#size = Number(size);
   }
@@ -201,7 +201,7 @@ export class Negotiation {
   #finish(): void {
     if (this.#size === undefined) throw this.#malformed('an export without size');
     if (this.#size % this.#minBlockBytes !== 0)
-      throw this.#malformed(`a size that is no multiple of its blocks of ${this.#minBlockBytes} bytes`);
+      throw this.#malformed(`a size of ${this.#size} bytes, not a multiple of its block size ${this.#minBlockBytes}`);
     this.#hooks.done({
       size: this.#size,
       structured: this.#structured,
@@ -225,12 +225,16 @@ export class Negotiation {
     const expectReply = () => {
       if (++replies > MAX_REPLIES) throw this.#malformed(`more than ${MAX_REPLIES} replies to option ${option}`);
       this.#expect(BYTES.optionReplyHeader, (head) => {
-        if (head.readBigUInt64BE(0) !== MAGIC.optionReply) throw this.#malformed('what is no reply to an option');
+        if (head.readBigUInt64BE(0) !== MAGIC.optionReply)
+          throw this.#malformed('an option reply without its magic number');
         if (head.readUInt32BE(8) !== option)
           throw this.#malformed(`a reply to option ${head.readUInt32BE(8)} instead of ${option}`);
         const type = head.readUInt32BE(12);
         const length = head.readUInt32BE(16);
-        if (length > MAX_REPLY_BYTES) throw this.#malformed(`a reply of ${length} bytes to option ${option}`);
+        if (length > MAX_REPLY_BYTES)
+          throw this.#malformed(
+            `a reply of ${length} bytes to option ${option}, at most ${MAX_REPLY_BYTES} are allowed`,
+          );
         const onData = (data: Buffer) => {
           if (onReply({ type, data }) === 'more') expectReply();
         };
@@ -254,15 +258,15 @@ export class Negotiation {
       case OPTION_REPLY.errShutdown:
         return new PassingError('the server is shutting down');
       case OPTION_REPLY.errUnknown:
-        return this.#refused(`it has no export called ${JSON.stringify(exportName)}${said}`, 'COD_NOT_FOUND');
+        return this.#refused(`the server has no export named ${JSON.stringify(exportName)}${said}`, 'COD_NOT_FOUND');
       case OPTION_REPLY.errTlsReqd:
         return this.#refused(`the server requires TLS: use nbds://${said}`);
       case OPTION_REPLY.errPolicy:
-        return this.#refused(`the server does not let us have the export${said}`);
+        return this.#refused(`the server denies access to the export${said}`);
       case OPTION_REPLY.errBlockSizeReqd:
-        return this.#refused(`the server insists on block sizes that it did not tell${said}`);
+        return this.#refused(`the server requires block sizes that it did not announce${said}`);
       default:
-        return this.#refused(`the server refuses with 0x${type.toString(16)}${said}`);
+        return this.#refused(`the server refuses the export with error 0x${type.toString(16)}${said}`);
     }
   }
 

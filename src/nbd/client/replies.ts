@@ -108,7 +108,7 @@ export class ReplyParser {
       if (magic === MAGIC.simpleReply) this.#expect(BYTES.simpleReply - 4, (head) => this.#onSimple(head));
       else if (magic === MAGIC.structuredReply && this.#structured) {
         this.#expect(BYTES.structuredReplyHeader - 4, (head) => this.#onChunk(head));
-      } else throw this.#malformed(`0x${magic.toString(16)} where a reply begins`);
+      } else throw this.#malformed(`0x${magic.toString(16)} instead of the magic number of a reply`);
     });
   }
 
@@ -122,7 +122,7 @@ export class ReplyParser {
     }
     const { request } = pending;
     if (this.#structured || request.kind !== 'read')
-      throw this.#malformed('a simple reply where a structured one was agreed on');
+      throw this.#malformed('a simple reply instead of a structured reply');
     pending.covered.add(0, request.length);
     this.#data(request, 0, request.length, () => this.#done(cookie, pending));
   }
@@ -134,7 +134,7 @@ export class ReplyParser {
     const length = head.readUInt32BE(12);
     const { request } = pending;
     if (++pending.chunks > Math.max(MIN_CHUNKS, request.length / SECTOR_BYTES))
-      throw this.#malformed('a reply in too many pieces');
+      throw this.#malformed('a reply in too many chunks');
     const then = () => {
       if ((flags & REPLY_FLAG.done) !== 0) this.#done(cookie, pending);
       else this.#expectReply();
@@ -142,23 +142,23 @@ export class ReplyParser {
     if ((type & 0x8000) !== 0) this.#onError(pending, { type, length }, then);
     else if (type === REPLY_TYPE.none) {
       if (length !== 0 || (flags & REPLY_FLAG.done) === 0)
-        throw this.#malformed('a piece of a reply that holds nothing and ends nothing');
+        throw this.#malformed('a NONE chunk that has data or does not end the reply');
       then();
     } else if (type === REPLY_TYPE.offsetData && request.kind === 'read') this.#onData(pending, length, then);
     else if (type === REPLY_TYPE.offsetHole && request.kind === 'read') this.#onHole(pending, length, then);
     else if (type === REPLY_TYPE.blockStatus && request.kind === 'status') this.#onStatus(request, length, then);
-    else throw this.#malformed(`a piece of type ${type} in the reply to a ${request.kind}`);
+    else throw this.#malformed(`a chunk of type ${type} in the reply to a ${request.kind}`);
   }
 
   #onData(pending: Pending, length: number, then: () => void): void {
-    if (length <= 8) throw this.#malformed(`data in a piece of ${length} bytes`);
+    if (length <= 8) throw this.#malformed(`a data chunk of ${length} bytes`);
     this.#expect(8, (head) =>
       this.#data(pending.request as ReadRequest, this.#claim(pending, head, length - 8), length - 8, then),
     );
   }
 
   #onHole(pending: Pending, length: number, then: () => void): void {
-    if (length !== 12) throw this.#malformed(`a hole in a piece of ${length} bytes`);
+    if (length !== 12) throw this.#malformed(`a hole chunk of ${length} bytes`);
     this.#expect(12, (head) => {
       const bytes = head.readUInt32BE(8);
       const start = this.#claim(pending, head, bytes);
@@ -194,11 +194,11 @@ export class ReplyParser {
   #onStatus(request: StatusRequest, length: number, then: () => void): void {
     const count = (length - 4) / EXTENT_BYTES;
     if (!Number.isInteger(count) || count < 1 || count > MAX_EXTENTS)
-      throw this.#malformed(`block status in a piece of ${length} bytes`);
+      throw this.#malformed(`a block status chunk of ${length} bytes`);
     if (request.runs.length > 0) throw this.#malformed('block status twice');
     this.#expect(4, (head) => {
       if (head.readUInt32BE(0) !== this.#context)
-        throw this.#malformed('block status of a context that was not asked for');
+        throw this.#malformed('block status of a context that was not requested');
       this.#onExtents(request, { count, covered: 0 }, then);
     });
   }
@@ -207,7 +207,7 @@ export class ReplyParser {
     this.#expect(EXTENT_BYTES, (head) => {
       const bytes = head.readUInt32BE(0);
       if (bytes === 0 || so.covered >= request.length)
-        throw this.#malformed('an extent that covers nothing of what was asked for');
+        throw this.#malformed('an extent that is empty or outside the requested range');
       // Only the last extent may reach beyond the request.
       const length = Math.min(bytes, request.length - so.covered);
       const zero = (head.readUInt32BE(4) & ALLOCATION_FLAG.zero) !== 0;
@@ -221,13 +221,13 @@ export class ReplyParser {
   }
 
   #onError(pending: Pending, { type, length }: { type: number; length: number }, then: () => void): void {
-    if (length < 6 || length > MAX_STRING_BYTES + 14) throw this.#malformed(`an error in a piece of ${length} bytes`);
+    if (length < 6 || length > MAX_STRING_BYTES + 14) throw this.#malformed(`an error chunk of ${length} bytes`);
     const bytes = Buffer.alloc(length);
     this.#intake.expect(bytes, () => {
       const messageBytes = bytes.readUInt16BE(4);
       const rest = length - 6 - messageBytes;
       if (rest < 0 || (type === REPLY_TYPE.errorOffset && rest !== 8))
-        throw this.#malformed('an error whose lengths contradict each other');
+        throw this.#malformed('an error chunk with contradictory lengths');
       pending.error ??= this.#failure(bytes.readUInt32BE(0), bytes.toString('utf8', 6, 6 + messageBytes));
       then();
     });
@@ -240,7 +240,7 @@ export class ReplyParser {
     else if (request.kind === 'status' ? request.runs.length > 0 : covered.add(0, request.length).length === 0)
       request.settle();
     else {
-      const missing = this.#malformed('less than was asked for, and said that it was all');
+      const missing = this.#malformed('fewer bytes than requested');
       request.settle(missing);
       throw missing;
     }
@@ -249,14 +249,14 @@ export class ReplyParser {
   #of(head: Buffer, at: number): { cookie: number; pending: Pending } {
     const cookie = Number(head.readBigUInt64BE(at));
     const pending = this.#pending.get(cookie);
-    if (pending === undefined) throw this.#malformed('a reply to what was not asked');
+    if (pending === undefined) throw this.#malformed('a reply to an unknown request');
     return { cookie, pending };
   }
 
   #failure(code: number, message: string): Error {
     const name = Object.entries(NBD_ERROR).find(([, value]) => value === code)?.[0] ?? `error ${code}`;
     const said = message === '' ? name : `${name}, ${printable(message.slice(0, 200))}`;
-    const text = `the server answers with ${said}`;
+    const text = `the server replied with ${said}`;
     return PASSING.has(code)
       ? new PassingError(text)
       : new CodError('COD_SOURCE_IO', `${this.#what}: ${text}`, { details: { error: code } });

@@ -195,7 +195,7 @@ class NbdSource implements InlineSource, AsyncDisposable {
   }
 
   #status(offset: number, length: number, signal: AbortSignal): Promise<readonly AllocationRun[]> {
-    const what = `ask for what is zero of ${length} bytes at ${offset}`;
+    const what = `block status of ${length} bytes at ${offset}`;
     return this.#retrying(what, { attempts: ATTEMPTS, signal }, async (connection) =>
       // After a reconnect, the server may no longer report zeros.
       connection.info.allocationContext === undefined ? DATA(length) : connection.status(offset, length, signal),
@@ -263,7 +263,8 @@ class NbdSource implements InlineSource, AsyncDisposable {
     const before = this.#connection?.info;
     const connection = await NbdConnection.open(this.#connectionOptions, this.#closed.signal);
     if (this.#closed.signal.aborted || (before !== undefined && before.size !== connection.info.size)) {
-      const message = `${this.#connectionOptions.what} has ${connection.info.size} bytes now, and had ${before?.size} before`;
+      const { what } = this.#connectionOptions;
+      const message = `${what} had ${before?.size} bytes at opening, and now has ${connection.info.size}`;
       const reason = this.#closed.signal.aborted
         ? this.#closed.signal.reason
         : new CodError('COD_SOURCE_CHANGED', message);
@@ -296,7 +297,10 @@ async function tlsIn(directory: string | undefined): Promise<NbdTls> {
   );
   if (ca === undefined) throw new CodError('COD_NOT_FOUND', `${join(directory, 'ca-cert.pem')} does not exist`);
   if ((cert === undefined) !== (key === undefined)) {
-    throw new CodError('COD_NOT_FOUND', `${directory} has only one of client-cert.pem and client-key.pem`);
+    throw new CodError(
+      'COD_NOT_FOUND',
+      `${directory} has only one of client-cert.pem and client-key.pem: both are required`,
+    );
   }
   return { ca, ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) };
 }

@@ -41,7 +41,7 @@ export async function change(device: NbdDevice, request: Request, signal: AbortS
       await zero(device, flags, offset, length);
       break;
     default:
-      throw new NbdFailure(NBD_ERROR.EINVAL, `command ${type}`);
+      throw new NbdFailure(NBD_ERROR.EINVAL, `unknown command ${type}`);
   }
   if (fua) await device.flush!();
 }
@@ -49,7 +49,7 @@ export async function change(device: NbdDevice, request: Request, signal: AbortS
 async function zero(device: NbdDevice, flags: number, offset: number, length: number): Promise<void> {
   // Node cannot punch holes. Zeroing reads all that is there, so it is not faster than writing.
   if ((flags & COMMAND_FLAG.fastZero) !== 0)
-    throw new NbdFailure(NBD_ERROR.ENOTSUP, 'zeroing is no faster than writing');
+    throw new NbdFailure(NBD_ERROR.ENOTSUP, 'zeroing is not faster than writing');
   if ((flags & COMMAND_FLAG.noHole) === 0) return device.writeZeroes!(offset, length);
   for (let done = 0; done < length; done += ZEROS.length) {
     await device.write!(ZEROS.subarray(0, Math.min(ZEROS.length, length - done)), offset + done);

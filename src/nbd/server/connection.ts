@@ -111,7 +111,7 @@ export class Connection {
     if (this.#isClosed) return;
     this.#isClosed = true;
     clearTimeout(this.#timer);
-    this.#abort.abort(new ProtocolError('the client is gone'));
+    this.#abort.abort(new ProtocolError('the client has disconnected'));
     await this.#session?.idle();
     this.#onClosed();
   }

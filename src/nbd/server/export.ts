@@ -65,8 +65,8 @@ export interface NbdExport {
 export function wrongName(name: string): string | undefined {
   const bytes = new TextEncoder().encode(name).length;
   // The specification: "An export name MUST NOT be longer than 4096 bytes". Clients of the kernel take fewer.
-  if (bytes > 4096) return `it has ${bytes} bytes, 4096 are allowed`;
-  return name.includes('\0') ? 'it contains a zero byte' : undefined;
+  if (bytes > 4096) return `the name has ${bytes} bytes, at most 4096 are allowed`;
+  return name.includes('\0') ? 'the name contains a zero byte' : undefined;
 }
 
 /** Returns what the server advertises of an export. */

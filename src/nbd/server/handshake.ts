@@ -119,7 +119,7 @@ export class Handshake {
 
   /** Handles bytes from the client. They are copied where they are needed later. */
   receive(bytes: Uint8Array): HandshakeAction {
-    if (this.#ended) throw new Error('the handshake is over');
+    if (this.#ended) throw new Error('the handshake has ended');
     this.#append(bytes);
     const end = this.#run();
     const send = concat(...this.#output);
@@ -160,7 +160,7 @@ export class Handshake {
       const option = head.getUint32(8);
       const dataBytes = head.getUint32(12);
       if (dataBytes > MAX_OPTION_BYTES)
-        return close(`an option of ${dataBytes} bytes, ${MAX_OPTION_BYTES} are allowed`);
+        return close(`an option of ${dataBytes} bytes, at most ${MAX_OPTION_BYTES} are allowed`);
       if (this.#length < BYTES.optionHeader + dataBytes) return undefined;
       if (++this.#optionCount > MAX_OPTIONS) return close(`more than ${MAX_OPTIONS} options`);
       const data = this.#buffer.slice(BYTES.optionHeader, BYTES.optionHeader + dataBytes);
@@ -175,16 +175,15 @@ export class Handshake {
   #handle(option: number, data: Uint8Array): End | undefined {
     const fixed = (this.#clientFlags! & CLIENT_FLAG.fixedNewstyle) !== 0;
     // A client without fixed newstyle does not understand option replies.
-    if (!fixed && option !== OPTION.exportName)
-      return close(`option ${option} from a client that knows export names only`);
+    if (!fixed && option !== OPTION.exportName) return close(`option ${option} from a client without fixed newstyle`);
     const insecure = this.#options.tls === 'required' && !this.#secured;
     if (option === OPTION.exportName) return insecure ? close('a client without TLS') : this.#exportName(data);
     if (option === OPTION.abort) {
       this.#reply(option, OPTION_REPLY.ack);
-      return close('the client gave up');
+      return close('the client aborted the handshake');
     }
     if (insecure && option !== OPTION.starttls) {
-      this.#refuse(option, new Refusal(OPTION_REPLY.errTlsReqd, 'this server wants TLS'));
+      this.#refuse(option, new Refusal(OPTION_REPLY.errTlsReqd, 'this server requires TLS'));
       return undefined;
     }
     try {
@@ -221,11 +220,11 @@ export class Handshake {
   }
 
   #startTls(data: Uint8Array): End | undefined {
-    if (this.#options.tls === 'absent') throw new Refusal(OPTION_REPLY.errPolicy, 'this server has no certificate');
-    if (this.#secured) throw invalid('the connection is secured already');
+    if (this.#options.tls === 'absent') throw new Refusal(OPTION_REPLY.errPolicy, 'this server does not offer TLS');
+    if (this.#secured) throw invalid('the connection already uses TLS');
     if (data.length > 0) throw invalid('this option takes no data');
     // An attacker could have put these bytes in front of what the client sends over TLS.
-    if (this.#length > 0) return close('bytes in the clear behind the wish for TLS');
+    if (this.#length > 0) return close('plaintext after STARTTLS');
     this.#reply(OPTION.starttls, OPTION_REPLY.ack);
     return { next: 'starttls' };
   }
@@ -280,7 +279,7 @@ export class Handshake {
     const choosing = option === OPTION.setMetaContext;
     // The specification: "replaces all previously-set metadata contexts (including when this command fails)"
     if (choosing) this.#chosen = undefined;
-    if (!this.#structuredReplies) throw invalid('structured replies have not been agreed on');
+    if (!this.#structuredReplies) throw invalid('structured replies were not negotiated');
     const input = new Input(data);
     const name = input.string();
     const queries: string[] = [];
@@ -368,7 +367,7 @@ class Input {
     const length = this.u32();
     const at = this.#take(length);
     if (length > MAX_STRING_BYTES)
-      throw new Refusal(OPTION_REPLY.errTooBig, `a string of ${length} bytes, ${MAX_STRING_BYTES} are allowed`);
+      throw new Refusal(OPTION_REPLY.errTooBig, `a string of ${length} bytes, at most ${MAX_STRING_BYTES} are allowed`);
     return text(this.#data.subarray(at, at + length));
   }
 

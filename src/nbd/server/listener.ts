@@ -95,7 +95,7 @@ export class Listener {
     if (socket !== undefined)
       return `${scheme}+unix:///${path}?socket=${socket.split('/').map(encodeURIComponent).join('/')}`;
     const bound = this.#server.address();
-    if (bound === null || typeof bound === 'string') throw new Error('the server does not listen');
+    if (bound === null || typeof bound === 'string') throw new Error('the server is not listening');
     const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
     return `${scheme}://${host}:${bound.port}/${path}`;
   }
@@ -110,12 +110,14 @@ export class Listener {
 
 function check({ socket, host, port }: NbdAddress): void {
   if (socket !== undefined && (host !== undefined || port !== undefined))
-    throw new TypeError('either a unix socket, or a host and a port');
+    throw new TypeError('pass either `socket`, or `host` and `port`');
   if (socket !== undefined && (socket === '' || Buffer.byteLength(socket) > MAX_SOCKET_PATH_BYTES)) {
-    throw new RangeError(`the path of a unix socket has 1 to ${MAX_SOCKET_PATH_BYTES} bytes`);
+    throw new RangeError(
+      `the path of a unix socket must have 1 to ${MAX_SOCKET_PATH_BYTES} bytes, not ${Buffer.byteLength(socket)}`,
+    );
   }
   if (port !== undefined && !(Number.isInteger(port) && port >= 0 && port <= 65_535))
-    throw new RangeError(`port ${port}`);
+    throw new RangeError(`port ${port} is not an integer from 0 to 65535`);
 }
 
 /** Removes a unix socket at which no process listens. */
@@ -131,7 +133,8 @@ async function removeStale(path: string): Promise<void> {
     });
     return;
   }
-  if (!found.isSocket()) throw new CodError('COD_EXISTS', `${path} exists and is no socket`, { details: { path } });
+  if (!found.isSocket())
+    throw new CodError('COD_EXISTS', `${path} exists and is not a socket: choose another path`, { details: { path } });
   const answer = await new Promise<string | undefined>((resolve) => {
     const probe = connect({ path });
     probe.once('connect', () => {
@@ -141,12 +144,14 @@ async function removeStale(path: string): Promise<void> {
     probe.once('error', (error) => resolve(errnoOf(error) ?? error.message));
   });
   if (answer === undefined)
-    throw new CodError('COD_LOCKED', `another process listens at ${path}; stop it or choose another path`, {
+    throw new CodError('COD_LOCKED', `another process listens at ${path}: stop it or choose another path`, {
       details: { path },
     });
   if (answer === 'ECONNREFUSED') await rm(path, { force: true });
   else if (answer !== 'ENOENT')
-    throw new CodError('COD_LOCKED', `${path} cannot be taken over: ${answer}`, { details: { path } });
+    throw new CodError('COD_LOCKED', `the socket ${path} may be in use (${answer}): remove it or choose another path`, {
+      details: { path },
+    });
 }
 
 /**
@@ -171,12 +176,12 @@ function listenError(error: unknown, where: string): CodError {
   const reason = error instanceof Error ? error.message : String(error);
   const details = { where, errno };
   if (errno === 'EADDRINUSE')
-    return new CodError('COD_LOCKED', `another process listens at ${where}; stop it or choose another address`, {
+    return new CodError('COD_LOCKED', `another process listens at ${where}: stop it or choose another address`, {
       cause: error,
       details,
     });
   if (errno === 'ENOENT' || errno === 'ENOTDIR') {
-    return new CodError('COD_NOT_FOUND', `listen at ${where}: there is no folder ${dirname(where)}`, {
+    return new CodError('COD_NOT_FOUND', `listen at ${where}: the directory ${dirname(where)} does not exist`, {
       cause: error,
       details,
     });

@@ -82,10 +82,10 @@ function isMap(device: NbdDevice | ReadonlyMap<string, NbdExport>): device is Re
 
 /** Checks the names of the exports. @throws `TypeError`, `RangeError` */
 function checkExports(exports: ReadonlyMap<string, NbdExport>): void {
-  if (exports.size === 0) throw new TypeError('there is nothing to serve');
+  if (exports.size === 0) throw new TypeError('there are no exports to serve');
   for (const name of exports.keys()) {
     const wrong = wrongName(name);
-    if (wrong !== undefined) throw new RangeError(`the export's name: ${wrong}`);
+    if (wrong !== undefined) throw new RangeError(`export name: ${wrong}`);
   }
 }
 

@@ -31,7 +31,7 @@ export function tlsServer({ cert, key, ca }: NbdTlsOptions): (socket: Duplex) =>
     createSecureContext(options);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new TypeError(`the TLS certificate, its key and its authority do not fit together: ${reason}`, { cause });
+    throw new TypeError(`the TLS certificate, its key and its CA do not match: ${reason}`, { cause });
   }
   return (socket) => secure(socket, options);
 }
@@ -45,7 +45,7 @@ function secure(socket: Duplex, options: TlsOptions): Promise<TLSSocket> {
       socket.destroy();
       reject(error);
     });
-    socket.once('close', () => reject(new Error('the client is gone')));
+    socket.once('close', () => reject(new Error('the client has disconnected')));
     server.emit('connection', socket);
   });
 }

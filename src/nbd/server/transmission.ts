@@ -136,7 +136,8 @@ export class RequestDecoder implements Request {
   #beginPayload(): boolean {
     const { length } = this;
     // Skipping the payload could mean reading 4 GiB for one header.
-    if (length > this.#rules.maximumPayloadBytes) throw new ProtocolError(`a write of ${length} bytes`);
+    const most = this.#rules.maximumPayloadBytes;
+    if (length > most) throw new ProtocolError(`a write of ${length} bytes, at most ${most} are allowed`);
     const at = this.#at;
     if (length <= this.#chunk.length - at) {
       this.#at += length;

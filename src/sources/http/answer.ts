@@ -34,7 +34,7 @@ export interface Known {
 /** `range`: the body is the requested range. `whole`: the server ignored the range and sends everything. */
 export type AnswerKind = 'range' | 'whole';
 
-const CORS_HINT = 'another origin must send "Access-Control-Expose-Headers: Content-Range, ETag"';
+const CORS_HINT = 'a server of another origin must send "Access-Control-Expose-Headers: Content-Range, ETag"';
 
 /**
  * Returns size and identity from the response to the first request, which is for byte 0.
@@ -46,12 +46,11 @@ export function readOpening(response: HttpResponse, asked: Asked, allowWholeBody
   const kind = kindOf(response, asked);
   if (kind === 'range') {
     const { start, end, size } = contentRange(response, asked);
-    if (start !== 0 || end !== 1) throw new PassingError(`bytes ${start}-${end - 1} came instead of 0-0`);
+    if (start !== 0 || end !== 1) throw new PassingError(`the server sent bytes ${start}-${end - 1} instead of 0-0`);
     return { size, identity: identityOf(response, size) };
   }
   const size = contentLength(response);
-  if (size === undefined)
-    throw new CodError('COD_SOURCE_IO', `${asked.what}: the server does not say how long it is (no Content-Length)`);
+  if (size === undefined) throw new CodError('COD_SOURCE_IO', `${asked.what}: the server sends no Content-Length`);
   if (size > 0 && !allowWholeBody) throw ignoresRanges(asked);
   return { size, identity: identityOf(response, size) };
 }
@@ -69,9 +68,9 @@ export function checkAnswer(response: HttpResponse, asked: Asked, known: Known, 
     const { start, end, size } = contentRange(response, asked);
     if (size !== known.size) throw changedSize(asked, known, size);
     checkIdentity(response, asked, known);
-    if (start !== asked.start || end !== asked.end) throw new PassingError(`bytes ${start}-${end - 1} came instead`);
+    if (start !== asked.start || end !== asked.end) throw new PassingError(`the server sent bytes ${start}-${end - 1}`);
     if (announced !== undefined && announced !== end - start) {
-      throw new PassingError(`Content-Length is ${announced} for ${end - start} bytes`);
+      throw new PassingError(`Content-Length is ${announced}, but the range has ${end - start} bytes`);
     }
     return kind;
   }
@@ -85,9 +84,13 @@ function kindOf(response: HttpResponse, asked: Asked): AnswerKind {
   const { status } = response;
   const details = { status };
   if (status === 404 || status === 410)
-    throw new CodError('COD_NOT_FOUND', `${asked.what}: ${status}, nothing is there`, { details });
+    throw new CodError('COD_NOT_FOUND', `${asked.what}: ${status}, the server has no such file; check the URL`, {
+      details,
+    });
   if (status === 401 || status === 403) {
-    const message = `${asked.what}: ${status}, the server wants other credentials; pass them as username and password, in the URL or as headers`;
+    const message =
+      `${asked.what}: ${status}, the server denies access; ` +
+      'pass credentials as username and password, in the URL, or as headers';
     throw new CodError('COD_SOURCE_IO', message, { details });
   }
   const passing =
@@ -100,7 +103,7 @@ function kindOf(response: HttpResponse, asked: Asked): AnswerKind {
   if (encoding !== 'identity') {
     throw new CodError(
       'COD_SOURCE_IO',
-      `${asked.what}: the server compresses it (${encoding}), so that ranges are not of the file`,
+      `${asked.what}: the server compresses the file (${encoding}), so its ranges cannot be used; turn compression off`,
       {
         details,
       },
@@ -123,14 +126,16 @@ function identityOf(response: HttpResponse, size: number): string | undefined {
 function checkIdentity(response: HttpResponse, asked: Asked, known: Known): void {
   const identity = identityOf(response, known.size);
   if (identity === known.identity) return;
-  const message = `${asked.what}: it was ${known.identity ?? 'without ETag and Last-Modified'} at opening and is now ${identity ?? 'without either'}`;
+  const message =
+    `${asked.what}: the file was ${known.identity ?? 'without ETag and Last-Modified'} at opening, ` +
+    `and is now ${identity ?? 'without either'}`;
   throw new CodError('COD_SOURCE_CHANGED', message, { details: { atOpen: known.identity, now: identity } });
 }
 
 function contentRange(response: HttpResponse, asked: Asked): { start: number; end: number; size: number } {
   const value = response.header('content-range');
   if (value === undefined)
-    throw new CodError('COD_SOURCE_IO', `${asked.what}: the answer has no Content-Range; ${CORS_HINT}`);
+    throw new CodError('COD_SOURCE_IO', `${asked.what}: the response has no Content-Range; ${CORS_HINT}`);
   const match = /^bytes (\d+)-(\d+)\/(\d+)$/i.exec(value);
   const [start, last, size] = [Number(match?.[1]), Number(match?.[2]), Number(match?.[3])];
   if (!match || !Number.isSafeInteger(size) || start > last || last >= size) {
@@ -152,15 +157,17 @@ function unsatisfiedSize(response: HttpResponse): number | undefined {
 
 function changedSize(asked: Asked, known: Known, size: number | undefined): CodError {
   if (size === undefined || size === known.size) {
-    return new CodError('COD_SOURCE_IO', `${asked.what}: the server says that the range is not there (416)`, {
+    return new CodError('COD_SOURCE_IO', `${asked.what}: the server refuses the range (416)`, {
       details: { status: 416 },
     });
   }
-  const message = `${asked.what}: it had ${known.size} bytes at opening and now has ${size}`;
+  const message = `${asked.what}: the file had ${known.size} bytes at opening, and now has ${size}`;
   return new CodError('COD_SOURCE_CHANGED', message, { details: { sizeAtOpen: known.size, size } });
 }
 
 function ignoresRanges(asked: Asked): CodError {
-  const message = `${asked.what}: the server ignores ranges and sends the whole file (200); use a server with ranges, or allow whole bodies`;
+  const message =
+    `${asked.what}: the server ignores ranges and sends the whole file (200); ` +
+    'use a server with ranges, or set allowWholeBody';
   return new CodError('COD_SOURCE_IO', message, { details: { status: 200 } });
 }

@@ -17,7 +17,8 @@ export async function whyUnreadable({ url, headers, signal }: HttpRequest): Prom
   const own = Object.keys(headers).filter((name) => name !== 'range');
   const allowed = own.length === 0 ? '' : `, and answer OPTIONS with "Access-Control-Allow-Headers: ${own.join(', ')}"`;
   return (
-    `${where} does not let other origins read it (CORS); it must send "Access-Control-Allow-Origin: ${page}" or "*", ` +
+    `${where} does not allow other origins (CORS); ` +
+    `the server must send "Access-Control-Allow-Origin: ${page}" or "*", ` +
     `"Access-Control-Expose-Headers: Content-Range, ETag"${allowed}`
   );
 }

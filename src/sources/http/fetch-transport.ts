@@ -42,8 +42,8 @@ async function request({ url, headers, signal }: HttpRequest): Promise<HttpRespo
   if (response.type === 'opaqueredirect') {
     // A browser hides the redirect's target, and would send the headers to any origin whose preflight accepts them.
     if (Object.keys(headers).some((name) => name !== 'range')) {
-      const why = 'a browser cannot follow that safely with credentials or headers; use the final URL';
-      const message = `${url.origin}${url.pathname} redirects; ${why}`;
+      const why = 'a browser cannot follow it safely with credentials or headers; use the final URL';
+      const message = `${url.origin}${url.pathname} sends a redirect; ${why}`;
       throw new CodError('COD_SOURCE_IO', message);
     }
     response = await fetch(url, { ...options, redirect: 'follow' });

@@ -79,7 +79,8 @@ export class HttpLocation {
       }
       response.cancel();
       const location = response.header('location');
-      if (location === undefined) throw new CodError('COD_SOURCE_IO', `${shown(url)}: a redirect without a Location`);
+      if (location === undefined)
+        throw new CodError('COD_SOURCE_IO', `${shown(url)} sends a redirect without a Location`);
       if (hops === MAX_REDIRECTS)
         throw new CodError('COD_SOURCE_IO', `${this}: more than ${MAX_REDIRECTS} redirects, the last to ${shown(url)}`);
       url = checkedHop(url, resolve(location, url));
@@ -91,7 +92,7 @@ function resolve(location: string, base: URL): URL {
   try {
     return withoutCredentials(new URL(location, base));
   } catch (cause) {
-    throw new CodError('COD_SOURCE_IO', `${shown(base)}: redirects to what is no URL`, { cause });
+    throw new CodError('COD_SOURCE_IO', `${shown(base)} redirects to an invalid URL`, { cause });
   }
 }
 
@@ -101,7 +102,7 @@ function checkedHop(from: URL, to: URL): URL {
   if (from.protocol === 'https:' && to.protocol === 'http:') {
     throw new CodError(
       'COD_SOURCE_IO',
-      `${shown(from)} redirects from https to http; if that is meant, give ${shown(to)} itself`,
+      `${shown(from)} redirects from https to http; to accept that, use ${shown(to)} as the URL`,
     );
   }
   return to;
@@ -113,7 +114,8 @@ function checkedHeaders(headers: Record<string, string>): Record<string, string>
     // biome-ignore lint/suspicious/noControlCharactersInRegex: it rejects control characters in headers
     if (!TOKEN.test(name) || /[\0-\x08\x0a-\x1f\x7f]|[^\0-\xff]/.test(value))
       throw new TypeError(`malformed header ${JSON.stringify(name)}`);
-    if (RESERVED.has(name.toLowerCase())) throw new TypeError(`the header ${name} is set by the source itself`);
+    if (RESERVED.has(name.toLowerCase()))
+      throw new TypeError(`header ${name}: the source sets it itself; leave it out`);
     checked[name.toLowerCase()] = value;
   }
   return checked;

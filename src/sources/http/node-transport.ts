@@ -219,6 +219,7 @@ function isReset(error: unknown): boolean {
 function explain(error: unknown): unknown {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
   if (!/^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)|_CERT|EPROTO/.test(code)) return error;
-  const message = `the TLS connection is refused: ${(error as Error).message} (${code}); a private authority goes into NODE_EXTRA_CA_CERTS`;
+  const reason = `${(error as Error).message} (${code})`;
+  const message = `the TLS connection failed: ${reason}; for a private CA, set NODE_EXTRA_CA_CERTS`;
   return new CodError('COD_SOURCE_IO', message, { cause: error, details: { errno: code } });
 }

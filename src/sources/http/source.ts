@@ -335,7 +335,7 @@ class Attempt {
     this.asked = asked;
     this.#resource = resource;
     const { clock, stallTimeoutMs } = resource;
-    const expire = () => this.abort(new PassingError(`no byte came for ${stallTimeoutMs} ms`));
+    const expire = () => this.abort(new PassingError(`the server sent nothing for ${stallTimeoutMs} ms`));
     this.#watch = new StallWatch({ clock, limitMs: stallTimeoutMs, signal: this.#controller.signal, expire });
   }
 
@@ -401,7 +401,7 @@ class RangeAttempt {
       this.#missing -= part.length;
       return part;
     }
-    if (this.#missing > 0) throw new PassingError(`the answer ended ${this.#missing} bytes early`);
+    if (this.#missing > 0) throw new PassingError(`the response ended ${this.#missing} bytes early`);
     return undefined;
   }
 
@@ -433,5 +433,5 @@ function link(from: AbortSignal | undefined, to: { abort(reason: unknown): void 
 }
 
 function tooLong(asked: Asked): CodError {
-  return new CodError('COD_SOURCE_IO', `${asked.what}: the server sent more than it announced`);
+  return new CodError('COD_SOURCE_IO', `${asked.what}: the server sent more bytes than requested`);
 }

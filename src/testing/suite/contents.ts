@@ -8,7 +8,7 @@ import { contentOf, MIB, pattern, type Test, withFile } from './tools.ts';
 
 export const contentTests: readonly Test[] = [
   [
-    'written bytes are read back, also after the file was closed',
+    'written bytes are read back, also after close and reopen',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => {
         await file.write(pattern(4096, 1), 0);
@@ -30,13 +30,13 @@ export const contentTests: readonly Test[] = [
         await assertCode(file.read(new Uint8Array(2), 999), 'COD_SHORT_READ', 'read across the end');
         await assertCode(file.read(new Uint8Array(MIB), 0), 'COD_SHORT_READ', 'long read across the end');
         await assertCode(file.read(new Uint8Array(1), 1000), 'COD_SHORT_READ', 'read at the end');
-        await assertCode(file.read(new Uint8Array(1), 1_000_000), 'COD_SHORT_READ', 'read behind the end');
+        await assertCode(file.read(new Uint8Array(1), 1_000_000), 'COD_SHORT_READ', 'read beyond the end');
         await file.read(new Uint8Array(1), 999);
       });
     },
   ],
   [
-    'reads and writes of no bytes do nothing, anywhere',
+    'reads and writes of 0 bytes do nothing, at any offset',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => {
         await file.write(new Uint8Array(0), 0);
@@ -48,7 +48,7 @@ export const contentTests: readonly Test[] = [
     },
   ],
   [
-    'a view into a larger buffer is read and written alone',
+    'only the view of a larger buffer is read and written',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => {
         for (const length of [100, 100_000]) {
@@ -100,7 +100,7 @@ export const contentTests: readonly Test[] = [
     },
   ],
   [
-    'operations of several MiB, with odd lengths and offsets, are whole',
+    'operations of several MiB, at odd offsets and of odd lengths, are complete',
     async (fileSystem) => {
       const bytes = pattern(9 * MIB + 12_345);
       await withFile(fileSystem, 'a', async (file) => {
@@ -116,7 +116,7 @@ export const contentTests: readonly Test[] = [
 /** If a backend has no synchronous calls, these tests use its ordinary calls. */
 export const inlineTests: readonly Test[] = [
   [
-    'reads and writes that complete now or later agree with a plain array once they are done',
+    'reads and writes that may complete synchronously agree with a plain array',
     async (fileSystem) => {
       const random = seededRandom(3);
       const model = new Uint8Array(70_000);
@@ -141,12 +141,12 @@ export const inlineTests: readonly Test[] = [
         }
         assertBytes(await contentOf(file), model, 'content');
         await writeFile(file, pattern(10), 70_100);
-        assertEqual(await file.size(), 70_110, 'size after a write behind the end');
+        assertEqual(await file.size(), 70_110, 'size after a write beyond the end');
       });
     },
   ],
   [
-    'reads and writes that complete now or later fail with the same errors as the others',
+    'reads and writes that may complete synchronously fail with the same errors as the others',
     async (fileSystem) => {
       const file = await fileSystem.open('a', { create: true });
       await file.write(pattern(1000), 0);
@@ -195,7 +195,7 @@ export const concurrencyTests: readonly Test[] = [
     },
   ],
   [
-    'reads beside writes to other ranges see the right bytes',
+    'reads during writes to other ranges return the right bytes',
     async (fileSystem) => {
       const length = 100_000;
       await withFile(fileSystem, 'a', async (file) => {
@@ -211,7 +211,7 @@ export const concurrencyTests: readonly Test[] = [
     },
   ],
   [
-    'syncs may overlap writes and each other',
+    'syncs may overlap writes and other syncs',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => {
         await Promise.all(
@@ -227,7 +227,7 @@ export const concurrencyTests: readonly Test[] = [
 
 export const sparseTests: readonly Test[] = [
   [
-    'offsets beyond 4 GiB are not taken for others',
+    'offsets beyond 4 GiB do not wrap around',
     async (fileSystem) => {
       const far = 2 ** 32 + 1_000;
       await withFile(fileSystem, 'a', async (file) => {
@@ -245,7 +245,7 @@ export const sparseTests: readonly Test[] = [
           assertBytes(into, pattern(length, seed), `at ${offset}`);
         }
         await file.truncate(far + 50);
-        assertEqual(await file.size(), far + 50, 'size when cut');
+        assertEqual(await file.size(), far + 50, 'size after truncate');
         await file.truncate(0);
       });
     },

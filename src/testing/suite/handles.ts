@@ -7,7 +7,7 @@ import { contentOf, MIB, pattern, type Test, withFile } from './tools.ts';
 
 export const closeTests: readonly Test[] = [
   [
-    'close is idempotent, also while another close is under way',
+    'close is idempotent, also during another close',
     async (fileSystem) => {
       const file = await fileSystem.open('a', { create: true });
       await Promise.all([file.close(), file.close()]);
@@ -29,13 +29,13 @@ export const closeTests: readonly Test[] = [
     },
   ],
   [
-    'close waits for the operations under way, and these succeed',
+    'close waits for operations in flight, and they succeed',
     async (fileSystem) => {
       const file = await fileSystem.open('a', { create: true });
       await file.write(pattern(3 * MIB, 1), 0);
       const into = new Uint8Array(3 * MIB);
       await Promise.all([file.write(pattern(3 * MIB, 2), 3 * MIB), file.read(into, 0), file.sync(), file.close()]);
-      assertBytes(into, pattern(3 * MIB, 1), 'what was read');
+      assertBytes(into, pattern(3 * MIB, 1), 'bytes read');
       await withFile(fileSystem, 'a', async (again) =>
         assertBytes(await contentOf(again), concat(pattern(3 * MIB, 1), pattern(3 * MIB, 2)), 'content'),
       );
@@ -47,14 +47,14 @@ export const closeTests: readonly Test[] = [
 function lockOf(fileSystem: FileSystem, name: string): Promise<Lease> {
   if (fileSystem.lock !== undefined) return fileSystem.lock(name);
   const message =
-    'this file system has no `lock`, so two programs can open the same target; add it, or pass `locks: false` to ' +
-    'fileSystemSuite if open files are exclusive or one program owns them';
+    'the file system has no `lock`, so two programs can open the same target: add `lock`, or pass `locks: false` ' +
+    'to fileSystemSuite if open files are exclusive or have a single owner';
   throw new Error(message);
 }
 
 export const lockTests: readonly Test[] = [
   [
-    'a lock keeps others away until it is released, and other names do not matter',
+    'a lock excludes other owners of the same name until it is released',
     async (fileSystem) => {
       const lease = await lockOf(fileSystem, 'a');
       await assertCode(lockOf(fileSystem, 'a'), 'COD_LOCKED', 'second lock');
@@ -68,7 +68,7 @@ export const lockTests: readonly Test[] = [
     },
   ],
   [
-    'a lock needs no file, and the file can be used while it is held',
+    'a lock needs no file, and the file can be used while the lock is held',
     async (fileSystem) => {
       const lease = await lockOf(fileSystem, 'a');
       await assertCode(fileSystem.open('a'), 'COD_NOT_FOUND', 'open');
@@ -81,18 +81,18 @@ export const lockTests: readonly Test[] = [
 
 export const sharedHandleTests: readonly Test[] = [
   [
-    'two handles on one file see what either wrote, and close apart',
+    'two handles of one file see each other’s writes, and close independently',
     async (fileSystem) => {
       const first = await fileSystem.open('a', { create: true });
       const second = await fileSystem.open('a');
       await first.write(pattern(1000, 1), 0);
-      assertBytes(await contentOf(second), pattern(1000, 1), 'what the second sees');
+      assertBytes(await contentOf(second), pattern(1000, 1), 'bytes that the second handle reads');
       await second.write(pattern(1000, 2), 500);
       await second.close();
       assertBytes(
         await contentOf(first),
         concat(pattern(1000, 1).subarray(0, 500), pattern(1000, 2)),
-        'what the first sees',
+        'bytes that the first handle reads',
       );
       await first.close();
     },
@@ -101,7 +101,7 @@ export const sharedHandleTests: readonly Test[] = [
 
 export const removedTests: readonly Test[] = [
   [
-    'a file that is removed while it is open can be used until it is closed, and is not the new one of its name',
+    'a file removed while open stays usable until closed, separate from a new file of its name',
     async (fileSystem) => {
       const removed = await fileSystem.open('a', { create: true });
       await removed.write(pattern(1000, 1), 0);

@@ -13,7 +13,7 @@ export const nameTests: readonly Test[] = [
     },
   ],
   [
-    'a created file is empty, and is there when opened again',
+    'a created file is empty, and exists when opened again',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => assertEqual(await file.size(), 0, 'size'));
       const file = await fileSystem.open('a');
@@ -21,14 +21,14 @@ export const nameTests: readonly Test[] = [
     },
   ],
   [
-    'opening with create leaves what an existing file holds',
+    'opening with create keeps the contents of an existing file',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', (file) => file.write(pattern(1000), 0));
       await withFile(fileSystem, 'a', async (file) => assertBytes(await contentOf(file), pattern(1000), 'content'));
     },
   ],
   [
-    'files of different names, one a beginning of the other, do not share anything',
+    'files are independent, also if one name is a prefix of the other',
     async (fileSystem) => {
       const names = ['disk', 'disk.bak', 'disk.bak.1', 'disk.wil'];
       for (const [index, name] of names.entries())
@@ -39,7 +39,7 @@ export const nameTests: readonly Test[] = [
     },
   ],
   [
-    'a removed file is missing, and empty when created anew',
+    'a removed file is missing, and empty when created again',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', (file) => file.write(pattern(1000), 0));
       await fileSystem.remove('a');
@@ -60,7 +60,7 @@ export const nameTests: readonly Test[] = [
 
 export const sizeTests: readonly Test[] = [
   [
-    'the size is the end of the last byte written, and overwriting does not change it',
+    'the size is the end of the last byte, and overwriting does not change it',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => {
         await file.write(pattern(100), 0);
@@ -83,7 +83,7 @@ export const sizeTests: readonly Test[] = [
     },
   ],
   [
-    'a file that truncate makes longer reads as zeros there',
+    'bytes added by truncate read as zeros',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => {
         await file.write(pattern(100), 0);
@@ -94,17 +94,17 @@ export const sizeTests: readonly Test[] = [
     },
   ],
   [
-    'what truncate cut off does not come back when the file grows again',
+    'bytes removed by truncate do not return when the file grows again',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => {
         await file.write(pattern(10_000), 0);
         await file.truncate(4_321);
-        assertBytes(await contentOf(file), pattern(10_000).subarray(0, 4_321), 'content when cut');
+        assertBytes(await contentOf(file), pattern(10_000).subarray(0, 4_321), 'contents after truncate');
         await file.truncate(10_000);
         assertBytes(
           await contentOf(file),
           concat(pattern(10_000).subarray(0, 4_321), new Uint8Array(5_679)),
-          'content when grown by truncate',
+          'contents after growth by truncate',
         );
         await file.write(pattern(10_000), 0);
         await file.truncate(1);
@@ -112,13 +112,13 @@ export const sizeTests: readonly Test[] = [
         assertBytes(
           await contentOf(file),
           concat(pattern(1), new Uint8Array(9_998), pattern(1)),
-          'content when grown by a write',
+          'contents after growth by a write',
         );
       });
     },
   ],
   [
-    'truncate to zero empties the file, truncate to its size changes nothing',
+    'truncate to 0 empties the file, and truncate to its size changes nothing',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => {
         await file.write(pattern(5_000), 0);
@@ -130,7 +130,7 @@ export const sizeTests: readonly Test[] = [
     },
   ],
   [
-    'a negative, fractional or unsafe offset or size is a RangeError, and changes nothing',
+    'a negative, fractional or unsafe offset or size rejects with RangeError, and changes nothing',
     async (fileSystem) => {
       await withFile(fileSystem, 'a', async (file) => {
         await file.write(pattern(10), 0);
@@ -141,7 +141,7 @@ export const sizeTests: readonly Test[] = [
         }
         await assertRangeError(
           file.write(new Uint8Array(1), Number.MAX_SAFE_INTEGER),
-          'write whose end is no safe integer',
+          'write whose end is not a safe integer',
         );
         assertBytes(await contentOf(file), pattern(10), 'content');
       });
