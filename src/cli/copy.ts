@@ -79,7 +79,7 @@ async function close(device: Device | undefined, error: unknown): Promise<unknow
   }
   if (!(error instanceof Interrupted)) return error;
   return new Interrupted(
-    `${error.message} at ${formatPercent(syncedBytes(status), status.size)}; the same command again goes on from there`,
+    `${error.message} at ${formatPercent(syncedBytes(status), status.size)}; the same command resumes`,
   );
 }
 
@@ -103,9 +103,10 @@ async function run(copying: Copying): Promise<void> {
   const bytesPerSecond = Math.round((size - resumedBytes) / seconds);
   emit('done', { bytes: size, seconds: Number(seconds.toFixed(3)), sourceBytes, bytesPerSecond });
   if (flags.quiet || flags.json) return;
-  const verified = flags.sha256 === undefined ? '' : ', its SHA-256 is as given';
+  const verified = flags.sha256 === undefined ? '' : ', SHA-256 verified';
   process.stderr.write(
-    `${target}: complete, ${formatBytes(size)} in ${formatDuration(seconds)} (${formatRate(bytesPerSecond)})${verified}\n`,
+    `${target}: complete, ${formatBytes(size)} in ${formatDuration(seconds)} ` +
+      `(${formatRate(bytesPerSecond)})${verified}\n`,
   );
 }
 
@@ -137,7 +138,8 @@ async function verify({ target, size, sha256, signal, emit, progress }: Verifica
   if (found !== sha256) {
     throw new CodError(
       'COD_CORRUPT',
-      `the SHA-256 of ${target} is ${found}, not ${sha256} as asked for: the source is another one; the copy was kept with its metadata, remove both to begin anew`,
+      `the SHA-256 of ${target} is ${found}, not ${sha256}: the source has other contents; ` +
+        'the copy and its metadata are kept, remove both to start again',
       { details: { target, sha256: found, expected: sha256 } },
     );
   }

@@ -24,7 +24,7 @@ const BYTES_PER_SECOND = 32 * 2 ** 20;
 const LATENCY_MS = 10;
 /** Length of a write at three quarters of the image, far ahead of the copy and in the middle of blocks. */
 const SCRATCH_BYTES = 700;
-const DIARY = 'Today: wrote this while the image was still being copied. It holds.';
+const DIARY = 'Today: written while the image was being copied, before the crash.';
 
 /** Runs the demo. @throws {@link CodError} COD_CORRUPT if a check fails. */
 export async function demo(): Promise<void> {
@@ -66,16 +66,16 @@ class Play {
   async run(): Promise<void> {
     const stage = this.#stage;
     stage.line();
-    stage.line('copyondemand: use a disk image that lies far away at once, while it is copied, and never lose a byte');
+    stage.line('copyondemand: use a remote disk image at once, while it is copied, and lose nothing in a crash');
     const image = await this.#serve();
     const writes = await this.#use(image);
     await this.#killHalfWay(image);
     await this.#goOn(writes);
     await this.#verify(image, writes);
     stage.line();
-    stage.line('Now with an image of yours; the same command again resumes:');
+    stage.line('Next, with your own image (the same command resumes):');
     stage.line('  npm start -- copy SOURCE TARGET            SOURCE is a path or a URL');
-    stage.line('  npm start -- inspect TARGET --map          how far is it?');
+    stage.line('  npm start -- inspect TARGET --map          shows the progress');
     stage.line('  npx copyondemand copy SOURCE TARGET        without this checkout');
   }
 
@@ -104,11 +104,9 @@ class Play {
       })(server.close),
     });
     this.#signal.throwIfAborted();
-    this.#stage.step('A sample image, far away');
+    this.#stage.step('A sample image on a slow server');
     this.#stage.line(`${formatBytes(image.size)}: ${image.kind}`);
-    this.#stage.line(
-      `at ${server.url}, which sends ${formatRate(BYTES_PER_SECOND)} and answers after ${LATENCY_MS} ms`,
-    );
+    this.#stage.line(`${server.url}: ${formatRate(BYTES_PER_SECOND)}, latency ${LATENCY_MS} ms`);
     return image;
   }
 
@@ -129,10 +127,10 @@ class Play {
     await mkdir(dirname(this.#target));
     await this.#start();
     const worker = this.#worker!;
-    stage.step(`A process opens it (pid ${worker.pid}) and uses it at once, while the copy has only begun`);
+    stage.step(`Process ${worker.pid} opens the image and uses it at once, while the copy runs`);
     for (const { what, offset, length, show } of image.landmarks) {
       const { bytes, ms } = await worker.read(offset, length);
-      stage.line(`reads ${what}, ${formatBytes(offset)} into the image, in ${ms.toFixed(0)} ms: ${show(bytes)}`);
+      stage.line(`reads ${what} at ${formatBytes(offset)} in ${ms.toFixed(0)} ms: ${show(bytes)}`);
     }
     const { diary, size } = image;
     const writes = [
@@ -145,12 +143,12 @@ class Play {
     ];
     for (const { what, offset, bytes } of writes) {
       const { ms } = await worker.write(offset, bytes);
-      stage.line(`writes ${what}, ${formatBytes(offset)} into the image, in ${ms.toFixed(1)} ms`);
+      stage.line(`writes ${what} at ${formatBytes(offset)} in ${ms.toFixed(1)} ms`);
     }
     const { ms } = await worker.flush();
     const { copiedBytes } = this.#state!;
     stage.line(
-      `flushes in ${ms.toFixed(0)} ms: from here on this must survive. So far ${formatPercent(copiedBytes, size)} is copied.`,
+      `flushes in ${ms.toFixed(0)} ms: the writes must survive now; ${formatPercent(copiedBytes, size)} is copied`,
     );
     stage.legend();
     return writes;
@@ -178,9 +176,9 @@ class Play {
       dirtyBlocks: dirty.map(({ block }) => block),
     };
     stage.line(
-      `What is on the disk: ${formatBytes(syncedBlocks * blockSize)} copied, ${counted(dirty.length, 'block')} written in part (▚), in`,
+      `on disk: ${formatBytes(syncedBlocks * blockSize)} copied, ${counted(dirty.length, 'block')} partly written (▚)`,
     );
-    stage.line(`${files.map(({ name }) => name).join(', ')}, beside ${basename(this.#target)}`);
+    stage.line(`metadata beside ${basename(this.#target)}: ${files.map(({ name }) => name).join(', ')}`);
     stage.line(`${stage.cells(mapCells(map, MAP_CELLS))}  ${formatPercent(syncedBlocks, totalBlocks)}`);
   }
 
@@ -188,12 +186,11 @@ class Play {
     const stage = this.#stage;
     const { copiedBytes, size } = await this.#start();
     const worker = this.#worker!;
-    stage.step('The same call again');
-    stage.line(`goes on: ${formatBytes(copiedBytes)} of ${formatBytes(size)} need not be fetched again`);
+    stage.step('A new process makes the same call');
+    stage.line(`resumes: ${formatBytes(copiedBytes)} of ${formatBytes(size)} need not be fetched again`);
     for (const { what, offset, bytes } of writes) {
       const found = await worker.read(offset, bytes.length);
-      if (Buffer.compare(found.bytes, bytes) !== 0)
-        throw new CodError('COD_CORRUPT', `what was written to ${what} is lost`);
+      if (Buffer.compare(found.bytes, bytes) !== 0) throw new CodError('COD_CORRUPT', `the write to ${what} is lost`);
       stage.line(`${what} at ${formatBytes(offset)}: as written`);
     }
     this.#onState = (state) => stage.map(state);
@@ -203,7 +200,7 @@ class Play {
 
   async #verify(image: SampleImage, writes: readonly Write[]): Promise<void> {
     const stage = this.#stage;
-    stage.step('Complete; is it right?');
+    stage.step('The copy is complete: compare it with the image');
     const patch = (piece: Uint8Array, at: number) => {
       for (const { offset, bytes } of writes) overlay(piece, at, bytes, offset);
     };
@@ -212,16 +209,16 @@ class Play {
       sha256OfFile(image.path, { signal, patch }),
       sha256OfFile(this.#target, { signal }),
     ]);
-    stage.line(`SHA-256 of the image with what was written over it  ${short(expected)}`);
+    stage.line(`SHA-256 of the image with these writes  ${short(expected)}`);
     stage.line(
-      `SHA-256 of the copy                                 ${short(found)}  ${found === expected ? 'the same' : 'NOT THE SAME'}`,
+      `SHA-256 of the copy                     ${short(found)}  ${found === expected ? 'the same' : 'DIFFERENT'}`,
     );
     const left = (await readdir(dirname(this.#target))).filter((name) => name !== basename(this.#target));
-    stage.line(`beside the copy: ${left.length === 0 ? 'nothing, it is a file like any other now' : left.join(', ')}`);
+    stage.line(`metadata beside the copy: ${left.length === 0 ? 'none, it is an ordinary file now' : left.join(', ')}`);
     const { sentBytes } = this.#server!;
-    stage.line(`sent by the server, both lives together: ${formatBytes(sentBytes)} for ${formatBytes(image.size)}`);
-    if (found !== expected) throw new CodError('COD_CORRUPT', `the copy is ${found}, not ${expected}`);
-    if (left.length > 0) throw new CodError('COD_CORRUPT', `metadata was left: ${left.join(', ')}`);
+    stage.line(`sent by the server to both processes: ${formatBytes(sentBytes)} for ${formatBytes(image.size)}`);
+    if (found !== expected) throw new CodError('COD_CORRUPT', `the SHA-256 of the copy is ${found}, not ${expected}`);
+    if (left.length > 0) throw new CodError('COD_CORRUPT', `metadata is left beside the copy: ${left.join(', ')}`);
   }
 }
 

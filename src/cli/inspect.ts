@@ -28,7 +28,7 @@ export interface InspectFlags {
  * @throws {@link UsageError} if TARGET is empty; the errors of {@link inspectTarget}.
  */
 export async function inspect(target: string, flags: InspectFlags): Promise<void> {
-  if (target === '') throw new UsageError('TARGET is empty; it is the path of a copy');
+  if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
   const inspection = await inspectTarget(target, flags);
   if (flags.json) {
     process.stdout.write(`${JSON.stringify(inspection)}\n`);
@@ -65,7 +65,7 @@ export async function inspectTarget(target: string, { size }: { readonly size?: 
 
 function checkSize({ target, size }: Inspection, given: number | undefined): void {
   if (given === undefined || given === size) return;
-  throw new CodError('COD_SIZE_MISMATCH', `${target} is a copy of ${size} bytes, not of ${given} as --size says`, {
+  throw new CodError('COD_SIZE_MISMATCH', `--size is ${given}, but ${target} is a copy of ${size} bytes`, {
     details: { size, given },
   });
 }
@@ -73,12 +73,13 @@ function checkSize({ target, size }: Inspection, given: number | undefined): voi
 /** Names `--size` in the error for metadata of format 1, which does not store the size. */
 function explain(error: unknown, target: string): unknown {
   if (!isCodError(error, 'COD_NOT_FOUND') || !isCodError(error.cause, 'COD_NOT_FOUND')) return error;
-  const message = `${target} is not there, and its metadata is of format 1, which does not tell the size: give it with --size`;
+  const message = `${target} is missing, and its metadata (format 1) does not contain the size: pass --size`;
   return new CodError('COD_NOT_FOUND', message, { cause: error });
 }
 
 function describe({ target, size, blockSize, totalBlocks, syncedBlocks, synced, dirty, files }: Inspection): string {
   const parts = dirty.reduce((sum, { ranges }) => sum + ranges.length, 0);
+  const partly = `${counted(dirty.length, 'block')} partly written (${counted(parts, 'part')}), the rest not copied`;
   const bytes = syncedBlocks === totalBlocks ? size : Math.min(size, syncedBlocks * blockSize);
   const rows = files.map(({ name, kind, format, bytes, records, tornBytes }) => [
     name,
@@ -86,12 +87,13 @@ function describe({ target, size, blockSize, totalBlocks, syncedBlocks, synced, 
     `format ${format}`,
     formatBytes(bytes),
     counted(records, kind === 'log' ? 'record' : 'dirty part'),
-    tornBytes > 0 ? `${counted(tornBytes, 'byte')} torn off its end` : '',
+    tornBytes > 0 ? `torn tail of ${counted(tornBytes, 'byte')}` : '',
   ]);
   return [
     `${target}: a copy of ${formatBytes(size)} in ${counted(totalBlocks, 'block')} of ${formatBytes(blockSize)}`,
-    `  copied   ${formatPercent(syncedBlocks, totalBlocks)}, ${formatBytes(bytes)} in ${counted(syncedBlocks, 'block')}, ${counted(synced.length, 'extent')}`,
-    `  dirty    ${dirty.length === 0 ? 'none' : `${counted(dirty.length, 'block')} written here in part (${counted(parts, 'part')}), the rest of them not copied`}`,
+    `  copied   ${formatPercent(syncedBlocks, totalBlocks)}, ${formatBytes(bytes)} in ` +
+      `${counted(syncedBlocks, 'block')}, ${counted(synced.length, 'extent')}`,
+    `  dirty    ${dirty.length === 0 ? 'none' : partly}`,
     '  metadata',
     ...table(rows).map((line) => `    ${line}`),
     '',

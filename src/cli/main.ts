@@ -12,9 +12,11 @@ import type { InspectFlags } from './inspect.ts';
 import type { ServeFlags } from './serve.ts';
 import { parseGroupName, parseInteger, parseRate, parseSha256, parseSize } from './units.ts';
 
-const UNITS =
-  'Sizes and rates: a number of bytes (per second), or with k, M, G, T (powers of 1024);\nrates also in kbit, mbit, gbit (powers of 1000 bits).';
-const EXIT_CODES = 'Exit codes: 0 done; 1 failed; 2 wrong usage; 130 interrupted, the same command goes on.';
+const SIZES = 'Sizes: bytes, or with k, M, G, T (powers of 1024).';
+const RATES = 'Rates: bytes per second, with k, M, G, T (powers of 1024) or kbit, mbit, gbit.';
+const EXIT_CODES = 'Exit codes: 0 done; 1 failed; 2 wrong usage; 130 interrupted, can be resumed.';
+const SOURCE = 'a path, or an http, https, nbd, nbds or nbd+unix URL';
+const TARGET = 'a path that does not exist yet, or a copy to resume';
 
 /** Adapts a parser, so that commander names the option in its error. */
 function argument<T>(parse: (text: string) => T): (text: string) => T {
@@ -35,31 +37,42 @@ function version(): string {
   return manifest.version;
 }
 
+/** Adds the options of the background copy and of the output. */
+function withCopyOptions(command: Command): Command {
+  return command
+    .option('--rate <rate>', 'limit the copy to a rate such as 20M (default: none)', argument(parseRate))
+    .option('--rate-file <file>', 'read a rate or `unlimited` from this file every second')
+    .option('--rate-group <name>', 'share the rate in this group of local copies', argument(parseGroupName))
+    .option('--order <file>', 'copy the extents of this order file first')
+    .option('--json', 'print events as JSON lines on stdout, and no progress')
+    .option('--quiet', 'print only errors on stderr');
+}
+
 /** Adds the options that apply to sources over a network. */
 function withNetworkOptions(command: Command): Command {
   return command
     .addOption(
-      new Option('--header <line>', "over HTTP: send 'Name: value' with each request (repeatable)").argParser(
+      new Option('--header <line>', "send this HTTP header, 'Name: value' (repeatable)").argParser(
         (line: string, lines?: string[]) => [...(lines ?? []), line],
       ),
     )
-    .option('--user <name:password>', 'over HTTP: basic authentication')
-    .option('--stream-whole', 'over HTTP: accept a server without ranges')
+    .option('--user <name:password>', 'send basic authentication over HTTP')
+    .option('--stream-whole', 'accept an HTTP server without ranges')
     .option(
       '--retries <n>',
-      'over a network: how often in a row to try again before giving up',
+      'retry a request n times (default: 19, 4 while opening)',
       argument((text) => parseInteger(text, { min: 0, max: 1000 })),
     )
     .option(
       '--timeout <seconds>',
-      'over a network: ask again when nothing comes for so long (default: 15)',
+      'retry after this time without data (default: 15)',
       argument((text) => parseInteger(text, { min: 1, max: 86_400 })),
     );
 }
 
 function program(): Command {
   const program = new Command('copyondemand')
-    .description('Copies disk images that lie far away, crash-safely, while they are used.')
+    .description('Copies remote disk images while they are in use, safely through any crash.')
     .version(version())
     .exitOverride()
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'copyondemand: ')) })
@@ -67,102 +80,71 @@ function program(): Command {
 
   const copy = program
     .command('copy')
-    .summary('copy an image; the same command again resumes')
+    .summary('copy an image; the same command resumes')
     .description(
-      'Copies SOURCE, a path or a URL (http://, https://, nbd://, nbd+unix://), to TARGET. Whatever interrupts it, the same command again goes on where it was;\n' +
-        'for that there is metadata beside TARGET, which is removed once the copy is complete and verified.',
+      'Copies SOURCE to TARGET. After an interruption, the same command resumes.\n' +
+        'Metadata beside TARGET holds the progress. A complete, verified copy has none.',
     )
-    .argument('<source>', 'a path, or a URL with http://, https://, nbd:// or nbd+unix://')
-    .argument('<target>', 'a path where nothing is yet, or the copy to go on with')
-    .option('--rate <rate>', 'take at most so much from the source, as 20M or 250mbit', argument(parseRate))
-    .option(
-      '--rate-file <file>',
-      'take the rate from this file, which may be changed at any time; `unlimited` lifts it',
-    )
-    .option(
-      '--rate-group <name>',
-      'share the rate with the other copies of this group on this machine',
-      argument(parseGroupName),
-    )
-    .option('--sha256 <hex>', 'verify that the copy has this digest', argument(parseSha256))
+    .argument('<source>', SOURCE)
+    .argument('<target>', TARGET)
+    .option('--sha256 <hex>', 'verify the SHA-256 digest of the complete copy', argument(parseSha256))
     .option(
       '--concurrency <n>',
-      'requests at a time (default: as many as make it faster)',
+      'send at most n requests at a time (default: adaptive)',
       argument((text) => parseInteger(text, { min: 1, max: 64 })),
-    )
-    .option('--order <file>', 'copy first what is in this file, in its order')
-    .option('--json', 'events on stdout, one JSON object a line, instead of progress on stderr')
-    .option('--quiet', 'nothing on stderr but errors');
-  withNetworkOptions(copy)
-    .addHelpText('after', `\n${UNITS}\n${EXIT_CODES}`)
+    );
+  withNetworkOptions(withCopyOptions(copy))
+    .addHelpText('after', `\n${RATES}\n${EXIT_CODES}`)
     .action(async (source: string, target: string, flags: CopyFlags) =>
       (await import('./copy.ts')).copy(source, target, flags),
     );
 
   const serve = program
     .command('serve')
-    .summary('use an image over NBD while it is copied')
+    .summary('serve an image over NBD while it is copied')
     .description(
-      'Serves SOURCE as it is copied to TARGET: a virtual machine, the kernel or any other NBD client can read and write it at once.\n' +
-        'Whatever interrupts it, the same command again goes on where it was. Metadata beside TARGET stays, also when the copy is complete.\n' +
-        'Prints "listening on URI" when clients can connect. SIGTERM and SIGINT: finishes what is in work, takes a checkpoint, exits 0.',
+      'Serves SOURCE over NBD while it is copied to TARGET. Clients may read and write.\n' +
+        'After an interruption, the same command resumes. Metadata stays beside TARGET.\n' +
+        'Prints "listening on URI" when clients can connect.\n' +
+        'SIGTERM or SIGINT completes requests in flight, takes a checkpoint and exits 0.',
     )
-    .argument('<source>', 'a path, or a URL with http://, https://, nbd:// or nbd+unix://')
-    .argument('<target>', 'a path where nothing is yet, or the copy to go on with')
-    .option('--socket <path>', 'listen at a unix socket, for this user only')
-    .option('--host <address>', 'listen at this address over TCP (default: 127.0.0.1)')
+    .argument('<source>', SOURCE)
+    .argument('<target>', TARGET)
+    .option('--socket <path>', 'listen on a unix socket that only this user can open')
+    .option('--host <address>', 'listen on this TCP address (default: 127.0.0.1)')
     .option(
       '--port <n>',
-      'listen at this TCP port (default: 10809; 0: any)',
+      'listen on this TCP port, 0: any (default: 10809)',
       argument((text) => parseInteger(text, { min: 0, max: 65_535 })),
     )
-    .option('--export <name>', 'the name of the export (default: the empty one)')
-    .option('--read-only', 'refuse to change anything')
-    .option('--no-hydrate', 'copy only what is read')
-    .option('--rate <rate>', 'copy in the background at most so fast, as 20M or 250mbit', argument(parseRate))
-    .option(
-      '--rate-file <file>',
-      'take the rate from this file, which may be changed at any time; `unlimited` lifts it',
-    )
-    .option(
-      '--rate-group <name>',
-      'share the rate with the other copies of this group on this machine',
-      argument(parseGroupName),
-    )
-    .option('--tls-cert <file>', 'TLS, and nothing without it: the certificate, as PEM')
-    .option('--tls-key <file>', 'its private key, as PEM')
-    .option('--tls-ca <file>', "the authority of the clients' certificates, as PEM: a client must have one")
-    .option('--order <file>', 'copy first what is in this file, in its order')
-    .option('--record-order <file>', 'record into this file what is read, in its order; for --order, another time')
-    .option('--json', 'events on stdout, one JSON object a line, instead of progress on stderr')
-    .option('--quiet', 'nothing on stderr but errors');
-  withNetworkOptions(serve)
-    .addHelpText('after', `\n${UNITS}\n${EXIT_CODES}`)
+    .option('--export <name>', 'name the export (default: the empty name)')
+    .option('--read-only', 'refuse writes from clients')
+    .option('--no-hydrate', 'copy only the blocks that clients read')
+    .option('--tls-cert <file>', 'require TLS, with this certificate (PEM)')
+    .option('--tls-key <file>', 'use this private key for --tls-cert (PEM)')
+    .option('--tls-ca <file>', 'require client certificates of this CA (PEM)')
+    .option('--record-order <file>', 'record the order of reads in this file, for --order');
+  withNetworkOptions(withCopyOptions(serve))
+    .addHelpText('after', `\n${RATES}\n${EXIT_CODES}`)
     .action(async (source: string, target: string, flags: ServeFlags) =>
       (await import('./serve.ts')).serve(source, target, flags),
     );
 
   program
     .command('inspect')
-    .summary('what the metadata of a copy says')
-    .description('Shows how far the copy at TARGET is, from the metadata beside it. Changes nothing.')
-    .argument('<target>', 'the copy')
-    .option('--json', 'one JSON object on stdout')
-    .option('--map', 'draw the map of what is copied')
-    .option(
-      '--size <size>',
-      'the size of the image, where TARGET is not there and its metadata does not tell it',
-      argument(parseSize),
-    )
-    .addHelpText('after', `\n${UNITS}`)
+    .summary('show the state of a copy')
+    .description('Shows the state of the copy at TARGET, from its metadata. Changes nothing.')
+    .argument('<target>', 'the path of a copy')
+    .option('--json', 'print one JSON object on stdout')
+    .option('--map', 'draw a map of the copied blocks')
+    .option('--size <size>', 'assume this image size if TARGET is missing (format 1)', argument(parseSize))
+    .addHelpText('after', `\n${SIZES}`)
     .action(async (target: string, flags: InspectFlags) => (await import('./inspect.ts')).inspect(target, flags));
 
   program
     .command('demo')
-    .summary('the whole story on this machine, in 20 seconds')
-    .description(
-      'Uses, copies, kills and resumes a sample image in a temporary directory, and verifies what comes out.',
-    )
+    .summary('copy, crash and resume a sample image')
+    .description('Copies, crashes, resumes and verifies a sample image in a temporary directory.')
     .action(async () => (await import('./demo.ts')).demo());
 
   program
@@ -186,7 +168,7 @@ async function main(): Promise<number> {
   process.stdout.on('error', onOutputError);
   try {
     if (process.argv.length <= 2)
-      throw new UsageError('which command? copy, serve, inspect or demo; `copyondemand --help` tells more');
+      throw new UsageError('missing command: use copy, serve, inspect or demo, or see `copyondemand --help`');
     await program().parseAsync();
     return EXIT.done;
   } catch (error) {

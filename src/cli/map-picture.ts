@@ -15,8 +15,8 @@ const CHARACTERS: Readonly<Record<Cell, string>> = { unsynced: 'â–‘', partly: 'â
 const COLOURS: Readonly<Record<Cell, number>> = { unsynced: 90, partly: 36, dirty: 33, synced: 32 };
 const NAMES: readonly (readonly [Cell, string])[] = [
   ['synced', 'copied'],
-  ['partly', 'partly'],
-  ['dirty', 'written here, the rest not copied'],
+  ['partly', 'partly copied'],
+  ['dirty', 'partly written, rest not copied'],
   ['unsynced', 'not copied'],
 ];
 

@@ -156,7 +156,7 @@ function headOf(size: number): string {
 
 async function textOf(file: File, path: string): Promise<string> {
   const size = await file.size();
-  if (size > MAX_FILE_BYTES) throw corrupt(path, `${size} bytes are more than an order can have`);
+  if (size > MAX_FILE_BYTES) throw corrupt(path, `the file has ${size} bytes, more than ${MAX_FILE_BYTES}`);
   const bytes = Buffer.alloc(size);
   await file.read(bytes, 0);
   return bytes.toString('latin1');
@@ -172,7 +172,7 @@ async function beginOrContinue(file: File, { path, size }: Named): Promise<Parse
     return { extents: [], bytes: head.length };
   }
   if (!TITLE.test(text.slice(0, text.indexOf('\n')))) {
-    throw new CodError('COD_EXISTS', `${path} exists and is no order file: remove it, or name another one`, {
+    throw new CodError('COD_EXISTS', `${path} exists and is not an order file: remove it or use another path`, {
       details: { path },
     });
   }
@@ -196,16 +196,16 @@ function parseOrder(text: string, { path, size }: Named): ParsedOrder {
   const bytes = text.lastIndexOf('\n') + 1;
   const [title = '', sizeLine = '', ...lines] = text.slice(0, bytes).split('\n').slice(0, -1);
   const version = TITLE.exec(title)?.[1];
-  if (version === undefined) throw corrupt(path, 'it is no order file: it does not begin with `copyondemand order`');
+  if (version === undefined) throw corrupt(path, 'not an order file: it does not begin with `copyondemand order`');
   if (Number(version) !== VERSION) {
-    throw new CodError('COD_VERSION', `${path} is of version ${version}, this program knows version ${VERSION}`, {
+    throw new CodError('COD_VERSION', `${path} has version ${version}, but this program reads version ${VERSION}`, {
       details: { path },
     });
   }
   const found = SIZE.exec(sizeLine)?.[1];
-  if (found === undefined) throw corrupt(path, 'line 2 is not like `size 1073741824`');
+  if (found === undefined) throw corrupt(path, 'line 2 must be like `size 1073741824`');
   if (Number(found) !== size) {
-    throw new CodError('COD_SIZE_MISMATCH', `${path} is for an image of ${found} bytes, this one has ${size}`, {
+    throw new CodError('COD_SIZE_MISMATCH', `${path} is for an image of ${found} bytes, but this image has ${size}`, {
       details: { path, size, orderSize: Number(found) },
     });
   }
@@ -216,7 +216,7 @@ function parseOrder(text: string, { path, size }: Named): ParsedOrder {
     if (!(extent.length > 0 && extent.offset + extent.length <= size)) {
       throw corrupt(
         path,
-        `line ${index + 3} is not like \`12 1048576 65536\` (ms, offset and length within the image)`,
+        `line ${index + 3} must be like \`12 1048576 65536\`: ms, offset and length within the image`,
       );
     }
     return extent;

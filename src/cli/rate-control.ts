@@ -63,7 +63,7 @@ export class RateControl {
   constructor(flags: RateFlags, hooks: RateHooks, clock: Clock = systemClock) {
     const { rate, rateFile, rateGroup } = flags;
     if (rateGroup !== undefined && rate === undefined && rateFile === undefined) {
-      throw new UsageError('--rate-group needs --rate or --rate-file: what the group takes in all');
+      throw new UsageError('--rate-group needs --rate or --rate-file, the limit of the whole group');
     }
     this.#fallback = rate;
     this.#file = rateFile === undefined ? undefined : new RateFile(rateFile, rate);

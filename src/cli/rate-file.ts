@@ -57,7 +57,7 @@ export class RateFile {
     } catch (error) {
       if (!(error instanceof UsageError)) throw error;
       throw new UsageError(
-        `the rate file ${this.#path} says ${JSON.stringify(text.slice(0, 40))}. Write it like 20M, 250mbit or unlimited.`,
+        `rate file ${this.#path}: ${JSON.stringify(text.slice(0, 40))} is not a rate; use 20M, 250mbit or unlimited`,
       );
     }
   }

@@ -53,7 +53,7 @@ export class RateGroup {
       for (const name of shares.gone) fs.rmSync(join(directory, name), { force: true });
       return shares;
     } catch (error) {
-      throw ioError(`share the rate of the group ${this.#group}`, error);
+      throw ioError(`share the rate of group ${this.#group}`, error);
     }
   }
 

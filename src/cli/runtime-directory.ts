@@ -27,7 +27,7 @@ function makeOwn(path: string): void {
   try {
     fs.mkdirSync(path, { mode: 0o700 });
   } catch (error) {
-    if (errnoOf(error) !== 'EEXIST') throw ioError(`make the folder ${path}`, error);
+    if (errnoOf(error) !== 'EEXIST') throw ioError(`create the directory ${path}`, error);
   }
   // The temporary directory is shared: another user may have made this path before, as a link to another place.
   const stats = fs.lstatSync(path);
@@ -35,7 +35,7 @@ function makeOwn(path: string): void {
   if (stats.isDirectory() && (user === undefined || (stats.uid === user && (stats.mode & 0o022) === 0))) return;
   throw new CodError(
     'COD_TARGET_IO',
-    `${path} is not a folder that only this user may write to: remove it, or set XDG_RUNTIME_DIR`,
+    `${path} is not a directory that only this user can write to: remove it or set XDG_RUNTIME_DIR`,
     {
       details: { path },
     },

@@ -17,8 +17,8 @@ export async function refuseSameFile(source: string, target: string): Promise<vo
   for (const name of [target, ...ALL_SLOTS.map(({ kind, slot }) => slotName(target, kind, slot)), `${target}.lock`]) {
     const file = await statIfThere(name);
     if (file === undefined || file.dev !== origin.dev || file.ino !== origin.ino) continue;
-    const role = name === target ? 'the target' : `${name}, where the copy keeps its metadata`;
-    throw new CodError('COD_EXISTS', `the source ${source} is the same file as ${role}; name another target`, {
+    const role = name === target ? 'the target' : `${name}, a metadata file of the copy`;
+    throw new CodError('COD_EXISTS', `the source ${source} is the same file as ${role}: name another target`, {
       details: { source, target },
     });
   }

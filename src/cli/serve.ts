@@ -101,7 +101,7 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
 }
 
 function tellRecordingEnded(error: unknown): void {
-  process.stderr.write(`copyondemand: the order is not recorded any more: ${failureOf(error).message}\n`);
+  process.stderr.write(`copyondemand: --record-order has stopped: ${failureOf(error).message}\n`);
 }
 
 /** @throws {@link UsageError} if options exclude or require each other. */
@@ -121,14 +121,13 @@ function checkFlags(flags: ServeFlags): void {
     order,
   } = flags;
   if (socket !== undefined && (host !== undefined || port !== undefined))
-    throw new UsageError('either --socket, or --host and --port');
+    throw new UsageError('use either --socket, or --host and --port');
   if ((tlsCert === undefined) !== (tlsKey === undefined))
-    throw new UsageError('--tls-cert and --tls-key belong together');
-  if (tlsCa !== undefined && tlsCert === undefined)
-    throw new UsageError('--tls-ca is of use only with --tls-cert and --tls-key');
+    throw new UsageError('--tls-cert and --tls-key must be used together');
+  if (tlsCa !== undefined && tlsCert === undefined) throw new UsageError('--tls-ca needs --tls-cert and --tls-key');
   if (!hydrate && [rate, rateFile, rateGroup, order].some((flag) => flag !== undefined)) {
     throw new UsageError(
-      '--rate, --rate-file, --rate-group and --order are for the background copy, which --no-hydrate leaves out',
+      '--rate, --rate-file, --rate-group and --order need the background copy, which --no-hydrate turns off',
     );
   }
   const wrong = wrongName(name);
@@ -188,7 +187,7 @@ async function run(serving: Serving): Promise<never> {
   try {
     await followCopy(device, serving, TICK_MS);
     if (!flags.quiet && !flags.json)
-      process.stderr.write(`${target}: complete, ${formatBytes(device.size)}; serving it on\n`);
+      process.stderr.write(`${target}: complete, ${formatBytes(device.size)}; still serving\n`);
   } catch (error) {
     if (error instanceof Interrupted) throw error;
     // Clients still get the copied blocks, and from the source whatever it still delivers. The same command resumes the
@@ -197,7 +196,9 @@ async function run(serving: Serving): Promise<never> {
     const { exitCode: _, ...fields } = failureOf(error);
     emit('failed', fields);
     if (!flags.json)
-      process.stderr.write(failureLine(failureOf(error)).replace(/\n$/, '; serving on without copying\n'));
+      process.stderr.write(
+        failureLine(failureOf(error)).replace(/\n$/, '; still serving, without the background copy\n'),
+      );
   }
   // Only a signal ends the server.
   return withSignal(new Promise<never>(() => undefined), signal);

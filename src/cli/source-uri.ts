@@ -22,21 +22,21 @@ export interface HttpFlags {
   readonly timeout?: number;
 }
 
-const KINDS = 'a path, or a URL with http://, https://, nbd:// or nbd+unix://';
+const KINDS = 'a path, or a URL with http://, https://, nbd://, nbds:// or nbd+unix://';
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
 
 /** @throws {@link UsageError} for an unsupported scheme or an invalid URL. */
 export function parseSourceUri(text: string): SourceUri {
   const scheme = SCHEME.exec(text)?.[1]?.toLowerCase();
   if (scheme === undefined) {
-    if (text === '') throw new UsageError(`SOURCE is empty; it is ${KINDS}`);
+    if (text === '') throw new UsageError(`SOURCE is empty: give ${KINDS}`);
     return { kind: 'file', path: text };
   }
   if (isNbdScheme(scheme)) return { kind: 'nbd', location: locationOf(text) };
   if (scheme !== 'http' && scheme !== 'https') {
-    throw new UsageError(`sources of the kind ${scheme}:// are not supported; SOURCE is ${KINDS}`);
+    throw new UsageError(`${scheme}:// sources are not supported: give ${KINDS}`);
   }
-  if (!URL.canParse(text)) throw new UsageError('SOURCE is no valid URL');
+  if (!URL.canParse(text)) throw new UsageError('SOURCE is not a valid URL');
   return { kind: 'http', url: new URL(text) };
 }
 
@@ -68,14 +68,16 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
   if (uri.kind === 'file') {
     const given = Object.keys(options);
     if (given.length > 0)
-      throw new UsageError('--header, --user, --stream-whole, --retries and --timeout are for sources over a network');
+      throw new UsageError(
+        '--header, --user, --stream-whole, --retries and --timeout need a network source, not a path',
+      );
     const { fileSource } = await import('../sources/file.ts');
     return fileSource(uri.path);
   }
   if (uri.kind === 'nbd') {
     const { retry, stallTimeoutMs, ...others } = options;
     if (Object.keys(others).length > 0)
-      throw new UsageError('--header, --user and --stream-whole are for sources over HTTP');
+      throw new UsageError('--header, --user and --stream-whole need an HTTP source, not NBD');
     const { nbdSourceAt } = await import('../nbd/client/source.ts');
     return nbdSourceAt(uri.location, {
       signal,
@@ -106,13 +108,13 @@ export function httpOptions({ header, user, streamWhole, retries, timeout }: Htt
 
 function splitHeader(text: string): [name: string, value: string] {
   const colon = text.indexOf(':');
-  if (colon < 1) throw new UsageError("--header must be like 'Name: value'");
+  if (colon < 1) throw new UsageError("--header needs the form 'Name: value'");
   return [text.slice(0, colon).trim(), text.slice(colon + 1).trim()];
 }
 
 function splitUser(text: string): { username: string; password: string } {
   const colon = text.indexOf(':');
-  if (colon < 0) throw new UsageError('--user must be like name:password');
+  if (colon < 0) throw new UsageError('--user needs the form name:password');
   return { username: text.slice(0, colon), password: text.slice(colon + 1) };
 }
 
@@ -127,5 +129,5 @@ function hinted(error: unknown): unknown {
   if (!(error instanceof CodError)) return error;
   const hint = HINTS[Number(error.details['status'])];
   if (hint === undefined) return error;
-  return new CodError(error.code, `${error.message} (here: ${hint})`, { cause: error.cause, details: error.details });
+  return new CodError(error.code, `${error.message} (option: ${hint})`, { cause: error.cause, details: error.details });
 }

@@ -30,8 +30,7 @@ export interface TargetCopy {
 
 /** @throws {@link UsageError} if the path is empty. */
 export function checkTarget(target: string): void {
-  if (target === '')
-    throw new UsageError('TARGET is empty; it is a path where nothing is yet, or the copy to go on with');
+  if (target === '') throw new UsageError('TARGET is empty: give a path that does not exist yet, or a copy to resume');
 }
 
 const modules = () => Promise.all([import('../index.ts'), import('../fs/node.ts')]);
@@ -99,7 +98,7 @@ export function tellStart(device: Device, { uri, source, target, flags, emit }: 
   const resumedBytes = syncedBytes(device.status());
   emit('start', { source: showSourceUri(uri), identity: source.identity ?? null, target, size, resumedBytes });
   if (!flags.quiet && !flags.json && resumedBytes > 0) {
-    process.stderr.write(`${target}: goes on from ${formatBytes(resumedBytes)} of ${formatBytes(size)}\n`);
+    process.stderr.write(`${target}: resumes at ${formatBytes(resumedBytes)} of ${formatBytes(size)}\n`);
   }
   return resumedBytes;
 }

@@ -30,10 +30,10 @@ export function parseRate(text: string): number {
 function parse(text: string, units: Readonly<Record<string, number>>, examples: string): number {
   const match = NUMBER.exec(text.trim());
   const unit = units[match?.[2]?.toLowerCase().replace(/^([kmgt])ib$/, '$1') ?? 'none'];
-  if (match === null || unit === undefined) throw new UsageError(`Write it like ${examples}.`);
+  if (match === null || unit === undefined) throw new UsageError(`Use for example ${examples}.`);
   const bytes = Math.floor(Number(match[1]) * unit);
-  if (bytes < 1) throw new UsageError('It must be at least one byte.');
-  if (!Number.isSafeInteger(bytes)) throw new UsageError('It must be below 8192T.');
+  if (bytes < 1) throw new UsageError('Use at least 1 byte.');
+  if (!Number.isSafeInteger(bytes)) throw new UsageError('Use less than 8192T.');
   return bytes;
 }
 
@@ -41,13 +41,13 @@ function parse(text: string, units: Readonly<Record<string, number>>, examples: 
 export function parseInteger(text: string, bounds: { min: number; max: number }): number {
   const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
   if (!(value >= bounds.min && value <= bounds.max))
-    throw new UsageError(`It must be a whole number from ${bounds.min} to ${bounds.max}.`);
+    throw new UsageError(`Use an integer from ${bounds.min} to ${bounds.max}.`);
   return value;
 }
 
 /** Returns a SHA-256 digest in lower-case hex. @throws {@link UsageError} if the text is no digest. */
 export function parseSha256(text: string): string {
-  if (!/^[0-9a-f]{64}$/i.test(text)) throw new UsageError('A SHA-256 digest has 64 hexadecimal digits.');
+  if (!/^[0-9a-f]{64}$/i.test(text)) throw new UsageError('Use 64 hexadecimal digits.');
   return text.toLowerCase();
 }
 
@@ -59,7 +59,7 @@ const GROUP_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/i;
  */
 export function parseGroupName(text: string): string {
   if (!GROUP_NAME.test(text))
-    throw new UsageError('A group is named with up to 64 letters, digits, dots, dashes and underscores.');
+    throw new UsageError('Use 1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit.');
   return text;
 }
 

@@ -160,8 +160,7 @@ function assertDead(file: string, self: ProcessIdentity): boolean {
   const line = readIfThere(file);
   if (line === undefined) return false;
   const owner = parseOwner(line);
-  if (owner === undefined)
-    throw lockedError(file, 'this lock names no owner; remove the file if no process uses the target');
+  if (owner === undefined) throw lockedError(file, 'this lock names no owner; remove it if no process uses it');
   if (!mayBeAlive(owner, self)) return true;
   const where =
     owner.pidNamespace === self.pidNamespace ? '' : ' in another container; remove the file if that container is gone';

@@ -109,9 +109,9 @@ describe('an order file', () => {
   });
 
   test.each([
-    { name: 'nothing', text: '', code: 'COD_CORRUPT', says: 'no order file' },
-    { name: 'something else', text: 'precious\n', code: 'COD_CORRUPT', says: 'no order file' },
-    { name: 'zeros', text: '\0'.repeat(5000), code: 'COD_CORRUPT', says: 'no order file' },
+    { name: 'nothing', text: '', code: 'COD_CORRUPT', says: 'not an order file' },
+    { name: 'something else', text: 'precious\n', code: 'COD_CORRUPT', says: 'not an order file' },
+    { name: 'zeros', text: '\0'.repeat(5000), code: 'COD_CORRUPT', says: 'not an order file' },
     { name: 'a newer version', text: HEAD.replace('order 1', 'order 2'), code: 'COD_VERSION', says: 'version 2' },
     { name: 'no size', text: 'copyondemand order 1\n5 0 4096\n', code: 'COD_CORRUPT', says: 'line 2' },
     { name: 'another size', text: HEAD.replace(String(SIZE), '4096'), code: 'COD_SIZE_MISMATCH', says: '4096 bytes' },
@@ -127,7 +127,7 @@ describe('an order file', () => {
       name: 'lines of another system',
       text: HEAD.replaceAll('\n', '\r\n'),
       code: 'COD_CORRUPT',
-      says: 'no order file',
+      says: 'not an order file',
     },
     {
       name: 'more than an order can have',

@@ -144,7 +144,7 @@ test('copies a file with --rate, --concurrency and --sha256, and prints nothing 
     },
   );
   expect(result).toMatchObject({ exitCode: 0, stdout: '' });
-  expect(result.stderr).toMatch(/^disk: complete, 1 MiB in .+ SHA-256 is as given\n$/);
+  expect(result.stderr).toMatch(/^disk: complete, 1 MiB in .+ SHA-256 verified\n$/);
   expect(await sha256OfFile(join(directory, 'disk'))).toBe(await sha256OfFile(image));
   expect(readdirSync(directory).sort()).toEqual(['disk', 'image']);
 });

@@ -143,7 +143,7 @@ describe('inspect', () => {
     expect({ exitCode, stderr }).toEqual({ exitCode: 0, stderr: '' });
     expect(stdout).toContain('disk: a copy of 1 MiB in 256 blocks of 4 KiB');
     expect(stdout).toContain('25.0 %, 256 KiB in 64 blocks, 1 extent');
-    expect(stdout).toContain('1 block written here in part (1 part)');
+    expect(stdout).toContain('1 block partly written (1 part), the rest not copied');
     expect(stdout).toContain('disk.bak');
     expect(stdout).toMatch(/^ {2}█{19}░{19}▚░{37}$/m);
     expect(stdout).not.toContain('\x1b');

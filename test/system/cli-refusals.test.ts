@@ -40,7 +40,7 @@ interface Refusal extends Row {
 const DIGEST = 'ab'.repeat(32);
 
 const usage: readonly Row[] = [
-  { name: 'no command', arrange: () => [], says: 'which command' },
+  { name: 'no command', arrange: () => [], says: 'missing command' },
   { name: 'a command that does not exist', arrange: () => ['clone', 'a', 'b'], says: "unknown command 'clone'" },
   { name: 'a misspelt command', arrange: () => ['cop', 'a', 'b'], says: 'Did you mean copy' },
   { name: 'an option that does not exist', arrange: () => ['copy', 'a', 'b', '--fast'], says: '--fast' },
@@ -88,12 +88,12 @@ const usage: readonly Row[] = [
   {
     name: 'serve with a certificate and no key',
     arrange: () => ['serve', 'a', 'b', '--tls-cert', 'c'],
-    says: 'belong together',
+    says: 'used together',
   },
   {
     name: 'serve with a key and no certificate',
     arrange: () => ['serve', 'a', 'b', '--tls-key', 'k'],
-    says: 'belong together',
+    says: 'used together',
   },
   { name: 'serve with --tls-ca only', arrange: () => ['serve', 'a', 'b', '--tls-ca', 'a'], says: '--tls-ca' },
   {
@@ -111,7 +111,7 @@ const usage: readonly Row[] = [
   { name: 'inspect without a target', arrange: () => ['inspect'], says: "'target'" },
   { name: 'a rate without a value', arrange: () => ['copy', 'a', 'b', '--rate'], says: '--rate' },
   { name: 'a rate that is not a number', arrange: () => ['copy', 'a', 'b', '--rate', 'fast'], says: '250mbit' },
-  { name: 'a rate of zero', arrange: () => ['copy', 'a', 'b', '--rate', '0'], says: 'at least one byte' },
+  { name: 'a rate of zero', arrange: () => ['copy', 'a', 'b', '--rate', '0'], says: 'at least 1 byte' },
   { name: 'a negative rate', arrange: () => ['copy', 'a', 'b', '--rate=-1M'], says: '--rate' },
   { name: 'a rate in megabytes of 1000', arrange: () => ['copy', 'a', 'b', '--rate', '10MB'], says: '--rate' },
   {
@@ -157,10 +157,14 @@ const usage: readonly Row[] = [
   {
     name: 'HTTP options with an NBD source',
     arrange: () => ['copy', 'nbd://127.0.0.1:9/x', 'b', '--user', 'a:b'],
-    says: 'over HTTP',
+    says: 'need an HTTP source',
   },
-  { name: 'an S3 source', arrange: () => ['copy', 's3://bucket/key', 'b'], says: /s3:\/\/ are not supported.*a path/ },
-  { name: 'an invalid URL', arrange: () => ['copy', 'http://h:99999/', 'b'], says: 'no valid URL' },
+  {
+    name: 'an S3 source',
+    arrange: () => ['copy', 's3://bucket/key', 'b'],
+    says: /s3:\/\/ sources are not supported.*a path/,
+  },
+  { name: 'an invalid URL', arrange: () => ['copy', 'http://h:99999/', 'b'], says: 'not a valid URL' },
   { name: 'an empty source', arrange: () => ['copy', '', 'b'], says: 'SOURCE is empty' },
   { name: 'an empty target', arrange: (dir) => ['copy', makeImage(dir), ''], says: 'TARGET' },
   { name: 'inspect with an empty target', arrange: () => ['inspect', ''], says: 'TARGET' },
@@ -182,7 +186,7 @@ const usage: readonly Row[] = [
   {
     name: 'HTTP options with a path',
     arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'],
-    says: 'over a network',
+    says: 'need a network source',
   },
 ];
 
@@ -323,13 +327,13 @@ const files: readonly Refusal[] = [
     name: 'an order file of another format',
     arrange: (dir) => ['copy', makeImage(dir), 'disk', '--order', 'image'],
     code: 'COD_CORRUPT',
-    says: 'no order file',
+    says: 'not an order file',
   },
   {
     name: '--record-order to a file of another format',
     arrange: (dir) => ['serve', makeImage(dir), 'disk', '--socket', 's', '--record-order', 'image'],
     code: 'COD_EXISTS',
-    says: 'no order file',
+    says: 'not an order file',
   },
   {
     name: 'an order file for another image',
@@ -423,7 +427,7 @@ const metadata: readonly Refusal[] = [
   tampered('the source has another size', 'COD_SIZE_MISMATCH', String(IMAGE_BYTES), (_target, dir) =>
     truncateSync(join(dir, 'image'), IMAGE_BYTES * 2),
   ),
-  tampered('the source was written to', 'COD_SOURCE_CHANGED', 'begun from', (_target, dir) =>
+  tampered('the source was written to', 'COD_SOURCE_CHANGED', 'made from', (_target, dir) =>
     writeFileSync(join(dir, 'image'), imageBytes(2)),
   ),
   {
@@ -545,7 +549,7 @@ const servers: readonly Refusal[] = [
   served(
     'a response with another range',
     'COD_SOURCE_IO',
-    'came instead',
+    'sent the wrong range',
     (ask) => ask.send({ headers: { 'content-range': `bytes ${ask.start + 1}-${ask.end - 1}/${IMAGE_BYTES}` } }),
     { from: 1 },
   ),

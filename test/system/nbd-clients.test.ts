@@ -363,7 +363,7 @@ describeWith(['qemu-io', 'qemu-img'], 'a server that is killed', () => {
     ];
     const output = await mustRun('qemu-io', '-f', 'raw', ...reads.flatMap((command) => ['-c', command]), again.uri);
     expect(output).not.toContain('Pattern verification failed');
-    expect(await stopInOrder(again)).toContain('goes on from');
+    expect(await stopInOrder(again)).toContain('resumes at');
     expect(existsSync(join(served.directory, 's'))).toBe(false);
   });
 

@@ -12,8 +12,8 @@ const IMAGE_BYTES = 256 * 2 ** 20;
 const MUSIC_BYTES = 24 * 2 ** 20;
 const SEARCH_BYTES = 2 ** 20;
 
-const README_LINE = 'These lines lie in a file, in a file system, in an image, far away.';
-const DIARY_LINE = 'Today: nothing happened, and nobody has written anything here yet..';
+const README_LINE = 'This line is in a file of the file system in the image on the server.';
+const DIARY_LINE = 'Today: no entry yet. The demo writes here while the image is copied.';
 
 /**
  * Offset of the backup of the ext4 superblock: block group 1, blocks of 4096 bytes (ext4 disk layout, sparse_super).
@@ -59,7 +59,7 @@ export async function makeSampleImage(directory: string, signal: AbortSignal): P
   return {
     path,
     size: IMAGE_BYTES,
-    kind: made ? 'an ext4 file system, made by mke2fs' : 'a pattern with text in it, as there is no mke2fs',
+    kind: made ? 'an ext4 file system, made by mke2fs' : 'a pattern with text in it, because mke2fs is not installed',
     landmarks,
     diary: { what: made ? 'diary.txt' : 'other text', offset: diary, length: DIARY_LINE.length },
   };
@@ -120,7 +120,7 @@ function textAt(what: string, offset: number, text: string): Landmark {
     length: text.length,
     show: (bytes) => {
       const found = new TextDecoder().decode(bytes);
-      if (found !== text) throw new Error(`${what} reads ${JSON.stringify(found)}`);
+      if (found !== text) throw new Error(`${what} is ${JSON.stringify(found)}, not ${JSON.stringify(text)}`);
       return `“${found}”`;
     },
   };
@@ -151,7 +151,7 @@ async function find(path: string, text: string): Promise<number> {
       const index = buffer.subarray(0, bytesRead).indexOf(text);
       if (index >= 0) return at + index;
     }
-    throw new Error(`the sample image does not hold ${JSON.stringify(text)}`);
+    throw new Error(`the sample image does not contain ${JSON.stringify(text)}`);
   } finally {
     await file.close();
   }

@@ -68,7 +68,8 @@ export function checkAnswer(response: HttpResponse, asked: Asked, known: Known, 
     const { start, end, size } = contentRange(response, asked);
     if (size !== known.size) throw changedSize(asked, known, size);
     checkIdentity(response, asked, known);
-    if (start !== asked.start || end !== asked.end) throw new PassingError(`the server sent bytes ${start}-${end - 1}`);
+    if (start !== asked.start || end !== asked.end)
+      throw new PassingError(`the server sent the wrong range, bytes ${start}-${end - 1}`);
     if (announced !== undefined && announced !== end - start) {
       throw new PassingError(`Content-Length is ${announced}, but the range has ${end - start} bytes`);
     }
