@@ -40,7 +40,7 @@ export class ContentsView {
     const panel = el(
       'section',
       { class: 'card contents', 'aria-labelledby': 'contents-title' },
-      el('header', {}, el('h2', { id: 'contents-title' }, 'What is on it'), this.#title),
+      el('header', {}, el('h2', { id: 'contents-title' }, 'Contents'), this.#title),
       this.#body,
     );
     this.element = el('div', { class: 'columns' }, panel, this.#file.element);
@@ -67,7 +67,7 @@ export class ContentsView {
       this.#body.removeAttribute('role');
       this.#body.replaceChildren(
         ...(table === undefined ? [] : [this.#bar(contents)]),
-        ...(table?.remark === undefined ? [] : [el('p', { class: 'remark' }, `Careful: ${table.remark}.`)]),
+        ...(table?.remark === undefined ? [] : [el('p', { class: 'remark' }, `Warning: ${table.remark}.`)]),
         tree.element,
       );
       if (contents.parts.length === 1) await tree.openFirst();
@@ -123,7 +123,8 @@ export class ContentsView {
         const found = await findVolume(this.#options.session, partition, this.#over.signal);
         if (!('volume' in found)) return { items: [], remark: found.reason };
         const { volume } = found;
-        const about = `${volume.kind}${volume.label === '' ? '' : ` “${volume.label}”`}${volume.remark === undefined ? '' : `, ${volume.remark}`}`;
+        const label = volume.label === '' ? '' : ` “${volume.label}”`;
+        const about = `${volume.kind}${label}${volume.remark === undefined ? '' : `, ${volume.remark}`}`;
         const { items, remark } = await this.#directory(volume, volume.root, partition, '');
         return { items, remark: remark === undefined ? about : `${about}; ${remark}` };
       },

@@ -72,7 +72,7 @@ export class CurvesView {
     setText(
       this.#latency.scale,
       median === undefined
-        ? 'browse to see reads'
+        ? 'no reads yet'
         : `median ${formatMilliseconds(median)}, slowest ${formatMilliseconds(sorted.at(-1)!)}`,
     );
     this.#latency.canvas.setAttribute(

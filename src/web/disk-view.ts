@@ -40,7 +40,7 @@ export class DiskView {
   readonly #share = el('strong', { class: 'share' });
   readonly #state = el('span', { class: 'state' });
   readonly #role = el('span', { class: 'badge' });
-  readonly #progress = el('progress', { max: 1, 'aria-label': 'Of the disk is here' });
+  readonly #progress = el('progress', { max: 1, 'aria-label': 'Copied share of the disk' });
   readonly #rest: HTMLButtonElement;
   readonly #rate: HTMLSelectElement;
   readonly #download: HTMLButtonElement;
@@ -94,7 +94,8 @@ export class DiskView {
           el(
             'p',
             { class: 'muted' },
-            `${formatBytes(session.size)} · ${session.image instanceof File ? 'a file of this computer' : new URL(session.image).host}`,
+            `${formatBytes(session.size)} · ` +
+              (session.image instanceof File ? 'a file on this computer' : new URL(session.image).host),
           ),
         ),
         el('div', { class: 'figures' }, this.#share, el('div', {}, this.#state, this.#role)),
@@ -106,7 +107,7 @@ export class DiskView {
           el('label', { for: 'rate' }, 'Limit'),
           this.#rate,
           this.#download,
-          el('button', { type: 'button', class: 'quiet', onclick: () => forget.showModal() }, 'Forget …'),
+          el('button', { type: 'button', class: 'quiet', onclick: () => forget.showModal() }, 'Remove …'),
         ),
       ),
       this.#problem,
@@ -158,14 +159,14 @@ export class DiskView {
       : `${speed}${duration === '' ? '' : `, ${duration} left`}`;
     setText(
       this.#state,
-      isComplete ? 'All of it is here' : `${formatBytes(syncedBytes)} here · ${this.#stopped ? 'Stopped' : going}`,
+      isComplete ? 'The copy is complete' : `${formatBytes(syncedBytes)} copied · ${this.#stopped ? 'Stopped' : going}`,
     );
-    setText(this.#role, device.role === 'guest' ? 'shared: another tab does the work' : '');
+    setText(this.#role, device.role === 'guest' ? 'shared: another tab runs the copy' : '');
     setText(this.#rest, resting ? 'Resume' : 'Pause');
     this.#rest.disabled = isComplete || this.#stopped;
     this.#rate.disabled = isComplete || this.#stopped || resting;
     this.#download.disabled = !isComplete;
-    this.#download.title = isComplete ? '' : 'When all of it is here';
+    this.#download.title = isComplete ? '' : 'Available when the copy is complete';
     document.title = `${isComplete ? '✓' : this.#stopped ? '⚠' : formatShare(syncedBytes, size)} ${session.name}`;
   }
 
@@ -178,7 +179,7 @@ export class DiskView {
 
   #complain(error: unknown): void {
     const note = isCodError(error, 'COD_SOURCE_CHANGED')
-      ? 'Until you leave this page, files that are here can still be opened and downloaded, and what you write is kept.'
+      ? 'Until you leave this page, copied files can be opened and downloaded, and your writes are kept.'
       : undefined;
     this.#problem.replaceChildren(problemCard(explain(error), (anew) => this.#options.onReopen({ anew }), note));
   }
@@ -200,17 +201,13 @@ export class DiskView {
       el(
         'form',
         { method: 'dialog' },
-        el('h2', { id: 'forget-title' }, 'Forget this copy?'),
-        el(
-          'p',
-          {},
-          'What has arrived, and what was written, is removed from this browser. The image at its source stays as it is.',
-        ),
+        el('h2', { id: 'forget-title' }, 'Remove this copy?'),
+        el('p', {}, 'The copy and your writes are removed from this browser. The image at its source does not change.'),
         el(
           'div',
           { class: 'actions' },
           el('button', { value: 'keep', autofocus: true }, 'Keep it'),
-          el('button', { value: 'forget', class: 'danger' }, 'Forget it'),
+          el('button', { value: 'forget', class: 'danger' }, 'Remove it'),
         ),
       ),
     );
@@ -219,16 +216,16 @@ export class DiskView {
 }
 
 /**
- * Makes a card that shows a problem and its remedies. `Begin anew` deletes the copy, so that button needs two presses.
+ * Makes a card that shows a problem and its remedies. `Start over` deletes the copy, so that button needs two presses.
  */
 export function problemCard(
   { title, text, detail, remedies }: Problem,
   onRemedy: (anew: boolean) => void,
   note?: string,
 ): HTMLElement {
-  const anew = el('button', { type: 'button', class: 'danger', onclick: () => beginAnew() }, 'Begin anew');
+  const anew = el('button', { type: 'button', class: 'danger', onclick: () => beginAnew() }, 'Start over');
   const beginAnew = (): void => {
-    if (anew.textContent === 'Begin anew') setText(anew, 'Really begin anew?');
+    if (anew.textContent === 'Start over') setText(anew, 'Really start over?');
     else onRemedy(true);
   };
   const again = el('button', { type: 'button', class: 'primary', onclick: () => onRemedy(false) }, 'Try again');

@@ -48,11 +48,7 @@ export class FileView {
     this.#body = el(
       'div',
       { class: 'file-body' },
-      el(
-        'p',
-        { class: 'muted' },
-        'Choose a file. It is read through the device: what it needs arrives first, wherever on the disk it lies.',
-      ),
+      el('p', { class: 'muted' }, 'Choose a file. Its blocks are fetched first, wherever they are on the disk.'),
     );
     this.element = el(
       'section',
@@ -86,7 +82,7 @@ export class FileView {
       if (signal.aborted) return;
       setText(
         line,
-        `Read in ${formatMilliseconds(took)}, with ${formatShare(session.syncedBytes, session.size)} of the disk here.`,
+        `Read in ${formatMilliseconds(took)}, ${formatShare(session.syncedBytes, session.size)} of the disk copied.`,
       );
       this.#options.onFile(ranges);
       this.#body.append(facts(file, ranges, entry));
@@ -121,7 +117,7 @@ export class FileView {
         : el(
             'button',
             { type: 'button', class: 'quiet', onclick: () => this.#options.onShowBytes(start) },
-            'Show its bytes',
+            'Show bytes',
           );
     return el('div', { class: 'actions' }, download, bytes);
   }
@@ -129,7 +125,7 @@ export class FileView {
   /** Reads the whole file and saves it. A second press stops the download. */
   async #download(volume: Volume, file: FileInfo, name: string, button: HTMLButtonElement): Promise<void> {
     if (file.size > MAX_DOWNLOAD_BYTES) {
-      setText(button, `More than ${formatBytes(MAX_DOWNLOAD_BYTES)}: too large`);
+      setText(button, `Too large: more than ${formatBytes(MAX_DOWNLOAD_BYTES)}`);
       button.disabled = true;
       return;
     }
@@ -171,12 +167,12 @@ export class FileView {
   ): Promise<HTMLElement> {
     if (file.linkTarget !== undefined) return el('p', {}, 'A link to ', el('code', {}, file.linkTarget));
     if (beginning.length === 0)
-      return el('p', { class: 'muted' }, entry.kind === 'file' ? 'It is empty.' : 'It has no contents of its own.');
+      return el('p', { class: 'muted' }, entry.kind === 'file' ? 'The file is empty.' : 'This entry has no contents.');
     const type = PICTURES[entry.name.split('.').at(-1)?.toLowerCase() ?? ''];
     if (type !== undefined && file.size <= MAX_PICTURE_BYTES) {
       const bytes = await readPart(volume, file, { from: 0, to: file.size }, signal);
       this.#picture = URL.createObjectURL(new Blob([bytes as Uint8Array<ArrayBuffer>], { type }));
-      return el('img', { src: this.#picture, alt: `The picture ${entry.name}` });
+      return el('img', { src: this.#picture, alt: `Picture ${entry.name}` });
     }
     const text = textOf(beginning, beginning.length < file.size);
     const cut =
@@ -186,7 +182,7 @@ export class FileView {
     return el(
       'div',
       {},
-      el('pre', { tabindex: 0, 'aria-label': 'How the file begins' }, text ?? dump(beginning.subarray(0, 1024))),
+      el('pre', { tabindex: 0, 'aria-label': 'Beginning of the file' }, text ?? dump(beginning.subarray(0, 1024))),
       ...cut,
     );
   }
@@ -195,13 +191,13 @@ export class FileView {
 function facts(file: FileInfo, ranges: readonly unknown[], entry: Entry): HTMLElement {
   const pieces =
     ranges.length === 0
-      ? 'beside the blocks'
+      ? 'without blocks'
       : ranges.length === 1
         ? 'in one piece'
         : `in ${ranges.length >= MAX_MARKS ? `${MAX_MARKS} or more` : ranges.length} pieces`;
   const rows: (readonly [string, string])[] = [
     ['Size', `${formatBytes(file.size)}${file.size >= 1024 ? ` (${file.size.toLocaleString('en')} bytes)` : ''}`],
-    ['Changed', file.modifiedMs === undefined ? 'not known' : new Date(file.modifiedMs).toLocaleString()],
+    ['Changed', file.modifiedMs === undefined ? 'unknown' : new Date(file.modifiedMs).toLocaleString()],
   ];
   if (entry.kind === 'file' && file.size > 0) rows.push(['On the disk', pieces]);
   return el('dl', {}, ...rows.flatMap(([name, value]) => [el('dt', {}, name), el('dd', {}, value)]));

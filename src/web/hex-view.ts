@@ -33,7 +33,7 @@ export class HexView {
       class: 'bytes',
       role: 'region',
       tabindex: 0,
-      'aria-label': 'Bytes; arrow keys and Page Up, Page Down move',
+      'aria-label': 'Bytes; move with arrow keys, Page Up and Page Down',
       onkeydown: (event: KeyboardEvent) => this.#key(event),
     });
     this.#state = el('span', { class: 'muted', role: 'status' });
@@ -48,7 +48,7 @@ export class HexView {
         {
           class: 'small',
           type: 'button',
-          'aria-label': 'Back',
+          'aria-label': 'Previous bytes',
           onclick: () => void this.show(this.#offset - this.#page),
         },
         '▲',
@@ -58,7 +58,7 @@ export class HexView {
         {
           class: 'small',
           type: 'button',
-          'aria-label': 'On',
+          'aria-label': 'Next bytes',
           onclick: () => void this.show(this.#offset + this.#page),
         },
         '▼',
@@ -75,10 +75,10 @@ export class HexView {
     const write = el(
       'form',
       { class: 'write', onsubmit: (event: SubmitEvent) => void this.#write(event) },
-      el('label', { for: 'hex-values' }, 'Write from this offset on'),
+      el('label', { for: 'hex-values' }, 'Write at this offset'),
       this.#values,
       el('button', { class: 'small' }, 'Write'),
-      el('small', {}, 'into the copy in this browser only; it stays'),
+      el('small', {}, 'changes only the copy in this browser'),
     );
     this.element = el(
       'section',
@@ -145,7 +145,7 @@ export class HexView {
     event.preventDefault();
     const offset = parseOffset(this.#field.value);
     if (offset === undefined || offset >= this.#session.size)
-      setText(this.#state, `an offset below ${formatBytes(this.#session.size)}, such as 0x1f0 or 4M`);
+      setText(this.#state, `use an offset below ${formatBytes(this.#session.size)}, such as 0x1f0 or 4M`);
     else void this.show(offset);
   }
 
@@ -154,14 +154,14 @@ export class HexView {
     event.preventDefault();
     const bytes = parseBytes(this.#values.value);
     if (bytes === undefined || bytes.length > this.#session.size - this.#offset) {
-      setText(this.#state, 'bytes such as 48 69, or a text such as "Hi"');
+      setText(this.#state, 'use bytes such as 48 69, or text such as "Hi"');
       return;
     }
     try {
       await this.#session.device.write(bytes, this.#offset);
       await this.#session.device.flush();
       await this.show(this.#offset);
-      setText(this.#state, `${bytes.length} written, and safe`);
+      setText(this.#state, `${bytes.length} bytes written and flushed`);
     } catch (error) {
       setText(this.#state, brief(error));
     }
@@ -198,7 +198,8 @@ function hexOf(row: Uint8Array, perRow: number): HTMLElement {
       flush();
       isZero = byte === 0;
     }
-    text += `${byte === undefined ? '  ' : byte.toString(16).padStart(2, '0')}${index === 7 && perRow === 16 ? '  ' : ' '}`;
+    const digits = byte === undefined ? '  ' : byte.toString(16).padStart(2, '0');
+    text += digits + (index === 7 && perRow === 16 ? '  ' : ' ');
   }
   flush();
   return line;

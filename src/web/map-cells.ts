@@ -79,9 +79,9 @@ export function cellState(cell: { blocks: number; synced: number; dirty: number;
 }
 
 export const STATE_NAMES: Readonly<Record<CellState, string>> = {
-  unsynced: 'not here yet',
-  partly: 'partly here',
-  fetching: 'arriving',
-  dirty: 'written here',
-  synced: 'here',
+  unsynced: 'not copied',
+  partly: 'partly copied',
+  fetching: 'being fetched',
+  dirty: 'partly written',
+  synced: 'copied',
 };

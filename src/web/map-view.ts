@@ -78,14 +78,14 @@ export class MapView {
     this.#details = el(
       'details',
       { class: 'words', ontoggle: () => void this.#tellWords() },
-      el('summary', {}, 'The map in words'),
+      el('summary', {}, 'The map as a table'),
       el(
         'table',
         {},
         el(
           'thead',
           {},
-          el('tr', {}, ...['Stretch', 'Here', 'Written'].map((name) => el('th', { scope: 'col' }, name))),
+          el('tr', {}, ...['Range', 'Copied', 'Partly written'].map((name) => el('th', { scope: 'col' }, name))),
         ),
         this.#words,
       ),
@@ -163,7 +163,8 @@ export class MapView {
     const perCell = formatBytes(((end - start) * blockSize) / this.#grid.cells);
     setText(
       this.#spanText,
-      `${isWhole ? formatBytes(size) : `${formatBytes(start * blockSize)} – ${formatBytes(Math.min(size, end * blockSize))}`} · a square is ${perCell}`,
+      `${isWhole ? '' : `${formatBytes(start * blockSize)} – `}${formatBytes(Math.min(size, end * blockSize))} · ` +
+        `a square is ${perCell}`,
     );
     this.#draw();
   }
@@ -206,10 +207,10 @@ export class MapView {
 
   #tell(): void {
     const { syncedBytes, size, status } = this.#session;
-    const written = status.dirtyBlocks > 0 ? `, ${status.dirtyBlocks} blocks written here before they came` : '';
+    const written = status.dirtyBlocks > 0 ? `, ${status.dirtyBlocks} blocks partly written` : '';
     this.#canvas.setAttribute(
       'aria-label',
-      `Map of the disk: ${formatShare(syncedBytes, size)} of ${formatBytes(size)} are here${written}`,
+      `Map of the disk: ${formatShare(syncedBytes, size)} of ${formatBytes(size)} copied${written}`,
     );
   }
 
@@ -326,7 +327,7 @@ export class MapView {
     const { start, end } = blocksOfCell(this.#span, this.#grid.cells, cell);
     const { blockSize } = this.#session.device;
     const { state, share } = this.#stateOf(cell, now);
-    const how = state === 'partly' ? `${formatShare(share, 1)} here` : STATE_NAMES[state];
+    const how = state === 'partly' ? `${formatShare(share, 1)} copied` : STATE_NAMES[state];
     setText(
       this.#readout,
       `0x${formatOffset(start * blockSize)} · ${formatBytes(Math.max(1, end - start) * blockSize)} · ${how}`,

@@ -35,7 +35,7 @@ export class PcView {
       class: 'screen',
       tabindex: 0,
       role: 'application',
-      'aria-label': 'Screen of the PC; while it has the focus, keys go to the PC',
+      'aria-label': 'Screen of the PC; receives the keyboard while focused',
       hidden: true,
     });
     this.#screen.append(el('div'), el('canvas', { 'aria-hidden': 'true' }));
@@ -44,12 +44,8 @@ export class PcView {
     this.element = el(
       'section',
       { class: 'card pc', 'aria-labelledby': 'pc-title' },
-      el('header', {}, el('h2', { id: 'pc-title' }, 'Boot it'), this.#button, this.#state),
-      el(
-        'p',
-        { class: 'muted' },
-        'A 32-bit PC with this disk. What it writes is durable when it is told so, and there after a reload.',
-      ),
+      el('header', {}, el('h2', { id: 'pc-title' }, 'Boot the disk'), this.#button, this.#state),
+      el('p', { class: 'muted' }, 'A 32-bit PC with this disk. Its flushed writes are durable and survive a reload.'),
       this.#screen,
     );
   }
@@ -67,19 +63,19 @@ export class PcView {
       this.close();
       this.#screen.hidden = true;
       setText(this.#button, 'Start the PC');
-      setText(this.#state, 'It is off.');
+      setText(this.#state, 'The PC is off.');
       return;
     }
     // A second PC on the same disk would destroy its file system.
     if (this.#session.device.role === 'guest') {
-      setText(this.#state, 'Another tab has this disk: start it there.');
+      setText(this.#state, 'This disk is open in another tab: start the PC there.');
       return;
     }
     this.#starting = true;
     setText(this.#state, 'Starting …');
     try {
       await this.#start();
-      setText(this.#button, 'Switch it off');
+      setText(this.#button, 'Switch off');
       setText(this.#state, 'Click the screen to type.');
     } catch (error) {
       setText(this.#state, (error as Error).message);
@@ -92,8 +88,7 @@ export class PcView {
     const { V86 } = (await import(at('libv86.mjs'))) as typeof import('v86');
     this.#screen.hidden = false;
     const disk = v86Disk(this.#session.device, {
-      onError: (error) =>
-        setText(this.#state, `The disk has failed, and the PC waits for ever: ${(error as Error).message}`),
+      onError: (error) => setText(this.#state, `The disk has failed and the PC hangs: ${(error as Error).message}`),
     });
     this.#emulator = new V86({
       wasm_path: at('v86.wasm'),

@@ -14,15 +14,17 @@ export interface Problem {
 export type Remedy = 'again' | 'anew';
 
 const BEGIN_ANEW =
-  'A copy of two versions would be worth nothing, so it stops here. Begin anew to get the present version; what was copied and written is forgotten then. If the former version comes back, try again: the copy goes on, with all that was written.';
+  'A mix of two versions is useless, so the copy has stopped. Start over to copy the new version; ' +
+  'the old copy and your writes are then removed. ' +
+  'If the old version returns, try again: the copy resumes with your writes.';
 
 const PROBLEMS: Readonly<
   Partial<Record<CodErrorCode, Omit<Problem, 'text' | 'detail'> & { readonly advice?: string }>>
 > = {
-  COD_NOT_FOUND: { title: 'There is no such image', remedies: ['again'] },
+  COD_NOT_FOUND: { title: 'The image does not exist', remedies: ['again'] },
   COD_SOURCE_IO: {
     title: 'The image cannot be read',
-    advice: 'What has arrived is kept.',
+    advice: 'The copied part is kept.',
     remedies: ['again'],
   },
   COD_SHORT_READ: { title: 'The image is shorter than it was', remedies: ['anew'] },
@@ -32,48 +34,49 @@ const PROBLEMS: Readonly<
     remedies: ['anew', 'again'],
   },
   COD_SIZE_MISMATCH: {
-    title: 'The image has another size than it had',
+    title: 'The size of the image has changed',
     advice: BEGIN_ANEW,
     remedies: ['anew', 'again'],
   },
   COD_NO_SPACE: {
-    title: 'There is not enough room in this browser',
+    title: 'There is not enough space in this browser',
     advice:
-      'Free some space on the disk, forget another copy, or let the browser keep the data of this page if it asks, and try again. A private window keeps everything in memory and has little room.',
+      'Free disk space, remove another copy, or let this page store data if the browser asks. Then try again. ' +
+      'A private window has little space.',
     remedies: ['again'],
   },
   COD_LOCKED: {
     title: 'Another tab has this copy open',
-    advice: 'Close it there, and try again.',
+    advice: 'Close it there and try again.',
     remedies: ['again'],
   },
-  COD_EXISTS: { title: 'There is a file of this name that is no copy of this image', remedies: ['anew'] },
+  COD_EXISTS: { title: 'A file of this name exists and is not a copy of this image', remedies: ['anew'] },
   COD_CORRUPT: {
-    title: 'What is kept of this copy is damaged',
-    advice: 'It is not believed. Begin anew.',
+    title: 'The metadata of this copy is damaged',
+    advice: 'The copy cannot be resumed. Start over.',
     remedies: ['anew'],
   },
-  COD_VERSION: { title: 'This copy was made by a later version', remedies: ['anew'] },
-  COD_TARGET_IO: { title: 'The browser’s storage does not work', remedies: ['again'] },
+  COD_VERSION: { title: 'A newer version of this page made this copy', remedies: ['anew'] },
+  COD_TARGET_IO: { title: 'The browser’s storage reports an error', remedies: ['again'] },
   COD_POISONED: {
     title: 'The browser’s storage has failed',
-    advice: 'Open the copy again; what was flushed is there.',
+    advice: 'Open the copy again. Flushed writes are kept.',
     remedies: ['again'],
   },
 };
 
 export function explain(error: unknown): Problem {
   const message = error instanceof Error ? error.message : String(error);
-  if (!isCodError(error)) return { title: 'This does not work', text: sentence(message), remedies: ['again'] };
+  if (!isCodError(error)) return { title: 'The operation failed', text: sentence(message), remedies: ['again'] };
   if (message.includes('CORS')) {
     return {
-      title: 'The server does not let this page read the image',
+      title: 'The server does not allow this page to read the image',
       text: `${sentence(message)} If the server is not yours, download the image and drop the file here.`,
       remedies: ['again'],
     };
   }
   const { title, advice, remedies } = PROBLEMS[error.code] ?? {
-    title: 'This does not work',
+    title: 'The operation failed',
     remedies: ['again'] as const,
   };
   return advice === undefined

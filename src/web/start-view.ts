@@ -54,11 +54,12 @@ export class StartView {
     this.element = el(
       'main',
       { class: 'start' },
-      el('h1', {}, 'Use a disk image before it has arrived.'),
+      el('h1', {}, 'Use a disk image while it is copied.'),
       el(
         'p',
         { class: 'lead' },
-        'Open it, browse its files, watch the blocks come in. The copy is kept in this browser: reload, or kill the tab, and it goes on where it was.',
+        'Open an image and browse its files at once. ' +
+          'The copy is kept in this browser and resumes after a reload or a crash.',
       ),
       el('section', { class: 'card drop', 'aria-label': 'Open an image' }, form, this.#outcome),
       this.#room,
@@ -75,7 +76,7 @@ export class StartView {
   async offer(image: Image): Promise<void> {
     const asked = ++this.#asked;
     if (!(image instanceof File)) this.#field.value = image;
-    this.#outcome.replaceChildren(el('p', { class: 'muted' }, 'Asking for its size …'));
+    this.#outcome.replaceChildren(el('p', { class: 'muted' }, 'Reading the size …'));
     try {
       const { size } = await inspectSource(image);
       const room = await estimateStorage();
@@ -92,7 +93,7 @@ export class StartView {
         'p',
         {},
         el('strong', {}, record.name),
-        ' was a file of this computer. A page may not open it again by itself: drop it here, or ',
+        ' is a file on this computer. A page cannot reopen a file by itself: drop it here, or ',
       ),
       el('button', { type: 'button', class: 'primary', onclick: () => this.#picker.click() }, 'pick it again'),
     );
@@ -106,11 +107,11 @@ export class StartView {
     );
     const fits = size <= free;
     const room = fits
-      ? `This browser has room for ${formatBytes(free)}.`
-      : `This browser says that it has room for ${formatBytes(free)} only: the copy will probably not fit.`;
+      ? `Free space in this browser: ${formatBytes(free)}.`
+      : `Free space in this browser: only ${formatBytes(free)}. The copy will probably not fit.`;
     const kept = persisted
-      ? 'What is kept here stays until you remove it.'
-      : 'If the disk runs full, the browser may remove what is kept here; it will be asked not to.';
+      ? 'The browser keeps the copy until you remove it.'
+      : 'If the disk is full, the browser may remove the copy. This page asks it not to.';
     this.#outcome.replaceChildren(
       el('h2', {}, el('bdi', {}, nameOf(image)), ` · ${formatBytes(size)}`),
       el('p', { class: fits ? '' : 'remark' }, room),
@@ -136,7 +137,8 @@ export class StartView {
     if (quotaBytes > 0)
       setText(
         this.#room,
-        `Room in this browser: ${formatBytes(quotaBytes - usageBytes)} free, ${formatBytes(usageBytes)} used${persisted ? ', kept for good' : ''}.`,
+        `Space in this browser: ${formatBytes(quotaBytes - usageBytes)} free, ` +
+          `${formatBytes(usageBytes)} used${persisted ? ', persistent' : ''}.`,
       );
   }
 
@@ -147,7 +149,7 @@ export class StartView {
     return el(
       'section',
       { 'aria-labelledby': 'copies-title' },
-      el('h2', { id: 'copies-title' }, 'Kept in this browser'),
+      el('h2', { id: 'copies-title' }, 'Copies in this browser'),
       list,
     );
   }
@@ -157,8 +159,8 @@ export class StartView {
     const outcome = el('span', { role: 'status', class: 'remark' });
     const forget = async (): Promise<void> => {
       // Forgetting deletes the copy, so the button needs two presses.
-      if (forgetButton.textContent === 'Forget') {
-        setText(forgetButton, 'Really forget?');
+      if (forgetButton.textContent === 'Remove') {
+        setText(forgetButton, 'Really remove?');
         return;
       }
       try {
@@ -169,13 +171,13 @@ export class StartView {
         this.focus();
       } catch (error) {
         setText(outcome, explain(error).title);
-        setText(forgetButton, 'Forget');
+        setText(forgetButton, 'Remove');
       }
     };
     const forgetButton = el(
       'button',
       { type: 'button', class: 'quiet', 'aria-describedby': `name-${id}`, onclick: () => void forget() },
-      'Forget',
+      'Remove',
     );
     const item = el(
       'li',
@@ -184,7 +186,7 @@ export class StartView {
         'div',
         {},
         el('strong', { id: `name-${id}` }, el('bdi', {}, name)),
-        el('small', {}, url === undefined ? 'a file of this computer' : new URL(url).host),
+        el('small', {}, url === undefined ? 'a file on this computer' : new URL(url).host),
       ),
       el('span', { class: 'muted' }, `${formatShare(syncedBytes, size)} of ${formatBytes(size)}`),
       outcome,
@@ -192,10 +194,10 @@ export class StartView {
         'button',
         {
           type: 'button',
-          'aria-label': `Go on with ${name}`,
+          'aria-label': `Resume ${name}`,
           onclick: () => (url === undefined ? this.askForFile(record) : this.#onOpen(url)),
         },
-        'Go on',
+        'Resume',
       ),
       forgetButton,
     );

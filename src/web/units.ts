@@ -11,7 +11,8 @@ export function formatBytes(bytes: number): string {
     unit++;
   }
   if (unit === 0) return value === 1 ? '1 byte' : `${Math.round(value)} bytes`;
-  return `${value < 9.995 ? value.toFixed(2).replace(/\.?0+$/, '') : value < 99.95 ? value.toFixed(1).replace(/\.0$/, '') : Math.round(value)} ${UNITS[unit]}`;
+  const digits = value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
+  return `${Number(value.toFixed(digits))} ${UNITS[unit]}`;
 }
 
 /** Formats a share. Rounds down, so that an incomplete part never shows as 100 %. */

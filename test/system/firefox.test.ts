@@ -77,11 +77,11 @@ describeWith(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
     await page.waitForFunction("document.querySelector('#hex-offset').value === '0x02700000'", WAIT);
     await page.locator('#hex-values').fill('"Kilroy was here"');
     await press(page, 'Write');
-    await until(page, '15 written, and safe');
+    await until(page, '15 bytes written and flushed');
 
     await page.reload();
     await press(page, 'Resume');
-    await until(page, 'All of it is here');
+    await until(page, 'The copy is complete');
     await page.evaluate(uploadCopies);
     const expected = Uint8Array.from(readFileSync(join(folder, 'disk.img')));
     expected.set(new TextEncoder().encode('Kilroy was here'), 39 * 2 ** 20);

@@ -107,7 +107,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.press('#image', 'Enter');
     await until(page, 'disk.raw');
     expect(await page.locator('.outcome').textContent()).toMatch(
-      /disk\.raw · 40 MiBThis browser has room for [\d.]+ [KMGT]iB/,
+      /disk\.raw · 40 MiBFree space in this browser: [\d.]+ [KMGT]iB/,
     );
     await page.getByRole('button', { name: 'Start the copy' }).click();
     await page.getByRole('button', { name: 'Pause' }).click(WAIT);
@@ -121,7 +121,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     const share = await shareOf(page);
     expect(share).toBeLessThan(80);
     expect(await page.getByRole('img', { name: /Map of the disk/ }).getAttribute('aria-label')).toMatch(
-      /\d % of 40 MiB are here/,
+      /\d % of 40 MiB copied/,
     );
     expect(await page.getByRole('button', { name: 'Download the image' }).isDisabled()).toBe(true);
 
@@ -129,7 +129,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'Paused');
     expect(await shareOf(page)).toBeGreaterThanOrEqual(share);
     await page.getByRole('button', { name: 'Resume' }).click();
-    await until(page, 'All of it is here');
+    await until(page, 'The copy is complete');
     await page.getByRole('button', { name: 'Download the image' }).click();
     expectBytes(await downloaded('disk.raw'), readFileSync(disk));
   });
@@ -155,7 +155,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expect(await page.locator('.map .span').textContent()).toMatch(/ – .* · a square is/);
     await page.keyboard.press('Enter');
     await expect.poll(() => page.inputValue('#hex-offset'), WAIT).not.toBe('1 TiB');
-    await page.getByText('The map in words').click();
+    await page.getByText('The map as a table').click();
     await expect.poll(() => page.locator('.words tbody tr').count(), WAIT).toBe(16);
 
     // The arrow keys move in the tree.
@@ -182,13 +182,13 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'bytes such as 48 69');
     await page.fill('#hex-values', '"Kilroy was here"');
     await page.press('#hex-values', 'Enter');
-    await until(page, '15 written, and safe');
+    await until(page, '15 bytes written and flushed');
     const address = new URL(page.url()).hash;
     await pages.splice(pages.indexOf(page), 1)[0]!.close();
 
     const next = await openPage(`/${address}`);
     await next.getByRole('button', { name: 'Resume' }).click(WAIT);
-    await until(next, 'All of it is here');
+    await until(next, 'The copy is complete');
     await next.getByRole('button', { name: 'Download the image' }).click();
     const expected = Uint8Array.from(readFileSync(disk));
     expected.set(new TextEncoder().encode('Kilroy was here'), 39 * 2 ** 20);
@@ -200,20 +200,20 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     const first = await begin(url);
     await first.getByRole('button', { name: 'Pause' }).click();
     const second = await openPage(new URL(first.url()).hash.replace(/^/, '/'));
-    await until(second, 'another tab does the work');
+    await until(second, 'another tab runs the copy');
     await second.getByRole('treeitem', { name: '2 · root' }).click(WAIT);
     await second.getByRole('treeitem', { name: 'licence.txt' }).click(WAIT);
     await until(second, 'Copying is fine.');
     await pages.splice(pages.indexOf(first), 1)[0]!.close();
     await expect.poll(() => second.locator('.badge').textContent(), WAIT).toBe('');
     await second.getByRole('button', { name: /Resume/ }).click(WAIT);
-    await until(second, 'All of it is here');
+    await until(second, 'The copy is complete');
   });
 
   test('explains a server without CORS headers', async () => {
     const { url } = await serve({ headers: {} });
     const page = await openPage(`/?image=${encodeURIComponent(url)}`);
-    await until(page, 'The server does not let this page read the image');
+    await until(page, 'The server does not allow this page to read the image');
     expect(await page.locator('.outcome').textContent()).toMatch(
       /Access-Control-Allow-Origin: http:\/\/127\.0\.0\.1:\d+.*drop the file here/s,
     );
@@ -227,9 +227,9 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     etag = '"two"';
     await page.reload();
     await until(page, 'The image has changed at its source');
-    await page.getByRole('button', { name: 'Begin anew' }).click();
-    await page.getByRole('button', { name: 'Really begin anew?' }).click();
-    await until(page, 'All of it is here');
+    await page.getByRole('button', { name: 'Start over' }).click();
+    await page.getByRole('button', { name: 'Really start over?' }).click();
+    await until(page, 'The copy is complete');
   });
 
   test.each([
@@ -249,7 +249,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       const write = async (text: string): Promise<void> => {
         await page.fill('#hex-values', `"${text}"`);
         await page.press('#hex-values', 'Enter');
-        await until(page, `${text.length} written, and safe`);
+        await until(page, `${text.length} bytes written and flushed`);
       };
       /** Checks that the server sends nothing more, although the copy is far from complete. */
       const expectQuiet = async (): Promise<void> => {
@@ -275,7 +275,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       await page.getByRole('treeitem', { name: 'big.bin' }).click();
       await page.getByRole('alert').getByText('The image has changed at its source').waitFor(WAIT);
       await page.getByRole('region', { name: 'File' }).getByText('The image has changed at its source').waitFor(WAIT);
-      await until(page, 'here · Stopped');
+      await until(page, 'copied · Stopped');
       await expectQuiet();
       expect(await page.getByRole('button', { name: rests ? 'Resume' : 'Pause' }).isDisabled()).toBe(true);
       await goTo('0x200', 'EFI PART');
@@ -287,7 +287,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       etag = '"one"';
       await page.getByRole('button', { name: 'Try again' }).click();
       if (rests) await page.getByRole('button', { name: 'Resume' }).click(WAIT);
-      await until(page, 'All of it is here');
+      await until(page, 'The copy is complete');
       await page.getByRole('button', { name: 'Download the image' }).click();
       const expected = Uint8Array.from(readFileSync(disk));
       expected.set(new TextEncoder().encode('So was I, later'), 39 * 2 ** 20);
@@ -302,7 +302,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.press('#image', 'Enter');
     await until(page, 'will probably not fit');
     await page.getByRole('button', { name: 'Start the copy' }).click();
-    await until(page, 'There is not enough room in this browser');
+    await until(page, 'There is not enough space in this browser');
   });
 
   test('a copy that exceeded its quota can be retried when there is room', async () => {
@@ -313,7 +313,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.fill('#image', (await serve()).url);
     await page.press('#image', 'Enter');
     await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
-    await until(page, 'There is not enough room in this browser');
+    await until(page, 'There is not enough space in this browser');
     await session.send('Storage.overrideQuotaForOrigin', { origin: site.url });
     await page.getByRole('button', { name: 'Try again' }).click();
     await page.getByRole('tree').waitFor(WAIT);
@@ -323,17 +323,17 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     const page = await openPage();
     await pick(page, join(folder, 'fat'));
     await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
-    await until(page, 'All of it is here');
+    await until(page, 'The copy is complete');
     await page.reload();
     await until(page, 'pick it again');
     await pick(page, join(folder, 'fat'));
     await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
-    await until(page, 'All of it is here');
+    await until(page, 'The copy is complete');
     await page.getByRole('treeitem', { name: 'The whole disk' }).waitFor(WAIT);
-    await page.getByRole('button', { name: 'Forget …' }).click();
-    await page.getByRole('button', { name: 'Forget it' }).click();
+    await page.getByRole('button', { name: 'Remove …' }).click();
+    await page.getByRole('button', { name: 'Remove it' }).click();
     await until(page, 'Address of a disk image');
-    expect(await page.getByRole('button', { name: 'Go on with fat' }).count()).toBe(0);
+    expect(await page.getByRole('button', { name: 'Resume fat' }).count()).toBe(0);
     expect(await page.evaluate(namesOfCopies)).not.toContain('fat');
   });
 
@@ -343,8 +343,8 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.getByRole('button', { name: 'Pause' }).click();
     await page.getByRole('button', { name: 'Start the PC' }).click();
     await until(page, 'GNU GRUB');
-    await page.getByRole('button', { name: 'Switch it off' }).click();
-    await until(page, 'It is off.');
+    await page.getByRole('button', { name: 'Switch off' }).click();
+    await until(page, 'The PC is off.');
   });
 
   test.skipIf(!existsSync(BIOS))('keeps the writes of a booted image across a reload', async () => {
@@ -360,7 +360,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.getByRole('button', { name: 'Start the PC' }).click();
     await page.locator('.screen').getByText('W#').waitFor(WAIT);
     await page.reload();
-    await until(page, 'All of it is here');
+    await until(page, 'The copy is complete');
     await page.getByRole('button', { name: 'Download the image' }).click();
     const expected = image.slice();
     expected.copyWithin(1024, 0, 512);
@@ -371,7 +371,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     const page = await begin((await serve()).url);
     await page.getByRole('treeitem', { name: '2 · root' }).click(WAIT);
     await page.getByRole('treeitem', { name: 'big.bin' }).click(WAIT);
-    await page.getByRole('button', { name: 'Show its bytes' }).waitFor(WAIT);
+    await page.getByRole('button', { name: 'Show bytes' }).waitFor(WAIT);
     for (const colorScheme of ['light', 'dark'] as const) {
       await page.emulateMedia({ colorScheme });
       for (const width of [360, 800, 1600]) {

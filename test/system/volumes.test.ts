@@ -182,7 +182,7 @@ start=36MiB, size=2MiB, type=S
     }
     expect(await findVolume(disk, found.parts[2]!)).toEqual({
       kind: undefined,
-      reason: expect.stringMatching(/nothing that is known/),
+      reason: expect.stringMatching(/unknown contents/),
     });
 
     // If the first table is damaged, the second is read. If both are damaged, the error says so.
@@ -190,7 +190,7 @@ start=36MiB, size=2MiB, type=S
     first[1024 + 56] = 0x41;
     expect(await readDisk(arrayBytes(first))).toEqual({
       ...found,
-      table: { ...found.table!, remark: expect.stringMatching(/copy at the end/) },
+      table: { ...found.table!, remark: expect.stringMatching(/backup at the end/) },
     });
     first[bytes.length - 512 - 32 * 512 + 57] = 0x41;
     expect((await readDisk(arrayBytes(first))).table?.remark).toMatch(/checksums/);

@@ -23,7 +23,7 @@ export const MAX_READ_BYTES: number = 2 ** 24;
 export function checkRange(bytes: Bytes, offset: number, length: number): void {
   const whole = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0;
   if (!whole || length > MAX_READ_BYTES || offset > bytes.size - length) {
-    throw new VolumeError(`the image points to ${length} bytes at ${offset}, outside of its ${bytes.size} bytes`);
+    throw new VolumeError(`the image refers to ${length} bytes at ${offset}, beyond its ${bytes.size} bytes`);
   }
 }
 
@@ -85,7 +85,7 @@ export function viewOf(bytes: Uint8Array): DataView {
  */
 export function u64(view: DataView, at: number): number {
   const value = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
-  if (!Number.isSafeInteger(value)) throw new VolumeError(`the image has a number beyond 2^53: ${value}`);
+  if (!Number.isSafeInteger(value)) throw new VolumeError(`the image contains the number ${value}, beyond 2^53 - 1`);
   return value;
 }
 

@@ -40,7 +40,7 @@ export async function findVolume(disk: Bytes, { start, size }: Partition, signal
     const volume = (await openExt(bytes, signal)) ?? (await openFat(bytes, signal));
     if (volume !== undefined) return { volume };
     const kind = await recognize(bytes, signal);
-    return { kind, reason: kind === undefined ? 'nothing that is known here' : `${kind}, which is not browsed here` };
+    return { kind, reason: kind === undefined ? 'unknown contents' : `${kind}, which this page cannot browse` };
   } catch (error) {
     if (error instanceof VolumeError) return { kind: undefined, reason: error.message };
     throw error;

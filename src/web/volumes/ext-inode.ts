@@ -54,7 +54,7 @@ export class Inode {
       (this.type === FILE_TYPE.link && size < MAP_BYTES && !this.#hasBlocks);
     if (isInline) {
       if (size > MAP_BYTES || this.type === FILE_TYPE.directory)
-        throw new VolumeError('what lies within attributes is not read here');
+        throw new VolumeError('contents in extended attributes are not supported');
       const inline = this.#map.slice(0, size);
       return { ...base, inline, runs: async function* () {} };
     }
@@ -78,7 +78,7 @@ export class Inode {
       if (start >= this.size) break;
       if (start < at) throw new VolumeError('the extents of this file overlap');
       if (block !== undefined && block + count > blockCount)
-        throw new VolumeError(`this file has block ${block + count - 1} of ${blockCount}`);
+        throw new VolumeError(`this file has block ${block + count - 1}, beyond the volume (${blockCount} blocks)`);
       yield* put(undefined, start - at);
       yield* put(block === undefined ? undefined : block * blockBytes, Math.min(count * blockBytes, this.size - at));
     }

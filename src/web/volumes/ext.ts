@@ -74,8 +74,7 @@ function layoutOf(superblock: Uint8Array): Layout {
   const revision = u32(76);
   const [compatible, incompatible, readOnly] = revision === 0 ? [0, 0, 0] : [u32(92), u32(96), u32(100)];
   const unknown = incompatible & ~UNDERSTOOD;
-  if (unknown !== 0)
-    throw new VolumeError(`this ext volume has features that are not known here: 0x${(unknown >>> 0).toString(16)}`);
+  if (unknown !== 0) throw new VolumeError(`this ext volume has unknown features: 0x${(unknown >>> 0).toString(16)}`);
   const has = (feature: number): boolean => (incompatible & feature) !== 0;
   const descriptorBytes = has(INCOMPATIBLE.bits64) ? u16(254) : 32;
   const layout: Layout = {
@@ -129,13 +128,13 @@ class ExtVolume implements Volume {
     this.kind = layout.kind;
     this.label = layout.label;
     this.remark = layout.needsRecovery
-      ? 'was not unmounted: its journal is not replayed here, so that the last changes may be missing'
+      ? 'not unmounted: the journal is not replayed here, so the last changes may be missing'
       : undefined;
   }
 
   async list(directory: Entry, signal?: AbortSignal): Promise<Listing> {
     const inode = await this.#inode(directory.id, signal);
-    if (inode.type !== FILE_TYPE.directory) throw new VolumeError(`inode ${directory.id} is no directory`);
+    if (inode.type !== FILE_TYPE.directory) throw new VolumeError(`inode ${directory.id} is not a directory`);
     if (inode.flags & INODE_FLAG.encrypted) throw new VolumeError('this directory is encrypted');
     const { blockBytes } = this.#layout;
     const entries: Entry[] = [];
@@ -211,7 +210,7 @@ class ExtVolume implements Volume {
 
   async #inode(number: number, signal: AbortSignal | undefined): Promise<Inode> {
     const { inodeCount, inodesPerGroup, inodeBytes, blockBytes } = this.#layout;
-    if (number < 1 || number > inodeCount) throw new VolumeError(`there is no inode ${number}`);
+    if (number < 1 || number > inodeCount) throw new VolumeError(`inode ${number} does not exist`);
     const group = Math.floor((number - 1) / inodesPerGroup);
     const table = await this.#inodeTable(group, signal);
     const raw = await this.#tables.read(

@@ -15,7 +15,8 @@ const FIXED_ROOT = -1;
 
 /** The upper half of code page 437, the most common encoding of short names. */
 const CODE_PAGE_437 =
-  'ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u00a0';
+  'ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐' +
+  '└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u00a0';
 
 interface Layout {
   readonly bits: 12 | 16 | 32;
@@ -174,8 +175,10 @@ class FatVolume implements Volume {
     for (let count = 0; cluster < end; count++) {
       signal?.throwIfAborted();
       if (cluster < 2 || cluster >= clusterCount + 2)
-        throw new VolumeError(`the file allocation table points to cluster ${cluster} of ${clusterCount}`);
-      if (count === clusterCount) throw new VolumeError('the file allocation table goes round in a circle');
+        throw new VolumeError(
+          `the file allocation table has cluster ${cluster}, beyond the volume (${clusterCount} clusters)`,
+        );
+      if (count === clusterCount) throw new VolumeError('the file allocation table contains a cycle');
       yield cluster;
       cluster = await this.#next(cluster, signal);
     }

@@ -125,7 +125,7 @@ async function readGpt(disk: Bytes, signal: AbortSignal | undefined): Promise<Pa
     const last = Math.floor(disk.size / sectorBytes) - 1;
     for (const [where, lba] of [
       ['', 1],
-      ['the table at the beginning is damaged: this is its copy at the end', last],
+      ['the table at the beginning is damaged: this is the backup at the end', last],
     ] as const) {
       if (lba < 1 || lba > last) continue;
       const found = await gptAt(disk, lba, sectorBytes, where, signal).catch((error: unknown) => {
@@ -160,7 +160,7 @@ async function gptAt(
   const sound = crc32(header.subarray(0, headerBytes)) === headerSum && crc32(entries) === view.getUint32(88, true);
 
   const remarks = new Set<string>(where === '' ? [] : [where]);
-  if (!sound) remarks.add('the table is damaged: its checksums do not hold');
+  if (!sound) remarks.add('the table is damaged: its checksums do not match');
   const partitions: Partition[] = [];
   for (let index = 0; index < entryCount; index++) {
     const raw = entries.subarray(index * entryBytes, (index + 1) * entryBytes);
@@ -171,7 +171,7 @@ async function gptAt(
     const start = u64(entry, 32) * sectorBytes;
     const end = (u64(entry, 40) + 1) * sectorBytes;
     if (start >= disk.size || end <= start) {
-      remarks.add(`partition ${number} lies outside of the disk`);
+      remarks.add(`partition ${number} is outside the disk`);
       continue;
     }
     const name = new TextDecoder('utf-16le').decode(raw.subarray(56, 128)).replace(/\0.*$/s, '');
@@ -188,7 +188,7 @@ async function gptAt(
 
 /** Returns the partition's size, cut at the end of the disk. */
 function fitted(disk: Bytes, start: number, size: number, number: number, remarks: Set<string>): number {
-  if (start + size > disk.size) remarks.add(`partition ${number} goes beyond the end of the disk`);
+  if (start + size > disk.size) remarks.add(`partition ${number} extends beyond the end of the disk`);
   return Math.min(size, disk.size - start);
 }
 

@@ -102,7 +102,7 @@ export async function readPart(
   signal?: AbortSignal,
 ): Promise<Uint8Array> {
   const length = Math.max(0, Math.min(range.to, file.size) - range.from);
-  if (length > MAX_READ_BYTES) throw new RangeError(`${length} bytes at once are too many`);
+  if (length > MAX_READ_BYTES) throw new RangeError(`${length} bytes are too many for one read`);
   const bytes = new Uint8Array(length);
   let done = 0;
   for await (const piece of readFile(volume, file, range, signal === undefined ? {} : { signal })) {
