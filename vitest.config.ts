@@ -12,7 +12,7 @@ import { otherPackages } from './test/support/other-packages.ts';
 /** One more than there are processors: a system test waits for other processes during half of its time. */
 const maxWorkers: number = availableParallelism() + 1;
 
-/** A browser's profile: on disk, since in a private context OPFS lies in memory and refuses large files without an error. */
+/** Returns a profile on disk. In a private context, OPFS is in memory and refuses large files without an error. */
 function profileOf(browser: string): string {
   const profile = join(tmpdir(), `copyondemand-${browser}-${process.pid}`);
   process.once('exit', () => rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));

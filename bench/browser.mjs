@@ -52,7 +52,8 @@ function tell(result) {
   if (options.json) return;
   const figures = Object.entries(result.figures).map(([what, figure]) => `${what} ${figure}`);
   console.log(
-    `${result.name}: ${figures.join(', ')}: ${result.ratio.toFixed(2)} × (bar: ${result.bar}, ${result.met ? 'met' : 'missed'})`,
+    `${result.name}: ${figures.join(', ')}: ${result.ratio.toFixed(2)} × ` +
+      `(bar: ${result.bar}, ${result.met ? 'met' : 'missed'})`,
   );
 }
 
@@ -105,7 +106,8 @@ async function benchHydration(call, url, image) {
     for (const way of rotated(['ours', ...Object.keys(plainWays)], round + 1)) {
       if (way === 'ours') {
         const outcome = await call('hydrate', url, { digest: round < 0 });
-        if (round < 0 && outcome.sha256 !== sha256) throw new Error('the copy differs');
+        if (round < 0 && outcome.sha256 !== sha256)
+          throw new Error(`the SHA-256 of the copy is ${outcome.sha256}, not ${sha256}`);
         if (round >= 0) ours.push(outcome.ms);
       } else {
         const ms = await call('plain', url, plainWays[way]);
@@ -204,7 +206,7 @@ async function main() {
 }
 
 if (!existsSync(chromiumPath)) {
-  console.log(`nothing to measure: there is no Chromium at ${chromiumPath}`);
+  console.log(`nothing to measure: Chromium is not installed at ${chromiumPath}`);
 } else {
   try {
     await main();

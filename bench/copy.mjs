@@ -83,7 +83,8 @@ async function main() {
         ['curl', `curl -s -o "$DST" "${slow}"`, 'curl'],
         [
           'qemu-img, readahead 2M',
-          `qemu-img convert -m 1 -O raw 'json:{"driver":"raw","file":{"driver":"http","url":"${slow}","readahead":2097152}}' "$DST"`,
+          `qemu-img convert -m 1 -O raw 'json:{"driver":"raw","file":{"driver":"http",` +
+            `"url":"${slow}","readahead":2097152}}' "$DST"`,
           'qemu-img',
         ],
         [
@@ -135,7 +136,7 @@ async function main() {
             !command.includes('null:') &&
             spawnSync('cmp', ['-s', image, target]).status !== 0
           ) {
-            process.stderr.write(`${group}: ${name}: the copy differs\n`);
+            process.stderr.write(`${group}: ${name}: the copy differs from the source\n`);
             missed++;
           }
         }
@@ -185,7 +186,8 @@ async function startHttp(folder, image, children) {
     .join(' ');
   writeFileSync(
     conf,
-    `worker_processes 2; pid ${folder}/nginx.pid; error_log ${folder}/nginx.err; daemon off; user root; events { worker_connections 512; }
+    `worker_processes 2; pid ${folder}/nginx.pid; error_log ${folder}/nginx.err; daemon off; user root;
+events { worker_connections 512; }
 http { access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; ${temporary}
 server { listen 127.0.0.1:${port}; root ${folder}; default_type application/octet-stream; } }`,
   );
@@ -199,7 +201,7 @@ server { listen 127.0.0.1:${port}; root ${folder}; default_type application/octe
     if ((await fetch(url, { method: 'HEAD' }).catch(() => undefined))?.ok) return url;
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
-  throw new Error('nginx does not answer');
+  throw new Error('nginx does not respond: check that it is installed');
 }
 
 await main();

@@ -109,7 +109,8 @@ function startNginx() {
   writeFileSync(
     join(folder, 'nginx.conf'),
     `worker_processes 2; pid ${folder}/pid; error_log ${folder}/error; daemon off; events {}
-     http { access_log off; sendfile on; tcp_nopush on; ${temporary} server { listen 127.0.0.1:${PORT}; root ${folder}; } }`,
+     http { access_log off; sendfile on; tcp_nopush on; ${temporary}
+       server { listen 127.0.0.1:${PORT}; root ${folder}; } }`,
   );
   return spawn('nginx', ['-c', join(folder, 'nginx.conf')], { stdio: 'ignore' });
 }
@@ -120,7 +121,7 @@ async function answering(): Promise<void> {
     if (answer?.ok) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  throw new Error('nginx does not answer; is it installed?');
+  throw new Error('nginx does not respond: check that it is installed');
 }
 
 function timed([program = '', ...args]: string[]): number {

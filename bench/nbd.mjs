@@ -161,7 +161,7 @@ class Client {
     request.writeUInt32BE(length, 24);
     this.#socket.write(request);
     const head = await this.#take(16);
-    if (head.readUInt32BE(4) !== 0) throw new Error(`error ${head.readUInt32BE(4)}`);
+    if (head.readUInt32BE(4) !== 0) throw new Error(`the server replied with error ${head.readUInt32BE(4)}`);
     return this.#take(length);
   }
 
@@ -307,7 +307,7 @@ async function cold(directory, image, table, bars) {
         const found = await client.read(offset, 4096);
         table.add(`cold 4 KiB, ms, latency ${latencyMs}`, 'ours', performance.now() - asked);
         readSync(content, expected, 0, 4096, offset);
-        if (!found.equals(expected)) throw new Error(`other bytes at ${offset}`);
+        if (!found.equals(expected)) throw new Error(`wrong bytes at ${offset}`);
       }
       const runBytes = Math.min(32 * MiB, size / 4);
       const started = performance.now();
@@ -339,9 +339,8 @@ async function cold(directory, image, table, bars) {
 
 function report(table, bars) {
   if (options.json) {
-    process.stdout.write(
-      `${JSON.stringify({ figures: table.rows.map(({ group, label, values }) => ({ group, label, median: median(values) })), bars })}\n`,
-    );
+    const figures = table.rows.map(({ group, label, values }) => ({ group, label, median: median(values) }));
+    process.stdout.write(`${JSON.stringify({ figures, bars })}\n`);
     return;
   }
   for (const { group, label, values } of table.rows)

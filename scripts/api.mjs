@@ -113,8 +113,7 @@ await script(async () => {
   const fresh = mkdtempSync(join(tmpdir(), 'cod-api-'));
   try {
     const problems = report(fresh);
-    if (problems.length > 0)
-      throw new StepError('types are used in signatures and not exported', problems.join('\n'), 1);
+    if (problems.length > 0) throw new StepError('types in public signatures are not exported', problems.join('\n'), 1);
     mkdirSync(folder, { recursive: true });
     const [old, now] = [read(folder), read(fresh)];
     const bare = undocumented(now);
@@ -122,7 +121,7 @@ await script(async () => {
     const differing = [...new Set([...old.keys(), ...now.keys()])].filter((name) => old.get(name) !== now.get(name));
     if (isCheck && differing.length > 0)
       throw new StepError(
-        `out of date: ${differing.join(', ')}; run \`npm run api\` and look at the difference`,
+        `docs/api is out of date (${differing.join(', ')}): run \`npm run api\` and review the difference`,
         '',
         1,
       );

@@ -14,7 +14,7 @@ const asked = process.argv.slice(2);
 const known = ['debug', 'release'];
 const unknown = asked.filter((target) => !known.includes(target));
 if (unknown.length > 0) {
-  console.error(`build-wasm: no target named ${unknown.join(', ')}; there are ${known.join(' and ')}`);
+  console.error(`build-wasm: unknown target ${unknown.join(', ')}: use ${known.join(' or ')}`);
   process.exit(2);
 }
 
@@ -65,7 +65,7 @@ async function writeInterface() {
     ({ kind, name }) => kind === 'function' && !name.startsWith('__'),
   );
   if (signatures.length !== functions.length)
-    throw new Error(`core.d.ts declares ${signatures.length} functions, the module exports ${functions.length}`);
+    throw new Error(`core.d.ts declares ${signatures.length} functions, but the module exports ${functions.length}`);
 
   /** @type {Map<string, string[]>} */
   const tables = new Map();

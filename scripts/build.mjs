@@ -146,7 +146,7 @@ function declare(outdir) {
     getNewLine: () => '\n',
   };
   if (diagnostics.length > 0)
-    throw new StepError('the declarations cannot be emitted', ts.formatDiagnostics(diagnostics, host), 1);
+    throw new StepError('TypeScript emitted no declarations', ts.formatDiagnostics(diagnostics, host), 1);
 }
 
 await script(async () => {

@@ -25,7 +25,7 @@ await script(async () => {
   const names = process.argv.slice(2);
   const unknown = names.filter((name) => !(name in checks));
   if (unknown.length > 0)
-    throw new StepError(`no such check: ${unknown.join(', ')}; there are ${Object.keys(checks).join(', ')}`, '', 2);
+    throw new StepError(`unknown check ${unknown.join(', ')}: use ${Object.keys(checks).join(', ')}`, '', 2);
   await ensureInstalled();
   await ensureBuilt();
   let failed = 0;

@@ -64,9 +64,10 @@ function checkLayers(imports) {
   const wrong = [];
   for (const [from, targets] of imports) {
     if (layer(from) < 0) wrong.push(`${from} has no layer: add it to LAYERS`);
-    for (const to of targets) if (layer(to) <= layer(from)) wrong.push(`${from} imports ${to}, which is not below it`);
+    for (const to of targets)
+      if (layer(to) <= layer(from)) wrong.push(`${from} must not import ${to}, which is not in a lower layer`);
   }
-  if (wrong.length > 0) throw new StepError('imports between folders must go down', wrong.join('\n'), 1);
+  if (wrong.length > 0) throw new StepError('imports must go from higher to lower layers', wrong.join('\n'), 1);
 }
 
 /**
@@ -108,8 +109,8 @@ await script(async () => {
   const renewed = text.slice(0, start) + picture(imports) + text.slice(end + END.length);
   if (renewed === text) return;
   if (process.argv.includes('--check')) {
-    throw new StepError('the picture of the imports in docs/DESIGN.md is old: run node scripts/import-map.mjs', '', 1);
+    throw new StepError('the import diagram in docs/DESIGN.md is out of date: run node scripts/import-map.mjs', '', 1);
   }
   writeFileSync(path, renewed);
-  say('docs/DESIGN.md: picture of the imports renewed');
+  say('docs/DESIGN.md: import diagram updated');
 });

@@ -13,13 +13,13 @@ const UNITS = { s: 1000, m: 60_000, h: 3_600_000 };
 function milliseconds(text) {
   const [, number, unit] = /^(\d+)([smh])$/.exec(text) ?? [];
   if (number === undefined || unit === undefined || Number(number) === 0)
-    throw new StepError(`--for ${text}: a time is like 90s, 10m or 1h`, '', 2);
+    throw new StepError(`--for ${text} is not a time such as 90s, 10m or 1h`, '', 2);
   return Number(number) * /** @type {number} */ (UNITS[unit]);
 }
 
 /** @param {string} text */
 function seedOf(text) {
-  if (!/^\d{1,9}$/.test(text)) throw new StepError(`--seed ${text}: a seed is a number of up to nine digits`, '', 2);
+  if (!/^\d{1,9}$/.test(text)) throw new StepError(`--seed ${text} is not a number of 1 to 9 digits`, '', 2);
   return text;
 }
 

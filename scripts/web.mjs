@@ -51,7 +51,7 @@ function addPc(outdir) {
     'vgabios.bin': '/usr/share/seabios/vgabios-stdvga.bin',
   };
   if (!Object.values(files).every((path) => existsSync(path))) {
-    say('without a PC to boot images in: that takes the package seabios');
+    say('the page has no PC: install the package seabios to boot images');
     return false;
   }
   mkdirSync(join(outdir, 'v86'));
@@ -125,9 +125,7 @@ function serve(page, images, port) {
     const address = server.address();
     const actual = address !== null && typeof address === 'object' ? address.port : port;
     const url = `http://127.0.0.1:${actual}/`;
-    say(
-      `the page is at ${url}${images === undefined ? '' : `, and the images of ${images} at ${url}?image=images/NAME`}`,
-    );
+    say(`the page is at ${url}${images === undefined ? '' : `, the images of ${images} at ${url}?image=images/NAME`}`);
   });
 }
 
@@ -145,12 +143,13 @@ await script(async () => {
     throw new StepError(/** @type {Error} */ (error).message, '', 2);
   }
   const port = Number(values.port ?? DEFAULT_PORT);
-  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new StepError(`not a port: ${values.port}`, '', 2);
+  if (!Number.isInteger(port) || port < 0 || port > 65_535)
+    throw new StepError(`--port ${values.port} is not an integer from 0 to 65535`, '', 2);
   const from = process.env['INIT_CWD'] ?? process.cwd();
   const outdir = values.out === undefined ? join(root, 'dist', 'web') : resolve(from, values.out);
   await ensureInstalled();
   await ensureBuilt();
   await buildPage(outdir);
-  say(`the page is built: ${outdir}`);
+  say(`page built in ${outdir}`);
   if (values.serve) serve(outdir, values.images === undefined ? undefined : resolve(from, values.images), port);
 });

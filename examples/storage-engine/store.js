@@ -25,7 +25,8 @@ export async function openSlotStore({ fileSystem, name, slotCount, original, env
   let file;
   try {
     if (recovered.size !== size) throw new Error(`${name} has ${recovered.size} bytes, not ${size}`);
-    if (recovered.identity !== original.identity) throw new Error(`${name} is a store of ${recovered.identity}`);
+    if (recovered.identity !== original.identity)
+      throw new Error(`${name} has the original ${recovered.identity}, not ${original.identity}`);
     file = await openFile(fileSystem, name, recovered);
     return new SlotStore(file, await recovered.begin(file), original);
   } catch (error) {

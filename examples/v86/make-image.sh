@@ -19,7 +19,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # The drivers of the disk, which Debian's kernel does not contain. Each module needs those before it.
-modules='scsi_common scsi_mod crct10dif_common crc-t10dif crc64 crc64-rocksoft t10-pi sd_mod libata ata_piix crc32c_generic jbd2 mbcache crc16 ext4'
+modules='scsi_common scsi_mod crct10dif_common crc-t10dif crc64 crc64-rocksoft t10-pi sd_mod'
+modules="$modules libata ata_piix crc32c_generic jbd2 mbcache crc16 ext4"
 # Without these options the emulated processor does twice the work before the shell starts. Most of that work is
 # self-tests of the kernel's cryptography.
 options='loglevel=1 mitigations=off nokaslr noisapnp cryptomgr.notests'

@@ -17,7 +17,8 @@ export async function bundleForPages(entries, outdir) {
 const DATA = /"data:application\/octet-stream;base64,([A-Za-z0-9+/=]+)"/;
 const INSTANTIATE = '.then((binary) => WebAssembly.instantiate(binary, imports))';
 const INFLATE =
-  '.then((packed) => new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer())';
+  '.then((packed) => new Response(new Blob([packed]).stream().pipeThrough(' +
+  'new DecompressionStream("gzip"))).arrayBuffer())';
 
 /**
  * Compresses the wasm module in roaring-wasm, and inflates it where it is instantiated. A server cannot compress the
@@ -31,7 +32,7 @@ const packedRoaring = {
       const text = await readFile(path, 'utf8');
       const module = DATA.exec(text)?.[1];
       if (module === undefined || text.split(INSTANTIATE).length !== 2)
-        throw new StepError(`${path} is not as it was: where is its wasm?`, '', 1);
+        throw new StepError(`${path} has changed: its wasm module is not where the build expects it`, '', 1);
       const packed = gzipSync(Buffer.from(module, 'base64'), { level: 9 }).toString('base64');
       return { contents: text.replace(module, packed).replace(INSTANTIATE, INFLATE + INSTANTIATE), loader: 'js' };
     });

@@ -68,7 +68,7 @@ export function run(command, args, { cwd = root, env = process.env, onOutput } =
     }
     child.on('error', (error) => {
       settle();
-      reject(new StepError(`${command} does not start: ${error.message}`, '', 1));
+      reject(new StepError(`${command} cannot start: ${error.message}`, '', 1));
     });
     child.on('close', (code, signal) => {
       settle();

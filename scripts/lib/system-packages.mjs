@@ -4,27 +4,26 @@ import { capture, say } from './steps.mjs';
 
 /** Debian packages, and why the tests need each. README.md lists them. */
 export const systemPackages = {
-  'qemu-utils':
-    'qemu-img and qemu-io read, write and compare exports, as a foreign NBD client and as judges of a target',
+  'qemu-utils': 'qemu-img and qemu-io: a foreign NBD client, and a check of targets',
   'qemu-system-x86': 'a virtual machine that boots from an export',
-  'grub-rescue-pc': 'a boot loader for that and for v86, which speaks on a serial line and has checksums of its own',
-  'libnbd-bin': 'nbdinfo, nbdcopy and nbdfuse, the strictest NBD clients',
+  'grub-rescue-pc': 'a boot loader for that machine and for v86, with a serial line and checksums',
+  'libnbd-bin': 'nbdinfo, nbdcopy and nbdfuse: strict NBD clients',
   'python3-libnbd': 'nbdsh: each command of the protocol by itself',
   fio: 'random reads and writes over NBD, with verification',
   openssl: 'certificates for TLS',
-  nbdkit: 'an NBD server that was not written here, for the NBD source',
-  'nginx-light': 'an HTTP server that was not written here, for the HTTP source',
-  e2fsprogs: 'mkfs.ext4, e2fsck and debugfs: images with something in them, and a check that they survived',
+  nbdkit: 'a foreign NBD server, for the NBD source',
+  'nginx-light': 'a foreign HTTP server, for the HTTP source',
+  e2fsprogs: 'mkfs.ext4, e2fsck and debugfs: images with files, and checks of their file systems',
   dosfstools: 'mkfs.fat: volumes for the page to browse',
   mtools: 'mcopy and mmd: files on those volumes',
   fdisk: 'sfdisk: partition tables for the page to read',
-  chromium: 'the browser in which the tests under test/browser run, and which others kill',
-  'firefox-esr': 'another one, which has storage of its own making',
+  chromium: 'the browser of test/browser, which other tests kill',
+  'firefox-esr': 'a second browser, with another storage implementation',
   seabios: 'the BIOS of the PC that v86 emulates',
   'grub-common': 'grub-mkimage: the boot loader of the small Linux in examples/v86',
-  'grub-pc-bin': 'what that boot loader is made of',
+  'grub-pc-bin': 'the modules of that boot loader',
   cpio: 'the archive with the drivers of that Linux',
-  curl: 'a last word on what an HTTP server really answers',
+  curl: 'a reference for responses of HTTP servers',
 };
 
 /** Whether this machine lets the tests install what they need. */
@@ -69,7 +68,8 @@ async function withoutServices(body) {
 export async function ensureSystemPackages() {
   if (!canInstallSystemPackages()) {
     say(
-      `Not root on Debian: tests are skipped whose programs are not here. They come from the packages ${Object.keys(systemPackages).join(', ')}.`,
+      `Packages cannot be installed here (root on Debian can): tests without their programs are skipped. ` +
+        `The packages are ${Object.keys(systemPackages).join(', ')}.`,
     );
     return;
   }

@@ -75,9 +75,9 @@ describeWith(['chromium'], 'an example', () => {
   async function run(url: string): Promise<void> {
     const page = await chromium.browser.contexts()[0]!.newPage();
     await page.goto(`${url}/?image=${images.url}/image.raw`);
-    await page.waitForFunction("document.querySelector('output').textContent.includes('are here.')");
-    expect(await page.textContent('output')).toMatch(`It begins with ${image.subarray(0, 8)}.`);
-    expect(await page.textContent('output')).toMatch(`All ${IMAGE_BYTES} bytes are here.`);
+    await page.waitForFunction("document.querySelector('output').textContent.includes('are copied.')");
+    expect(await page.textContent('output')).toMatch(`The first bytes are ${image.subarray(0, 8)}.`);
+    expect(await page.textContent('output')).toMatch(`All ${IMAGE_BYTES} bytes are copied.`);
     await page.close();
   }
 

@@ -81,7 +81,7 @@ describe.skipIf(!hasKernel)(
         // At this rate, the copy contains little more than the PC's reads.
         await page.goto(`${site.url}/?rate=1`);
         await shell();
-        await page.getByText(/^\d+ of 64 MiB are here/).waitFor();
+        await page.getByText(/^\d+ of 64 MiB copied/).waitFor();
         const mebibytes = Number.parseInt((await page.textContent('output'))!, 10);
         expect(mebibytes).toBeGreaterThan(0);
         expect(mebibytes).toBeLessThan(64);
@@ -90,7 +90,7 @@ describe.skipIf(!hasKernel)(
         expect(await enter('sync')).toBe('');
 
         await page.reload();
-        await page.getByText(/^\d+ of 64 MiB are here/).waitFor();
+        await page.getByText(/^\d+ of 64 MiB copied/).waitFor();
         await shell();
         expect(await enter('md5sum root/written.bin')).toBe(`${md5}  root/written.bin`);
       });
