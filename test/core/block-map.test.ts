@@ -10,7 +10,7 @@ import { isCodError } from '../../src/errors.ts';
 import { canonicalBytes, words } from './models.ts';
 
 const shape = geometry({ size: 200_000 * 4096, blockSize: 4096 });
-/** Two shards and a bit. */
+/** Slightly more than two shards. */
 const wide = geometry({ size: (2 ** 33 + 1000) * 4096, blockSize: 4096 });
 
 async function use<T>(device: Geometry, task: (map: BlockMap) => T | Promise<T>): Promise<T> {
@@ -49,7 +49,7 @@ const ranges = fc.array(
 );
 
 describe('the block map', () => {
-  it('answers as a plain set does', async () => {
+  it('answers like a plain set', async () => {
     await fc.assert(
       fc.asyncProperty(
         ranges,
@@ -89,7 +89,7 @@ describe('the block map', () => {
     );
   });
 
-  it('writes equal bytes for equal sets, whatever happened before, and reads them back', async () => {
+  it('writes equal bytes for equal sets, independent of their history, and reads them back', async () => {
     await fc.assert(
       fc.asyncProperty(ranges, async (added) => {
         const bytes: Uint8Array[] = [];
@@ -116,7 +116,7 @@ describe('the block map', () => {
     );
   });
 
-  it('runs of twice as many values as runs are an array, which CRoaring alone would forget', async () => {
+  it('stores runs as an array if they hold twice as many values as runs, unlike CRoaring alone', async () => {
     await use(shape, (map) => {
       map.add(0, 3);
       map.add(10, 11);
@@ -159,7 +159,7 @@ describe('the block map', () => {
     });
   });
 
-  it('takes the bitmaps of format 1, which start every 2^32 - 1 blocks, and drops the phantom block', async () => {
+  it('reads the bitmaps of format 1, one per 2^32 - 1 blocks, and drops the phantom block', async () => {
     await use(wide, (map) => {
       map.loadFormat1(0, canonicalBytes([0, 2 ** 32 - 1]));
       expect([map.has(0), map.has(2 ** 32 - 1)]).toEqual([true, true]);
@@ -176,7 +176,7 @@ describe('the block map', () => {
     });
   });
 
-  it('a snapshot stays as it is', async () => {
+  it('a snapshot does not change with its map', async () => {
     await use(shape, (map) => {
       map.add(5, 10);
       const snapshot = map.snapshot();
@@ -190,7 +190,7 @@ describe('the block map', () => {
     });
   });
 
-  it('checks every argument, since roaring-wasm would wrap silently', async () => {
+  it('checks every argument, because roaring-wasm would wrap silently', async () => {
     await use(shape, (map) => {
       for (const bad of [-1, 200_000, 0.5, 2 ** 32 + 5, NaN]) expect(() => map.has(bad)).toThrow(RangeError);
       for (const [start, end] of [
@@ -210,7 +210,7 @@ describe('the block map', () => {
     });
   });
 
-  it('refuses values beyond the device, and a section that is not exactly one', async () => {
+  it('refuses values beyond the device, and a section of a wrong length', async () => {
     await use(shape, (map) => {
       expect(isRefused(() => map.union(0, canonicalBytes([200_000])))).toBe(true);
       const good = concat(...map.serialize());
@@ -239,7 +239,7 @@ describe('portable Roaring bytes', () => {
   const file = (name: string): Uint8Array =>
     new Uint8Array(readFileSync(new URL(`../fixtures/roaring/${name}.bin`, import.meta.url)));
 
-  it.each(['bitmapwithruns', 'bitmapwithoutruns'])('the specification’s file %s is read', (name) => {
+  it.each(['bitmapwithruns', 'bitmapwithoutruns'])('reads the specification’s file %s', (name) => {
     const bytes = file(name);
     const expected = new Set<number>();
     for (let value = 0; value < 100_000; value += 1000) expected.add(value);
@@ -254,7 +254,7 @@ describe('portable Roaring bytes', () => {
       if (portableHas(bytes, bitmap, value) !== expected.has(value)) throw new Error(`value ${value}`);
   });
 
-  it('the file with runs is what CRoaring makes of the set', async () => {
+  it('writes the file with runs as CRoaring does', async () => {
     await use(geometry({ size: 2 ** 33, blockSize: 4096 }), (map) => {
       map.union(0, file('bitmapwithoutruns'));
       const section = concat(...map.serialize());
@@ -264,13 +264,13 @@ describe('portable Roaring bytes', () => {
     });
   });
 
-  it('bytes that are not a bitmap are refused with their cookie', () => {
+  it('names the cookie when it refuses bytes that are not a bitmap', () => {
     expect(() => parsePortable(Uint8Array.of(0x3a, 0, 0, 0), 'bitmap 0')).toThrow(
       'bitmap 0, byte 0 of 4: not a Roaring bitmap: cookie 0x3a',
     );
   });
 
-  it('damaged bytes are refused, or are another bitmap that roaring-wasm reads alike', () => {
+  it('refuses damaged bytes, or reads them as roaring-wasm does', () => {
     const values = fc.oneof(
       fc.array(fc.nat(300_000), { maxLength: 30 }),
       fc.tuple(fc.nat(100_000), fc.nat(70_000)).map(([start, length]) => Array.from({ length }, (_, i) => start + i)),
@@ -309,7 +309,7 @@ describe('portable Roaring bytes', () => {
     );
   });
 
-  it('runs that touch are joined on reading', async () => {
+  it('joins adjacent runs on reading', async () => {
     // Two runs, 0 to 4 and 5 to 9, as one container.
     const bytes = Uint8Array.from([0x3b, 0x30, 0, 0, 1, 0, 0, 9, 0, 2, 0, 0, 0, 4, 0, 5, 0, 4, 0]);
     expect(parsePortable(bytes, 'bytes').touching).toBe(true);
@@ -322,8 +322,8 @@ describe('portable Roaring bytes', () => {
   });
 });
 
-describe('the traps of roaring-wasm that the block map stands between', () => {
-  it('values wrap silently', async () => {
+describe('the block map avoids the pitfalls of roaring-wasm:', () => {
+  it('values that wrap silently', async () => {
     const bitmap = new RoaringBitmap32([]);
     bitmap.add(2 ** 32 + 5);
     expect(bitmap.has(5)).toBe(true);
@@ -334,7 +334,7 @@ describe('the traps of roaring-wasm that the block map stands between', () => {
     });
   });
 
-  it('intersectsWithRange leaves the last value of the range out', async () => {
+  it('intersectsWithRange without the last value of the range', async () => {
     const bitmap = new RoaringBitmap32([9]);
     expect(bitmap.intersectsWithRange(5, 10)).toBe(false);
     bitmap.dispose();
@@ -349,11 +349,11 @@ describe('the traps of roaring-wasm that the block map stands between', () => {
     });
   });
 
-  it('addMany is never given more values than it takes while its heap grows', async () => {
+  it('addMany with more values than it accepts while its heap grows', async () => {
     const given = vi.spyOn(RoaringBitmap32.prototype, 'addMany');
     try {
       await use(geometry({ size: 2 ** 40, blockSize: 4096 }), (map) => {
-        // Runs of three and one in turns: as many bytes as arrays, so that each container is put right value by value.
+        // As runs and as arrays these need equally many bytes, so the map corrects each container with addMany.
         for (let block = 0; block < 2 ** 24; block += 2 ** 14) {
           map.add(block, block + 3);
           map.add(block + 10, block + 11);
@@ -370,7 +370,7 @@ describe('the traps of roaring-wasm that the block map stands between', () => {
     }
   });
 
-  it('counts are right after each change, and a serialized map changes with its next block', async () => {
+  it('stale counts, and stale serialized bytes after a change', async () => {
     await use(shape, (map) => {
       const counts: number[] = [];
       for (const change of [
@@ -394,7 +394,7 @@ describe('the traps of roaring-wasm that the block map stands between', () => {
     });
   });
 
-  it('a map can be disposed of twice, and its snapshot outlives it', async () => {
+  it('a double dispose, and a snapshot that outlives its map', async () => {
     const map = await BlockMap.open(shape);
     map.add(1, 3);
     const snapshot = map.snapshot();
@@ -409,12 +409,12 @@ function sectionLength(map: BlockMap): number {
 }
 
 describe('geometry', () => {
-  it('counts a short last block', () => {
+  it('counts a short last block as a block', () => {
     expect(geometry({ size: 4097, blockSize: 4096 }).blockCount).toBe(2);
     expect(geometry({ size: 0, blockSize: 4096 }).blockCount).toBe(0);
   });
 
-  it('refuses what is no device, and says which block size would do', () => {
+  it('refuses an invalid geometry, and names a sufficient block size', () => {
     for (const size of [-1, 0.5, 2 ** 53, NaN]) expect(() => geometry({ size, blockSize: 4096 })).toThrow(RangeError);
     for (const blockSize of [0, 512, 4095, 6000, 2 ** 27, NaN])
       expect(() => geometry({ size: 1, blockSize })).toThrow(RangeError);

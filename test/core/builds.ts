@@ -1,4 +1,4 @@
-/** The builds of the wasm core that every test of it runs against. */
+/** The builds of the wasm core; every test of the core runs against each. */
 import { readFileSync } from 'node:fs';
 import { Core } from '../../src/wasm/core.ts';
 
@@ -8,7 +8,7 @@ export interface Build {
   create(options?: { memoryLimit?: number }): Core;
 }
 
-/** Debug has assertions and checks; release is what ships. `node scripts/build-wasm.mjs` makes both. */
+/** `debug` has assertions and checks; `release` is shipped. `node scripts/build-wasm.mjs` makes both. */
 export const builds: readonly Build[] = ['debug', 'release'].map((name) => {
   const bytes = new Uint8Array(readFileSync(new URL(`../../build/${name}/core.wasm`, import.meta.url)));
   return { name, bytes, create: (options) => Core.create(bytes, options) };

@@ -1,4 +1,4 @@
-/** The state of a copy against a plain array: for each byte, whether the target holds it. */
+/** The state of a copy against a plain array that records for each byte whether the target holds it. */
 
 import { describe, expect, it } from 'vitest';
 import { BlockMap } from '../../src/core/block-map.ts';
@@ -12,7 +12,7 @@ import { Core } from '../../src/wasm/core.ts';
 const BLOCK = 4096;
 const core = Core.create();
 
-/** Parts of a block from which on the block counts as crowded. */
+/** From this number of parts on, a block counts as crowded. */
 const CROWDED_PARTS = 64;
 
 type State = StateRun['state'];
@@ -64,7 +64,7 @@ class Model {
     }));
   }
 
-  /** The blocks with missing bytes of the range. Two of them are one run unless a synced block is between them. */
+  /** The blocks with missing bytes of the range. A run ends only at a synced block. */
   missing(offset: number, length: number): BlockRange[] {
     const runs: { start: number; end: number }[] = [];
     for (const block of blocksOf(offset, length)) {
@@ -106,7 +106,7 @@ class Model {
     return { synced: counted('synced'), dirty: counted('dirty') };
   }
 
-  /** The first block of [from, limit) that is synced, or that is not. */
+  /** The first block of [from, limit) that is synced (`isSynced`) or unsynced. */
   next(isSynced: boolean, from: number, limit: number): number {
     return range(from, limit).find((block) => this.isSynced(block) === isSynced) ?? limit;
   }
@@ -131,7 +131,7 @@ function runsOf(bytes: Uint8Array): { start: number; end: number; value: number 
   return runs;
 }
 
-/** A range of the device: short or long, aligned or not, often one that ends with the device. */
+/** A range of the device: short or long, aligned or unaligned, often up to the end of the device. */
 function someRange(random: Random, size: number): [offset: number, length: number] {
   const unit = [1, 512, BLOCK][random.below(3)]!;
   const offset = Math.min(size - 1, random.below(size / unit) * unit);
@@ -140,13 +140,13 @@ function someRange(random: Random, size: number): [offset: number, length: numbe
   return [offset, Math.min(length, size - offset)];
 }
 
-/** Makes a block hold many parts. */
+/** Applies many parts to a block. */
 function crowd(random: Random, apply: (offset: number, length: number) => void, block: number): void {
   const parts = CROWDED_PARTS - 2 + random.below(4);
   for (let part = 0; part < parts; part++) apply(block * BLOCK + part * 30 + 1, 10);
 }
 
-/** A state and its model after random writes. To be disposed of. */
+/** A state and its model after random writes. The caller disposes of the state. */
 async function grown(random: Random, steps: number): Promise<{ state: CopyState; model: Model }> {
   const shape = geometry({ size: (20 + random.below(30)) * BLOCK - 1 - random.below(BLOCK - 1), blockSize: BLOCK });
   const state = await CopyState.open(core, shape);
@@ -162,7 +162,7 @@ async function grown(random: Random, steps: number): Promise<{ state: CopyState;
   return { state, model };
 }
 
-/** Compares everything that a state says with its model. */
+/** Compares every answer of a state with its model. */
 function check(state: CopyState, model: Model, random: Random): void {
   const { size, blockCount } = model.geometry;
   const states = model.states();
@@ -221,9 +221,9 @@ function check(state: CopyState, model: Model, random: Random): void {
 function checkRuns(state: CopyState, model: Model, offset: number, length: number, random: Random): void {
   const expected = model.runs(offset, length);
   expect(state.runs(offset, length, expected.length + 1 + random.below(3))).toEqual(expected);
-  // With a smaller limit: the same runs, the last of which may be cut.
+  // With a smaller limit: the same runs, of which the last may be shorter.
   const limit = 1 + random.below(expected.length);
-  // Another test checks that there are no more than `limit`.
+  // Another test checks that the result has at most `limit` runs.
   const found = state.runs(offset, length, limit).slice(0, limit);
   expect(found.length).toBe(limit);
   expect(found.slice(0, -1)).toEqual(expected.slice(0, limit - 1));
@@ -235,7 +235,7 @@ function checkRuns(state: CopyState, model: Model, offset: number, length: numbe
 }
 
 describe('the state of a copy', () => {
-  it('says of every byte what a plain array says, after any writes', async () => {
+  it('knows of every byte what a plain array knows, after any writes', async () => {
     for (let seed = 0; seed < 60; seed++) {
       const random = seededRandom(seed);
       const { state, model } = await grown(random, random.below(4));
@@ -252,7 +252,7 @@ describe('the state of a copy', () => {
     }
   });
 
-  it('returns at most as many runs as the limit says', async () => {
+  it('returns at most `limit` runs', async () => {
     const shape = geometry({ size: 8 * BLOCK, blockSize: BLOCK });
     const state = await CopyState.open(core, shape);
     state.apply(3 * BLOCK, 10);
@@ -264,7 +264,7 @@ describe('the state of a copy', () => {
     state.dispose();
   });
 
-  it('is complete when every byte was applied, in any pieces and in any order', async () => {
+  it('is complete when every byte was applied, in any parts and any order', async () => {
     for (let seed = 0; seed < 10; seed++) {
       const random = seededRandom(seed);
       const { state, model } = await grown(random, 0);
@@ -285,7 +285,7 @@ describe('the state of a copy', () => {
     }
   });
 
-  it('answers with values that do not change when the state changes later', async () => {
+  it('returns values that do not change with the state', async () => {
     for (let seed = 0; seed < 30; seed++) {
       const random = seededRandom(seed);
       const { state, model } = await grown(random, 10);
@@ -310,7 +310,7 @@ describe('the state of a copy', () => {
     }
   });
 
-  it('says the same after it was saved and loaded, and equal states are saved as equal bytes', async () => {
+  it('answers the same after a save and a load, and saves equal states as equal bytes', async () => {
     for (let seed = 0; seed < 30; seed++) {
       const random = seededRandom(seed);
       const { state, model } = await grown(random, random.below(25));
@@ -319,7 +319,7 @@ describe('the state of a copy', () => {
       loaded.load(saved.bitmaps, saved.dirty, saved.counts);
       check(loaded, model, random);
       expect(save(loaded)).toEqual(saved);
-      // The loaded state goes on as the other one does.
+      // Further changes affect the loaded state like the saved state.
       for (let step = 0; step < 10; step++) {
         const range = someRange(random, model.geometry.size);
         for (const each of [state, loaded]) each.apply(...range);
@@ -327,7 +327,7 @@ describe('the state of a copy', () => {
       }
       check(loaded, model, random);
       expect(save(loaded)).toEqual(save(state));
-      // The same bytes, applied in another way.
+      // The same bytes, applied in another order.
       const other = await CopyState.open(core, model.geometry);
       const written = model.pieces(0, model.geometry.size).filter(({ from }) => from === 'target');
       for (const { start, end } of random.shuffle(written)) other.apply(start, end - start);
@@ -336,7 +336,7 @@ describe('the state of a copy', () => {
     }
   });
 
-  it('is not loaded from sections with other numbers of blocks than expected', async () => {
+  it('refuses sections with unexpected numbers of blocks', async () => {
     const { state, model } = await grown(seededRandom(4), 20);
     const { bitmaps, dirty, counts } = save(state);
     for (const wrong of [{ syncedBlocks: counts.syncedBlocks + 1 }, { dirtyBlocks: counts.dirtyBlocks + 1 }]) {
@@ -348,12 +348,12 @@ describe('the state of a copy', () => {
     state.dispose();
   });
 
-  it('takes no more parts than its map has room for, and names the blocks before that', async () => {
+  it('refuses parts beyond the capacity of its map, and reports the crowded blocks before', async () => {
     const shape = geometry({ size: 64 * BLOCK, blockSize: BLOCK });
     const map = new DirtyMap(core, shape, { maxBlocks: 16, maxParts: 16 });
     const state = new CopyState(shape, await BlockMap.open(shape), map);
     for (let block = 0; block < 16; block++) {
-      // From seven eighths on a block at the end of a write is to be made whole first.
+      // When the map is seven eighths full, a write must first complete the block at its end.
       const isCrowded = block >= 14;
       expect(state.crowded(block * BLOCK, 10)).toEqual(isCrowded ? [block] : []);
       expect(state.crowded(block * BLOCK, BLOCK)).toEqual([]);
@@ -362,7 +362,7 @@ describe('the state of a copy', () => {
     }
     const apply = (): void => state.apply(30 * BLOCK - 5, 2 * BLOCK + 5);
     expect(apply).toThrow(expect.objectContaining({ code: 'COD_NO_SPACE' }));
-    // Whole blocks of the range are applied.
+    // The whole blocks of the range are applied.
     expect([state.blocks.has(29), state.blocks.has(30), state.blocks.has(31)]).toEqual([false, true, true]);
     expect(state.dirty.blockCount).toBe(16);
     state.apply(0, BLOCK);

@@ -7,7 +7,7 @@ import { builds } from './builds.ts';
 import { slowCrc32c } from './models.ts';
 
 describe.each(builds)('the $name core', ({ name, create }) => {
-  it('computes CRC32C as its definition says', () => {
+  it('computes CRC32C as defined', () => {
     const core = create();
     expect(core.crc32c(new TextEncoder().encode('123456789'))).toBe(0xe3069283);
     expect(core.crc32c(new Uint8Array(0))).toBe(0);
@@ -22,14 +22,14 @@ describe.each(builds)('the $name core', ({ name, create }) => {
     expect(core.crc32c(long)).toBe(slowCrc32c(long));
   });
 
-  it('takes what lies in its staging area without copying it', () => {
+  it('reads its staging area without a copy', () => {
     const core = create();
     core.staging.set([1, 2, 3]);
     expect(core.crc32c(core.staging.subarray(1, 3))).toBe(slowCrc32c(Uint8Array.of(2, 3)));
     expect(core.staging.length).toBe(STAGING_BYTES);
   });
 
-  it('cannot be used any more after its memory could not grow, and says so', () => {
+  it('refuses further calls after its memory could not grow, and names the remedy', () => {
     const core = create({ memoryLimit: 2 ** 21 });
     const shape = geometry({ size: 2 ** 40, blockSize: 4096 });
     const map = new DirtyMap(core, shape);
@@ -46,13 +46,13 @@ describe.each(builds)('the $name core', ({ name, create }) => {
     expect(create().crc32c(new Uint8Array(1))).toBe(slowCrc32c(new Uint8Array(1)));
   });
 
-  it('cannot be used any more after a trap', () => {
+  it('refuses further calls after a trap', () => {
     const core = create();
     expect(() => core.exports.crc32c(2 ** 31, 1024, 0)).toThrow(expect.objectContaining({ code: 'COD_BUG' }));
     expect(() => core.crc32c(new Uint8Array(1))).toThrow(core.failure);
   });
 
-  it.runIf(name === 'release')('is what the package carries', () => {
+  it.runIf(name === 'release')('is the core that the package contains', () => {
     expect(Core.create().crc32c(Uint8Array.of(1))).toBe(create().crc32c(Uint8Array.of(1)));
     expect(() => Core.create(undefined, { memoryLimit: 1 })).toThrow(RangeError);
   });

@@ -9,7 +9,7 @@ import { Model, words } from './models.ts';
 
 const shape = geometry({ size: 5000 * 4096 - 1000, blockSize: 4096 });
 
-/** The dirty section of docs/FORMAT.md. */
+/** A dirty section as docs/FORMAT.md specifies it. */
 function section(blocks: [number, (readonly [number, number])[]][]): Uint8Array {
   return concat(
     ...blocks.flatMap(([block, parts]) => [
@@ -20,7 +20,7 @@ function section(blocks: [number, (readonly [number, number])[]][]): Uint8Array 
 }
 
 describe.each(builds)('the dirty map of the $name core', ({ create }) => {
-  it('keeps merged parts as a model of bytes does', () => {
+  it('keeps merged parts equal to a model of bytes', () => {
     const core = create();
     const block = fc.oneof(fc.nat(12), fc.nat(4999), fc.constant(4999));
     const operation = fc.oneof(
@@ -94,7 +94,7 @@ describe.each(builds)('the dirty map of the $name core', ({ create }) => {
     );
   });
 
-  it('grows to many blocks and parts, and gives everything back', () => {
+  it('grows to many blocks and parts, and frees all of them', () => {
     const core = create();
     const large = geometry({ size: 2 ** 45, blockSize: 65_536 });
     const before = core.memoryBytes;
@@ -115,7 +115,7 @@ describe.each(builds)('the dirty map of the $name core', ({ create }) => {
     expect(core.memoryBytes - before).toBeLessThan(16 * 2 ** 20);
   });
 
-  it('a limit that would be passed changes nothing', () => {
+  it('changes nothing when a limit would be exceeded', () => {
     const core = create();
     const map = new DirtyMap(core, shape, { maxBlocks: 2, maxParts: 4 });
     expect([map.add(0, 0, 1), map.add(1, 0, 1), map.add(2, 0, 1)]).toEqual(['dirty', 'dirty', 'full']);
@@ -150,7 +150,7 @@ describe.each(builds)('the dirty map of the $name core', ({ create }) => {
     expect(() => map.parts(5000)).toThrow(RangeError);
   });
 
-  it('refuses a section that is not exactly what it writes, and is empty then', () => {
+  it('refuses a section that differs from what it writes, and is empty afterwards', () => {
     const core = create();
     const map = new DirtyMap(core, shape);
     const good = section([

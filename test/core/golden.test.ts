@@ -20,7 +20,7 @@ interface Expected {
   dirty: { block: number; ranges: [number, number][] }[];
 }
 
-/** Reads a checkpoint of format 1 as the log module does. */
+/** Reads a checkpoint of format 1 like the log module. */
 function loadCheckpoint(bytes: Uint8Array, map: BlockMap, dirty: DirtyMap, shape: ReturnType<typeof geometry>): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = 16;

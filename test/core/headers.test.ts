@@ -56,12 +56,12 @@ function code(action: () => unknown): string {
 }
 
 describe.each(headers)('the header of a %s', (kind, fields, sector, decode, decodeOther) => {
-  it('is read as it was written', () => {
+  it('is read as written', () => {
     expect(sector.length).toBe(512);
     expect(decode(core, sector)).toEqual({ state: 'valid', header: fields });
   });
 
-  it('stands where docs/FORMAT.md says', () => {
+  it('has its fields at the offsets of docs/FORMAT.md', () => {
     const view = new DataView(sector.buffer);
     const word = (at: number): bigint => view.getBigUint64(at, true);
     expect(new TextDecoder().decode(sector.subarray(0, 8))).toBe(kind === 'checkpoint' ? 'COD BAK\0' : 'COD WIL\0');
@@ -82,25 +82,25 @@ describe.each(headers)('the header of a %s', (kind, fields, sector, decode, deco
     }
   });
 
-  it('is absent if the file is missing, empty, or zeroed, or nothing was committed', () => {
+  it('is absent if the file is missing, empty, zeroed or never committed', () => {
     expect(code(() => decode(core, new Uint8Array(0)))).toBe('absent');
     expect(code(() => decode(core, new Uint8Array(512)))).toBe('absent');
     expect(code(() => decode(core, sector.subarray(0, 0)))).toBe('absent');
     expect(code(() => decode(core, concat(new Uint8Array(8), sector.subarray(8))))).toBe('absent');
   });
 
-  it('cut short at any byte is absent, since nothing was committed', () => {
+  it('cut at any byte is absent, because it was never committed', () => {
     for (let length = 0; length < 512; length++)
       expect(code(() => decode(core, sector.subarray(0, length)))).toBe('absent');
   });
 
-  it('whose zeroing was cut short at any byte is absent', () => {
+  it('whose zeroing was interrupted at any byte is absent', () => {
     for (let length = 1; length <= 512; length++) {
       expect(code(() => decode(core, concat(new Uint8Array(length), sector.subarray(length))))).toBe('absent');
     }
   });
 
-  it('notices each flipped bit', () => {
+  it('detects each flipped bit', () => {
     for (let bit = 0; bit < 4096; bit++) {
       const flipped = sector.slice();
       flipped[bit >> 3]! ^= 1 << (bit & 7);
@@ -108,7 +108,7 @@ describe.each(headers)('the header of a %s', (kind, fields, sector, decode, deco
     }
   });
 
-  it('of format 1 is told apart, and one of a newer format is COD_VERSION', () => {
+  it('of format 1 is recognized, and one of a newer format is COD_VERSION', () => {
     const old = concat(sector.subarray(0, 8), words(1));
     expect(code(() => decode(core, old))).toBe('format1');
     const newer = sector.slice();
@@ -117,7 +117,7 @@ describe.each(headers)('the header of a %s', (kind, fields, sector, decode, deco
     expect(code(() => decode(core, concat(sector.subarray(0, 8), words(3), new Uint8Array(496))))).toBe('COD_VERSION');
   });
 
-  it('of format 1, whose version has a flipped bit, is not taken for one that was never committed', () => {
+  it('of format 1 with a flipped bit in its version is damage, not absent', () => {
     for (let bit = 0; bit < 64; bit++) {
       const file = concat(sector.subarray(0, 8), words(1, 1, 5));
       file[8 + (bit >> 3)]! ^= 1 << (bit & 7);
@@ -129,7 +129,7 @@ describe.each(headers)('the header of a %s', (kind, fields, sector, decode, deco
     expect(code(() => decodeOther(core, sector))).toBe('COD_CORRUPT');
   });
 
-  it('is refused if its numbers do not fit together, though its checksum does', () => {
+  it('is refused if its numbers contradict each other, despite a valid checksum', () => {
     const put = (at: number, value: number | bigint): string => {
       const bytes = sector.slice();
       new DataView(bytes.buffer).setBigUint64(at, BigInt(value), true);
@@ -146,7 +146,7 @@ describe.each(headers)('the header of a %s', (kind, fields, sector, decode, deco
   });
 });
 
-it('headers that no reader would take are not written', () => {
+it('refuses to write headers that no reader accepts', () => {
   expect(() => encodeCheckpointHeader(core, { ...checkpoint, bodyBytes: 1 })).toThrow(RangeError);
   expect(() => encodeCheckpointHeader(core, { ...checkpoint, session: new Uint8Array(3) })).toThrow(RangeError);
   expect(() => encodeLogHeader(core, { ...log, capacity: 5000 })).toThrow(RangeError);

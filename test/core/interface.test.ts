@@ -1,4 +1,4 @@
-/** What src/ believes of the wasm core (src/wasm/generated/interface.ts, src/wasm/problems.ts) against the builds. */
+/** The interface of the wasm core that src/ assumes (src/wasm/generated/interface.ts, src/wasm/problems.ts). */
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { DirtyMap } from '../../src/core/dirty-map.ts';
@@ -9,7 +9,7 @@ import { DIRTY_MAP, ENCODER, REPLAY, SCAN } from '../../src/wasm/generated/inter
 import * as problems from '../../src/wasm/problems.ts';
 import { builds } from './builds.ts';
 
-/** The functions of `CoreExports`, and how many parameters each has. */
+/** The functions of `CoreExports`, and the number of their parameters. */
 function declaredFunctions(): Record<string, number> {
   const text = readFileSync(new URL('../../src/wasm/generated/interface.ts', import.meta.url), 'utf8');
   const [, body = ''] = /export interface CoreExports \{\n(.*?)\n\}/s.exec(text) ?? [];
@@ -24,7 +24,7 @@ function declaredFunctions(): Record<string, number> {
 describe.each(builds)('the $name core', ({ name, bytes, create }) => {
   const shape = geometry({ size: 10 * 4096, blockSize: 4096 });
 
-  it('exports exactly the declared functions, with as many parameters, and its memory', () => {
+  it('exports exactly the declared functions with their parameters, and its memory', () => {
     const module = new WebAssembly.Module(bytes);
     const { exports } = new WebAssembly.Instance(module);
     const functions: Record<string, number> = {};
@@ -52,7 +52,7 @@ describe.each(builds)('the $name core', ({ name, bytes, create }) => {
     expect(core.u32(map.handle + DIRTY_MAP.parts)).toBe(3);
   });
 
-  it('keeps what a scan, a replay and an encoder found at their offsets', () => {
+  it('keeps the results of a scan, a replay and an encoder at their offsets', () => {
     const core = create();
     const { exports } = core;
     const encoder = exports.encoderOpen(7);
@@ -108,12 +108,12 @@ describe.each(builds)('the $name core', ({ name, bytes, create }) => {
     expect(exports.replayFormat2(replay, at, 1024)).toBe(0);
     expect(core.u32(replay + REPLAY.records)).toBe(31);
     expect(core.u32(replay + REPLAY.ended)).toBe(0);
-    // The word at the end of the log is zero: a log of format 1 ends there.
+    // The word at the end of the log is zero, which ends a log of format 1.
     expect(exports.replayFormat1(replay, at + 2040, 8)).toBe(0);
     expect(core.u32(replay + REPLAY.ended)).toBe(1);
   });
 
-  it('keeps what a scan found of missing and torn frames at their offsets', () => {
+  it('keeps the missing and torn frames of a scan at their offsets', () => {
     const core = create();
     const { exports } = core;
     const encoder = exports.encoderOpen(7);
@@ -121,7 +121,7 @@ describe.each(builds)('the $name core', ({ name, bytes, create }) => {
     const length = exports.encoderSeal(encoder, HEADER_BYTES, 4, 3);
     const frame = core.view(exports.output(), length).slice();
     const log = new Uint8Array(1536);
-    // Where the first frame is due, five bytes of one; in the second sector, a frame of sequence 4.
+    // Five bytes of a frame where the first frame is due, and a frame of sequence 4 in the second sector.
     log.set(frame.subarray(0, 5));
     log.set(frame, 512);
     core.staging.set(log);
@@ -139,14 +139,11 @@ describe('the numbers of problems', () => {
     expect(numbers.map(([, number]) => number).sort((a, b) => a - b)).toEqual(numbers.map((_, i) => i + 1));
   });
 
-  it.each(numbers.filter(([name]) => name !== 'TOO_MANY_PARTS'))(
-    '%s, which is %d, has a text of its own',
-    (_, kind) => {
-      const core = builds[0]!.create();
-      const shape = geometry({ size: 4096, blockSize: 4096 });
-      const error = problemOf(core, { kind, pointer: 0, offset: 512 }, { geometry: shape, epoch: 3 });
-      expect(error.code).toBe('COD_CORRUPT');
-      expect(error.message).toMatch(/^log at offset 512: \w.{10,}$/);
-    },
-  );
+  it.each(numbers.filter(([name]) => name !== 'TOO_MANY_PARTS'))('%s = %d has its own text', (_, kind) => {
+    const core = builds[0]!.create();
+    const shape = geometry({ size: 4096, blockSize: 4096 });
+    const error = problemOf(core, { kind, pointer: 0, offset: 512 }, { geometry: shape, epoch: 3 });
+    expect(error.code).toBe('COD_CORRUPT');
+    expect(error.message).toMatch(/^log at offset 512: \w.{10,}$/);
+  });
 });

@@ -1,4 +1,4 @@
-/** Plain models that the core is held against: sets of bytes, and byte-wise writers of both log formats. */
+/** Plain models for comparison with the core: sets of bytes, and bytewise writers of both log formats. */
 import { RoaringBitmap32, roaringLibraryInitialize } from 'roaring-wasm/browser';
 import { BlockMap } from '../../src/core/block-map.ts';
 import { concat } from '../../src/core/concat.ts';
@@ -10,7 +10,7 @@ import type { Core } from '../../src/wasm/core.ts';
 
 await roaringLibraryInitialize();
 
-/** Which bytes of each touched block hold the truth; whole blocks in a set of their own. */
+/** Which bytes of each touched block are on the target; whole blocks are in their own set. */
 export class Model {
   readonly geometry: Geometry;
   readonly synced: Set<number> = new Set();
@@ -41,7 +41,7 @@ export class Model {
     }
   }
 
-  /** Synced blocks ascending, and dirty ones with their parts. */
+  /** Synced blocks, ascending, and dirty blocks with their parts. */
   state(): { synced: number[]; dirty: [number, Part[]][] } {
     const synced = new Set(this.synced);
     for (const [block, bytes] of this.parts) if (bytes.every((byte) => byte === 1)) synced.add(block);
@@ -67,14 +67,14 @@ function partsOf(bytes: Uint8Array): Part[] {
   return parts;
 }
 
-/** The same, read from the real maps. */
+/** The same, read from the core's maps. */
 export function stateOf(map: BlockMap, dirty: DirtyMap): { synced: number[]; dirty: [number, Part[]][] } {
   const synced: number[] = [];
   for (const [start, end] of map.snapshot().extents()) for (let block = start; block < end; block++) synced.push(block);
   return { synced, dirty: [...dirty.blocks()].map((block): [number, Part[]] => [block, [...dirty.parts(block)]]) };
 }
 
-/** Fresh maps, handed to `use` and given back. */
+/** Passes new maps to `use`, and disposes of them afterwards. */
 export async function withMaps<T>(
   core: Core,
   geometry: Geometry,
@@ -98,7 +98,7 @@ export function words(...values: (number | bigint)[]): Uint8Array {
   return bytes;
 }
 
-/** CRC32C bit by bit, as its definition says. */
+/** CRC32C bit by bit, as defined. */
 export function slowCrc32c(bytes: Uint8Array, seed = 0): number {
   let crc = ~seed;
   for (const byte of bytes) {
@@ -108,7 +108,7 @@ export function slowCrc32c(bytes: Uint8Array, seed = 0): number {
   return ~crc >>> 0;
 }
 
-/** The canonical bytes of a set: all runs taken away, then each container in its smallest form. */
+/** The canonical bytes of a set: without runs, then each container in its smallest form. */
 export function canonicalBytes(values: Iterable<number>): Uint8Array {
   const bitmap = new RoaringBitmap32([...values]);
   bitmap.removeRunCompression();
@@ -118,7 +118,7 @@ export function canonicalBytes(values: Iterable<number>): Uint8Array {
   return bytes;
 }
 
-/** One frame of format 2, straight from docs/FORMAT.md. */
+/** A frame of format 2, as docs/FORMAT.md specifies it. */
 export function frame(
   fields: { epoch: number; sequence: number; firm?: number },
   records: [bigint | number, bigint | number][],
@@ -149,7 +149,7 @@ export function barrier(through: number): [bigint, number] {
 export const CONTINUED: [bigint, number] = [3n << 56n, 0];
 export const BASED: [bigint, number] = [4n << 56n, 0];
 
-/** A log's body: each frame behind the one before, in the next sector where it does not fit; then zeros to `sectors`. */
+/** A log's body: frames in sequence, each in the next sector if it does not fit; then zeros up to `sectors`. */
 export function logBody(frames: Uint8Array[], sectors?: number): Uint8Array {
   const pieces: Uint8Array[] = [];
   let at = 0;
@@ -166,8 +166,8 @@ export function logBody(frames: Uint8Array[], sectors?: number): Uint8Array {
   return concat(...pieces, new Uint8Array(total - at));
 }
 
-/** Merges a replay into maps, as the state of a copy does. */
+/** Merges a replay into maps like the state of a copy. */
 export function merge(replay: Replay, map: BlockMap, dirty: DirtyMap): void {
-  // Merging asks the maps for everything, and never the geometry.
+  // A merge uses the maps only, so any geometry suffices.
   new CopyState(geometry({ size: 1, blockSize: 4096 }), map, dirty).merge(replay);
 }

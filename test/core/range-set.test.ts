@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { RangeSet } from '../../src/core/range-set.ts';
 
-test('a set of ranges adds what a set of numbers adds, and names it', () => {
+test('adds the same numbers as a set of numbers, and returns the added ranges', () => {
   const range = fc.tuple(fc.nat(60), fc.nat(12)).map(([start, length]) => [start, start + length] as const);
   fc.assert(
     fc.property(fc.array(range, { maxLength: 40 }), (ranges) => {
@@ -14,7 +14,7 @@ test('a set of ranges adds what a set of numbers adds, and names it', () => {
         const expected = [];
         for (let number = start; number < end; number++) if (!model.has(number)) expected.push(number);
         expect(numbers).toEqual(expected);
-        // Maximal runs: none is empty, none touches the next.
+        // The ranges are maximal: none is empty, and no two touch.
         added.forEach(([from, to], index) => {
           expect(from).toBeLessThan(to);
           if (index > 0) expect(from).toBeGreaterThan(added[index - 1]![1]);

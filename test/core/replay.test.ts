@@ -24,7 +24,7 @@ import {
 
 const EPOCH = 7;
 
-/** Blocks crowded around container borders, so that all kinds of containers and joins come up. */
+/** Blocks near container borders, so that every kind of container and join occurs. */
 function blocks(count: number): fc.Arbitrary<number> {
   const near = fc.tuple(fc.constantFrom(0, 65_536, 131_072, 65_000), fc.nat(300)).map(([base, more]) => base + more);
   return fc
@@ -45,7 +45,7 @@ function corrupt(action: () => unknown): Record<string, unknown> {
     if (isCodError(error, 'COD_CORRUPT')) return { ...error.details, message: error.message };
     throw error;
   }
-  throw new Error('not refused');
+  throw new Error('expected a refusal');
 }
 
 describe.each(builds)('the $name core', ({ create }) => {
@@ -69,7 +69,7 @@ describe.each(builds)('the $name core', ({ create }) => {
         { maxLength: 60 },
       );
 
-    it('reads random logs over a random checkpoint as the model does, in pieces of any length', async () => {
+    it('reads random logs over a random checkpoint like the model, in pieces of any length', async () => {
       const core = create();
       await fc.assert(
         fc.asyncProperty(
@@ -135,7 +135,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       );
     });
 
-    it('emits the bytes that CRoaring writes after runOptimize, whatever the order of the records', async () => {
+    it('emits the bytes of CRoaring’s runOptimize, independent of the order of records', async () => {
       const core = create();
       const shape = geometry({ size: 300_000 * 4096, blockSize: 4096 });
       const run = fc.tuple(blocks(300_000), fc.oneof(fc.constant(1), fc.nat(40), fc.nat(70_000)));
@@ -184,7 +184,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       }
     });
 
-    it('a torn tail of one log does not reach into the next', async () => {
+    it('does not continue a torn tail of one log in the next log', async () => {
       const core = create();
       await withMaps(core, shape, (map, dirty) => {
         const replay = new Replay(core, shape);
@@ -197,7 +197,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       });
     });
 
-    it('ends at a record of type 0, whatever follows and however it is cut', async () => {
+    it('ends at a record of type 0, for any bytes after it and any cut', async () => {
       const core = create();
       const log = words(1, 3, 0, 99, 1, 4);
       for (let piece = 1; piece <= log.length; piece++) {
@@ -211,7 +211,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       }
     });
 
-    it('ignores the phantom block behind the last one, and refuses any other', () => {
+    it('ignores the phantom block after the last block, and refuses any other block', () => {
       const core = create();
       const replay = new Replay(core, shape);
       replay.format1(words(1, 10, 2, 10, 0, 4096));
@@ -239,7 +239,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       }
     });
 
-    it('takes the parts of more dirty records than fit into memory at once', async () => {
+    it('reads more dirty records than fit into memory at once', async () => {
       const core = create();
       const many = geometry({ size: 2 ** 20 * 4096, blockSize: 4096 });
       await withMaps(core, many, (map, dirty) => {
@@ -263,7 +263,7 @@ describe.each(builds)('the $name core', ({ create }) => {
   describe('reading format 2', () => {
     const shape = geometry({ size: 1000 * 4096 + 100, blockSize: 4096 });
 
-    it('reads what the encoder wrote, at any place, as the model does', async () => {
+    it('reads the encoder’s frames at any place like the model', async () => {
       const core = create();
       const size = 300_000 * 8192 - 77;
       const device = geometry({ size, blockSize: 8192 });
@@ -325,7 +325,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       );
     });
 
-    it('the encoder writes the bytes of docs/FORMAT.md', () => {
+    it('writes the bytes of docs/FORMAT.md', () => {
       const core = create();
       const encoder = new FrameEncoder(core, { epoch: EPOCH });
       encoder.written(4096, 512);
@@ -349,7 +349,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       expect(Buffer.from(next.bytes).equals(concat(new Uint8Array(24), second))).toBe(true);
     });
 
-    it('a full batch refuses more, and still takes the marks', () => {
+    it('refuses records for a full batch, and still accepts the marks', () => {
       const encoder = new FrameEncoder(create(), { epoch: EPOCH });
       for (let i = 0; !encoder.isFull; i++) encoder.written(i * 2, 1);
       expect(() => encoder.written(10 ** 6, 1)).toThrow(RangeError);
@@ -379,7 +379,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       });
     });
 
-    it('an empty log has nothing in it', () => {
+    it('reads no frame from an empty log', () => {
       const core = create();
       expect(scan(core, shape, new Uint8Array(4096 - 512))).toMatchObject({
         frames: 0,
@@ -389,7 +389,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       });
     });
 
-    it('a frame cut short at any byte is no damage and does not count', () => {
+    it('ignores a frame cut at any byte, and reports no damage', () => {
       const core = create();
       const whole = logBody([one, two], 3);
       for (let cut = 0; cut < two.length; cut++) {
@@ -400,7 +400,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       }
     });
 
-    it('missing frames are noticed, and whether they were firm', () => {
+    it('detects missing frames, and whether they were firm', () => {
       const core = create();
       const sector = (bytes: Uint8Array): Uint8Array => concat(bytes, new Uint8Array(512 - bytes.length));
       const nothing = new Uint8Array(512);
@@ -429,7 +429,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       });
     });
 
-    it('refuses what no crash leaves behind, and says where', () => {
+    it('refuses what no crash can leave, and names the place', () => {
       const core = create();
       const at = 512 + one.length;
       const refuse = (bad: Uint8Array, sectors = 4) => corrupt(() => scan(core, shape, logBody([one, bad], sectors)));
@@ -462,7 +462,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       corrupt(() => scan(core, shape, concat(logBody([one], 2), logBody([two]))));
     });
 
-    it('notices each flipped bit, or nothing changes by it', async () => {
+    it('detects each flipped bit, or reads the same state', async () => {
       const core = create();
       const body = logBody([one, two, three], 2);
       const apply = (bytes: Uint8Array): Promise<unknown> =>
@@ -487,7 +487,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       expect(core.failure).toBeUndefined();
     });
 
-    it('random bytes neither hang it nor trap', () => {
+    it('neither hangs nor traps on random bytes', () => {
       const core = create();
       const pieces = fc.oneof(
         fc.uint8Array({ minLength: 512, maxLength: 512 }),
@@ -520,10 +520,10 @@ describe.each(builds)('the $name core', ({ create }) => {
       );
     });
 
-    it('goes on rightly where the memory grows between pieces read to the staging area', async () => {
+    it('continues correctly when the memory grows between pieces in the staging area', async () => {
       const core = create();
       const device = geometry({ size: 2 ** 40, blockSize: 4096 });
-      // One frame a sector, each of blocks that no other one has, in as many containers as there are.
+      // One frame per sector, each with its own blocks, in as many containers as possible.
       const sectors = 2048;
       const block = (i: number): number => ((i * 40_503) % 65_536) * 4096 + 1;
       const body = new Uint8Array(sectors * 512);
@@ -566,7 +566,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       });
     });
 
-    it('a record of a TiB, a million times, costs no more than a few', async () => {
+    it('handles a million records of a TiB as cheaply as a few', async () => {
       const core = create();
       const device = geometry({ size: 2 ** 40, blockSize: 4096 });
       await withMaps(core, device, (map, dirty) => {

@@ -1,7 +1,7 @@
 /**
- * Damaged metadata is never believed: whatever is done to any one file, opening refuses it, or every byte reads as promised.
+ * Damaged metadata is never believed. With any one file damaged, the open refuses, or every byte reads as promised.
  *
- * What cannot be noticed (docs/DESIGN.md, Damage) is left out where it would be made: `isSameEpochsLog`, `isFormat1Alone`.
+ * Damage that cannot be detected (docs/DESIGN.md, Damage) is excluded: `isSameEpochsLog`, `isFormat1Alone`.
  */
 
 import { describe, expect, it } from 'vitest';
@@ -25,7 +25,7 @@ import {
 
 const HEADER_BYTES = 512;
 const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
-/** Where nothing is left that was committed, the target is nobody's copy. */
+/** COD_EXISTS: without committed metadata, the target is a foreign file. */
 const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_EXISTS']);
 
 type Boot = 'same' | 'other';
@@ -34,10 +34,10 @@ const core = Core.create();
 const atRest = await statesAtRest();
 const inBetween = await statesInBetween();
 const longLog = await stateWithLongLog();
-/** Sectors that end here were durable when later frames were written. */
+/** The sectors before this offset were durable when later frames were written. */
 const FLUSHED_END = 3072;
 
-/** Opens a state in whatever way it was damaged, and says what must not be. */
+/** Opens damaged images of a state, and collects the failures. */
 class Opener {
   readonly state: State;
   readonly failures: string[] = [];
@@ -52,12 +52,12 @@ class Opener {
   }
 
   /**
-   * Requires a refusal, or the bytes that were promised. What recovery says decides what is read: the device is opened and compared once for
-   * each thing that recovery says, and the images are only recovered where it says the same again.
+   * Expects a refusal, or the promised bytes. The result of recovery determines every read. So the device is opened and
+   * compared once per distinct result; other images are only recovered.
    */
   async check(what: string, images: Images): Promise<void> {
     if (isFormat1Alone(this.state, images)) return;
-    // Tens of thousands of refusals are expected, and a stack is most of what one costs.
+    // Tens of thousands of refusals are expected, and the stack is most of the cost of an error.
     const { stackTraceLimit } = Error;
     Error.stackTraceLimit = 0;
     try {
@@ -103,7 +103,7 @@ function isFormat(version: number, image: Image | undefined): boolean {
   return image?.bytes[8] === version;
 }
 
-/** The log of the same epoch with fewer frames, to the byte, is no trace of damage but a state that was. */
+/** A log of the same epoch with fewer whole frames is a possible state, not damage. */
 function isSameEpochsLog(name: string, image: Image, present: Image): boolean {
   return (
     name.startsWith('disk.wil') &&
@@ -112,8 +112,8 @@ function isSameEpochsLog(name: string, image: Image, present: Image): boolean {
 }
 
 /**
- * Files of format 1 have no checksums and do not tell of each other. So while a state of format 1 is being taken over, its own files are not
- * changed here, and what is left of them does not count where the one checkpoint of format 2 is taken away and one of them is void already.
+ * Files of format 1 have no checksums and do not refer to each other. So the files of format 1 are not damaged here.
+ * A state is excluded if its only checkpoint of format 2 is removed and one of its files of format 1 is void already.
  */
 function isFormat1Alone(state: State, images: Images): boolean {
   const all = METADATA.map((name) => images.get(name));
@@ -133,7 +133,7 @@ function damageable(state: State): [string, Image][] {
   return [...state.images].filter(([name, image]) => name !== 'disk' && !isFormat(1, image));
 }
 
-/** Each `stride`th bit of all that is used and of the next place of a frame, and some behind. */
+/** Flips each `stride`th bit of the used bytes and of the next frame's place, and some bits after them. */
 async function flipBits(opener: Opener, stride: number): Promise<void> {
   const { images } = opener.state;
   const random = seededRandom(5);
@@ -155,7 +155,7 @@ async function flipBits(opener: Opener, stride: number): Promise<void> {
   }
 }
 
-/** Small files to each length, logs to each multiple of eight around what is used and to some others. */
+/** Truncates small files to each length, and logs to each multiple of eight near the used bytes and some others. */
 async function truncate(opener: Opener, stride: number): Promise<void> {
   const { images } = opener.state;
   const random = seededRandom(6);
@@ -194,7 +194,7 @@ async function replaceFiles(opener: Opener): Promise<void> {
       const bytes = seededRandom(seed).fill(new Uint8Array(Math.min(size, 5000)));
       await opener.check(`${size} random bytes in place of ${name}`, withFile(images, name, { bytes, size }));
     }
-    // A sector that reads as zeros. The last one of a log is a state that was, if only whole frames are gone with it.
+    // A zeroed sector. The last sector of a log is excluded: losing whole frames gives a possible state.
     const end = name.startsWith('disk.wil') ? image.bytes.length - HEADER_BYTES : image.bytes.length;
     for (let at = 0; at < end; at += HEADER_BYTES) {
       const bytes = image.bytes.slice();
@@ -204,7 +204,7 @@ async function replaceFiles(opener: Opener): Promise<void> {
   }
 }
 
-/** The files of a copy of the same source that began another time, or of another source. */
+/** The files of a copy of the same source from another session, or of another source. */
 async function foreign(kind: 'session' | 'size'): Promise<Images> {
   const life = new Life(new Map(), [], kind === 'session' ? { session: 9 } : { size: SIZE - 1 });
   await life.start();
@@ -216,11 +216,11 @@ async function foreign(kind: 'session' | 'size'): Promise<Images> {
 }
 
 describe.each(['same', 'other'] as const)('in the %s boot', (boot) => {
-  it.each(atRest)('$name reads as promised, and so it does with any flipped bit, or is refused', async (state) => {
+  it.each(atRest)('$name reads as promised; with any flipped bit it does so or is refused', async (state) => {
     const opener = new Opener(state, boot);
-    await opener.check('as it is', state.images);
+    await opener.check('undamaged', state.images);
     expect(opener).toMatchObject({ failures: [], read: 1 });
-    // Headers and checksums are judged alike in any boot.
+    // Headers and checksums are verified alike in every boot.
     await flipBits(opener, boot === 'same' ? 1 : 5);
     expect(opener.failures).toEqual([]);
     expect(opener.refused).toBeGreaterThan(opener.read);
@@ -275,7 +275,7 @@ describe.each(['same', 'other'] as const)('in the %s boot', (boot) => {
         return isCodError(error) ? error.code : (error as Error).message;
       }
     };
-    // Before anything was copied there is nothing to lose, and the target is made.
+    // A new copy has no data to lose, so the open makes the target again.
     const lost = state.name === 'a new copy' ? 'read' : 'COD_CORRUPT';
     expect(await outcome(target)).toBe('read');
     expect(await outcome(undefined)).toBe(lost);
@@ -289,7 +289,7 @@ describe.each(['same', 'other'] as const)('in the %s boot', (boot) => {
   it.each(inBetween)('$name reads as promised, or is refused, with damage at each of its steps', async ({ states }) => {
     for (const state of states) {
       const opener = new Opener(state, boot);
-      await opener.check('as it is', state.images);
+      await opener.check('undamaged', state.images);
       await flipBits(opener, 97);
       await truncate(opener, 29);
       await replaceFiles(opener);
@@ -308,16 +308,16 @@ describe('a log of many sectors, some flushed', () => {
 
   it('is refused in the same boot if any sector but the last reads as zeros', async () => {
     const opener = new Opener(longLog, 'same');
-    await opener.check('as it is', longLog.images);
+    await opener.check('undamaged', longLog.images);
     for (const at of sectors) await opener.check(`zeros at ${at}`, withHole(at, at + 512));
     expect(opener).toMatchObject({ failures: [], read: 1, refused: sectors.length });
   });
 
-  it('is refused after a power cut if any sector that was flushed is lost, and read up to there if it was not', async () => {
+  it('after a power cut, is refused without a flushed sector, and read up to a lost unflushed sector', async () => {
     const opener = new Opener(longLog, 'other');
     for (const [index, at] of sectors.entries()) {
       await opener.check(`zeros at ${at}`, withHole(at, at + 512));
-      // Frames behind the flush say so.
+      // Frames after the flush record it.
       const wasFlushed = at < FLUSHED_END;
       expect([opener.failures, opener.refused], `sector at ${at}`).toEqual([
         [],
@@ -329,13 +329,13 @@ describe('a log of many sectors, some flushed', () => {
   });
 });
 
-it('each step of what a device does reads as promised as it is', async () => {
+it('reads as promised, undamaged, after each step of a device', async () => {
   for (const boot of ['same', 'other'] as const) {
     for (const { states } of inBetween) {
       for (const state of states) {
         const opener = new Opener(state, boot);
-        await opener.check('as it is', state.images);
-        // Finished, the target is a file like any other.
+        await opener.check('undamaged', state.images);
+        // A finished target is an ordinary file.
         const isFinished = METADATA.every((name) => !state.images.has(name)) && state.images.has('disk');
         expect(opener, state.name).toMatchObject({ failures: [], read: isFinished ? 0 : 1 });
       }

@@ -1,4 +1,4 @@
-/** The hex dumps of docs/FORMAT.md: what they say, what the code reads from them, and what it writes are one. */
+/** The hex dumps of docs/FORMAT.md: annotations, decoded values and written bytes must agree. */
 
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
@@ -33,7 +33,7 @@ function volume(files: Record<string, string>, bootId: string): MemoryFiles {
   return new MemoryFiles(images, { bootId });
 }
 
-/** The life that docs/FORMAT.md tells of. */
+/** The sequence of operations that docs/FORMAT.md describes. */
 async function writtenFiles(): Promise<Map<string, Uint8Array>> {
   const fileSystem = new MemoryFiles(new Map(), { bootId: BOOT });
   const device = await openDeviceIn(
@@ -69,22 +69,22 @@ describe('the examples of docs/FORMAT.md', () => {
     written = await writtenFiles();
   });
 
-  it('are four, two of each format', () => {
+  it('are two of each format', () => {
     expect([...dumps.keys()]).toEqual(['disk.bak', 'disk.wil', 'old.bak', 'old.wil']);
   });
 
-  it.each(['disk.bak', 'disk.wil', 'old.bak', 'old.wil'])('say in %s of each field what stands there', (name) => {
+  it.each(['disk.bak', 'disk.wil', 'old.bak', 'old.wil'])('annotate each field of %s correctly', (name) => {
     expect(dumps.get(name)).toBe(dump(example(name)));
   });
 
-  it.each(['disk.bak', 'disk.wil'])('have in %s the bytes that a device writes', (name) => {
-    // How the document is brought up to date when the format changes.
+  it.each(['disk.bak', 'disk.wil'])('are the bytes of %s that a device writes', (name) => {
+    // To update the document when the format changes.
     if (process.env['COD_PRINT_EXAMPLES'])
       process.stdout.write(`\n\`\`\`hex ${name}\n${dump(written.get(name)!)}\n\`\`\`\n`);
     expectBytes(example(name), written.get(name)!);
   });
 
-  it('are read as a checkpoint and the log that goes on from it', async () => {
+  it('are read as a checkpoint and the log that continues it', async () => {
     const core = Core.create();
     expect(decodeCheckpointHeader(core, example('disk.bak'))).toMatchObject({
       state: 'valid',
@@ -137,7 +137,7 @@ describe('the examples of docs/FORMAT.md', () => {
     });
   });
 
-  it('are refused in the same boot, where the log that goes on must be there', async () => {
+  it('are refused in the same boot without the log that continues the checkpoint', async () => {
     const files = volume({ 'disk.bak': 'disk.bak', 'disk.wil': 'disk.wil' }, BOOT);
     await expect(inspectMetadata(files, 'disk')).rejects.toMatchObject({ code: 'COD_CORRUPT', details: { epoch: 3 } });
   });

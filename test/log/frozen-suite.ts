@@ -1,6 +1,6 @@
 /**
- * States as they were once written are read for ever: those of format 1 that datto/copyondemand left (test/fixtures/golden), and those of format 2
- * (test/fixtures/format2/README.md).
+ * States that were once written stay readable: the states of format 1 by datto/copyondemand (test/fixtures/golden), and
+ * the states of format 2 (test/fixtures/format2/README.md).
  */
 
 import { describe, expect, it } from 'vitest';
@@ -25,7 +25,7 @@ type Expected =
     })
   | (Pick<Inspection, 'totalBlocks' | 'syncedBlocks' | 'synced' | 'dirty'> & { deviceSize: number });
 
-/** `makeFiles` makes a file system without files, or one with the files of another boot, which it has made before. */
+/** `makeFiles` makes an empty file system, or reopens the one that it made before in another boot. */
 export function frozenSuite(
   where: string,
   states: readonly Frozen[],
@@ -39,7 +39,7 @@ export function frozenSuite(
         const bytes = await file.bytes();
         const opened = await fileSystem.open(file.name, { create: true });
         await opened.write(bytes, 0);
-        // Of logs of format 2, which are sparse, the zeros at the end are not kept; the header has their length.
+        // Fixtures of format 2 logs, which are sparse, omit the zeros at the end. The header has the file's length.
         if (!('deviceSize' in expected) && file.name.includes('.wil')) {
           await opened.truncate(Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(56, true)));
         }
@@ -58,7 +58,7 @@ export function frozenSuite(
     }
     const { size, blockSize, totalBlocks, bootId, sameBoot, otherBoot } = expected;
 
-    it('is read in another boot up to what was flushed', async () => {
+    it('is read in another boot up to the last flush', async () => {
       const inBoot = await load();
       for (const other of ['another boot', undefined]) {
         const found = await inspectMetadata(await inBoot(other), 'disk.raw');
@@ -67,7 +67,7 @@ export function frozenSuite(
     });
 
     if (sameBoot !== undefined) {
-      it('is read in its own boot with all that was acknowledged', async () => {
+      it('is read in its own boot with every acknowledged write', async () => {
         const found = await inspectMetadata(await (await load())(bootId), 'disk.raw');
         expect(found).toEqual({ target: 'disk.raw', size, blockSize, totalBlocks, ...sameBoot });
       });

@@ -1,13 +1,13 @@
 /**
- * Metadata files as the annotated hex dumps of docs/FORMAT.md, and back. The reading here follows that document and shares no code with src, so that the examples
- * hold both to the same bytes.
+ * Converts metadata files to the annotated hex dumps of docs/FORMAT.md, and back. This decoder follows that document
+ * and shares no code with src, so that the examples check both.
  *
- * A line is an offset, bytes, and a comment behind `;`. A line `*` stands for zeros up to the next line's offset.
+ * A line is an offset, bytes, and a comment after `;`. A line `*` stands for zeros up to the next line's offset.
  */
 
 type Row = readonly [length: number, comment: string];
 
-/** Cuts a file into rows, one after the other. */
+/** Cuts a file into consecutive rows. */
 class Reader {
   readonly rows: Row[] = [];
   at = 0;
@@ -134,7 +134,7 @@ function log2(reader: Reader, view: DataView): void {
   for (let length = reader.u16(reader.at); ; length = reader.u16(reader.at)) {
     const left = 512 - (reader.at % 512);
     if (length === 0) {
-      // The next frame did not fit into the sector, or there is none.
+      // The next frame did not fit into the sector, or there is no next frame.
       if (reader.at + left + 2 > view.byteLength || view.getUint16(reader.at + left, true) === 0) break;
       reader.opaque(left, '');
       continue;
@@ -194,10 +194,11 @@ function rowsOf(bytes: Uint8Array): readonly Row[] {
 
 function line(offset: number, bytes: Uint8Array, comment: string): string {
   const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
-  return `${offset.toString(16).padStart(6, '0')}  ${hex.padEnd(47)}  ${comment === '' ? '' : `; ${comment}`}`.trimEnd();
+  const annotation = comment === '' ? '' : `; ${comment}`;
+  return `${offset.toString(16).padStart(6, '0')}  ${hex.padEnd(47)}  ${annotation}`.trimEnd();
 }
 
-/** The dump of a whole file, annotated. */
+/** The annotated dump of a whole file. */
 export function dump(bytes: Uint8Array): string {
   const lines: string[] = [];
   let at = 0;
@@ -226,13 +227,13 @@ export function undump(text: string): Uint8Array<ArrayBuffer> {
     const at = Number.parseInt(offset!, 16);
     if (skipping) while (bytes.length < at) bytes.push(0);
     skipping = false;
-    if (bytes.length !== at) throw new Error(`line ${row}: ${bytes.length} bytes stand before it`);
+    if (bytes.length !== at) throw new Error(`line ${row}: ${bytes.length} bytes precede it, ${at} expected`);
     for (const byte of hex) bytes.push(Number.parseInt(byte, 16));
   }
   return new Uint8Array(bytes);
 }
 
-/** The fenced blocks of a Markdown text whose info string is `hex NAME`, by name. */
+/** The fenced blocks of a Markdown text with the info string `hex NAME`, by name. */
 export function dumpsIn(markdown: string): Map<string, string> {
   const dumps = new Map<string, string>();
   for (const [, name, text] of markdown.matchAll(/^```hex (\S+)\n(.*?)\n```$/gms)) dumps.set(name!, text!);

@@ -1,4 +1,4 @@
-/** `copyondemand/log`: what each call promises, and which errors it names. */
+/** `copyondemand/log`: the promises and errors of each call. */
 
 import { describe, expect, it } from 'vitest';
 import { BlockMap } from '../../src/core/block-map.ts';
@@ -25,7 +25,7 @@ const HEADER = 512;
 /** The frame `BASED` of a new log. */
 const FIRST_FRAME = 24 + 16;
 
-/** A storage whose sync fails if told so. The tests below never read it. */
+/** A storage whose sync can fail on demand. The tests below never read from it. */
 class TestStorage implements LogStorage {
   syncs = 0;
   failure: Error | undefined;
@@ -44,13 +44,13 @@ function newFiles(): MemoryFiles {
   return new MemoryFiles(new Map(), { bootId: 'boot' });
 }
 
-/** The same files after a power cut: the present boot is another one. */
+/** The same files in another boot, as after a power cut. */
 function afterPowerCut(files: MemoryFiles): MemoryFiles {
   return new MemoryFiles(files.images(), { bootId: 'boot 2' });
 }
 
 function optionsOf(fileSystem: FileSystem, more: Partial<OpenIntentLogOptions> = {}): OpenIntentLogOptions {
-  // Time stands still, so no checkpoint comes by itself.
+  // Time stands still, so that no checkpoint is due.
   const environment: Environment = { clock: new SimulatedClock(), randomBytes: (into) => into.fill(7) };
   return { fileSystem, name: 'store', size: SIZE, storage: new TestStorage(), environment, ...more };
 }
@@ -59,14 +59,14 @@ function open(fileSystem: FileSystem, more: Partial<OpenIntentLogOptions> = {}):
   return openIntentLog(optionsOf(fileSystem, more));
 }
 
-/** Announces writes as pairs of offset and length, and commits them together. */
+/** Announces writes, given as offset and length, and commits them together. */
 async function write(log: IntentLog, ...extents: (readonly [offset: number, length: number])[]): Promise<void> {
   const transaction = log.begin();
   for (const [offset, length] of extents) await transaction.intend(offset, new Uint8Array(length));
   await log.commit(transaction);
 }
 
-/** The blocks that a log calls synced. */
+/** The synced blocks of a log. */
 function synced({ blocks, size, blockSize }: Pick<IntentLog, 'blocks' | 'size' | 'blockSize'>): number[] {
   return Array.from({ length: Math.ceil(size / blockSize) }, (_, block) => block).filter((block) => blocks.has(block));
 }
@@ -80,7 +80,7 @@ function format1(kind: 'BAK' | 'WIL', ...words: number[]): Uint8Array {
 }
 
 describe('a transaction', () => {
-  it('records nothing until it is committed, and nothing at all if it never is', async () => {
+  it('records nothing until it is committed', async () => {
     const files = newFiles();
     const log = await open(files);
     files.calls.length = 0;
@@ -108,7 +108,7 @@ describe('a transaction', () => {
     await log.close();
   });
 
-  it('shares its append with those that are committed in the same turn', async () => {
+  it('shares its append with other transactions committed in the same turn', async () => {
     const files = newFiles();
     const log = await open(files);
     files.calls.length = 0;
@@ -117,7 +117,7 @@ describe('a transaction', () => {
     await log.close();
   });
 
-  it('that writes only what the log holds already needs no append', async () => {
+  it('that writes only recorded bytes needs no append', async () => {
     const files = newFiles();
     const log = await open(files);
     await write(log, [0, 2 * BLOCK]);
@@ -135,7 +135,7 @@ describe('a transaction', () => {
     [SIZE + 1, 0],
     [Number.NaN, 1],
     [2 ** 60, 1],
-  ])('takes no write outside the storage: at %d, of %d bytes', async (offset, length) => {
+  ])('refuses a write outside the storage: at %d, of %d bytes', async (offset, length) => {
     const log = await open(newFiles());
     const transaction = log.begin();
     await expect(transaction.intend(offset, new Uint8Array(length))).rejects.toThrow(RangeError);
@@ -144,14 +144,14 @@ describe('a transaction', () => {
     await log.close();
   });
 
-  it('reaches up to the last byte of the storage, and may be empty', async () => {
+  it('accepts the last byte of the storage, and may be empty', async () => {
     const log = await open(newFiles());
     await write(log, [SIZE, 0], [10 * BLOCK, 100]);
     expect(synced(log)).toEqual([10]);
     await log.close();
   });
 
-  it('is committed once: a second commit, or an intent after it, is a TypeError', async () => {
+  it('is committed once: a second commit or a later intent is a TypeError', async () => {
     const log = await open(newFiles());
     const transaction = log.begin();
     await log.commit(transaction);
@@ -160,7 +160,7 @@ describe('a transaction', () => {
     await log.close();
   });
 
-  it('of another kind or another log is a TypeError', async () => {
+  it('of another type or another log is a TypeError', async () => {
     const log = await open(newFiles());
     const larger = await open(newFiles(), { size: 2 * SIZE });
     const foreign = larger.begin();
@@ -173,7 +173,7 @@ describe('a transaction', () => {
     await larger.close();
   });
 
-  it('records nothing if its append fails, and the next one works', async () => {
+  it('records nothing if its append fails, and the next transaction works', async () => {
     const files = newFiles();
     const log = await open(files);
     files.before = ({ kind }) => {
@@ -190,7 +190,7 @@ describe('a transaction', () => {
     await log.close();
   });
 
-  it('that would overfill the map of parts is COD_NO_SPACE, and the log goes on', async () => {
+  it('that would overfill the map of parts is COD_NO_SPACE, and the log still works', async () => {
     const size = 2 ** 26;
     const files = newFiles();
     const log = await open(files, { size, blockSize: size });
@@ -205,7 +205,7 @@ describe('a transaction', () => {
     await log.close();
   });
 
-  it('is refused when seven eighths of the map of parts are used, unless it leaves no part', async () => {
+  it('is refused if seven eighths of the map of parts are used, unless it adds no part', async () => {
     const shape = geometry({ size: 100 * BLOCK, blockSize: BLOCK });
     const map = new DirtyMap(Core.create(), shape, { maxParts: 8, maxBlocks: 8 });
     const state = new CopyState(shape, await BlockMap.open(shape), map);
@@ -223,7 +223,7 @@ describe('a transaction', () => {
 });
 
 describe('a log that is closed', () => {
-  it('refuses everything with COD_CLOSED, from the call of close on', async () => {
+  it('rejects every call after the call of close with COD_CLOSED', async () => {
     const log = await open(newFiles());
     await write(log, [0, BLOCK]);
     const [early, late] = [log.begin(), log.begin()];
@@ -238,7 +238,7 @@ describe('a log that is closed', () => {
     await log.close();
   });
 
-  it('has made the commits durable that were under way', async () => {
+  it('has made the commits in flight durable', async () => {
     const files = newFiles();
     const log = await open(files);
     const transactions = Array.from({ length: 3 }, () => log.begin());
@@ -268,7 +268,7 @@ describe('a log that is closed', () => {
 });
 
 describe('an owner', () => {
-  it('keeps a second one away with COD_LOCKED, without locks of the file system too', async () => {
+  it('excludes a second owner with COD_LOCKED, also on a file system without locks', async () => {
     const files = newFiles();
     expect('lock' in files).toBe(false);
     const log = await open(files);
@@ -277,7 +277,7 @@ describe('an owner', () => {
     const other = await open(files, { name: 'other' });
     await log.close();
     const next = await open(files);
-    // A close of a log that is closed does not end the ownership of the next one.
+    // A second close must not end the ownership of the next log.
     await log.close();
     await expect(open(files)).rejects.toMatchObject({ code: 'COD_LOCKED' });
     await next.close();
@@ -299,10 +299,10 @@ describe('an owner', () => {
     expect(held).toEqual([]);
   });
 
-  it('lets go if opening fails', async () => {
+  it('releases the ownership if the open fails', async () => {
     const files = newFiles();
     const storage = new TestStorage();
-    storage.failure = new Error('told to fail');
+    storage.failure = new Error('injected failure');
     await expect(open(files, { storage })).rejects.toMatchObject({ code: 'COD_POISONED' });
     files.before = ({ kind }) => {
       if (kind === 'write') throw new Torn(0);
@@ -313,7 +313,7 @@ describe('an owner', () => {
   });
 });
 
-describe('a log of something else', () => {
+describe('a log of another storage', () => {
   it('is COD_SIZE_MISMATCH if its storage has another size', async () => {
     const files = newFiles();
     await (await open(files)).close();
@@ -337,7 +337,7 @@ describe('a log of something else', () => {
     await log.close();
   });
 
-  it('keeps the block size that it was made with, and takes the first identity that it is given', async () => {
+  it('keeps its block size, and adopts the first identity it gets', async () => {
     const files = newFiles();
     await (await open(files, { blockSize: 8192 })).close();
     const log = await open(files, { blockSize: 4096, identity: 'one' });
@@ -353,7 +353,7 @@ describe('a log of something else', () => {
     [{ blockSize: 5000 }, RangeError],
     [{ checkpointIntervalMs: 0 }, RangeError],
     [{ identity: 'x'.repeat(65_537) }, RangeError],
-  ])('is not made with the options %j', async (wrong, type) => {
+  ])('refuses the options %j', async (wrong, type) => {
     const files = newFiles();
     await expect(open(files, wrong)).rejects.toThrow(type);
     expect(files.images().size).toBe(0);
@@ -362,7 +362,7 @@ describe('a log of something else', () => {
 });
 
 describe('removing', () => {
-  it('is COD_INCOMPLETE while blocks are missing, and the log goes on', async () => {
+  it('is COD_INCOMPLETE while blocks are missing, and the log still works', async () => {
     const log = await open(newFiles());
     await write(log, [0, SIZE - 1]);
     await expect(log.remove()).rejects.toMatchObject({
@@ -389,7 +389,7 @@ describe('removing', () => {
     await recovered.close();
   });
 
-  it('that fails closes the log, and opening again finds a complete storage', async () => {
+  it('that fails closes the log, and the next open finds a complete storage', async () => {
     const files = newFiles();
     const log = await open(files);
     await write(log, [0, SIZE]);
@@ -405,7 +405,7 @@ describe('removing', () => {
     expect(files.images().size).toBe(0);
   });
 
-  it('that fails before its checkpoint closes the log too', async () => {
+  it('that fails before its checkpoint also closes the log', async () => {
     const files = newFiles();
     const log = await open(files);
     await write(log, [0, SIZE]);
@@ -422,14 +422,14 @@ describe('removing', () => {
 });
 
 describe('a sync of the storage that fails', () => {
-  it('poisons the log, and opening again recovers what was durable', async () => {
+  it('poisons the log, and the next open recovers the durable state', async () => {
     const files = newFiles();
     const storage = new TestStorage();
     const log = await open(files, { storage });
     await write(log, [0, BLOCK], [5 * BLOCK + 1, 2]);
     await log.flush();
     await write(log, [BLOCK, BLOCK], [6 * BLOCK + 1, 2]);
-    storage.failure = new Error('told to fail');
+    storage.failure = new Error('injected failure');
     const poisoned = { code: 'COD_POISONED' };
     await expect(log.flush()).rejects.toMatchObject({ ...poisoned, cause: storage.failure });
     storage.failure = undefined;
@@ -446,14 +446,14 @@ describe('a sync of the storage that fails', () => {
     await reopened.close();
   });
 
-  it('poisons a removal, which leaves the files', async () => {
+  it('makes a removal fail and leave the files', async () => {
     const files = newFiles();
     const storage = new TestStorage();
     const log = await open(files, { storage });
     await write(log, [0, SIZE]);
     await log.flush();
     await write(log, [0, SIZE]);
-    storage.failure = new Error('told to fail');
+    storage.failure = new Error('injected failure');
     await expect(log.remove()).rejects.toMatchObject({ code: 'COD_POISONED' });
     const reopened = await open(files);
     expect(reopened.blocks.count).toBe(11);
@@ -462,7 +462,7 @@ describe('a sync of the storage that fails', () => {
 });
 
 describe('the views', () => {
-  it('say after a process crash what was committed, and after a power cut what was flushed', async () => {
+  it('show committed writes after a process crash, and flushed writes after a power cut', async () => {
     const files = newFiles();
     const log = await open(files);
     await write(log, [BLOCK, 3 * BLOCK], [5 * BLOCK + 16, 8], [5 * BLOCK + 512, 512]);
@@ -494,7 +494,7 @@ describe('the views', () => {
     await log.close();
   });
 
-  it('believe only what was flushed on a file system that names no boot', async () => {
+  it('show only flushed writes on a file system without a boot ID', async () => {
     const files = new MemoryFiles();
     const log = await open(files);
     await write(log, [0, BLOCK]);
@@ -508,7 +508,7 @@ describe('the views', () => {
 });
 
 describe('a flush', () => {
-  it('syncs the storage and the log, and nothing if nothing was written', async () => {
+  it('syncs the storage and the log, and neither without new writes', async () => {
     const files = newFiles();
     const storage = new TestStorage();
     const log = await open(files, { storage });
@@ -528,7 +528,7 @@ describe('a flush', () => {
     await log.close();
   });
 
-  it('comes by itself after the interval', async () => {
+  it('happens automatically after the interval', async () => {
     const files = newFiles();
     const clock = new SimulatedClock();
     const environment: Environment = { clock, randomBytes: (into) => into.fill(7) };
@@ -543,7 +543,7 @@ describe('a flush', () => {
 });
 
 describe('recovering', () => {
-  /** Files as a crash left them: with a log, and a commit that no flush followed. */
+  /** Files after a crash: a log with a commit that no flush followed. */
   async function crashed(): Promise<MemoryFiles> {
     const files = newFiles();
     const log = await open(files, { identity: 'one' });
@@ -553,7 +553,7 @@ describe('recovering', () => {
     return new MemoryFiles(files.images(), { bootId: 'boot' });
   }
 
-  it('changes nothing on disk until `prepare`, and `close` ends the ownership', async () => {
+  it('changes no file until `prepare`, and `close` ends the ownership', async () => {
     const format1Files = new Map(
       Object.entries({ 'store.bak': format1('BAK', 0, 0), 'store.wil': format1('WIL', 1, 3, 2, 4, 50, 100) }).map(
         ([name, bytes]) => [name, { bytes, size: bytes.length }] as const,
@@ -580,7 +580,7 @@ describe('recovering', () => {
     }
   });
 
-  it('leaves a log after `prepare`, whatever comes next', async () => {
+  it('leaves a log after `prepare`, independent of later calls', async () => {
     const files = newFiles();
     const recovered = await recoverIntentLog(optionsOf(files, { identity: 'one' }));
     await recovered.prepare();
@@ -600,21 +600,21 @@ describe('recovering', () => {
     await recovered.prepare();
     const storage = new TestStorage();
     const log = await recovered.begin(storage);
-    // What was recovered is durable before anything is written.
+    // The recovered state is durable before the first write.
     expect(storage.syncs).toBeGreaterThan(0);
     await write(log, [2 * BLOCK + 100, BLOCK - 100]);
     expect(synced(log)).toEqual([0, 2]);
     await log.close();
   });
 
-  it('says what the log is about, and leaves the comparison to the engine', async () => {
+  it('reports size and identity of the log, and leaves the comparison to the engine', async () => {
     const files = await crashed();
     const recovered = await recoverIntentLog(optionsOf(files, { size: 5, identity: 'other', blockSize: 8192 }));
     expect([recovered.size, recovered.blockSize, recovered.identity]).toEqual([SIZE, BLOCK, 'one']);
     await recovered.close();
   });
 
-  it('is closed by its log once that has begun', async () => {
+  it('is closed by its log once the log has begun', async () => {
     const files = newFiles();
     const recovered = await recoverIntentLog(optionsOf(files));
     await recovered.prepare();
@@ -629,7 +629,7 @@ describe('recovering', () => {
     await next.close();
   });
 
-  it('lets go of a log that is damaged', async () => {
+  it('releases the ownership of a damaged log', async () => {
     const files = await crashed();
     const log = await files.open('store.wil.1');
     await log.write(Uint8Array.of(1), 20);

@@ -1,4 +1,4 @@
-/** What the journal does to its files, call by call: the order that crash safety rests on, and what it costs. */
+/** The journal's calls to its files: the order that crash safety requires, and the cost. */
 
 import { describe, expect, it } from 'vitest';
 import { openDeviceIn } from '../../src/device/open.ts';
@@ -25,7 +25,7 @@ function newClock(): SimulatedClock {
   return new SimulatedClock({ settle: () => new Promise(setImmediate) });
 }
 
-/** A device whose time stands still, unless it is given a clock. */
+/** A device whose time stands still unless a clock is given. */
 function open(
   fileSystem: FileSystem,
   source: Source,
@@ -48,7 +48,7 @@ async function begin(
   return { files, device };
 }
 
-function told({ kind, name, offset, length }: Call): string {
+function described({ kind, name, offset, length }: Call): string {
   return kind === 'write'
     ? `write ${name} ${offset} + ${length}`
     : kind === 'truncate'
@@ -62,7 +62,7 @@ async function readAll(device: Device): Promise<Uint8Array> {
   return bytes;
 }
 
-/** A promise and what settles it. */
+/** A promise and the function that settles it. */
 function gate(): { closed: Promise<void>; open: () => void } {
   let open!: () => void;
   const closed = new Promise<void>((resolve) => {
@@ -76,12 +76,12 @@ function settled(): Promise<void> {
 }
 
 describe('a write', () => {
-  it('is data, then intent, then what the maps say and the acknowledgement', async () => {
+  it('writes data, then intent, then updates the maps and acknowledges', async () => {
     const { files, device } = await begin(10);
     const reached: string[] = [];
     let held = gate();
     files.before = (call) => {
-      reached.push(told(call));
+      reached.push(described(call));
       return held.closed;
     };
     let acknowledged = false;
@@ -109,7 +109,7 @@ describe('a write', () => {
     expect(files.calls.at(-1)).toBe(appends[0]);
   });
 
-  it('costs one record, however long it is', async () => {
+  it('of any length costs one record', async () => {
     const { files, device } = await begin(300);
     const before = device.status().metadataBytes;
     await device.write(new Uint8Array(2 ** 20), 100);
@@ -117,7 +117,7 @@ describe('a write', () => {
     expect(files.calls.filter(({ name }) => name !== 'disk').length).toBe(1);
   });
 
-  it('that fails in the target is not logged, and one that fails in the log is not believed', async () => {
+  it('that fails on the target is not logged, and one that fails in the log is not recovered', async () => {
     const { files, device } = await begin(4);
     for (const failing of ['disk', 'disk.wil.1']) {
       files.calls.length = 0;
@@ -133,8 +133,8 @@ describe('a write', () => {
   });
 });
 
-describe('a block that was fetched', () => {
-  it('is logged, whether a reader or the background copy wanted it', async () => {
+describe('a fetched block', () => {
+  it('is logged, for a reader and for the background copy', async () => {
     const { files, device } = await begin(10);
     await device.read(new Uint8Array(1), 3 * BLOCK);
     await settled();
@@ -142,11 +142,11 @@ describe('a block that was fetched', () => {
     expect((await inspectMetadata(files, 'disk')).synced).toEqual([[3, 3]]);
   });
 
-  it('of the background copy is in the log before any checkpoint speaks of it', async () => {
+  it('of the background copy is in the log before it is in a checkpoint', async () => {
     const files = new MemoryFiles(new Map(), { bootId: 'boot' });
     const seen: unknown[] = [];
     files.before = async ({ kind, name }) => {
-      // The first step of the checkpoint that makes the complete copy durable; the log before it is the first.
+      // The first step of the checkpoint that makes the complete copy durable. The log before it is the first log.
       if (kind === 'open' && name === 'disk.wil') seen.push((await inspectMetadata(files, 'disk')).synced);
     };
     const device = await open(files, bytesSource(pattern(700 * BLOCK)), { hydrate: {} });
@@ -161,14 +161,14 @@ describe('a flush', () => {
     await device.write(new Uint8Array(BLOCK), 0);
     files.calls.length = 0;
     await device.flush();
-    expect(files.calls.map(told)).toEqual([
+    expect(files.calls.map(described)).toEqual([
       'sync disk',
       `write disk.wil.1 ${HEADER + 2 * (FRAME + RECORD)} + ${FRAME + RECORD}`,
       'sync disk.wil.1',
     ]);
   });
 
-  it('does nothing where nothing changed, and what was asked for at once is done once', async () => {
+  it('without changes has no effect, and concurrent flushes are one', async () => {
     const { files, device } = await begin(4);
     await device.flush();
     expect(files.calls).toEqual([]);
@@ -185,26 +185,26 @@ describe('a flush', () => {
     expect(files.calls.length).toBe(afterCheckpoint);
   });
 
-  it('syncs the target alone where only blocks were written that the target had', async () => {
+  it('syncs only the target if only synced blocks were written', async () => {
     const { files, device } = await begin(4);
     await device.write(new Uint8Array(BLOCK), BLOCK);
     await device.checkpoint();
     files.calls.length = 0;
     await device.write(new Uint8Array(100).fill(1), BLOCK + 7);
-    expect(files.calls.map(told)).toEqual([`write disk ${BLOCK + 7} + 100`]);
+    expect(files.calls.map(described)).toEqual([`write disk ${BLOCK + 7} + 100`]);
     await Promise.all([device.flush(), device.flush()]);
-    expect(files.calls.slice(1).map(told)).toEqual(['sync disk']);
+    expect(files.calls.slice(1).map(described)).toEqual(['sync disk']);
     await device.flush();
     expect(files.calls.length).toBe(2);
     await device.write(new Uint8Array(10), BLOCK);
     await device.checkpoint();
-    expect(files.calls.slice(2).map(told)).toEqual([`write disk ${BLOCK} + 10`, 'sync disk']);
-    // A block that is not whole needs its record, and so does a range that reaches into one.
+    expect(files.calls.slice(2).map(described)).toEqual([`write disk ${BLOCK} + 10`, 'sync disk']);
+    // A block that is not whole needs its record, and so does a range that includes such a block.
     await device.write(new Uint8Array(20), 2 * BLOCK - 10);
     expect(files.calls.slice(4).map(({ name }) => name)).toEqual(['disk', 'disk.wil']);
   });
 
-  it('is made after an interval where only blocks were written that the target had', async () => {
+  it('happens after an interval if only synced blocks were written', async () => {
     const clock = newClock();
     const { files, device } = await begin(4, { clock });
     await device.write(new Uint8Array(BLOCK), BLOCK);
@@ -212,12 +212,12 @@ describe('a flush', () => {
     files.calls.length = 0;
     await device.write(new Uint8Array(100).fill(1), BLOCK + 7);
     await clock.advance(5000);
-    expect(files.calls.map(told)).toEqual([`write disk ${BLOCK + 7} + 100`, 'sync disk']);
+    expect(files.calls.map(described)).toEqual([`write disk ${BLOCK + 7} + 100`, 'sync disk']);
     await clock.advance(60_000);
     expect(files.calls.length).toBe(2);
   });
 
-  it('covers the data of the frames before it, and of no frame that came while the target was being synced', async () => {
+  it('covers the frames before it, and no frame appended during the sync of the target', async () => {
     const { files, device } = await begin(4);
     await device.write(new Uint8Array(BLOCK), 0);
     const held = gate();
@@ -232,21 +232,21 @@ describe('a flush', () => {
 });
 
 describe('a checkpoint', () => {
-  it('syncs target, log and body before its header, and says so in the log at the end', async () => {
+  it('syncs target, log and body before its header, and finally marks the log', async () => {
     const { files, device } = await begin(4);
     await device.write(new Uint8Array(BLOCK), 0);
     files.calls.length = 0;
     await device.checkpoint();
-    const calls = files.calls.map(told);
+    const calls = files.calls.map(described);
     const body = calls.find((call) => call.startsWith(`write disk.bak ${HEADER} + `));
-    // Those three at once, in any order.
+    // These three calls run concurrently, in any order.
     calls.splice(8, 3, ...calls.slice(8, 11).sort());
     expect(calls).toEqual([
       'open disk.wil',
       'truncate disk.wil 0',
       `truncate disk.wil ${2 ** 20}`,
       `write disk.wil 0 + ${HEADER}`,
-      // Before the old log goes on there.
+      // Before the old log continues in this one.
       'sync disk.wil',
       `write disk.wil.1 ${HEADER + 2 * (FRAME + RECORD)} + ${FRAME + RECORD}`,
       `write disk.bak 0 + ${HEADER}`,
@@ -261,7 +261,7 @@ describe('a checkpoint', () => {
     ]);
   });
 
-  it('is taken at the latest one interval after a change, and never where nothing changed', async () => {
+  it('is taken at most one interval after a change, and never without one', async () => {
     const clock = newClock();
     const { files, device } = await begin(4, { clock });
     await clock.advance(10_000);
@@ -270,7 +270,7 @@ describe('a checkpoint', () => {
     await clock.advance(999);
     expect(files.calls.length).toBe(2);
     await clock.advance(1);
-    // A log has nothing left to tell: what is in the checkpoint alone counts.
+    // The log adds nothing: the checkpoint alone is recovered.
     const images = files.images();
     const { synced, files: read } = await inspectMetadata(new MemoryFiles(images, { bootId: 'another' }), 'disk');
     expect(synced).toEqual([[1, 1]]);
@@ -280,7 +280,7 @@ describe('a checkpoint', () => {
     expect(files.calls.length).toBe(after);
   });
 
-  it('too large for so small a change is not taken after an interval: a flush is', async () => {
+  it('too large for a small change is replaced by a flush after an interval', async () => {
     const clock = newClock();
     const { files, device } = await begin(3000, { clock });
     await Promise.all(Array.from({ length: 3000 }, (_, block) => device.write(new Uint8Array(8), block * BLOCK)));
@@ -299,7 +299,7 @@ describe('a checkpoint', () => {
     expect(files.calls.length).toBe(5);
   });
 
-  it.each([1, 16])('costs at most as much as the log, over a long life of writes in turns of %i', async (turn) => {
+  it.each([1, 16])('costs at most as much as the log, over many writes in turns of %i', async (turn) => {
     const blocks = 16_384;
     const { files, device } = await begin(blocks);
     const random = seededRandom(3);
@@ -308,7 +308,7 @@ describe('a checkpoint', () => {
     for (let count = 0; count < writes; count += turn) {
       await Promise.all(
         Array.from({ length: turn }, () => {
-          // Half of the blocks are never whole: writes to those need a record each time.
+          // Half of the blocks never become whole: each write to them needs a record.
           if (random.oneIn(4)) return device.write(from, random.below(blocks / 2) * BLOCK);
           return device.write(
             from.subarray(0, 8),
@@ -326,7 +326,7 @@ describe('a checkpoint', () => {
   });
 });
 
-it('a device takes as many checkpoints as anybody likes', async () => {
+it('takes any number of checkpoints', async () => {
   const { files, device } = await begin(4);
   for (let count = 0; count < 5000; count++) {
     await device.write(new Uint8Array(8), (count * 8) % (4 * BLOCK));
@@ -336,14 +336,14 @@ it('a device takes as many checkpoints as anybody likes', async () => {
 });
 
 describe('a full log', () => {
-  it('lets writes wait for the checkpoint that is under way, and for nothing else', async () => {
+  it('delays writes only until the running checkpoint is complete', async () => {
     const blocks = 64;
     const { files, device } = await begin(blocks);
     const model = pattern(blocks * BLOCK);
     const held = gate();
     files.before = ({ kind, name }) => (kind === 'sync' && name === 'disk.bak' ? held.closed : undefined);
     const write = async (count: number): Promise<void> => {
-      // No block becomes whole: a write to one that is needs no record.
+      // No block becomes whole, because a write to a whole block needs no record.
       const from = new Uint8Array(500).fill(count % 251);
       const offset = (count % (blocks * 8)) * 512;
       await device.write(from, offset);
@@ -355,7 +355,7 @@ describe('a full log', () => {
       const writing = write(count++);
       if (await Promise.race([writing.then(() => false), settled().then(() => true)])) waiting = writing;
     }
-    // The first log was left half full, and the second is full but for what is kept for steering.
+    // The first log is half full, and the second is full except for its reserve for marks.
     const perLog = (2 ** 20 - HEADER) / (512 / 12);
     expect(count).toBeGreaterThan(1.4 * perLog);
     expect(count).toBeLessThan(1.6 * perLog);
@@ -373,14 +373,14 @@ describe('a checkpoint that has no room', () => {
   const size = 8 * BLOCK;
 
   interface Outcome {
-    /** Whether the failing call was one of the checkpoint. */
+    /** Whether the failing call belonged to the checkpoint. */
     failed: boolean;
     history: ByteHistory;
     fileSystem: CrashingFileSystem;
     device: Device;
   }
 
-  /** A device whose checkpoint fails at its `at`th call; some writes later. */
+  /** A device whose checkpoint fails at its call number `at`, and some later writes. */
   async function failingAt(at: number, stays: boolean, seed: number): Promise<Outcome> {
     const random = seededRandom(seed);
     const history = new ByteHistory(pattern(size));
@@ -423,7 +423,7 @@ describe('a checkpoint that has no room', () => {
   }
 
   it.each([false, true])(
-    'lets writes go on, and what was promised be found after any crash (no room later: %s)',
+    'lets writes continue, and keeps every promise after any crash (no room later: %s)',
     async (stays) => {
       for (const kind of ['process', 'power'] as const) {
         let failures = 0;
@@ -442,7 +442,7 @@ describe('a checkpoint that has no room', () => {
   );
 
   it.each([false, true])(
-    'is made up for by the next flush when there is room again (no room for long: %s)',
+    'is replaced by the next flush when there is room again (no room for long: %s)',
     async (stays) => {
       for (let at = 1; at < 20; at++) {
         const { history, fileSystem, device } = await failingAt(at, stays, at);
@@ -463,11 +463,11 @@ describe('a checkpoint that has no room', () => {
   );
 });
 
-describe('what may be lost', () => {
+describe('data that may be lost', () => {
   const size = 4 * BLOCK;
   const source = pattern(size, 9);
 
-  it('is not believed after a failed sync, not even in the same boot', async () => {
+  it('is not recovered after a failed sync, not even in the same boot', async () => {
     for (let seed = 0; seed < 60; seed++) {
       const random = seededRandom(seed);
       const history = new ByteHistory(source);
@@ -497,8 +497,8 @@ describe('what may be lost', () => {
     }
   });
 
-  it('is not mistaken for damage when a process dies while it marks its logs after a failed sync', async () => {
-    // Of an older log in each of the two slots, and dying at each operation from the failed sync on.
+  it('is not damage when a process dies while it marks its logs after a failed sync', async () => {
+    // With an older log in each of the two slots, and a crash at each operation after the failed sync.
     for (const checkpointsBefore of [0, 1]) {
       for (let later = 1; later < 12; later++) {
         const fileSystem = new CrashingFileSystem({ bootId: 'boot' });
@@ -527,8 +527,8 @@ describe('what may be lost', () => {
     }
   });
 
-  it('leaves no log that goes on in one that is gone, when the process dies right after a sync that failed', async () => {
-    // Each of a checkpoint's syncs, and what each seed lets it drop.
+  it('leaves no log that continues in a lost log when the process dies right after a failed sync', async () => {
+    // Each sync of a checkpoint, and for each seed another choice of lost data.
     for (let nth = 0; nth < 6; nth++) {
       for (let seed = 0; seed < 20; seed++) {
         const random = seededRandom(seed);
@@ -552,7 +552,7 @@ describe('what may be lost', () => {
     }
   });
 
-  it('is not a target without metadata, when a process dies while it begins a copy, and then the machine while the next one goes on', async () => {
+  it('leaves no target without metadata after a process crash and a power cut during the first opens', async () => {
     const dead = async (fileSystem: CrashingFileSystem, at: number): Promise<boolean> => {
       fileSystem.crashAt(fileSystem.operationCount + at);
       let ended = false;
@@ -575,8 +575,8 @@ describe('what may be lost', () => {
     }
   });
 
-  it('is not built on: a checkpoint that a killed process left in the page cache, and a power cut while the next one starts', async () => {
-    /** Runs to the moment in which a checkpoint's header is written and not yet synced. */
+  it('includes a killed process’s checkpoint in the page cache: the next open does not build on it', async () => {
+    /** Runs until a checkpoint's header is written but not synced. */
     const killed = async (at?: number): Promise<{ fileSystem: CrashingFileSystem; lastSync: number }> => {
       const fileSystem = new CrashingFileSystem({ random: seededRandom(1), bootId: 'boot' });
       let lastSync = 0;

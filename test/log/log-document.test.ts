@@ -1,4 +1,4 @@
-/** docs/LOG.md: its example is run, and its tables are complete and true. */
+/** docs/LOG.md: its example runs, and its tables are complete and correct. */
 
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -12,7 +12,7 @@ import { MemoryFiles } from './memory-files.ts';
 
 const text = await readFile(new URL('../../docs/LOG.md', import.meta.url), 'utf8');
 
-/** The functions of block_map_intent_logger.go and block_map_intent_transaction.go of datto/copyondemand. */
+/** The functions in block_map_intent_logger.go and block_map_intent_transaction.go of datto/copyondemand. */
 const FUNCTIONS = [
   'newBlockMapIntentLogger',
   'init',
@@ -42,13 +42,13 @@ const FILES = ['.bak', '.bak.1', '.wil', '.wil.1'];
 /** Every set of the four files, in the order of their names. */
 const STATES = Array.from({ length: 2 ** FILES.length }, (_, bits) => FILES.filter((_, index) => bits & (1 << index)));
 
-/** The rows of all tables, as their cells. */
+/** The cells of the rows of all tables. */
 const rows = text
   .split('\n')
   .filter((line) => line.startsWith('| '))
   .map((line) => line.split(' | ').map((cell) => cell.replace(/^\| | \|$/g, '')));
 
-/** The row of the table of states, as the names of the files that the last column says are read. */
+/** The files that the last column of the table of states marks as read. */
 function readHere(state: readonly string[]): string[] {
   const first = state.map((name) => `\`${name}\``).join(' + ') || 'no file';
   const found = rows.filter(([cell]) => cell === first);
@@ -56,7 +56,7 @@ function readHere(state: readonly string[]): string[] {
   return [...found[0]![2]!.matchAll(/`([^`]+)`/g)].map(([, name]) => name!);
 }
 
-/** Words of 8 bytes, and bytes. */
+/** A file of 8-byte words and byte arrays. */
 function file(kind: 'BAK' | 'WIL', ...parts: (number | Uint8Array)[]): Uint8Array {
   const pieces = [new TextEncoder().encode(`COD ${kind}\0`), 1, ...parts].map((part) =>
     typeof part === 'number' ? new Uint8Array(new BigUint64Array([BigInt(part)]).buffer) : part,
@@ -64,13 +64,13 @@ function file(kind: 'BAK' | 'WIL', ...parts: (number | Uint8Array)[]): Uint8Arra
   return Uint8Array.from(pieces.flatMap((piece) => [...piece]));
 }
 
-/** A checkpoint of format 1 with one synced block, in a Roaring bitmap of one array of one value. */
+/** A checkpoint of format 1 with one synced block, in one array container. */
 function checkpoint(block: number): Uint8Array {
   const bitmap = Uint8Array.of(0x3a, 0x30, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, block, 0);
   return file('BAK', bitmap.length, bitmap, 0, 0);
 }
 
-/** Each file calls another block synced. */
+/** Each file marks another block as synced. */
 const CONTENTS = new Map([
   ['.bak', checkpoint(0)],
   ['.bak.1', checkpoint(1)],
@@ -87,7 +87,7 @@ function filesOf(state: readonly string[]): MemoryFiles {
 }
 
 describe('docs/LOG.md', () => {
-  it('shows in about twenty lines how the log is used, also when it exists already', async () => {
+  it('runs its example of about twenty lines, on a new log and on an existing log', async () => {
     const snippet = text.split('```js use.mjs\n')[1]?.split('```')[0];
     expect(
       snippet
@@ -104,19 +104,19 @@ describe('docs/LOG.md', () => {
     }
   });
 
-  it.each(FUNCTIONS)('says what takes the place of %s', (name) => {
+  it.each(FUNCTIONS)('names the replacement of %s', (name) => {
     const named = rows.filter(([cell]) => cell!.split(', ').includes(`\`${name}\``));
     expect(named.length).toBe(1);
     expect(named[0]![1]!.length).toBeGreaterThan(10);
   });
 
-  it.each(FUNCTIONS.slice(0, 16))('says how %s differs', (name) => {
+  it.each(FUNCTIONS.slice(0, 16))('explains the differences to %s', (name) => {
     const headings = text.split('\n').filter((line) => line.startsWith('**`'));
     expect(headings.filter((line) => line.includes(`\`${name}\``)).length).toBe(1);
   });
 
   it.each(STATES.map((state) => [state.join(' ') || 'none', state] as const))(
-    'says what is read of these files: %s',
+    'names the files read in this state: %s',
     async (_, state) => {
       const expected = readHere(state).map((name) => FILES.indexOf(name));
       const options = { fileSystem: filesOf(state), name: 'store', size: 5 * 4096 };
@@ -125,7 +125,7 @@ describe('docs/LOG.md', () => {
       expect(found).toEqual([...expected].sort());
       expect(recovered.isNew).toBe(state.length === 0);
       await recovered.close();
-      // The taking over, and the start after it, find the same.
+      // The conversion, and the open after it, find the same state.
       const storage = { read: async () => undefined, sync: async () => undefined };
       for (let start = 0; start < 2; start++) {
         const log = await openIntentLog({ ...options, storage });
@@ -135,7 +135,7 @@ describe('docs/LOG.md', () => {
     },
   );
 
-  it('has one sentence a line, of at most 120 characters', () => {
+  it('has one sentence per line, and lines of at most 120 characters', () => {
     const lines = text.split('\n');
     expect(lines.filter((line) => line.length > 120)).toEqual([]);
     const prose = text.replace(/```[\s\S]*?```/g, '').split('\n');

@@ -1,12 +1,12 @@
 /**
- * Files in memory that are cheap to put back: a state of a volume is a handful of images, which many volumes share until they write.
- * Tells of each call, and can make it wait or fail.
+ * Files in memory that are cheap to restore: a state of a volume is a few images, which many volumes share until they
+ * write. Records each call, and can delay it or make it fail.
  */
 
 import { CodError } from '../../src/errors.ts';
 import type { File, FileSystem } from '../../src/index.ts';
 
-/** A file of `size` bytes that is zeros behind `bytes`. Not to be changed. */
+/** A file of `size` bytes, with zeros after `bytes`. Must not be changed. */
 export interface Image {
   readonly bytes: Uint8Array;
   readonly size: number;
@@ -14,16 +14,16 @@ export interface Image {
 
 export type Images = ReadonlyMap<string, Image>;
 
-/** One call that changes or syncs a file; `open` only if it makes one. */
+/** A call that changes or syncs a file. `open` is recorded only if it creates a file. */
 export interface Call {
   readonly kind: 'open' | 'remove' | 'write' | 'truncate' | 'sync';
   readonly name: string;
-  /** Of a write its first byte, of a truncation the new size. */
+  /** The first byte of a write, or the new size of a truncation. */
   readonly offset: number;
   readonly length: number;
 }
 
-/** Thrown by {@link MemoryFiles.before}: the write fails with COD_NO_SPACE, having written so many bytes. */
+/** Thrown by {@link MemoryFiles.before}: the write fails with COD_NO_SPACE after this number of bytes. */
 export class Torn extends Error {
   readonly written: number;
 
@@ -49,7 +49,7 @@ export class MemoryFiles implements FileSystem {
   readonly bootId?: string;
   /** Calls in the order in which they took effect. */
   readonly calls: Call[] = [];
-  /** Asked before each call takes effect: may wait, or throw; a {@link Torn} write leaves its beginning. */
+  /** Called before each call takes effect. May wait or throw; {@link Torn} leaves the beginning of a write. */
   before: ((call: Call) => Promise<void> | void) | undefined;
   readonly #files = new Map<string, Content>();
 
@@ -59,7 +59,7 @@ export class MemoryFiles implements FileSystem {
     if (options.bootId !== undefined) this.bootId = options.bootId;
   }
 
-  /** All files as they are now. */
+  /** All files in their present state. */
   images(): Map<string, Image> {
     const images = new Map<string, Image>();
     for (const [name, { bytes, used, size }] of this.#files) {
@@ -72,7 +72,7 @@ export class MemoryFiles implements FileSystem {
 
   async open(name: string, { create = false }: { create?: boolean } = {}): Promise<File> {
     if (!this.#files.has(name)) {
-      if (!create) throw new CodError('COD_NOT_FOUND', `${name} is not there`);
+      if (!create) throw new CodError('COD_NOT_FOUND', `${name} does not exist`);
       await this.#effect({ kind: 'open', name, offset: 0, length: 0 }, () =>
         this.#files.set(name, { bytes: new Uint8Array(0), used: 0, size: 0, shared: false }),
       );
@@ -132,7 +132,7 @@ function put(content: Content, from: Uint8Array, offset: number): void {
   content.size = Math.max(content.size, end);
 }
 
-/** Makes the bytes the file's own, with room for `length`. */
+/** Gives the file its own copy of the bytes, with room for `length`. */
 function own(content: Content, length: number): void {
   if (!content.shared && content.bytes.length >= length) return;
   const bytes = new Uint8Array(Math.max(length, content.shared ? 0 : 2 * content.bytes.length));

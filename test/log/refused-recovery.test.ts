@@ -1,6 +1,6 @@
 /**
- * A recovery that is refused leaves the core as it was: nothing of its memory is lost, and the next state is read. And files that claim to be huge, which costs a disk
- * nothing, cost no memory and no time either.
+ * A refused recovery leaves the core as before: no memory is leaked, and the next state is read.
+ * Sparse files that claim to be huge cost neither memory nor time.
  */
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { type Image, MemoryFiles } from './memory-files.ts';
 const MIB = 2 ** 20;
 const fixtures = new URL('../fixtures/', import.meta.url);
 
-/** The metadata of a frozen state, its logs as long as their headers say. */
+/** The metadata of a frozen state, with logs of the length in their headers. */
 function load(state: string): Map<string, Image> {
   const folder = new URL(`${state}/`, fixtures);
   const images = new Map<string, Image>();
@@ -40,16 +40,16 @@ async function outcome(core: Core, images: Map<string, Image>, size: number): Pr
 }
 
 it.each([
-  // Its last log ends in a record of no known type; tens of thousands of parts were taken in before.
+  // Its last log ends in a record of unknown type, after tens of thousands of parts.
   {
     state: 'golden/dirty-heavy',
     file: 'disk.raw.wil',
     damage: (bytes: Uint8Array) => bytes.fill(7, bytes.length - 32),
   },
-  // The log's last frame has a wrong checksum, behind a checkpoint with both maps.
+  // The log's last frame has a wrong checksum, after a checkpoint with both maps.
   { state: 'format2/mid-copy', file: 'disk.raw.wil', damage: (bytes: Uint8Array) => (bytes[bytes.length - 8]! ^= 1) },
 ])(
-  '$state, damaged at the end of a log, a thousand times: the core needs no more memory for it',
+  'a thousand refusals of $state, damaged at the end of a log, need no additional memory',
   async ({ state, file, damage }) => {
     const expected = new URL(`${state}/expected.json`, fixtures);
     expect(existsSync(expected)).toBe(true);
@@ -88,7 +88,7 @@ class CountedFiles extends MemoryFiles {
   }
 }
 
-/** A header of format 2 with another number at `at`, and the checksum that belongs to it. */
+/** A header of format 2 with another number at `at` and a matching checksum. */
 function withNumber(image: Image, at: number, value: bigint, size = image.size): Image {
   const bytes = image.bytes.slice();
   const view = new DataView(bytes.buffer);
@@ -100,7 +100,7 @@ function withNumber(image: Image, at: number, value: bigint, size = image.size):
 const HUGE = 2 ** 40;
 const AT = { epoch: 32, bytes: 56, dirtyBytes: 80 } as const;
 
-describe('a file of a tebibyte, of which next to nothing is there', () => {
+describe('a sparse file of a tebibyte', () => {
   const outcomes: readonly {
     name: string;
     state: string;
@@ -109,7 +109,7 @@ describe('a file of a tebibyte, of which next to nothing is there', () => {
     outcome: string;
   }[] = [
     {
-      name: 'log of format 1 that a record of zeros ends',
+      name: 'log of format 1 that ends with a record of zeros',
       state: 'golden/log-zero-tail',
       change: (images) => {
         const name = [...images.keys()].find((file) => file.includes('.wil'))!;
@@ -118,13 +118,13 @@ describe('a file of a tebibyte, of which next to nothing is there', () => {
       outcome: 'a state',
     },
     {
-      name: 'checkpoint of format 1 with bytes behind its end',
+      name: 'checkpoint of format 1 with bytes after its end',
       state: 'golden/map-only',
       change: (images) => images.set('disk.raw.bak', { bytes: images.get('disk.raw.bak')!.bytes, size: HUGE }),
       outcome: 'a state',
     },
     {
-      name: 'checkpoint of format 1 that claims a bitmap of its length',
+      name: 'checkpoint of format 1 that claims a bitmap of the whole file',
       state: 'golden/map-only',
       change: (images) => {
         const bytes = images.get('disk.raw.bak')!.bytes.slice();
@@ -134,14 +134,14 @@ describe('a file of a tebibyte, of which next to nothing is there', () => {
       outcome: 'COD_CORRUPT',
     },
     {
-      name: 'log of format 2 whose header says so',
+      name: 'log of format 2 whose header has this length',
       state: 'format2/mid-copy',
       change: (images) =>
         images.set('disk.raw.wil', withNumber(images.get('disk.raw.wil')!, AT.bytes, BigInt(HUGE), HUGE)),
       outcome: 'COD_CORRUPT',
     },
     {
-      name: 'checkpoint of format 2 that claims so many dirty parts',
+      name: 'checkpoint of format 2 that claims a tebibyte of dirty parts',
       state: 'format2/mid-copy',
       change: (images) => {
         const image = images.get('disk.raw.bak')!;
@@ -154,7 +154,7 @@ describe('a file of a tebibyte, of which next to nothing is there', () => {
     },
   ];
 
-  it.each(outcomes)('is dealt with at once: a $name', async ({ state, change, outcome: expected }) => {
+  it.each(outcomes)('is read or refused quickly: a $name', async ({ state, change, outcome: expected }) => {
     const { deviceSize = 0 } = JSON.parse(readFileSync(new URL(`${state}/expected.json`, fixtures), 'utf8')) as {
       deviceSize?: number;
     };
@@ -174,7 +174,7 @@ describe('a file of a tebibyte, of which next to nothing is there', () => {
   });
 });
 
-it('an epoch that has no next one is damage', async () => {
+it('refuses the largest epoch, which has no successor', async () => {
   const images = load('format2/standalone');
   const name = 'disk.raw.bak.1';
   for (const epoch of [2n ** 53n - 1n, 2n ** 63n + 1n]) {

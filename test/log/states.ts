@@ -1,5 +1,6 @@
 /**
- * Small states of a copy as a device leaves them on disk, at rest and at each step of what it does, with what must be read from each.
+ * Small states of a copy as a device leaves them on disk, with the expected contents of each.
+ * Some states are at rest, the others follow each step of an operation.
  */
 
 import { openDeviceIn } from '../../src/device/open.ts';
@@ -13,24 +14,24 @@ export const BLOCK = 4096;
 export const SIZE: number = 5 * BLOCK + 700;
 export const BOOT = 'this boot';
 
-/** Never zero, so that what was forgotten is noticed. */
+/** Never zero, so that lost bytes are detected. */
 export const SOURCE: Uint8Array = seededRandom(1)
   .fill(new Uint8Array(SIZE))
   .map((byte) => byte | 1);
 
 type Event = { readonly offset: number; readonly bytes: Uint8Array } | 'flushed';
 
-/** What was on disk at one moment, and what must be read from it. */
+/** The disk at one moment, and the expected contents. */
 export interface State {
   readonly name: string;
   readonly images: Images;
-  /** All that had been acknowledged and flushed. */
+  /** The acknowledged writes and flushes. */
   readonly events: readonly Event[];
-  /** Each file as it was before, distinct, the latest last. */
+  /** Distinct earlier versions of each file, the latest last. */
   readonly earlier: ReadonlyMap<string, readonly Image[]>;
 }
 
-/** What is wrong with the first byte that must not read as it does; in another boot only what was flushed is promised. */
+/** Describes the first wrong byte. In another boot, only flushed writes are promised. */
 export function violation(state: State, found: Uint8Array, boot: 'same' | 'other'): string | undefined {
   const history = new ByteHistory(SOURCE);
   for (const event of state.events) {
@@ -41,7 +42,7 @@ export function violation(state: State, found: Uint8Array, boot: 'same' | 'other
 }
 
 export interface OpenOptions {
-  /** Fills the session's name. */
+  /** Fills the session ID. */
   readonly session?: number;
   readonly size?: number;
 }
@@ -58,7 +59,7 @@ export function open(fileSystem: MemoryFiles, { session = 7, size = SIZE }: Open
   );
 }
 
-/** A copy whose states are kept. */
+/** A copy that keeps its states. */
 export class Life {
   readonly fileSystem: MemoryFiles;
   readonly states: State[] = [];
@@ -79,7 +80,7 @@ export class Life {
     return this.#device!;
   }
 
-  /** Opens the device; in a later life this is a recovery. */
+  /** Opens the device; in every life but the first this is a recovery. */
   async start(): Promise<void> {
     this.#device = await open(this.fileSystem, this.#options);
     this.#remember();
@@ -100,7 +101,7 @@ export class Life {
     await this.#durably(() => this.device.checkpoint());
   }
 
-  /** What was acknowledged before the call is durable behind it. */
+  /** After the call, every earlier acknowledged write is durable. */
   async #durably(work: () => Promise<void>): Promise<void> {
     const before = this.#events.length;
     await work();
@@ -108,7 +109,7 @@ export class Life {
     this.#remember();
   }
 
-  /** Keeps the present state. */
+  /** Keeps the current state. */
   keep(name: string): State {
     const state = {
       name,
@@ -120,10 +121,10 @@ export class Life {
     return state;
   }
 
-  /** Does something and keeps the state before each of its calls; `meanwhile` may do more, inside it. */
+  /** Runs `work` and keeps the state before each of its calls. `meanwhile` may do more before each call. */
   async steps(name: string, work: () => Promise<unknown>, meanwhile?: (call: Call) => Promise<void>): Promise<void> {
     let inside = false;
-    let last = 'before it';
+    let last = 'before the first call';
     this.fileSystem.before = async (call) => {
       if (inside) return;
       inside = true;
@@ -136,7 +137,7 @@ export class Life {
     };
     await work();
     this.fileSystem.before = undefined;
-    this.keep(`${name}, at its end`);
+    this.keep(`${name}, at the end`);
     this.#remember();
   }
 
@@ -160,7 +161,7 @@ function join(...parts: Uint8Array[]): Uint8Array {
 
 const MAGIC = { bak: new TextEncoder().encode('COD BAK\0'), wil: new TextEncoder().encode('COD WIL\0') };
 
-/** A state of format 1: `checkpoint` is the slot that counts; two logs go on from it. */
+/** A state of format 1. `checkpoint` is the valid slot; two logs continue it. */
 export function format1State(checkpoint: 'disk.bak' | 'disk.bak.1'): { images: Map<string, Image>; events: Event[] } {
   const target = new Uint8Array(SIZE);
   const events: Event[] = [];
@@ -186,7 +187,7 @@ export function format1State(checkpoint: 'disk.bak' | 'disk.bak.1'): { images: M
   return { images: new Map(files.map(([name, bytes]) => [name, { bytes, size: bytes.length }])), events };
 }
 
-/** At rest: one state of each kind, all slots in use. */
+/** At rest: one state of each kind, with all slots in use. */
 export async function statesAtRest(): Promise<State[]> {
   const life = new Life();
   await life.start();
@@ -209,7 +210,7 @@ export async function statesAtRest(): Promise<State[]> {
   return life.states;
 }
 
-/** Each step of all that changes more than a log. */
+/** The states at each step of the operations that change more than a log. */
 export async function statesInBetween(): Promise<{ name: string; states: State[] }[]> {
   const groups: { name: string; states: State[] }[] = [];
 
@@ -229,7 +230,7 @@ export async function statesInBetween(): Promise<{ name: string; states: State[]
     'checkpoint',
     () => checkpoint.checkpoint(),
     async ({ name, kind }) => {
-      // The maps are taken, and further records go to the new log.
+      // The checkpoint has its maps, so further records belong to the new log.
       if (name.startsWith('disk.bak') && kind === 'write' && wrote++ < 2)
         await checkpoint.write(wrote * 2 * BLOCK, BLOCK - 1);
     },
@@ -265,7 +266,7 @@ export async function statesInBetween(): Promise<{ name: string; states: State[]
   return groups;
 }
 
-/** Some sectors of frames that a flush made durable, and as many that it did not. */
+/** Some sectors of frames that a flush made durable, and as many without a flush. */
 export async function stateWithLongLog(): Promise<State> {
   const life = new Life();
   await life.start();

@@ -1,4 +1,4 @@
-/** The store of examples/storage-engine, crashed at each of its storage operations. */
+/** The store of examples/storage-engine with a crash at each of its storage operations. */
 
 import { readFile } from 'node:fs/promises';
 import { pathToFileURL } from 'node:url';
@@ -7,7 +7,7 @@ import type { Environment, FileSystem } from '../../src/log.ts';
 import { CrashFailure, type ExplorerOptions, exploreCrashes, type Life, type Story } from '../../src/testing/index.ts';
 import { bundleUser } from '../support/own-package.ts';
 
-/** What examples/storage-engine/store.js exports. */
+/** The exports of examples/storage-engine/store.js. */
 interface Store {
   get(slot: number): Promise<Uint8Array>;
   put(slot: number, value: Uint8Array): Promise<void>;
@@ -32,9 +32,9 @@ interface StoreModule {
 }
 
 const SLOT_BYTES = 64;
-/** A whole block of 64 slots, and a short one. */
+/** One whole block of 64 slots and a short block. */
 const SLOT_COUNT = 72;
-/** Few, so that users meet. In both blocks, and in one sector. */
+/** Few slots, so that users collide: in both blocks, and in one sector. */
 const USED_SLOTS = [0, 1, 2, 62, 63, 64, 71];
 const USERS = 3;
 const STEPS = 5;
@@ -42,7 +42,7 @@ const STEPS = 5;
 const source = await readFile(new URL('../../examples/storage-engine/store.js', import.meta.url), 'utf8');
 
 async function load(contents = source): Promise<StoreModule> {
-  // The bundle has a copy of roaring-wasm of its own, which must be ready before simulated time begins.
+  // The bundle has its own copy of roaring-wasm, which must be compiled before simulated time begins.
   const warmUp = `
     import { openIntentLog } from 'copyondemand/log';
     import { memfsFileSystem } from 'copyondemand/memfs';
@@ -53,12 +53,12 @@ async function load(contents = source): Promise<StoreModule> {
   return (await import(/* @vite-ignore */ pathToFileURL(path).href)) as StoreModule;
 }
 
-/** A slot that holds one number, again and again. */
+/** A slot that repeats one number. */
 function slotOf(value: number): Uint8Array {
   return new Uint8Array(new Uint32Array(SLOT_BYTES / 4).fill(value).buffer);
 }
 
-/** @throws Error if the slot is a mixture of several numbers */
+/** @throws Error if the slot contains several numbers */
 function numberIn(slot: Uint8Array): number {
   const words = new Uint32Array(slot.buffer, slot.byteOffset, SLOT_BYTES / 4);
   if (words.some((word) => word !== words[0])) throw new Error(`a slot is a mixture: ${words.join(' ')}`);
@@ -71,7 +71,7 @@ interface Put {
   isFlushed: boolean;
 }
 
-/** What one slot may hold. Puts on one slot take effect in the order of their calls. */
+/** The values that a slot may hold. Puts to one slot take effect in the order of their calls. */
 class SlotHistory {
   #base: number;
   #puts: Put[] = [];
@@ -90,7 +90,7 @@ class SlotHistory {
     return this.#puts.filter(({ isCommitted }) => isCommitted);
   }
 
-  /** The values that are allowed: those from the last put that counts on. */
+  /** The allowed values: the last put that counts, and later puts. */
   allowed(counts: (put: Put) => boolean): number[] {
     const last = this.#puts.findLastIndex(counts);
     const later = this.#puts.slice(Math.max(last, 0)).map(({ value }) => value);
@@ -106,7 +106,7 @@ class SlotHistory {
 function storeStory({ openSlotStore }: StoreModule, bootId: string | undefined): Story {
   const histories = Array.from({ length: SLOT_COUNT }, (_, slot) => new SlotHistory(1000 + slot));
   let lastValue = 1_000_000;
-  /** From the last recovery: the life that works goes on with the same store. */
+  /** The recovered store, which this life continues to use. */
   let store: Store | undefined;
   let isPowerLost = false;
 
@@ -151,7 +151,7 @@ function storeStory({ openSlotStore }: StoreModule, bootId: string | undefined):
         return;
       }
       case 4:
-        // Longer than the interval of the checkpoints.
+        // Longer than the checkpoint interval.
         return clock.sleep(12_000);
       default: {
         const put = history.begin(++lastValue);
@@ -177,7 +177,7 @@ function storeStory({ openSlotStore }: StoreModule, bootId: string | undefined):
       const counts = isPowerLost ? (put: Put) => put.isFlushed : (put: Put) => put.isCommitted;
       const slots = life.isLast ? histories.keys() : USED_SLOTS;
       const checks = Array.from(slots, async (slot) => [slot, await check(opened, slot, counts)] as const);
-      // What a store recovered is durable, so this is what the slots hold from here on.
+      // A recovered store is durable, so these are the contents of the slots from now on.
       for (const [slot, value] of await Promise.all(checks)) histories[slot]!.settle(value);
       isPowerLost = false;
       if (life.isLast) await opened.close();
@@ -186,7 +186,7 @@ function storeStory({ openSlotStore }: StoreModule, bootId: string | undefined):
   };
 }
 
-/** The kernel writes a page as a whole, and a slot lies within a page: a process that dies never tears a slot. */
+/** The kernel writes each page as a whole, and a slot is within a page: a process crash never tears a slot. */
 function optionsOf(bootId: string | undefined, more: ExplorerOptions): ExplorerOptions {
   return {
     fileSystem: { tearBytes: SLOT_BYTES, ...(bootId === undefined ? {} : { bootId }) },
@@ -208,13 +208,9 @@ async function failureOf(module: StoreModule, options: ExplorerOptions): Promise
 describe('the store of examples/storage-engine', () => {
   it.each([
     ['loses no committed slot when its process dies at any operation', 'process', 'boot'],
-    [
-      'loses no flushed slot when its process dies at any operation of a machine without a boot id',
-      'process',
-      undefined,
-    ],
+    ['loses no flushed slot when its process dies at any operation, without a boot ID', 'process', undefined],
     ['loses no flushed slot when power is cut at any operation', 'power', 'boot'],
-    ['loses nothing that was promised when both come in turn', 'mixed', 'boot'],
+    ['keeps its promises when both kinds of crash alternate', 'mixed', 'boot'],
   ] as const)('%s', async (_, kind, bootId) => {
     const module = await load();
     expect(module.SLOT_BYTES).toBe(SLOT_BYTES);
@@ -226,7 +222,7 @@ describe('the store of examples/storage-engine', () => {
     }
   });
 
-  /** Replaces code of the store. */
+  /** Loads the store with part of its code replaced. */
   async function loadWith(find: string, replace: string): Promise<StoreModule> {
     const changed = source.replace(find, () => replace);
     expect(changed).not.toBe(source);
@@ -240,14 +236,14 @@ describe('the store of examples/storage-engine', () => {
     ['commits before it writes', 'process', write + commit, commit + write],
     ['does not wait for its write before it commits', 'process', write, write.replace('await', 'void')],
     ['resolves before the commit', 'process', commit, commit.replace('await', 'void')],
-    ['says that a sync was made that was not', 'power', 'recovered.begin(file)', 'recovered.begin({ sync() {} })'],
+    ['reports a sync that never happened', 'power', 'recovered.begin(file)', 'recovered.begin({ sync() {} })'],
     [
-      'lets a value of the original replace a newer value',
+      'overwrites a newer value with a value of the original',
       'process',
       'if (!this.#has(slot)) await this.#write',
       'await this.#write',
     ],
-  ] as const)('is found out if it %s', async (_, kind, find, replace) => {
+  ] as const)('is found faulty if it %s', async (_, kind, find, replace) => {
     const module = await loadWith(find, replace);
     let failure: CrashFailure | undefined;
     for (let seed = 0; seed < 20 && failure === undefined; seed++)

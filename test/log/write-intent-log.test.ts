@@ -1,4 +1,4 @@
-/** One log through appends that fail half way: whatever they leave, acknowledged records can be read. */
+/** One log with appends that fail half way: acknowledged records stay readable. */
 
 import { describe, expect, it } from 'vitest';
 import { geometry } from '../../src/core/geometry.ts';
@@ -14,7 +14,7 @@ const core = Core.create();
 const shape = geometry({ size: 2 ** 30, blockSize: 4096 });
 const CAPACITY = 16_384;
 
-/** Files and a log whose appends are synchronous, as long as `isSynchronous` says so. */
+/** Files, and a log whose appends are synchronous while `isSynchronous` returns true. */
 async function create(isSynchronous: () => boolean = () => true): Promise<{ files: MemoryFiles; log: WriteIntentLog }> {
   const files = new MemoryFiles();
   const file: InlineFile = await files.open('log', { create: true });
@@ -44,7 +44,7 @@ async function create(isSynchronous: () => boolean = () => true): Promise<{ file
   return { files, log };
 }
 
-/** Records that whole frames hold, as a restart would read them now. */
+/** The number of records in whole frames, as a restart would read them now. */
 async function readRecords(files: MemoryFiles): Promise<number> {
   const file = await files.open('log');
   const bytes = new Uint8Array(CAPACITY - HEADER_BYTES);
@@ -56,7 +56,7 @@ async function readRecords(files: MemoryFiles): Promise<number> {
   return records;
 }
 
-/** Appends, and lets the append's first write be cut after `written` bytes. Returns whether it succeeded. */
+/** Appends, and cuts the append's first write after `written` bytes. Returns whether the append succeeded. */
 async function append(
   files: MemoryFiles,
   log: WriteIntentLog,
@@ -72,7 +72,7 @@ async function append(
   return succeeded;
 }
 
-/** Appends what was added. Returns whether it succeeded. */
+/** Appends the added records. Returns whether the append succeeded. */
 async function attempt(log: WriteIntentLog): Promise<boolean> {
   try {
     await log.append();
@@ -90,7 +90,7 @@ describe('an append that fails half way', () => {
     [30, 2],
     [2, 30],
     [70, 40],
-  ])('leaves a log that can be read, and so does the next: %i records, then %i', async (first, second) => {
+  ])('leaves a readable log, and so does the next: %i records, then %i', async (first, second) => {
     for (let cut = 0; cut < 24 + 16 * first; cut += first > 3 ? 13 : 1) {
       for (let nextCut = 0; nextCut < 24 + 16 * second; nextCut += second > 3 ? 29 : 3) {
         const { files, log } = await create();
@@ -106,12 +106,12 @@ describe('an append that fails half way', () => {
     }
   });
 
-  it('leaves a log that can be read after a power cut, which keeps any version of each sector', async () => {
+  it('leaves a log that is readable after a power cut, with any version of each sector', async () => {
     for (let seed = 0; seed < 120; seed++) {
       const random = seededRandom(seed);
       const { files, log } = await create();
       expect(await append(files, log, 4)).toBe(true);
-      // Of each sector, what it was since the last sync.
+      // The versions of each sector since the last sync.
       const sector = (index: number): Uint8Array => {
         const bytes = new Uint8Array(512);
         bytes.set(
@@ -152,7 +152,7 @@ describe('an append that fails half way', () => {
     }
   });
 
-  it('leaves a log that can be read, however often and wherever it fails', async () => {
+  it('leaves a readable log, for any number and place of failures', async () => {
     for (let seed = 0; seed < 300; seed++) {
       const random = seededRandom(seed);
       let synchronous = true;
@@ -160,7 +160,7 @@ describe('an append that fails half way', () => {
       let acknowledged = 0;
       for (let round = 0; round < 12; round++) {
         const records = 1 + random.below(random.oneIn(3) ? 80 : 4);
-        // Cuts any of the writes that it takes to make the place good and to append.
+        // Cuts any of the writes that repair the place and append.
         let writes = random.below(6);
         for (let index = 0; index < records; index++) log.addWritten(8192 * (index + 1), 100 + records);
         synchronous = random.oneIn(2);
@@ -179,7 +179,7 @@ describe('an append that fails half way', () => {
 });
 
 describe('an append', () => {
-  it('is done when the call returns, if the file writes synchronously', async () => {
+  it('is complete when the call returns if the file writes synchronously', async () => {
     const { files, log } = await create();
     log.addWritten(8192, 100);
     log.addWritten(16_384, 100);
@@ -189,7 +189,7 @@ describe('an append', () => {
     log.dispose();
   });
 
-  it('is done when its promise resolves, if the file writes later, and not before', async () => {
+  it('is complete when its promise resolves if the file writes later', async () => {
     const { files, log } = await create(() => false);
     let go = (): void => undefined;
     files.before = () => new Promise<void>((resolve) => (go = resolve));
@@ -206,7 +206,7 @@ describe('an append', () => {
     log.dispose();
   });
 
-  it('throws if a synchronous write fails, and is then forgotten', async () => {
+  it('throws if a synchronous write fails, and drops its records', async () => {
     const { files, log } = await create();
     files.before = () => {
       throw new Torn(10);
