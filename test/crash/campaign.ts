@@ -1,4 +1,4 @@
-/** The crash campaign: every device, on every machine, through every kind of crash. */
+/** The crash campaign: every device, on every machine, with every kind of crash. */
 
 import { BlockMap } from '../../src/core/block-map.ts';
 import { geometry } from '../../src/core/geometry.ts';
@@ -41,9 +41,17 @@ const SHAPES: readonly (Shape & { readonly samples?: number })[] = [
     faults: true,
     samples: 20,
   },
-  { name: 'inside the call', size: 12 * 4096 + 100, blockSize: 4096, hydrate: false, users: 4, steps: 6, inline: true },
   {
-    name: 'inside the call, faults',
+    name: 'synchronous calls',
+    size: 12 * 4096 + 100,
+    blockSize: 4096,
+    hydrate: false,
+    users: 4,
+    steps: 6,
+    inline: true,
+  },
+  {
+    name: 'synchronous calls, faults',
     size: 9 * 4096 + 700,
     blockSize: 4096,
     hydrate: true,
@@ -60,7 +68,7 @@ const PAIRS: Shape = { name: 'each pair of crashes', size: 4096, blockSize: 4096
 
 const KINDS = ['process', 'power', 'mixed'] as const;
 
-/** One device on one machine, through one kind of crash. */
+/** One device on one machine with one kind of crash. */
 export interface Scenario {
   readonly name: string;
   readonly kind: (typeof KINDS)[number];
@@ -77,7 +85,12 @@ function onEveryMachine(base: Omit<Scenario, 'kind' | 'machine'>): Scenario[] {
     ['boot', undefined].flatMap((bootId) =>
       [true, false].map((sectors) => ({
         ...base,
-        name: `${base.name}, ${kind}, ${bootId === undefined ? 'boots without names' : 'boots with names'}, ${sectors ? 'sectors' : 'bytes'}`,
+        name: [
+          base.name,
+          kind,
+          bootId === undefined ? 'boots without names' : 'boots with names',
+          sectors ? 'sectors' : 'bytes',
+        ].join(', '),
         kind,
         machine: { bootId, sectors },
       })),

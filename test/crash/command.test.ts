@@ -20,22 +20,25 @@ it.each([
   ['--crashes', '-1'],
   ['--for', '1 hour'],
   ['--faster'],
-  ['--replay', 'no line'],
+  ['--replay', 'not a line'],
   ['--replay', '{"scenario":"none","version":1,"seed":1,"crashes":[]}'],
 ])('refuses %s %s with exit code 2', async (...args) => {
   expect(await main(args)).toBe(2);
   expect(printed.join()).toContain('test:crash: ');
 });
 
-it('tells figures of what it did', async () => {
+it('prints the figures of its run', async () => {
   expect(await main(['--for', '1s', '--workers', '1'])).toBe(0);
   expect(printed.at(-1)).toMatch(
-    /^seed 1, \d+ scenarios: \d+ crashes in \d+ stories of [\d,]+ lives, [\d,]+ storage operations, [\d,]+ bytes checked; /,
+    new RegExp(
+      '^seed 1, \\d+ scenarios: \\d+ crashes in \\d+ stories of [\\d,]+ lives, ' +
+        '[\\d,]+ storage operations, [\\d,]+ bytes checked; ',
+    ),
   );
 });
 
 it('replays a line', async () => {
   const line = { scenario: scenarios[0]!.name, version: 1, seed: 1, crashes: [[30, 'process', 5, 1]] };
   expect(await main(['--replay', JSON.stringify(line)])).toBe(0);
-  expect(printed).toEqual(['it does not fail']);
+  expect(printed).toEqual(['the replay does not fail']);
 });

@@ -1,8 +1,8 @@
 /**
- * A device as a story of crashes.
+ * The story of a device with crashes.
  *
  * Several concurrent users write, read, discard, zero, flush and checkpoint during a background copy. After each crash
- * every byte is compared with what was promised. At the end the copy is finished and compared.
+ * every byte is compared with the promises. At the end the copy is finished and compared.
  */
 
 import { openDeviceIn } from '../../src/device/open.ts';
@@ -64,7 +64,7 @@ export const checked = { bytes: 0 };
 /** The errors that an operation may report under faults. */
 const FAULTS: readonly CodErrorCode[] = ['COD_TARGET_IO', 'COD_NO_SPACE', 'COD_POISONED', 'COD_SOURCE_IO'];
 
-/** A source that answers synchronously or after a random delay, and with `faults` sometimes fails. */
+/** A source that answers synchronously or after a random delay, and sometimes fails if `faults` is set. */
 function sourceOf(
   image: Image,
   { size, inline = false }: Shape,
@@ -73,7 +73,7 @@ function sourceOf(
   faults: boolean,
 ): InlineSource {
   const fail = (): void => {
-    if (faults && random.oneIn(12)) throw new CodError('COD_SOURCE_IO', 'the source was told to fail');
+    if (faults && random.oneIn(12)) throw new CodError('COD_SOURCE_IO', 'injected failure');
   };
   const wait = async (signal: AbortSignal | undefined): Promise<void> => {
     await clock.sleep(random.below(4), signal);
@@ -153,7 +153,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     const offset = random.below(Math.ceil(all / unit)) * unit;
     const longest = random.oneIn(2) ? 3 * blockSize : 3 * SECTOR_BYTES;
     const length = Math.min(all - offset, (1 + random.below(Math.ceil(longest / unit))) * unit);
-    /** Makes a change, and tells the history its outcome. */
+    /** Makes a change, and reports its outcome to the history. */
     const change = async (write: HistoricWrite, work: Promise<void>, durable = false): Promise<void> => {
       try {
         await work;
@@ -179,7 +179,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         await (shape.inline ? from.submitRead(into, base + offset) : from.read(into, base + offset));
         checked.bytes += length;
         const wrong = check(into);
-        if (wrong !== undefined) throw new Error(`a read, from ${base} on: ${wrong}`);
+        if (wrong !== undefined) throw new Error(`a read from offset ${base}: ${wrong}`);
         return;
       }
       case 4:
@@ -212,7 +212,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     }
   };
 
-  /** Injects a fault: now or later, for a while or for good. */
+  /** Injects a fault: immediately or later, temporary or permanent. */
   const putFault = async ({ clock, random, fileSystem }: Life): Promise<void> => {
     await clock.sleep(random.below(20));
     if (random.oneIn(2)) fileSystem.limitSpace(random.below(12) * 4096);
@@ -308,6 +308,7 @@ function expectSame(found: Uint8Array, expected: Uint8Array, what: string): void
   if (Buffer.compare(found, expected) === 0) return;
   const at = found.findIndex((byte, index) => byte !== expected[index]);
   throw new Error(
-    `${what}: ${found.length} bytes, ${expected.length} expected; byte ${at} is ${found[at]} instead of ${expected[at]}`,
+    `${what}: ${found.length} bytes, ${expected.length} expected; ` +
+      `byte ${at} is ${found[at]}, ${expected[at]} expected`,
   );
 }

@@ -1,4 +1,4 @@
-/** A part of the campaign, over unchanged sources. `npm run test:crash` runs the whole campaign, for any time. */
+/** A part of the campaign, on unchanged sources. `npm run test:crash` runs the whole campaign for any time. */
 
 import { describe, expect, it } from 'vitest';
 import { exploreScenario, lineOf, type Scenario, scenarios } from './campaign.ts';
@@ -10,7 +10,7 @@ const some = new Map<string, Scenario>();
 for (const scenario of scenarios)
   if (scenario.depth === undefined && !some.has(scenario.shape.name)) some.set(scenario.shape.name, scenario);
 
-describe('a device keeps its promises through crashes at each operation, or many, and of its recovery', () => {
+describe('a device keeps its promises through crashes at its operations and during its recovery', () => {
   it.each([...some.values()])('$name', async (scenario) => {
     const samples = scenario.samples === undefined ? {} : { samples: 3 };
     const figures = await exploreScenario(scenario, SEED, { crashes: 2, ...samples }).catch((error: unknown) => {

@@ -33,7 +33,7 @@ export const goldenStates: readonly string[] = readdirSync(folder, { withFileTyp
   .map(({ name }) => name)
   .sort();
 
-/** A state of format 1, over a target of zeros and a source without zeros. */
+/** A state of format 1 with a target of zeros and a source without zeros. */
 export interface GoldenState {
   readonly size: number;
   readonly image: Image;
@@ -49,9 +49,7 @@ function readSource(into: Uint8Array, offset: number): void {
   for (let index = 0; index < into.length; index++) into[index] = sourceByte(offset + index);
 }
 
-/**
- * Returns the blocks where most can go wrong: the ends of synced runs, some dirty blocks, the first and the last block.
- */
+/** Returns the blocks most at risk: the ends of synced runs, some dirty blocks, the first and the last block. */
 function interestingBlocks({ deviceSize, synced, dirty }: Expected): Set<number> {
   const last = Math.ceil(deviceSize / BLOCK) - 1;
   const runs = [...synced.slice(0, 2), ...synced.slice(-2)].flatMap(([first, end]) => [first - 1, first, end, end + 1]);

@@ -18,7 +18,7 @@ import { patchedBuild } from './patched-build.ts';
 import { SMALL_CONSTANTS } from './small-constants.ts';
 
 const CRASHES = 20_000;
-/** A longer scenario hangs. */
+/** A scenario that takes longer is stopped as hanging. */
 const JOB_MS = 900_000;
 const PROGRESS_MS = 10_000;
 
@@ -35,14 +35,15 @@ interface Options {
 function wholeNumber(text: string | undefined, name: string, fallback: number): number {
   if (text === undefined) return fallback;
   const value = Number(text);
-  if (!/^\d+$/.test(text) || value >= 2 ** 32) throw new UsageError(`--${name} ${text}: a whole number is wanted`);
+  if (!/^\d+$/.test(text) || value >= 2 ** 32)
+    throw new UsageError(`--${name} ${text}: expected a whole number below 2^32`);
   return value;
 }
 
 function duration(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   const found = /^(\d+)(s|m|h)$/.exec(text);
-  if (found === null) throw new UsageError(`--for ${text}: as in 90s, 10m or 1h`);
+  if (found === null) throw new UsageError(`--for ${text}: expected a duration such as 90s, 10m or 1h`);
   return Number(found[1]) * { s: 1000, m: 60_000, h: 3_600_000 }[found[2] as 's' | 'm' | 'h'];
 }
 
@@ -84,7 +85,7 @@ class Worker {
     this.hello = this.#next().then((message) => message as Hello);
     this.#child.on('message', (message) => this.#answer?.(message));
     this.#child.on('exit', (code, signal) =>
-      this.#answer?.({ failure: { name: '', message: `the worker ended with ${signal ?? code}`, line: '' } }),
+      this.#answer?.({ failure: { name: '', message: `the worker exited with ${signal ?? code}`, line: '' } }),
     );
   }
 
@@ -110,10 +111,14 @@ class Worker {
   }
 }
 
-function told({ crashes, stories, lives, operations, bytes }: CampaignFigures, startedAt: number): string {
+function summary({ crashes, stories, lives, operations, bytes }: CampaignFigures, startedAt: number): string {
   const seconds = (performance.now() - startedAt) / 1000;
   const number = (value: number): string => value.toLocaleString('en');
-  return `${number(crashes)} crashes in ${number(stories)} stories of ${number(lives)} lives, ${number(operations)} storage operations, ${number(bytes)} bytes checked; ${seconds.toFixed(0)} s, ${(crashes / seconds).toFixed(0)} crashes a second`;
+  return [
+    `${number(crashes)} crashes in ${number(stories)} stories of ${number(lives)} lives, `,
+    `${number(operations)} storage operations, ${number(bytes)} bytes checked; `,
+    `${seconds.toFixed(0)} s, ${(crashes / seconds).toFixed(0)} crashes a second`,
+  ].join('');
 }
 
 async function replay(worker: Worker, text: string): Promise<number> {
@@ -121,13 +126,13 @@ async function replay(worker: Worker, text: string): Promise<number> {
   try {
     line = JSON.parse(text) as typeof line;
   } catch {
-    throw new UsageError('--replay: a line is wanted that a failure printed');
+    throw new UsageError('--replay: expected the line that a failure printed');
   }
   const { scenario, ...plan } = line ?? {};
   const index = (await worker.hello).scenarios.indexOf(String(scenario));
   if (index < 0) throw new UsageError(`--replay: there is no scenario ${String(scenario)}`);
   const { failure } = await worker.run({ scenario: index, seed: 0, replay: JSON.stringify(plan) });
-  console.log(failure === undefined ? 'it does not fail' : failure.message);
+  console.log(failure === undefined ? 'the replay does not fail' : failure.message);
   return failure === undefined ? 0 : 1;
 }
 
@@ -160,13 +165,13 @@ async function campaign(workers: readonly Worker[], options: Options): Promise<n
       for (const key of Object.keys(sum) as (keyof CampaignFigures)[]) sum[key] += figures[key];
       if (performance.now() - shownAt < PROGRESS_MS) continue;
       shownAt = performance.now();
-      console.error(told(sum, startedAt));
+      console.error(summary(sum, startedAt));
     }
   };
   await Promise.all(workers.map(work));
   for (const { name, message, line } of failures)
     console.log(`FAILED ${name}: ${message}\n  npm run test:crash -- --replay '${line}'`);
-  console.log(`seed ${options.seed}, ${next} scenarios: ${told(sum, startedAt)}`);
+  console.log(`seed ${options.seed}, ${next} scenarios: ${summary(sum, startedAt)}`);
   return failures.length > 0 ? 1 : 0;
 }
 

@@ -75,7 +75,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a checkpoint that is believed in before its header is durable',
+    name: 'a checkpoint that counts before its header is durable',
     patches: [
       {
         file: CHECKPOINTER,
@@ -117,18 +117,19 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'an acknowledgement as soon as the append was begun',
+    name: 'an acknowledgement when the append starts',
     patches: [
       {
         file: GROUP_COMMIT,
         find: '      else void this.#finish(batch, appended);',
         replace:
-          '      else {\n        void this.#finish(batch, appended);\n        settle(batch);\n        batch.settled.length = 0;\n      }',
+          '      else {\n        void this.#finish(batch, appended);\n' +
+          '        settle(batch);\n        batch.settled.length = 0;\n      }',
       },
     ],
   },
   {
-    name: 'a state that says more than the log: records are applied before their append',
+    name: 'a state ahead of the log: records are applied before their append',
     patches: [
       {
         file: GROUP_COMMIT,
@@ -138,12 +139,12 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a write with FUA that is not flushed',
+    name: 'a write with FUA without a flush',
     where: /(power|mixed), /,
     patches: [{ file: WRITER, find: 'fua ? this.#flushed(settled) : settled', replace: 'settled' }],
   },
   {
-    name: 'a block that was read, and is recorded but not stored',
+    name: 'a fetched block that is recorded but not stored',
     patches: [{ file: FETCHER, find: '() => this.#filler.store(entry.bytes, offset)', replace: '() => void offset' }],
   },
   {
@@ -163,12 +164,12 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a write whose lock lets a fill in before the record',
+    name: 'a write whose lock admits a fill before the record',
     samples: 1,
     patches: [{ file: WRITER, find: '    lock.recording();', replace: '    lock.release();' }],
   },
   {
-    name: 'a fill that writes over what users wrote',
+    name: 'a fill that overwrites users’ bytes',
     samples: 1,
     patches: [
       {
@@ -179,7 +180,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a read that takes the bytes of the source where users wrote',
+    name: 'a read that returns source bytes for users’ bytes',
     samples: 1,
     patches: [
       {
@@ -190,7 +191,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a fill that is not logged, and so neither what is written to its blocks',
+    name: 'a fill that is not logged, so that later writes to its blocks are not logged',
     patches: [
       {
         file: TARGET,
@@ -200,7 +201,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a barrier that covers what was written while the target was being synced',
+    name: 'a barrier that covers writes during the sync of the target',
     where: /(power|mixed), /,
     patches: [
       {
@@ -211,7 +212,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a stale epoch that is believed: a log made over an old one, whose frames say nothing of their epoch',
+    name: 'a log made over an old log, with frames that have no epoch',
     patches: [
       {
         file: LOG,
@@ -231,7 +232,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'the checkpoint of the older epoch, where there are two',
+    name: 'recovery from the older of two checkpoints',
     patches: [
       {
         file: RECOVERY,
@@ -241,7 +242,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a boot that is believed to go on after a power cut',
+    name: 'the same boot assumed after a power cut',
     patches: [
       {
         file: RECOVERY,
@@ -251,7 +252,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a failed sync after which the device goes on',
+    name: 'a device that continues after a failed sync',
     where: /^faults.*sectors$/,
     samples: 5,
     patches: [
@@ -263,13 +264,13 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a failed sync whose records are believed at the next start',
+    name: 'a failed sync whose records count at the next open',
     where: /^faults.*(process|mixed), boots with names, sectors$/,
     samples: 5,
     patches: [{ file: CHECKPOINTER, find: '      await this.#disownBoot();\n', replace: '' }],
   },
   {
-    name: 'a place in the log that is written again though an append had failed there',
+    name: 'a place in the log that is reused after a failed append',
     where: /^faults, six writers.*bytes$/,
     samples: 5,
     patches: [
@@ -282,7 +283,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a checkpoint in the page cache that is built on at the next start',
+    name: 'a checkpoint in the page cache on which the next open builds',
     where: /^each pair/,
     patches: [
       { file: CHECKPOINTER, find: '    await this.#sync(() => checkpoint.sync());', replace: '      void checkpoint;' },

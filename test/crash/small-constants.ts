@@ -57,11 +57,15 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
   },
   { file: 'src/device/target.ts', find: 'const CHUNK_BYTES = 2 ** 20;', replace: 'const CHUNK_BYTES = 2 ** 13;' },
   {
-    // Not a limit, but time saved: 100 lives share a core. A new core costs as much as the rest of an open.
+    // Not a limit, but saves time: up to 100 lives share a core. A new core costs as much as the rest of an open.
     file: 'src/log/intent-log.ts',
     find: 'const core = Core.create();',
     replace: `const pool = globalThis as { campaignCore?: { core: Core; uses: number } };
-    if (pool.campaignCore === undefined || pool.campaignCore.core.failure !== undefined || pool.campaignCore.uses >= 100) {
+    if (
+      pool.campaignCore === undefined ||
+      pool.campaignCore.core.failure !== undefined ||
+      pool.campaignCore.uses >= 100
+    ) {
       pool.campaignCore = { core: Core.create(), uses: 0 };
     }
     pool.campaignCore.uses++;

@@ -10,7 +10,7 @@ async function done(job: Job): Promise<JobResult> {
       await replayScenario(scenario, job.replay);
       return { figures: { stories: 1, lives: 0, crashes: 0, operations: 0, bytes: 0 } };
     }
-    // Stack traces cost as much as the rest. A replay has them.
+    // Stack traces cost as much as the rest of a life. A replay has them.
     Error.stackTraceLimit = 0;
     return { figures: await exploreScenario(scenario, job.seed) };
   } catch (error) {
