@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { BusyPoll } from '../../src/nbd/server/busy-poll.ts';
 
-/** An event loop whose turns are made by hand. */
+/** An event loop whose turns the test makes. */
 function begin(processors = 2) {
   let ms = 0;
   let due: (() => void)[] = [];
@@ -9,7 +9,7 @@ function begin(processors = 2) {
   return {
     poll,
     after: (duration: number) => (ms += duration),
-    /** Makes so many turns, each of `duration`; how many of them did not sleep. */
+    /** Makes `count` turns of `duration` each. Returns the number of turns without a sleep. */
     turns(count: number, duration: number): number {
       let polled = 0;
       for (let turn = 0; turn < count; turn++) {
@@ -25,7 +25,7 @@ function begin(processors = 2) {
   };
 }
 
-/** A request that comes `pause` after the answer to the one before, and is answered. */
+/** A request that arrives `pause` after the previous answer, and its answer. */
 function request({ poll, after }: ReturnType<typeof begin>, pause: number): void {
   after(pause);
   poll.received();
@@ -33,7 +33,7 @@ function request({ poll, after }: ReturnType<typeof begin>, pause: number): void
   poll.answered();
 }
 
-test('nothing is polled for a first request, nor after one that came late', () => {
+test('does not poll for a first request, or after a late request', () => {
   const loop = begin();
   loop.poll.answered();
   expect(loop.turns(10, 0.01)).toBe(0);
@@ -41,7 +41,7 @@ test('nothing is polled for a first request, nor after one that came late', () =
   expect(loop.turns(10, 0.01)).toBe(0);
 });
 
-test('after a request that came soon the next one is polled for, but not for longer than a tenth of a millisecond', () => {
+test('polls after an early request, for at most 0.1 ms', () => {
   const loop = begin();
   loop.poll.answered();
   request(loop, 0.05);
@@ -49,7 +49,7 @@ test('after a request that came soon the next one is polled for, but not for lon
   expect(loop.turns(100, 0.01)).toBe(0);
 });
 
-test('a late request ends it, until two are close again', () => {
+test('stops after a late request, until two requests are close again', () => {
   const loop = begin();
   loop.poll.answered();
   request(loop, 0.05);
@@ -63,19 +63,19 @@ test('a late request ends it, until two are close again', () => {
   expect(loop.turns(3, 0.01)).toBe(3);
 });
 
-test('while requests are close there is one poll at a time, and none while one is in work', () => {
+test('polls once at a time while requests are close, and never during a request', () => {
   const loop = begin();
   loop.poll.answered();
   for (let count = 0; count < 50; count++) {
     request(loop, 0.02);
-    // Each turn has one call at most, which turns() sees to.
+    // Each turn has at most one call, which turns() ensures.
     expect(loop.turns(2, 0.01)).toBe(2);
   }
   loop.poll.received();
   expect(loop.turns(10, 0.01)).toBe(1);
 });
 
-test('a single processor is the client’s too', () => {
+test('does not poll on a single processor, which the client needs too', () => {
   const loop = begin(1);
   loop.poll.answered();
   for (let count = 0; count < 10; count++) {

@@ -1,6 +1,6 @@
-/** What a client sends, as bytes; and what it gets, taken apart. Written from the specification, not from the server. */
+/** Encodes what a client sends, and decodes what it receives. Written from the specification, not from the server. */
 
-/** Fields of given widths in bytes, big-endian, and bytes or text as they are. */
+/** Big-endian fields of given widths in bytes, and bytes or text unchanged. */
 export function bytesOf(
   ...fields: readonly (readonly [width: 2 | 4 | 8, value: number | bigint] | Uint8Array | string)[]
 ): Uint8Array {
@@ -64,7 +64,7 @@ export interface OptionReply {
   readonly data: Buffer;
 }
 
-/** The replies to options that `bytes` hold; all of it must be such. */
+/** Decodes `bytes`, which must consist of replies to options. */
 export function optionReplies(bytes: Uint8Array): OptionReply[] {
   const buffer = Buffer.from(bytes);
   const replies: OptionReply[] = [];
@@ -85,14 +85,14 @@ export function optionReplies(bytes: Uint8Array): OptionReply[] {
 export interface Chunk {
   readonly simple: boolean;
   readonly cookie: bigint;
-  /** Of a simple reply, or of an error chunk. */
+  /** The error of a simple reply or of an error chunk. */
   readonly error: number;
   readonly type: number;
   readonly done: boolean;
   readonly data: Buffer;
 }
 
-/** The replies of a server that agreed on structured ones; all of `bytes` must be such. Simple ones have no data. */
+/** Decodes `bytes`, which must consist of structured replies. Simple replies have no data. */
 export function chunks(bytes: Uint8Array): Chunk[] {
   const buffer = Buffer.from(bytes);
   const found: Chunk[] = [];

@@ -1,4 +1,4 @@
-/** The NBD client, over a server that does as it is told. */
+/** The NBD client with a server under the test's control. */
 
 import fc from 'fast-check';
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -56,7 +56,7 @@ async function collect(pieces: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
 
 describe('an export is read', () => {
   test.each([{ structured: true }, { structured: false }])(
-    'by any range, in one request or many: %o',
+    'at any range, in one request or many: %o',
     async ({ structured }) => {
       const server = await serve({ structured });
       const { source } = await open(server);
@@ -82,7 +82,7 @@ describe('an export is read', () => {
     },
   );
 
-  test('by many at once over one connection, whatever the order of the replies', async () => {
+  test('by concurrent reads over one connection, with replies in any order', async () => {
     const held: NbdAsk[] = [];
     const random = seededRandom(5);
     const server = await serve({
@@ -99,7 +99,7 @@ describe('an export is read', () => {
     expect(server.connections).toBe(1);
   });
 
-  test('with no more than 64 requests under way', async () => {
+  test('with at most 64 requests in flight', async () => {
     const held: NbdAsk[] = [];
     const server = await serve({ behaviour: (ask) => void held.push(ask) });
     const { source } = await open(server);
@@ -115,7 +115,7 @@ describe('an export is read', () => {
     expect(most).toBe(64);
   });
 
-  test('as a stream, in order, ahead of its consumer by a bounded number of requests', async () => {
+  test('as a stream, in order, with a bounded number of requests ahead of its consumer', async () => {
     const server = await serve({ behaviour: (ask) => setTimeout(ask.send, (ask.index * 7) % 5) });
     const { source } = await open(server);
     expectBytes(await collect(source.stream!(100, CONTENT.length - 300)), CONTENT.subarray(100, CONTENT.length - 200));
@@ -130,7 +130,7 @@ describe('an export is read', () => {
     await stream.return?.();
   });
 
-  test('in the blocks and lengths that the server asks for', async () => {
+  test('within the block sizes of the server', async () => {
     const server = await serve({ blockSizes: { min: 512, max: 64 << 10 } });
     const { source } = await open(server);
     expectBytes(await readOf(source, 513, 200_000), CONTENT.subarray(513, 200_513));
@@ -162,16 +162,16 @@ describe('an export is read', () => {
     expectBytes(await readOf(source, 0, 2000), expected);
   });
 
-  test('from a server that knows no OPT_GO', async () => {
+  test('from a server without OPT_GO', async () => {
     const server = await serve({ onOption: (option) => (option === 7 ? optionReply(7, 0x80000001) : undefined) });
     const { source } = await open(server);
     expectBytes(await readOf(source, 10, 5000), CONTENT.subarray(10, 5010));
   });
 });
 
-describe('what is zero', () => {
+describe('extents', () => {
   const runs = (offset: number, length: number) => {
-    // 100,000 bytes of data, 100,000 of a hole, and so on; never more than three at a time, and the last reaches beyond.
+    // 100,000 bytes of data, 100,000 of a hole, and so on; at most three runs, of which the last may be too long.
     const result = [];
     for (let at = offset; at < offset + length && result.length < 3; ) {
       const end = (Math.floor(at / 100_000) + 1) * 100_000;
@@ -181,7 +181,7 @@ describe('what is zero', () => {
     return result;
   };
 
-  test('is asked for until the range is covered', async () => {
+  test('are requested until the range is covered', async () => {
     const server = await serve({ runs });
     const { source } = await open(server);
     const extents = await source.extents!(50_000, 500_000);
@@ -191,25 +191,25 @@ describe('what is zero', () => {
     expect(await source.extents!(0, 0)).toEqual([]);
   });
 
-  test('is told to the byte where the server has larger blocks', async () => {
+  test('are exact to the byte for a server with larger blocks', async () => {
     const server = await serve({ blockSizes: { min: 512, max: 2 ** 25 }, runs: (_, length) => [{ length, flags: 2 }] });
     const { source } = await open(server);
     expect(await source.extents!(700, 100)).toEqual([{ length: 100, zero: true }]);
     expect(server.asked(COMMAND.blockStatus)).toEqual([[512, 512]]);
   });
 
-  test('is not told where holes may hold anything', async () => {
+  test('are not zero for holes without the flag for zeros', async () => {
     const server = await serve({ runs: (_, length) => [{ length, flags: 1 }] });
     const { source } = await open(server);
     expect(await source.extents!(0, 4096)).toEqual([{ length: 4096, zero: false }]);
   });
 
-  test('is not known of a server without structured replies, or without block status', async () => {
+  test('are unavailable without structured replies or block status', async () => {
     expect((await open(await serve({ structured: false, runs }))).source.extents).toBeUndefined();
     expect((await open(await serve())).source.extents).toBeUndefined();
   });
 
-  test('is asked of a server that came back without block status no more, and all is data then', async () => {
+  test('are all data after a reconnect to a server without block status', async () => {
     const server = await serve({ runs });
     const { source } = await open(server);
     server.options = {};
@@ -218,7 +218,7 @@ describe('what is zero', () => {
   });
 });
 
-describe('what breaks is asked for again', () => {
+describe('a failed read is retried', () => {
   test('over a new connection, when the server hangs up in the middle of a reply', async () => {
     const server = await serve({
       behaviour: (ask) => {
@@ -236,7 +236,7 @@ describe('what breaks is asked for again', () => {
     expect(clock.delays[1]).toBe(2 * clock.delays[0]!);
   });
 
-  test('once for all who wait, when many reads were under way', async () => {
+  test('over one new connection for all reads in flight', async () => {
     const server = await serve({
       behaviour: (ask) => (ask.connection === 0 ? ask.index === 9 && server.hangUp() : ask.send()),
     });
@@ -246,7 +246,7 @@ describe('what breaks is asked for again', () => {
     expect(server.connections).toBe(2);
   });
 
-  test('when nothing comes for too long', async () => {
+  test('after a stall', async () => {
     const server = await serve({ behaviour: (ask) => (ask.connection === 0 ? clock.stall() : ask.send()) });
     const { source, clock } = await open(server);
     expectBytes(await readOf(source, 0, 100), CONTENT.subarray(0, 100));
@@ -262,7 +262,7 @@ describe('what breaks is asked for again', () => {
     expect(server.asks).toHaveLength(3);
   });
 
-  test('until the attempts are used up', async () => {
+  test('until the maximum number of attempts', async () => {
     const error = Buffer.concat([u32(5), u16(8), Buffer.from('bad\ndisk')]);
     const server = await serve({ behaviour: (ask) => void ask.socket.write(chunk(ask.cookie, 0x8001, error)) });
     const { source } = await open(server, { retry: { attempts: 3 } });
@@ -274,7 +274,7 @@ describe('what breaks is asked for again', () => {
     expect(server.asks).toHaveLength(3);
   });
 
-  test('but not after an error that stays', async () => {
+  test('but not after a permanent error', async () => {
     const server = await serve({ behaviour: (ask) => void ask.socket.write(simpleReply(ask.cookie, 22)) });
     const { source } = await open(server);
     await expect(source.read(new Uint8Array(10), 0)).rejects.toMatchObject({
@@ -284,7 +284,7 @@ describe('what breaks is asked for again', () => {
     expect(server.asks).toHaveLength(1);
   });
 
-  test('and an export of another size is refused', async () => {
+  test('but rejects if the export has another size', async () => {
     const server = await serve();
     const { source } = await open(server);
     server.content = new Uint8Array(512);
@@ -294,7 +294,7 @@ describe('what breaks is asked for again', () => {
 });
 
 describe('ends', () => {
-  test('when the caller’s signal says so, and the reply that comes later disturbs nothing', async () => {
+  test('when the caller’s signal is aborted; the late reply changes no buffer', async () => {
     const held: NbdAsk[] = [];
     const server = await serve({ behaviour: (ask) => (held.length === 0 ? void held.push(ask) : ask.send()) });
     const { source } = await open(server);
@@ -311,7 +311,7 @@ describe('ends', () => {
     expect(server.connections).toBe(1);
   });
 
-  test('with COD_CLOSED when the source is closed, which says goodbye', async () => {
+  test('with COD_CLOSED when the source is closed; the client sends a disconnect', async () => {
     const server = await serve({ behaviour: () => undefined });
     const { source } = await open(server);
     const reading = source.read(new Uint8Array(10), 0);
@@ -325,7 +325,7 @@ describe('ends', () => {
     while (server.asked(COMMAND.disconnect).length === 0) await new Promise((resolve) => setImmediate(resolve));
   });
 
-  test('while it is being opened', async () => {
+  test('during the open', async () => {
     const server = await serve({ greet: () => undefined });
     const abort = new AbortController();
     const opening = nbdSource(server.uri, { signal: abort.signal });
@@ -342,12 +342,12 @@ describe('a server that', () => {
     { name: 'speaks HTTP', greeting: Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'), says: 'does not speak NBD' },
     { name: 'speaks oldstyle', greeting: oldstyle, says: 'oldstyle' },
     {
-      name: 'is not fixed',
+      name: 'is not fixed newstyle',
       greeting: Buffer.concat([Buffer.from('NBDMAGICIHAVEOPT'), u16(0)]),
       says: 'fixed newstyle',
     },
     { name: 'speaks another handshake', greeting: Buffer.from('NBDMAGICNBDMAGIC__'), says: 'unknown handshake' },
-  ])('$name is refused at once', async ({ greeting, says }) => {
+  ])('$name is refused immediately', async ({ greeting, says }) => {
     const server = await serve({ greet: (socket) => void socket.write(greeting) });
     await expect(nbdSource(server.uri)).rejects.toMatchObject({
       code: 'COD_SOURCE_IO',
@@ -359,9 +359,9 @@ describe('a server that', () => {
   test.each([
     { name: 'has no such export', type: 0x80000006, code: 'COD_NOT_FOUND', says: '"disk"' },
     { name: 'requires TLS', type: 0x80000005, code: 'COD_SOURCE_IO', says: 'nbds://' },
-    { name: 'has a policy', type: 0x80000002, code: 'COD_SOURCE_IO', says: 'denies access' },
-    { name: 'refuses oddly', type: 0x80001234, code: 'COD_SOURCE_IO', says: '0x80001234' },
-  ])('$name is told of at once', async ({ type, code, says }) => {
+    { name: 'refuses by policy', type: 0x80000002, code: 'COD_SOURCE_IO', says: 'denies access' },
+    { name: 'refuses with an unknown error', type: 0x80001234, code: 'COD_SOURCE_IO', says: '0x80001234' },
+  ])('$name is reported immediately', async ({ type, code, says }) => {
     const server = await serve({
       onOption: (option) => (option === 7 ? optionReply(7, type, Buffer.from('so\x1b[2J')) : undefined),
     });
@@ -380,34 +380,37 @@ describe('a server that', () => {
   const ack = optionReply(7, 1);
 
   test.each([
-    { name: 'tells no size', options: go(ack) },
-    { name: 'tells a size beyond all', options: go(exportOf(2n ** 63n), ack) },
-    { name: 'tells no flags', options: go(exportOf(512, 0), ack) },
-    { name: 'tells half a size', options: go(optionReply(7, 3, Buffer.concat([u16(0), u32(5)])), ack) },
-    { name: 'tells nothing as information', options: go(optionReply(7, 3), ack) },
+    { name: 'sends no size', options: go(ack) },
+    { name: 'sends a size that is too large', options: go(exportOf(2n ** 63n), ack) },
+    { name: 'sends no flags', options: go(exportOf(512, 0), ack) },
+    { name: 'sends half a size', options: go(optionReply(7, 3, Buffer.concat([u16(0), u32(5)])), ack) },
+    { name: 'sends empty information', options: go(optionReply(7, 3), ack) },
     { name: 'has blocks of three bytes', options: go(exportOf(512), blocks(3, 512), ack) },
-    { name: 'has blocks of nothing', options: go(exportOf(512), blocks(0, 512), ack) },
+    { name: 'has blocks of zero bytes', options: go(exportOf(512), blocks(0, 512), ack) },
     { name: 'has blocks larger than its requests', options: go(exportOf(512), blocks(512, 256), ack) },
     { name: 'has half a block', options: go(exportOf(700), blocks(512, 1024), ack) },
     {
-      name: 'answers without end',
+      name: 'sends an endless reply',
       options: go(...Array.from({ length: 100 }, () => optionReply(7, 3, Buffer.concat([u16(9)])))),
     },
-    { name: 'answers at length', options: go(Buffer.concat([u64(0x3e889045565a9n), u32(7), u32(3), u32(2 ** 31)])) },
+    {
+      name: 'announces a reply that is too long',
+      options: go(Buffer.concat([u64(0x3e889045565a9n), u32(7), u32(3), u32(2 ** 31)])),
+    },
     { name: 'answers to another option', options: go(optionReply(6, 1)) },
     { name: 'answers with garbage', options: go(Buffer.alloc(64, 0xaa)) },
-    { name: 'goes on after the end', options: go(exportOf(512), ack, Buffer.from('more')) },
+    { name: 'sends bytes after the end', options: go(exportOf(512), ack, Buffer.from('more')) },
     {
-      name: 'has a context without number',
+      name: 'has a context without a number',
       options: { onOption: (option: number) => (option === 10 ? optionReply(10, 4) : undefined) },
     },
-  ])('$name is refused, and at once', async ({ options }) => {
+  ])('$name is refused immediately', async ({ options }) => {
     const server = await serve(options);
     await expect(nbdSource(server.uri)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
     expect(server.connections).toBe(1);
   });
 
-  test('says nothing, or hangs up, is given up after some attempts', async () => {
+  test('is silent or hangs up fails after some attempts', async () => {
     const silent = await serve({ greet: () => clock.stall() });
     const clock = new TestClock();
     await expect(nbdSource(silent.uri, { clock, retry: { attempts: 2 } })).rejects.toMatchObject({
@@ -422,7 +425,7 @@ describe('a server that', () => {
     expect(rude.connections).toBe(5);
   });
 
-  test('is not there is given up after some attempts', async () => {
+  test('does not exist fails after some attempts', async () => {
     const clock = new TestClock();
     const opening = nbdSource('nbd+unix:///?socket=/nowhere/at/all', { clock });
     await expect(opening).rejects.toMatchObject({
@@ -435,10 +438,10 @@ describe('a server that', () => {
   const data = (offset: number, length: number) => Buffer.concat([u64(offset), Buffer.alloc(length)]);
   const answers: readonly { name: string; answer: Answer }[] = [
     { name: 'answers with garbage', answer: () => Buffer.alloc(100, 0x55) },
-    { name: 'answers to somebody else', answer: () => chunk(999n, 1, data(0, 1000)) },
-    { name: 'answers simply', answer: ({ cookie }) => simpleReply(cookie, 0, Buffer.alloc(1000)) },
-    { name: 'sends bytes of elsewhere', answer: ({ cookie }) => chunk(cookie, 1, data(5000, 1000)) },
-    { name: 'sends bytes from before', answer: ({ cookie }) => chunk(cookie, 1, data(0, 1000)) },
+    { name: 'answers an unknown cookie', answer: () => chunk(999n, 1, data(0, 1000)) },
+    { name: 'sends a simple reply', answer: ({ cookie }) => simpleReply(cookie, 0, Buffer.alloc(1000)) },
+    { name: 'sends bytes of another range', answer: ({ cookie }) => chunk(cookie, 1, data(5000, 1000)) },
+    { name: 'sends bytes before the range', answer: ({ cookie }) => chunk(cookie, 1, data(0, 1000)) },
     { name: 'sends too much', answer: ({ cookie, offset }) => chunk(cookie, 1, data(offset, 1001)) },
     {
       name: 'announces too much',
@@ -447,10 +450,10 @@ describe('a server that', () => {
     { name: 'sends too little', answer: ({ cookie, offset }) => chunk(cookie, 1, data(offset, 999)) },
     { name: 'sends nothing', answer: ({ cookie }) => chunk(cookie, 0, Buffer.alloc(0)) },
     {
-      name: 'sends nothing, and not the end',
+      name: 'sends an empty chunk that is not the last',
       answer: ({ cookie }) => chunk(cookie, 0, Buffer.alloc(0), { done: false }),
     },
-    { name: 'sends data without bytes', answer: ({ cookie, offset }) => chunk(cookie, 1, data(offset, 0)) },
+    { name: 'sends an empty data chunk', answer: ({ cookie, offset }) => chunk(cookie, 1, data(offset, 0)) },
     {
       name: 'sends bytes twice',
       answer: ({ cookie, offset }) =>
@@ -468,26 +471,29 @@ describe('a server that', () => {
         ]),
     },
     {
-      name: 'sends a hole of odd length',
+      name: 'sends a hole beyond the range',
       answer: ({ cookie, offset }) => chunk(cookie, 2, Buffer.concat([u64(offset), u32(2 ** 31)])),
     },
     {
-      name: 'sends a hole with more in it',
+      name: 'sends a hole chunk with extra bytes',
       answer: ({ cookie, offset }) => chunk(cookie, 2, Buffer.concat([u64(offset), u64(1000)])),
     },
     {
       name: 'sends block status',
       answer: ({ cookie }) => chunk(cookie, 5, Buffer.concat([u32(CONTEXT), u32(1000), u32(0)])),
     },
-    { name: 'sends what is not known', answer: ({ cookie }) => chunk(cookie, 77, Buffer.alloc(8)) },
-    { name: 'fails at length', answer: ({ cookie }) => chunk(cookie, 0x8001, Buffer.alloc(10), { length: 2 ** 30 }) },
-    { name: 'fails in no words', answer: ({ cookie }) => chunk(cookie, 0x8001, Buffer.alloc(3)) },
+    { name: 'sends an unknown chunk', answer: ({ cookie }) => chunk(cookie, 77, Buffer.alloc(8)) },
     {
-      name: 'fails with a message that is not there',
+      name: 'announces an error message that is too long',
+      answer: ({ cookie }) => chunk(cookie, 0x8001, Buffer.alloc(10), { length: 2 ** 30 }),
+    },
+    { name: 'sends an error chunk that is too short', answer: ({ cookie }) => chunk(cookie, 0x8001, Buffer.alloc(3)) },
+    {
+      name: 'fails with a missing message',
       answer: ({ cookie }) => chunk(cookie, 0x8001, Buffer.concat([u32(5), u16(99)])),
     },
     {
-      name: 'sends each byte by itself',
+      name: 'sends one byte per chunk',
       answer: ({ cookie, offset }) =>
         Buffer.concat(
           Array.from({ length: 5000 }, (_, index) =>
@@ -503,20 +509,20 @@ describe('a server that', () => {
     });
     const { source } = await open(server);
     await expect(source.read(new Uint8Array(1000), 2000)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
-    // The next read begins anew.
+    // The next read uses a new connection.
     expectBytes(await readOf(source, 0, 100), CONTENT.subarray(0, 100));
     expect(server.connections).toBe(2);
   });
 
   test.each([
-    { name: 'has extents of nothing', data: [u32(CONTEXT), u32(0), u32(0)] },
-    { name: 'has no extents', data: [u32(CONTEXT)] },
-    { name: 'has half an extent', data: [u32(CONTEXT), u32(500)] },
-    { name: 'speaks of another context', data: [u32(CONTEXT + 1), u32(1000), u32(0)] },
-    { name: 'goes on behind the range', data: [u32(CONTEXT), u32(1000), u32(0), u32(1000), u32(0)] },
-    { name: 'answers with an empty end', type: 0, data: [] },
-    { name: 'answers with data', type: 1, data: [u64(0), Buffer.alloc(1000)] },
-  ])('$name is refused when asked what is zero', async ({ type = 5, data }) => {
+    { name: 'sends extents of zero bytes', data: [u32(CONTEXT), u32(0), u32(0)] },
+    { name: 'sends no extents', data: [u32(CONTEXT)] },
+    { name: 'sends half an extent', data: [u32(CONTEXT), u32(500)] },
+    { name: 'sends another context', data: [u32(CONTEXT + 1), u32(1000), u32(0)] },
+    { name: 'sends extents after the range', data: [u32(CONTEXT), u32(1000), u32(0), u32(1000), u32(0)] },
+    { name: 'sends an empty last chunk', type: 0, data: [] },
+    { name: 'sends data', type: 1, data: [u64(0), Buffer.alloc(1000)] },
+  ])('$name for block status is refused', async ({ type = 5, data }) => {
     const server = await serve({
       runs: () => [],
       behaviour: (ask) => void ask.socket.write(chunk(ask.cookie, type, Buffer.concat(data))),
@@ -527,14 +533,14 @@ describe('a server that', () => {
 });
 
 describe('the parsers', () => {
-  /** Bytes in pieces of any length. */
+  /** Splits bytes into pieces of any length. */
   const pieces = (bytes: Buffer, cuts: readonly number[]): Buffer[] => {
     const places = [...new Set(cuts.map((cut) => cut % (bytes.length + 1)))].sort((a, b) => a - b);
     return [0, ...places].map((from, index) => bytes.subarray(from, places[index] ?? bytes.length));
   };
   const cuts = fc.array(fc.nat(), { maxLength: 20 });
 
-  test('of replies take them in any pieces, and what was changed on its way is refused or settles what was asked, in place', () => {
+  test('of replies accept any pieces; changed bytes are refused or settle each request within its buffer', () => {
     const change = fc.record({ at: fc.nat(), to: fc.nat(255) });
     fc.assert(
       fc.property(cuts, fc.array(change, { maxLength: 4 }), (cutAt, changes) => {
@@ -589,7 +595,7 @@ describe('the parsers', () => {
     );
   });
 
-  test('of the handshake take it in any pieces, and refuse or accept what was changed on its way', () => {
+  test('of the handshake accept any pieces, and refuse or accept changed bytes', () => {
     const recorded = Buffer.concat([
       GREETING,
       optionReply(8, 1),
@@ -609,7 +615,7 @@ describe('the parsers', () => {
           { exportName: 'disk', tls: false, what: 'test' },
           {
             send: () => undefined,
-            startTls: () => expect.fail('nobody asked for TLS'),
+            startTls: () => expect.fail('unexpected TLS request'),
             done: (info) => void done.push(info),
           },
         );

@@ -1,4 +1,4 @@
-/** One connection over a socket in memory: which requests are polled for, and which replies leave together. */
+/** One connection over a socket in memory: when the next request is polled for, and which replies share a write. */
 
 import { Duplex } from 'node:stream';
 import { setImmediate as turn } from 'node:timers/promises';
@@ -37,7 +37,7 @@ const SIZE = 2 ** 20;
 const IMAGE: Uint8Array = seededRandom(1).fill(new Uint8Array(SIZE));
 const EIO = 5;
 
-/** A reply as the client finds it. */
+/** A decoded reply. */
 interface Reply {
   readonly cookie: number;
   readonly error: number;
@@ -53,8 +53,8 @@ interface Client {
 }
 
 /**
- * Connects to a device. `lengths` tells how many bytes a cookie reads. The socket takes each write after `takes`, and
- * only then are the bytes looked at: until the socket has taken them, they must not change.
+ * Connects to a device. `lengths` has the length of the read of each cookie.
+ * The socket accepts each write after `takes`, and only then copies its bytes: the server must not change them before.
  */
 async function connect(
   device: InlineNbdDevice,
@@ -73,7 +73,7 @@ async function connect(
         done();
       });
     },
-    // As a real socket does: what was corked leaves as one write.
+    // As with a real socket, the corked writes leave as one write.
     writev: (parts, done) => {
       void takes().then(() => {
         writes.push(Buffer.concat(parts.map(({ chunk }) => chunk as Buffer)));
@@ -109,7 +109,7 @@ function simpleReplies(bytes: Buffer, lengths: (cookie: number) => number): Repl
     const cookie = Number(bytes.readBigUInt64BE(at + 8));
     const length = error === 0 ? lengths(cookie) : 0;
     const data = new Uint8Array(bytes.subarray(at + 16, at + 16 + length));
-    expect(data.length, 'a reply is not cut').toBe(length);
+    expect(data.length, 'a reply is whole').toBe(length);
     replies.push({ cookie, error, data });
     at += 16 + length;
   }
@@ -137,7 +137,7 @@ function write(cookie: number, offset: number, payload: Uint8Array, fua = false)
   return request({ type: COMMAND.write, flags, cookie: BigInt(cookie), offset, length: payload.length, payload });
 }
 
-/** A read of a device of the test that is not answered yet. */
+/** An unanswered read of a test device. */
 interface Pending {
   readonly into: Uint8Array;
   readonly offset: number;
@@ -147,7 +147,7 @@ interface Pending {
 
 type Answer = 'now' | 'later' | 'fails now';
 
-/** A device whose reads are answered as `answer` says; those that are answered later wait in `pending`. */
+/** A device that answers reads as `answer` decides. Reads to be answered later are in `pending`. */
 function readable(answer: (offset: number) => Answer): { device: InlineNbdDevice; pending: Pending[] } {
   const pending: Pending[] = [];
   const fill = (into: Uint8Array, offset: number): void => into.set(IMAGE.subarray(offset, offset + into.length));
@@ -156,7 +156,7 @@ function readable(answer: (offset: number) => Answer): { device: InlineNbdDevice
     if (how === 'now') fill(into, offset);
     else into.fill(0xdb);
     if (how === 'now') return undefined;
-    if (how === 'fails now') throw new CodError('COD_SOURCE_IO', 'it failed');
+    if (how === 'fails now') throw new CodError('COD_SOURCE_IO', 'injected failure');
     return new Promise((resolve, reject) => {
       pending.push({
         into,
@@ -174,14 +174,14 @@ function readable(answer: (offset: number) => Answer): { device: InlineNbdDevice
 }
 
 describe('the next request is polled for', () => {
-  test('if the client sends one at a time and has its answer', async () => {
+  test('if the client sends one request at a time and has its answer', async () => {
     const { send } = await connect(readable(() => 'now').device);
     await send(read(1, 0, BLOCK));
     await send(read(2, 0, BLOCK));
     expect(polled).toEqual(['received', 'answered', 'received', 'answered']);
   });
 
-  test('not before a read that completes later is answered', async () => {
+  test('not before a pending read is answered', async () => {
     const { device, pending } = readable(() => 'later');
     const { send } = await connect(device);
     await send(read(1, 0, BLOCK));
@@ -191,7 +191,7 @@ describe('the next request is polled for', () => {
     expect(polled).toEqual(['received', 'answered']);
   });
 
-  test('not if the client sends several at a time', async () => {
+  test('not if the client sends several requests at a time', async () => {
     const { send } = await connect(readable(() => 'now').device);
     await send(read(1, 0, BLOCK), read(2, 0, BLOCK));
     expect(polled).toEqual(['received']);
@@ -202,7 +202,7 @@ describe.each([
   ['simple', false],
   ['structured', true],
 ])('with %s replies', (_, structured) => {
-  test('reads of one turn that are answered at once leave as one write', async () => {
+  test('synchronous reads of one turn leave as one write', async () => {
     const client = await connect(readable(() => 'now').device, { structured, lengths: () => BLOCK });
     await client.send(read(1, 0, BLOCK), read(2, 5 * BLOCK, BLOCK), read(3, 17, BLOCK));
     const [replies, ...others] = client.received();
@@ -216,32 +216,29 @@ describe.each([
   test.each([
     ['4 KiB', BLOCK],
     ['100 KiB', 100 * 1024],
-  ])(
-    'a read of %s that completes later has a reply of its own; later requests are answered first',
-    async (_, length) => {
-      const late = 3 * BLOCK;
-      const { device, pending } = readable((offset) => (offset === late ? 'later' : 'now'));
-      const lengths = (cookie: number): number => (cookie === 2 ? length : BLOCK);
-      const client = await connect(device, { structured, lengths });
-      await client.send(read(1, 0, BLOCK), read(2, late, length), read(3, 8 * BLOCK, BLOCK));
-      const first = client.received().flat();
-      expect(first.map(({ cookie }) => cookie)).toEqual([1, 3]);
-      expectBytes(first[0]!.data, IMAGE.subarray(0, BLOCK));
-      expectBytes(first[1]!.data, IMAGE.subarray(8 * BLOCK, 9 * BLOCK));
-      // More replies than the buffer of small replies holds.
-      for (let cookie = 4; cookie < 204; cookie++) {
-        await client.send(read(cookie, (cookie % 50) * 1000, BLOCK));
-        const [[reply]] = client.received() as [[Reply]];
-        expect(reply.cookie).toBe(cookie);
-        expectBytes(reply.data, IMAGE.subarray((cookie % 50) * 1000, (cookie % 50) * 1000 + BLOCK));
-      }
-      pending[0]!.complete();
-      await turn();
-      const last = client.received().flat();
-      expect(last.map(({ cookie, error }) => [cookie, error])).toEqual([[2, 0]]);
-      expectBytes(last[0]!.data, IMAGE.subarray(late, late + length));
-    },
-  );
+  ])('a read of %s that completes later has its own reply, after those of later requests', async (_, length) => {
+    const late = 3 * BLOCK;
+    const { device, pending } = readable((offset) => (offset === late ? 'later' : 'now'));
+    const lengths = (cookie: number): number => (cookie === 2 ? length : BLOCK);
+    const client = await connect(device, { structured, lengths });
+    await client.send(read(1, 0, BLOCK), read(2, late, length), read(3, 8 * BLOCK, BLOCK));
+    const first = client.received().flat();
+    expect(first.map(({ cookie }) => cookie)).toEqual([1, 3]);
+    expectBytes(first[0]!.data, IMAGE.subarray(0, BLOCK));
+    expectBytes(first[1]!.data, IMAGE.subarray(8 * BLOCK, 9 * BLOCK));
+    // More replies than the buffer for small replies holds.
+    for (let cookie = 4; cookie < 204; cookie++) {
+      await client.send(read(cookie, (cookie % 50) * 1000, BLOCK));
+      const [[reply]] = client.received() as [[Reply]];
+      expect(reply.cookie).toBe(cookie);
+      expectBytes(reply.data, IMAGE.subarray((cookie % 50) * 1000, (cookie % 50) * 1000 + BLOCK));
+    }
+    pending[0]!.complete();
+    await turn();
+    const last = client.received().flat();
+    expect(last.map(({ cookie, error }) => [cookie, error])).toEqual([[2, 0]]);
+    expectBytes(last[0]!.data, IMAGE.subarray(late, late + length));
+  });
 
   test('reads that complete in one turn leave as one write', async () => {
     const { device, pending } = readable(() => 'later');
@@ -257,7 +254,7 @@ describe.each([
     }
   });
 
-  test('a read that fails, now or later, gets its error, and others get their bytes', async () => {
+  test('a failed read, now or later, gets its error, and other reads get their bytes', async () => {
     const { device, pending } = readable((offset) =>
       offset < BLOCK ? 'now' : offset < 4 * BLOCK ? 'later' : 'fails now',
     );
@@ -277,7 +274,7 @@ describe.each([
     ]);
     expectBytes(first[0]!.data, IMAGE.subarray(0, BLOCK));
     expectBytes(first[2]!.data, IMAGE.subarray(10, 10 + BLOCK));
-    pending[0]!.fail(new CodError('COD_SOURCE_IO', 'it failed'));
+    pending[0]!.fail(new CodError('COD_SOURCE_IO', 'injected failure'));
     await turn();
     pending[1]!.complete();
     await turn();
@@ -289,7 +286,7 @@ describe.each([
     expectBytes(last[1]!.data, IMAGE.subarray(2 * BLOCK, 3 * BLOCK));
   });
 
-  test('every read gets one reply with its bytes or its error, in whatever order reads complete', async () => {
+  test('every read gets one reply with its bytes or its error, in any order of completion', async () => {
     for (let seed = 0; seed < 30; seed++) {
       const random = seededRandom(seed);
       let failed = 0;
@@ -318,7 +315,7 @@ describe.each([
         const one = pending.splice(random.below(pending.length), 1)[0]!;
         if (random.oneIn(5)) {
           failed++;
-          one.fail(new CodError('COD_SOURCE_IO', 'it failed'));
+          one.fail(new CodError('COD_SOURCE_IO', 'injected failure'));
         } else {
           one.complete();
         }
@@ -351,7 +348,7 @@ describe.each([
   });
 });
 
-/** Calls to files, and a gate for their syncs. */
+/** Records calls to files, and can block their syncs. */
 class WatchedFiles implements FileSystem {
   /** `write` or `sync`, and the name of the file. */
   readonly calls: string[] = [];
@@ -394,7 +391,7 @@ function openOver(fileSystem: FileSystem, source: Source = bytesSource(IMAGE)): 
 }
 
 describe('writes of one turn', () => {
-  test('of whole blocks and of sectors share one append, and their answers leave as one write', async () => {
+  test('of whole blocks and of sectors share one append, and their replies leave as one write', async () => {
     const files = new WatchedFiles();
     const device = await openOver(files);
     const client = await connect(device);
@@ -406,7 +403,7 @@ describe('writes of one turn', () => {
       write(4, 8 * BLOCK - SECTOR, new Uint8Array(2 * SECTOR).fill(4)),
     );
     expect(cookies(client.received())).toEqual([[1, 2, 3, 4]]);
-    // The target first, then one append for all.
+    // The target first, then one append for all writes.
     const target = 'write disk';
     expect(files.calls.slice(0, 4)).toEqual([target, target, target, target]);
     expect(files.calls.slice(4)).toEqual([expect.stringMatching(/^write disk\.wil/)]);
@@ -434,7 +431,7 @@ describe('writes of one turn', () => {
       write(5, 9 * BLOCK + 100, new Uint8Array(SECTOR).fill(5), true),
     );
     for (let turns = 0; turns < 5; turns++) await turn();
-    // One append for all five. Writes with FUA wait for the sync.
+    // One append for all five writes. Writes with FUA wait for the sync.
     expect(files.calls.filter(isOfLog)).toHaveLength(1);
     expect(cookies(client.received())).toEqual([[2, 4]]);
     expect(files.calls.filter((call) => call.startsWith('sync'))).toEqual(['sync disk']);
@@ -457,7 +454,7 @@ describe('writes of one turn', () => {
     await device.close();
   });
 
-  test('are seen by reads of the same bytes that the client sends behind them in the same turn', async () => {
+  test('are visible to later reads of the same turn', async () => {
     const device = await openOver(memfsFileSystem());
     const client = await connect(device, { lengths: (cookie) => (cookie % 2 === 1 ? BLOCK : 0) });
     const values = seededRandom(5).fill(new Uint8Array(2 * BLOCK));
@@ -476,7 +473,7 @@ describe('writes of one turn', () => {
     }
     expect([...replies.keys()].sort()).toEqual([1, 2, 3, 4, 5, 6]);
     expect([...replies.values()].every(({ error }) => error === 0)).toBe(true);
-    // The second write is in flight at the same time, so this read may see it, but never a mixture.
+    // The second write is in flight too, so this read may see it, but never a mixture.
     const seen = replies.get(1)!.data;
     expectBytes(seen, seen[0] === values[0] ? values.subarray(0, BLOCK) : values.subarray(BLOCK));
     const mixed = IMAGE.slice(2 * BLOCK, 3 * BLOCK);
@@ -486,7 +483,7 @@ describe('writes of one turn', () => {
     await device.close();
   });
 
-  test('that fail get their errors, and the connection goes on', async () => {
+  test('that fail get their errors, and the connection stays open', async () => {
     const device = await openOver(memfsFileSystem());
     const client = await connect({
       size: device.size,
@@ -496,7 +493,7 @@ describe('writes of one turn', () => {
       flush: () => device.flush(),
       submitWrite: (from, offset, fua, settled) => {
         if (offset < BLOCK) settled(new CodError('COD_NO_SPACE', 'no room'));
-        else if (offset < 2 * BLOCK) setImmediate(settled, new CodError('COD_TARGET_IO', 'it failed'));
+        else if (offset < 2 * BLOCK) setImmediate(settled, new CodError('COD_TARGET_IO', 'injected failure'));
         else device.submitWrite(from, offset, fua, settled);
       },
       commitWrites: () => device.commitWrites(),
@@ -514,7 +511,7 @@ describe('writes of one turn', () => {
 });
 
 describe('a cold read', () => {
-  test('is answered when the source has answered, and requests that came later before it', async () => {
+  test('is answered after the source, and later requests are answered before it', async () => {
     let answer = (): void => undefined;
     const answered = new Promise<void>((resolve) => (answer = resolve));
     const source: Source = {
@@ -549,7 +546,7 @@ describe('a cold read', () => {
     await device.close();
   });
 
-  test('from a synchronous source is answered together with the other requests of its turn', async () => {
+  test('from a synchronous source is answered with the other requests of its turn', async () => {
     const device = await openOver(memfsFileSystem(), {
       size: SIZE,
       read: () => Promise.reject(new Error('not inline')),

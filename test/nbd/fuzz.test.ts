@@ -1,4 +1,4 @@
-/** Clients that send nonsense: nothing crashes, hangs, or takes memory without bound, and the next client is served. */
+/** Clients that send invalid bytes: no crash, no hang, bounded memory, and the next client is served. */
 
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ import { bytesOf, CLIENT_FLAGS, chunks, infoData, metaData, option, request } fr
 
 const SIZE = 2 ** 20 - 100;
 
-/** What a client that knows its way says, in steps that the server answers. */
+/** The bytes of a correct client, in steps that the server answers. */
 const NEGOTIATION: readonly Uint8Array[] = [
   CLIENT_FLAGS,
   option(8),
@@ -57,12 +57,12 @@ async function startServer(): Promise<{ server: NbdServer; path: string }> {
   return { server, path };
 }
 
-/** Sends bytes, then says that there are no more; resolves to all that came until the server hung up. */
+/** Sends bytes and ends the stream. Resolves to everything received until the server closes the connection. */
 async function converse(path: string, bytes: Uint8Array): Promise<Buffer> {
   const socket: Socket = connect(path);
   const received: Buffer[] = [];
   socket.on('data', (chunk) => received.push(chunk));
-  // The server hangs up in the middle of what makes no sense: an error, of which `once` would make a failure.
+  // The server closes the connection during invalid bytes. Without a listener the error would fail the test.
   socket.on('error', () => undefined);
   const closed = new Promise((resolve) => socket.on('close', resolve));
   socket.end(bytes);
@@ -70,8 +70,8 @@ async function converse(path: string, bytes: Uint8Array): Promise<Buffer> {
   return Buffer.concat(received);
 }
 
-/** A session as it should be answered: the last reply to an option, then every reply. */
-async function expectWell(path: string): Promise<void> {
+/** Expects correct answers to a session: the last reply to an option, then every reply. */
+async function expectServed(path: string): Promise<void> {
   const all = await converse(path, SESSION);
   const transmission = all.lastIndexOf(Buffer.from('0003e889045565a9', 'hex')) + 20;
   const replies = chunks(all.subarray(transmission));
@@ -79,14 +79,14 @@ async function expectWell(path: string): Promise<void> {
   expect(new Set(replies.filter(({ done }) => done).map(({ cookie }) => cookie)).size).toBe(REQUESTS.length - 1);
 }
 
-test('a whole session, sent at once, is answered', async () => {
+test('answers a whole session sent at once', async () => {
   const { server, path } = await startServer();
-  await expectWell(path);
+  await expectServed(path);
   await expect.poll(() => server.connectionCount).toBe(0);
 });
 
-describe('any bytes at all', () => {
-  test('leave a handshake going on or ended, with answers in proportion', () => {
+describe('arbitrary bytes', () => {
+  test('leave a handshake open or ended, with replies in proportion to the input', () => {
     const greeting = fc.constantFrom(new Uint8Array(0), CLIENT_FLAGS, bytesOf(CLIENT_FLAGS, 'IHAVEOPT'));
     const numbers = fc.array(
       fc.oneof(
@@ -127,7 +127,7 @@ describe('any bytes at all', () => {
     );
   });
 
-  test('are requests or the end', () => {
+  test('are decoded as requests or end the connection', () => {
     const pieces = fc.array(fc.oneof(fc.uint8Array({ maxLength: 60 }), fc.constantFrom(...REQUESTS)), {
       maxLength: 10,
     });
@@ -157,12 +157,12 @@ describe('any bytes at all', () => {
   });
 });
 
-/** Changes some bytes of a session: turned, left out, put in, doubled, cut off; lengths above all. */
+/** Changes some bytes of a session: replaces, removes, inserts, repeats or truncates; often in lengths. */
 function mutate(seed: number): Uint8Array {
   const random = seededRandom(seed);
   let bytes: Uint8Array = SESSION.slice();
   for (let count = 1 + random.below(4); count > 0; count--) {
-    // Half of them where the numbers are: in the negotiation, and in the heads of the first requests.
+    // Half of the changes are near the numbers: in the negotiation, and in the headers of the first requests.
     const at = random.below(random.oneIn(2) ? 700 : bytes.length);
     const length = 1 + random.below(40);
     const kinds = [
@@ -178,19 +178,19 @@ function mutate(seed: number): Uint8Array {
   return bytes;
 }
 
-test('sessions with changed bytes end, and leave a server that serves', async () => {
+test('closes sessions with changed bytes, and serves the next client', async () => {
   const { server, path } = await startServer();
   const first = Number(process.env['COD_FUZZ_SEED'] ?? 1);
   for (let seed = first; seed < first + 400; seed += 8) {
     await Promise.all(Array.from({ length: 8 }, (_, index) => converse(path, mutate(seed + index))));
   }
-  await expectWell(path);
+  await expectServed(path);
   await expect.poll(() => server.connectionCount).toBe(0);
 });
 
-test('a client that reads nothing is not read from either, and takes no memory for what it asks', async () => {
+test('stops reading from a client that reads nothing, with bounded memory for its requests', async () => {
   const { server, path } = await startServer();
-  await expectWell(path);
+  await expectServed(path);
   const socket = connect(path);
   socket.on('error', () => undefined);
   socket.pause();
@@ -199,7 +199,7 @@ test('a client that reads nothing is not read from either, and takes no memory f
     ...Array.from({ length: 2000 }, (_, index) => request({ type: 0, cookie: BigInt(index), length: 65_536 })),
   );
   const before = process.memoryUsage().arrayBuffers;
-  // 20,000 reads of 64 KiB would be more than a gigabyte.
+  // 20,000 reads of 64 KiB would need more than a gigabyte.
   for (let count = 0; count < 10; count++) socket.write(many);
   let unsent = -1;
   while (unsent !== socket.writableLength) {
@@ -208,6 +208,6 @@ test('a client that reads nothing is not read from either, and takes no memory f
   }
   expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2 ** 26);
   socket.destroy();
-  await expectWell(path);
+  await expectServed(path);
   await expect.poll(() => server.connectionCount).toBe(0);
 });

@@ -1,4 +1,4 @@
-/** The handshake, from the specification's side: what a client sends, what it gets. */
+/** The handshake from the side of the specification: what a client sends and receives. */
 
 import { describe, expect, test } from 'vitest';
 import { type ExportInfo, Handshake, type HandshakeAction } from '../../src/nbd/server/handshake.ts';
@@ -46,7 +46,7 @@ function begin(options: { exports?: ExportInfo[]; tls?: 'absent' | 'required' } 
   return handshake;
 }
 
-/** Types of the replies to one option. */
+/** Returns the types of the replies to one option. */
 function ask(handshake: Handshake, number: number, data: Uint8Array | string = ''): number[] {
   return optionReplies(handshake.receive(option(number, data)).send).map(({ type }) => type);
 }
@@ -62,12 +62,12 @@ describe('the greeting', () => {
     expect(handshake.greeting()).toEqual(bytesOf('NBDMAGIC', 'IHAVEOPT', [2, 3]));
   });
 
-  test.each([4, 0x80000001, 0xffffffff])('ends where the client flags 0x%s are unknown', (flags) => {
+  test.each([4, 0x80000001, 0xffffffff])('ends the connection for unknown client flags 0x%s', (flags) => {
     const handshake = new Handshake({ exports: [info('disk')], tls: 'absent' });
     expect(handshake.receive(bytesOf([4, flags]))).toMatchObject({ next: 'close' });
   });
 
-  test('leaves a client that is not fixed newstyle nothing but a name', () => {
+  test('admits only EXPORT_NAME from a client without fixed newstyle', () => {
     for (const [sent, next] of [
       [option(OPT.list), 'close'],
       [option(OPT.exportName, 'disk'), 'transmission'],
@@ -79,8 +79,8 @@ describe('the greeting', () => {
   });
 });
 
-describe('the old way, by name', () => {
-  test('gives size and flags without DF, and zeros to a client that wants them', () => {
+describe('EXPORT_NAME', () => {
+  test('gives size and flags without DF, and zeros unless the client declined them', () => {
     const handshake = new Handshake({ exports: [info('disk')], tls: 'absent' });
     handshake.receive(bytesOf([4, 1]));
     const action = transmission(handshake.receive(option(OPT.exportName, 'disk')));
@@ -88,14 +88,14 @@ describe('the old way, by name', () => {
     expect(action.agreement).toMatchObject({ structuredReplies: false, contexts: [] });
   });
 
-  test('ends where there is no such export, also for a name without end', () => {
+  test('ends the connection for an unknown export, also for an endless name', () => {
     expect(begin().receive(option(OPT.exportName, 'disc'))).toMatchObject({ next: 'close', send: new Uint8Array(0) });
     expect(begin().receive(option(OPT.exportName, 'x'.repeat(5000)))).toMatchObject({ next: 'close' });
   });
 });
 
 describe('GO and INFO', () => {
-  test('say what an export is, and what was asked for beside', () => {
+  test('describe an export and the requested information', () => {
     const handshake = begin({ exports: [info('disk', { description: 'a disk' })] });
     ask(handshake, OPT.structured);
     const action = transmission(handshake.receive(option(OPT.go, infoData('disk', [1, 2, 3, 77]))));
@@ -111,7 +111,7 @@ describe('GO and INFO', () => {
     expect(action.agreement.structuredReplies).toBe(true);
   });
 
-  test('INFO leaves the handshake going on, and the same GO has the same answers', () => {
+  test('INFO keeps the handshake open, and the same GO has the same replies', () => {
     const handshake = begin();
     const first = handshake.receive(option(OPT.info, infoData('disk', [3])));
     const second = handshake.receive(option(OPT.go, infoData('disk', [3])));
@@ -121,14 +121,14 @@ describe('GO and INFO', () => {
     );
   });
 
-  test('the empty name is the export of that name, or the only one, or none', () => {
+  test('the empty name selects the export of that name, or the only export, or none', () => {
     expect(transmission(begin().receive(option(OPT.go, infoData('')))).agreement.export.name).toBe('disk');
     const named = begin({ exports: [info('disk'), info('')] });
     expect(transmission(named.receive(option(OPT.go, infoData('')))).agreement.export.name).toBe('');
     expect(ask(begin({ exports: [info('a'), info('b')] }), OPT.go, infoData(''))).toEqual([ERROR.unknown]);
   });
 
-  test('hand on what the client sent behind GO', () => {
+  test('pass on the bytes that follow GO', () => {
     const action = transmission(begin().receive(bytesOf(option(OPT.go, infoData('disk')), 'requests')));
     expect(Buffer.from(action.rest).toString()).toBe('requests');
   });
@@ -137,10 +137,10 @@ describe('GO and INFO', () => {
     ['no data', new Uint8Array(0), ERROR.invalid],
     ['a name longer than the data', bytesOf([4, 100], 'disk', [2, 0]), ERROR.invalid],
     ['a name of 4 GiB', bytesOf([4, 0xffffffff], 'disk', [2, 0]), ERROR.invalid],
-    ['fewer wishes than announced', bytesOf([4, 4], 'disk', [2, 3], [2, 1]), ERROR.invalid],
-    ['more than announced', bytesOf([4, 4], 'disk', [2, 0], [2, 1]), ERROR.invalid],
+    ['fewer requests for information than announced', bytesOf([4, 4], 'disk', [2, 3], [2, 1]), ERROR.invalid],
+    ['more requests for information than announced', bytesOf([4, 4], 'disk', [2, 0], [2, 1]), ERROR.invalid],
     ['a name of more than 4096 bytes', infoData('x'.repeat(4097)), ERROR.tooBig],
-    ['a name that is no UTF-8', bytesOf([4, 2], new Uint8Array([0xff, 0xfe]), [2, 0]), ERROR.unknown],
+    ['a name that is not UTF-8', bytesOf([4, 2], new Uint8Array([0xff, 0xfe]), [2, 0]), ERROR.unknown],
     ['an unknown name', infoData('disc'), ERROR.unknown],
   ])('refuse %s', (_, data, error) => {
     const handshake = begin();
@@ -149,7 +149,7 @@ describe('GO and INFO', () => {
   });
 });
 
-test('LIST names all exports, and wants no data', () => {
+test('LIST names all exports, and refuses data', () => {
   const handshake = begin({ exports: [info('a'), info('ä/b', { description: 'of b' })] });
   const replies = optionReplies(handshake.receive(option(OPT.list)).send);
   expect(replies.map(({ type }) => type)).toEqual([2, 2, ACK]);
@@ -157,7 +157,7 @@ test('LIST names all exports, and wants no data', () => {
   expect(ask(handshake, OPT.list, 'x')).toEqual([ERROR.invalid]);
 });
 
-test('ABORT is acknowledged and ends the connection; unknown options are refused and do not', () => {
+test('ABORT is acknowledged and ends the connection; unknown options are refused and keep it open', () => {
   const handshake = begin();
   expect(ask(handshake, OPT.extended)).toEqual([ERROR.unsup]);
   expect(ask(handshake, 4711, 'what is this')).toEqual([ERROR.unsup]);
@@ -173,7 +173,7 @@ describe('metadata contexts', () => {
       .filter(({ type }) => type === 4)
       .map(({ data }) => `${data.readUInt32BE(0)} ${data.subarray(4).toString()}`);
 
-  test('are listed: all, those of a namespace, those by name', () => {
+  test('are listed: all, by namespace, by name', () => {
     const handshake = begin();
     ask(handshake, OPT.structured);
     expect(contextsOf(handshake, OPT.listMeta, [])).toEqual(['0 base:allocation', '0 copyondemand:state']);
@@ -182,7 +182,7 @@ describe('metadata contexts', () => {
     expect(contextsOf(handshake, OPT.listMeta, ['base:other', 'qemu:'])).toEqual([]);
   });
 
-  test('are chosen by name only, the last choice counts, and for its export only', () => {
+  test('are selected by name only; the last selection counts, for its export only', () => {
     const handshake = begin({ exports: [info('disk'), info('other')] });
     ask(handshake, OPT.structured);
     expect(contextsOf(handshake, OPT.setMeta, ['base:'])).toEqual([]);
@@ -197,12 +197,12 @@ describe('metadata contexts', () => {
   });
 
   test.each([
-    ['an export that is not used', metaData('other', ['base:allocation']), ACK],
+    ['an export that is not used later', metaData('other', ['base:allocation']), ACK],
     ['a query that ends too early', bytesOf([4, 4], 'disk', [4, 1], [4, 50], 'base:'), ERROR.invalid],
-    ['queries without end', bytesOf([4, 4], 'disk', [4, 0xffffffff], [4, 0]), ERROR.invalid],
+    ['endless queries', bytesOf([4, 4], 'disk', [4, 0xffffffff], [4, 0]), ERROR.invalid],
     ['a query of 4097 bytes', metaData('disk', ['x'.repeat(4097)]), ERROR.tooBig],
-    ['an export that is not there', metaData('none', []), ERROR.unknown],
-  ])('of before are gone after a choice for %s', (_, data, type) => {
+    ['a missing export', metaData('none', []), ERROR.unknown],
+  ])('are deselected by a selection for %s', (_, data, type) => {
     const handshake = begin({ exports: [info('disk'), info('other')] });
     ask(handshake, OPT.structured);
     contextsOf(handshake, OPT.setMeta, ['base:allocation']);
@@ -210,18 +210,18 @@ describe('metadata contexts', () => {
     expect(transmission(handshake.receive(option(OPT.go, infoData('disk')))).agreement.contexts).toEqual([]);
   });
 
-  test('want structured replies', () => {
+  test('need structured replies', () => {
     expect(ask(begin(), OPT.setMeta, metaData('disk', ['base:allocation']))).toEqual([ERROR.invalid]);
     expect(ask(begin(), OPT.listMeta, metaData('disk', []))).toEqual([ERROR.invalid]);
   });
 });
 
 describe('TLS', () => {
-  test('is refused where there is none', () => {
+  test('is refused without TLS in the server', () => {
     expect(ask(begin(), OPT.starttls)).toEqual([ERROR.policy]);
   });
 
-  test('comes before everything else where it is required', () => {
+  test('precedes every other option if it is required', () => {
     const handshake = begin({ tls: 'required' });
     for (const number of [OPT.list, OPT.info, OPT.go, OPT.structured, OPT.setMeta, OPT.extended, 99]) {
       expect(ask(handshake, number, infoData('disk'))).toEqual([ERROR.tls]);
@@ -235,7 +235,7 @@ describe('TLS', () => {
     expect(handshake.receive(option(OPT.go, infoData('disk'))).next).toBe('transmission');
   });
 
-  test('a name alone, or bytes in the clear behind STARTTLS, end the connection', () => {
+  test('EXPORT_NAME before TLS, or plaintext after STARTTLS, ends the connection', () => {
     expect(begin({ tls: 'required' }).receive(option(OPT.exportName, 'disk'))).toMatchObject({
       next: 'close',
       send: new Uint8Array(0),
@@ -245,17 +245,17 @@ describe('TLS', () => {
   });
 });
 
-describe('a client that does not keep to it', () => {
+describe('a client that violates the protocol', () => {
   test.each([
     ['another magic number', bytesOf('IHAVEOPS', [4, 3], [4, 0])],
     ['an option of 4 GiB', bytesOf('IHAVEOPT', [4, 7], [4, 0xffffffff])],
     ['an option of one byte too many', bytesOf('IHAVEOPT', [4, 7], [4, 65_537])],
-    ['options without end', bytesOf(...Array.from({ length: 1025 }, () => option(99)))],
-  ])('is left: %s', (_, bytes) => {
+    ['endless options', bytesOf(...Array.from({ length: 1025 }, () => option(99)))],
+  ])('is disconnected: %s', (_, bytes) => {
     expect(begin().receive(bytes).next).toBe('close');
   });
 
-  test('may send it byte by byte', () => {
+  test('may send single bytes', () => {
     const handshake = new Handshake({ exports: [info('disk')], tls: 'absent' });
     const sent = bytesOf(CLIENT_FLAGS, option(OPT.structured), option(OPT.go, infoData('disk', [3])));
     const actions = [...sent].map((byte) => handshake.receive(new Uint8Array([byte])));

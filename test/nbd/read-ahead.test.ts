@@ -9,27 +9,27 @@ function begin(size = SIZE): { ahead: ReadAhead; fetched: [offset: number, lengt
   return { ahead: new ReadAhead(size, (offset, length) => fetched.push([offset, length])), fetched };
 }
 
-/** Bytes fetched, each once, without a gap between them. */
+/** Checks that the fetched ranges have no gap and no overlap. Returns their bounds. */
 function contiguous(fetched: readonly [offset: number, length: number][]): [start: number, end: number] {
   for (let index = 1; index < fetched.length; index++)
     expect(fetched[index]![0]).toBe(fetched[index - 1]![0] + fetched[index - 1]![1]);
   return [fetched[0]![0], fetched.at(-1)![0] + fetched.at(-1)![1]];
 }
 
-test('one read fetches nothing ahead, nor do reads here and there', () => {
+test('reads nothing ahead after one read or random reads', () => {
   const { ahead, fetched } = begin();
   for (const offset of [0, 100, 5000, 9000, 3000, 8000]) ahead.note(offset * KiB, 4 * KiB);
   expect(fetched).toEqual([]);
 });
 
-test('a run is fetched ahead of, ever further, in pieces, and to the end of the device at most', () => {
+test('reads increasingly far ahead of a run, in pieces, up to the end of the device', () => {
   const { ahead, fetched } = begin();
   for (let offset = 0; offset < SIZE; offset += 64 * KiB) ahead.note(offset, 64 * KiB);
   expect(contiguous(fetched)).toEqual([128 * KiB, SIZE]);
   expect(Math.max(...fetched.map(([, length]) => length))).toBe(256 * KiB);
 });
 
-test('a run goes on behind what was fetched in time', () => {
+test('continues a run after its fetched bytes', () => {
   const { ahead, fetched } = begin();
   ahead.note(0, 64 * KiB);
   ahead.note(64 * KiB, 64 * KiB);
@@ -39,7 +39,7 @@ test('a run goes on behind what was fetched in time', () => {
   expect(fetched.slice(1)[0]![0]).toBe(end + 64 * KiB);
 });
 
-test('several runs at once do not end each other', () => {
+test('follows several runs at once', () => {
   const { ahead, fetched } = begin();
   for (let step = 0; step < 16; step++)
     for (const base of [0, 8, 16, 24]) ahead.note((base * 1024 + step * 64) * KiB, 64 * KiB);

@@ -44,7 +44,7 @@ describe('the URI of an NBD export', () => {
     'http://h/',
     '',
     `nbd://h/${'x'.repeat(4097)}`,
-  ])('%s is refused', (uri) => {
+  ])('refuses %s', (uri) => {
     expect(() => parseNbdUri(uri)).toThrow(TypeError);
   });
 });
