@@ -1,4 +1,4 @@
-/** Events for several consumers, of which none delays the producer. */
+/** Events for several consumers. No consumer delays the producer. */
 
 import { getEventListeners } from 'node:events';
 import { describe, expect, test } from 'vitest';
@@ -29,7 +29,7 @@ test('a consumer gets every event from its subscription on, in order', async () 
   expect(await collect(second)).toEqual([2]);
 });
 
-test('calls of next that wait are answered in order', async () => {
+test('waiting calls of next are answered in order', async () => {
   const stream = new EventStream<number>();
   const events = stream.subscribe();
   const waiting = [events.next(), events.next(), events.next()];
@@ -43,7 +43,7 @@ test('calls of next that wait are answered in order', async () => {
 });
 
 describe('a slow consumer', () => {
-  test('is told once, in the place of the gap, how many events it missed', async () => {
+  test('gets one event with the number of missed events, in the place of the gap', async () => {
     const stream = new EventStream<number>();
     const slow = stream.subscribe();
     emitAll(stream, numbers(0, 300));
@@ -65,7 +65,7 @@ describe('a slow consumer', () => {
     expect(await collect(slow)).toEqual(numbers(0, 256));
   });
 
-  test('is told of missed events after the stream has ended, too', async () => {
+  test('gets the number of missed events also after the end of the stream', async () => {
     const stream = new EventStream<number>();
     const slow = stream.subscribe();
     emitAll(stream, numbers(0, 257));
@@ -73,7 +73,7 @@ describe('a slow consumer', () => {
     expect(await collect(slow)).toEqual([...numbers(0, 256), { type: 'lost', count: 1 }]);
   });
 
-  test('costs the other consumers no event', async () => {
+  test('does not make other consumers miss events', async () => {
     const stream = new EventStream<number>();
     stream.subscribe();
     const fast = stream.subscribe();
@@ -114,7 +114,7 @@ describe('a subscription ends', () => {
     expect(await collect(events)).toEqual([]);
   });
 
-  test('at once if the signal was aborted or the stream had ended before', async () => {
+  test('immediately if the signal was aborted or the stream had ended before', async () => {
     const stream = new EventStream<number>();
     expect(await collect(stream.subscribe(AbortSignal.abort()))).toEqual([]);
     stream.end();
@@ -130,7 +130,7 @@ describe('a subscription ends', () => {
     expect(await collect(events)).toEqual([]);
   });
 
-  test('when return is called, and then waiting calls of next end', async () => {
+  test('when return is called, which also ends waiting calls of next', async () => {
     const stream = new EventStream<number>();
     const events = stream.subscribe();
     const next = events.next();

@@ -2,7 +2,7 @@
 
 import { seededRandom } from '../../src/testing/random.ts';
 
-/** No multiple of a block. */
+/** Not a multiple of a block. */
 export const IMAGE_BYTES: number = 3 * 2 ** 20 + 700;
 
 export function imageBytes(): Uint8Array<ArrayBuffer> {

@@ -1,4 +1,4 @@
-/** The conformance suite of a file system, over OPFS in Chromium. */
+/** The conformance suite of a file system over OPFS in Chromium. */
 
 import { expect, test } from 'vitest';
 import { opfsFileSystem } from '../../src/fs/opfs.ts';
@@ -14,7 +14,7 @@ function runInWorker(index: number): Promise<string | undefined> {
   });
 }
 
-// Only the names are taken from here: the tests run in the worker.
+// This page uses only the names: the tests run in the worker.
 const names = fileSystemSuite(() => opfsFileSystem(), { sharedHandles: false, locks: false }).map(({ name }) => name);
 
 test.each(names.map((name, index) => ({ name, index })))('$name', async ({ index }) => {

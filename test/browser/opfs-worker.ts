@@ -1,4 +1,4 @@
-/** A dedicated worker that does what remote-files.ts asks for, over OPFS. */
+/** A dedicated worker that executes the calls of remote-files.ts over OPFS. */
 
 import { CodError } from '../../src/errors.ts';
 import type { File, FileSystem } from '../../src/fs/file-system.ts';

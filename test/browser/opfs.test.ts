@@ -1,4 +1,4 @@
-/** What is particular to OPFS as storage; the rest is in opfs-suite.test.ts. */
+/** What is specific to OPFS as storage. Everything else is in opfs-suite.test.ts. */
 
 import { afterEach, expect, test } from 'vitest';
 import { opfsFileSystem } from '../../src/fs/opfs.ts';
@@ -27,12 +27,12 @@ test('the files are those of the directory, by their names', async () => {
   expect(await found.text()).toBe('\0\0abc');
 });
 
-test('there is no boot unless one is named', async () => {
+test('has no boot ID unless one is given', async () => {
   expect('bootId' in opfsFileSystem()).toBe(false);
   expect(opfsFileSystem(undefined, { bootId: 'x' }).bootId).toBe('x');
 });
 
-test('a file that is open elsewhere is waited for, and COD_LOCKED in the end', async () => {
+test('waits for a file that is open elsewhere, and then rejects with COD_LOCKED', async () => {
   const first = await files();
   const second = await files({ directory: first.directory });
   const file = await first.open('a', { create: true });
@@ -45,7 +45,7 @@ test('a file that is open elsewhere is waited for, and COD_LOCKED in the end', a
   await (await second.open('a')).close();
 });
 
-test('a file whose worker is terminated meanwhile is opened after all', async () => {
+test('opens a file once the worker that had it open is terminated', async () => {
   const first = await files();
   const second = await files({ directory: first.directory });
   const file = await first.open('a', { create: true });
@@ -58,7 +58,7 @@ test('a file whose worker is terminated meanwhile is opened after all', async ()
   expect(into).toEqual(new Uint8Array(100).fill(7));
 });
 
-test('a folder is no file, a path is no name, and a page cannot open files', async () => {
+test('refuses a folder as a file, a path as a name, and a page without OPFS access', async () => {
   const { directory, open } = await files();
   await directory.getDirectoryHandle('d', { create: true });
   await expect(open('d')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
@@ -67,9 +67,9 @@ test('a folder is no file, a path is no name, and a page cannot open files', asy
   await expect(opfsFileSystem(await freshDirectory()).open('a', { create: true })).rejects.toThrow(/dedicated worker/);
 });
 
-test('a size or a write beyond the quota is COD_NO_SPACE, and the file stays as it was', async () => {
+test('rejects a size or a write beyond the quota with COD_NO_SPACE, and keeps the file unchanged', async () => {
   const { open } = await files();
-  // The quota that counts is a part of the disk; the one that is shown is less.
+  // The effective quota is a part of the disk; the reported quota is smaller.
   const far = 2 ** 43;
   expect((await estimateStorage()).quotaBytes).toBeGreaterThan(0);
   const file = await open('a', { create: true });
@@ -84,7 +84,7 @@ test('a size or a write beyond the quota is COD_NO_SPACE, and the file stays as 
   expect(await file.size()).toBe(20);
 });
 
-test('what files take is in the estimate, a sparse file with its whole size; asking for persistence answers', async () => {
+test('estimates include files, sparse ones with their whole size; persist() answers', async () => {
   const { open } = await files();
   const before = await estimateStorage();
   const file = await open('a', { create: true });

@@ -1,4 +1,4 @@
-/** A device in a page: its worker does the work, and may be ended at any moment. */
+/** A device in a page: its worker does the work, and may be terminated at any moment. */
 
 import { afterEach, describe, expect, inject, test } from 'vitest';
 import {
@@ -58,7 +58,7 @@ function expectBytes(found: Uint8Array, expected: Uint8Array): void {
   expect(found.findIndex((byte, index) => byte !== expected[index])).toBe(-1);
 }
 
-/** Reads events until `isLast` is true for one; that one is the last of the result. */
+/** Reads events until `isLast` matches one, which is the last of the result. */
 async function eventsUntil(
   events: AsyncIterable<DeviceEvent>,
   isLast: (event: DeviceEvent) => boolean,
@@ -82,7 +82,7 @@ const never = (): boolean => false;
 
 let checkpoints = 0;
 
-/** A checkpoint that has something new to make durable. */
+/** Takes a checkpoint that has new data to make durable. */
 async function changeAndCheckpoint(device: BrowserDevice): Promise<void> {
   await device.write(random(10, ++checkpoints), 0);
   await device.checkpoint();
@@ -91,7 +91,7 @@ async function changeAndCheckpoint(device: BrowserDevice): Promise<void> {
 const random = (length: number, seed: number): Uint8Array => seededRandom(seed).fill(new Uint8Array(length));
 
 describe('the interface is that of a device', () => {
-  test('what is read is the source, what is written stays, also when it is opened again', async () => {
+  test('reads the source, and keeps writes, also after a new open', async () => {
     const target = newTarget();
     const device = await open({ target, directory: 'some/folder' });
     expect([device.size, device.blockSize, device.role]).toEqual([IMAGE_BYTES, BLOCK, 'owner']);
@@ -118,7 +118,7 @@ describe('the interface is that of a device', () => {
     expectBytes(await bytesAt(again, 0, IMAGE_BYTES), model);
   });
 
-  test('many requests at once are all answered, each with its own', async () => {
+  test('answers each of many concurrent requests with its own bytes', async () => {
     const device = await open();
     const reads = Array.from({ length: 200 }, async (_, index) =>
       expectBytes(await bytesAt(device, index * 1000, 999), image.subarray(index * 1000, index * 1000 + 999)),
@@ -126,7 +126,7 @@ describe('the interface is that of a device', () => {
     await Promise.all(reads);
   });
 
-  test('requests that are larger than a message may be are whole', async () => {
+  test('completes requests larger than the maximum of a message', async () => {
     const large = new Blob([image, image, image, image, image, image, image]);
     const device = await open({ source: large });
     const bytes = random(18 * 2 ** 20, 9);
@@ -136,7 +136,7 @@ describe('the interface is that of a device', () => {
     expect([found[0], found.at(-1)]).toEqual([image[0], image[(bytes.length + 1) % IMAGE_BYTES]]);
   });
 
-  test('hydrated resolves when the copy is complete, the status tells it, and finish leaves a plain file', async () => {
+  test('hydrated and status report a complete copy, and finish leaves a plain file', async () => {
     const target = newTarget();
     const device = await open({ target, hydrate: {} });
     await device.hydrated;
@@ -155,7 +155,7 @@ describe('the interface is that of a device', () => {
     expectBytes(new Uint8Array(await (await (await root.getFileHandle(target)).getFile()).arrayBuffer()), image);
   });
 
-  test('the synced blocks are counted in equal parts', async () => {
+  test('counts the synced blocks of equal parts', async () => {
     const device = await open();
     await device.write(random(3 * BLOCK, 1), 2 * BLOCK);
     await device.write(random(BLOCK, 1), 100 * BLOCK);
@@ -165,7 +165,7 @@ describe('the interface is that of a device', () => {
     await expect(device.countSynced(0)).rejects.toBeInstanceOf(RangeError);
   });
 
-  test('blocks that were written in part are counted in equal parts', async () => {
+  test('counts the partly written blocks of equal parts', async () => {
     const device = await open();
     await device.write(random(10, 1), 2 * BLOCK + 5);
     await device.write(random(10, 1), 3 * BLOCK);
@@ -175,7 +175,7 @@ describe('the interface is that of a device', () => {
     expect([...(await device.countDirty(5, { start: 100, end: 101 }))]).toEqual([0, 0, 0, 0, 1]);
   });
 
-  test('hydrateRange fetches the blocks that a range touches, and no others', async () => {
+  test('hydrateRange fetches exactly the blocks of a range', async () => {
     const device = await open();
     await device.hydrateRange(5 * BLOCK + 1, 3 * BLOCK);
     // The blocks may be stored after their bytes have arrived.
@@ -186,7 +186,7 @@ describe('the interface is that of a device', () => {
     await expect(device.hydrateRange(0, IMAGE_BYTES + 1)).rejects.toBeInstanceOf(RangeError);
   });
 
-  test('extents tells the states of a range, at most as many as the limit', async () => {
+  test('extents returns the states of a range, at most `limit` of them', async () => {
     const device = await open();
     await device.write(random(2 * BLOCK, 1), 2 * BLOCK);
     await device.write(random(10, 1), 6 * BLOCK + 5);
@@ -202,7 +202,7 @@ describe('the interface is that of a device', () => {
     await expect(device.extents(IMAGE_BYTES, 1, 1)).rejects.toBeInstanceOf(RangeError);
   });
 
-  test('a copy is a file while it is open, and is removed once nobody has it', async () => {
+  test('a copy is a file while it is open, and can be removed once it is closed', async () => {
     const target = newTarget();
     const device = await open({ target });
     await device.write(random(2 * BLOCK, 1), 0);
@@ -218,7 +218,7 @@ describe('the interface is that of a device', () => {
     expect(again.status().syncedBlocks).toBe(0);
   });
 
-  test('a source tells its size before it is copied', async () => {
+  test('a source has its size before it is copied', async () => {
     expect(await inspectSource(new Blob([new Uint8Array(700)]), { worker: startWorker })).toEqual({
       size: 700,
       identity: undefined,
@@ -228,7 +228,7 @@ describe('the interface is that of a device', () => {
     });
   });
 
-  test('a rate holds the background copy back, and lifting it lets it go', async () => {
+  test('a rate limit delays the background copy until it is removed', async () => {
     const device = await open({ hydrate: { rateBytesPerSecond: 1000 } });
     expect((await device.refreshStatus()).rateBytesPerSecond).toBe(1000);
     expect(() => device.setRate(0)).toThrow(RangeError);
@@ -237,7 +237,7 @@ describe('the interface is that of a device', () => {
     expect((await device.refreshStatus()).rateBytesPerSecond).toBeUndefined();
   });
 
-  test('after close everything is COD_CLOSED, and hydrated too', async () => {
+  test('after close every call and hydrated reject with COD_CLOSED', async () => {
     const device = await open({ hydrate: { rateBytesPerSecond: 1000 } });
     await Promise.all([device.close(), device.close()]);
     await device.close();
@@ -252,7 +252,7 @@ describe('the interface is that of a device', () => {
 });
 
 describe('events', () => {
-  test('tell of each state, which the status then has, and end with the device', async () => {
+  test('report each state, equal to the status, and end with the device', async () => {
     const device = await open({ hydrate: { rateBytesPerSecond: 1000 } });
     const events = device.events();
     device.setRate(undefined);
@@ -265,7 +265,7 @@ describe('events', () => {
     await expect(eventsUntil(device.events(), never)).rejects.toThrow('the events ended after []');
   });
 
-  test('tell of each checkpoint and its size', async () => {
+  test('report each checkpoint and its size', async () => {
     const device = await open();
     const events = device.events();
     await changeAndCheckpoint(device);
@@ -273,7 +273,7 @@ describe('events', () => {
     expect(checkpoint.type === 'checkpoint' && checkpoint.bytes).toBeGreaterThan(0);
   });
 
-  test('end at an aborted signal, and nowhere else', async () => {
+  test('end when their signal is aborted, only for that consumer', async () => {
     const device = await open();
     const controller = new AbortController();
     const [aborted, other] = [device.events({ signal: controller.signal }), device.events()];
@@ -284,7 +284,7 @@ describe('events', () => {
     await eventsUntil(other, isCheckpoint);
   });
 
-  test('that a slow consumer misses are counted, and delay neither the device nor another consumer', async () => {
+  test('missed by a slow consumer are counted, and delay neither the device nor other consumers', async () => {
     const device = await open();
     const [slow, fast] = [device.events(), device.events()];
     let fastCount = 0;
@@ -341,8 +341,8 @@ describe('errors keep class and code', () => {
     });
   });
 
-  test('an image without room is COD_NO_SPACE when it is opened', async () => {
-    // A Blob of blobs takes no memory: 16 TiB.
+  test('rejects the open of an image without room with COD_NO_SPACE', async () => {
+    // A Blob of Blobs needs no memory: 16 TiB.
     let huge = new Blob([new Uint8Array(2 ** 24)]);
     while (huge.size < 2 ** 43) huge = new Blob([huge, huge]);
     await expect(open({ source: huge })).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
@@ -352,7 +352,7 @@ describe('errors keep class and code', () => {
 describe('a source on another origin', () => {
   const url = (path: string): string => new URL(path, inject('serverUrl')).href;
 
-  test('is copied, with headers where they are wanted', async () => {
+  test('is copied, with headers if required', async () => {
     const device = await open({ source: url('/image'), hydrate: {} });
     await device.hydrated;
     expectBytes(await bytesAt(device, 0, IMAGE_BYTES), image);
@@ -360,7 +360,7 @@ describe('a source on another origin', () => {
     expectBytes(await bytesAt(second, 5, 1000), image.subarray(5, 1005));
   });
 
-  test('that keeps pages from reading it is COD_SOURCE_IO, and the error names the missing header', async () => {
+  test('without CORS is COD_SOURCE_IO, and the error names the missing header', async () => {
     const refused = {
       code: 'COD_SOURCE_IO',
       message: expect.stringContaining(`"Access-Control-Allow-Origin: ${location.origin}"`),
@@ -376,7 +376,7 @@ describe('a source on another origin', () => {
     });
   });
 
-  test('an aborted read rejects with the reason, at once; the device goes on', async () => {
+  test('an aborted read rejects immediately with the reason, and the device still works', async () => {
     const device = await open({ source: url('/stuck') });
     const controller = new AbortController();
     const read = device.read(new Uint8Array(10), 2 * BLOCK, { signal: controller.signal });
@@ -388,7 +388,7 @@ describe('a source on another origin', () => {
     await device.write(new Uint8Array(BLOCK), 0);
   });
 
-  test('an aborted hydrateRange rejects with the reason, at once', async () => {
+  test('an aborted hydrateRange rejects immediately with the reason', async () => {
     const device = await open({ source: url('/stuck') });
     const controller = new AbortController();
     const hydrating = device.hydrateRange(2 * BLOCK, BLOCK, { signal: controller.signal });
@@ -396,7 +396,7 @@ describe('a source on another origin', () => {
     await expect(hydrating).rejects.toThrow('enough');
   });
 
-  test('an aborted opening rejects with the reason', async () => {
+  test('an aborted open rejects with the reason', async () => {
     const controller = new AbortController();
     const opening = open({ source: url('/slow'), signal: controller.signal });
     setTimeout(() => controller.abort(new Error('enough')), 20);
@@ -406,7 +406,7 @@ describe('a source on another origin', () => {
 });
 
 describe('a worker that is terminated', () => {
-  test('is replaced: nothing that was acknowledged is lost, and what waits is answered', async () => {
+  test('is replaced: no acknowledged write is lost, and pending calls are answered', async () => {
     const device = await open();
     const model = image.slice();
     for (let round = 0; round < 5; round++) {
@@ -424,7 +424,7 @@ describe('a worker that is terminated', () => {
   });
 
   test.each(['before', 'after'])(
-    '%s close is called, is replaced for that, so that nothing is lost',
+    '%s close is called, is replaced for the close, so that no write is lost',
     async (moment) => {
       const target = newTarget();
       const device = await open({ target });
@@ -433,13 +433,13 @@ describe('a worker that is terminated', () => {
       const closing = device.close();
       if (moment === 'after') workers.at(-1)!.terminate();
       await closing;
-      // No page is left that knows the boot.
+      // No remaining page knows the boot ID.
       const again = await open({ target });
       expectBytes(await bytesAt(again, 7, 100), random(100, 1));
     },
   );
 
-  test('is replaced, and then events continue; a state that is still the same is not told again', async () => {
+  test('is replaced, and events continue without a repeated state', async () => {
     const device = await open();
     const events = device.events();
     workers.at(-1)!.terminate();
@@ -447,7 +447,7 @@ describe('a worker that is terminated', () => {
     expect((await eventsUntil(events, isCheckpoint)).map(({ type }) => type)).toEqual(['checkpoint']);
   });
 
-  test('while a guest closes, loses nothing of what the guest wrote', async () => {
+  test('while a guest closes, loses no write of the guest', async () => {
     const target = newTarget();
     const owner = await open({ target });
     const guest = await open({ target });
@@ -458,7 +458,7 @@ describe('a worker that is terminated', () => {
     expectBytes(await bytesAt(again, 7, 100), random(100, 1));
   });
 
-  test('lets the background copy go on where it was', async () => {
+  test('does not restart the background copy from the beginning', async () => {
     const device = await open({ hydrate: { rateBytesPerSecond: 2 ** 20 } });
     await device.write(random(10_000, 5), 3000);
     workers.at(-1)!.terminate();
@@ -471,8 +471,8 @@ describe('a worker that is terminated', () => {
   });
 });
 
-describe('of two that open one target', () => {
-  test('the second has part in the device of the first, and takes over when that is closed', async () => {
+describe('two devices on one target', () => {
+  test('the second uses the device of the first, and takes over when the first is closed', async () => {
     const target = newTarget();
     const first = await open({ target });
     const second = await open({ target });
@@ -493,7 +493,7 @@ describe('of two that open one target', () => {
     expectBytes(await bytesAt(second, 100, 5000), random(5000, 1));
   });
 
-  test('both see the same extents, and hydrateRange of one is for both', async () => {
+  test('both see the same extents, and hydrateRange of one serves both', async () => {
     const target = newTarget();
     const [owner, guest] = [await open({ target }), await open({ target })];
     await guest.hydrateRange(0, 2 * BLOCK);
@@ -508,7 +508,7 @@ describe('of two that open one target', () => {
     expect(await owner.extents(0, 4 * BLOCK, 10)).toEqual(extents);
   });
 
-  test('both are told of the events that either of them causes', async () => {
+  test('both get the events that either causes', async () => {
     const target = newTarget();
     const hydrate = { rateBytesPerSecond: 1000 };
     const [owner, guest] = [await open({ target, hydrate }), await open({ target, hydrate })];
@@ -526,21 +526,21 @@ describe('of two that open one target', () => {
     }
   });
 
-  test('the second goes on with the events of its own device when the first is closed', async () => {
+  test('the second continues with the events of its own device when the first is closed', async () => {
     const target = newTarget();
     const [owner, guest] = [await open({ target }), await open({ target, hydrate: {} })];
     const [ownersEvents, guestsEvents] = [owner.events(), guest.events()];
     await owner.close();
-    const told = await eventsUntil(guestsEvents, isState('hydrated'));
+    const events = await eventsUntil(guestsEvents, isState('hydrated'));
     // The first did not copy in the background, the second does.
-    expect(told.filter(({ type }) => type === 'state')).toEqual([
+    expect(events.filter(({ type }) => type === 'state')).toEqual([
       { type: 'state', state: 'hydrating' },
       { type: 'state', state: 'hydrated' },
     ]);
     await eventsUntil(ownersEvents, isState('closed'));
   });
 
-  test('whoever is left takes over from a worker that is terminated, with all that was acknowledged', async () => {
+  test('the other device takes over from a terminated worker, with every acknowledged write', async () => {
     const target = newTarget();
     await open({ target });
     const devices = [opened[0]!, await open({ target }), await open({ target })];
@@ -557,7 +557,7 @@ describe('of two that open one target', () => {
     expect(devices.filter(({ role }) => role === 'owner').length).toBe(1);
   });
 
-  test('the second is refused if it wants the device for itself, and told who has it', async () => {
+  test('the second is refused if it demands exclusive use, and the error names the owner', async () => {
     const target = newTarget();
     const first = await open({ target });
     await expect(open({ target, tabs: 'refuse' })).rejects.toMatchObject({
@@ -568,7 +568,7 @@ describe('of two that open one target', () => {
     expect((await open({ target, tabs: 'refuse' })).role).toBe('owner');
   });
 
-  test('the second is refused if its source is another one', async () => {
+  test('the second is refused if it has another source', async () => {
     const target = newTarget();
     await open({ target });
     await expect(open({ target, source: new Blob(['x']) })).rejects.toMatchObject({ code: 'COD_SIZE_MISMATCH' });
@@ -576,7 +576,7 @@ describe('of two that open one target', () => {
     await expect(open({ target, source: named })).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
   });
 
-  test('both are told that the copy is complete, and when it is finished both are closed', async () => {
+  test('both learn that the copy is complete, and finish closes both', async () => {
     const target = newTarget();
     const first = await open({ target, hydrate: {} });
     const second = await open({ target });

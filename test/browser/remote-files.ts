@@ -1,4 +1,4 @@
-/** A file system over OPFS for tests that run in a page, where OPFS cannot be used: each call goes to a worker of its own. */
+/** A file system over OPFS for tests in a page, which cannot use OPFS itself: a worker executes each call. */
 
 import { CodError, type CodErrorJson } from '../../src/errors.ts';
 import type { File, FileSystem } from '../../src/fs/file-system.ts';
@@ -7,11 +7,11 @@ import type { FileCall } from './opfs-worker.ts';
 
 export interface RemoteFiles extends FileSystem {
   readonly directory: FileSystemDirectoryHandle;
-  /** Ends the worker as a browser does it: at once. */
+  /** Terminates the worker immediately, as a browser does. */
   terminate(): void;
 }
 
-/** Opens `directory`, or an empty one. */
+/** Opens `directory`, or a new empty directory. */
 export async function remoteFiles(
   options: { directory?: FileSystemDirectoryHandle; bootId?: string | undefined } = {},
 ): Promise<RemoteFiles> {

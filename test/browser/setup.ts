@@ -1,4 +1,4 @@
-/** A server of another origin than the page, for the whole run: one image, under names that say how it is served. */
+/** A server of another origin than the page, for the whole run: one image under names for several behaviours. */
 
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -12,8 +12,12 @@ declare module 'vitest' {
 }
 
 /**
- * - `/image`: as it should be; `/slow`: each answer after 300 ms; `/stuck`: only the first byte is ever answered;
- * - `/no-cors`: no page may read it; `/hidden`: a page may, but not what the answer's headers say; `/credentials`: wants a header.
+ * - `/image`: correct answers
+ * - `/slow`: each answer after 300 ms
+ * - `/stuck`: an answer only to the request for the first byte
+ * - `/no-cors`: no CORS headers
+ * - `/hidden`: CORS without exposed headers
+ * - `/credentials`: requires a header
  */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const image = imageBytes();

@@ -1,4 +1,4 @@
-/** Runs the conformance suite over OPFS in a dedicated worker: told a number, it runs that test, in a folder of its own. */
+/** Runs the conformance suite over OPFS in a dedicated worker: runs the test of a given number in a new folder. */
 
 import { opfsFileSystem } from '../../src/fs/opfs.ts';
 import { fileSystemSuite } from '../../src/testing/file-system-suite.ts';

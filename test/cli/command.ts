@@ -1,14 +1,14 @@
-/** Runs the built command as a process of its own. */
+/** Runs the built command as a separate process. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-/** What is tested: the build, as it is shipped. */
+/** The program under test: the build as shipped. */
 const MAIN: string = process.env['COD_CLI'] ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
-/** How a process ended. */
+/** The outcome of a process. */
 export interface Result {
   readonly exitCode: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -19,7 +19,7 @@ export interface Result {
 /** One line of `--json`. */
 export type JsonEvent = { readonly event: string } & Readonly<Record<string, unknown>>;
 
-/** A command that runs. */
+/** A running command. */
 export interface Running {
   readonly child: ChildProcess;
   readonly result: Promise<Result>;
@@ -57,7 +57,7 @@ export function runCommand(args: readonly string[], options: { cwd?: string } = 
   return startCommand(args, options).result;
 }
 
-/** Runs with `--json` and sends `signal` at the first event for which `when` holds; resolves when the process has ended. */
+/** Runs with `--json`, sends `signal` at the first event that matches `when`, and waits until the process exits. */
 export function runUntil(
   args: readonly string[],
   signal: NodeJS.Signals,

@@ -1,4 +1,4 @@
-/** Copies that are under way, for tests that go on with them. */
+/** Incomplete copies, for tests that resume them. */
 
 import { closeSync, cpSync, ftruncateSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,7 +21,7 @@ export function makeImage(directory: string, name = 'image', seed = 1): string {
   return path;
 }
 
-/** Makes a file of `size` bytes that takes no room. */
+/** Makes a sparse file of `size` bytes. */
 export function makeSparse(path: string, size: number): string {
   const fd = openSync(path, 'w');
   ftruncateSync(fd, size);
@@ -29,7 +29,7 @@ export function makeSparse(path: string, size: number): string {
   return path;
 }
 
-/** Opens a copy that fetches nothing by itself, and gives it a first quarter that is copied and a write in the third. */
+/** Opens a copy without a background copy, copies its first quarter and writes to its third quarter. */
 export async function beginCopy(source: string, target: string): Promise<Pick<Device, 'close'>> {
   const opened = source.startsWith('http:') ? await httpSource(source) : await fileSource(source);
   const device = await openDevice({ source: opened, fileSystem: nodeFileSystem(), target, hydrate: false });
@@ -44,14 +44,14 @@ export async function beginCopy(source: string, target: string): Promise<Pick<De
   };
 }
 
-/** A copy of `source` in `directory`, left in good order. Returns the target's path. */
+/** Makes a cleanly closed copy of `source` in `directory`. Returns the target's path. */
 export async function leaveCopy(source: string, directory: string, name = 'disk'): Promise<string> {
   const target = join(directory, name);
   await (await beginCopy(source, target)).close();
   return target;
 }
 
-/** A copy of `source` in `directory` as it is after kill -9, its log not yet in a checkpoint. Returns the target's path. */
+/** Makes a copy of `source` in `directory` as after kill -9, before the next checkpoint. Returns the target's path. */
 export async function crashCopy(source: string, directory: string, name = 'disk'): Promise<string> {
   const alive = join(directory, 'alive');
   mkdirSync(alive);

@@ -9,12 +9,12 @@ function draw(totalBlocks: number, synced: [number, number][], dirtyBlocks: numb
 }
 
 describe('the picture of a map', () => {
-  test('has one cell a block where there is room', () => {
+  test('has one cell per block if there is room', () => {
     expect(draw(6, [[0, 2]], [3], 80)).toBe('██░▚░░');
     expect(draw(1, [], [], 80)).toBe('░');
   });
 
-  test('tells wholly, partly and not copied cells apart', () => {
+  test('distinguishes copied, partly copied and missing cells', () => {
     expect(
       draw(
         100,
@@ -35,7 +35,7 @@ describe('the picture of a map', () => {
     expect(draw(totalBlocks, [[0, totalBlocks - 1]], [], 4)).toBe('███▒');
   });
 
-  test('is what a count of each block would give', () => {
+  test('equals a count of each block', () => {
     fc.assert(
       fc.property(
         fc.array(fc.boolean(), { minLength: 1, maxLength: 70 }),
@@ -56,7 +56,7 @@ describe('the picture of a map', () => {
     );
   });
 
-  test('has escape sequences only if colour is asked for, and one for each run of cells', () => {
+  test('has escape sequences only with colour, and one per run of cells', () => {
     const cells = mapCells({ totalBlocks: 6, synced: [[0, 3]], dirtyBlocks: [] }, 6);
     expect(drawCells(cells, { colour: true })).toBe('\x1b[32m███\x1b[0m\x1b[90m░░░\x1b[0m');
     expect(drawLegend(plain)).not.toContain('\x1b');

@@ -1,4 +1,4 @@
-/** Order files: what is recorded comes back, and nothing else is believed. */
+/** Order files: a recorded order is read back, and any other file is refused. */
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -28,7 +28,7 @@ async function record(path: string, onProblem: (error: unknown) => void = fail):
 }
 
 describe('a recorded order', () => {
-  test('comes back, each byte once and in the order of its first read', async () => {
+  test('is read back with each byte once, in the order of its first read', async () => {
     const path = join(temporaryDirectory(), 'order');
     const recording = await record(path);
     recording.onRead(SIZE - 100, 100);
@@ -44,7 +44,7 @@ describe('a recorded order', () => {
     ]);
   });
 
-  test('is in the file while the recording goes on, so that kill -9 loses nothing but the last moment', async () => {
+  test('is written during the recording, so that kill -9 loses only the last moment', async () => {
     const path = join(temporaryDirectory(), 'order');
     const recording = await record(path);
     recording.onRead(4096, 4096);
@@ -55,7 +55,7 @@ describe('a recorded order', () => {
     await vi.waitFor(async () => expect(await readOrder(path, SIZE)).toHaveLength(2), { timeout: 30_000 });
   });
 
-  test('is gone on with by the next run, over a line that was torn, and without noting anything twice', async () => {
+  test('is continued by the next run, without its torn line and without duplicates', async () => {
     const path = orderIn(`${HEAD}5 0 4096\n9 8192 40`);
     const recording = await record(path);
     recording.onRead(0, 12_288);
@@ -63,7 +63,7 @@ describe('a recorded order', () => {
     expect(readFileSync(path, 'utf8')).toMatch(new RegExp(`^${HEAD}5 0 4096\n\\d+ 4096 8192\n$`));
   });
 
-  test.each(['', 'copyondemand or', `${HEAD.slice(0, -1)}`])('begins anew where a crash left only %j', async (text) => {
+  test.each(['', 'copyondemand or', `${HEAD.slice(0, -1)}`])('starts again if a crash left only %j', async (text) => {
     const path = orderIn(text);
     await (await record(path)).close();
     expect(readFileSync(path, 'utf8')).toBe(HEAD);
@@ -75,7 +75,7 @@ describe('a recorded order', () => {
     await expect(record(path)).rejects.toMatchObject({ code: 'COD_LOCKED' });
   });
 
-  test('never replaces a file that is something else', async () => {
+  test('never replaces a file of another format', async () => {
     const path = orderIn('precious\n');
     await expect(record(path)).rejects.toMatchObject({ code: 'COD_EXISTS' });
     expect(readFileSync(path, 'utf8')).toBe('precious\n');
@@ -83,12 +83,12 @@ describe('a recorded order', () => {
     await expect(record(join(temporaryDirectory(), 'no', 'order'))).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
   });
 
-  test('of another image is not gone on with', async () => {
+  test('of another image is not continued', async () => {
     const path = orderIn(HEAD.replace(String(SIZE), '4096'));
     await expect(record(path)).rejects.toMatchObject({ code: 'COD_SIZE_MISMATCH' });
   });
 
-  test('that cannot be written any more is told once, and disturbs nobody', async () => {
+  test('reports a failed write once, and does not disturb the copy', async () => {
     const problems: unknown[] = [];
     const fileSystem = new CrashingFileSystem();
     const recording = await recordOrder('order', SIZE, (error) => problems.push(error), fileSystem);
@@ -102,15 +102,15 @@ describe('a recorded order', () => {
 });
 
 describe('an order file', () => {
-  test('whose last line was torn is read without it', async () => {
+  test('is read without its torn last line', async () => {
     for (const tail of ['7', '7 4096', '7 4096 40', '7 4096 4096']) {
       expect(await readOrder(orderIn(`${HEAD}5 0 4096\n${tail}`), SIZE)).toEqual([{ offset: 0, length: 4096 }]);
     }
   });
 
   test.each([
-    { name: 'nothing', text: '', code: 'COD_CORRUPT', says: 'not an order file' },
-    { name: 'something else', text: 'precious\n', code: 'COD_CORRUPT', says: 'not an order file' },
+    { name: 'no text', text: '', code: 'COD_CORRUPT', says: 'not an order file' },
+    { name: 'text of another format', text: 'precious\n', code: 'COD_CORRUPT', says: 'not an order file' },
     { name: 'zeros', text: '\0'.repeat(5000), code: 'COD_CORRUPT', says: 'not an order file' },
     { name: 'a newer version', text: HEAD.replace('order 1', 'order 2'), code: 'COD_VERSION', says: 'version 2' },
     { name: 'no size', text: 'copyondemand order 1\n5 0 4096\n', code: 'COD_CORRUPT', says: 'line 2' },
@@ -121,16 +121,21 @@ describe('an order file', () => {
     { name: 'a fraction', text: `${HEAD}5 0.5 4096\n`, code: 'COD_CORRUPT', says: 'line 3' },
     { name: 'an extent without bytes', text: `${HEAD}5 0 0\n`, code: 'COD_CORRUPT', says: 'line 3' },
     { name: 'an extent beyond the image', text: `${HEAD}5 ${SIZE} 1\n`, code: 'COD_CORRUPT', says: 'line 3' },
-    { name: 'a number beyond all', text: `${HEAD}5 99999999999999999999 1\n`, code: 'COD_CORRUPT', says: 'line 3' },
+    {
+      name: 'a number that is too large',
+      text: `${HEAD}5 99999999999999999999 1\n`,
+      code: 'COD_CORRUPT',
+      says: 'line 3',
+    },
     { name: 'an empty line', text: `${HEAD}\n`, code: 'COD_CORRUPT', says: 'line 3' },
     {
-      name: 'lines of another system',
+      name: 'the line ends of another system',
       text: HEAD.replaceAll('\n', '\r\n'),
       code: 'COD_CORRUPT',
       says: 'not an order file',
     },
     {
-      name: 'more than an order can have',
+      name: 'more bytes than an order may have',
       text: HEAD + '5 0 4096\n'.repeat(2 ** 20),
       code: 'COD_CORRUPT',
       says: 'more than',
@@ -147,7 +152,7 @@ describe('an order file', () => {
     await expect(readOrder(join(directory, 'sub'), SIZE)).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
   });
 
-  test('with anything in it is an order or refused', async () => {
+  test('with arbitrary text is an order or refused', async () => {
     await fc.assert(
       fc.asyncProperty(fc.string({ unit: fc.constantFrom(...'0123456789 \n-.ax') }), async (tail) => {
         const text = HEAD + tail;

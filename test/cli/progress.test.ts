@@ -15,7 +15,7 @@ test('the speed is that of the last five seconds', () => {
   expect(at(21_000, 4100)).toBe(0);
 });
 
-test('progress tells bytes, share, speed and what is left', () => {
+test('progress shows bytes, share, speed and remaining time', () => {
   expect(describeProgress({ bytes: 2 ** 20, total: 2 ** 22, speed: 2 ** 20 })).toBe(
     '1 MiB of 4 MiB, 25.0 %, 1 MiB/s, 0:03 left',
   );

@@ -1,4 +1,4 @@
-/** Rates that are changed from outside and shared, over real files and a clock that is moved by hand. */
+/** Rates that are shared and controlled from outside, with real files and a simulated clock. */
 
 import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,18 +21,18 @@ beforeEach(() => {
   return () => vi.unstubAllEnvs();
 });
 
-/** A copy whose rate is looked after. */
+/** A copy with a controlled rate. */
 class Copy {
-  /** As the device was opened with it, and told since. */
+  /** The rate at the open, and every later rate. */
   readonly rates: (number | undefined)[];
-  readonly told: Allowance[] = [];
+  readonly allowances: Allowance[] = [];
   readonly problems: string[] = [];
   readonly control: RateControl;
   complete!: () => void;
 
   constructor(flags: RateFlags, clock: SimulatedClock) {
     const hooks = {
-      onRate: (allowance: Allowance) => void this.told.push(allowance),
+      onRate: (allowance: Allowance) => void this.allowances.push(allowance),
       onProblem: (text: string) => void this.problems.push(text),
     };
     this.control = new RateControl(flags, hooks, clock);
@@ -48,7 +48,7 @@ class Copy {
 }
 
 describe('a rate file', () => {
-  test('is followed while the copy goes on', async () => {
+  test('is followed during the copy', async () => {
     const clock = new SimulatedClock();
     const path = join(temporaryDirectory(), 'rate');
     const copy = new Copy({ rate: 500, rateFile: path }, clock);
@@ -67,12 +67,12 @@ describe('a rate file', () => {
       await clock.advance(BEAT_MS);
       expect(copy.rate, JSON.stringify(text)).toBe(rate);
     }
-    expect(copy.rates, 'told only when it is another one').toEqual([500, 1000, undefined, 20 * 2 ** 20, 500]);
-    expect(copy.told).toEqual(copy.rates.map((rate) => ({ rate, members: undefined })));
+    expect(copy.rates, 'reported only when it changes').toEqual([500, 1000, undefined, 20 * 2 ** 20, 500]);
+    expect(copy.allowances).toEqual(copy.rates.map((rate) => ({ rate, members: undefined })));
     expect(copy.problems).toEqual([]);
   });
 
-  test('that says no rate is told of once, and the rate stays as it was', async () => {
+  test('without a rate is reported once, and the old rate stays', async () => {
     const clock = new SimulatedClock();
     const path = join(temporaryDirectory(), 'rate');
     writeFileSync(path, '1000');
@@ -83,7 +83,7 @@ describe('a rate file', () => {
     expect(copy.problems).toEqual([expect.stringContaining('"fast"')]);
   });
 
-  test('that says no rate, or cannot be read, is refused to begin with', () => {
+  test('without a rate, or unreadable, is refused at the start', () => {
     const directory = temporaryDirectory();
     const path = join(directory, 'rate');
     for (const text of ['fast', '0', '-1', '\0'.repeat(300), '1 2']) {
@@ -95,7 +95,7 @@ describe('a rate file', () => {
 });
 
 describe('a group', () => {
-  test('shares its rate among those who are still copying', async () => {
+  test('shares its rate among the members that still copy', async () => {
     const clock = new SimulatedClock();
     const flags = { rate: 1200, rateGroup: 'night' };
     const first = new Copy(flags, clock);
@@ -112,12 +112,12 @@ describe('a group', () => {
     second.control.stop();
     await clock.advance(BEAT_MS);
     expect(first.rate).toBe(1200);
-    expect(first.told.map(({ members }) => members)).toEqual([1, 3, 2, 1]);
+    expect(first.allowances.map(({ members }) => members)).toEqual([1, 3, 2, 1]);
     first.control.stop();
     expect(readdirSync(join(runtime, 'copyondemand', 'rate-night'))).toEqual([]);
   });
 
-  test('has its rate from a file too', async () => {
+  test('also takes its rate from a file', async () => {
     const clock = new SimulatedClock();
     const path = join(temporaryDirectory(), 'rate');
     writeFileSync(path, 'unlimited');
@@ -128,7 +128,7 @@ describe('a group', () => {
     expect(copies.map(({ rate }) => rate)).toEqual([2000, 2000]);
   });
 
-  test('takes back the share of a member that was stopped, and gives it again when it goes on', () => {
+  test('takes back the share of a stopped member, and returns it when the member continues', () => {
     const [one, stopped] = [new RateGroup('night'), new RateGroup('night')];
     stopped.beat(1000, 0);
     for (let ms = 0; ms < SILENT_MS; ms += BEAT_MS) expect(one.beat(1000, ms).share).toBe(500);
@@ -139,7 +139,7 @@ describe('a group', () => {
     stopped.leave();
   });
 
-  test('counts a file that makes no sense for as long as a silent member, and then removes it', () => {
+  test('counts an invalid file as long as a silent member, and then removes it', () => {
     const group = new RateGroup('night');
     group.beat(1000, 0);
     const directory = join(runtime, 'copyondemand', 'rate-night');
@@ -155,14 +155,14 @@ describe('a group', () => {
     texts.forEach((text, index) => {
       writeFileSync(join(directory, `${index}.member`), text);
     });
-    // The last one is of a process that has this one's number and began at another time: dead.
+    // The last file names the id of this process but another start time: its process is dead.
     expect(group.beat(1000, 1)).toMatchObject({ members: 7, gone: ['6.member'] });
     expect(group.beat(1000, 1 + SILENT_MS).members).toBe(1);
     expect(readdirSync(directory)).toHaveLength(1);
     group.leave();
   });
 
-  test('goes on when its folder is removed', () => {
+  test('continues when its folder is removed', () => {
     const group = new RateGroup('night');
     group.beat(1000, 0);
     rmSync(join(runtime, 'copyondemand'), { recursive: true });
@@ -173,10 +173,10 @@ describe('a group', () => {
 
   test('needs a rate', () => {
     expect(() => new RateControl({ rateGroup: 'night' }, { onProblem: () => undefined })).toThrow(UsageError);
-    expect(existsSync(join(runtime, 'copyondemand')), 'nothing is left behind').toBe(false);
+    expect(existsSync(join(runtime, 'copyondemand')), 'the folder is not created').toBe(false);
   });
 
-  test('that cannot be looked after any more is told of once, and the rate stays', async () => {
+  test('reports a folder that it cannot use once, and keeps the rate', async () => {
     const clock = new SimulatedClock();
     const copy = new Copy({ rate: 1000, rateGroup: 'night' }, clock);
     rmSync(join(runtime, 'copyondemand'), { recursive: true });
@@ -188,7 +188,7 @@ describe('a group', () => {
 });
 
 describe('the runtime folder', () => {
-  test('is the user’s own, and nobody else’s', () => {
+  test('belongs to the user alone', () => {
     const path = runtimeDirectory('rate-x');
     expect(path).toBe(join(runtime, 'copyondemand', 'rate-x'));
     chmodSync(path, 0o777);
@@ -199,7 +199,7 @@ describe('the runtime folder', () => {
     expect(() => runtimeDirectory('rate-x')).toThrow(expect.objectContaining({ code: 'COD_TARGET_IO' }));
   });
 
-  test('is in the folder for temporary files where there is no other', () => {
+  test('is in the folder for temporary files if there is no other', () => {
     const temporary = temporaryDirectory();
     vi.stubEnv('XDG_RUNTIME_DIR', undefined);
     vi.stubEnv('TMPDIR', temporary);

@@ -23,7 +23,7 @@ describe('SOURCE', () => {
     '',
     'http://',
     'http://h:99999/',
-  ])('%j is refused', (text) => {
+  ])('refuses %j', (text) => {
     expect(() => parseSourceUri(text)).toThrow(UsageError);
   });
 
@@ -32,18 +32,18 @@ describe('SOURCE', () => {
     expect(showSourceUri(parseSourceUri(text))).toBe(text);
   });
 
-  test('a kind that is not supported is answered with those that are', () => {
+  test('refuses an unsupported scheme, and lists the supported ones', () => {
     expect(() => parseSourceUri('s3://bucket/key')).toThrow(/s3:\/\/.*a path.*http:\/\/.*https:\/\//);
   });
 
-  test('is shown without credentials', () => {
+  test('shows no credentials', () => {
     expect(showSourceUri(parseSourceUri('https://name:secret@h/d?x=1'))).toBe('https://h/d?x=1');
     expect(showSourceUri(parseSourceUri('/a/b'))).toBe('/a/b');
   });
 });
 
 describe('options over HTTP', () => {
-  test('become those of the source', () => {
+  test('are passed to the source', () => {
     expect(
       httpOptions({
         header: ['X-One: 1', 'X-Two:a:b'],
@@ -63,7 +63,7 @@ describe('options over HTTP', () => {
     expect(httpOptions({})).toEqual({});
   });
 
-  test.each([{ header: ['nonsense'] }, { header: [': x'] }, { user: 'name' }])('%j is refused', (flags) => {
+  test.each([{ header: ['nonsense'] }, { header: [': x'] }, { user: 'name' }])('refuses %j', (flags) => {
     expect(() => httpOptions(flags)).toThrow(UsageError);
   });
 
@@ -72,7 +72,7 @@ describe('options over HTTP', () => {
     await expect(opening).rejects.toThrow(UsageError);
   });
 
-  test('are refused with NBD where it has no such thing', async () => {
+  test('are refused with NBD if NBD has no equivalent', async () => {
     const opening = openSource(parseSourceUri('nbd://127.0.0.1:9/'), { user: 'a:b' }, new AbortController().signal);
     await expect(opening).rejects.toThrow(UsageError);
   });

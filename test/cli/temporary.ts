@@ -1,4 +1,4 @@
-/** Directories that go away with the test. */
+/** Directories that are removed after the test. */
 
 import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
@@ -6,14 +6,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 
-/** A fresh directory, removed when the test has ended. */
+/** Makes a new directory that is removed when the test ends. */
 export function temporaryDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'cod-cli-'));
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
   return directory;
 }
 
-/** Digest and size of each file below `directory`, by name: what must not change, or must. */
+/** Returns digest and size of each file below `directory`, by name, to detect changes. */
 export function contentsOf(directory: string): Record<string, string> {
   const contents: Record<string, string> = {};
   for (const name of readdirSync(directory, { recursive: true, encoding: 'utf8' }).sort()) {

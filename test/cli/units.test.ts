@@ -50,7 +50,7 @@ describe('a size', () => {
     'NaN',
     'Infinity',
     '１',
-  ])('%j is refused', (text) => {
+  ])('refuses %j', (text) => {
     expect(() => parseSize(text)).toThrow(UsageError);
   });
 });
@@ -68,12 +68,12 @@ describe('a rate', () => {
     expect(parseRate(text)).toBe(rate);
   });
 
-  test.each(['', 'fast', 'mbit', '-1M', '0mbit', '1bit', '10MB/s', '250 m bit'])('%j is refused', (text) => {
+  test.each(['', 'fast', 'mbit', '-1M', '0mbit', '1bit', '10MB/s', '250 m bit'])('refuses %j', (text) => {
     expect(() => parseRate(text)).toThrow(UsageError);
   });
 });
 
-test('a whole number is one within its bounds, in decimal digits', () => {
+test('a whole number has decimal digits and is within its bounds', () => {
   const bounds = { min: 1, max: 64 };
   expect(parseInteger('64', bounds)).toBe(64);
   for (const text of ['0', '65', '1.0', '1e1', '-1', '', ' 1'])
@@ -98,19 +98,19 @@ test.each([
   expect(formatBytes(bytes)).toBe(text);
 });
 
-test('a percentage is 100 only if all is done', () => {
+test('a percentage is 100 only if the copy is complete', () => {
   expect(formatPercent(9999, 10_000)).toBe('99.9 %');
   expect(formatPercent(10_000, 10_000)).toBe('100 %');
   expect(formatPercent(0, 0)).toBe('100 %');
 });
 
-test('rates, durations and counts read like what people write', () => {
+test('rates, durations and counts are formatted for people', () => {
   expect(formatRate(31_250_000.4)).toBe('29.8 MiB/s');
   expect([0, 6.2, 65, 3600, 90_061].map(formatDuration)).toEqual(['0:00', '0:07', '1:05', '1:00:00', '25:01:01']);
   expect([counted(1, 'block'), counted(1_234_567, 'block')]).toEqual(['1 block', '1,234,567 blocks']);
 });
 
-test('a group has a name that can be a folder’s', () => {
+test('the name of a group must be valid as the name of a folder', () => {
   for (const text of ['a', 'nightly-2', 'Host_1.b', 'x'.repeat(64)]) expect(parseGroupName(text)).toBe(text);
   for (const text of ['', '.', '..', '../a', 'a/b', 'a b', '-a', 'x'.repeat(65), 'ä', 'a\n'])
     expect(() => parseGroupName(text)).toThrow(UsageError);

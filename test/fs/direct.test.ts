@@ -1,4 +1,4 @@
-/** Writes past the page cache: which they are, and that nobody sees a difference. */
+/** Direct writes, past the page cache: which writes they are, and that their results equal those of other writes. */
 
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -22,14 +22,14 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-describe('which writes go past the page cache', () => {
+describe('direct writes', () => {
   interface Write {
     readonly direct: boolean;
     readonly length: number;
     readonly position: number;
   }
 
-  /** A file whose writes are noted; `answer` is what a direct one comes to: how many bytes, or an error. */
+  /** A file that records its writes. `answer` is the result of a direct write: a number of bytes, or an error. */
   async function open(
     answer: (length: number) => number | string = (length) => length,
   ): Promise<{ file: InlineFile; writes: Write[]; descriptors: Set<number> }> {
@@ -80,24 +80,24 @@ describe('which writes go past the page cache', () => {
 
   it.each([
     ['whole pages', pageBuffer(MIB), 0, true],
-    ['whole pages, further on', pageBuffer(MIB), 7 * PAGE_BYTES, true],
-    ['off the pages of the file', pageBuffer(MIB), 512, false],
-    ['no whole number of pages', pageBuffer(MIB).subarray(0, MIB - 1), 0, false],
-    ['off the pages of memory', pageBuffer(MIB + PAGE_BYTES).subarray(64, MIB + 64), 0, false],
-    ['other memory', new Uint8Array(MIB), 0, false],
+    ['whole pages at a page offset', pageBuffer(MIB), 7 * PAGE_BYTES, true],
+    ['an offset that is not a multiple of a page', pageBuffer(MIB), 512, false],
+    ['a length that is not a multiple of a page', pageBuffer(MIB).subarray(0, MIB - 1), 0, false],
+    ['memory that is not page-aligned', pageBuffer(MIB + PAGE_BYTES).subarray(64, MIB + 64), 0, false],
+    ['memory outside page buffers', new Uint8Array(MIB), 0, false],
   ])('%s at %#', async (_, bytes, offset, direct) => {
     const { file, writes } = await open();
     await file.write(bytes, offset);
     expect(writes).toEqual([{ direct, length: bytes.length, position: offset }]);
   });
 
-  it('short ones are done inside the call, whatever they are', async () => {
+  it('complete short writes synchronously, always through the page cache', async () => {
     const { file, writes } = await open();
     await file.write(pageBuffer(PAGE_BYTES), 0);
     expect(writes).toEqual([]);
   });
 
-  it('what was written in part goes on from there', async () => {
+  it('continue after a partial write', async () => {
     const { file, writes } = await open((length) => Math.min(length, MIB / 2));
     await file.write(pageBuffer(MIB).fill(7), 0);
     expect(writes.map(({ direct, position }) => [direct, position])).toEqual([
@@ -109,7 +109,7 @@ describe('which writes go past the page cache', () => {
     expectBytes(into, new Uint8Array(MIB).fill(7));
   });
 
-  it('a file system that refuses one gets it, and all that follow, through the page cache', async () => {
+  it('use the page cache from the first direct write that the file system refuses', async () => {
     const { file, writes } = await open(() => 'EINVAL');
     await file.write(pageBuffer(MIB).fill(7), 0);
     await file.write(pageBuffer(MIB), MIB);
@@ -131,7 +131,7 @@ describe('which writes go past the page cache', () => {
     expect(writes.length).toBe(1);
   });
 
-  it('says how long writes should be, and closes what it opened', async () => {
+  it('report the preferred length of writes, and close every file', async () => {
     const { file, descriptors } = await open();
     expect(file.preferredWriteBytes).toBe(2 * MIB);
     expect(descriptors.size).toBe(2);
@@ -144,9 +144,9 @@ describe('a file of this machine', () => {
   for (const { name, run } of fileSystemSuite(() => nodeFileSystem(mkdtempSync(join(folder, 's-')), { direct: true })))
     it(name, run);
 
-  it('leaves nothing in the page cache, where other programs can do that too', async ({ skip }) => {
+  it('leaves no page in the page cache, if other programs can avoid it too', async ({ skip }) => {
     const dd = spawnSync('dd', ['if=/dev/zero', `of=${join(folder, 'by-dd')}`, 'bs=4096', 'count=1', 'oflag=direct']);
-    if (dd.status !== 0) skip('no direct writes here');
+    if (dd.status !== 0) skip('no direct writes on this file system');
     const file: InlineFile = await nodeFileSystem(folder, { direct: true }).open('uncached', { create: true });
     expect(file.preferredWriteBytes).toBe(2 * MIB);
     await file.write(pageBuffer(2 * MIB).fill(7), 0);
@@ -157,7 +157,7 @@ describe('a file of this machine', () => {
     expect(cached.stdout.trim()).toBe('0');
   });
 
-  it('asks for nothing where it does not write past the page cache', async () => {
+  it('has no preferred length without direct writes', async () => {
     for (const options of [{}, { direct: false }, { direct: true, readOnly: true }]) {
       const { open } = nodeFileSystem(folder);
       await (await open('plain', { create: true })).close();
@@ -167,11 +167,11 @@ describe('a file of this machine', () => {
     }
   });
 
-  it('is the same as one through the page cache, whatever is written where', async () => {
+  it('has the same contents as a file through the page cache after any writes', async () => {
     const bytes = 3 * MIB;
     const pages = pageBuffer(bytes);
     const operation = fc.record({
-      /** In halves of a page, so that many are whole pages and many are not. */
+      /** In halves of a page, so that many writes are whole pages and many are not. */
       offset: fc.nat(bytes / 2048 - 1),
       length: fc.integer({ min: 1, max: bytes / 2048 }),
       isPages: fc.boolean(),

@@ -1,4 +1,4 @@
-/** A process for node-lock.test.ts: takes and releases a lock when told to. Reports 'locked', 'released' or a code. */
+/** A process for node-lock.test.ts. Takes and releases a lock on demand. Reports 'locked', 'released' or a code. */
 
 import type { Lease } from '../../src/fs/file-system.ts';
 import { nodeFileSystem } from '../../src/fs/node.ts';

@@ -22,7 +22,7 @@ test('a lock holds for all file systems over one volume, and for no other volume
   await (await memfsFileSystem(vol).lock!('a')).release();
 });
 
-test('the boot is that of the volume, unless told otherwise', () => {
+test('the boot ID is that of the volume, unless another is given', () => {
   expect(memfsFileSystem().bootId).toBe('memfs');
   expect(memfsFileSystem(undefined, { bootId: 'x' }).bootId).toBe('x');
   expect('bootId' in memfsFileSystem(undefined, { bootId: undefined })).toBe(false);

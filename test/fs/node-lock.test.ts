@@ -60,7 +60,7 @@ function leaveLock(owner: Partial<ProcessIdentity> | string, suffix = ''): void 
   );
 }
 
-/** A process that is sure to have ended. */
+/** Returns the id of a process that has ended. */
 async function deadProcess(): Promise<number> {
   const child = startTaker();
   await kill(child);
@@ -75,7 +75,7 @@ async function assertTakenOver(): Promise<void> {
   expect(readdirSync(directory)).toEqual([]);
 }
 
-test('a lock is a file beside the target that says who has it, and is gone when released', assertTakenOver);
+test('a lock is a file beside the target that names its owner, and is removed on release', assertTakenOver);
 
 test('a lock of a live process holds, and the error names it', async () => {
   const child = startTaker();
@@ -97,7 +97,7 @@ test('a lock of a process that was killed is taken over at once', async () => {
   await assertTakenOver();
 });
 
-test('a lock of this process holds, by whatever name the file is called', async () => {
+test('a lock of this process holds for every name of the file', async () => {
   writeFileSync(target, '');
   symlinkSync(target, join(directory, 'link'));
   mkdirSync(join(directory, 'd'));
@@ -116,17 +116,17 @@ describe('a lock is taken over', () => {
     await assertTakenOver();
   });
 
-  test('from a process that is no more', async () => {
+  test('from a process that has ended', async () => {
     leaveLock({ pid: await deadProcess() });
     await assertTakenOver();
   });
 
-  test.skipIf(process.platform !== 'linux')('from a process whose number another one has now', async () => {
+  test.skipIf(process.platform !== 'linux')('from a process whose id another process has now', async () => {
     leaveLock({ startTime: 1 });
     await assertTakenOver();
   });
 
-  test('although a taker died at it', async () => {
+  test('although another process died while it took the lock', async () => {
     const pid = await deadProcess();
     leaveLock({ pid });
     leaveLock({ pid }, '.0123456789abcdef.taker');
@@ -134,7 +134,7 @@ describe('a lock is taken over', () => {
   });
 });
 
-test('what processes left that were killed while they took the lock is removed, and what a live one is at is not', async () => {
+test('files of killed lock takers are removed, and those of a live taker are kept', async () => {
   const pid = await deadProcess();
   leaveLock({ pid }, '.0123456789abcdef');
   leaveLock('', '.0123456789abcdee');
@@ -148,7 +148,7 @@ test('what processes left that were killed while they took the lock is removed, 
 });
 
 describe('a lock holds', () => {
-  test('if its owner is in another container, where nobody can look', async () => {
+  test('if its owner is in another container, whose processes are invisible', async () => {
     leaveLock({ pid: await deadProcess(), pidNamespace: 'pid:[1]' });
     await expect(lockFile(target)).rejects.toMatchObject({
       code: 'COD_LOCKED',
@@ -157,7 +157,7 @@ describe('a lock holds', () => {
   });
 
   test.each(['', 'garbage', '{"pid":0}', '{"pid":-1}', 'null', '{"pid":12'])(
-    'if it does not say whose it is: %j',
+    'if it does not name its owner: %j',
     async (content) => {
       leaveLock(content);
       await expect(lockFile(target)).rejects.toMatchObject({
@@ -168,7 +168,7 @@ describe('a lock holds', () => {
     },
   );
 
-  test('if it was replaced by hand: its former owner does not remove it', async () => {
+  test('if its file was replaced: the former owner does not remove it', async () => {
     const lease = await lockFile(target);
     leaveLock('garbage');
     await lease.release();
@@ -180,18 +180,15 @@ test('a missing directory is COD_NOT_FOUND', async () => {
   await expect(lockFile(join(directory, 'd', 'disk.raw'))).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
 });
 
-test.each(['free', 'stale'])(
-  'of many processes that want a %s lock in the same moment exactly one gets it',
-  async (kind) => {
-    const pid = await deadProcess();
-    const takers = Array.from({ length: 6 }, startTaker);
-    for (let round = 0; round < 25; round++) {
-      if (kind === 'stale') leaveLock({ pid });
-      const answers = await Promise.all(takers.map((child) => ask(child, { take: target })));
-      expect([...answers].sort()).toEqual([...Array<string>(5).fill('COD_LOCKED'), 'locked']);
-      expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
-      await ask(takers[answers.indexOf('locked')]!, 'release');
-    }
-    await Promise.all(takers.map(kill));
-  },
-);
+test.each(['free', 'stale'])('exactly one of many concurrent processes gets a %s lock', async (kind) => {
+  const pid = await deadProcess();
+  const takers = Array.from({ length: 6 }, startTaker);
+  for (let round = 0; round < 25; round++) {
+    if (kind === 'stale') leaveLock({ pid });
+    const answers = await Promise.all(takers.map((child) => ask(child, { take: target })));
+    expect([...answers].sort()).toEqual([...Array<string>(5).fill('COD_LOCKED'), 'locked']);
+    expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
+    await ask(takers[answers.indexOf('locked')]!, 'release');
+  }
+  await Promise.all(takers.map(kill));
+});

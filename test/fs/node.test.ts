@@ -20,7 +20,7 @@ afterEach(() => {
 
 for (const { name, run } of fileSystemSuite(() => nodeFileSystem(temporaryDirectory()))) test(name, run);
 
-test('short operations are done inside the call, before their promise is returned', async () => {
+test('short operations complete synchronously, before their promise is returned', async () => {
   const directory = temporaryDirectory();
   const file = await nodeFileSystem(directory).open('a', { create: true });
   const writes = [0, 32_768].map((offset) => file.write(new Uint8Array(32_768).fill(7), offset));
@@ -51,7 +51,7 @@ test('opening a directory or a device rejects with COD_TARGET_IO', async () => {
 });
 
 test.skipIf(process.platform === 'win32')(
-  'opening a pipe rejects with COD_TARGET_IO, and waits for nobody',
+  'opening a pipe rejects with COD_TARGET_IO without a wait for a writer',
   async () => {
     const directory = temporaryDirectory();
     execFileSync('mkfifo', [join(directory, 'pipe')]);
@@ -69,18 +69,21 @@ test('a missing directory is COD_NOT_FOUND', async () => {
   });
 });
 
-test.skipIf(process.getuid?.() === 0)('opening a file that may not be written rejects with COD_TARGET_IO', async () => {
-  const directory = temporaryDirectory();
-  writeFileSync(join(directory, 'a'), 'abc');
-  chmodSync(join(directory, 'a'), 0o444);
-  await expect(nodeFileSystem(directory).open('a')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
-});
+test.skipIf(process.getuid?.() === 0)(
+  'opening a file without write permission rejects with COD_TARGET_IO',
+  async () => {
+    const directory = temporaryDirectory();
+    writeFileSync(join(directory, 'a'), 'abc');
+    chmodSync(join(directory, 'a'), 0o444);
+    await expect(nodeFileSystem(directory).open('a')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+  },
+);
 
 test.skipIf(process.platform !== 'linux')(
-  'a write for which there is no room rejects with COD_NO_SPACE, saying where',
+  'a write without room rejects with COD_NO_SPACE and names the place',
   async () => {
     const file = await nodeFileSystem(temporaryDirectory()).open('a', { create: true });
-    // Beyond the largest file that any Linux file system with 4 KiB pages has.
+    // Beyond the largest file of any Linux file system with 4 KiB pages.
     const offset = Number.MAX_SAFE_INTEGER - 10;
     await expect(file.write(new Uint8Array(10), offset)).rejects.toMatchObject({
       code: 'COD_NO_SPACE',
@@ -92,7 +95,7 @@ test.skipIf(process.platform !== 'linux')(
   },
 );
 
-test('names are relative to the directory, absolute ones stand for themselves', async () => {
+test('names are relative to the directory, unless they are absolute', async () => {
   const [directory, other] = [temporaryDirectory(), temporaryDirectory()];
   mkdirSync(join(directory, 'd'));
   const fileSystem = nodeFileSystem(directory);
@@ -110,12 +113,12 @@ test('a file behind a symbolic link can be synced', async () => {
   expect(statSync(join(other, 'a')).size).toBe(0);
 });
 
-test.skipIf(process.platform !== 'linux')('the boot is that of the machine', () => {
+test.skipIf(process.platform !== 'linux')('the boot ID is that of the machine', () => {
   expect(nodeFileSystem().bootId).toBe(readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
 });
 
 describe('read-only', () => {
-  test('files can be read, and nothing can be changed', async () => {
+  test('files can be read but not changed', async () => {
     const directory = temporaryDirectory();
     writeFileSync(join(directory, 'a'), 'abc', { mode: 0o444 });
     const fileSystem = nodeFileSystem(directory, { readOnly: true });

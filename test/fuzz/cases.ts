@@ -1,4 +1,4 @@
-/** Damaged metadata as a list of edits to a frozen state, so that a case is one short line and can be kept. */
+/** Damaged metadata as edits to a frozen state, so that a case is one short line that can be stored. */
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { seededRandom } from '../../src/testing/random.ts';
@@ -10,7 +10,7 @@ export const TARGET = 'disk.raw';
 const SECTOR_BYTES = 512;
 const fixtures = new URL('../fixtures/', import.meta.url);
 
-/** One change; numbers that do not fit are taken modulo what there is. */
+/** A change. Numbers that are too large are taken modulo the possible values. */
 export interface Edit {
   readonly kind:
     | 'flip'
@@ -24,7 +24,7 @@ export interface Edit {
     | 'delete'
     | 'swap'
     | 'replace';
-  /** Which of the four files, and which other one. */
+  /** Which of the four files, and which second file. */
   readonly file: number;
   readonly other: number;
   readonly at: number;
@@ -36,7 +36,7 @@ export interface Edit {
 export interface FuzzCase {
   readonly base: string;
   readonly boot: 'same' | 'other';
-  /** Whether checksums are made to match again, so that what lies behind them is reached. */
+  /** Whether checksums are recomputed, so that the checks after them are reached. */
   readonly sealed: boolean;
   readonly via: 'recover' | 'inspect' | 'open';
   readonly edits: readonly Edit[];
@@ -91,7 +91,7 @@ function roaringBase(file: string): Base {
   };
 }
 
-/** Those that are small enough to be read thousands of times. */
+/** The states that are small enough for thousands of reads. */
 const NAMES = [
   ...['mid-copy', 'checkpoint-under-way', 'fresh', 'standalone'].map((name) => `format2/${name}`),
   ...[
@@ -114,7 +114,7 @@ export const BASES: ReadonlyMap<string, Base> = new Map([
   ]),
 ]);
 
-/** Numbers at which something ends. */
+/** Numbers at which a range, a size or a limit ends. */
 export const VALUES: readonly bigint[] = [
   ...[0n, 1n, 2n, 3n, 7n, 8n, 40n, 504n, 511n, 512n, 4095n, 4096n, 4097n, 12_346n, 12_347n, 65_535n, 65_536n],
   ...[
@@ -140,7 +140,7 @@ function resized(bytes: Uint8Array, length: number): Uint8Array {
   return changed;
 }
 
-/** Does what an edit says to the bytes of one file. */
+/** Applies an edit to the bytes of a file. */
 function editBytes(edit: Edit, image: Image, other: Image | undefined): Image {
   const { kind, value } = edit;
   const at = edit.at % (image.bytes.length + 64);
@@ -196,7 +196,7 @@ function sealHeader(core: Core, bytes: Uint8Array): void {
   view.setUint32(500, core.crc32c(bytes.subarray(0, 500)), true);
 }
 
-/** Makes all checksums of a file of format 2 match what it says. */
+/** Recomputes all checksums of a file of format 2. */
 function seal(core: Core, image: Image): Image {
   const bytes = image.bytes.slice();
   if (bytes.length < SECTOR_BYTES || bytes[8] !== 2) return image;
@@ -223,7 +223,7 @@ function seal(core: Core, image: Image): Image {
   return { bytes, size: image.size };
 }
 
-/** The files that a case is about. */
+/** The files of a case. */
 export function imagesOf(core: Core, { base, sealed, edits }: FuzzCase): Images {
   const images = new Map(BASES.get(base)!.images);
   for (const edit of edits) {

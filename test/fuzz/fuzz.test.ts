@@ -1,6 +1,8 @@
 /**
- * Both parsers against damage of every kind: what is accepted means what the files say, read in the plainest way; everything else is refused, within bounds of memory, and
- * the same core reads a good state next. `npm run test:fuzz -- --for 10m --seed N` goes on for longer.
+ * Both parsers against every kind of damage. An accepted file must mean what the plain reader reads. Other files are
+ * refused in bounded memory, and the same core then reads a good state.
+ *
+ * `npm run test:fuzz -- --for 10m --seed N` runs for longer.
  */
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -23,7 +25,7 @@ interface Kept extends FuzzCase {
 const corpus = existsSync(corpusFile) ? (JSON.parse(readFileSync(corpusFile, 'utf8')) as readonly Kept[]) : [];
 
 const number = (max: number): fc.Arbitrary<number> => fc.nat(max);
-/** Headers are small and decide much. */
+/** Headers are small and important. */
 const place = fc.oneof(number(127), number(1023), number(2 ** 16));
 const edit: fc.Arbitrary<Edit> = fc.record({
   kind: fc.constantFrom(
@@ -59,14 +61,14 @@ const fuzzCase: fc.Arbitrary<FuzzCase> = fc.record({
   edits: fc.array(edit, { maxLength: 4 }),
 });
 
-it('what once failed, or takes a way of its own, ends as it did then', async () => {
+it('stored cases end as recorded', async () => {
   for (const { outcome, ...one } of corpus) expect((await runCase(one)).outcome, JSON.stringify(one)).toBe(outcome);
   expect(corpus.length).toBeGreaterThan(40);
 });
 
 describe.each([...BASES.keys()])('%s', (base) => {
-  it('is read as it is', async () => {
-    // Format 1 knows neither boots nor checksums.
+  it('is read undamaged', async () => {
+    // Format 1 has neither boot IDs nor checksums.
     const isNew = BASES.get(base)!.format === 2;
     for (const boot of isNew ? (['same', 'other'] as const) : (['same'] as const)) {
       for (const sealed of isNew ? [false, true] : [false]) {
@@ -79,7 +81,7 @@ describe.each([...BASES.keys()])('%s', (base) => {
 });
 
 it(
-  'damage of any kind is refused, or what is read is what the files say',
+  'refuses damage of any kind, or reads what the files mean',
   async () => {
     const ways = new Map<string, Kept>();
     let cases = 0;
@@ -97,7 +99,7 @@ it(
           : { numRuns: RUNS }),
       },
     );
-    if (FOR_MS > 0) console.log(`${cases} cases of seed ${SEED}, ended in ${ways.size} ways`);
+    if (FOR_MS > 0) console.log(`${cases} cases of seed ${SEED} with ${ways.size} distinct results`);
     if (process.env['COD_FUZZ_KEEP'] !== undefined) {
       const kept = [...ways].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, one]) => JSON.stringify(one));
       writeFileSync(corpusFile, `[\n${kept.join(',\n')}\n]\n`);

@@ -1,4 +1,4 @@
-/** Runs one case through recovery, an inspection or an opening, and says what must not be. */
+/** Runs one case through recovery, an inspection or an open, and checks the result. */
 
 import { openDeviceIn } from '../../src/device/open.ts';
 import { isCodError } from '../../src/errors.ts';
@@ -14,11 +14,11 @@ import { isWithin, meaningOf, type Ranges, union } from './plain-recovery.ts';
 
 const MIB = 2 ** 20;
 const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_SIZE_MISMATCH']);
-/** One for all cases: a refusal must leave it usable. */
+/** One core for all cases: a refusal must leave it usable. */
 const core = Core.create();
 const PROBE = 'golden/log-torn-word';
 
-/** Counts what is read, and stops what reads without end. */
+/** Counts the bytes read, and stops endless reading. */
 class Metered implements FileSystem {
   readonly bootId?: string;
   readonly #inner: MemoryFiles;
@@ -36,7 +36,7 @@ class Metered implements FileSystem {
       ...file,
       read: (into, offset) => {
         this.#left -= into.length;
-        if (this.#left < 0) throw new Error('more was read than there is');
+        if (this.#left < 0) throw new Error('read more bytes than the files have');
         return file.read(into, offset);
       },
     };
@@ -47,7 +47,7 @@ class Metered implements FileSystem {
   }
 }
 
-/** Runs `work`, and returns how many bytes it asked of JavaScript's heap in arrays. */
+/** Runs `work`, and returns the bytes of all arrays that it allocated on the JavaScript heap. */
 async function countingMemory<T>(work: () => Promise<T>): Promise<{ result: T; bytes: number }> {
   const names = ['Uint8Array', 'ArrayBuffer', 'Uint32Array', 'Float64Array'] as const;
   const originals = names.map((name) => globalThis[name]);
@@ -58,8 +58,8 @@ async function countingMemory<T>(work: () => Promise<T>): Promise<{ result: T; b
       construct: (target, args: unknown[], newTarget): object => {
         if (typeof args[0] === 'number') {
           bytes += args[0] * (original.BYTES_PER_ELEMENT ?? 1);
-          // Not even tried: a gigabyte that is asked for is found just as well.
-          if (args[0] > 2 ** 30) throw new Error(`an array of ${args[0]} elements was asked for`);
+          // The gigabyte is not allocated: the request alone is the failure.
+          if (args[0] > 2 ** 30) throw new Error(`allocation of an array of ${args[0]} elements`);
         }
         return Reflect.construct(target, args, newTarget === counting ? target : newTarget) as object;
       },
@@ -80,7 +80,7 @@ interface Reading {
   readonly identity: string | undefined;
 }
 
-/** What recovery says is true. */
+/** The state that recovery reports. */
 async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['via']): Promise<Reading | undefined> {
   if (via === 'inspect') {
     const found = await inspectMetadata(fileSystem, TARGET, { size });
@@ -111,7 +111,7 @@ async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['vi
   return { size: geometry.size, truth: union(ranges), identity };
 }
 
-/** Opens a device over an accepted state and closes it again: a repair, which must leave what was true. */
+/** Opens and closes a device on an accepted state. This repair must keep the state. */
 async function repair(images: Images, bootId: string, { size, identity }: Reading): Promise<Images> {
   const target: Image = { bytes: new Uint8Array(0), size };
   const fileSystem = new MemoryFiles(new Map(images).set(TARGET, target), { bootId });
@@ -131,7 +131,7 @@ async function repair(images: Images, bootId: string, { size, identity }: Readin
 
 const promises = new Map<string, { durable: Ranges; all: Ranges }>();
 
-/** What a frozen state promises: what must be read after power was lost, and all that it has. */
+/** The promises of a frozen state: what survives a power cut, and everything it contains. */
 function promised(name: string): { durable: Ranges; all: Ranges } {
   let known = promises.get(name);
   if (known === undefined) {
@@ -145,7 +145,7 @@ function promised(name: string): { durable: Ranges; all: Ranges } {
   return known;
 }
 
-/** Whether all that changed in the logs became zeros, or a file: a log put back to an earlier state of its epoch cannot be noticed. */
+/** Whether the changes may have put a log back to an earlier state of its epoch, which cannot be detected. */
 function mayBeEarlier(base: Images, images: Images): boolean {
   return [...base].some(([name, { bytes }]) => {
     const changed = images.get(name);
@@ -157,7 +157,7 @@ function mayBeEarlier(base: Images, images: Images): boolean {
   });
 }
 
-/** How a case ended, and a name for the way that it took. @throws for what must not be. */
+/** Returns the outcome of a case and the name of its kind of result. @throws when a promise is broken */
 export async function runCase(one: FuzzCase): Promise<{ outcome: string; way: string }> {
   const base = BASES.get(one.base)!;
   const images = imagesOf(core, one);
@@ -172,8 +172,7 @@ export async function runCase(one: FuzzCase): Promise<{ outcome: string; way: st
     const { result, bytes } = await countingMemory(() =>
       readState(new Metered(new MemoryFiles(images, { bootId }), readable), base.size, one.via),
     );
-    if (bytes > allowed)
-      throw new Error(`${bytes} bytes of memory were asked for, ${allowed} at most are in proportion`);
+    if (bytes > allowed) throw new Error(`${bytes} bytes of memory were allocated, the limit is ${allowed}`);
     if (result !== undefined) await checkReading(one, images, bootId, result);
     outcome = { outcome: 'read', way: result === undefined ? 'nothing' : 'read' };
   } catch (error) {
@@ -190,7 +189,7 @@ export async function runCase(one: FuzzCase): Promise<{ outcome: string; way: st
   const probe = BASES.get(PROBE)!;
   const found = await readState(new MemoryFiles(probe.images), probe.size, 'recover');
   if (JSON.stringify(found!.truth) !== JSON.stringify(promised(PROBE).all))
-    throw new Error('a good state is not read rightly afterwards');
+    throw new Error('the core reads a good state wrongly afterwards');
   return outcome;
 }
 
@@ -199,18 +198,18 @@ async function checkReading(one: FuzzCase, images: Images, bootId: string, readi
   const { truth } = meaningOf(images, TARGET, { bootId, size: base.size });
   if (JSON.stringify(truth) !== JSON.stringify(reading.truth)) {
     throw new Error(
-      `says ${JSON.stringify(reading.truth).slice(0, 300)} where the files say ${JSON.stringify(truth).slice(0, 300)}`,
+      `reads ${JSON.stringify(reading.truth).slice(0, 300)}, expected ${JSON.stringify(truth).slice(0, 300)}`,
     );
   }
   if (base.format === 2 && !one.sealed) {
     const { durable, all } = promised(one.base);
-    if (!isWithin(reading.truth, all)) throw new Error('believes what nobody wrote');
+    if (!isWithin(reading.truth, all)) throw new Error('reads bytes as written that no write covered');
     if (!mayBeEarlier(base.images, images) && !isWithin(one.boot === 'same' ? all : durable, reading.truth))
-      throw new Error('has lost what was durable');
+      throw new Error('lost durable bytes');
   }
   if (one.via !== 'open' || reading.size === 0) return;
   const repaired = await repair(images, bootId, reading);
   const again = await readState(new MemoryFiles(repaired, { bootId: 'yet another' }), base.size, 'recover');
   if (JSON.stringify(again?.truth) !== JSON.stringify(reading.truth))
-    throw new Error('says something else after it was opened and closed');
+    throw new Error('reads another state after an open and a close');
 }

@@ -1,11 +1,13 @@
 /**
- * What metadata means, read from docs/FORMAT.md once more in the plainest way: which bytes of the target hold the truth. It believes all that it reads, so it says nothing of
- * what must be refused; whatever recovery accepts must mean the same to both.
+ * A second, plain reader of metadata, written from docs/FORMAT.md. It returns which bytes the target holds.
+ *
+ * It believes everything, and so does not decide what must be refused. Whatever recovery accepts must mean the same to
+ * both.
  */
 
 import type { Images } from '../log/memory-files.ts';
 
-/** Ascending, neither touching nor overlapping. */
+/** Ascending ranges that neither touch nor overlap. */
 export type Ranges = readonly (readonly [start: number, end: number])[];
 
 export interface Meaning {
@@ -26,7 +28,7 @@ export function union(ranges: readonly (readonly [number, number])[]): Ranges {
   return merged;
 }
 
-/** Whether all of `inner` is in `outer`. */
+/** Whether `outer` includes all of `inner`. */
 export function isWithin(inner: Ranges, outer: Ranges): boolean {
   return inner.every(([start, end]) => outer.some(([from, to]) => from <= start && end <= to));
 }
@@ -98,7 +100,7 @@ interface Collected {
   readonly ranges: [number, number][];
 }
 
-/** What lies beyond the device is nothing. */
+/** Adds a range, without its part beyond the device. */
 function add({ size, ranges }: Collected, start: number, end: number): void {
   if (start < size) ranges.push([start, Math.min(end, size)]);
 }
@@ -140,7 +142,7 @@ function readFormat1(files: ReadonlyMap<string, Bytes>, size: number): Meaning {
   return { size, blockSize: 4096, truth: union(into.ranges) };
 }
 
-/** The frames of a log up to the first place with nothing there. */
+/** The frames of a log up to the first place without a frame. */
 function framesOf(log: Bytes): { start: number; end: number }[] {
   const frames: { start: number; end: number }[] = [];
   for (let at = 512; at + 16 <= log.length; ) {
@@ -165,7 +167,7 @@ function bootOf(log: Bytes): string {
   return log.text(68, log.u32(64));
 }
 
-/** Adds what counts in a log; whether the next one counts as well. */
+/** Adds the records of a log that count. Returns whether the next log counts as well. */
 function addLog(into: Collected, log: Bytes, bootId: string): boolean {
   const frames = framesOf(log);
   const records = frames.flatMap(({ start, end }, sequence) =>
@@ -211,13 +213,16 @@ function readFormat2(files: ReadonlyMap<string, Bytes>, bootId: string): Meaning
   return { size: into.size, blockSize: into.blockSize, truth: union(into.ranges) };
 }
 
-/** Which bytes hold the truth, by metadata that recovery has accepted. @param size of the device, if format 1 does not tell. */
+/**
+ * Returns which bytes the target holds, from metadata that recovery has accepted.
+ * @param size the size of the device, if format 1 does not contain it
+ */
 export function meaningOf(images: Images, target: string, { bootId, size }: { bootId: string; size: number }): Meaning {
   const files = new Map<string, Bytes>();
   for (const suffix of ['bak', 'bak.1', 'wil', 'wil.1']) {
     const image = images.get(`${target}.${suffix}`);
     if (image === undefined) continue;
-    // Logs are zeros behind what is kept of them.
+    // Logs are zeros after the bytes that the images keep.
     const bytes = new Uint8Array(Math.min(image.size, Math.ceil(image.bytes.length / 512 + 1) * 512));
     bytes.set(image.bytes.subarray(0, bytes.length));
     files.set(suffix, new Bytes(bytes));

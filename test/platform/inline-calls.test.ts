@@ -3,7 +3,7 @@ import { InlineCalls } from '../../src/platform/inline-calls.ts';
 
 const SHORT = 4096;
 
-/** Calls on a clock that only moves when told to. */
+/** Calls on a simulated clock. */
 class Calls {
   now = 0;
   turns = 0;
@@ -14,7 +14,7 @@ class Calls {
     },
   });
 
-  /** Makes one call if it may be synchronous, paces as a caller does, and returns whether the call was made. */
+  /** Makes a call if it may be synchronous, and paces like a caller. Returns whether the call was made. */
   call(tookMs: number): boolean {
     if (!this.inline.allow(SHORT)) return false;
     const start = this.inline.start();
@@ -24,14 +24,14 @@ class Calls {
     return true;
   }
 
-  /** How many calls go to the pool until the next one that does not. */
+  /** Returns the number of calls that use the pool before the next synchronous call. */
   untilInline(tookMs: number): number {
     for (let count = 0; ; count++) if (this.call(tookMs)) return count;
   }
 }
 
 describe('synchronous calls', () => {
-  it('are the short ones', () => {
+  it('are short calls', () => {
     const { inline } = new Calls();
     expect([0, 4096, 131_072, 131_073, 2 ** 30].map((bytes) => inline.allow(bytes))).toEqual([
       true,
@@ -42,7 +42,7 @@ describe('synchronous calls', () => {
     ]);
   });
 
-  it('stop for a while after a slow one, and for longer after each further one', () => {
+  it('stop for a while after a slow call, and for longer after each further slow call', () => {
     const calls = new Calls();
     expect(calls.call(0.1)).toBe(true);
     expect(calls.call(5)).toBe(true);
@@ -53,7 +53,7 @@ describe('synchronous calls', () => {
     expect(last).toBe(4096);
   });
 
-  it('are trusted again after a run of quick ones', () => {
+  it('are allowed again after a run of quick calls', () => {
     const calls = new Calls();
     for (let round = 0; round < 5; round++) calls.untilInline(5);
     calls.untilInline(0.01);
@@ -62,7 +62,7 @@ describe('synchronous calls', () => {
     expect(calls.untilInline(0.01)).toBe(16);
   });
 
-  it('let the event loop turn after 0.1 ms in all, however long a single call took', () => {
+  it('yield to the event loop after 0.1 ms in total, for single calls of any duration', () => {
     const calls = new Calls();
     for (let count = 0; count < 1000; count++) calls.call(0.002);
     expect(calls.turns).toBeGreaterThanOrEqual(19);
@@ -72,7 +72,7 @@ describe('synchronous calls', () => {
     expect(calls.turns).toBe(before + 1);
   });
 
-  it('need no turn of the event loop as long as they are short, and each turn starts the count anew', async () => {
+  it('need no turn of the event loop while they are short, and each turn resets the total', async () => {
     const calls = new Calls();
     const take = (tookMs: number): void => {
       const start = calls.inline.start();
@@ -93,7 +93,7 @@ describe('synchronous calls', () => {
     expect(calls.turns).toBe(1);
   });
 
-  it('that are slow send the next calls to the pool, also when the caller never paces', () => {
+  it('that are slow move the next calls to the pool, also if the caller never paces', () => {
     const calls = new Calls();
     expect(calls.inline.allow(SHORT)).toBe(true);
     const start = calls.inline.start();

@@ -13,12 +13,12 @@ describe('areWholePages', () => {
   const pages = pageBuffer(4 * PAGE_BYTES);
 
   it.each([
-    ['all of a page buffer', pages, true],
-    ['some pages of it', pages.subarray(PAGE_BYTES, 3 * PAGE_BYTES), true],
-    ['the same, as a Buffer', Buffer.from(pages.buffer, PAGE_BYTES, PAGE_BYTES), true],
-    ['what begins within a page', pages.subarray(1, PAGE_BYTES + 1), false],
-    ['what ends within a page', pages.subarray(0, PAGE_BYTES + 1), false],
-    ['other memory, wherever it is', new Uint8Array(4 * PAGE_BYTES), false],
+    ['a whole page buffer', pages, true],
+    ['some pages of a page buffer', pages.subarray(PAGE_BYTES, 3 * PAGE_BYTES), true],
+    ['some pages of a page buffer, as a Buffer', Buffer.from(pages.buffer, PAGE_BYTES, PAGE_BYTES), true],
+    ['bytes that begin within a page', pages.subarray(1, PAGE_BYTES + 1), false],
+    ['bytes that end within a page', pages.subarray(0, PAGE_BYTES + 1), false],
+    ['other memory', new Uint8Array(4 * PAGE_BYTES), false],
     ['memory of another WebAssembly module', new Uint8Array(new WebAssembly.Memory({ initial: 1 }).buffer), false],
   ])('%s: %#', (_, bytes, expected) => {
     expect(areWholePages(bytes)).toBe(expected);

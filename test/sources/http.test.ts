@@ -22,23 +22,23 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** What the server does from the second request on; the first one opens. */
+/** The behaviour of the server from the second request on. The first request opens the source. */
 interface LaterCase {
   name: string;
   behaviour: Behaviour;
-  /** A code, or nothing if the bytes must come. */
+  /** The expected error code; undefined if the bytes must arrive. */
   code?: CodErrorCode;
   message?: RegExp;
 }
 
 const later: LaterCase[] = [
-  { name: 'answers rightly', behaviour: honest },
+  { name: 'answers correctly', behaviour: honest },
   {
-    name: 'answers 500 twice, then rightly',
+    name: 'answers 500 twice, then correctly',
     behaviour: (ask) => (ask.index <= 2 ? ask.send({ status: 500, body: 'later' }) : ask.send()),
   },
   {
-    name: 'answers 500 for ever',
+    name: 'always answers 500',
     behaviour: (ask) => ask.send({ status: 500, body: 'no' }),
     code: 'COD_SOURCE_IO',
     message: /500.*3 attempts/,
@@ -88,7 +88,7 @@ const later: LaterCase[] = [
     code: 'COD_SOURCE_IO',
   },
   {
-    name: 'sends less than it announced, and closes',
+    name: 'sends less than it announced, and closes the connection',
     behaviour: (ask) => {
       ask.send({ body: false });
       ask.socket.end();
@@ -105,7 +105,7 @@ const later: LaterCase[] = [
     code: 'COD_SOURCE_IO',
   },
   {
-    name: 'sends half of the range, correctly labelled',
+    name: 'sends half of the range with a correct Content-Range',
     behaviour: (ask) => {
       const end = ask.start + Math.ceil((ask.end - ask.start) / 2);
       ask.send({
@@ -121,7 +121,7 @@ const later: LaterCase[] = [
     code: 'COD_SOURCE_IO',
   },
   {
-    name: 'names another total size',
+    name: 'announces another total size',
     behaviour: (ask) => ask.send({ headers: { 'content-range': `bytes ${ask.start}-${ask.end - 1}/${SIZE + 1}` } }),
     code: 'COD_SOURCE_CHANGED',
   },
@@ -138,7 +138,7 @@ const later: LaterCase[] = [
     message: /compresses|gzip|header check/,
   },
   { name: 'resets before the head once', behaviour: once((ask) => ask.socket.resetAndDestroy()) },
-  { name: 'resets before the head for ever', behaviour: (ask) => ask.socket.resetAndDestroy(), code: 'COD_SOURCE_IO' },
+  { name: 'always resets before the head', behaviour: (ask) => ask.socket.resetAndDestroy(), code: 'COD_SOURCE_IO' },
   {
     name: 'resets in the body once',
     behaviour: once((ask) => {
@@ -147,7 +147,7 @@ const later: LaterCase[] = [
     }),
   },
   {
-    name: 'closes in the middle of the body, every time a little later',
+    name: 'closes in the middle of the body, each time a little later',
     behaviour: (ask) => {
       ask.send({ body: false });
       ask.socket.end(content.subarray(ask.start, Math.min(ask.end, ask.start + 50_000)));
@@ -174,7 +174,7 @@ const later: LaterCase[] = [
     message: /more bytes than requested/,
   },
   {
-    name: 'never ends its body',
+    name: 'never ends the body',
     behaviour: (ask) => {
       ask.send({ headers: { 'content-length': undefined, 'transfer-encoding': 'chunked' }, body: false });
       sendChunk(ask, content.subarray(ask.start, ask.end));
@@ -188,7 +188,7 @@ const later: LaterCase[] = [
     message: /more bytes than requested/,
   },
   {
-    name: 'ends its body with the connection',
+    name: 'ends the body with the connection',
     behaviour: (ask) => {
       ask.send({ headers: { 'content-length': undefined }, body: false });
       ask.socket.end(content.subarray(ask.start, ask.end));
@@ -212,9 +212,9 @@ const later: LaterCase[] = [
     behaviour: (ask) => ask.socket.end('SSH-2.0-OpenSSH_9.2\r\n\r\n'),
     code: 'COD_SOURCE_IO',
   },
-  { name: 'sends its head in drops', behaviour: sendHeadSlowly },
+  { name: 'sends its head in small pieces', behaviour: sendHeadSlowly },
   {
-    name: 'drops every kept connection when it is asked again',
+    name: 'closes every kept connection at its second request',
     behaviour: (ask) => (ask.indexOnConnection > 0 ? ask.socket.destroy() : ask.send()),
   },
 ];
@@ -268,7 +268,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
   });
 
   describe('opening', () => {
-    it('asks for one byte, and learns size and identity', async () => {
+    it('requests one byte, and gets size and identity', async () => {
       const server = await start();
       const source = await open(server.url);
       expect(source.size).toBe(SIZE);
@@ -280,12 +280,12 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       ['a weak ETag', { etag: 'W/"v1"' }, `modified:Sat, 01 Nov 2025 00:00:00 GMT;size:${SIZE}`],
       ['no ETag', { etag: undefined }, `modified:Sat, 01 Nov 2025 00:00:00 GMT;size:${SIZE}`],
       ['neither ETag nor Last-Modified', { etag: undefined, 'last-modified': undefined }, undefined],
-    ])('with %s identifies by what is left', async (_, headers, identity) => {
+    ])('with %s uses the remaining headers as identity', async (_, headers, identity) => {
       const server = await start((ask) => ask.send({ headers }));
       expect((await open(server.url)).identity).toBe(identity);
     });
 
-    it('notices another Last-Modified where there is no ETag', async () => {
+    it('detects another Last-Modified without an ETag', async () => {
       const server = await start((ask) =>
         ask.send({ headers: { etag: undefined, 'last-modified': `Sat, 01 Nov 2025 00:00:0${ask.index} GMT` } }),
       );
@@ -293,7 +293,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       await expectCode(source.read(new Uint8Array(10), 0), 'COD_SOURCE_CHANGED');
     });
 
-    it('reads nothing after a change, ends what is under way, and does not believe the former content if it comes back', async () => {
+    it('rejects all reads after a change, and keeps rejecting when the old content returns', async () => {
       const server = await start((ask) => {
         if (ask.end - ask.start < SIZE) return ask.send({ headers: { etag: ask.index === 2 ? '"v2"' : '"v1"' } });
         ask.send({ body: false });
@@ -350,7 +350,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       expect(server.asks.length).toBeLessThanOrEqual(6);
     });
 
-    it('gives up where there is no server', async () => {
+    it('gives up without a server', async () => {
       const server = await start();
       const { url } = server;
       await server.stop();
@@ -378,7 +378,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       await expect(open('http://127.0.0.1/x', { headers: { Range: 'bytes=1-1' } })).rejects.toThrow(TypeError);
     });
 
-    it('ends with the reason of its signal', async () => {
+    it('rejects with the reason of its signal', async () => {
       const controller = new AbortController();
       const server = await start(() => controller.abort(new Error('enough')));
       await expect(open(server.url, { signal: controller.signal })).rejects.toThrow('enough');
@@ -387,7 +387,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
   });
 
   describe('retries', () => {
-    it('wait for exponentially longer, jittered, bounded, and as long as Retry-After asks', async () => {
+    it('wait exponentially longer, with jitter, bounded, or as long as Retry-After says', async () => {
       const server = await start((ask) => {
         const retryAfter = ask.index === 5 ? '31' : ask.index === 6 ? '86400' : undefined;
         if (ask.index === 0 || ask.index > 6) ask.send();
@@ -399,7 +399,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       expect(clock.delays).toEqual([75, 150, 300, 375, 31_000, 60_000]);
     });
 
-    it('by default outlast a minute, whatever the jitter', async () => {
+    it('by default last longer than a minute with any jitter', async () => {
       const server = await start((ask) => (ask.index === 0 ? ask.send() : ask.send({ status: 503, body: '' })));
       const clock = new TestClock();
       const source = await httpSource(server.url, { transport: transport(), clock, random: () => 0 });
@@ -408,7 +408,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       expect(clock.delays.reduce((sum, delay) => sum + delay, 0)).toBeGreaterThan(60_000);
     });
 
-    it('go on where a stream broke', async () => {
+    it('resume a broken stream', async () => {
       const server = await start(
         afterOpening((ask) => {
           if (ask.index > 1) return ask.send();
@@ -436,7 +436,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       expect(server.asks.length).toBe(3);
     });
 
-    it('follow a stall in the body, for the rest of it', async () => {
+    it('follow a stall in the body, for the rest of the body', async () => {
       const clock = new TestClock();
       const server = await start((ask) => {
         if (ask.index !== 1) return ask.send();
@@ -459,7 +459,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       await expectCode(source.read(new Uint8Array(10), 0), 'COD_SOURCE_IO', /sent nothing for 15000 ms/);
     });
 
-    it('do not count a consumer that takes its time as a stall', async () => {
+    it('do not treat a slow consumer as a stall', async () => {
       const clock = new TestClock();
       const server = await start();
       const source = await open(server.url, { clock });
@@ -471,7 +471,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
     });
 
     if (transportName === 'undici') {
-      it('are not needed where a kept connection was closed meanwhile', async () => {
+      it('are not counted when a kept connection was closed', async () => {
         const server = await start((ask) => (ask.indexOnConnection > 0 ? ask.socket.destroy() : ask.send()));
         const clock = new TestClock();
         const source = await open(server.url, { clock });
@@ -479,7 +479,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
         expect(clock.delays).toEqual([]);
       });
 
-      it('are not needed either way round: connections are kept', async () => {
+      it('are not counted, because connections are kept', async () => {
         const server = await start();
         const source = await open(server.url);
         for (let offset = 0; offset < 5; offset++) await source.read(new Uint8Array(10), offset);
@@ -489,7 +489,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
   });
 
   describe('redirects', () => {
-    it('are followed, once: later requests go to where they led', async () => {
+    it('are followed once: later requests go to their target', async () => {
       const server = await start((ask) =>
         ask.path === '/disk.img'
           ? ask.send({ status: 302, headers: { location: '/real.img?sig=1' }, body: '' })
@@ -500,7 +500,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       expect(server.asks.map((ask) => ask.path)).toEqual(['/disk.img', '/real.img?sig=1', '/real.img?sig=1']);
     });
 
-    it.each([401, 403, 404, 410])('are resolved anew when their target answers %i', async (status) => {
+    it.each([401, 403, 404, 410])('are resolved again when their target answers %i', async (status) => {
       let signature = 0;
       const server = await start((ask) => {
         if (ask.path === '/disk.img')
@@ -515,7 +515,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       expect(signature).toBe(2);
     });
 
-    it('carry no credentials and no headers to another origin', async () => {
+    it('send no credentials and no headers to another origin', async () => {
       const other = await start();
       const server = await start((ask) => ask.send({ status: 302, headers: { location: other.url }, body: '' }));
       await open(server.url.replace('http://', 'http://us%20er:secret@'), { headers: { 'x-token': 'secret' } });
@@ -526,7 +526,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
     });
   });
 
-  it('names neither credentials nor the query in its messages', async () => {
+  it('shows neither credentials nor the query in its messages', async () => {
     const server = await start((ask) => ask.send({ status: 404, body: '' }));
     const url = `${server.url.replace('http://', 'http://user:hunter2@')}?signature=hunter3`;
     const error = await open(url).catch((caught: unknown) => caught);
@@ -537,7 +537,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
   describe('without ranges, when whole bodies are allowed', () => {
     const whole: Behaviour = (ask) => ask.send({ status: 200, headers: { 'content-range': undefined }, body: content });
 
-    it('streams and reads what lies anywhere in them', async () => {
+    it('streams and reads any range of them', async () => {
       const server = await start(whole);
       const source = await open(server.url, { allowWholeBody: true });
       expect(source.size).toBe(SIZE);
@@ -547,7 +547,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       expect(into).toEqual(content.subarray(SIZE - 2000, SIZE - 1000));
     });
 
-    it('goes on after a break, and notices a change', async () => {
+    it('resumes after a break, and detects a change', async () => {
       const server = await start((ask) => {
         if (ask.index !== 1) return whole(ask);
         ask.send({ status: 200, headers: { 'content-range': undefined, 'content-length': String(SIZE) }, body: false });
@@ -581,7 +581,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       await source.read(new Uint8Array(10), 0);
     });
 
-    it('rejects at once with a signal that was aborted before, without a request', async () => {
+    it('rejects for an already aborted signal without a request', async () => {
       const server = await start();
       const source = await open(server.url);
       await expect(source.read(new Uint8Array(1), 0, { signal: AbortSignal.abort(new Error('no')) })).rejects.toThrow(
@@ -590,7 +590,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       expect(server.asks.length).toBe(1);
     });
 
-    it('close ends what is in flight with COD_CLOSED, and what comes after', async () => {
+    it('close rejects requests in flight and later requests with COD_CLOSED', async () => {
       const server = await start(half);
       const source = await open(server.url);
       const reading = source.read(new Uint8Array(10_000), 0);
@@ -604,7 +604,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       else await closed(server.asks[1]!);
     });
 
-    it('a consumer that leaves a stream ends its request', async () => {
+    it('leaving a stream ends its request', async () => {
       const server = await start(half);
       const source = await open(server.url);
       for await (const piece of source.stream(0, 10_000)) {
@@ -615,7 +615,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
     });
   });
 
-  it('holds the server back when the consumer takes its time', async () => {
+  it('stops reading from the server when the consumer is slow', async () => {
     const big = new Uint8Array(64 << 20);
     for (let at = 0; at + SIZE <= big.length; at += SIZE) big.set(content, at);
     let sent = 0;
@@ -636,12 +636,12 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
     const stream = source.stream(0, big.length);
     const first = (await stream.next()).value!.slice();
     for (let offset = 0; offset < 200; offset++) await source.read(new Uint8Array(10), offset);
-    // What the kernel buffers on both ends is not ours to bound: some 10 MiB.
+    // The kernel's buffers on both ends, some 10 MiB, are beyond our control.
     expect(sent).toBeLessThan(32 << 20);
     expect(digest(await collect(stream))).toBe(digest(big.subarray(first.length)));
   });
 
-  it('hands out the right bytes when they come in drops while the consumer takes its time', async () => {
+  it('returns the correct bytes when they arrive in small pieces for a slow consumer', async () => {
     const big = pattern(3 << 19);
     let onMuchSent = () => {};
     const muchSent = new Promise<void>((resolve) => {
@@ -650,7 +650,7 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
     const server = await start(async (ask) => {
       if (ask.end - ask.start < 1000) return ask.send();
       ask.send({ body: false });
-      // Each a read of its own, more of them than the client takes in before it stops reading.
+      // Each write arrives as a separate read; more of them than the client takes before it stops reading.
       for (let at = 0; at < big.length && ask.socket.writable; at += 40_000) {
         ask.socket.write(big.subarray(at, at + 40_000));
         await new Promise((resolve) => setTimeout(resolve, 2));
@@ -707,12 +707,12 @@ function afterOpening(behaviour: Behaviour): Behaviour {
   return (ask) => (ask.index === 0 ? ask.send() : behaviour(ask));
 }
 
-/** `behaviour` for the first request after the opening, honest afterwards. */
+/** Applies `behaviour` to the first request after the open, and answers later requests correctly. */
 function once(behaviour: Behaviour): Behaviour {
   return (ask) => (ask.index === 1 ? behaviour(ask) : ask.send());
 }
 
-/** In packets of about one field, each in a read of its own as far as a kernel lets one decide. */
+/** Sends the head in packets of about one field, mostly received by separate reads. */
 async function sendHeadSlowly(ask: Ask): Promise<void> {
   const written: Buffer[] = [];
   const write = ask.socket.write;

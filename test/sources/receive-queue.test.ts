@@ -11,10 +11,10 @@ function body(length: number): Uint8Array {
 }
 
 describe('ReceiveQueue', () => {
-  it('hands out what has come, in order, whoever is faster', async () => {
+  it('returns the received bytes in order, whether producer or consumer is faster', async () => {
     const scenario = fc.record({
       chunks: fc.array(fc.integer({ min: 1, max: 40_000 }), { minLength: 1, maxLength: 30 }),
-      /** After which chunks the consumer has its turn. */
+      /** Whether the consumer pulls after a chunk. */
       pulls: fc.array(fc.boolean(), { minLength: 30, maxLength: 30 }),
       pieceBytes: fc.constantFrom(undefined, PAGE_BYTES, 4 * PAGE_BYTES, 16 * PAGE_BYTES),
       isLengthKnown: fc.boolean(),
@@ -31,7 +31,7 @@ describe('ReceiveQueue', () => {
         };
         let sent = 0;
         for (const [index, length] of chunks.entries()) {
-          // A chunk is the socket's own again after `push`.
+          // After `push`, the socket may reuse the chunk.
           const chunk = bytes.slice(sent, sent + length);
           queue.push(chunk);
           chunk.fill(0xee);
@@ -47,7 +47,7 @@ describe('ReceiveQueue', () => {
     );
   });
 
-  it('pieces are whole pages of the body, out of pages of memory, as long as more follows', async () => {
+  it('returns whole pages of the body in page-aligned memory while more bytes follow', async () => {
     const bytes = body(20 * PAGE_BYTES + 100);
     const queue = new ReceiveQueue(idle, { expectedBytes: bytes.length, pieceBytes: 8 * PAGE_BYTES });
     queue.push(bytes.subarray(0, 2 * PAGE_BYTES + 1));
@@ -60,7 +60,7 @@ describe('ReceiveQueue', () => {
     expect(lengths).toEqual([8 * PAGE_BYTES, 8 * PAGE_BYTES, 2 * PAGE_BYTES + 100]);
   });
 
-  it('does not keep back what is less than a page, and is on pages again after it', async () => {
+  it('returns less than a page without delay, and is page-aligned again afterwards', async () => {
     const bytes = body(16 * PAGE_BYTES);
     const queue = new ReceiveQueue(idle, { expectedBytes: bytes.length, pieceBytes: 4 * PAGE_BYTES });
     queue.push(bytes.subarray(0, 300));
@@ -72,7 +72,7 @@ describe('ReceiveQueue', () => {
     expectBytes(next!, bytes.subarray(4 * PAGE_BYTES, 8 * PAGE_BYTES));
   });
 
-  it('stops its socket at two pieces, and lets it go on at one', async () => {
+  it('pauses its socket at two pieces, and resumes it at one', async () => {
     const calls: string[] = [];
     const queue = new ReceiveQueue(
       { stop: () => calls.push('stop'), go: () => calls.push('go') },

@@ -42,7 +42,7 @@ describe.each(kinds)('%s', (_, open, streams = true) => {
   });
   afterAll(() => source.close());
 
-  it('is closed at the end of `await using`', async () => {
+  it('is closed by `await using`', async () => {
     const disposed = await open();
     await disposed[Symbol.asyncDispose]();
     await expectCode(disposed.read(new Uint8Array(1), 0), 'COD_CLOSED');
@@ -68,7 +68,7 @@ describe.each(kinds)('%s', (_, open, streams = true) => {
     expect(expected.equals(await collect(source, offset, length))).toBe(true);
   });
 
-  it.each([0, 5, SIZE])('at %i reads nothing when asked for nothing', async (offset) => {
+  it.each([0, 5, SIZE])('reads an empty range at %i', async (offset) => {
     await source.read(new Uint8Array(0), offset);
     expect((await collect(source, offset, 0)).length).toBe(0);
   });
@@ -106,39 +106,42 @@ describe.each(kinds)('%s', (_, open, streams = true) => {
     await expect(collect(source, 0, 1, signal)).rejects.toThrow('enough');
   });
 
-  it('closed twice says COD_CLOSED', async () => {
+  it('closes twice, and rejects later reads with COD_CLOSED', async () => {
     const other = await open();
     await other.close();
     await other.close();
     await expectCode(other.read(new Uint8Array(1), 0), 'COD_CLOSED');
   });
 
-  (streams ? it : () => undefined)('can be left in the middle of a stream, and closed in another', async () => {
-    const other = await open();
-    for await (const piece of other.stream!(0, SIZE)) {
-      expect(piece.length).toBeGreaterThan(0);
-      break;
-    }
-    const stream = other.stream!(0, SIZE);
-    await stream.next();
-    await other.close();
-    await expectCode(stream.next(), 'COD_CLOSED');
-  });
+  (streams ? it : () => undefined)(
+    'allows leaving a stream in its middle, and a close during another stream',
+    async () => {
+      const other = await open();
+      for await (const piece of other.stream!(0, SIZE)) {
+        expect(piece.length).toBeGreaterThan(0);
+        break;
+      }
+      const stream = other.stream!(0, SIZE);
+      await stream.next();
+      await other.close();
+      await expectCode(stream.next(), 'COD_CLOSED');
+    },
+  );
 });
 
 describe('the identity', () => {
-  it('of bytes is what their owner says', () => {
+  it('of bytes is what the caller gives', () => {
     expect(bytesSource(content, { identity: 'v1' }).identity).toBe('v1');
     expect('identity' in bytesSource(content)).toBe(false);
   });
 
-  it('of a File is its name, size and time, and of a Blob nothing', () => {
+  it('of a File is its name, size and time; a Blob has none', () => {
     expect('identity' in blobSource(new Blob(['abc']))).toBe(false);
     const file = Object.assign(new Blob(['abc']), { name: 'a.img', lastModified: 17 });
     expect(blobSource(file).identity).toBe('file:a.img:3:17');
   });
 
-  it('of a file stays the same until it is written to', async () => {
+  it('of a file stays the same until the file is written', async () => {
     const path = join(folder, 'identity.img');
     await writeFile(path, 'abc');
     const identities: (string | undefined)[] = [];
@@ -163,7 +166,7 @@ describe('fileSource', () => {
     await source.close();
   });
 
-  it('says what is wrong with what is no file', async () => {
+  it('explains why a path is not a file', async () => {
     await mkdir(join(folder, 'directory'));
     await expectCode(fileSource(join(folder, 'missing.img')), 'COD_NOT_FOUND', /does not exist/);
     await expectCode(fileSource(join(folder, 'disk.img', 'below')), 'COD_NOT_FOUND', /does not exist/);
@@ -171,23 +174,26 @@ describe('fileSource', () => {
     await expectCode(fileSource('/dev/null'), 'COD_SOURCE_IO', /not a file/);
   });
 
-  it.skipIf(process.getuid?.() === 0)('says that a file may not be read', async () => {
+  it.skipIf(process.getuid?.() === 0)('reports a file without read permission', async () => {
     const path = join(folder, 'secret.img');
     await writeFile(path, 'abc', { mode: 0 });
     await expectCode(fileSource(path), 'COD_SOURCE_IO', /may not read/);
   });
 
-  it.each([100, 200_000])('rejects a read of %i bytes with COD_SHORT_READ when the file was cut', async (length) => {
-    const path = join(folder, 'cut.img');
-    await writeFile(path, content);
-    const source = await fileSource(path);
-    await truncate(path, 1000);
-    await source.read(new Uint8Array(100), 0);
-    await expectCode(source.read(new Uint8Array(length), 950), 'COD_SHORT_READ', /ends at 1000/);
-    await source.close();
-  });
+  it.each([100, 200_000])(
+    'rejects a read of %i bytes with COD_SHORT_READ when the file was truncated',
+    async (length) => {
+      const path = join(folder, 'cut.img');
+      await writeFile(path, content);
+      const source = await fileSource(path);
+      await truncate(path, 1000);
+      await source.read(new Uint8Array(100), 0);
+      await expectCode(source.read(new Uint8Array(length), 950), 'COD_SHORT_READ', /ends at 1000/);
+      await source.close();
+    },
+  );
 
-  it('completes a submitted read now or later, with the bytes and the errors of a read', async () => {
+  it('completes a submitted read now or later, with the same bytes and errors as a read', async () => {
     const path = join(folder, 'now.img');
     await writeFile(path, content);
     const source: InlineSource = await fileSource(path);
@@ -208,10 +214,10 @@ describe('fileSource', () => {
     await expectCode(submitted(into, 0), 'COD_CLOSED');
   });
 
-  it('reads short ranges synchronously, and long ones in the pool', async () => {
+  it('reads short ranges synchronously, and long ranges in the pool', async () => {
     const source: InlineSource = await fileSource(join(folder, 'disk.img'));
     const short = new Uint8Array(4096);
-    /** A slow call sends the next calls to the pool for a while. */
+    /** A slow call makes the next calls use the pool for a while. */
     const isSynchronous = (): boolean => source.submitRead!(short.fill(0), 777) === undefined;
     await expect.poll(isSynchronous, { interval: 0 }).toBe(true);
     expectBytes(short, content.subarray(777, 4873));
@@ -223,7 +229,7 @@ describe('fileSource', () => {
     await source.close();
   });
 
-  it('rejects a long read with COD_SOURCE_CHANGED when the file was written to', async () => {
+  it('rejects a long read with COD_SOURCE_CHANGED when the file was written', async () => {
     const path = join(folder, 'changed.img');
     await writeFile(path, content);
     const source = await fileSource(path);
@@ -232,7 +238,7 @@ describe('fileSource', () => {
     await source.close();
   });
 
-  it('notices within 1024 small reads that the file was written to', async () => {
+  it('detects within 1024 small reads that the file was written', async () => {
     const path = join(folder, 'changed.img');
     await writeFile(path, content);
     const source = await fileSource(path);
@@ -245,7 +251,7 @@ describe('fileSource', () => {
   });
 });
 
-/** The bytes by a stream, or by one read where there are none. */
+/** Collects the bytes from a stream, or from one read for a source without streams. */
 async function collect(source: Source, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
   if (source.stream === undefined) {
     const into = new Uint8Array(length);

@@ -2,9 +2,9 @@ import type { Clock } from '../../src/platform/clock.ts';
 
 export const STALL_MS = 15_000;
 
-/** Delays between attempts pass at once and are noted; a stall passes when the test says so. */
+/** Delays between attempts pass immediately and are recorded. A stall passes when the test calls `stall`. */
 export class TestClock implements Clock {
-  /** Of the retries, ms. */
+  /** The delays before retries in ms. */
   readonly delays: number[] = [];
   #now = 0;
   readonly #stalls: { at: number; resolve: () => void }[] = [];
@@ -24,7 +24,7 @@ export class TestClock implements Clock {
     });
   }
 
-  /** Nothing has come for as long as a request may wait. */
+  /** Lets the longest wait for a byte pass. */
   stall(): void {
     this.#now += STALL_MS;
     for (const stall of this.#stalls.splice(0)) stall.resolve();

@@ -39,13 +39,13 @@ export class BrowserProcess {
     // The file may exist before its content is complete.
     const read = (): string => (existsSync(addressFile) ? readFileSync(addressFile, 'utf8') : '');
     while (!complete.test(read())) {
-      if (over) throw new Error(`${program} ended before it could be talked to`);
+      if (over) throw new Error(`${program} exited before it accepted a connection`);
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
     return new BrowserProcess(read(), child, exited);
   }
 
-  /** Sends SIGKILL to the browser. Its child processes end when they notice. */
+  /** Sends SIGKILL to the browser. Its child processes exit when they detect it. */
   async kill(): Promise<void> {
     this.#process.kill('SIGKILL');
     await this.#exited;

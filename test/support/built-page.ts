@@ -31,8 +31,8 @@ export function makeSampleDisk(folder: string): string {
 }
 
 /**
- * Serves an image, slowly enough for a test to act during the copy. Each server has a port of its own, so that each is
- * another source.
+ * Serves an image, slowly enough for a test to act during the copy. Each server has its own port, and so is a separate
+ * source.
  */
 export async function serveImage(
   path: string,

@@ -138,10 +138,10 @@ export class ByteHistory {
         if (counts(write)) since = Math.max(since, write.beganAt);
       }
       if (allowed || (since < 0 && this.#base[at] === value)) continue;
-      const told = writes
+      const texts = writes
         .filter((write) => at >= write.offset && at < write.end)
         .map((write) => `${write.bytes[at - write.offset]} ${stateOf(write)}`);
-      return `byte ${at} reads ${value}; before there was ${this.#base[at]}, writes: ${told.join(', ') || 'none'}`;
+      return `byte ${at} reads ${value}; before: ${this.#base[at]}, writes: ${texts.join(', ') || 'none'}`;
     }
     return undefined;
   }
@@ -170,7 +170,8 @@ export class ByteHistory {
       }
       if (isSame(tried, found)) return undefined;
     }
-    return `the sector at ${offset} is a mixture: writes ${writes.map((write) => `${write.offset} + ${write.bytes.length} ${stateOf(write)}`).join(', ')}`;
+    const texts = writes.map((write) => `${write.offset} + ${write.bytes.length} ${stateOf(write)}`);
+    return `the sector at ${offset} is a mixture: writes ${texts.join(', ')}`;
   }
 }
 

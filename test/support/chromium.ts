@@ -42,7 +42,7 @@ export class Chromium {
     await this.browser.close().catch(() => undefined);
   }
 
-  /** Closes the browser in an orderly way. */
+  /** Closes the browser cleanly. */
   async close(): Promise<void> {
     if (!this.browser.isConnected()) return;
     const session = await this.browser.newBrowserCDPSession();

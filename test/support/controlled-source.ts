@@ -1,6 +1,6 @@
 /**
- * Sources under a test's control. {@link ControlledSource} answers when told to, in any order, correctly or not.
- * {@link TimedSource} answers as fast as a clock allows.
+ * Sources under a test's control. {@link ControlledSource} answers on demand, in any order, correctly or not.
+ * {@link TimedSource} answers with a latency and a rate.
  */
 
 import { setImmediate as immediate } from 'node:timers/promises';
@@ -31,7 +31,7 @@ export interface PendingAnswer {
 }
 
 export interface ControlledSourceOptions {
-  /** Whether it has `stream`. Default: true. */
+  /** Whether the source has `stream`. Default: true. */
   readonly streams?: boolean;
   /** Length of the next piece of a stream. Default: all that is left. */
   readonly pieceBytes?: (left: number) => number;
@@ -78,7 +78,7 @@ export class ControlledSource implements Source {
       if (answer !== undefined) return answer;
       await immediate();
     }
-    throw new Error('nothing was asked of the source');
+    throw new Error('the source received no such request');
   }
 
   /** Releases matching answers until `work` settles. Returns the outcome of `work`. */
@@ -103,7 +103,7 @@ export class ControlledSource implements Source {
     );
     if (bytes?.length !== into.length) {
       ask.outcome = 'failed';
-      throw new CodError('COD_SHORT_READ', `${bytes?.length ?? 0} bytes instead of ${into.length}`);
+      throw new CodError('COD_SHORT_READ', `${bytes?.length ?? 0} bytes, ${into.length} expected`);
     }
     into.set(bytes);
     ask.outcome = 'done';
@@ -131,7 +131,7 @@ export class ControlledSource implements Source {
 
   #ask(kind: Ask['kind'], offset: number, length: number): Ask {
     if (offset < 0 || length <= 0 || offset + length > this.size)
-      throw new RangeError(`bytes ${offset} + ${length} of ${this.size}`);
+      throw new RangeError(`bytes ${offset} + ${length} are beyond the source (${this.size} bytes)`);
     const ask: Ask = { kind, offset, length, delivered: 0, outcome: 'open' };
     this.asks.push(ask);
     return ask;
@@ -166,7 +166,7 @@ export class ControlledSource implements Source {
             ask.delivered += answer.bytes.length;
             resolve(answer.bytes);
           }),
-        fail: (error = new CodError('COD_SOURCE_IO', 'the source was told to fail')) =>
+        fail: (error = new CodError('COD_SOURCE_IO', 'injected failure')) =>
           settle(() => {
             ask.outcome = 'failed';
             spoil();

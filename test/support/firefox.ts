@@ -10,7 +10,7 @@ import { BrowserProcess } from './browser-process.ts';
 
 export const firefoxPath: string = process.env['FIREFOX_PATH'] ?? '/usr/bin/firefox-esr';
 
-/** Turns off what a browser does for its user, also after a crash. The automation sets its own preferences. */
+/** Turns off features for interactive users, also after a crash. The automation sets its own preferences. */
 const PREFERENCES: Readonly<Record<string, boolean | number>> = {
   'app.normandy.enabled': false,
   'browser.sessionstore.resume_from_crash': false,
@@ -57,7 +57,7 @@ export class Firefox {
     await this.#process.kill();
   }
 
-  /** Closes the browser in an orderly way. */
+  /** Closes the browser cleanly. */
   async close(): Promise<void> {
     if (!this.browser.connected) return;
     await this.browser.close();

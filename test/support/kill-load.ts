@@ -1,6 +1,4 @@
-/**
- * The load of a device that is to be killed. Numbers alone determine it, so that two processes derive the same load.
- */
+/** The load of a device that is killed. Numbers alone determine it, so that two processes derive the same load. */
 
 import { seededRandom } from '../../src/testing/random.ts';
 

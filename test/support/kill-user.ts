@@ -1,8 +1,7 @@
 /**
  * A process that uses a device until it is killed.
  *
- * It writes each event as a line before it takes the next step: `opening`, `ready`, `begin USER INDEX`,
- * `done USER INDEX`.
+ * It prints each event as a line before its next step: `opening`, `ready`, `begin USER INDEX`, `done USER INDEX`.
  */
 
 import { writeSync } from 'node:fs';

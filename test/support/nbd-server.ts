@@ -16,7 +16,7 @@ export interface NbdAsk {
   readonly offset: number;
   readonly length: number;
   readonly socket: Socket;
-  /** Sends a correct reply, as far as this server supports the command. */
+  /** Sends a correct reply, if this server supports the command. */
   send(): void;
 }
 

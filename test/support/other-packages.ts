@@ -18,7 +18,7 @@ export function otherPackages(): Plugin[] {
         if (name === '' || !existsSync(join(folder, 'node_modules', name))) return undefined;
         // Vite resolves from the folder of an existing file.
         const found = await this.resolve(id, join(folder, 'package.json'), { ...options, skipSelf: true });
-        if (!found?.id.startsWith(folder)) throw new Error(`${id} is resolved to ${found?.id}, not in ${folder}`);
+        if (!found?.id.startsWith(folder)) throw new Error(`${id} resolves to ${found?.id}, outside ${folder}`);
         return found;
       },
     },

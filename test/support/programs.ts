@@ -1,4 +1,4 @@
-/** Runs foreign programs as clients of servers in the tests' own process. That process must not block on them. */
+/** Runs other programs as clients of servers in the test process, which must not block meanwhile. */
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -13,7 +13,7 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-/** The system's programs come first: nbdsh needs the python that has its module. */
+/** The system's programs come first: nbdsh needs the Python that has its module. */
 const env: NodeJS.ProcessEnv = { ...process.env, PATH: `/usr/bin:${process.env['PATH'] ?? ''}` };
 
 /** A running program. */
@@ -77,7 +77,7 @@ export async function startServe(...args: readonly string[]): Promise<Served> {
     await stop('SIGKILL');
   });
   const failed = running.result.then(({ stderr }): never => {
-    throw new Error(`serve ended: ${stderr}`);
+    throw new Error(`serve exited: ${stderr}`);
   });
   return { uri: await Promise.race([uri, failed]), pid: running.child.pid!, stop };
 }

@@ -1,4 +1,4 @@
-/** A small disk that fills up soon: a tmpfs, where this process may mount one. */
+/** A small disk that fills up quickly: a tmpfs, if this process may mount one. */
 
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmdirSync } from 'node:fs';

@@ -41,5 +41,5 @@ export function haveTool(name: string): boolean {
  */
 export function describeWith(tools: readonly string[], name: string, body: () => void): void {
   const missing = tools.filter((tool) => !haveTool(tool));
-  describe.skipIf(missing.length > 0)(missing.length > 0 ? `${name} (no ${missing.join(', ')} here)` : name, body);
+  describe.skipIf(missing.length > 0)(missing.length > 0 ? `${name} (missing: ${missing.join(', ')})` : name, body);
 }

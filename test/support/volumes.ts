@@ -4,7 +4,7 @@ import { type Bytes, checkRange, VolumeError } from '../../src/web/volumes/bytes
 import { findVolume, readDisk } from '../../src/web/volumes/disk.ts';
 import { type Entry, readFile, type Volume } from '../../src/web/volumes/volume.ts';
 
-/** Makes a disk of an array. It rejects reads beyond the array, and counts reads and bytes. */
+/** Makes a disk from an array. The disk rejects reads beyond the array, and counts reads and bytes. */
 export function arrayBytes(array: Uint8Array): Bytes & { reads: number; bytesRead: number } {
   const bytes = {
     size: array.length,
@@ -25,7 +25,7 @@ export async function find(volume: Volume, path: string): Promise<Entry> {
   let entry = volume.root;
   for (const name of path.split('/')) {
     const found = (await volume.list(entry)).entries.find((other) => other.name === name);
-    if (found === undefined) throw new Error(`there is no ${name} of ${path}`);
+    if (found === undefined) throw new Error(`${path}: ${name} does not exist`);
     entry = found;
   }
   return entry;

@@ -38,7 +38,7 @@ async function created(fileSystem: FileSystem, name: string, content: Uint8Array
   return file;
 }
 
-/** What `name` holds; nothing if it is missing. */
+/** The contents of `name`; undefined if the file is missing. */
 async function contentOf(fileSystem: FileSystem, name: string): Promise<Uint8Array | undefined> {
   const file = await fileSystem.open(name).catch(() => undefined);
   if (file === undefined) return undefined;
@@ -48,7 +48,7 @@ async function contentOf(fileSystem: FileSystem, name: string): Promise<Uint8Arr
   return content;
 }
 
-/** What `name` holds after crashes of that kind, once for each of many seeds. */
+/** The contents of `name` after crashes of one kind, one for each of many seeds. */
 async function contentsAfter(
   fileSystem: CrashingFileSystem,
   kind: Crash['kind'],
@@ -61,12 +61,12 @@ async function contentsAfter(
   return contents;
 }
 
-/** Compared far faster than the array. */
+/** Comparing strings is far faster than comparing arrays. */
 function hex(content: Uint8Array | undefined): string {
   return Buffer.from(content ?? []).toString('hex');
 }
 
-/** Each sector's first byte. */
+/** The first byte of each sector. */
 function sectorsOf(content: Uint8Array | undefined): string {
   return Array.from(content ?? [])
     .filter((_, index) => index % SECTOR_BYTES === 0)
@@ -87,7 +87,7 @@ describe('a process crash', () => {
       expect(hex(content)).toBe(hex(Uint8Array.of(...filled(2000, 1), ...filled(5, 2))));
   });
 
-  test('keeps the removal of a name, and the boot', async () => {
+  test('keeps the removal of a name, and the boot ID', async () => {
     const fileSystem = new CrashingFileSystem({ bootId: 'first' });
     await (await created(fileSystem, 'a')).sync();
     await fileSystem.remove('a');
@@ -95,7 +95,7 @@ describe('a process crash', () => {
     expect(fileSystem.crash({ kind: 'process', random: seededRandom(1) }).bootId).toBe('first');
   });
 
-  test('cuts a write in flight at any byte, and leaves what follows as it was', async () => {
+  test('cuts a write in flight at any byte, and leaves the later bytes unchanged', async () => {
     const fileSystem = new CrashingFileSystem();
     const file = await created(fileSystem, 'a', filled(20, 1));
     fileSystem.crashAt(fileSystem.operationCount + 1);
@@ -111,9 +111,9 @@ describe('a process crash', () => {
   });
 
   test.each(['synchronous', 'asynchronous'])(
-    'cuts a submitted write that is %s, never acknowledges it, and lets no later write take effect',
+    'cuts a submitted write that is %s, never acknowledges it, and ignores later writes',
     async (kind) => {
-      // Chance decides whether a call is synchronous, so the test takes the first seed with the wanted kind.
+      // Chance decides whether a call is synchronous, so the test takes the first seed with the required kind.
       const story = async (seed: number) => {
         const fileSystem = new CrashingFileSystem({ inline: true, random: seededRandom(seed) });
         const file: InlineFile = await created(fileSystem, 'a', filled(20, 1));
@@ -157,7 +157,7 @@ describe('a process crash', () => {
     },
   );
 
-  test('cuts at multiples of tearBytes if told so', async () => {
+  test('cuts at multiples of tearBytes if configured', async () => {
     const fileSystem = new CrashingFileSystem({ tearBytes: SECTOR_BYTES });
     const file = await created(fileSystem, 'a');
     fileSystem.crashAt(fileSystem.operationCount + 1);
@@ -167,7 +167,7 @@ describe('a process crash', () => {
     expect(new Set(sizes)).toEqual(new Set([0, 512, 1024, 1200]));
   });
 
-  test('leaves unsynced what was unsynced: a power cut may follow', async () => {
+  test('keeps unsynced data unsynced for a later power cut', async () => {
     const fileSystem = new CrashingFileSystem();
     const file = await created(fileSystem, 'a', filled(512, 1));
     await file.sync();
@@ -188,7 +188,7 @@ describe('a power cut', () => {
       expect(hex(content)).toBe(hex(filled(2500, 1)));
   });
 
-  test('keeps or loses each unsynced sector by itself, and tears none', async () => {
+  test('keeps or loses each unsynced sector independently, and tears none', async () => {
     const fileSystem = new CrashingFileSystem();
     const file = await created(fileSystem, 'a', filled(3 * SECTOR_BYTES, 1));
     await file.sync();
@@ -215,7 +215,7 @@ describe('a power cut', () => {
     }
   });
 
-  test('gives a sector any of the versions that it had since the last sync, and none older', async () => {
+  test('gives a sector any of its versions since the last sync, and no older one', async () => {
     const fileSystem = new CrashingFileSystem();
     const file = await created(fileSystem, 'a', filled(SECTOR_BYTES, 1));
     for (const version of [2, 3, 4, 5]) {
@@ -236,7 +236,7 @@ describe('a power cut', () => {
     );
   });
 
-  test('undoes an unsynced truncation as a whole, with what was written where it had cut', async () => {
+  test('undoes an unsynced truncation as a whole, with later writes beyond its size', async () => {
     const fileSystem = new CrashingFileSystem();
     const file = await created(fileSystem, 'a', filled(2 * SECTOR_BYTES, 1));
     await file.sync();
@@ -246,20 +246,20 @@ describe('a power cut', () => {
     expect(distinct(await contentsAfter(fileSystem, 'power', 'a'))).toEqual(new Set(['1 1', '', '0 0', '0 2']));
   });
 
-  test('keeps or loses an unsynced name, with what its file had synced or not', async () => {
+  test('keeps or loses an unsynced name, with its file’s synced and unsynced data', async () => {
     const fileSystem = new CrashingFileSystem({ syncsNames: false });
     await (await created(fileSystem, 'a', filled(SECTOR_BYTES, 1))).sync();
     expect(distinct(await contentsAfter(fileSystem, 'power', 'a'))).toEqual(new Set(['missing', '1']));
   });
 
-  test('undoes an unsynced removal or not', async () => {
+  test('may undo an unsynced removal', async () => {
     const fileSystem = new CrashingFileSystem();
     await (await created(fileSystem, 'a', filled(SECTOR_BYTES, 1))).sync();
     await fileSystem.remove('a');
     expect(distinct(await contentsAfter(fileSystem, 'power', 'a'))).toEqual(new Set(['missing', '1']));
   });
 
-  test('may show the removed file instead of a new one of its name, until that one is synced', async () => {
+  test('may show the removed file instead of a new file of its name, until the new file is synced', async () => {
     for (const synced of [false, true]) {
       const fileSystem = new CrashingFileSystem();
       await (await created(fileSystem, 'a', filled(SECTOR_BYTES, 1))).sync();
@@ -280,7 +280,7 @@ describe('a power cut', () => {
     expect(distinct(await contentsAfter(fileSystem, 'power', 'a'))).toEqual(new Set(['1 1', '1 2', '2 1', '2 2']));
   });
 
-  test('makes a new boot, if boots have names', () => {
+  test('makes a new boot ID, if boots have IDs', () => {
     const random = seededRandom(1);
     const fileSystem = new CrashingFileSystem({ bootId: 'first' });
     const second = fileSystem.crash({ kind: 'power', random });
@@ -290,7 +290,7 @@ describe('a power cut', () => {
   });
 });
 
-test('after any story that ends with a sync, every crash leaves what was seen before it', async () => {
+test('after any operations that end with a sync, every crash keeps the contents', async () => {
   for (let seed = 0; seed < SEEDS; seed++) {
     const random = seededRandom(seed);
     const fileSystem = new CrashingFileSystem({ random: random.fork() });
@@ -312,7 +312,7 @@ test('after any story that ends with a sync, every crash leaves what was seen be
 });
 
 describe('a sync', () => {
-  test('covers what had returned before it was called, no more', async () => {
+  test('covers only writes that had returned before its call', async () => {
     const fileSystem = new CrashingFileSystem();
     const file = await created(fileSystem, 'a', filled(2 * SECTOR_BYTES, 1));
     const sync = file.sync();
@@ -321,7 +321,7 @@ describe('a sync', () => {
     expect(distinct(await contentsAfter(fileSystem, 'power', 'a'))).toEqual(new Set(['1 1', '2 1']));
   });
 
-  test('that fails loses unsynced sectors, and the next one says nothing of it', async () => {
+  test('that fails loses unsynced sectors, and the next sync succeeds nevertheless', async () => {
     const seen = new Set<string>();
     for (let seed = 0; seed < SEEDS; seed++) {
       const fileSystem = new CrashingFileSystem({ random: seededRandom(seed) });
@@ -340,7 +340,7 @@ describe('a sync', () => {
 });
 
 describe('faults', () => {
-  test('an error that passes hits one operation, and one that stays hits all until it is cleared', async () => {
+  test('a temporary error fails one operation, and a permanent error fails all until it is cleared', async () => {
     const fileSystem = new CrashingFileSystem();
     const file = await created(fileSystem, 'a', filled(10, 1));
     fileSystem.failAt(fileSystem.operationCount + 2);
@@ -370,7 +370,7 @@ describe('faults', () => {
     expect(lengths).toEqual(new Set([0, 1, 2, 3, 4]));
   });
 
-  test('a full disk takes overwrites, and refuses new pages until there is room again', async () => {
+  test('a full disk accepts overwrites, and refuses new pages until there is room again', async () => {
     const fileSystem = new CrashingFileSystem();
     const file = await created(fileSystem, 'a', filled(4096, 1));
     fileSystem.limitSpace(8192);
@@ -388,7 +388,7 @@ describe('faults', () => {
     await created(fileSystem, 'b', filled(1, 1));
   });
 
-  test('a buffer that is changed while its write is under way is told', async () => {
+  test('detects a buffer that changes during its write', async () => {
     const file = await created(new CrashingFileSystem(), 'a');
     const buffer = filled(10, 1);
     const write = file.write(buffer, 0);
@@ -397,7 +397,7 @@ describe('faults', () => {
   });
 });
 
-test('after a crash nothing settles any more, and every later call hangs', async () => {
+test('after a crash no call settles, including later calls', async () => {
   const fileSystem = new CrashingFileSystem();
   const file = await created(fileSystem, 'a');
   let settled = 0;
@@ -409,7 +409,7 @@ test('after a crash nothing settles any more, and every later call hangs', async
   expect(settled).toBe(0);
 });
 
-test('with exclusive handles a file that is open can neither be opened nor removed', async () => {
+test('with exclusive handles an open file can be neither opened nor removed', async () => {
   const fileSystem = new CrashingFileSystem({ exclusive: true });
   const file = await created(fileSystem, 'a');
   await expect(fileSystem.open('a')).rejects.toMatchObject({ code: 'COD_LOCKED' });
@@ -418,7 +418,7 @@ test('with exclusive handles a file that is open can neither be opened nor remov
   await fileSystem.remove('a');
 });
 
-test('the same seed gives the same story', async () => {
+test('the same seed gives the same order of operations', async () => {
   const stories = [];
   for (let repetition = 0; repetition < 2; repetition++) {
     const clock = new SimulatedClock();
@@ -439,7 +439,7 @@ test('the same seed gives the same story', async () => {
   expect(stories[0]).toEqual(stories[1]);
 });
 
-/** A number in two slots; the newer slot counts. A slot is one sector that repeats the number, so a tear is found. */
+/** A number in two slots; the newer slot counts. A slot is a sector that repeats the number, which reveals a tear. */
 class TwoSlotCounter {
   readonly #file: File;
   readonly #syncs: boolean;
@@ -477,7 +477,7 @@ class TwoSlotCounter {
   }
 }
 
-/** Crashes a counter at every operation, and once more while it is opened again. Returns what was lost, if anything. */
+/** Crashes a counter at every operation, and once more during its next open. Describes a lost number, if any. */
 async function lossOf(syncs: boolean, kind: Crash['kind'], random: Random): Promise<string | undefined> {
   for (let crashAt = 1; ; crashAt++) {
     const fileSystem = new CrashingFileSystem({ random: random.fork() });
@@ -497,14 +497,14 @@ async function lossOf(syncs: boolean, kind: Crash['kind'], random: Random): Prom
 }
 
 describe('a counter in two slots', () => {
-  test('that syncs loses nothing by a crash at any operation', async () => {
+  test('that syncs loses nothing in a crash at any operation', async () => {
     for (let seed = 0; seed < 50; seed++) {
       for (const kind of ['process', 'power'] as const)
         expect(await lossOf(true, kind, seededRandom(seed)), `seed ${seed}`).toBeUndefined();
     }
   });
 
-  test('that does not sync loses nothing by a process crash, but by a power cut within a few seeds', async () => {
+  test('without syncs loses nothing in a process crash, but does in a power cut', async () => {
     for (let seed = 0; seed < 50; seed++)
       expect(await lossOf(false, 'process', seededRandom(seed)), `seed ${seed}`).toBeUndefined();
     const losses = await Promise.all(

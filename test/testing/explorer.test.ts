@@ -11,7 +11,7 @@ import {
 
 const SECTOR = 512;
 
-/** A counter in two slots of a sector each; the newer one counts. */
+/** A counter in two slots of a sector each; the newer slot counts. */
 async function openCounter(
   fileSystem: FileSystem,
   syncs: boolean,
@@ -48,7 +48,7 @@ function counterStory(syncs: boolean): () => Story {
       },
       recover: async ({ fileSystem }) => {
         const { value } = await openCounter(fileSystem, syncs);
-        if (value < promised || value > promised + 1) throw new Error(`${promised} was promised, ${value} is there`);
+        if (value < promised || value > promised + 1) throw new Error(`${promised} was promised, ${value} was found`);
       },
     };
   };
@@ -83,7 +83,7 @@ describe('an explorer', () => {
     expect(places.size).toBeGreaterThan(8);
   });
 
-  it('tries every combination of two crashes, if told so', async () => {
+  it('tries every combination of two crashes with depth 2', async () => {
     const seen = new Set<string>();
     const begin = (): Story => {
       const lives: number[] = [];
@@ -125,14 +125,14 @@ describe('an explorer', () => {
     expect(crashes).toBe(9 * 2 + 3);
   });
 
-  it('finds nothing in code that keeps its promises', async () => {
+  it('finds no failure in correct code', async () => {
     for (let seed = 0; seed < 10; seed++) {
       for (const kind of ['process', 'power', 'mixed'] as const)
         await exploreCrashes(counterStory(true), { seed, kind, crashes: 3 });
     }
   });
 
-  it('finds a sync that was left out, by power cuts only, and tells the story again', async () => {
+  it('finds a missing sync by power cuts only, and replays the failure', async () => {
     await exploreCrashes(counterStory(false), { kind: 'process', crashes: 3 });
     const failure = await failureOf(counterStory(false), { kind: 'power' });
     expect(failure.message).toContain('was promised');
@@ -143,13 +143,13 @@ describe('an explorer', () => {
     await replayCrashes(counterStory(true), failure.replay);
   });
 
-  it('is the same run for the same seed, and another for another', async () => {
+  it('repeats a run with the same seed, and differs with another seed', async () => {
     const run = (seed: number): Promise<unknown> => exploreCrashes(counterStory(true), { seed, crashes: 4 });
     expect(await run(1)).toEqual(await run(1));
     expect(await run(1)).not.toEqual(await run(2));
   });
 
-  it('draws places where it is told how many, and ends where it is told to', async () => {
+  it('tries the given number of random places, and stops on request', async () => {
     expect(await exploreCrashes(counterStory(true), { samples: 7, crashes: 1 })).toMatchObject({
       stories: 8,
       crashes: 7,
@@ -159,7 +159,7 @@ describe('an explorer', () => {
     });
   });
 
-  it('lets each story begin with the same files', async () => {
+  it('starts each story with the same files', async () => {
     const initial = new CrashingFileSystem();
     const file = await initial.open('a', { create: true });
     await file.write(Uint8Array.of(1), 0);
@@ -195,7 +195,7 @@ describe('an explorer', () => {
         for (;;) await fileSystem.remove('a');
       },
     ],
-  ])('says so if code %s', async (_, message, work) => {
+  ])('reports code that %s', async (_, message, work) => {
     const failure = await failureOf(() => ({ work, recover: async () => undefined }), { maxOperations: 500 });
     expect(failure.message).toContain(message);
   });

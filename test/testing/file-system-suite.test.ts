@@ -5,7 +5,7 @@ import type { InlineFile } from '../../src/fs/inline-file.ts';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
 import { type FileSystemSuiteOptions, fileSystemSuite } from '../../src/testing/index.ts';
 
-/** A file system without locks whose files have some methods replaced. */
+/** A file system without locks, with some methods of its files replaced. */
 function broken(fault: (file: File) => Partial<InlineFile>): () => FileSystem {
   return () => {
     const whole = memfsFileSystem();
@@ -36,7 +36,7 @@ async function failuresOf(make: () => FileSystem, options: FileSystemSuiteOption
 
 const NO_LOCKS: FileSystemSuiteOptions = { locks: false };
 
-/** A file system whose `lock` is replaced. */
+/** A file system with another `lock`. */
 function locking(lock: (name: string, whole: FileSystem) => Promise<Lease>): () => FileSystem {
   return () => {
     const whole = memfsFileSystem();
@@ -44,7 +44,7 @@ function locking(lock: (name: string, whole: FileSystem) => Promise<Lease>): () 
   };
 }
 
-test('a file system without a boot and without locks passes if the suite is told that it has no locks', async () => {
+test('a file system without boot ID and locks passes the suite without locks', async () => {
   expect(
     await failuresOf(
       broken(() => ({})),
@@ -53,7 +53,7 @@ test('a file system without a boot and without locks passes if the suite is told
   ).toEqual([]);
 });
 
-test('a file system without locks fails each test of locks, and no other test, unless the suite is told', async () => {
+test('a file system without locks fails exactly the tests of locks', async () => {
   const failures = await failuresOf(broken(() => ({})));
   expect(failures.length).toBeGreaterThan(0);
   const names = (options: FileSystemSuiteOptions): string[] =>
@@ -62,7 +62,7 @@ test('a file system without locks fails each test of locks, and no other test, u
   expect(failures).toEqual(names({}).filter((name) => !withoutLocks.includes(name)));
 });
 
-test('the suite without locks leaves out no other test', () => {
+test('the suite without locks omits only the tests of locks', () => {
   const all = fileSystemSuite(() => memfsFileSystem());
   const others = fileSystemSuite(() => memfsFileSystem(), NO_LOCKS);
   expect(others.map(({ name }) => name)).toEqual(
@@ -70,11 +70,11 @@ test('the suite without locks leaves out no other test', () => {
   );
 });
 
-/** The last lease of each name. */
+/** The latest lease of each name. */
 const owners = new WeakMap<FileSystem, Map<string, Lease>>();
 
 const LOCK_FAULTS: [string, (name: string, whole: FileSystem) => Promise<Lease>][] = [
-  ['a lock keeps no one away', async () => ({ release: async () => undefined })],
+  ['a lock excludes no other owner', async () => ({ release: async () => undefined })],
   ['one lock holds for all names', (_, whole) => whole.lock!('one')],
   [
     'a released lock stays held',
@@ -84,7 +84,7 @@ const LOCK_FAULTS: [string, (name: string, whole: FileSystem) => Promise<Lease>]
     },
   ],
   [
-    'a lease that was released before releases the lock of the next owner',
+    'a second release of a lease releases the lock of the next owner',
     async (name, whole) => {
       const owner = owners.get(whole) ?? new Map<string, Lease>();
       owners.set(whole, owner);
@@ -109,15 +109,12 @@ const LOCK_FAULTS: [string, (name: string, whole: FileSystem) => Promise<Lease>]
   ],
 ];
 
-test.each(LOCK_FAULTS)('the suite notices where %s', async (_, lock) => {
+test.each(LOCK_FAULTS)('the suite detects that %s', async (_, lock) => {
   expect(await failuresOf(locking(lock))).not.toEqual([]);
 });
 
 const FAULTS: [string, (file: File) => Partial<InlineFile>][] = [
-  [
-    'a short read passes as a whole one',
-    (file) => ({ read: (into, offset) => file.read(into, offset).catch(() => undefined) }),
-  ],
+  ['a short read succeeds', (file) => ({ read: (into, offset) => file.read(into, offset).catch(() => undefined) })],
   [
     'a view is written from the start of its buffer',
     (file) => ({ write: (from, offset) => file.write(new Uint8Array(from.buffer, 0, from.length), offset) }),
@@ -137,11 +134,11 @@ const FAULTS: [string, (file: File) => Partial<InlineFile>][] = [
   ],
   ['a synchronous read reads nothing', () => ({ submitRead: () => undefined })],
   [
-    'a submitted short read passes as a whole one',
+    'a submitted short read succeeds',
     (file) => ({ submitRead: (into, offset) => file.read(into, offset).catch(() => undefined) }),
   ],
   [
-    'a submitted write of a closed file passes',
+    'a submitted write to a closed file succeeds',
     (file) => ({
       submitWrite: (from, offset) =>
         file.write(from, offset).catch((error: CodError) => {
@@ -174,6 +171,6 @@ const FAULTS: [string, (file: File) => Partial<InlineFile>][] = [
   ['close does nothing', () => ({ close: async () => {} })],
 ];
 
-test.each(FAULTS)('the suite notices where %s', async (_, fault) => {
+test.each(FAULTS)('the suite detects that %s', async (_, fault) => {
   expect(await failuresOf(broken(fault), NO_LOCKS)).not.toEqual([]);
 });

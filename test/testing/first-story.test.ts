@@ -1,4 +1,4 @@
-/** The first story of a program is told before roaring-wasm is ready. */
+/** The first story of a program starts before roaring-wasm is compiled. */
 
 import { pathToFileURL } from 'node:url';
 import { expect, it } from 'vitest';

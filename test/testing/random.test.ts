@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { seededRandom } from '../../src/testing/index.ts';
 
-test('a seed repeats its stream, and near seeds have others', () => {
+test('a seed repeats its numbers, and adjacent seeds give other numbers', () => {
   const draw = (seed: number): number[] => {
     const random = seededRandom(seed);
     return Array.from({ length: 20 }, () => random.below(2 ** 32));
@@ -17,7 +17,7 @@ test('numbers are spread evenly below their limit', () => {
   for (const count of counts) expect(Math.abs(count - 1000)).toBeLessThan(150);
 });
 
-test('a fork is a stream of its own', () => {
+test('a fork gives independent numbers', () => {
   const random = seededRandom(4);
   const [first, second] = [random.fork(), random.fork()];
   expect(first.below(2 ** 32)).not.toBe(second.below(2 ** 32));

@@ -1,4 +1,4 @@
-/** What the README of the testing module shows is run as it stands there. */
+/** Runs the examples in the README of the testing module unchanged. */
 
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -14,7 +14,7 @@ const entry = fileURLToPath(new URL('../../src/testing/index.ts', import.meta.ur
 
 function snippet(name: string): string {
   const found = readme.split(`\`\`\`js ${name}\n`)[1]?.split('```')[0];
-  if (found === undefined) throw new Error(`src/testing/README.md shows no ${name}`);
+  if (found === undefined) throw new Error(`src/testing/README.md has no example ${name}`);
   return found;
 }
 
@@ -26,7 +26,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** Runs the example over a log, and returns what it printed; rejects if it ends with an error. */
+/** Runs the example with a log module, and returns its output. Rejects if the example ends with an error. */
 async function run(log: string): Promise<{ stdout: string }> {
   await writeFile(join(folder, 'test.mjs'), snippet('test.mjs'));
   await writeFile(join(folder, 'my-log.mjs'), log);
@@ -43,13 +43,13 @@ async function run(log: string): Promise<{ stdout: string }> {
   return promisify(execFile)(process.execPath, [outfile]);
 }
 
-it('shows in 20 lines how to crash-test code', async () => {
+it('runs its example of 20 lines', async () => {
   expect(snippet('test.mjs').trimEnd().split('\n').length).toBeLessThanOrEqual(22);
   const { stdout } = await run(snippet('my-log.mjs'));
   expect(stdout).toMatch(/crashes: \d\d/);
 });
 
-it('shows a test that fails where the code does not sync, with a line that replays it', async () => {
+it('fails its example without a sync, with a line that replays the failure', async () => {
   const log = snippet('my-log.mjs');
   const without = log.replace('      await file.sync();\n', '');
   expect(without).not.toBe(log);

@@ -36,14 +36,14 @@ async function expectSameFiles(found: FileSystem, expected: FileSystem): Promise
   }
 }
 
-/** Replays all of a trace and returns its steps' kinds. */
+/** Replays a whole trace and returns the kinds of its steps. */
 async function replayed(trace: Uint8Array | string, fileSystem: FileSystem): Promise<string[]> {
   const steps: string[] = [];
   for await (const { op } of replayTrace(trace, fileSystem)) steps.push(op);
   return steps;
 }
 
-/** A device that is written to, checkpointed, closed, over whatever is there; errors of storage are the point. */
+/** Opens a device on the existing files, writes, checkpoints and closes it. Ignores injected storage errors. */
 async function useDevice(fileSystem: FileSystem, seed: number): Promise<void> {
   const random = seededRandom(seed);
   const source = seededRandom(99).fill(new Uint8Array(6 * 4096 + 100));
@@ -82,7 +82,7 @@ describe('a recorder', () => {
     await expectSameFiles(again, inner);
   });
 
-  it('records what the files held before, so that a trace needs nothing else', async () => {
+  it('records the initial contents of files, so that a trace is self-contained', async () => {
     const inner = memfsFileSystem();
     await useDevice(inner, 1);
     const recorder = new FileSystemRecorder(inner);
@@ -92,11 +92,11 @@ describe('a recorder', () => {
     await expectSameFiles(again, inner);
   });
 
-  it('records what failed, and what it left', async () => {
+  it('records failed calls, and their partial effects', async () => {
     for (let seed = 0; seed < 30; seed++) {
       const inner = new CrashingFileSystem({ random: seededRandom(seed) });
       const recorder = new FileSystemRecorder(inner);
-      // A sync that fails changes what is there by itself, which no trace of calls can tell.
+      // A failed sync changes files by itself, which a trace of calls cannot describe.
       inner.failWhen(({ kind, number }) => kind !== 'sync' && number > 60 && number % 5 === 0, {
         stays: true,
         code: 'COD_NO_SPACE',
@@ -110,7 +110,7 @@ describe('a recorder', () => {
     }
   });
 
-  it('replays step by step: after each, the files are as they were then', async () => {
+  it('replays step by step, with the recorded contents after each step', async () => {
     const inner = new CrashingFileSystem();
     const recorder = new FileSystemRecorder(inner);
     const file = await recorder.fileSystem.open('disk', { create: true });
@@ -125,7 +125,7 @@ describe('a recorder', () => {
     expect(sizes).toEqual([0, 3, 103, 50, -1]);
   });
 
-  it('is bounded: a trace that would be too long ends, and says so', async () => {
+  it('ends a trace that would be too long, and marks it as incomplete', async () => {
     const recorder = new FileSystemRecorder(new CrashingFileSystem(), { maxBytes: 2000 });
     const file = await recorder.fileSystem.open('disk', { create: true });
     for (let count = 0; count < 100; count++)
@@ -144,29 +144,32 @@ describe('a trace', () => {
 
   it.each([
     ['nothing', ''],
-    ['no JSON', 'what\n'],
+    ['invalid JSON', 'what\n'],
     ['another JSON', '{"a":1}\n'],
-    ['no version', '{"trace":"copyondemand"}\n'],
+    ['a missing version', '{"trace":"copyondemand"}\n'],
     ['an array', '[]\n'],
     ['a line cut short', `${header}{"op":"op`],
     ['the last newline missing', header.trimEnd()],
     ['an unknown operation', `${header}{"op":"rename"}\n`],
-    ['an operation of the language', `${header}{"op":"constructor"}\n`],
+    ['an operation named like a built-in property', `${header}{"op":"constructor"}\n`],
     ['a field too many', `${header}{"op":"remove","name":"a","force":true}\n`],
     ['a field too few', `${header}{"op":"remove"}\n`],
     ['a file that is not open', `${header}{"op":"sync","file":3}\n`],
     ['a file that is open already', `${header}${open}${open}`],
     ['a negative offset', `${header}${open}{"op":"write","file":1,"offset":-1,"bytes":{"base64":""}}\n`],
     [
-      'a range of no safe integers',
+      'a range beyond safe integers',
       `${header}${open}{"op":"read","file":1,"offset":9007199254740991,"length":1,"sum":0}\n`,
     ],
-    ['no base64', `${header}${open}{"op":"write","file":1,"offset":0,"bytes":{"base64":"?!"}}\n`],
-    ['a fill of no byte', `${header}${open}{"op":"write","file":1,"offset":0,"bytes":{"fill":256,"length":1}}\n`],
-    ['an open with no outcome', `${header}{"op":"open","name":"disk","create":true}\n`],
-    ['a size that is another', `${header}${open}{"op":"size","file":1,"size":5}\n`],
+    ['invalid base64', `${header}${open}{"op":"write","file":1,"offset":0,"bytes":{"base64":"?!"}}\n`],
+    [
+      'a fill that is not a byte',
+      `${header}${open}{"op":"write","file":1,"offset":0,"bytes":{"fill":256,"length":1}}\n`,
+    ],
+    ['an open without an outcome', `${header}{"op":"open","name":"disk","create":true}\n`],
+    ['another size', `${header}${open}{"op":"size","file":1,"size":5}\n`],
     ['a read of other bytes', `${header}${open}{"op":"read","file":1,"offset":0,"length":0,"sum":5}\n`],
-    ['no UTF-8', Uint8Array.of(0xff, 0xfe, 10)],
+    ['invalid UTF-8', Uint8Array.of(0xff, 0xfe, 10)],
   ])('with %s is refused with COD_CORRUPT', async (_, trace) => {
     await expect(replayed(trace, memfsFileSystem())).rejects.toMatchObject({ code: 'COD_CORRUPT' });
   });
@@ -177,7 +180,7 @@ describe('a trace', () => {
     });
   });
 
-  it('that asks for more than is allowed is refused before it is done', async () => {
+  it('that exceeds a limit is refused before it is replayed', async () => {
     const huge = `${header}${open}{"op":"write","file":1,"offset":0,"bytes":{"fill":0,"length":4503599627370496}}\n`;
     await expect(replayed(huge, memfsFileSystem())).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
     const long = `${header}${open}{"op":"truncate","file":1,"size":4503599627370496}\n`;

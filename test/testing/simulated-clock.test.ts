@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { SimulatedClock } from '../../src/testing/index.ts';
 
-test('sleepers wake in the order of their times, and see the time that they waited for', async () => {
+test('sleepers wake in order, at the times that they waited for', async () => {
   const clock = new SimulatedClock();
   const woken: string[] = [];
   const sleep = async (ms: number, name: string): Promise<void> => {
@@ -12,7 +12,7 @@ test('sleepers wake in the order of their times, and see the time that they wait
   expect(woken).toEqual(['e at 0', 'b at 10', 'd at 10', 'c at 20', 'a at 30']);
 });
 
-test('advance lets happen what happens in that time, and no more', async () => {
+test('advance runs exactly the events of that time', async () => {
   const clock = new SimulatedClock();
   let ticks = 0;
   const tick = async (): Promise<void> => {
@@ -28,7 +28,7 @@ test('advance lets happen what happens in that time, and no more', async () => {
   expect([ticks, clock.now()]).toEqual([4, 40]);
 });
 
-test('run ends with its work, however many others go on sleeping', async () => {
+test('run ends with its work, although others still sleep', async () => {
   const clock = new SimulatedClock();
   const endless = async (): Promise<void> => {
     for (;;) await clock.sleep(1);
@@ -39,7 +39,7 @@ test('run ends with its work, however many others go on sleeping', async () => {
   await expect(clock.run(clock.sleep(1).then(() => Promise.reject(new Error('failed'))))).rejects.toThrow('failed');
 });
 
-test('work that waits for something else than the clock, and then sleeps, is waited for', async () => {
+test('run waits for work that first awaits something else and then sleeps', async () => {
   const clock = new SimulatedClock({ settle: () => new Promise(setImmediate) });
   const work = async (): Promise<number> => {
     await new Promise(setImmediate);

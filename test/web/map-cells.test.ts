@@ -19,7 +19,7 @@ describe('the squares of the map', () => {
     expect(gridFor({ width: 1200, height: 250 }, 2 ** 32).cells).toBe(1800);
   });
 
-  test('share the blocks out without gaps, and each block is found again', () => {
+  test('divide the blocks without gaps, and each block is found again', () => {
     fc.assert(
       fc.property(BLOCKS, fc.nat(2 ** 20), fc.integer({ min: 1, max: 1800 }), fc.nat(), (length, start, wanted, at) => {
         const span = { start, end: start + length };
@@ -34,7 +34,7 @@ describe('the squares of the map', () => {
     );
   });
 
-  test('zoom about a block that stays in sight, and move no further than the disk goes', () => {
+  test('zoom around a block that stays visible, and stay within the disk', () => {
     fc.assert(
       fc.property(
         BLOCKS,
@@ -58,7 +58,7 @@ describe('the squares of the map', () => {
     );
   });
 
-  test('show what is most worth knowing', () => {
+  test('show the most important state of their blocks', () => {
     const cell = { blocks: 4, synced: 0, dirty: 0, arriving: false };
     expect(cellState(cell)).toBe('unsynced');
     expect(cellState({ ...cell, synced: 3 })).toBe('partly');

@@ -25,7 +25,7 @@ test('bytes have three digits', () => {
   ]);
 });
 
-test('a share is 100 % only of what is complete, and 0 % only of nothing', () => {
+test('a share is 100 % only of a complete copy, and 0 % only of an empty one', () => {
   const found = [
     [0, 9],
     [1, 2 ** 40],
@@ -37,7 +37,7 @@ test('a share is 100 % only of what is complete, and 0 % only of nothing', () =>
   expect(found).toEqual(['0 %', '< 0.01 %', '33.3 %', '99.9 %', '100 %', '100 %']);
 });
 
-test('times are short', () => {
+test('times have a short form', () => {
   expect([0.2, 59, 60, 5400, 200_000, Number.POSITIVE_INFINITY].map(formatDuration)).toEqual([
     '1 s',
     '59 s',
@@ -49,7 +49,7 @@ test('times are short', () => {
   expect([0, 0.04, 9.9, 12.3, 2500].map(formatMilliseconds)).toEqual(['< 1 ms', '0.0 ms', '9.9 ms', '12 ms', '2.5 s']);
 });
 
-test('an offset is what people write', () => {
+test('an offset is parsed as people write it', () => {
   const found = ['0x1F0', '1f0', '1f0h', ' 4M ', '1.5 KiB', '2G', '', 'x', '-1', '0x', '99999999999999999999'].map(
     parseOffset,
   );
