@@ -15,6 +15,7 @@ const checks = {
   attw: ['attw', '--pack', '.', '--profile', 'esm-only', '--no-emoji'],
   size: ['size-limit'],
   imports: ['node', join(root, 'scripts', 'import-map.mjs'), '--check'],
+  tidy: ['node', join(root, 'scripts', 'tidy.mjs')],
 };
 for (const name of readdirSync(root)) {
   if (/^tsconfig.*\.json$/.test(name) && name !== 'tsconfig.base.json')

@@ -180,16 +180,16 @@ describe('an explorer', () => {
   });
 
   it.each([
-    ['waits for nothing', 'deadlock', (): Promise<void> => new Promise(() => undefined)],
+    ['awaits a promise that never settles', 'deadlock', (): Promise<void> => new Promise(() => undefined)],
     [
-      'waits for ever',
+      'sleeps endlessly',
       'simulated milliseconds',
       async ({ clock }: Parameters<Story['work']>[0]): Promise<void> => {
         for (;;) await clock.sleep(1000);
       },
     ],
     [
-      'works for ever',
+      'works endlessly',
       'has not ended after 500 storage operations',
       async ({ fileSystem }: Parameters<Story['work']>[0]): Promise<void> => {
         for (;;) await fileSystem.remove('a');
