@@ -1,7 +1,8 @@
 /**
  * `npm test [-- ARGUMENTS OF VITEST]`: installs missing npm packages and system programs, builds, and runs the tests.
  * `npm run test:long [-- ARGUMENTS OF VITEST]` runs the tests that take minutes: the crash campaign, the planted bugs,
- * and more rounds of the randomized tests. Without arguments it then runs the unit tests under the other majors of Node.
+ * and more rounds of the randomized tests.
+ * Without arguments it also runs the unit tests under the other majors of Node.
  *
  * With CI=true, and where the programs can be installed, sets COD_REQUIRE_TOOLS: a test fails instead of being skipped
  * for a missing program.

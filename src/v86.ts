@@ -25,8 +25,8 @@ export interface V86Device {
 /** Options of {@link v86Disk}. */
 export interface V86DiskOptions {
   /**
-   * Called with the error when a read, a write or a flush fails. v86 has no disk errors: the guest waits for a failed
-   * read or write for ever.
+   * Called with the error when a read, a write or a flush fails. v86 has no disk errors: the guest never gets an
+   * answer to a failed read or write.
    */
   readonly onError: (error: unknown) => void;
   /**

@@ -86,7 +86,7 @@ for (const [entry, found] of byEntry) {
   }
 }
 const all = [...examples.values()];
-/** Pages, workers and the emulator have what these need, and Node has not. */
+/** The others need a page, a worker or the emulator. */
 const inNode = all.filter(({ example }) => !/'copyondemand\/(browser|opfs)'/.test(example.code));
 
 describe('the docstrings of the public entries', () => {

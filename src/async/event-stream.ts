@@ -1,6 +1,6 @@
 /**
  * Events for any number of consumers. The producer never waits: each consumer has a bounded queue, and a consumer that
- * falls behind misses events and is told how many.
+ * falls behind misses events and receives their number.
  *
  * Invariants of a subscription:
  * - A call of `next` waits only while the queue is empty and no event is missing.

@@ -14,7 +14,7 @@
  *   for it, so that writes of one block in one turn share an append. A fill that asked the state too early would store
  *   the source's bytes over the user's, and a reader would see a part of the write.
  *
- * First come, first served: no lock is granted before an earlier one that it conflicts with, so none waits for ever.
+ * First come, first served: no lock is granted before an earlier one that it conflicts with, so no request starves.
  * There is no deadlock as long as the owner of a lock asks for no second one.
  */
 
