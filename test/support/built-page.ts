@@ -30,26 +30,30 @@ export function makeSampleDisk(folder: string): string {
   return disk;
 }
 
+/** A server whose speed the test decides, so that the copy neither ends too early nor takes long. */
+export interface ImageServer extends RangeServer {
+  /** Ends the limit of the speed. */
+  release(): void;
+}
+
 /**
- * Serves an image, slowly enough for a test to act during the copy. Each server has its own port, and so is a separate
- * source.
+ * Serves an image at `bytesPerSecond` until {@link ImageServer.release}. Each server has a port of its own, so that
+ * each is another source.
  */
 export async function serveImage(
   path: string,
   options: { size?: number; bytesPerSecond?: number; etag?: () => string; headers?: Record<string, string> } = {},
-): Promise<RangeServer> {
-  const {
-    size = statSync(path).size,
-    bytesPerSecond = 8 * 2 ** 20,
-    headers = PERMISSION,
-    etag = () => '"one"',
-  } = options;
+): Promise<ImageServer> {
+  const { size = statSync(path).size, headers = PERMISSION, etag = () => '"one"' } = options;
+  let bytesPerSecond: number | undefined = options.bytesPerSecond ?? 2 * 2 ** 20;
   const file = openSync(path, 'r');
   const server = await startRangeServer({
     size,
-    bytesPerSecond,
     latencyMs: 10,
     headers,
+    get bytesPerSecond() {
+      return bytesPerSecond;
+    },
     get etag() {
       return etag();
     },
@@ -58,6 +62,10 @@ export async function serveImage(
     },
   });
   const { close } = server;
-  server.close = () => close().then(() => closeSync(file));
-  return server;
+  return Object.assign(server, {
+    close: () => close().then(() => closeSync(file)),
+    release() {
+      bytesPerSecond = undefined;
+    },
+  });
 }

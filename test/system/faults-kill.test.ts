@@ -73,22 +73,24 @@ class Promised {
   }
 }
 
-/** Starts one process and kills it a given delay after it has printed `moment`. */
+/** Starts one process and kills it `afterMs` after it has printed `moment` and then `afterLines` more lines. */
 async function runAndKill(
   program: string,
   order: LoadOrder,
-  kill: { moment: string; afterMs: number },
+  kill: { moment: string; afterLines: number; afterMs: number },
   promised: Promised,
 ): Promise<void> {
   const child = spawn(process.execPath, [program, JSON.stringify(order)], { stdio: ['ignore', 'pipe', 'pipe'] });
   const ended = once(child, 'close');
   let stderr = '';
+  let linesUntilKill = -1;
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;
   });
   createInterface(child.stdout).on('line', (line) => {
     promised.take(line, order);
-    if (line === kill.moment) void sleep(kill.afterMs).then(() => child.kill('SIGKILL'));
+    if (line === kill.moment) linesUntilKill = kill.afterLines;
+    if (linesUntilKill-- === 0) void sleep(kill.afterMs).then(() => child.kill('SIGKILL'));
   });
   const [code, signal] = await ended;
   expect({ code, signal, stderr }).toEqual({ code: null, signal: 'SIGKILL', stderr: '' });
@@ -133,8 +135,8 @@ test(`a device keeps every acknowledged write when it is killed ${LIVES} times u
     };
     // A quarter of the processes are killed during recovery or soon after.
     const kill = random.oneIn(4)
-      ? { moment: 'opening', afterMs: random.below(40) }
-      : { moment: 'ready', afterMs: random.below(150) };
+      ? { moment: 'opening', afterLines: 0, afterMs: random.below(40) }
+      : { moment: 'ready', afterLines: 50, afterMs: random.below(150) };
     await runAndKill(program, order, kill, promised);
     const { found, syncedBlocks } = await readElsewhere(directory, image);
     promised.expect(found);

@@ -79,6 +79,7 @@ describeWith(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
     await press(page, 'Write');
     await until(page, '15 bytes written and flushed');
 
+    server.release();
     await page.reload();
     await press(page, 'Resume');
     await until(page, 'The copy is complete');

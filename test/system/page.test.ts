@@ -5,8 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Page } from 'playwright';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import type { RangeServer } from '../../src/cli/demo/range-server.ts';
-import { buildPage, makeSampleDisk, serveImage } from '../support/built-page.ts';
+import { buildPage, type ImageServer, makeSampleDisk, serveImage } from '../support/built-page.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { Chromium } from '../support/chromium.ts';
 import { contentsOf, imageTools } from '../support/disk-images.ts';
@@ -22,7 +21,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-page-'));
   const downloads = join(folder, 'downloads');
   const disk = join(folder, 'disk.img');
-  const servers: RangeServer[] = [];
+  const servers: ImageServer[] = [];
   const pages: Page[] = [];
   let errors: string[] = [];
   let chromium: Chromium;
@@ -53,7 +52,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   async function serve({
     path = disk,
     ...options
-  }: { path?: string } & Parameters<typeof serveImage>[1] = {}): Promise<RangeServer> {
+  }: { path?: string } & Parameters<typeof serveImage>[1] = {}): Promise<ImageServer> {
     const server = await serveImage(path, options);
     servers.push(server);
     return server;
@@ -128,6 +127,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.reload();
     await until(page, 'Paused');
     expect(await shareOf(page)).toBeGreaterThanOrEqual(share);
+    server.release();
     await page.getByRole('button', { name: 'Resume' }).click();
     await until(page, 'The copy is complete');
     await page.getByRole('button', { name: 'Download the image' }).click();
@@ -171,8 +171,8 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   });
 
   test('shows written bytes on the map, and keeps them after the tab closes and the copy completes', async () => {
-    const { url } = await serve();
-    const page = await begin(url);
+    const server = await serve();
+    const page = await begin(server.url);
     await page.getByRole('button', { name: 'Pause' }).click();
     await page.fill('#hex-offset', '39 MiB');
     await page.press('#hex-offset', 'Enter');
@@ -186,6 +186,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     const address = new URL(page.url()).hash;
     await pages.splice(pages.indexOf(page), 1)[0]!.close();
 
+    server.release();
     const next = await openPage(`/${address}`);
     await next.getByRole('button', { name: 'Resume' }).click(WAIT);
     await until(next, 'The copy is complete');
@@ -196,8 +197,8 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   });
 
   test('two tabs share one copy, and the second continues it when the first is closed', async () => {
-    const { url } = await serve();
-    const first = await begin(url);
+    const server = await serve();
+    const first = await begin(server.url);
     await first.getByRole('button', { name: 'Pause' }).click();
     const second = await openPage(new URL(first.url()).hash.replace(/^/, '/'));
     await until(second, 'another tab runs the copy');
@@ -206,6 +207,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(second, 'Copying is fine.');
     await pages.splice(pages.indexOf(first), 1)[0]!.close();
     await expect.poll(() => second.locator('.badge').textContent(), WAIT).toBe('');
+    server.release();
     await second.getByRole('button', { name: /Resume/ }).click(WAIT);
     await until(second, 'The copy is complete');
   });
@@ -221,12 +223,13 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
 
   test('stops the copy when the source changes, and can start a new copy', async () => {
     let etag = '"one"';
-    const { url } = await serve({ etag: () => etag });
-    const page = await begin(url);
+    const server = await serve({ etag: () => etag });
+    const page = await begin(server.url);
     await page.getByRole('button', { name: 'Pause' }).click();
     etag = '"two"';
     await page.reload();
     await until(page, 'The image has changed at its source');
+    server.release();
     await page.getByRole('button', { name: 'Start over' }).click();
     await page.getByRole('button', { name: 'Really start over?' }).click();
     await until(page, 'The copy is complete');
@@ -239,7 +242,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     'detects a changed source while the copy %s, keeps the copied data, and resumes with the old version',
     async (_, { rests }) => {
       let etag = '"one"';
-      const server = await serve({ etag: () => etag, bytesPerSecond: 2 ** 21 });
+      const server = await serve({ etag: () => etag, bytesPerSecond: 2 ** 20 });
       const page = await begin(server.url);
       const goTo = async (offset: string, shown: string): Promise<void> => {
         await page.fill('#hex-offset', offset);
@@ -285,6 +288,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       await until(page, 'Copying is fine.');
 
       etag = '"one"';
+      server.release();
       await page.getByRole('button', { name: 'Try again' }).click();
       if (rests) await page.getByRole('button', { name: 'Resume' }).click(WAIT);
       await until(page, 'The copy is complete');

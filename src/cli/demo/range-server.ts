@@ -17,8 +17,8 @@ export interface RangeServerOptions {
   readonly etag: string;
   /** Further headers of each response, such as CORS permissions. */
   readonly headers?: Readonly<Record<string, string>>;
-  /** Limit of all connections together. Default: no limit. */
-  readonly bytesPerSecond?: number;
+  /** Limit of all connections together, read before each piece of 64 KiB. Default: no limit. */
+  readonly bytesPerSecond?: number | undefined;
   /** Delay before each response. Default: none. */
   readonly latencyMs?: number;
 }
@@ -35,13 +35,13 @@ export interface RangeServer {
 
 /** Starts a server on a free port of 127.0.0.1. */
 export async function startRangeServer(options: RangeServerOptions): Promise<RangeServer> {
-  const pacer = new Pacer(options.bytesPerSecond);
+  const pacer = new Pacer();
   let sentBytes = 0;
   let requests = 0;
   const server = createServer((request, response) => {
     requests++;
     answer(request, response, options, async (bytes) => {
-      await pacer.take(bytes);
+      await pacer.take(bytes, options.bytesPerSecond);
       sentBytes += bytes;
     }).catch(() => response.destroy());
   });
@@ -120,16 +120,11 @@ function drained(response: ServerResponse): Promise<void> {
 
 /** Delays its callers so that all of them together stay below a rate. */
 class Pacer {
-  readonly #bytesPerMs: number;
   #free = 0;
 
-  constructor(bytesPerSecond = Number.POSITIVE_INFINITY) {
-    this.#bytesPerMs = bytesPerSecond / 1000;
-  }
-
-  async take(bytes: number): Promise<void> {
+  async take(bytes: number, bytesPerSecond = Number.POSITIVE_INFINITY): Promise<void> {
     const now = performance.now();
-    this.#free = Math.max(this.#free, now - MAX_LAG_MS) + bytes / this.#bytesPerMs;
+    this.#free = Math.max(this.#free, now - MAX_LAG_MS) + (bytes * 1000) / bytesPerSecond;
     if (this.#free > now) await sleep(this.#free - now);
   }
 }
