@@ -302,7 +302,9 @@ describeWith(['nbdkit', 'openssl'], 'over TLS', () => {
     await expect(nbdSource(uri('nbds', directory), { tls: { servername: 'elsewhere' } })).rejects.toMatchObject(
       refused(/the TLS connection failed/),
     );
-    await expect(nbdSource(uri('nbds', without), { retry: { attempts: 2 } })).rejects.toMatchObject(refused(/TLS @@@/));
+    await expect(nbdSource(uri('nbds', without), { retry: { attempts: 2 } })).rejects.toMatchObject(
+      refused(/TLS connection failed|require a client certificate/),
+    );
     await expect(nbdSource(uri('nbds', temporaryDirectory()))).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
   });
 

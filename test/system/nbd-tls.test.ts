@@ -167,8 +167,8 @@ describeWith(['openssl', 'nbdinfo', 'nbdcopy', 'qemu-img'], 'over TLS', () => {
       expect((await runProgram('ls', directory)).stdout).not.toContain('disk');
     };
     const cert = ['--tls-cert', serverFlags[1]!];
-    await refuse([...cert, '--tls-key', join(wrong, 'client-key.pem')], 2, 'do not fit');
-    await refuse([...cert, '--tls-key', image], 2, 'do not fit');
+    await refuse([...cert, '--tls-key', join(wrong, 'client-key.pem')], 2, 'do not match');
+    await refuse([...cert, '--tls-key', image], 2, 'do not match');
     await refuse([...cert, '--tls-key', join(directory, 'none.pem')], 1, 'COD_NOT_FOUND');
     await refuse([...serverFlags.slice(0, 4), '--tls-ca', directory], 1, 'COD_TARGET_IO');
   });
