@@ -161,11 +161,9 @@ export class MapView {
     const isWhole = start === 0 && end === this.#whole.end;
     this.#home.disabled = isWhole;
     const perCell = formatBytes(((end - start) * blockSize) / this.#grid.cells);
-    setText(
-      this.#spanText,
-      `${isWhole ? '' : `${formatBytes(start * blockSize)} – `}${formatBytes(Math.min(size, end * blockSize))} · ` +
-        `a square is ${perCell}`,
-    );
+    const from = isWhole ? '' : `${formatBytes(start * blockSize)} – `;
+    const to = formatBytes(Math.min(size, end * blockSize));
+    setText(this.#spanText, `${from}${to} · a square is ${perCell}`);
     this.#draw();
   }
 
