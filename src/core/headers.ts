@@ -84,8 +84,15 @@ export interface LogHeader extends CommonHeader {
   readonly bootName: Uint8Array;
 }
 
-/** The result of decoding. `absent`: no header was committed to the file. */
-export type DecodedHeader<Header> = { state: 'valid'; header: Header } | { state: 'absent' } | { state: 'format1' };
+/**
+ * The result of decoding. `absent`: no header was committed to the file. `zeroed1`: the zeroing of a header of format 1
+ * has begun.
+ */
+export type DecodedHeader<Header> =
+  | { state: 'valid'; header: Header }
+  | { state: 'absent' }
+  | { state: 'format1' }
+  | { state: 'zeroed1' };
 
 /** @throws {RangeError} if a reader would refuse a field */
 export function encodeCheckpointHeader(core: Core, fields: CheckpointHeader): Uint8Array<ArrayBuffer> {
@@ -181,16 +188,16 @@ function decodeSector(core: Core, kind: HeaderKind, sector: Uint8Array): Decoded
   const bytes = new Uint8Array(HEADER_BYTES);
   bytes.set(sector.subarray(0, HEADER_BYTES));
   const view = new DataView(bytes.buffer);
-  if (isZero(bytes, 0, 8)) return { state: 'absent' };
+  const version = view.getBigUint64(AT.version, true);
   // A process that was killed while it zeroed a header leaves zeros and the rest of the header.
-  if (bytes[0] === 0 && isRest(bytes, MAGIC[kind])) return { state: 'absent' };
+  if (isZero(bytes, 0, 8) || (bytes[0] === 0 && isRest(bytes, MAGIC[kind])))
+    return { state: version === 1n ? 'zeroed1' : 'absent' };
   // A process that was killed while it wrote a header leaves its beginning and zeros.
   const uncommitted = !startsWith(bytes, AT.end, END) && isBeginning(bytes.subarray(AT.end), END);
   if (!startsWith(bytes, 0, MAGIC[kind])) {
     if (uncommitted && isBeginning(bytes, MAGIC[kind])) return { state: 'absent' };
     throw corrupt(kind, `magic ${hex(bytes.subarray(0, 8))} is not ${hex(MAGIC[kind])}`);
   }
-  const version = view.getBigUint64(AT.version, true);
   if (version === 1n) return { state: 'format1' };
   // The header is cut short at the version or after it. Any other version is a future version, or a damaged version of
   // format 1, which has no checksum.

@@ -21,7 +21,7 @@ import { ALL_SLOTS, type FileKind, type SlotIndex, type Slots, slotOf } from './
 type Header = CheckpointHeader | LogHeader;
 
 /** A metadata file and its header. */
-interface FoundFile<H = Header | 'format1' | 'absent'> {
+interface FoundFile<H = Header | 'format1' | 'zeroed1' | 'absent'> {
   readonly name: string;
   readonly kind: FileKind;
   readonly slot: SlotIndex;
@@ -62,8 +62,10 @@ export async function recover(
   size: () => Promise<number>,
 ): Promise<RecoveredState | undefined> {
   const found = await readHeaders(core, slots);
-  const bootName = bootNameBytes(slots.fileSystem.bootId);
-  if (found.some(({ header }) => typeof header === 'object')) return recoverFormat2(core, found, bootName);
+  if (found.some(({ header }) => typeof header === 'object')) {
+    return recoverFormat2(core, found, bootNameBytes(slots.fileSystem.bootId));
+  }
+  refuseZeroedFormat1(found);
   const old = found.filter(({ header }) => header === 'format1');
   if (old.length === 0) return undefined;
   return recoverFormat1(core, old, makeGeometry({ size: await size(), blockSize: FORMAT1_BLOCK_SIZE }));
@@ -90,6 +92,15 @@ async function readHeaders(core: Core, slots: Slots): Promise<FoundFile[]> {
   return found;
 }
 
+/** Only a checkpoint of format 1 is zeroed, and only when another one counts: then `.bak.1` still counts for `.bak`. */
+function refuseZeroedFormat1(found: readonly FoundFile[]): void {
+  const isOther = found.some(({ kind, slot, header }) => kind === 'checkpoint' && slot === 1 && header === 'format1');
+  for (const { name, kind, slot, header } of found) {
+    if (header !== 'zeroed1' || (kind === 'checkpoint' && slot === 0 && isOther)) continue;
+    throw corrupt(`${name}: the magic of a file of format 1 is zeroed, but the file counts`, { file: name });
+  }
+}
+
 async function recoverFormat2(core: Core, found: readonly FoundFile[], bootName: Uint8Array): Promise<RecoveredState> {
   const { checkpoints, logs } = ofOneSession(found);
   const checkpoint = newestCheckpoint(checkpoints, logs);
@@ -103,7 +114,8 @@ async function recoverFormat2(core: Core, found: readonly FoundFile[], bootName:
     const checkpointRecords = state.dirtyParts;
     const { scans, bothLogs } = await replayLogs({ core, shape, replay, logs, bootName }, header);
     state.merge(replay);
-    const files = found.filter(({ header }) => header !== 'absent').map((file) => listed(file, scans.get(file.name)));
+    const isThere = ({ header }: FoundFile): boolean => header !== 'absent' && header !== 'zeroed1';
+    const files = found.filter(isThere).map((file) => listed(file, scans.get(file.name)));
     return {
       format: 2,
       state,

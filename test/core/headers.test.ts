@@ -125,6 +125,13 @@ describe.each(headers)('the header of a %s', (kind, fields, sector, decode, deco
     }
   });
 
+  it('of format 1 whose zeroing was interrupted at any byte of its magic is recognized', () => {
+    const old = concat(sector.subarray(0, 8), words(1, 1, 5));
+    for (let length = 1; length <= 8; length++)
+      expect(code(() => decode(core, concat(new Uint8Array(length), old.subarray(length))))).toBe('zeroed1');
+    expect(code(() => decode(core, concat(new Uint8Array(9), old.subarray(9))))).toBe('absent');
+  });
+
   it('of the other kind is damage', () => {
     expect(code(() => decodeOther(core, sector))).toBe('COD_CORRUPT');
   });

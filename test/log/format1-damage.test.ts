@@ -1,0 +1,45 @@
+/** Damage in files of format 1 that looks like the work of this package. */
+
+import { expect, it } from 'vitest';
+import { inspectMetadata } from '../../src/log/inspect.ts';
+import { type Image, MemoryFiles } from './memory-files.ts';
+import { format1State, SIZE } from './states.ts';
+
+function zeroed({ bytes, size }: Image, length: number): Image {
+  return { bytes: bytes.slice().fill(0, 0, length), size };
+}
+
+it.each([
+  { checkpoint: 'disk.bak', file: 'disk.bak' },
+  { checkpoint: 'disk.bak.1', file: 'disk.bak.1' },
+  { checkpoint: 'disk.bak', file: 'disk.wil' },
+  { checkpoint: 'disk.bak', file: 'disk.wil.1' },
+] as const)('a zeroed magic of $file is damage, since no crash leaves it in a file that counts', async (one) => {
+  const { images } = format1State(one.checkpoint);
+  await inspectMetadata(new MemoryFiles(images), 'disk', { size: SIZE });
+  for (let length = 1; length <= 8; length++) {
+    const damaged = new Map(images).set(one.file, zeroed(images.get(one.file)!, length));
+    await expect(inspectMetadata(new MemoryFiles(damaged), 'disk', { size: SIZE })).rejects.toMatchObject({
+      code: 'COD_CORRUPT',
+      details: { file: one.file },
+    });
+  }
+});
+
+it('a zeroed magic of `.bak` is what a conversion leaves if `.bak.1` counts', async () => {
+  const { images } = format1State('disk.bak.1');
+  const before = await inspectMetadata(new MemoryFiles(images), 'disk', { size: SIZE });
+  for (let length = 1; length <= 8; length++) {
+    const cut = new Map(images).set('disk.bak', zeroed(images.get('disk.bak.1')!, length));
+    expect(await inspectMetadata(new MemoryFiles(cut), 'disk', { size: SIZE })).toEqual(before);
+  }
+});
+
+it('a zeroed magic of `.bak.1` is damage although `.bak` is there, since `.bak` may be torn then', async () => {
+  const { images } = format1State('disk.bak');
+  const damaged = new Map(images).set('disk.bak.1', zeroed(images.get('disk.bak')!, 3));
+  await expect(inspectMetadata(new MemoryFiles(damaged), 'disk', { size: SIZE })).rejects.toMatchObject({
+    code: 'COD_CORRUPT',
+    details: { file: 'disk.bak.1' },
+  });
+});
