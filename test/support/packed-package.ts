@@ -33,9 +33,12 @@ export function startLine(line: string, folder: string): ChildProcess {
   });
 }
 
-/** Packs the package into `folder`. Resolves to the path of the tarball. */
-export async function packInto(folder: string): Promise<string> {
+/** Packs the package into `folder`. Resolves to the path of the tarball, and the paths of the files in it. */
+export async function packInto(folder: string): Promise<{ tarball: string; files: string[] }> {
   const packed = JSON.parse(await runLine(`npm pack --json --pack-destination '${folder}'`, root)) as unknown;
-  const [tarball] = (Array.isArray(packed) ? packed : Object.values(packed as object)) as { filename: string }[];
-  return join(folder, tarball!.filename);
+  const [made] = (Array.isArray(packed) ? packed : Object.values(packed as object)) as {
+    filename: string;
+    files: { path: string }[];
+  }[];
+  return { tarball: join(folder, made!.filename), files: made!.files.map(({ path }) => path) };
 }

@@ -1,13 +1,14 @@
 /** The lowest and the newest supported version of each package that users may install beside this package. */
 
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { otherNodes } from '../support/other-nodes.ts';
+import { userEnvironment } from '../support/packed-package.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
@@ -15,10 +16,6 @@ const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) 
   peerDependencies: Record<string, string>;
 };
 const ranges = { ...manifest.dependencies, ...manifest.peerDependencies };
-/** Where scripts/test-node-majors.mjs installs other majors of Node. */
-const otherNodes = [26, 24, 22].map((major) =>
-  join(root, '.ci', 'nodes', 'node_modules', `node${major}`, 'bin', 'node'),
-);
 
 let folder: string;
 beforeAll(async () => {
@@ -63,15 +60,7 @@ function run(
   args: readonly string[],
   { cwd, env }: { cwd: string; env?: Record<string, string> },
 ): Promise<{ stdout: string; stderr: string }> {
-  // Without the variables that npm and vitest pass to their child processes.
-  const inherited = Object.entries(process.env).filter(
-    ([name]) => !/^(npm_|INIT_CWD$|NODE_OPTIONS$|VITEST)/i.test(name),
-  );
-  return promisify(execFile)(command, args, {
-    cwd,
-    env: { ...Object.fromEntries(inherited), ...env },
-    maxBuffer: 1 << 24,
-  });
+  return promisify(execFile)(command, args, { cwd, env: { ...userEnvironment(), ...env }, maxBuffer: 1 << 24 });
 }
 
 /** Whether a Node of `version` satisfies `>=x.y.z`. */
@@ -114,7 +103,7 @@ describe.each(suites)('%s', (name, files) => {
     }
     // undici 8 does not run in Node 20, where requests use fetch.
     await runTests(place, ['test/sources/sources.test.ts']);
-    const other = otherNodes.find(existsSync);
-    if (other !== undefined) await runTests(place, files, other);
+    const [other] = otherNodes();
+    if (other !== undefined) await runTests(place, files, other.program);
   });
 });

@@ -8,6 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { otherNodes } from '../support/other-nodes.ts';
+import { packInto, userEnvironment } from '../support/packed-package.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const manifest = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as {
@@ -32,25 +34,17 @@ let packedFiles: string[];
 
 /** Runs a program in the consumer's folder and returns its stdout. */
 async function run(command: string, args: readonly string[], cwd = folder): Promise<string> {
-  // The variables that npm passes to its scripts describe this project, not the consumer's.
-  const env = Object.fromEntries(
-    Object.entries(process.env).filter(([name]) => !/^(npm_|INIT_CWD$|NODE_OPTIONS$|VITEST)/i.test(name)),
-  );
-  const { stdout } = await promisify(execFile)(command, args, { cwd, env, maxBuffer: 1 << 24 });
+  const { stdout } = await promisify(execFile)(command, args, { cwd, env: userEnvironment(), maxBuffer: 1 << 24 });
   return stdout;
 }
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'copyondemand-consumer-'));
-  const packed = JSON.parse(await run('npm', ['pack', '--json', '--pack-destination', folder], root)) as unknown;
-  const [tarball] = (Array.isArray(packed) ? packed : Object.values(packed as object)) as {
-    filename: string;
-    files: { path: string }[];
-  }[];
-  packedFiles = tarball!.files.map(({ path }) => path);
+  const { tarball, files } = await packInto(folder);
+  packedFiles = files;
   await writeFile(join(folder, 'package.json'), JSON.stringify({ name: 'consumer', private: true, type: 'module' }));
   const memfs = `memfs@${manifest.devDependencies['memfs']}`;
-  await run('npm', [...INSTALL, join(folder, tarball!.filename), memfs]);
+  await run('npm', [...INSTALL, tarball, memfs]);
 });
 
 afterAll(async () => {
@@ -72,11 +66,9 @@ test('the tarball contains the build, its sources and the licence, and no develo
 describe('every export can be imported', () => {
   const nodes = [
     [`Node ${process.versions.node}`, process.execPath] as const,
-    ...[22, 24, 26].map(
-      (major) => [`Node ${major}`, join(root, '.ci', 'nodes', 'node_modules', `node${major}`, 'bin', 'node')] as const,
-    ),
+    ...otherNodes().map(({ major, program }) => [`Node ${major}`, program] as const),
   ];
-  for (const [name, program] of nodes.filter(([, path]) => existsSync(path))) {
+  for (const [name, program] of nodes) {
     test(`by ${name}`, async () => {
       const entries = JSON.stringify(modules);
       const script = `for (const entry of ${entries}) console.log(entry, Object.keys(await import(entry)).length > 0);`;

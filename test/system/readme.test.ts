@@ -41,7 +41,7 @@ beforeAll(async () => {
   mkdirSync(folder);
   writeFileSync(join(place, 'image.raw'), image);
   server = await serveFile(join(place, 'image.raw'), { headers: PERMISSION });
-  tarball = await packInto(place);
+  ({ tarball } = await packInto(place));
   const [install, ...rest] = linesOf('install');
   expect(rest).toEqual([]);
   const line = install!.replace(' copyondemand', ` '${tarball}'`);
