@@ -5,7 +5,10 @@
 import { alloc, free, zeroed } from './memory';
 import { crc32c } from './crc32c';
 import {
+  BARRIER,
+  BASED,
   BATCH_RECORDS,
+  FILLED,
   FRAME_BYTES,
   FRAME_END,
   FRAME_HEADER_BYTES,
@@ -15,11 +18,10 @@ import {
   SECTOR_RECORDS,
   SHORTEST_FRAME,
   TYPE_SHIFT,
-  WRITTEN,
 } from './layout';
 import { reserve } from './output';
 
-/** The most marks (records of other types than WRITTEN) of a batch, beside its writes. */
+/** The most marks (BARRIER, CONTINUED, BASED) of a batch, beside its other records. */
 const MARKS: u32 = 16;
 
 /** `frames` are those of the last seal. interface.ts lists the fields that src/ reads. */
@@ -48,22 +50,21 @@ export function closeEncoder(encoder: Encoder): void {
 }
 
 /**
- * Adds a record. A write that starts where the last write ends lengthens the last record instead.
+ * Adds a record. A fill that starts where the last fill ends lengthens the last record instead.
  * Returns the number of records, or -1 if the batch is full.
  */
 export function addRecord(encoder: Encoder, type: u32, first: u64, second: u64): i32 {
   const count = encoder.count;
   const place = encoder.records + count * RECORD_BYTES;
   const word = (<u64>type << TYPE_SHIFT) | first;
-  if (type == WRITTEN) {
-    const last = place - RECORD_BYTES;
-    if (count && load<u64>(last) + load<u64>(last, 8) == word && load<u64>(last) >> TYPE_SHIFT == WRITTEN) {
-      store<u64>(last, load<u64>(last, 8) + second, 8);
-      return count;
-    }
-    if (count >= BATCH_RECORDS) return -1;
+  const last = place - RECORD_BYTES;
+  const isFillBehind = type == FILLED && count && load<u64>(last) >> TYPE_SHIFT == FILLED;
+  if (isFillBehind && load<u64>(last) + load<u64>(last, 8) == word) {
+    store<u64>(last, load<u64>(last, 8) + second, 8);
+    return count;
   }
-  if (count >= BATCH_RECORDS + MARKS) return -1;
+  const isMark = type >= BARRIER && type <= BASED;
+  if (count >= (isMark ? BATCH_RECORDS + MARKS : BATCH_RECORDS)) return -1;
   store<u64>(place, word);
   store<u64>(place, second, 8);
   encoder.count = count + 1;

@@ -21,6 +21,7 @@ import {
 import { Scan, closeScan, feedScan, openScan } from './scan';
 
 export { crc32c } from './crc32c';
+export { cellSum } from './sums';
 export { alloc, failureCode, free, setLimit } from './memory';
 export { output } from './output';
 export { problemAt } from './problem';
@@ -59,8 +60,8 @@ export function scanOpen(size: f64, epoch: u32): Scan {
 }
 export { closeScan as scanClose, feedScan as scanFeed };
 
-export function encoderAdd(encoder: Encoder, type: u32, first: f64, second: f64): i32 {
-  return addRecord(encoder, type, <u64>first, <u64>second);
+export function encoderAdd(encoder: Encoder, type: u32, first: f64, low: u32, high: u32): i32 {
+  return addRecord(encoder, type, <u64>first, <u64>low | ((<u64>high) << 32));
 }
 export function encoderSeal(encoder: Encoder, position: f64, sequence: u32, firm: u32): u32 {
   return sealFrames(encoder, <u64>position, sequence, firm);

@@ -20,7 +20,6 @@ export const RECORD_BYTES: u32 = shared.RECORD_BYTES;
 /** Records of a frame that fills its sector. */
 export const SECTOR_RECORDS: u32 = (SECTOR_BYTES - FRAME_BYTES) / RECORD_BYTES;
 export const SHORTEST_FRAME: u32 = FRAME_BYTES + RECORD_BYTES;
-export const LONGEST_FRAME: u32 = FRAME_BYTES + SECTOR_RECORDS * RECORD_BYTES;
 /** The last four bytes of a frame. */
 export const FRAME_END: u32 = 0x21646e65; // end!
 
@@ -28,6 +27,10 @@ export const WRITTEN: u32 = shared.WRITTEN;
 export const BARRIER: u32 = shared.BARRIER;
 export const CONTINUED: u32 = shared.CONTINUED;
 export const BASED: u32 = shared.BASED;
+export const FILLED: u32 = shared.FILLED;
+export const WRITTEN_PAIR: u32 = shared.WRITTEN_PAIR;
+export const MAY_READ: u32 = shared.MAY_READ;
+export const CELL_BYTES: u32 = shared.CELL_BYTES;
 /** Where the type stands in the first word of a record; the bits below it are a number. */
 export const TYPE_SHIFT: u64 = 56;
 export const NUMBER_MASK: u64 = (1 << TYPE_SHIFT) - 1;

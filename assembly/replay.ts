@@ -12,6 +12,7 @@ import { BLOCK_OUTSIDE, CHANGED, PART_OUTSIDE, TOO_MANY_PARTS, UNKNOWN_TYPE } fr
 import { BlockSet, addBlocks, clearSet, closeSet, containerAt, hasBlock, openSet, sortList } from './containers';
 import { DirtyMap, addPart, bytesOfBlock, listBlocks, reserveBlocks, visitDirty } from './dirty';
 import {
+  FILLED,
   FORMAT1_BLOCK_SIZE,
   FORMAT1_SYNCED_BYTES,
   FORMAT1_WRITTEN_BYTES,
@@ -23,11 +24,13 @@ import {
   SHORTEST_FRAME,
   TYPE_SHIFT,
   WRITTEN,
+  WRITTEN_PAIR,
 } from './layout';
 import { alloc, free, zeroed } from './memory';
 import { output } from './output';
 import { writeShard } from './portable';
 import { lookAt } from './problem';
+import { bytesOf } from './scan';
 
 /** Parked parts (block, start, end: 16 bytes) are in a chain of chunks, whose first word is the next chunk. */
 const CHUNK_BYTES: u32 = 1 << 16;
@@ -141,8 +144,8 @@ function isPhantom(replay: Replay, block: u64): bool {
   return block == replay.blockCount && (replay.size & (FORMAT1_BLOCK_SIZE - 1)) == 0;
 }
 
-/** Replays the frames in sectors of a log of format 2 that was scanned. Returns 0 or the problem. */
-export function feedFormat2(replay: Replay, ptr: usize, len: u32): i32 {
+/** Replays the frames below `through` in sectors of a log of format 2 that was scanned. Returns 0 or the problem. */
+export function feedFormat2(replay: Replay, ptr: usize, len: u32, through: u32): i32 {
   for (const end = ptr + len; ptr < end; ptr += SECTOR_BYTES) {
     const stop = min(ptr + SECTOR_BYTES, end);
     let frame = ptr;
@@ -152,12 +155,14 @@ export function feedFormat2(replay: Replay, ptr: usize, len: u32): i32 {
       lookAt(frame);
       const behind = frame + length;
       if (length < SHORTEST_FRAME || behind > stop || length & 7) return CHANGED;
+      if (load<u32>(frame, 8) >= through) return 0;
       const last = behind - FRAME_TRAILER_BYTES;
       for (let record = frame + FRAME_HEADER_BYTES; record < last; record += RECORD_BYTES) {
         const word = load<u64>(record);
-        if (word >> TYPE_SHIFT != WRITTEN) continue;
+        const type = <u32>(word >> TYPE_SHIFT);
+        if (type != WRITTEN && type != FILLED && type != WRITTEN_PAIR) continue;
         const start = word & NUMBER_MASK;
-        const bytes = load<u64>(record, 8);
+        const bytes = bytesOf(type, load<u64>(record, 8));
         if (!bytes || start > replay.size || bytes > replay.size - start) return CHANGED;
         replay.records++;
         addExtent(replay, start, start + bytes);

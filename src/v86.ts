@@ -34,9 +34,8 @@ export interface V86DiskOptions {
    *
    * - True: when it is durable.
    * - False: when it is acknowledged, which is several times as fast. The disk flushes 1 s after the first unflushed
-   *   write. A crash within that second may lose any writes that the guest believes durable, earlier ones or later
-   *   ones. They survive if recovery knows that the machine has not rebooted (docs/DESIGN.md). After a crash, check the
-   *   guest's file system.
+   *   write. A power cut within that second may lose any writes that the guest believes durable, earlier ones or later
+   *   ones. After a power cut, check the guest's file system. A killed browser loses none of them.
    */
   readonly durable?: boolean;
 }

@@ -5,6 +5,7 @@ import type { BlockMap } from '../../src/core/block-map.ts';
 import { CopyState } from '../../src/core/copy-state.ts';
 import { FrameEncoder } from '../../src/core/frames.ts';
 import type { Geometry } from '../../src/core/geometry.ts';
+import { FILLED } from '../../src/core/layout.ts';
 import { LogScan, Replay } from '../../src/core/replay.ts';
 import type { Core } from '../../src/wasm/core.ts';
 
@@ -130,7 +131,7 @@ export function format2(core: Core, history: History): { body: Uint8Array; used:
     waiting = 0;
   };
   for (const [block, start, length] of history.writes) {
-    encoder.written(block * 4096 + start, length);
+    encoder.data(FILLED, block * 4096 + start, length, 0);
     if (++waiting === 1024) seal();
   }
   seal();

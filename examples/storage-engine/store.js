@@ -6,12 +6,14 @@
  *
  * Invariants:
  * - The file is read only where the log says that it holds a slot. All other bytes of the file mean nothing.
- * - At most one call writes a slot at a time. Otherwise a value of the original could replace a newer value.
+ * - At most one call writes to a cell, which is 4096 aligned bytes, at a time. The log announces a write with a sum of
+ *   its whole cell. A value of the original never replaces a newer value.
  */
 
 import { isCodError, recoverIntentLog } from 'copyondemand/log';
 
 export const SLOT_BYTES = 64;
+const CELL_BYTES = 4096;
 
 /**
  * Opens the store `name`, or makes it.
@@ -20,52 +22,51 @@ export const SLOT_BYTES = 64;
  */
 export async function openSlotStore({ fileSystem, name, slotCount, original, environment }) {
   const size = slotCount * SLOT_BYTES;
-  const log = { fileSystem, name, size, identity: original.identity, ...(environment && { environment }) };
-  const recovered = await recoverIntentLog(log);
-  let file;
+  let file = await findFile(fileSystem, name);
+  let recovered;
   try {
+    const log = { fileSystem, name, size, identity: original.identity, ...(environment && { environment }) };
+    // Recovery reads the file: a write that was not flushed counts where the file holds its bytes.
+    recovered = await recoverIntentLog({ ...log, ...(file && { storage: file }) });
     if (recovered.size !== size) throw new Error(`${name} has ${recovered.size} bytes, not ${size}`);
     if (recovered.identity !== original.identity)
       throw new Error(`${name} has the original ${recovered.identity}, not ${original.identity}`);
-    file = await openFile(fileSystem, name, recovered);
+    if (recovered.isNew && file !== undefined) throw new Error(`${name} exists and has no log: choose another name`);
+    // The log is durable before the file exists, so a file without a log belongs to another program.
+    await recovered.prepare();
+    file ??= await fileSystem.open(name, { create: true });
+    await checkSize(file, recovered, name);
     return new SlotStore(file, await recovered.begin(file), original);
   } catch (error) {
-    await recovered.close();
+    await recovered?.close();
     await file?.close();
     throw error;
   }
 }
 
-/**
- * Opens or makes the file. The log is durable before the file exists, so a file without a log belongs to another
- * program.
- */
-async function openFile(fileSystem, name, recovered) {
-  const found = await fileSystem.open(name).catch((error) => {
-    if (!isCodError(error, 'COD_NOT_FOUND')) throw error;
-  });
-  if (recovered.isNew && found !== undefined) {
-    await found.close();
-    throw new Error(`${name} exists and has no log: choose another name`);
+async function findFile(fileSystem, name) {
+  try {
+    return await fileSystem.open(name);
+  } catch (error) {
+    if (isCodError(error, 'COD_NOT_FOUND')) return undefined;
+    throw error;
   }
-  await recovered.prepare();
-  const file = found ?? (await fileSystem.open(name, { create: true }));
+}
+
+async function checkSize(file, { size, blocks, dirty }, name) {
   const bytes = await file.size();
-  if (bytes === recovered.size) return file;
-  if (recovered.blocks.count === 0 && recovered.dirty.blockCount === 0) {
-    // A crash happened before the file had its size.
-    await file.truncate(recovered.size);
-    return file;
-  }
-  await file.close();
-  throw new Error(`${name} has ${bytes} bytes, not ${recovered.size}: another program changed it`);
+  if (bytes === size) return;
+  if (blocks.count > 0 || dirty.blockCount > 0)
+    throw new Error(`${name} has ${bytes} bytes, not ${size}: another program changed it`);
+  // A crash happened before the file had its size.
+  await file.truncate(size);
 }
 
 class SlotStore {
   #file;
   #log;
   #original;
-  /** The last pending call on each slot. */
+  /** The last pending call on each cell. */
   #turns = new Map();
 
   constructor(file, log, original) {
@@ -77,7 +78,7 @@ class SlotStore {
   /** Resolves to the bytes of a slot. */
   async get(slot) {
     if (!this.#has(slot)) {
-      // Other calls on this slot continue meanwhile, because the original is slow.
+      // Other calls on this cell continue meanwhile, because the original is slow.
       const value = await this.#original.read(slot);
       await this.#inTurn(slot, async () => {
         if (!this.#has(slot)) await this.#write(slot, value);
@@ -121,15 +122,16 @@ class SlotStore {
     await this.#log.commit(transaction);
   }
 
-  /** Runs `task` when the earlier calls on this slot have ended. */
+  /** Runs `task` when the earlier calls on this slot's cell have ended. */
   async #inTurn(slot, task) {
-    const before = this.#turns.get(slot);
+    const cell = Math.floor((slot * SLOT_BYTES) / CELL_BYTES);
+    const before = this.#turns.get(cell);
     const turn = before === undefined ? task() : before.then(task, task);
-    this.#turns.set(slot, turn);
+    this.#turns.set(cell, turn);
     try {
       await turn;
     } finally {
-      if (this.#turns.get(slot) === turn) this.#turns.delete(slot);
+      if (this.#turns.get(cell) === turn) this.#turns.delete(cell);
     }
   }
 }

@@ -1,4 +1,4 @@
-/** Installs the programs that the tests under test/system need. */
+/** Installs the programs that the tests and the model need. */
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { capture, say } from './steps.mjs';
 
@@ -14,6 +14,8 @@ export const systemPackages = {
   nbdkit: 'a foreign NBD server, for the NBD source',
   'nginx-light': 'a foreign HTTP server, for the HTTP source',
   e2fsprogs: 'mkfs.ext4, e2fsck and debugfs: images with files, and checks of their file systems',
+  xfsprogs: 'mkfs.xfs: a volume that loses what was not synced',
+  'btrfs-progs': 'mkfs.btrfs: the same with another file system',
   dosfstools: 'mkfs.fat: volumes for the page to browse',
   mtools: 'mcopy and mmd: files on those volumes',
   fdisk: 'sfdisk: partition tables for the page to read',
@@ -24,6 +26,9 @@ export const systemPackages = {
   'grub-pc-bin': 'the modules of that boot loader',
   cpio: 'the archive with the drivers of that Linux',
   curl: 'a reference for responses of HTTP servers',
+  spin: 'a model checker, for the models of the log',
+  gcc: 'a compiler of what Spin generates',
+  'libc6-dev': 'the headers of that compiler',
 };
 
 /** Whether this machine lets the tests install what they need. */
@@ -31,9 +36,11 @@ export function canInstallSystemPackages() {
   return process.getuid?.() === 0 && existsSync('/etc/debian_version') && existsSync('/usr/bin/apt-get');
 }
 
-/** @returns {Promise<string[]>} */
-async function missingPackages() {
-  const wanted = Object.keys(systemPackages);
+/**
+ * @param {readonly string[]} wanted
+ * @returns {Promise<string[]>}
+ */
+async function missingPackages(wanted) {
   // dpkg-query exits with 1 if it does not know one of the names. It still prints the others.
   const known = await capture('sh', [
     '-c',
@@ -64,16 +71,19 @@ async function withoutServices(body) {
   }
 }
 
-/** Installs the missing packages. Where that is not possible, prints so, and the tests that need them are skipped. */
-export async function ensureSystemPackages() {
+/**
+ * Installs the missing packages. Where that is not possible, prints so, and the tests that need them are skipped.
+ * @param {readonly string[]} [wanted]
+ */
+export async function ensureSystemPackages(wanted = Object.keys(systemPackages)) {
   if (!canInstallSystemPackages()) {
     say(
       `Packages cannot be installed here (root on Debian can): tests without their programs are skipped. ` +
-        `The packages are ${Object.keys(systemPackages).join(', ')}.`,
+        `The packages are ${wanted.join(', ')}.`,
     );
     return;
   }
-  const missing = await missingPackages();
+  const missing = await missingPackages(wanted);
   if (missing.length === 0) return;
   say(`installing system packages (${missing.join(', ')}) …`);
   const install = () => apt('install', '-y', '--no-install-recommends', ...missing);

@@ -92,8 +92,6 @@ export interface Welcome {
   readonly size: number;
   readonly blockSize: number;
   readonly status: DeviceStatus;
-  /** Names the boot; see lock-names.ts. */
-  readonly bootId: string;
   readonly owner: DeviceOwner;
 }
 

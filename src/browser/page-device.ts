@@ -5,7 +5,7 @@ import type { Device, DeviceEvent, DeviceExtent, DeviceState, DeviceStatus, Hydr
 import { CodError } from '../errors.ts';
 import { persistStorage } from '../fs/opfs-quota.ts';
 import { Calls } from './calls.ts';
-import { bootLock, hold, keyOf } from './lock-names.ts';
+import { keyOf } from './lock-names.ts';
 import {
   type AnswerOf,
   type DeviceOwner,
@@ -129,7 +129,6 @@ export function openPageDevice(options: OpenBrowserDeviceOptions, makeWorker: ()
 class PageDevice implements BrowserDevice {
   readonly hydrated: Promise<void>;
   onRoleChange: (() => void) | undefined;
-  readonly #key: string;
   readonly #calls = new Calls();
   readonly #keeper: WorkerKeeper;
   readonly #opening: { onOpen(): void; onFailed(error: Error): void };
@@ -156,13 +155,12 @@ class PageDevice implements BrowserDevice {
     makeWorker: () => Worker,
     opening: { onOpen(): void; onFailed(error: Error): void },
   ) {
-    this.#key = keyOf(options);
     this.#opening = opening;
     let settle: { resolve(): void; reject(error: unknown): void } | undefined;
     this.hydrated = new Promise((resolve, reject) => (settle = { resolve, reject }));
     this.hydrated.catch(() => undefined);
     this.#settleHydrated = settle!;
-    this.#keeper = new WorkerKeeper(this.#key, options, makeWorker, {
+    this.#keeper = new WorkerKeeper(keyOf(options), options, makeWorker, {
       onMessage: (message) => this.#take(message),
       onLost: () => {
         this.#attached = false;
@@ -299,9 +297,8 @@ class PageDevice implements BrowserDevice {
   }
 
   /**
-   * Acknowledged writes must be durable before this page ends, because the page's lock names the boot. The owner's
-   * worker makes them durable as it closes the device; a guest flushes. Both wait for the next `ready` if no worker
-   * answers.
+   * What this page was told is durable when `close` resolves: the owner's worker closes the device, and a guest
+   * flushes. Both wait for the next `ready` if no worker answers.
    */
   async #close(): Promise<void> {
     const closed = new Promise<void>((resolve, reject) => {
@@ -382,7 +379,6 @@ class PageDevice implements BrowserDevice {
     this.#status = welcome.status;
     if (first) this.#toldState = welcome.status.state;
     else this.#tellState(welcome.status.state);
-    hold(bootLock(this.#key, welcome.bootId), { mode: 'shared', signal: this.#over.signal }).catch(() => undefined);
     this.#attached = true;
     // Calls first: a worker that closes takes none.
     this.#calls.sendThrough(this.#keeper.port);

@@ -13,7 +13,7 @@ import { opfsDirectory, opfsFileSystem } from '../fs/opfs.ts';
 import { systemEnvironment } from '../platform/environment.ts';
 import type { Source } from '../sources/source.ts';
 import { DeviceHost, type Seat } from './device-host.ts';
-import { deviceLock, guestChannel, hold, holdBoot, keyOf, released, workerLock } from './lock-names.ts';
+import { deviceLock, guestChannel, hold, keyOf, released, workerLock } from './lock-names.ts';
 import {
   type DeviceOwner,
   type FromDevice,
@@ -137,10 +137,9 @@ class DeviceWorker {
     this.#held = true;
     this.#serve = undefined;
     const { target, directory, hydrate, blockSize, checkpointIntervalMs } = this.#options;
-    const bootId = await holdBoot(this.#key);
     const device = await openDeviceIn(systemEnvironment, {
       source: this.#source!,
-      fileSystem: opfsFileSystem(await opfsDirectory(directory), { bootId }),
+      fileSystem: opfsFileSystem(await opfsDirectory(directory)),
       target,
       ...(hydrate === undefined ? {} : { hydrate }),
       ...(blockSize === undefined ? {} : { blockSize }),
@@ -152,7 +151,6 @@ class DeviceWorker {
       size,
       blockSize: device.blockSize,
       status: device.status(),
-      bootId,
       owner: this.#owner,
     });
     this.#host = { host, welcome };

@@ -1,16 +1,7 @@
 /** Encoding of frames of a log of format 2 (docs/FORMAT.md, Log), in wasm. */
 import type { Core } from '../wasm/core.ts';
 import { ENCODER } from '../wasm/generated/interface.ts';
-import {
-  BARRIER,
-  BASED,
-  BATCH_RECORDS,
-  CONTINUED,
-  FRAME_BYTES,
-  RECORD_BYTES,
-  SECTOR_BYTES,
-  WRITTEN,
-} from './layout.ts';
+import { BARRIER, BASED, BATCH_RECORDS, CONTINUED, FRAME_BYTES, RECORD_BYTES, SECTOR_BYTES } from './layout.ts';
 
 /** Frames ready to be written. */
 export interface SealedFrames {
@@ -37,32 +28,35 @@ export class FrameEncoder {
     return this.#pending;
   }
 
-  /** Whether the batch has room for no further write. */
+  /** Whether the batch has room for no further record about bytes of the target. */
   get isFull(): boolean {
     return this.#pending >= BATCH_RECORDS;
   }
 
-  /** Adds a write of `length` bytes at `offset`. A write that starts at the end of the last one extends that record. */
-  written(offset: number, length: number): void {
-    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(offset + length) || offset < 0 || length <= 0) {
-      throw new RangeError(`write of ${length} bytes at ${offset} is empty, negative or beyond 2^53 - 1`);
-    }
-    this.#add(WRITTEN, offset, length);
+  /**
+   * Adds a record about bytes of the target.
+   *
+   * @param type FILLED, WRITTEN, WRITTEN_PAIR or MAY_READ
+   * @param first offset on the device in bytes
+   * @param low the low, `high` the high half of the second word
+   */
+  data(type: number, first: number, low: number, high: number): void {
+    this.#add(type, first, low, high);
   }
 
   /** Adds a mark: the target was synced after the data of all frames below `through` was written. */
   barrier(through: number): void {
-    this.#add(BARRIER, 0, through);
+    this.#add(BARRIER, 0, through, 0);
   }
 
   /** Adds a mark: the next log continues from here. */
   continued(): void {
-    this.#add(CONTINUED, 0, 0);
+    this.#add(CONTINUED, 0, 0, 0);
   }
 
   /** Adds a mark: the checkpoint of this log is durable. */
   based(): void {
-    this.#add(BASED, 0, 0);
+    this.#add(BASED, 0, 0, 0);
   }
 
   /** The number of bytes that {@link seal} would return for `position`. */
@@ -121,8 +115,8 @@ export class FrameEncoder {
     this.#handle = 0;
   }
 
-  #add(type: number, first: number, second: number): void {
-    const count = this.#core.exports.encoderAdd(this.#open(), type, first, second);
+  #add(type: number, first: number, low: number, high: number): void {
+    const count = this.#core.exports.encoderAdd(this.#open(), type, first, low, high);
     if (count < 0) throw new RangeError(`the batch is full (${this.#pending} records): seal it first`);
     this.#pending = count;
   }

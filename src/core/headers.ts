@@ -8,7 +8,6 @@ import {
   FORMAT_VERSION,
   HEADER_BYTES,
   LOG_UNIT_BYTES,
-  MAX_BOOT_NAME_BYTES,
   MAX_DIRTY_BYTES,
   MAX_EPOCH,
   MAX_IDENTITY_BYTES,
@@ -35,9 +34,8 @@ const AT = {
   flags: 52,
   bytes: 56,
   bodyChecksum: 64,
-  bootNameBytes: 64,
   identityBytes: 68,
-  bootName: 68,
+  logEnd: 64,
   bitmapBytes: 72,
   dirtyBytes: 80,
   syncedBlocks: 88,
@@ -80,19 +78,15 @@ export interface CheckpointHeader extends CommonHeader {
 export interface LogHeader extends CommonHeader {
   /** Bytes of the whole file, a multiple of 4096. */
   readonly capacity: number;
-  /** UTF-8, at most 255 bytes; empty if the boots of the machine have no names. */
-  readonly bootName: Uint8Array;
 }
 
 /**
- * The result of decoding. `absent`: no header was committed to the file. `zeroed1`: the zeroing of a header of format 1
- * has begun.
+ * The result of decoding. `absent`: no header was committed to the file. `zeroed`, and `zeroed1` for a header of format
+ * 1: the zeroing of a header has begun, so the header counts as absent if no other file says that it was needed.
  */
 export type DecodedHeader<Header> =
   | { state: 'valid'; header: Header }
-  | { state: 'absent' }
-  | { state: 'format1' }
-  | { state: 'zeroed1' };
+  | { state: 'absent' | 'zeroed' | 'format1' | 'zeroed1' };
 
 /** @throws {RangeError} if a reader would refuse a field */
 export function encodeCheckpointHeader(core: Core, fields: CheckpointHeader): Uint8Array<ArrayBuffer> {
@@ -116,8 +110,6 @@ export function encodeLogHeader(core: Core, fields: LogHeader): Uint8Array<Array
   if (problem !== undefined) throw new RangeError(problem);
   const { bytes, view } = newSector('log', fields);
   setNumber(view, AT.bytes, fields.capacity);
-  view.setUint32(AT.bootNameBytes, fields.bootName.length, true);
-  bytes.set(fields.bootName, AT.bootName);
   return seal(core, bytes, view);
 }
 
@@ -160,18 +152,13 @@ export function decodeLogHeader(core: Core, sector: Uint8Array): DecodedHeader<L
   const decoded = decodeSector(core, 'log', sector);
   if (decoded.state !== 'valid') return decoded;
   const { bytes, view, common, flags } = decoded.header;
-  const bootNameBytes = view.getUint32(AT.bootNameBytes, true);
-  if (bootNameBytes > MAX_BOOT_NAME_BYTES)
-    throw corrupt('log', `boot name has ${bootNameBytes} bytes, at most ${MAX_BOOT_NAME_BYTES} are allowed`);
   const header: LogHeader = {
     ...common,
     capacity: number(view, AT.bytes),
-    bootName: bytes.slice(AT.bootName, AT.bootName + bootNameBytes),
   };
   const problem = logProblem(header);
   if (problem !== undefined) throw corrupt('log', problem);
-  if (flags !== 0 || !isZero(bytes, AT.bootName + bootNameBytes, AT.checksum))
-    throw corrupt('log', 'unused bytes or flags are not zero');
+  if (flags !== 0 || !isZero(bytes, AT.logEnd, AT.checksum)) throw corrupt('log', 'unused bytes or flags are not zero');
   return { state: 'valid', header };
 }
 
@@ -190,8 +177,9 @@ function decodeSector(core: Core, kind: HeaderKind, sector: Uint8Array): Decoded
   const view = new DataView(bytes.buffer);
   const version = view.getBigUint64(AT.version, true);
   // A process that was killed while it zeroed a header leaves zeros and the rest of the header.
-  if (isZero(bytes, 0, 8) || (bytes[0] === 0 && isRest(bytes, MAGIC[kind])))
-    return { state: version === 1n ? 'zeroed1' : 'absent' };
+  if (isZero(bytes, 0, HEADER_BYTES)) return { state: 'absent' };
+  if (bytes[0] === 0 && (isZero(bytes, 0, 8) || isRest(bytes, MAGIC[kind])))
+    return { state: version === 1n ? 'zeroed1' : 'zeroed' };
   // A process that was killed while it wrote a header leaves its beginning and zeros.
   const uncommitted = !startsWith(bytes, AT.end, END) && isBeginning(bytes.subarray(AT.end), END);
   if (!startsWith(bytes, 0, MAGIC[kind])) {
@@ -296,8 +284,6 @@ function logProblem(fields: LogHeader): string | undefined {
   ) {
     return `log size ${fields.capacity} is not a multiple of ${LOG_UNIT_BYTES} up to ${MAX_LOG_BYTES}`;
   }
-  if (fields.bootName.length > MAX_BOOT_NAME_BYTES)
-    return `boot name has ${fields.bootName.length} bytes, at most ${MAX_BOOT_NAME_BYTES} are allowed`;
   return undefined;
 }
 

@@ -57,13 +57,19 @@ export const FORMAT1_SYNCED_BYTES = 16;
 /** Bytes of a record of format 1 that says that a part of a block was written: the longest record. */
 export const FORMAT1_WRITTEN_BYTES = 32;
 
+/** Bytes of a cell: the unit of the target whose content a record names by a sum. */
+export const CELL_BYTES = 4096;
+
 /** The types of a record of format 2. */
 export const WRITTEN = 1;
 export const BARRIER = 2;
 export const CONTINUED = 3;
 export const BASED = 4;
+export const FILLED = 5;
+export const WRITTEN_PAIR = 6;
+export const MAY_READ = 7;
 
-/** The most `WRITTEN` records of one batch of the encoder; marks fit besides. */
+/** The most records of one batch of the encoder that are no marks; marks fit besides. */
 export const BATCH_RECORDS = 16_384;
 
 /** The most parts of one dirty block: 2^16. Each addition moves the parts behind it. */
@@ -72,8 +78,6 @@ export const MAX_BLOCK_PARTS = 0x1_0000;
 export const MAX_DIRTY_BYTES = 0x1000_0000;
 /** Bytes of the longest identity of a source. A longer text would be the content and not a name. */
 export const MAX_IDENTITY_BYTES = 65_536;
-/** Bytes of the longest boot's name. */
-export const MAX_BOOT_NAME_BYTES = 255;
 /** The highest epoch: 2^52, so that the epochs after it are safe integers. */
 export const MAX_EPOCH = 0x10_0000_0000_0000;
 

@@ -25,20 +25,18 @@ const CARRY_BYTES = 2 * FORMAT1_WRITTEN_BYTES;
 export interface LogScanResult {
   /** The number of frames that count, which is also the next sequence. */
   readonly frames: number;
-  /** The number of `WRITTEN` records in these frames. */
+  /** The number of records about bytes of the target in these frames. */
   readonly records: number;
   /** The end of the last frame that counts. */
   readonly endOffset: number;
-  /** Bytes of a torn frame at the place of the next frame; 0 if there is none. */
+  /** Bytes after that end that are not zeros, up to the end of their sector. */
   readonly tornBytes: number;
-  /** Whether a later frame was found, so that the frames from sequence `frames` on are missing. */
-  readonly missing: boolean;
-  /** Whether a later frame says that the first missing frame was durable. */
-  readonly missingIsFirm: boolean;
-  /** The highest `BARRIER` that counts; 0 if there is none. */
+  /** Whether a frame that is missing at that end was durable: the log is damaged. */
+  readonly isDamaged: boolean;
+  /** The highest `BARRIER` that counts; 0 if there is none. The frames below it are firm. */
   readonly barrierThrough: number;
-  /** The end of the last frame below `barrierThrough`: replay stops there after a change of boot. */
-  readonly barrierEndOffset: number;
+  /** Whether `BARRIER` is among the records that count: then all frames of the log before are firm. */
+  readonly hasBarrier: boolean;
   /** Whether `CONTINUED` is among the records that count. */
   readonly continued: boolean;
   /** Whether `BASED` is among the records that count. */
@@ -51,7 +49,6 @@ export interface LogScanResult {
 export class LogScan {
   readonly #core: Core;
   readonly #geometry: Geometry;
-  readonly #epoch: number;
   readonly #capacity: number | undefined;
   #handle: number;
   #fed = HEADER_BYTES;
@@ -60,15 +57,14 @@ export class LogScan {
   constructor(core: Core, geometry: Geometry, options: { epoch: number; capacity?: number }) {
     this.#core = core;
     this.#geometry = geometry;
-    this.#epoch = options.epoch % 2 ** 32;
     this.#capacity = options.capacity;
-    this.#handle = core.exports.scanOpen(geometry.size, this.#epoch);
+    this.#handle = core.exports.scanOpen(geometry.size, options.epoch % 2 ** 32);
   }
 
   /**
    * Reads the next sectors. The first sector is at offset 512 of the file.
    *
-   * @throws {@link CodError} COD_CORRUPT for bytes that no crash can leave
+   * @throws {@link CodError} COD_CORRUPT for records that no writer makes
    * @throws {RangeError} if the length is not a multiple of the sector size
    */
   feed(sectors: Uint8Array): void {
@@ -87,7 +83,7 @@ export class LogScan {
   }
 
   /**
-   * Ends the scan and returns its result. The caller decides whether missing frames are damage: it depends on the boot.
+   * Ends the scan and returns its result.
    *
    * @throws {@link CodError} COD_CORRUPT if the file is not as long as `capacity`
    */
@@ -95,17 +91,14 @@ export class LogScan {
     const handle = this.#open();
     const field = (name: keyof typeof SCAN): number => this.#core.u32(handle + SCAN[name]);
     const frames = field('frames');
-    const barrierThrough = field('barrierThrough');
     const found: LogScanResult = {
       frames,
       records: field('records'),
       endOffset: this.#core.u64(handle + SCAN.endOffset),
       tornBytes: field('torn'),
-      missing: field('missing') !== 0,
-      missingIsFirm: field('firmBehind') > frames,
-      barrierThrough,
-      barrierEndOffset:
-        barrierThrough === 0 ? HEADER_BYTES : this.#core.u32(field('ends') + (barrierThrough - 1) * 4) * 8,
+      isDamaged: field('firmBehind') > frames,
+      barrierThrough: field('barrierThrough'),
+      hasBarrier: field('barriers') !== 0,
       continued: field('continued') !== 0,
       based: field('based') !== 0,
       basedAnywhere: field('basedAnywhere') !== 0,
@@ -126,8 +119,7 @@ export class LogScan {
   }
 
   #problem(kind: number, pointer: number): CodError {
-    const expected = { geometry: this.#geometry, epoch: this.#epoch };
-    return problemOf(this.#core, { kind, pointer, offset: this.#fed }, expected);
+    return problemOf(this.#core, { kind, pointer, offset: this.#fed }, { geometry: this.#geometry });
   }
 
   #open(): number {
@@ -226,25 +218,19 @@ export class Replay {
   }
 
   /**
-   * Replays sectors of a log of format 2 that {@link LogScan} has checked.
+   * Replays the firm frames in sectors of a log of format 2 that {@link LogScan} has checked.
    *
    * @param sectors whole sectors, from the start of a sector on
-   * @param length only the frames within this many bytes count
+   * @param through only frames below this sequence count
    * @throws {@link CodError} COD_CORRUPT if the sectors are not the scanned ones; COD_NO_SPACE if the core cannot grow
    */
-  format2(sectors: Uint8Array, length: number = sectors.length): void {
+  format2(sectors: Uint8Array, through: number): void {
     if (sectors.length % SECTOR_BYTES !== 0)
       throw new RangeError(`${sectors.length} bytes are not whole sectors of ${SECTOR_BYTES} bytes`);
-    // The length is read first: if the memory grows, a view over it is detached and has no length.
-    const counted = Math.max(0, Math.min(length, sectors.length));
-    let left = counted;
     this.#core.feed(sectors, (pointer, bytes) => {
-      const kind = this.#core.exports.replayFormat2(this.#open(), pointer, Math.min(bytes, left));
-      if (kind !== 0) {
-        const piece = { kind, pointer, offset: counted - left };
-        throw problemOf(this.#core, piece, { geometry: this.#geometry });
-      }
-      left -= Math.min(bytes, left);
+      const kind = this.#core.exports.replayFormat2(this.#open(), pointer, bytes, through);
+      if (kind === 0) return;
+      throw problemOf(this.#core, { kind, pointer, offset: 0 }, { geometry: this.#geometry });
     });
   }
 

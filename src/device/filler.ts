@@ -101,13 +101,13 @@ export class Filler implements HydrationTarget {
     for (let at = 0; at < from.length; ) {
       const next = Math.min(from.length, at + ZERO_UNIT_BYTES - ((offset + at) % ZERO_UNIT_BYTES));
       if (isZero(from.subarray(at, next))) {
-        if (dataStart < at) yield this.#target.write(from.subarray(dataStart, at), offset + dataStart);
+        if (dataStart < at) yield this.#target.fill(from.subarray(dataStart, at), offset + dataStart);
         yield this.#fillZeroes(offset + at, next - at);
         dataStart = next;
       }
       at = next;
     }
-    if (dataStart < from.length) yield this.#target.write(from.subarray(dataStart), offset + dataStart);
+    if (dataStart < from.length) yield this.#target.fill(from.subarray(dataStart), offset + dataStart);
   }
 
   /** A blank target has zeros in every hole. */

@@ -31,6 +31,12 @@ const GIVE_WAY_MS = 20;
 const FLUSH_BYTES = 2 ** 26;
 /** The same if writes bypass the page cache: there, flushes at 64 MiB cost 16 % of the copy's speed (2026). */
 const DIRECT_FLUSH_BYTES = 2 ** 28;
+/**
+ * It is also flushed after this many bytes if this time has passed since the last flush began: a process that is killed
+ * loses what was copied after the last flush.
+ */
+const MIN_FLUSH_BYTES = 2 ** 24;
+const FLUSH_INTERVAL_MS = 500;
 
 /** What the background copy needs of the target and of the state of the copy. */
 export interface HydrationTarget extends StretchTarget {
@@ -71,6 +77,7 @@ export class Hydrator {
   #failure: { error: unknown } | undefined;
   #unflushedBytes = 0;
   #isFlushing = false;
+  #flushedAtMs: number;
 
   constructor(
     clock: Clock,
@@ -85,6 +92,7 @@ export class Hydrator {
     this.#demand = demand;
     this.#governor = new Governor(clock, { ...options, streams: source.stream !== undefined });
     this.#order = new HydrationOrder(options.order ?? [], target.geometry);
+    this.#flushedAtMs = clock.now();
     this.#stretches = new Stretches({ clock, target, onRecordFailure: (error) => this.#stop.abort(error) });
   }
 
@@ -275,9 +283,9 @@ export class Hydrator {
   /** Counts bytes that were stored, and starts a flush if there are enough of them. */
   #flushAfter(bytes: number): void {
     this.#unflushedBytes += bytes;
-    const limit = this.#pieceBytes === undefined ? FLUSH_BYTES : DIRECT_FLUSH_BYTES;
-    if (this.#unflushedBytes < limit || this.#isFlushing) return;
+    if (this.#isFlushing || !this.#isFlushDue) return;
     this.#unflushedBytes = 0;
+    this.#flushedAtMs = this.#clock.now();
     this.#isFlushing = true;
     this.#target
       .flush()
@@ -286,6 +294,12 @@ export class Hydrator {
       .finally(() => {
         this.#isFlushing = false;
       });
+  }
+
+  get #isFlushDue(): boolean {
+    if (this.#unflushedBytes < MIN_FLUSH_BYTES) return false;
+    const limit = this.#pieceBytes === undefined ? FLUSH_BYTES : DIRECT_FLUSH_BYTES;
+    return this.#unflushedBytes >= limit || this.#clock.now() - this.#flushedAtMs >= FLUSH_INTERVAL_MS;
   }
 
   get #pieceBytes(): number | undefined {

@@ -3,6 +3,7 @@
 import { EventStream } from '../async/event-stream.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
+import { readFile, readNamed, writeFile } from '../fs/inline-file.ts';
 import { type RecoveredLog, recoverLog } from '../log/intent-log.ts';
 import type { Environment } from '../platform/clock.ts';
 import type { Source } from '../sources/source.ts';
@@ -163,6 +164,7 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
       ...(source.identity === undefined ? {} : { identity: source.identity }),
       ...(blockSize === undefined ? {} : { blockSize }),
       ...(checkpointIntervalMs === undefined ? {} : { checkpointIntervalMs }),
+      storage: { read: (into, offset) => readNamed(fileSystem, target, into, offset) },
     },
     {
       checkpoint: (bytes) => events.emit({ type: 'checkpoint', bytes }),
@@ -178,7 +180,8 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
     signal?.throwIfAborted();
     const opened = (file = await openTarget(fileSystem, target, recovered));
     const log = await recovered.begin({
-      read: (into, offset) => opened.read(into, offset),
+      read: (into, offset) => readFile(opened, into, offset),
+      write: (from, offset) => writeFile(opened, from, offset),
       sync: () => opened.sync(),
     });
     signal?.throwIfAborted();

@@ -64,14 +64,21 @@ export class Target {
   /** Writes the file; the caller holds the lock and records the write. */
   write(from: Uint8Array, offset: number): Done {
     try {
-      return writeFile(this.#file, from, offset)?.catch((error: unknown) => {
-        this.#noteFailure();
-        throw error;
-      });
+      return writeFile(this.#file, from, offset)?.catch((error: unknown) => this.#failed(error, offset, from.length));
     } catch (error) {
-      this.#noteFailure();
-      throw error;
+      return this.#failed(error, offset, from.length);
     }
+  }
+
+  /** Says in the log what a failed write has left: acknowledged bytes may be in the same cell. */
+  async #failed(error: unknown, offset: number, length: number): Promise<never> {
+    this.#noteFailure();
+    try {
+      await this.log.announceContent(offset, length);
+    } catch {
+      // The caller gets the error of the write, which is the cause.
+    }
+    throw error;
   }
 
   /** Records writes that have returned. `settled` is called when the state holds them, perhaps synchronously. */
@@ -86,17 +93,26 @@ export class Target {
   recordBlocks(blocks: BlockRange, settled: Settled): void {
     const transaction = this.log.begin();
     const { offset, length } = this.state.bytesOf(blocks);
-    transaction.add(offset, length);
+    transaction.fill(offset, length);
     this.record(transaction, settled);
   }
 
-  /** Makes the range read as zeros, and writes only where it does not. The caller holds the lock and records it. */
+  /** Stores bytes that are no user's write; the caller holds the lock and records them. */
+  fill(from: Uint8Array, offset: number): Done {
+    const ready = this.log.announceChange(offset, from);
+    return ready === undefined ? this.write(from, offset) : ready.then(() => this.write(from, offset));
+  }
+
+  /**
+   * Makes the range read as zeros, and writes only where it does not. The caller holds the lock and records it, and has
+   * announced it if it is a user's.
+   */
   async zero(offset: number, length: number): Promise<void> {
     const buffer = new Uint8Array(Math.min(CHUNK_BYTES, length));
     for (let at = offset; at < offset + length; at += CHUNK_BYTES) {
       const chunk = buffer.subarray(0, Math.min(CHUNK_BYTES, offset + length - at));
       await this.read(chunk, at);
-      if (!isZero(chunk)) await this.write(ZEROS.subarray(0, chunk.length), at);
+      if (!isZero(chunk)) await this.fill(ZEROS.subarray(0, chunk.length), at);
     }
   }
 

@@ -15,6 +15,9 @@ import type { Target } from './target.ts';
 
 /** Zeroing holds the lock for this many bytes at a time. */
 const ZERO_PIECE_BYTES = 2 ** 22;
+/** Zeroing of more bytes is recorded as a whole, without sums, and is flushed before it is acknowledged. */
+const MAX_SUMMED_ZEROES = 2 ** 24;
+const ZEROES = new Uint8Array(2 ** 16);
 
 export class Writer {
   readonly #target: Target;
@@ -101,14 +104,24 @@ export class Writer {
       const bytes = Math.min(pieceBytes - (at % pieceBytes), offset + length - at);
       const lock = await this.#target.lock(at, bytes, 'write');
       try {
-        await this.#target.zero(at, bytes);
-        const transaction = this.#target.log.begin();
-        transaction.add(at, bytes);
-        await promised((settled) => this.#target.record(transaction, settled));
+        await this.#zeroLocked(at, bytes, length <= MAX_SUMMED_ZEROES);
       } finally {
         lock.release();
       }
       at += bytes;
     }
+    if (length > MAX_SUMMED_ZEROES) await this.#target.log.flush();
+  }
+
+  async #zeroLocked(offset: number, length: number, summed: boolean): Promise<void> {
+    const transaction = this.#target.log.begin();
+    for (let at = offset; summed && at < offset + length; ) {
+      const bytes = Math.min(ZEROES.length - (at % ZEROES.length), offset + length - at);
+      await transaction.announce(at, ZEROES.subarray(0, bytes));
+      at += bytes;
+    }
+    if (!summed) transaction.fill(offset, length);
+    await this.#target.zero(offset, length);
+    await promised((settled) => this.#target.record(transaction, settled));
   }
 }

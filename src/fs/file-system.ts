@@ -20,8 +20,7 @@ export interface FileSystem {
    */
   remove(name: string): Promise<void>;
   /**
-   * Names the current boot of the machine. While the name stays the same, recovery believes all writes that returned.
-   * When it changes or is absent, recovery believes only synced writes.
+   * Names the current boot of the machine. Helps to tell whether an owner may be alive; proves nothing about data.
    */
   readonly bootId?: string;
   /**

@@ -4,7 +4,7 @@
  */
 
 import type { Done } from '../async/done.ts';
-import type { File } from './file-system.ts';
+import type { File, FileSystem } from './file-system.ts';
 
 export interface InlineFile extends File {
   /** Length of large writes, in bytes, that this file handles best; they should be whole {@link pageBuffer pages}. */
@@ -25,4 +25,14 @@ export function readFile(file: InlineFile, into: Uint8Array, offset: number): Do
 /** Writes `from` at `offset`, now or later. */
 export function writeFile(file: InlineFile, from: Uint8Array, offset: number): Done {
   return file.submitWrite === undefined ? file.write(from, offset) : file.submitWrite(from, offset);
+}
+
+/** Reads from a file that is closed between the calls, since a handle may be exclusive. */
+export async function readNamed(fileSystem: FileSystem, name: string, into: Uint8Array, offset: number): Promise<void> {
+  const file = await fileSystem.open(name);
+  try {
+    await file.read(into, offset);
+  } finally {
+    await file.close();
+  }
 }

@@ -7,10 +7,7 @@ import { fsAdapter, type FsLike as MemfsVolume } from './fs-adapter.ts';
 
 /** Options of {@link memfsFileSystem}. */
 export interface MemfsFileSystemOptions {
-  /**
-   * Names the boot of the machine, as {@link FileSystem.bootId}. Default: `'memfs'`, since a volume keeps every write
-   * for as long as it exists. `undefined`: recovery believes only synced writes, as in a browser.
-   */
+  /** Names the boot of the machine, as {@link FileSystem.bootId}. Default: `'memfs'`. */
   readonly bootId?: string | undefined;
 }
 

@@ -20,8 +20,7 @@ import type { InlineFile } from './inline-file.ts';
 /** Options of {@link opfsFileSystem}. */
 export interface OpfsFileSystemOptions {
   /**
-   * Names the boot of the machine, as {@link FileSystem.bootId}. Pass the same name again only if the machine has been
-   * running since, as a page that stayed open knows. Default: none, so that recovery believes only synced writes.
+   * Names the boot of the machine, as {@link FileSystem.bootId}. Nothing that is stored depends on it. Default: none.
    */
   readonly bootId?: string;
 }

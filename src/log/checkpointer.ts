@@ -2,31 +2,28 @@
  * Makes a copy's state durable: flushes, checkpoints, and the switch from one log to the next.
  *
  * Invariants (docs/DESIGN.md, "Ordering", gives the reasons):
- * - Flushes and checkpoints exclude each other. Appends and the switch to the next log exclude each other.
+ * - Checkpoints exclude each other, and so do flushes. Appends and the switch to the next log exclude each other.
  * - A checkpoint's maps are those of the moment in which the log is switched.
  * - A failed sync is not repeated: the copy is poisoned, and what is on disk stays as it is.
  */
 
 import { Mutex } from '../async/mutex.ts';
 import type { CopyState } from '../core/copy-state.ts';
-import { MAX_IDENTITY_BYTES, MAX_LOG_BYTES } from '../core/layout.ts';
+import { MAX_IDENTITY_BYTES } from '../core/layout.ts';
 import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
-import { disownBoot } from './boot.ts';
 import { type CheckpointImage, commitCheckpoint, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
+import { Firmness } from './firmness.ts';
+import { logCapacity, logGrowth } from './log-size.ts';
 import { type Slots, slotOf } from './slots.ts';
 import { WriteIntentLog } from './write-intent-log.ts';
 
-/**
- * `log bytes = max(4 × last checkpoint, clamp(40 B × blocks, 1 MiB, 8 MiB))`; 40 B is one record in its own frame. The
- * file is sparse, so unused bytes cost nothing. A short log is full sooner, and each full log costs a checkpoint.
- */
-const MIN_LOG_BYTES = 2 ** 20;
-const MIN_LOG_BYTES_OF_LARGE = 2 ** 23;
-const BYTES_PER_RECORD = 40;
 /** A checkpoint up to this size is taken at each interval. A larger one is taken when the log has grown to its size. */
 const SMALL_CHECKPOINT_BYTES = 65_536;
+
+/** Recovery reads every cell that unfirm records name. From 64 MiB on they are made firm in the background. */
+const CLAIMS_TO_FLUSH = 16_384;
 
 const DONE = Promise.resolve();
 
@@ -47,14 +44,19 @@ export interface CheckpointerOptions {
 }
 
 export class Checkpointer {
+  /** What the log says about the target that is not firm yet. */
+  readonly firmness: Firmness;
   readonly #options: CheckpointerOptions;
   readonly #state: CopyState;
   readonly #session: Uint8Array;
   readonly #identity: Uint8Array | undefined;
   readonly #appends = new Mutex();
-  readonly #durability = new Mutex();
+  readonly #checkpoints = new Mutex();
+  readonly #flushes = new Mutex();
   #epoch: number;
   #log: WriteIntentLog | undefined;
+  /** The log before, which counts until the checkpoint of the current log is durable. */
+  #before: WriteIntentLog | undefined;
   /** Syncs the target. Unknown while a new copy is being made. */
   #syncTarget: (() => Promise<void>) | undefined;
   /** Batches appended, how many of them a flush made durable, and how many are in the last checkpoint. */
@@ -67,6 +69,8 @@ export class Checkpointer {
   #growing = false;
   /** The checkpoint of the current log is not written yet: the checkpoint and the log before it still count. */
   #baseMissing = false;
+  /** What is firm once that checkpoint is durable. */
+  #generation = 0;
   #image: CheckpointImage | undefined;
   #queuedFlush: Promise<void> | undefined;
   #queuedCheckpoint: Promise<void> | undefined;
@@ -79,6 +83,7 @@ export class Checkpointer {
   constructor(options: CheckpointerOptions, state: CopyState, names: { session: Uint8Array; epoch: number }) {
     this.#options = options;
     this.#state = state;
+    this.firmness = new Firmness(state.geometry.blockSize);
     this.#session = names.session;
     this.#epoch = names.epoch;
     this.#identity = options.identity === undefined ? undefined : new TextEncoder().encode(options.identity);
@@ -163,7 +168,10 @@ export class Checkpointer {
   appended(): void {
     this.#appended++;
     this.#startTimer();
-    if (!this.#baseMissing && this.#current.usedBytes >= this.#growth) this.#checkpointInBackground();
+    const { geometry } = this.#state;
+    const isLong = this.#current.usedBytes >= logGrowth(geometry.blockCount, this.#image?.bytes ?? 0);
+    if (isLong && !this.#baseMissing) this.#checkpointInBackground();
+    else if (this.firmness.newClaims >= CLAIMS_TO_FLUSH) this.flush().catch(() => undefined);
   }
 
   /** Synced blocks were written again, which needs no record. */
@@ -194,7 +202,7 @@ export class Checkpointer {
   flush(): Promise<void> {
     // A queued flush that has not begun serves every call before it begins.
     this.#queuedFlush ??= DONE.then(() =>
-      this.#durability.run(() => {
+      this.#flushes.run(() => {
         this.#queuedFlush = undefined;
         return this.#flush();
       }),
@@ -202,23 +210,36 @@ export class Checkpointer {
     return this.#queuedFlush;
   }
 
+  /** Does not wait for a checkpoint: it would have to be written as a whole first. */
   async #flush(): Promise<void> {
-    if (this.#poison !== undefined) throw this.#poison;
-    if (this.#baseMissing) await this.#writeBase();
-    const appended = this.#appended;
-    const rewritten = this.#rewritten;
-    if (this.#flushed === appended && this.#rewrittenFlushed === rewritten) return;
-    const log = this.#current;
-    const through = log.sequence;
-    await this.#sync(() => this.#syncTarget!());
-    this.#rewrittenFlushed = rewritten;
-    if (this.#flushed === appended) return;
-    await this.#appends.run(() => {
-      log.addBarrier(through);
-      return log.append();
-    });
-    await this.#sync(() => log.sync());
-    this.#flushed = appended;
+    for (;;) {
+      if (this.#poison !== undefined) throw this.#poison;
+      const appended = this.#appended;
+      const rewritten = this.#rewritten;
+      if (this.#flushed >= appended && this.#rewrittenFlushed >= rewritten) return;
+      const log = this.#current;
+      const before = this.#before;
+      const through = log.sequence;
+      const generation = this.firmness.age();
+      // A barrier proves that the frames of its own sector were durable, and it makes the log before firm as a whole.
+      await this.#sync(async () => {
+        await Promise.all([this.#syncTarget!(), before?.sync(), log.needsSyncBeforeBarrier ? log.sync() : undefined]);
+      });
+      this.#rewrittenFlushed = Math.max(this.#rewrittenFlushed, rewritten);
+      if (this.#flushed >= appended) return;
+      const isCurrent = await this.#appends.run(async () => {
+        // A checkpoint switched logs: the log before has records that the sync did not cover.
+        if (this.#log !== log) return false;
+        log.addBarrier(through);
+        await log.append();
+        return true;
+      });
+      if (!isCurrent) continue;
+      await this.#sync(() => log.sync());
+      this.firmness.firm(generation);
+      this.#flushed = Math.max(this.#flushed, appended);
+      return;
+    }
   }
 
   /**
@@ -227,7 +248,7 @@ export class Checkpointer {
    */
   checkpoint(): Promise<void> {
     this.#queuedCheckpoint ??= DONE.then(() =>
-      this.#durability.run(() => {
+      this.#checkpoints.run(() => {
         this.#queuedCheckpoint = undefined;
         return this.#checkpoint();
       }),
@@ -251,6 +272,7 @@ export class Checkpointer {
         old.addContinued();
         await old.append();
         this.#metadataBytes += old.usedBytes;
+        this.#before = old;
         this.#switchTo(next);
         old.dispose();
       });
@@ -267,6 +289,7 @@ export class Checkpointer {
     this.#stopTimer();
     try {
       if (this.#poison === undefined) await this.checkpoint();
+      await this.#flushes.run(() => undefined);
     } finally {
       this.#closed = true;
       this.#stopTimer();
@@ -281,7 +304,7 @@ export class Checkpointer {
   async remove(): Promise<void> {
     try {
       await this.checkpoint();
-      await this.#durability.run(() => this.#removeFiles());
+      await this.#flushes.run(() => this.#checkpoints.run(() => this.#removeFiles()));
     } finally {
       this.#closed = true;
       this.#stopTimer();
@@ -317,27 +340,14 @@ export class Checkpointer {
     return this.#log;
   }
 
-  /** Length of a log whose checkpoint is small. */
-  get #minLogBytes(): number {
-    const wanted = Math.max(MIN_LOG_BYTES, this.#state.geometry.blockCount * BYTES_PER_RECORD);
-    return Math.min(MIN_LOG_BYTES_OF_LARGE, wanted);
-  }
-
-  /** Log bytes after which a checkpoint pays: as many as the checkpoint has. */
-  get #growth(): number {
-    return Math.max(this.#minLogBytes / 2, this.#image?.bytes ?? 0);
-  }
-
   async #createLog(epoch: number): Promise<WriteIntentLog> {
     const { core, slots } = this.#options;
     const file = await slots.make('log', slotOf(epoch));
-    const wanted = Math.max(this.#minLogBytes, 4 * (this.#image?.bytes ?? 0));
-    const capacity = Math.min(MAX_LOG_BYTES, Math.ceil(wanted / 65_536) * 65_536);
-    return WriteIntentLog.create(core, file, this.#state.geometry, {
+    const { geometry } = this.#state;
+    return WriteIntentLog.create(core, file, geometry, {
       session: this.#session,
       epoch,
-      capacity,
-      bootId: slots.fileSystem.bootId,
+      capacity: logCapacity(geometry.blockCount, this.#image?.bytes ?? 0),
       guardSync: (sync) => this.#sync(sync),
     });
   }
@@ -348,6 +358,7 @@ export class Checkpointer {
     this.#epoch = log.epoch;
     this.#checkpointed = this.#appended;
     this.#baseMissing = true;
+    this.#generation = this.firmness.age();
     this.#take({ standalone: false });
   }
 
@@ -368,9 +379,11 @@ export class Checkpointer {
       return log.append();
     });
     await this.#sync(() => log.sync());
+    this.firmness.firm(this.#generation);
+    this.#before = undefined;
     this.#baseMissing = false;
     this.#flushed = Math.max(this.#flushed, this.#checkpointed);
-    this.#rewrittenFlushed = rewritten;
+    this.#rewrittenFlushed = Math.max(this.#rewrittenFlushed, rewritten);
     this.#options.observer.checkpoint?.(this.#image!.bytes);
   }
 
@@ -427,20 +440,7 @@ export class Checkpointer {
     try {
       await task();
     } catch (error) {
-      const poison = this.poison(error);
-      await this.#disownBoot();
-      throw poison;
-    }
-  }
-
-  /** Makes the next start believe only what was durable. Leaves alone a log that is still being created. */
-  async #disownBoot(): Promise<void> {
-    const { core, slots } = this.#options;
-    const current = this.#log;
-    try {
-      await disownBoot(core, slots, current === undefined || this.#baseMissing ? [0, 1] : [slotOf(current.epoch)]);
-    } catch {
-      // The caller gets the error of the sync, which is the cause.
+      throw this.poison(error);
     }
   }
 }

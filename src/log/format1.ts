@@ -178,6 +178,7 @@ export async function recoverFormat1(
       session: undefined,
       epoch: failover === undefined ? 0 : 1,
       bothLogs: false,
+      proved: [],
       identity: undefined,
     };
   } catch (error) {

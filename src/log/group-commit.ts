@@ -6,20 +6,29 @@
  * Invariants:
  * - The state holds what the log holds, and nothing else: a batch is applied in the step in which its append ends.
  * - A record is committed after the caller's write to the target has returned, and settles after its append.
+ * - Records are appended in the order in which they were passed.
  */
 
-import type { Settled } from '../async/done.ts';
+import type { Done, Settled } from '../async/done.ts';
 import type { CopyState } from '../core/copy-state.ts';
+import { CELL_BYTES, FILLED, WRITTEN_PAIR } from '../core/layout.ts';
+import type { Recorded } from './announcements.ts';
 import type { Checkpointer } from './checkpointer.ts';
+import { cellsOf, MAX_CLAIMS, RECORD_NUMBERS } from './firmness.ts';
+import type { WriteIntentLog } from './write-intent-log.ts';
 
 /** Records of one append: their frames stay within what a file system writes with one call. */
 const MAX_BATCH_RECORDS = 3_000;
+
+/** Numbers of records that wait, up to which their cells are looked at one by one. */
+const MAX_LOOKED_AT = 256 * RECORD_NUMBERS;
 
 const DONE = Promise.resolve();
 
 /** Records that share an append. */
 interface Batch {
-  /** Pairs of offset and length. */
+  /** As in {@link Recorded}. */
+  readonly records: number[];
   readonly extents: number[];
   readonly settled: Settled[];
   isCommitted: boolean;
@@ -29,12 +38,20 @@ function settle(batch: Batch, error?: unknown): void {
   for (const settled of batch.settled) settled(error);
 }
 
+function addAll(to: number[], from: readonly number[], start = 0, end = from.length): void {
+  for (let index = start; index < end; index++) to.push(from[index]!);
+}
+
 export class GroupCommit {
   readonly #state: CopyState;
   readonly #checkpointer: Checkpointer;
   /** Commits that did not end synchronously. */
   #inFlight = 0;
   #onIdle: (() => void) | undefined;
+  /** The last commit that did not end synchronously: later ones follow it. */
+  #last: Promise<void> | undefined;
+  /** Full batches that are not committed yet, and the one that takes records. */
+  #full: Batch[] = [];
   #batch: Batch | undefined;
 
   constructor(state: CopyState, checkpointer: Checkpointer) {
@@ -43,34 +60,87 @@ export class GroupCommit {
   }
 
   /**
-   * Records that the target holds these bytes, given as pairs of offset and length. `settled` is called synchronously
-   * if all of their blocks are synced, otherwise by {@link commit} or later. Its error is COD_NO_SPACE or COD_TARGET_IO
-   * if nothing was recorded, or COD_POISONED or COD_CLOSED.
+   * Records what the target holds. `settled` is called synchronously if there is nothing to record, otherwise by
+   * {@link commit} or later. Its error is COD_NO_SPACE or COD_TARGET_IO if nothing was recorded, or COD_POISONED or
+   * COD_CLOSED.
    */
-  record(extents: readonly number[], settled: Settled): void {
-    let isRecorded: boolean;
-    try {
-      const { refusal } = this.#checkpointer;
-      if (refusal !== undefined) throw refusal;
-      isRecorded = this.#areSynced(extents);
-    } catch (error) {
-      settled(error);
+  record({ records, extents }: Recorded, settled: Settled): void {
+    const { refusal } = this.#checkpointer;
+    if (refusal !== undefined) {
+      settled(refusal);
       return;
     }
-    if (isRecorded) {
+    if (records.length === 0) {
       this.#checkpointer.rewrote();
       settled();
       return;
     }
+    const limit = MAX_BATCH_RECORDS * RECORD_NUMBERS;
+    let at = 0;
+    // All but the last part: the state follows the last one, since a part of the records proves no part of the extents.
+    for (; records.length - at > limit; at += limit) {
+      addAll((this.#batch ?? this.#begin()).records, records, at, at + limit);
+      this.#closeBatch();
+    }
     const batch = this.#batch ?? this.#begin();
-    for (let index = 0; index < extents.length; index++) batch.extents.push(extents[index]!);
+    addAll(batch.records, records, at);
+    addAll(batch.extents, extents);
     batch.settled.push(settled);
     // Not committed here: `record` calls no other caller's `settled`.
-    if (batch.extents.length >= 2 * MAX_BATCH_RECORDS) this.#batch = undefined;
+    if (batch.records.length >= limit) this.#closeBatch();
+  }
+
+  #closeBatch(): void {
+    this.#full.push(this.#batch!);
+    this.#batch = undefined;
+  }
+
+  /** Appends records that change nothing in the state, with everything that waits: now if the log's file can. */
+  announce(records: readonly number[]): Done {
+    const { refusal } = this.#checkpointer;
+    if (refusal !== undefined) throw refusal;
+    const batch = this.#batch ?? this.#begin();
+    addAll(batch.records, records);
+    let outcome: { readonly error: unknown } | undefined;
+    let later: Settled | undefined;
+    batch.settled.push((error) => {
+      outcome = { error };
+      later?.(error);
+    });
+    this.commit();
+    if (outcome === undefined) {
+      return new Promise((resolve, reject) => {
+        later = (error) => (error === undefined ? resolve() : reject(error));
+      });
+    }
+    const { error } = outcome as { readonly error: unknown };
+    if (error !== undefined) throw error;
+    return undefined;
+  }
+
+  /** Whether records that wait for their append name a cell of these bytes. True also if too many wait to look. */
+  names(offset: number, length: number): boolean {
+    const batch = this.#batch;
+    if (batch === undefined && this.#full.length === 0) return false;
+    if (this.#full.length > 0 || batch!.records.length > MAX_LOOKED_AT) return true;
+    const { start, end } = cellsOf(offset, length);
+    const { records } = batch!;
+    for (let at = 0; at < records.length; at += RECORD_NUMBERS) {
+      if (records[at] === FILLED) continue;
+      const cell = Math.floor(records[at + 1]! / CELL_BYTES);
+      if (cell < end && cell + (records[at] === WRITTEN_PAIR ? 2 : 1) > start) return true;
+    }
+    return false;
+  }
+
+  /** Adds records that change nothing in the state to those that wait. */
+  join(records: readonly number[]): undefined {
+    addAll((this.#batch ?? this.#begin()).records, records);
   }
 
   /** Appends the records of this turn of the event loop, synchronously if the log's file can. */
   commit(): void {
+    if (this.#full.length > 0) for (const batch of this.#full.splice(0)) this.#commit(batch);
     if (this.#batch !== undefined) this.#commit(this.#batch);
   }
 
@@ -81,37 +151,44 @@ export class GroupCommit {
     if (this.#inFlight > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
   }
 
-  #areSynced(extents: readonly number[]): boolean {
-    for (let index = 0; index < extents.length; index += 2) {
-      if (!this.#state.isSynced(extents[index]!, extents[index + 1]!)) return false;
-    }
-    return true;
-  }
-
   #begin(): Batch {
-    const batch: Batch = { extents: [], settled: [], isCommitted: false };
+    const batch: Batch = { records: [], extents: [], settled: [], isCommitted: false };
     this.#batch = batch;
     // Later in this turn, so that everything written in this turn shares the append.
-    void DONE.then(() => this.#commit(batch));
+    void DONE.then(() => {
+      if (!batch.isCommitted) this.commit();
+    });
     return batch;
   }
 
   #commit(batch: Batch): void {
-    if (batch.isCommitted) return;
+    if (this.#batch === batch) this.#batch = undefined;
     batch.isCommitted = true;
     try {
-      const appended = this.#append(batch);
-      if (appended === true) settle(batch);
-      else void this.#finish(batch, appended);
+      const appended = this.#last === undefined ? this.#append(batch) : this.#last.then(() => this.#append(batch));
+      if (appended === true) {
+        settle(batch);
+        return;
+      }
+      this.#checkpointer.firmness.begin(batch.records);
+      this.#finishLater(batch, appended);
     } catch (error) {
       settle(batch, error);
     }
   }
 
-  /** The rest of a commit that did not end synchronously. A full log needs a checkpoint first. */
+  #finishLater(batch: Batch, appended: boolean | Promise<boolean>): void {
+    const finishing = this.#finish(batch, appended).then(() => {
+      if (this.#last === finishing) this.#last = undefined;
+      if (--this.#inFlight === 0) this.#onIdle?.();
+    });
+    this.#inFlight++;
+    this.#last = finishing;
+  }
+
+  /** The rest of a commit that did not end synchronously. A full log needs a checkpoint first. Never rejects. */
   async #finish(batch: Batch, first: boolean | Promise<boolean>): Promise<void> {
     let failure: unknown;
-    this.#inFlight++;
     try {
       for (let appended = first; !(await appended); appended = this.#append(batch))
         await this.#checkpointer.checkpoint();
@@ -119,21 +196,19 @@ export class GroupCommit {
       failure = error;
     }
     settle(batch, failure);
-    if (--this.#inFlight === 0) this.#onIdle?.();
   }
 
   /** Appends a batch and applies it to the state. False: the log has no room for it. */
   #append(batch: Batch): boolean | Promise<boolean> {
-    if (this.#batch === batch) this.#batch = undefined;
     return this.#checkpointer.append((log) => {
-      const { extents } = batch;
-      for (let index = 0; index < extents.length; index += 2) log.addWritten(extents[index]!, extents[index + 1]!);
-      if (log.isFull) {
+      addRecords(log, batch.records);
+      if (log.isFull || this.#checkpointer.firmness.claims > MAX_CLAIMS) {
         log.discardPending();
         return false;
       }
       const appended = (): true => {
-        this.#apply(extents);
+        this.#checkpointer.firmness.end(batch.records);
+        this.#apply(batch.extents);
         return true;
       };
       return log.append()?.then(appended) ?? appended();
@@ -149,4 +224,9 @@ export class GroupCommit {
     }
     this.#checkpointer.appended();
   }
+}
+
+function addRecords(log: WriteIntentLog, records: readonly number[]): void {
+  for (let at = 0; at < records.length; at += RECORD_NUMBERS)
+    log.addData(records[at]!, records[at + 1]!, records[at + 2]!, records[at + 3]!);
 }

@@ -2,6 +2,7 @@
 
 import { CodError } from '../errors.ts';
 import type { FileSystem } from '../fs/file-system.ts';
+import { readNamed } from '../fs/inline-file.ts';
 import { Core } from '../wasm/core.ts';
 import type { MetadataFile } from './recovered-state.ts';
 import { recover } from './recovery.ts';
@@ -64,9 +65,10 @@ export async function inspectMetadata(
 ): Promise<Inspection> {
   const slots = new Slots(fileSystem, target);
   try {
-    const found = await recover(Core.create(), slots, () =>
-      options.size === undefined ? sizeOf(fileSystem, target) : Promise.resolve(options.size),
-    );
+    const found = await recover(Core.create(), slots, {
+      size: async () => options.size ?? (await sizeOf(fileSystem, target)),
+      read: (into, offset) => readNamed(fileSystem, target, into, offset),
+    });
     if (found === undefined)
       throw new CodError('COD_NOT_FOUND', `${target} has no metadata: it is not a copy, or its copy is finished`);
     const { state, files } = found;

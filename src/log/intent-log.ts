@@ -17,6 +17,7 @@ import { CodError } from '../errors.ts';
 import type { Lease } from '../fs/file-system.ts';
 import type { Environment } from '../platform/clock.ts';
 import { Core } from '../wasm/core.ts';
+import { Announcements, addFilled, type ReadStorage, type Recorded } from './announcements.ts';
 import { Checkpointer, type LogObserver } from './checkpointer.ts';
 import { GroupCommit } from './group-commit.ts';
 import { takeOwnership } from './ownership.ts';
@@ -25,7 +26,6 @@ import { recover } from './recovery.ts';
 import { Slots } from './slots.ts';
 import type {
   IntentLog,
-  LogStorage,
   OpenIntentLogOptions,
   RecoveredIntentLog,
   RecoverIntentLogOptions,
@@ -35,17 +35,29 @@ import type {
 const DEFAULT_BLOCK_BYTES = 4096;
 const DEFAULT_CHECKPOINT_INTERVAL_MS = 10_000;
 const SESSION_BYTES = 16;
+/** What recovery believed is written again this many bytes at a time. */
+const COPY_BYTES = 2 ** 20;
 
-const NO_EXTENTS: number[] = [];
+/** {@link LogStorage} whose calls may complete synchronously. */
+interface Storage {
+  read(into: Uint8Array, offset: number): Done;
+  write?(from: Uint8Array, offset: number): Done;
+  sync(): Promise<void>;
+}
+
+/** The records of a transaction that has none. Never changed. */
+const NOTHING: number[] = [];
 
 /** A transaction of {@link OpenLog}. */
-export class OpenTransaction implements Transaction {
-  /** Pairs of offset and length. */
-  extents: number[] = NO_EXTENTS;
+export class OpenTransaction implements Transaction, Recorded {
+  records: number[] = NOTHING;
+  extents: number[] = NOTHING;
+  readonly #announcements: Announcements;
   readonly #geometry: Geometry;
   isCommitted = false;
 
-  constructor(geometry: Geometry) {
+  constructor(announcements: Announcements, geometry: Geometry) {
+    this.#announcements = announcements;
     this.#geometry = geometry;
   }
 
@@ -60,20 +72,21 @@ export class OpenTransaction implements Transaction {
 
   /** As {@link intend}, now or later. */
   announce(offset: number, bytes: Uint8Array): Done {
-    this.add(offset, bytes.length);
-    return undefined;
+    this.#check(offset, bytes.length);
+    return bytes.length === 0 ? undefined : this.#announcements.write(this, offset, bytes);
   }
 
-  /** Adds a write whose bytes are not at hand. */
-  add(offset: number, length: number): void {
+  /** Adds bytes of the source, or bytes that are flushed before they are acknowledged: they count once firm. */
+  fill(offset: number, length: number): void {
+    this.#check(offset, length);
+    if (length > 0) addFilled(this, offset, length);
+  }
+
+  #check(offset: number, length: number): void {
     if (this.isCommitted) throw new TypeError('the transaction is already committed: begin a new one');
     const { size } = this.#geometry;
     const isInside = Number.isSafeInteger(offset) && offset >= 0 && offset + length <= size;
     if (!isInside) throw new RangeError(`${length} bytes at ${offset} are not within the storage (${size} bytes)`);
-    if (length === 0) return;
-    // Most transactions have one write, and an array that grows takes room for many.
-    if (this.extents === NO_EXTENTS) this.extents = [offset, length];
-    else this.extents.push(offset, length);
   }
 }
 
@@ -107,20 +120,30 @@ export class OpenLog extends StateOfLog implements IntentLog {
   readonly identity: string | undefined;
   readonly #checkpointer: Checkpointer;
   readonly #commits: GroupCommit;
+  readonly #announcements: Announcements;
   readonly #lease: Lease;
   #closing: Promise<void> | undefined;
 
   constructor(parts: {
     state: CopyState;
     identity: string | undefined;
+    core: Core;
     checkpointer: Checkpointer;
     lease: Lease;
+    read: ReadStorage;
   }) {
     super(parts.state);
     this.identity = parts.identity;
     this.#checkpointer = parts.checkpointer;
     this.#lease = parts.lease;
     this.#commits = new GroupCommit(parts.state, parts.checkpointer);
+    this.#announcements = new Announcements({
+      core: parts.core,
+      state: parts.state,
+      firmness: parts.checkpointer.firmness,
+      read: parts.read,
+      log: this.#commits,
+    });
   }
 
   /** Why the log refuses everything, if it is poisoned. */
@@ -134,7 +157,17 @@ export class OpenLog extends StateOfLog implements IntentLog {
   }
 
   begin(): OpenTransaction {
-    return new OpenTransaction(this.state.geometry);
+    return new OpenTransaction(this.#announcements, this.state.geometry);
+  }
+
+  /** Announces what a failed write has left in these bytes. Now or later. */
+  announceContent(offset: number, length: number): Done {
+    return this.#announcements.content(offset, length);
+  }
+
+  /** Announces a change of the storage that is not committed, such as a fill. Now or later. */
+  announceChange(offset: number, bytes: Uint8Array): Done {
+    return this.#announcements.change(offset, bytes);
   }
 
   async commit(transaction: Transaction): Promise<void> {
@@ -161,7 +194,7 @@ export class OpenLog extends StateOfLog implements IntentLog {
   submit(transaction: OpenTransaction, settled: Settled): void {
     if (transaction.isCommitted) throw new TypeError('the transaction is already committed: begin a new one');
     transaction.isCommitted = true;
-    if (this.#closing === undefined) this.#commits.record(transaction.extents, settled);
+    if (this.#closing === undefined) this.#commits.record(transaction, settled);
     else settled(closedError());
   }
 
@@ -223,6 +256,7 @@ function closedError(): CodError {
 /** What {@link recoverLog} returns to our own device: its log has all of {@link OpenLog}. */
 export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   readonly identity: string | undefined;
+  readonly #core: Core;
   readonly #found: RecoveredState | undefined;
   readonly #checkpointer: Checkpointer;
   readonly #slots: Slots;
@@ -232,6 +266,7 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   #closing: Promise<void> | undefined;
 
   constructor(parts: {
+    core: Core;
     found: RecoveredState | undefined;
     state: CopyState;
     identity: string | undefined;
@@ -240,6 +275,7 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
     lease: Lease;
   }) {
     super(parts.state);
+    this.#core = parts.core;
     this.#found = parts.found;
     this.identity = parts.identity;
     this.#checkpointer = parts.checkpointer;
@@ -256,19 +292,37 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
     else if (this.#found.format === 2) await this.#checkpointer.syncCheckpoint();
   }
 
-  async begin(storage: LogStorage): Promise<OpenLog> {
+  async begin(storage: Storage): Promise<OpenLog> {
     this.#checkpointer.attach(() => storage.sync());
+    await this.#writeAgain(storage);
     // Both log slots are in use, or the files are of format 1: a checkpoint that needs no log frees them.
     if (this.#found?.format === 1 || this.#found?.bothLogs) await this.#checkpointer.writeStandalone();
     await this.#checkpointer.begin();
     if (this.#found?.format === 1) await this.#checkpointer.voidFormat1();
     this.#begun = new OpenLog({
+      core: this.#core,
       state: this.state,
       identity: this.#checkpointer.identity,
+      read: (into, offset) => storage.read(into, offset),
       checkpointer: this.#checkpointer,
       lease: this.#lease,
     });
     return this.#begun;
+  }
+
+  /**
+   * Writes what recovery believed once more, before a checkpoint says that it is durable: after a failed sync the page
+   * cache may hold bytes that no disk has and that no further sync would write.
+   */
+  async #writeAgain(storage: Storage): Promise<void> {
+    if (storage.write === undefined) return;
+    for (const { offset, length } of this.#found?.proved ?? []) {
+      for (let at = offset; at < offset + length; at += COPY_BYTES) {
+        const bytes = new Uint8Array(Math.min(COPY_BYTES, offset + length - at));
+        await storage.read(bytes, at);
+        await storage.write(bytes, at);
+      }
+    }
   }
 
   close(): Promise<void> {
@@ -303,7 +357,7 @@ export async function recoverLog(
   observer: LogObserver = {},
 ): Promise<RecoveredLog> {
   const { fileSystem, name, size, identity, blockSize = DEFAULT_BLOCK_BYTES } = options;
-  const { checkpointIntervalMs = DEFAULT_CHECKPOINT_INTERVAL_MS } = options;
+  const { checkpointIntervalMs = DEFAULT_CHECKPOINT_INTERVAL_MS, storage } = options;
   if (typeof name !== 'string' || name === '') throw new TypeError('`name` must be a non-empty string');
   if (!(checkpointIntervalMs > 0))
     throw new RangeError(`checkpointIntervalMs must be above 0, not ${checkpointIntervalMs}`);
@@ -314,7 +368,10 @@ export async function recoverLog(
   let state: CopyState | undefined;
   try {
     const core = Core.create();
-    const found = await recover(core, slots, async () => size);
+    const found = await recover(core, slots, {
+      size: async () => size,
+      read: async (into, offset) => storage?.read(into, offset) ?? noStorage(name),
+    });
     state = found?.state ?? (await CopyState.open(core, shape));
     let session = found?.session;
     if (session === undefined) environment.randomBytes((session = new Uint8Array(SESSION_BYTES)));
@@ -324,6 +381,7 @@ export async function recoverLog(
       { session, epoch: found?.epoch ?? -1 },
     );
     return new RecoveredLog({
+      core,
       found,
       state,
       identity: found === undefined ? identity : found.identity,
@@ -336,6 +394,10 @@ export async function recoverLog(
     await closeFiles(slots, lease);
     throw error;
   }
+}
+
+function noStorage(name: string): never {
+  throw new CodError('COD_NOT_FOUND', `log ${name} was opened without its storage`);
 }
 
 /** Opens a log over a storage that exists: {@link recoverLog}, checks, `prepare` and `begin`. */

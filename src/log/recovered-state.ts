@@ -3,6 +3,7 @@
 import type { CopyState } from '../core/copy-state.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
+import type { Extent } from './proof.ts';
 import type { FileKind } from './slots.ts';
 
 /** A metadata file, as `inspectMetadata` lists it. */
@@ -33,6 +34,8 @@ export interface RecoveredState {
   /** Whether the log of the next epoch counts too, so that both log slots are in use. */
   readonly bothLogs: boolean;
   readonly identity: string | undefined;
+  /** Bytes that count because the target reads as unfirm records say. */
+  readonly proved: readonly Extent[];
 }
 
 /**

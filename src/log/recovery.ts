@@ -12,16 +12,16 @@ import { LogScan, type LogScanResult, Replay } from '../core/replay.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
-import { bootNameBytes } from './boot.ts';
 import { readCheckpointBody } from './checkpoint.ts';
 import { recoverFormat1 } from './format1.ts';
+import { Proof, type ReadTarget } from './proof.ts';
 import { feedFile, type MetadataFile, type RecoveredState } from './recovered-state.ts';
 import { ALL_SLOTS, type FileKind, type SlotIndex, type Slots, slotOf } from './slots.ts';
 
 type Header = CheckpointHeader | LogHeader;
 
 /** A metadata file and its header. */
-interface FoundFile<H = Header | 'format1' | 'zeroed1' | 'absent'> {
+interface FoundFile<H = Header | 'format1' | 'zeroed1' | 'zeroed' | 'absent'> {
   readonly name: string;
   readonly kind: FileKind;
   readonly slot: SlotIndex;
@@ -53,22 +53,21 @@ function corrupt(message: string, details: Record<string, unknown> = {}): CodErr
 /**
  * Recovers the state of a copy. Returns undefined if there is none.
  *
- * @param size returns the device's size in bytes. Called only for format 1, which does not store it.
+ * @param target.size returns the device's size in bytes. Called only for format 1, which does not store it.
+ * @param target.read reads the target. Called only for records behind the last barrier.
  * @throws {@link CodError} COD_CORRUPT, COD_VERSION, and the errors of the file system.
  */
 export async function recover(
   core: Core,
   slots: Slots,
-  size: () => Promise<number>,
+  target: { size(): Promise<number>; read: ReadTarget },
 ): Promise<RecoveredState | undefined> {
   const found = await readHeaders(core, slots);
-  if (found.some(({ header }) => typeof header === 'object')) {
-    return recoverFormat2(core, found, bootNameBytes(slots.fileSystem.bootId));
-  }
+  if (found.some(({ header }) => typeof header === 'object')) return recoverFormat2(core, found, target.read);
   refuseZeroedFormat1(found);
   const old = found.filter(({ header }) => header === 'format1');
   if (old.length === 0) return undefined;
-  return recoverFormat1(core, old, makeGeometry({ size: await size(), blockSize: FORMAT1_BLOCK_SIZE }));
+  return recoverFormat1(core, old, makeGeometry({ size: await target.size(), blockSize: FORMAT1_BLOCK_SIZE }));
 }
 
 /** Rule 1, first half: a damaged header is COD_CORRUPT. */
@@ -101,7 +100,7 @@ function refuseZeroedFormat1(found: readonly FoundFile[]): void {
   }
 }
 
-async function recoverFormat2(core: Core, found: readonly FoundFile[], bootName: Uint8Array): Promise<RecoveredState> {
+async function recoverFormat2(core: Core, found: readonly FoundFile[], read: ReadTarget): Promise<RecoveredState> {
   const { checkpoints, logs } = ofOneSession(found);
   const checkpoint = newestCheckpoint(checkpoints, logs);
   const { header } = checkpoint;
@@ -109,12 +108,15 @@ async function recoverFormat2(core: Core, found: readonly FoundFile[], bootName:
   const shape = makeGeometry({ size: header.size, blockSize: header.blockSize });
   const state = await CopyState.open(core, shape);
   const replay = new Replay(core, shape);
+  const proof = new Proof(core, shape.size);
   try {
     const identity = await inFile(checkpoint.name, () => loadCheckpoint(core, checkpoint, state));
     const checkpointRecords = state.dirtyParts;
-    const { scans, bothLogs } = await replayLogs({ core, shape, replay, logs, bootName }, header);
+    const zeroedLog = found.find((file) => file.kind === 'log' && file.header === 'zeroed');
+    const { scans, bothLogs } = await replayLogs({ core, shape, replay, proof, logs, zeroedLog }, header);
     state.merge(replay);
-    const isThere = ({ header }: FoundFile): boolean => header !== 'absent' && header !== 'zeroed1';
+    const proved = await proof.judge(read, state);
+    const isThere = ({ header }: FoundFile): boolean => typeof header === 'object' || header === 'format1';
     const files = found.filter(isThere).map((file) => listed(file, scans.get(file.name)));
     return {
       format: 2,
@@ -124,6 +126,7 @@ async function recoverFormat2(core: Core, found: readonly FoundFile[], bootName:
       epoch: header.epoch,
       bothLogs,
       identity,
+      proved,
     };
   } catch (error) {
     state.dispose();
@@ -194,8 +197,10 @@ interface Logs {
   readonly core: Core;
   readonly shape: Geometry;
   readonly replay: Replay;
+  readonly proof: Proof;
   readonly logs: readonly FoundLog[];
-  readonly bootName: Uint8Array;
+  /** A log of which only a part of the header is zeroed. */
+  readonly zeroedLog: FoundFile | undefined;
 }
 
 /** Rules 3 to 5: replays the log of the checkpoint's epoch, and the next one if it counts. */
@@ -207,29 +212,35 @@ async function replayLogs(
   const scans = new Map<string, LogScanResult>();
   const next = logOf(context, epoch + 1);
   let bothLogs = false;
+  let nextScan: LogScanResult | undefined;
   if (!checkpoint.standalone) {
     // Rule 4.
     const own = logOf(context, epoch);
     if (own === undefined) throw corrupt(`the log of epoch ${epoch} is missing`, { epoch });
-    const scan = await replayLog(context, own);
+    const scan = await checkedScan(context, own);
     scans.set(own.name, scan);
-    bothLogs = scan.continued && isOfBoot(own, context.bootName);
-  }
-  if (bothLogs) {
     // Rule 5.
-    if (next === undefined) {
-      const message = `the log of epoch ${epoch + 1} is missing: the log of epoch ${epoch} continues in it`;
-      throw corrupt(message, { epoch: epoch + 1 });
+    bothLogs = scan.continued && next !== undefined;
+    if (scan.continued && context.zeroedLog?.slot === slotOf(epoch + 1)) {
+      const file = context.zeroedLog.name;
+      throw corrupt(`${file}: the header is zeroed in part, but the log of epoch ${epoch} continues here`, { file });
     }
-    scans.set(next.name, await replayLog(context, next));
-    if (!isOfBoot(next, context.bootName)) {
-      throw corrupt(`${next.name}: this log continues a log of another boot`, { file: next.name });
+    if (bothLogs) {
+      nextScan = await checkedScan(context, next!);
+      scans.set(next!.name, nextScan);
     }
+    await replayLog(context, own, scan, nextScan?.hasBarrier ? scan.frames : scan.barrierThrough);
+    if (nextScan !== undefined) await replayLog(context, next!, nextScan, nextScan.barrierThrough);
   }
-  if (next !== undefined && (await saysBased(context, next, scans.get(next.name)))) {
+  const found = next === undefined ? undefined : (nextScan ?? (await scanLeniently(context, next)));
+  if (found?.basedAnywhere) {
     // Rule 3, second half.
-    const message = `${next.name}: the durable checkpoint of epoch ${epoch + 1} is missing`;
-    throw corrupt(message, { file: next.name });
+    const message = `${next!.name}: the durable checkpoint of epoch ${epoch + 1} is missing`;
+    throw corrupt(message, { file: next!.name });
+  }
+  if (found?.hasBarrier && !bothLogs) {
+    const message = `the log of epoch ${epoch} is damaged: that of epoch ${epoch + 1} says that all of it was durable`;
+    throw corrupt(message, { epoch });
   }
   return { scans, bothLogs };
 }
@@ -238,42 +249,32 @@ function logOf({ logs }: Logs, epoch: number): FoundLog | undefined {
   return logs.find(({ header }) => header.epoch === epoch);
 }
 
-/** Whether a log was written in the boot with this name. */
-function isOfBoot({ header }: FoundLog, bootName: Uint8Array): boolean {
-  return (
-    bootName.length > 0 &&
-    header.bootName.length === bootName.length &&
-    header.bootName.every((byte, index) => byte === bootName[index])
-  );
-}
-
-/** Scans a log and replays the records that count: all of them in the same boot, else those below the last barrier. */
-async function replayLog(context: Logs, log: FoundLog): Promise<LogScanResult> {
-  const { core, replay, bootName } = context;
+async function checkedScan(context: Logs, log: FoundLog): Promise<LogScanResult> {
   return inFile(log.name, async () => {
     const scan = await scanLog(context, log);
-    const isSameBoot = isOfBoot(log, bootName);
-    if (scan.missing && (isSameBoot || scan.missingIsFirm)) {
-      throw corrupt(`log frame ${scan.frames} at offset ${scan.endOffset} is missing, but later frames exist`, {
-        offset: scan.endOffset,
-        sequence: scan.frames,
-      });
-    }
-    const end = isSameBoot ? scan.endOffset : scan.barrierEndOffset;
-    let at = HEADER_BYTES;
-    await feedFile(
-      core,
-      log.file,
-      { start: HEADER_BYTES, end: Math.ceil(end / SECTOR_BYTES) * SECTOR_BYTES },
-      (piece) => {
-        // Read first: the replay may move the memory of the piece, and the piece is empty then.
-        const { length } = piece;
-        replay.format2(piece, end - at);
-        at += length;
-      },
-    );
-    return scan;
+    if (!scan.isDamaged) return scan;
+    const { frames, endOffset } = scan;
+    throw corrupt(`log frame ${frames} at offset ${endOffset} was durable, but it is missing or damaged`, {
+      offset: endOffset,
+      sequence: frames,
+    });
   });
+}
+
+/** Replays the frames below `through`, and collects the others for {@link Proof}. */
+async function replayLog(context: Logs, log: FoundLog, scan: LogScanResult, through: number): Promise<void> {
+  const { core, replay, proof } = context;
+  const end = Math.ceil(scan.endOffset / SECTOR_BYTES) * SECTOR_BYTES;
+  let at = HEADER_BYTES;
+  await inFile(log.name, () =>
+    feedFile(core, log.file, { start: HEADER_BYTES, end }, (piece) => {
+      // Whatever follows the last frame in its sector does not count, and may look like a frame.
+      piece.fill(0, scan.endOffset - at);
+      at += piece.length;
+      proof.collect(piece, { from: through, to: scan.frames });
+      replay.format2(piece, through);
+    }),
+  );
 }
 
 async function scanLog({ core, shape }: Logs, { header, file, bytes }: FoundLog): Promise<LogScanResult> {
@@ -292,14 +293,12 @@ async function scanLog({ core, shape }: Logs, { header, file, bytes }: FoundLog)
   }
 }
 
-/**
- * Whether a log says that its checkpoint was durable. A log that does not count may hold anything that a crash leaves.
- */
-async function saysBased(context: Logs, log: FoundLog, scan: LogScanResult | undefined): Promise<boolean> {
+/** Scans a log that does not count: it may hold anything that a crash leaves. */
+async function scanLeniently(context: Logs, log: FoundLog): Promise<LogScanResult | undefined> {
   try {
-    return (scan ?? (await scanLog(context, log))).basedAnywhere;
+    return await scanLog(context, log);
   } catch (error) {
-    if (isCodError(error, 'COD_CORRUPT')) return false;
+    if (isCodError(error, 'COD_CORRUPT')) return undefined;
     throw error;
   }
 }

@@ -10,6 +10,11 @@ export interface LogStorage {
   read(into: Uint8Array, offset: number): Promise<void>;
   /** Makes every write to the storage that has returned durable. If it rejects, the log is poisoned. */
   sync(): Promise<void>;
+  /**
+   * Writes all of `from` at `offset`. Called when the log begins, with bytes that the storage holds already: after a
+   * failed sync, a page cache may hold bytes that no disk has. Without it such bytes may not be durable after a flush.
+   */
+  write?(from: Uint8Array, offset: number): Promise<void>;
 }
 
 /** Options of `recoverIntentLog`: where a log is, and which storage it describes. */
@@ -34,6 +39,11 @@ export interface RecoverIntentLogOptions {
   readonly identity?: string;
   /** Clock and randomness. Default: the machine's. */
   readonly environment?: Environment;
+  /**
+   * Reads the storage. Commits that were not flushed count where the storage reads as they say. A read that rejects
+   * with COD_NOT_FOUND or COD_SHORT_READ proves nothing. Default: commits that were not flushed do not count.
+   */
+  readonly storage?: Pick<LogStorage, 'read'>;
 }
 
 /** Options of `openIntentLog`. */
@@ -49,7 +59,9 @@ export interface OpenIntentLogOptions extends RecoverIntentLogOptions {
  */
 export interface Transaction {
   /**
-   * Announces a write. Resolves when the caller may write the bytes to its storage. Nothing is recorded yet.
+   * Announces a write. Resolves when the caller may write the bytes to its storage. Nothing is recorded yet. Reads the
+   * storage if the write begins or ends within a cell, which is 4096 aligned bytes. No other write to the same cells
+   * may be in flight from this call until the commit has resolved, except returned writes of this transaction.
    *
    * @param offset bytes from the beginning of the storage
    * @param bytes the bytes of the write, which must not change until the write has returned
@@ -73,11 +85,10 @@ export interface IntentLog extends AsyncDisposable {
   /** Begins a transaction. Any number of them may be open. */
   begin(): Transaction;
   /**
-   * Records the writes that a transaction announced. All of them must have returned. No other write of the same bytes
-   * may be in flight. If it rejects, begin another transaction to try again.
+   * Records the writes that a transaction announced. All of them must have returned. If it rejects, begin another
+   * transaction to try again.
    *
-   * Resolves when the writes survive the death of the process. On a file system without `bootId` they survive it only
-   * after {@link flush}.
+   * Resolves when the writes survive the death of the process.
    *
    * @throws {@link CodError} COD_NO_SPACE or COD_TARGET_IO, and nothing was recorded; COD_POISONED; COD_CLOSED.
    * @throws `TypeError` when the transaction is of another log or was committed before.

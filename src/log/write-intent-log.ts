@@ -17,7 +17,6 @@ import { HEADER_BYTES, SECTOR_BYTES } from '../core/layout.ts';
 import type { File } from '../fs/file-system.ts';
 import { writeFile } from '../fs/inline-file.ts';
 import type { Core } from '../wasm/core.ts';
-import { bootNameBytes } from './boot.ts';
 
 /** Bytes kept free in each log for control frames: a barrier, `CONTINUED`, `BASED`. */
 const RESERVED_BYTES = 2048;
@@ -54,6 +53,7 @@ export class WriteIntentLog {
   #position = HEADER_BYTES;
   #sequence = 0;
   #firm = 0;
+  #firmPosition = HEADER_BYTES;
   /** The bytes of a failed append at `#position`. Any beginning of them may be in the file. */
   #failed: Uint8Array | undefined;
 
@@ -73,7 +73,7 @@ export class WriteIntentLog {
     core: Core,
     file: File,
     geometry: Geometry,
-    names: { session: Uint8Array; epoch: number; capacity: number; bootId: string | undefined; guardSync?: GuardSync },
+    names: { session: Uint8Array; epoch: number; capacity: number; guardSync?: GuardSync },
   ): Promise<WriteIntentLog> {
     await file.truncate(0);
     await file.truncate(names.capacity);
@@ -83,7 +83,6 @@ export class WriteIntentLog {
       size: geometry.size,
       blockSize: geometry.blockSize,
       capacity: names.capacity,
-      bootName: bootNameBytes(names.bootId),
     });
     await file.write(header, 0);
     return new WriteIntentLog(core, file, names);
@@ -99,9 +98,9 @@ export class WriteIntentLog {
     return this.#position;
   }
 
-  /** Adds a record to the next append: the target holds these bytes. */
-  addWritten(offset: number, length: number): void {
-    this.#encoder.written(offset, length);
+  /** Adds a record about bytes of the target to the next append. */
+  addData(type: number, first: number, low: number, high: number): void {
+    this.#encoder.data(type, first, low, high);
   }
 
   addBarrier(through: number): void {
@@ -119,6 +118,11 @@ export class WriteIntentLog {
   /** Drops what was added since the last append. */
   discardPending(): void {
     this.#encoder.clear();
+  }
+
+  /** Whether frames in sectors before the next frame's are not known to be durable. */
+  get needsSyncBeforeBarrier(): boolean {
+    return this.#firmPosition < this.#position - (this.#position % SECTOR_BYTES);
   }
 
   /** Whether what was added would leave no room for the control frames. */
@@ -190,7 +194,9 @@ export class WriteIntentLog {
   /** Makes every frame that was appended before the call durable. */
   async sync(): Promise<void> {
     const sequence = this.#sequence;
+    const position = this.#position;
     await this.#file.sync();
     this.#firm = Math.max(this.#firm, sequence);
+    this.#firmPosition = Math.max(this.#firmPosition, position);
   }
 }

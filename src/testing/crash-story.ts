@@ -6,13 +6,13 @@
  */
 
 import { CodError } from '../errors.ts';
-import type { CrashingFileSystemOptions } from './crashes-and-faults.ts';
+import type { Crash, CrashingFileSystemOptions } from './crashes-and-faults.ts';
 import { CrashingFileSystem } from './crashing-file-system.ts';
 import { type Random, seededRandom } from './random.ts';
 import { SimulatedClock } from './simulated-clock.ts';
 
-/** What ends a life. `process`: the process dies, and the kernel survives. `power`: the machine loses power. */
-export type CrashKind = 'process' | 'power';
+/** What ends a life. */
+export type CrashKind = Crash['kind'];
 
 /** The time from one start of the process to its end. */
 export interface Life {
@@ -193,7 +193,8 @@ export function planFromLine(line: string): StoryPlan {
       const [at, kind, crashSeed, works] = crash as unknown[];
       if (!Number.isSafeInteger(at) || (at as number) < 1)
         throw corrupt(`a crash at ${String(at)}, which is not an operation number`);
-      if (kind !== 'process' && kind !== 'power') throw corrupt(`unknown crash kind ${String(kind)}`);
+      if (kind !== 'process' && kind !== 'power' && kind !== 'loss')
+        throw corrupt(`unknown crash kind ${String(kind)}`);
       if (!isSeed(crashSeed) || (works !== 0 && works !== 1)) throw corrupt('a crash must be [at, kind, seed, works]');
       return { at: at as number, kind, seed: crashSeed, works: works === 1 };
     }),

@@ -8,17 +8,17 @@ import type { Random } from './random.ts';
 export interface CrashingFileSystemOptions {
   /** Decides the order in which overlapping operations end, and what failed operations leave. Default: seed 0. */
   readonly random?: Random;
-  /** Names the boot. A process crash keeps it, a power cut makes a new one. Default: none, as in a browser. */
+  /** Names the boot. A power cut makes a new name; other crashes keep it. Default: none, as in a browser. */
   readonly bootId?: string | undefined;
   /** The clock on which operations take time. Default: none; operations take a few rounds of the microtask queue. */
   readonly clock?: Clock;
   /** The longest time of an operation in milliseconds of {@link clock}. Each takes a random part of it. Default: 1. */
   readonly latencyMs?: number;
   /**
-   * A write that a process crash interrupts ends at a multiple of this many bytes of the file, or at its own end.
-   * Default: 1.
+   * A write that a process crash interrupts ends at a multiple of this many bytes of the file, or at its own end. A
+   * function gives the number for each name. Kernels copy a write page by page: 4096. Default: 1.
    */
-  readonly tearBytes?: number;
+  readonly tearBytes?: number | ((name: string) => number);
   /** Whether a file's `sync` makes its name durable. False simulates OPFS in a file's first minute. Default: true. */
   readonly syncsNames?: boolean;
   /** Whether files also have calls that complete synchronously or later, as chance decides. Default: false. */
@@ -51,8 +51,11 @@ export interface FaultOptions {
 
 /** How the process ends. */
 export interface Crash {
-  /** `process`: the kernel survives. `power`: only synced changes are certain to survive. */
-  readonly kind: 'process' | 'power';
+  /**
+   * `process`: the kernel survives. `power`: only synced changes are certain to survive. `loss`: as `power`, but the
+   * machine keeps running: the volume was detached, remounted, or restored from a snapshot of one moment.
+   */
+  readonly kind: 'process' | 'power' | 'loss';
   /** Decides what the crash leaves. */
   readonly random: Random;
 }

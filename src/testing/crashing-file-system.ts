@@ -122,6 +122,7 @@ export class CrashingFileSystem implements FileSystem {
    *
    * - `process`: every write that had resolved survives. Writes in flight may be cut short anywhere. Unsynced bytes
    *   stay unsynced, and a power cut may follow.
+   * - `loss`: as `power`, and the name of the boot stays.
    * - `power`: synced bytes survive. Each 512-byte sector keeps some of its unsynced writes, in order. A name that was
    *   created or removed since it was last durable may exist or not.
    *
@@ -138,7 +139,7 @@ export class CrashingFileSystem implements FileSystem {
       bootId: newBoot ? `boot-${random.below(2 ** 32).toString(16)}` : this.bootId,
       ...options,
     });
-    after.#disk = kind === 'power' ? disk.afterPowerCut(random) : disk;
+    after.#disk = kind !== 'process' ? disk.afterPowerCut(random) : disk;
     return after;
   }
 
@@ -264,7 +265,7 @@ export class CrashingFileSystem implements FileSystem {
             complete: (disk) => disk.file(number).change({ kind: 'truncate', size }),
             crash: (disk, { kind, random }) => {
               // For a power cut, `afterPowerCut` decides on all unsynced changes.
-              if (kind === 'power' || random.oneIn(2)) disk.file(number).change({ kind: 'truncate', size });
+              if (kind !== 'process' || random.oneIn(2)) disk.file(number).change({ kind: 'truncate', size });
             },
           },
         ),
@@ -278,7 +279,8 @@ export class CrashingFileSystem implements FileSystem {
 
   #write(name: string, number: FileNumber, from: Uint8Array, offset: number): Effect<void> {
     const bytes = from.slice();
-    const { tearBytes = 1 } = this.#options;
+    const { tearBytes: given = 1 } = this.#options;
+    const tearBytes = typeof given === 'number' ? given : given(name);
     const writeBeginning = (disk: SimulatedDisk, length: number): void => {
       if (length > 0) disk.file(number).change({ kind: 'write', offset, bytes: bytes.subarray(0, length) });
     };
@@ -310,7 +312,7 @@ export class CrashingFileSystem implements FileSystem {
         }
       },
       fail: (disk) => writeBeginning(disk, torn(this.#random)),
-      crash: (disk, { kind, random }) => writeBeginning(disk, kind === 'power' ? bytes.length : torn(random)),
+      crash: (disk, { kind, random }) => writeBeginning(disk, kind !== 'process' ? bytes.length : torn(random)),
     };
   }
 

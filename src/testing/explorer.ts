@@ -20,6 +20,9 @@ import { seededRandom } from './random.ts';
 /** A crash that is meant to hit a recovery comes at one of this many first operations. */
 const RECOVERY_OPERATIONS = 50;
 
+/** The kinds that `mixed` draws from. */
+const MIXED: readonly CrashKind[] = ['process', 'process', 'power', 'loss'];
+
 /** Options of {@link exploreCrashes}. */
 export interface ExplorerOptions extends StoryOptions {
   /** A 32-bit integer. The same seed and the same code give the same run. Default: 0. */
@@ -119,7 +122,7 @@ export async function exploreCrashes(begin: () => Story, options: ExplorerOption
   };
   const crashAt = (at: number, works: boolean): PlannedCrash => ({
     at,
-    kind: kind === 'mixed' ? (random.oneIn(2) ? 'process' : 'power') : kind,
+    kind: kind === 'mixed' ? (MIXED[random.below(MIXED.length)] ?? 'process') : kind,
     seed: random.below(2 ** 32),
     works,
   });

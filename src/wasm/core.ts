@@ -17,6 +17,9 @@ export const STAGING_BYTES: number = 256 * 1024;
 /** The size of the pieces that are copied in: a piece is still in the processor's cache when it is read (measured). */
 const COPIED_BYTES = 64 * 1024;
 
+/** The core sums this many bytes at a time. */
+const SUM_UNIT_BYTES = 32;
+
 /** The default limit of the memory of an instance, in bytes. */
 export const DEFAULT_MEMORY_LIMIT: number = 2 ** 30;
 
@@ -131,6 +134,15 @@ export class Core {
       crc = this.exports.crc32c(pointer, length, crc) >>> 0;
     });
     return crc >>> 0;
+  }
+
+  /** The sum of a cell's content, at most 4096 bytes. A cell that is shorter is summed as if zeros followed. */
+  cellSum(content: Uint8Array): number {
+    const { staging } = this;
+    const length = Math.ceil(content.length / SUM_UNIT_BYTES) * SUM_UNIT_BYTES;
+    staging.set(content);
+    if (length > content.length) staging.fill(0, content.length, length);
+    return this.exports.cellSum(this.#stagingAt, length) >>> 0;
   }
 
   #guard(call: RawExport, failureCode: RawExport): RawExport {

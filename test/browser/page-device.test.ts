@@ -433,7 +433,6 @@ describe('a worker that is terminated', () => {
       const closing = device.close();
       if (moment === 'after') workers.at(-1)!.terminate();
       await closing;
-      // No remaining page knows the boot ID.
       const again = await open({ target });
       expectBytes(await bytesAt(again, 7, 100), random(100, 1));
     },

@@ -34,6 +34,8 @@ export async function beginCopy(source: string, target: string): Promise<Pick<De
   const opened = source.startsWith('http:') ? await httpSource(source) : await fileSource(source);
   const device = await openDevice({ source: opened, fileSystem: nodeFileSystem(), target, hydrate: false });
   await device.read(new Uint8Array(IMAGE_BYTES / 4), 0);
+  // A read resolves before its blocks are recorded, and the flush is to make their records firm.
+  while (device.status().syncedBlocks < IMAGE_BYTES / 4 / 4096) await new Promise(setImmediate);
   await device.write(new Uint8Array(100).fill(0xaa), IMAGE_BYTES / 2 + 10);
   await device.flush();
   return {

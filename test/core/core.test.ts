@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { DirtyMap } from '../../src/core/dirty-map.ts';
 import { geometry } from '../../src/core/geometry.ts';
 import { Core, STAGING_BYTES } from '../../src/wasm/core.ts';
+import { slowCellSum } from '../support/cell-sum.ts';
 import { builds } from './builds.ts';
 import { slowCrc32c } from './models.ts';
 
@@ -20,6 +21,38 @@ describe.each(builds)('the $name core', ({ name, create }) => {
     );
     const long = Uint8Array.from({ length: STAGING_BYTES * 2 + 77 }, (_, i) => (i * 31) >> 3);
     expect(core.crc32c(long)).toBe(slowCrc32c(long));
+  });
+
+  it('sums a cell as defined, and a short one as if zeros followed', () => {
+    const core = create();
+    expect(core.cellSum(new Uint8Array(4096).fill(1))).toBe(slowCellSum(new Uint8Array(4096).fill(1)));
+    const content = fc.uint8Array({ minLength: 1, maxLength: 200 });
+    fc.assert(
+      fc.property(content, content, (bytes, before) => {
+        core.cellSum(before);
+        expect(core.cellSum(bytes)).toBe(slowCellSum(bytes));
+      }),
+    );
+    const known = [new Uint8Array(4096), Uint8Array.from({ length: 4096 }, (_, i) => i), Uint8Array.of(1)];
+    expect(known.map((bytes) => core.cellSum(bytes).toString(16))).toEqual(['1bc7d81d', 'fd92770c', '2feb736c']);
+  });
+
+  it('tells cells apart that differ in one bit, one word or the order of words', () => {
+    const core = create();
+    const cell = Uint8Array.from({ length: 4096 }, (_, i) => (i * 31) >> 3);
+    const sums = new Set([core.cellSum(cell)]);
+    for (let bit = 0; bit < cell.length * 8; bit += 7) {
+      cell[bit >> 3]! ^= 1 << (bit & 7);
+      sums.add(core.cellSum(cell));
+      cell[bit >> 3]! ^= 1 << (bit & 7);
+    }
+    const words = new BigUint64Array(cell.buffer);
+    for (let at = 1; at < words.length; at++) {
+      const swapped = words.slice();
+      [swapped[at - 1], swapped[at]] = [words[at]!, words[at - 1]!];
+      sums.add(core.cellSum(new Uint8Array(swapped.buffer)));
+    }
+    expect(sums.size).toBe(1 + Math.ceil((4096 * 8) / 7) + 511);
   });
 
   it('reads its staging area without a copy', () => {

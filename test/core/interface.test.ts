@@ -61,12 +61,12 @@ describe.each(builds)('the $name core', ({ name, bytes, create }) => {
       return core.view(exports.output(), length).slice();
     };
     // 31 records that do not join: the first 30 fill the first sector.
-    for (let i = 0; i < 31; i++) exports.encoderAdd(encoder, WRITTEN, i * 1024, 512);
+    for (let i = 0; i < 31; i++) exports.encoderAdd(encoder, WRITTEN, i * 1024, 512, 0xffff_ffff);
     const writes = seal(0, HEADER_BYTES);
     expect(core.u32(encoder + ENCODER.frames)).toBe(2);
-    exports.encoderAdd(encoder, BASED, 0, 0);
-    exports.encoderAdd(encoder, BARRIER, 0, 2);
-    exports.encoderAdd(encoder, CONTINUED, 0, 0);
+    exports.encoderAdd(encoder, BASED, 0, 0, 0);
+    exports.encoderAdd(encoder, BARRIER, 0, 2, 0);
+    exports.encoderAdd(encoder, CONTINUED, 0, 0, 0);
     const end = HEADER_BYTES + writes.length;
     const marks = seal(2, end);
     const log = new Uint8Array(2048);
@@ -81,11 +81,9 @@ describe.each(builds)('the $name core', ({ name, bytes, create }) => {
     expect({
       endOffset: core.u64(scan + SCAN.endOffset),
       barrierThrough: core.u64(scan + SCAN.barrierThrough),
-      ends: core.u32(word('ends') + 8) * 8,
       frames: word('frames'),
       records: word('records'),
       torn: word('torn'),
-      missing: word('missing'),
       firmBehind: word('firmBehind'),
       continued: word('continued'),
       based: word('based'),
@@ -93,11 +91,9 @@ describe.each(builds)('the $name core', ({ name, bytes, create }) => {
     }).toEqual({
       endOffset: end + marks.length,
       barrierThrough: 2,
-      ends: end + marks.length,
       frames: 3,
       records: 31,
       torn: 0,
-      missing: 0,
       firmBehind: 0,
       continued: 1,
       based: 1,
@@ -105,19 +101,21 @@ describe.each(builds)('the $name core', ({ name, bytes, create }) => {
     });
 
     const replay = exports.replayOpen(shape.size, 12);
-    expect(exports.replayFormat2(replay, at, 1024)).toBe(0);
-    expect(core.u32(replay + REPLAY.records)).toBe(31);
+    expect(exports.replayFormat2(replay, at, 1024, 1)).toBe(0);
+    expect(core.u32(replay + REPLAY.records)).toBe(30);
+    expect(exports.replayFormat2(replay, at, 1024, 3)).toBe(0);
+    expect(core.u32(replay + REPLAY.records)).toBe(61);
     expect(core.u32(replay + REPLAY.ended)).toBe(0);
     // The word at the end of the log is zero, which ends a log of format 1.
     expect(exports.replayFormat1(replay, at + 2040, 8)).toBe(0);
     expect(core.u32(replay + REPLAY.ended)).toBe(1);
   });
 
-  it('keeps the missing and torn frames of a scan at their offsets', () => {
+  it('keeps the torn bytes of a scan, and what later frames prove, at their offsets', () => {
     const core = create();
     const { exports } = core;
     const encoder = exports.encoderOpen(7);
-    exports.encoderAdd(encoder, WRITTEN, 0, 512);
+    exports.encoderAdd(encoder, WRITTEN, 0, 512, 0);
     const length = exports.encoderSeal(encoder, HEADER_BYTES, 4, 3);
     const frame = core.view(exports.output(), length).slice();
     const log = new Uint8Array(1536);
@@ -127,8 +125,8 @@ describe.each(builds)('the $name core', ({ name, bytes, create }) => {
     core.staging.set(log);
     const scan = exports.scanOpen(shape.size, 7);
     expect(exports.scanFeed(scan, core.staging.byteOffset, 1536)).toBe(0);
-    const found = (['torn', 'missing', 'firmBehind', 'frames'] as const).map((name) => core.u32(scan + SCAN[name]));
-    expect(found).toEqual([5, 1, 3, 0]);
+    const found = (['torn', 'firmBehind', 'frames'] as const).map((name) => core.u32(scan + SCAN[name]));
+    expect(found).toEqual([5, 3, 0]);
   });
 });
 
@@ -142,7 +140,7 @@ describe('the numbers of problems', () => {
   it.each(numbers.filter(([name]) => name !== 'TOO_MANY_PARTS'))('%s = %d has its own text', (_, kind) => {
     const core = builds[0]!.create();
     const shape = geometry({ size: 4096, blockSize: 4096 });
-    const error = problemOf(core, { kind, pointer: 0, offset: 512 }, { geometry: shape, epoch: 3 });
+    const error = problemOf(core, { kind, pointer: 0, offset: 512 }, { geometry: shape });
     expect(error.code).toBe('COD_CORRUPT');
     expect(error.message).toMatch(/^log at offset 512: \w.{10,}$/);
   });

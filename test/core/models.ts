@@ -140,8 +140,19 @@ export function frame(
   return bytes;
 }
 
-export function written(offset: number, length: number): [bigint, number] {
-  return [(1n << 56n) | BigInt(offset), length];
+/** A write within one cell. */
+export function written(offset: number, length: number, sum = 0): [bigint, bigint] {
+  return [(1n << 56n) | BigInt(offset), BigInt(length) | (BigInt(sum) << 32n)];
+}
+export function filled(offset: number, length: number): [bigint, number] {
+  return [(5n << 56n) | BigInt(offset), length];
+}
+/** A write of two whole cells. */
+export function writtenPair(offset: number, one = 0, two = 0): [bigint, bigint] {
+  return [(6n << 56n) | BigInt(offset), BigInt(one) | (BigInt(two) << 32n)];
+}
+export function mayRead(cellOffset: number, sum = 0): [bigint, number] {
+  return [(7n << 56n) | BigInt(cellOffset), sum];
 }
 export function barrier(through: number): [bigint, number] {
   return [2n << 56n, through];

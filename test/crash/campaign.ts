@@ -15,7 +15,7 @@ import { checked, deviceStory, type Image, type Machine, type Shape } from './de
 import { goldenState, goldenStates, randomImage } from './images.ts';
 
 /** A write to synced blocks needs no record. Devices with fewer blocks than these soon have nothing left to log. */
-const SHAPES: readonly (Shape & { readonly samples?: number })[] = [
+const SHAPES: readonly (Shape & { readonly samples?: number; readonly windowBytes?: number })[] = [
   { name: 'one block', size: 4096, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
   { name: 'short last block', size: 9 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
   { name: 'no background copy', size: 12 * 4096, blockSize: 4096, hydrate: false, users: 2, steps: 6 },
@@ -61,12 +61,34 @@ const SHAPES: readonly (Shape & { readonly samples?: number })[] = [
     faults: true,
     samples: 20,
   },
+  {
+    // Its block is never whole, so that all writes need records, and these soon fill the log.
+    name: 'two cells of a block',
+    size: 65536,
+    blockSize: 65536,
+    hydrate: false,
+    users: 5,
+    steps: 12,
+    windowBytes: 8192,
+    samples: 30,
+  },
+  {
+    name: 'faults, two cells of a block',
+    size: 65536,
+    blockSize: 65536,
+    hydrate: false,
+    users: 4,
+    steps: 8,
+    windowBytes: 8192,
+    faults: true,
+    samples: 20,
+  },
   { name: 'many blocks', size: 40 * 4096 + 1, blockSize: 4096, hydrate: true, users: 4, steps: 30, samples: 30 },
 ];
 const GOLDEN_SAMPLES = 4;
 const PAIRS: Shape = { name: 'each pair of crashes', size: 4096, blockSize: 4096, hydrate: false, users: 1, steps: 2 };
 
-const KINDS = ['process', 'power', 'mixed'] as const;
+const KINDS = ['process', 'power', 'loss', 'mixed'] as const;
 
 /** One device on one machine with one kind of crash. */
 export interface Scenario {
@@ -98,12 +120,12 @@ function onEveryMachine(base: Omit<Scenario, 'kind' | 'machine'>): Scenario[] {
   );
 }
 
-const devices = SHAPES.map(({ samples, ...shape }) =>
+const devices = SHAPES.map(({ samples, windowBytes, ...shape }) =>
   onEveryMachine({
     name: shape.name,
     shape,
     ...(samples === undefined ? {} : { samples }),
-    load: async () => ({ shape, image: randomImage(shape.size) }),
+    load: async () => ({ shape, image: randomImage(shape.size, windowBytes) }),
   }),
 );
 
@@ -161,7 +183,12 @@ async function prepared(scenario: Scenario): Promise<{ begin: () => Story; optio
     begin: () => deviceStory(shape, machine, image),
     options: {
       ...(initial === undefined ? {} : { initial }),
-      fileSystem: { bootId: machine.bootId, tearBytes: machine.sectors ? 512 : 1, inline: shape.inline ?? false },
+      fileSystem: {
+        bootId: machine.bootId,
+        // A killed process cuts a write of the target between cells, as kernels copy.
+        tearBytes: (name) => (name === image.target ? 4096 : machine.sectors ? 512 : 1),
+        inline: shape.inline ?? false,
+      },
       settle: () => new Promise(process.nextTick),
       maxOperations: 20_000,
       maxLifeMs: 600_000,

@@ -29,7 +29,7 @@ export interface Shape {
   readonly faults?: boolean;
 }
 
-/** A range of whole blocks that the story uses and checks, and its initial content. */
+/** A range that the story uses and checks, and its initial content. Begins with a block. */
 export interface Window {
   readonly offset: number;
   readonly content: Uint8Array;
@@ -57,6 +57,7 @@ export interface Machine {
 }
 
 const INTERVAL_MS = 50;
+const CELL_BYTES = 4096;
 
 /** Bytes that were compared with a promise. */
 export const checked = { bytes: 0 };
@@ -114,6 +115,8 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   const parts = image.windows.map(({ offset, content }) => ({
     base: offset,
     length: content.length,
+    /** Where the last write began. */
+    hot: 0,
     // Format 1 may leave dirty parts that end within a sector.
     history: new ByteHistory(content, { wholeSectors: machine.sectors && content.length === size }),
   }));
@@ -147,12 +150,18 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     );
 
   const step = async (from: InlineDevice, clock: SimulatedClock, random: Random): Promise<void> => {
-    const { base, length: all, history } = parts[parts.length === 1 ? 0 : random.below(parts.length)]!;
+    const part = parts[parts.length === 1 ? 0 : random.below(parts.length)]!;
+    const { base, length: all, history } = part;
     // Small and large, aligned and unaligned, within blocks and across them. Offsets are relative to the window.
     const unit = random.oneIn(3) ? blockSize : machine.sectors ? SECTOR_BYTES : 1;
     const offset = random.below(Math.ceil(all / unit)) * unit;
     const longest = random.oneIn(2) ? 3 * blockSize : 3 * SECTOR_BYTES;
     const length = Math.min(all - offset, (1 + random.below(Math.ceil(longest / unit))) * unit);
+    const flush = async (): Promise<void> => {
+      const done = parts.map((part) => part.history.beginFlush());
+      await from.flush();
+      for (const note of done) note();
+    };
     /** Makes a change, and reports its outcome to the history. */
     const change = async (write: HistoricWrite, work: Promise<void>, durable = false): Promise<void> => {
       try {
@@ -163,16 +172,38 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       }
       history.acknowledge(write, { durable });
     };
-    switch (random.below(12)) {
-      case 0:
-      case 1: {
-        const done = parts.map((part) => part.history.beginFlush());
-        await from.flush();
-        for (const note of done) note();
-        return;
+    const write = (place: number, bytes: Uint8Array, fua: boolean): Promise<void> => {
+      part.hot = place;
+      const historic = history.begin(place, bytes);
+      const writing = shape.inline
+        ? submitWrite(from, bytes, base + place, { fua, commit: random.oneIn(2) })
+        : from.write(bytes, base + place, { fua });
+      return change(historic, writing, fua);
+    };
+    /** Several writes of one cell in one turn, perhaps with a flush among them. */
+    const burst = async (): Promise<void> => {
+      const grain = machine.sectors ? SECTOR_BYTES : 1;
+      const near = random.oneIn(2) ? Math.min(part.hot, all - 1) : offset;
+      const start = near - (near % CELL_BYTES);
+      const end = Math.min(all, start + CELL_BYTES);
+      const works: Promise<void>[] = [];
+      for (let count = 1 + random.below(4); count > 0; count--) {
+        const at = random.oneIn(4) ? start : start + random.below(Math.ceil((end - start) / grain)) * grain;
+        const most = random.oneIn(4) ? end - at : Math.min(end - at, 2 * SECTOR_BYTES);
+        const bytes = random.oneIn(4) ? most : Math.min(most, (1 + random.below(Math.ceil(most / grain))) * grain);
+        works.push(write(at, random.fill(new Uint8Array(bytes)), false));
+        if (random.oneIn(4)) works.push(flush());
       }
+      const failed = (await Promise.allSettled(works)).find(({ status }) => status === 'rejected');
+      if (failed !== undefined) throw (failed as PromiseRejectedResult).reason;
+    };
+    switch (random.below(14)) {
+      case 0:
+      case 1:
+        return flush();
       case 2:
-        return from.checkpoint();
+        await from.checkpoint();
+        return burst();
       case 3: {
         const into = new Uint8Array(length);
         const check = history.beginRead(offset);
@@ -186,21 +217,18 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         return change(history.begin(offset, new Uint8Array(length)), from.writeZeroes(base + offset, length));
       case 5: {
         const start = Math.ceil(offset / blockSize) * blockSize;
-        const end = offset + length === all ? all : Math.floor((offset + length) / blockSize) * blockSize;
+        const isLast = base + offset + length === size;
+        const end = isLast ? all : Math.floor((offset + length) / blockSize) * blockSize;
         if (start >= end) return from.discard(base + offset, length);
         return change(history.begin(start, new Uint8Array(end - start)), from.discard(base + offset, length));
       }
       case 6:
         return clock.sleep(random.below(2 * INTERVAL_MS));
-      default: {
-        const bytes = random.fill(new Uint8Array(length));
-        const fua = random.oneIn(4);
-        const write = history.begin(offset, bytes);
-        const writing = shape.inline
-          ? submitWrite(from, bytes, base + offset, { fua, commit: random.oneIn(2) })
-          : from.write(bytes, base + offset, { fua });
-        return change(write, writing, fua);
-      }
+      case 7:
+      case 8:
+        return burst();
+      default:
+        return write(offset, random.fill(new Uint8Array(length)), random.oneIn(4));
     }
   };
 
@@ -265,7 +293,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       await tolerant(opened.close());
     },
     recover: async (life) => {
-      if (life.crash === 'power' || machine.bootId === undefined) counts = 'durable';
+      if (life.crash !== 'process') counts = 'durable';
       const opened = await open(life, isWhole && (shape.hydrate || life.isLast), false);
       const found = await readAll(opened);
       for (const [index, { base, history }] of parts.entries()) {

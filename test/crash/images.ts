@@ -8,8 +8,8 @@ import type { Image, Window } from './device-story.ts';
 const BLOCK = 4096;
 const folder = new URL('test/fixtures/golden/', pathToFileURL(`${process.cwd()}/`));
 
-/** Makes an image of nonzero bytes. Every fourth block is all zeros. */
-export function randomImage(size: number): Image {
+/** Makes an image of nonzero bytes. Every fourth block is all zeros. The first `windowBytes` bytes are in use. */
+export function randomImage(size: number, windowBytes: number = size): Image {
   const bytes = seededRandom(size)
     .fill(new Uint8Array(size))
     .map((byte) => byte | 1);
@@ -18,7 +18,7 @@ export function randomImage(size: number): Image {
     target: 'disk',
     identity: 'the source',
     read: (into, offset) => into.set(bytes.subarray(offset, offset + into.length)),
-    windows: [{ offset: 0, content: bytes }],
+    windows: [{ offset: 0, content: bytes.subarray(0, windowBytes) }],
   };
 }
 

@@ -25,7 +25,7 @@ async function firstFailure(
   { scenarios, exploreScenario, lineOf }: Campaign,
   where: RegExp,
   samples: number | undefined,
-): Promise<{ line: string; crashes: number } | undefined> {
+): Promise<{ line: string; crashes: number; message: string } | undefined> {
   let crashes = 0;
   for (let seed = 1; ; seed++) {
     for (const scenario of scenarios) {
@@ -35,7 +35,8 @@ async function firstFailure(
       try {
         await exploreScenario(scenario, seed, { onStory, ...(samples === undefined ? {} : { samples }) });
       } catch (error) {
-        return { line: lineOf(scenario, error, seed), crashes: crashes + here };
+        const [message = ''] = String((error as Error).message).split('\n');
+        return { line: lineOf(scenario, error, seed), crashes: crashes + here, message };
       }
       crashes += here;
       if (crashes >= EFFORT) return undefined;
@@ -44,17 +45,20 @@ async function firstFailure(
 }
 
 describe('the campaign finds', () => {
-  it.each(PLANTED_BUGS)('$name', { timeout: 300_000 }, async ({ name, where = /./, samples, patches }) => {
-    const index = PLANTED_BUGS.findIndex((bug) => bug.name === name);
-    const campaign = await campaignWith(`planted-${index}`, [...SMALL_CONSTANTS, ...patches]);
-    const failure = await firstFailure(campaign, where, samples);
-    expect(failure, `not found within ${EFFORT} crashes`).toBeDefined();
-    // The line replays the failure.
-    const { scenario: wanted, ...plan } = JSON.parse(failure!.line) as { scenario: string };
-    const scenario = campaign.scenarios.find((candidate) => candidate.name === wanted)!;
-    await expect(campaign.replayScenario(scenario, JSON.stringify(plan))).rejects.toThrow();
-    if (process.env['COD_CRASH_FIGURES']) console.log(`${name}: ${failure!.crashes} crashes`);
-  });
+  it.each(PLANTED_BUGS.map((bug, index) => [bug.name, bug, index] as const))(
+    '%s',
+    { timeout: 300_000 },
+    async (name, { where = /./, samples, patches }, index) => {
+      const campaign = await campaignWith(`planted-${index}`, [...SMALL_CONSTANTS, ...patches]);
+      const failure = await firstFailure(campaign, where, samples);
+      expect(failure, `not found within ${EFFORT} crashes`).toBeDefined();
+      // The line replays the failure.
+      const { scenario: wanted, ...plan } = JSON.parse(failure!.line) as { scenario: string };
+      const scenario = campaign.scenarios.find((candidate) => candidate.name === wanted)!;
+      await expect(campaign.replayScenario(scenario, JSON.stringify(plan))).rejects.toThrow();
+      if (process.env['COD_CRASH_FIGURES']) console.log(`${name}: ${failure!.crashes} crashes, ${failure!.message}`);
+    },
+  );
 });
 
 it('fails if the line of a planted bug no longer exists', async () => {

@@ -8,14 +8,23 @@ import type { Patch } from './patched-build.ts';
 
 export const SMALL_CONSTANTS: readonly Patch[] = [
   {
-    file: 'src/log/checkpointer.ts',
+    file: 'src/log/log-size.ts',
     find: 'const MIN_LOG_BYTES = 2 ** 20;',
     replace: 'const MIN_LOG_BYTES = 2 ** 12;',
   },
+  { file: 'src/log/log-size.ts', find: 'const LOG_STEP_BYTES = 65_536;', replace: 'const LOG_STEP_BYTES = 4096;' },
+  { file: 'src/log/checkpointer.ts', find: 'const CLAIMS_TO_FLUSH = 16_384;', replace: 'const CLAIMS_TO_FLUSH = 12;' },
+  { file: 'src/log/firmness.ts', find: 'MAX_CLAIMS: number = 2 ** 18;', replace: 'MAX_CLAIMS: number = 40;' },
   {
-    file: 'src/log/checkpointer.ts',
-    find: 'Math.ceil(wanted / 65_536) * 65_536',
-    replace: 'Math.ceil(wanted / 4096) * 4096',
+    file: 'src/log/proof.ts',
+    find: 'const MAX_CLAIMS_READ = 2 * MAX_CLAIMS;',
+    replace: 'const MAX_CLAIMS_READ = 1000;',
+  },
+  { file: 'src/log/proof.ts', find: 'const READ_CELLS = 64;', replace: 'const READ_CELLS = 2;' },
+  {
+    file: 'src/device/writer.ts',
+    find: 'const MAX_SUMMED_ZEROES = 2 ** 24;',
+    replace: 'const MAX_SUMMED_ZEROES = 2 ** 13;',
   },
   {
     file: 'src/log/group-commit.ts',

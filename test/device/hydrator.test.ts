@@ -4,6 +4,7 @@ import { setImmediate as immediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { openDeviceIn } from '../../src/device/open.ts';
 import type { Device, HydrateOptions, Source } from '../../src/index.ts';
+import { inspectMetadata } from '../../src/log/inspect.ts';
 import type { InlineSource } from '../../src/sources/source.ts';
 import { CrashingFileSystem, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
@@ -699,6 +700,32 @@ describe('an error', () => {
     expect((await rig.target()).length).toBe(10 * BLOCK);
     expectBytes(await source.serve(readSome(device, 0, 10 * BLOCK)), bytes);
   });
+});
+
+describe('a killed process', () => {
+  it.each([
+    { mibPerSecond: 4, seconds: 9 },
+    { mibPerSecond: 30, seconds: 3.3 },
+    { mibPerSecond: 60, seconds: 1.9 },
+  ])(
+    'loses at most 16 MiB of the copy or that of a second, at $mibPerSecond MiB/s',
+    async ({ mibPerSecond, seconds }) => {
+      const rig = new Rig();
+      const bytesPerMs = (mibPerSecond * MIB) / 1000;
+      const source = new TimedSource(rig.clock, { size: 256 * MIB, latencyMs: 1, bytesPerMs });
+      const device = await rig.open(source);
+      for (let step = 0; step < 4; step++) {
+        await rig.clock.advance((seconds * 1000) / 4);
+        const { syncedBlocks } = device.status();
+        expect(syncedBlocks).toBeGreaterThan(0);
+        const left = rig.fileSystem.clone();
+        const { syncedBlocks: kept } = await inspectMetadata(left, 'disk');
+        const lost = (syncedBlocks - kept) * BLOCK;
+        expect(lost).toBeLessThanOrEqual(Math.max(16, mibPerSecond) * MIB + 2 * MIB);
+      }
+      expect((await inspectMetadata(rig.fileSystem.clone(), 'disk')).syncedBlocks).toBeGreaterThan(0);
+    },
+  );
 });
 
 describe('closing', () => {

@@ -318,16 +318,46 @@ describe('a submitted write', () => {
     expect(device.status().metadataBytes).toBe(metadataBytes);
     device.commitWrites();
     expect(outcomes(pending)).toEqual(pending.map(() => 'acknowledged'));
-    // One frame for all writes.
-    expect(device.status().metadataBytes).toBe(metadataBytes + FRAME + RECORD * pending.length);
+    // One frame for all writes. The last write is in two cells, so it has two records.
+    const logged = metadataBytes + FRAME + RECORD * (pending.length + 1);
+    expect(device.status().metadataBytes).toBe(logged);
     expect(device.status()).toMatchObject({ syncedBlocks: 3, dirtyBlocks: 5 });
     expect(put(7, 4 * BLOCK + 5, 1000).outcome).toBe('acknowledged');
     expect(put(8, 0, 17).outcome).toBe('acknowledged');
-    expect(device.status().metadataBytes).toBe(metadataBytes + FRAME + RECORD * pending.length);
+    // These writes need no record, but the sums of their cells are announced: the blocks are not firm.
+    expect(device.status().metadataBytes).toBe(logged + 2 * (FRAME + RECORD));
+    await device.flush();
+    const { metadataBytes: flushed } = device.status();
+    expect(put(10, 4 * BLOCK + 5, 1000).outcome).toBe('acknowledged');
+    expect(device.status().metadataBytes).toBe(flushed);
     // No commit follows this write. It is acknowledged later in the turn.
     const uncommitted = put(9, 20 * BLOCK, BLOCK);
     expect(uncommitted.outcome).toBe('pending');
     await expect.poll(() => uncommitted.outcome).toBe('acknowledged');
+    const again = await openAfterDeath(volume);
+    expectBytes(await readAll(again), expected);
+    await again.close();
+  });
+
+  test('shares the append of its turn with announcements of further writes to its cell', async () => {
+    const volume = new Volume();
+    const device = await open(volume);
+    const expected = IMAGE.slice();
+    const { metadataBytes } = device.status();
+    const parts = [
+      [0, BLOCK],
+      [100, 1000],
+      [600, 10],
+    ] as const;
+    const pending = parts.map(([offset, length], index) => {
+      expected.fill(index + 1, offset, offset + length);
+      return submitWrite(device, new Uint8Array(length).fill(index + 1), offset);
+    });
+    expect(device.status().metadataBytes).toBe(metadataBytes);
+    device.commitWrites();
+    expect(outcomes(pending)).toEqual(pending.map(() => 'acknowledged'));
+    // Three writes, and the sums that the cell may have after the second and the third.
+    expect(device.status().metadataBytes).toBe(metadataBytes + FRAME + 5 * RECORD);
     const again = await openAfterDeath(volume);
     expectBytes(await readAll(again), expected);
     await again.close();
@@ -534,35 +564,42 @@ describe('no acknowledged byte is lost', () => {
     return writes;
   }
 
-  test.each(['process', 'power'] as const)('by a %s crash at any operation, for any writes of a turn', async (kind) => {
-    let acknowledged = 0;
-    for (let seed = 0; seed < 150; seed++) {
-      const random = seededRandom(seed);
-      const fileSystem = new CrashingFileSystem({ inline: true, bootId: 'boot', random: random.fork() });
-      fileSystem.crashAt(1 + random.below(250));
-      const writes = await live(fileSystem, random);
-      const after = await openDeviceIn(timeless, {
-        source: bytesSource(IMAGE),
-        fileSystem: fileSystem.crash({ kind, random }),
-        target: 'disk',
-        hydrate: false,
-      });
-      const found = await readAll(after);
-      await after.close();
-      const expected = IMAGE.slice();
-      for (const { offset, length, value, fua, acknowledged: isAcknowledged } of writes) {
-        if (isAcknowledged && (kind === 'process' || fua)) {
-          acknowledged++;
-          expected.fill(value, offset, offset + length);
-          continue;
+  test.each(['process', 'power', 'loss'] as const)(
+    'by a %s crash at any operation, for any writes of a turn',
+    async (kind) => {
+      let acknowledged = 0;
+      for (let seed = 0; seed < 150; seed++) {
+        const random = seededRandom(seed);
+        const fileSystem = new CrashingFileSystem({
+          inline: true,
+          tearBytes: (name) => (name === 'disk' ? BLOCK : 1),
+          random: random.fork(),
+        });
+        fileSystem.crashAt(1 + random.below(250));
+        const writes = await live(fileSystem, random);
+        const after = await openDeviceIn(timeless, {
+          source: bytesSource(IMAGE),
+          fileSystem: fileSystem.crash({ kind, random }),
+          target: 'disk',
+          hydrate: false,
+        });
+        const found = await readAll(after);
+        await after.close();
+        const expected = IMAGE.slice();
+        for (const { offset, length, value, fua, acknowledged: isAcknowledged } of writes) {
+          if (isAcknowledged && (kind === 'process' || fua)) {
+            acknowledged++;
+            expected.fill(value, offset, offset + length);
+            continue;
+          }
+          // Any part of the write may be on the disk.
+          for (let at = offset; at < offset + length; at++) if (found[at] === value) expected[at] = value;
         }
-        // Any part of the write may be on the disk.
-        for (let at = offset; at < offset + length; at++) if (found[at] === value) expected[at] = value;
+        expect(Buffer.compare(found, expected), `seed ${seed}`).toBe(0);
       }
-      expect(Buffer.compare(found, expected), `seed ${seed}`).toBe(0);
-    }
-    expect(acknowledged).toBeGreaterThan(500);
-  });
+      expect(acknowledged).toBeGreaterThan(500);
+    },
+  );
 });
 
 describe('a write to a synced block, which has no record,', () => {

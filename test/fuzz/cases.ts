@@ -8,6 +8,7 @@ import type { Image, Images } from '../log/memory-files.ts';
 const SUFFIXES = ['bak', 'bak.1', 'wil', 'wil.1'] as const;
 export const TARGET = 'disk.raw';
 const SECTOR_BYTES = 512;
+const CELL_BYTES = 4096;
 const fixtures = new URL('../fixtures/', import.meta.url);
 
 /** A change. Numbers that are too large are taken modulo the possible values. */
@@ -33,9 +34,12 @@ export interface Edit {
   readonly value: number;
 }
 
+/** Whether the target holds what was written after the last flush: wholly, not at all, or in every second cell. */
+export type TargetKind = 'kept' | 'lost' | 'some';
+
 export interface FuzzCase {
   readonly base: string;
-  readonly boot: 'same' | 'other';
+  readonly target: TargetKind;
   /** Whether checksums are recomputed, so that the checks after them are reached. */
   readonly sealed: boolean;
   readonly via: 'recover' | 'inspect' | 'open';
@@ -47,7 +51,17 @@ export interface Base {
   readonly images: Images;
   /** Bytes of the device. */
   readonly size: number;
-  readonly bootId: string;
+  readonly targets: Readonly<Record<TargetKind, Uint8Array>>;
+}
+
+/** The beginning of each kind of target, from runs of equal bytes. Zeros follow. */
+function targetsOf(runs: readonly (readonly [offset: number, length: number, value: number])[]): Base['targets'] {
+  const [lastOffset, lastLength] = runs.at(-1) ?? [0, 0];
+  const kept = new Uint8Array(lastOffset + lastLength);
+  for (const [offset, length, value] of runs) kept.fill(value, offset, offset + length);
+  const some = kept.slice();
+  for (let at = 0; at < some.length; at += 2 * CELL_BYTES) some.fill(0, at, at + CELL_BYTES);
+  return { kept, some, lost: new Uint8Array(0) };
 }
 
 function loadBase(name: string): Base {
@@ -55,7 +69,7 @@ function loadBase(name: string): Base {
   const expected = JSON.parse(readFileSync(new URL('expected.json', folder), 'utf8')) as {
     size?: number;
     deviceSize?: number;
-    bootId?: string;
+    target?: [number, number, number][];
   };
   const images = new Map<string, Image>();
   for (const file of readdirSync(folder).filter((file) => file.startsWith(TARGET))) {
@@ -70,7 +84,7 @@ function loadBase(name: string): Base {
     format: name.startsWith('format2') ? 2 : 1,
     images,
     size: expected.size ?? expected.deviceSize!,
-    bootId: expected.bootId ?? '',
+    targets: targetsOf(expected.target ?? []),
   };
 }
 
@@ -87,7 +101,7 @@ function roaringBase(file: string): Base {
     format: 1,
     images: new Map([[`${TARGET}.bak`, { bytes, size: bytes.length }]]),
     size: 800_000 * 4096,
-    bootId: '',
+    targets: targetsOf([]),
   };
 }
 
@@ -131,7 +145,7 @@ export const VALUES: readonly bigint[] = [
     2n ** 63n,
     2n ** 64n - 1n,
   ],
-  ...[1n << 56n, 2n << 56n, 3n << 56n, 4n << 56n, 5n << 56n],
+  ...[1n << 56n, 2n << 56n, 3n << 56n, 4n << 56n, 5n << 56n, 6n << 56n, 7n << 56n, 8n << 56n],
 ];
 
 function resized(bytes: Uint8Array, length: number): Uint8Array {

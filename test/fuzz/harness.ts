@@ -10,7 +10,7 @@ import { SimulatedClock } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
 import { type Image, type Images, MemoryFiles } from '../log/memory-files.ts';
 import { BASES, type FuzzCase, imagesOf, TARGET } from './cases.ts';
-import { isWithin, meaningOf, type Ranges, union } from './plain-recovery.ts';
+import { isWithin, lastFrame, meaningOf, type Ranges, union } from './plain-recovery.ts';
 
 const MIB = 2 ** 20;
 const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_SIZE_MISMATCH']);
@@ -20,14 +20,12 @@ const PROBE = 'golden/log-torn-word';
 
 /** Counts the bytes read, and stops endless reading. */
 class Metered implements FileSystem {
-  readonly bootId?: string;
   readonly #inner: MemoryFiles;
   #left: number;
 
   constructor(inner: MemoryFiles, limit: number) {
     this.#inner = inner;
     this.#left = limit;
-    if (inner.bootId !== undefined) this.bootId = inner.bootId;
   }
 
   async open(name: string, options?: { create?: boolean }): Promise<File> {
@@ -96,7 +94,10 @@ async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['vi
     );
     return { size: found.size, truth: union([...synced, ...dirty]), identity: undefined };
   }
-  const found = await recover(core, new Slots(fileSystem, TARGET), async () => size);
+  const found = await recover(core, new Slots(fileSystem, TARGET), {
+    size: async () => size,
+    read: async (into, offset) => (await fileSystem.open(TARGET)).read(into, offset),
+  });
   if (found === undefined) return undefined;
   const { state, identity } = found;
   const { geometry } = state;
@@ -112,9 +113,9 @@ async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['vi
 }
 
 /** Opens and closes a device on an accepted state. This repair must keep the state. */
-async function repair(images: Images, bootId: string, { size, identity }: Reading): Promise<Images> {
-  const target: Image = { bytes: new Uint8Array(0), size };
-  const fileSystem = new MemoryFiles(new Map(images).set(TARGET, target), { bootId });
+async function repair(images: Images, target: Uint8Array, { size, identity }: Reading): Promise<Images> {
+  const image: Image = { bytes: target.subarray(0, size), size };
+  const fileSystem = new MemoryFiles(new Map(images).set(TARGET, image));
   const source: Source = {
     size,
     ...(identity === undefined ? {} : { identity }),
@@ -135,45 +136,59 @@ const promises = new Map<string, { durable: Ranges; all: Ranges }>();
 function promised(name: string): { durable: Ranges; all: Ranges } {
   let known = promises.get(name);
   if (known === undefined) {
-    const { images, size, bootId } = BASES.get(name)!;
+    const { images, size, targets } = BASES.get(name)!;
     known = {
-      durable: meaningOf(images, TARGET, { bootId: '', size }).truth,
-      all: meaningOf(images, TARGET, { bootId, size }).truth,
+      durable: meaningOf(images, TARGET, { target: targets.lost, size }).truth,
+      all: meaningOf(images, TARGET, { target: targets.kept, size }).truth,
     };
     promises.set(name, known);
   }
   return known;
 }
 
-/** Whether the changes may have put a log back to an earlier state of its epoch, which cannot be detected. */
+/**
+ * Whether the changes may have put the log of the newest checkpoint back to an earlier state, which cannot be detected.
+ * Its last frame proves every durable frame before it.
+ */
 function mayBeEarlier(base: Images, images: Images): boolean {
-  return [...base].some(([name, { bytes }]) => {
-    const changed = images.get(name);
-    return (
-      name.includes('.wil') &&
-      changed !== undefined &&
-      bytes.some((byte, at) => byte !== 0 && (changed.bytes[at] ?? 0) === 0)
-    );
+  const last = lastFrame(base, TARGET);
+  if (last === undefined) return false;
+  const [before, now] = [base, images].map((files) => files.get(last.name)?.bytes.subarray(last.start, last.end));
+  return now !== undefined && Buffer.compare(before!, now) !== 0;
+}
+
+function hasSameLogs(base: Images, images: Images): boolean {
+  return [...base].every(([name, { bytes, size }]) => {
+    const now = images.get(name);
+    return !name.includes('.wil') || (now?.size === size && Buffer.compare(bytes, now.bytes) === 0);
   });
+}
+
+/** A target of this beginning, longer than any device. */
+function withTarget(images: Images, target: Uint8Array): MemoryFiles {
+  return new MemoryFiles(new Map(images).set(TARGET, { bytes: target, size: Number.MAX_SAFE_INTEGER }));
 }
 
 /** Returns the outcome of a case and the name of its kind of result. @throws when a promise is broken */
 export async function runCase(one: FuzzCase): Promise<{ outcome: string; way: string }> {
   const base = BASES.get(one.base)!;
   const images = imagesOf(core, one);
-  const bootId = one.boot === 'same' ? base.bootId : 'another boot';
-  const sizes = [...images.values()].map(({ size }) => size);
-  const readable = sizes.reduce((sum, size) => sum + 3 * Math.min(size, 2 ** 28), MIB);
+  const target = base.targets[one.target];
+  // Each record of 16 bytes may name two cells of the target.
+  const readable = [...images.values()].reduce(
+    (sum, { size, bytes }) => sum + 3 * Math.min(size, 2 ** 28) + 512 * bytes.length,
+    MIB,
+  );
   const allowed = [...images.values()].reduce((sum, { size }) => sum + 8 * Math.min(size, 2 ** 22), 16 * MIB);
   const { stackTraceLimit } = Error;
   Error.stackTraceLimit = 0;
   let outcome: { outcome: string; way: string };
   try {
     const { result, bytes } = await countingMemory(() =>
-      readState(new Metered(new MemoryFiles(images, { bootId }), readable), base.size, one.via),
+      readState(new Metered(withTarget(images, target), readable), base.size, one.via),
     );
     if (bytes > allowed) throw new Error(`${bytes} bytes of memory were allocated, the limit is ${allowed}`);
-    if (result !== undefined) await checkReading(one, images, bootId, result);
+    if (result !== undefined) await checkReading(one, images, target, result);
     outcome = { outcome: 'read', way: result === undefined ? 'nothing' : 'read' };
   } catch (error) {
     const isNothing = isCodError(error, 'COD_NOT_FOUND') && one.via === 'inspect';
@@ -187,15 +202,15 @@ export async function runCase(one: FuzzCase): Promise<{ outcome: string; way: st
   }
   if (core.memoryBytes > 256 * MIB) throw new Error(`the core has grown to ${core.memoryBytes} bytes`);
   const probe = BASES.get(PROBE)!;
-  const found = await readState(new MemoryFiles(probe.images), probe.size, 'recover');
+  const found = await readState(withTarget(probe.images, probe.targets.kept), probe.size, 'recover');
   if (JSON.stringify(found!.truth) !== JSON.stringify(promised(PROBE).all))
     throw new Error('the core reads a good state wrongly afterwards');
   return outcome;
 }
 
-async function checkReading(one: FuzzCase, images: Images, bootId: string, reading: Reading): Promise<void> {
+async function checkReading(one: FuzzCase, images: Images, target: Uint8Array, reading: Reading): Promise<void> {
   const base = BASES.get(one.base)!;
-  const { truth } = meaningOf(images, TARGET, { bootId, size: base.size });
+  const { truth } = meaningOf(images, TARGET, { target, size: base.size });
   if (JSON.stringify(truth) !== JSON.stringify(reading.truth)) {
     throw new Error(
       `reads ${JSON.stringify(reading.truth).slice(0, 300)}, expected ${JSON.stringify(truth).slice(0, 300)}`,
@@ -204,12 +219,13 @@ async function checkReading(one: FuzzCase, images: Images, bootId: string, readi
   if (base.format === 2 && !one.sealed) {
     const { durable, all } = promised(one.base);
     if (!isWithin(reading.truth, all)) throw new Error('reads bytes as written that no write covered');
-    if (!mayBeEarlier(base.images, images) && !isWithin(one.boot === 'same' ? all : durable, reading.truth))
-      throw new Error('lost durable bytes');
+    if (!mayBeEarlier(base.images, images) && !isWithin(durable, reading.truth)) throw new Error('lost durable bytes');
+    if (one.target === 'kept' && hasSameLogs(base.images, images) && !isWithin(all, reading.truth))
+      throw new Error('lost acknowledged bytes');
   }
   if (one.via !== 'open' || reading.size === 0) return;
-  const repaired = await repair(images, bootId, reading);
-  const again = await readState(new MemoryFiles(repaired, { bootId: 'yet another' }), base.size, 'recover');
+  const repaired = await repair(images, target, reading);
+  const again = await readState(withTarget(repaired, base.targets.lost), base.size, 'recover');
   if (JSON.stringify(again?.truth) !== JSON.stringify(reading.truth))
     throw new Error('reads another state after an open and a close');
 }

@@ -6,6 +6,7 @@
  */
 
 import type { Images } from '../log/memory-files.ts';
+import { slowCellSum } from '../support/cell-sum.ts';
 
 /** Ascending ranges that neither touch nor overlap. */
 export type Ranges = readonly (readonly [start: number, end: number])[];
@@ -142,55 +143,160 @@ function readFormat1(files: ReadonlyMap<string, Bytes>, size: number): Meaning {
   return { size, blockSize: 4096, truth: union(into.ranges) };
 }
 
-/** The frames of a log up to the first place without a frame. */
-function framesOf(log: Bytes): { start: number; end: number }[] {
-  const frames: { start: number; end: number }[] = [];
-  for (let at = 512; at + 16 <= log.length; ) {
-    const left = 512 - (at % 512);
-    const length = log.u16(at);
-    const isWhole =
-      left >= 40 &&
-      length >= 40 &&
-      length <= left &&
-      log.u16(at + 2) === (length ^ 0xffff) &&
-      log.u32(at + 8) === frames.length;
-    if (isWhole && log.text(at + length - 4, 4) === 'end!') {
-      frames.push({ start: at, end: at + length });
-      at += length;
-    } else if (at % 512 === 0) break;
-    else at += left;
+interface Frame {
+  readonly start: number;
+  readonly end: number;
+}
+
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte;
+  for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0x82f63b78 : 0);
+  return crc;
+});
+
+function crcOf(log: Bytes, { start, end }: Frame): number {
+  let crc = 0xffff_ffff;
+  for (let at = start; at < end; at++) crc = CRC_TABLE[(crc ^ log.u8(at)) & 0xff]! ^ (crc >>> 8);
+  return ~crc >>> 0;
+}
+
+/** The end of the bytes at this place that have the shape of a frame, or undefined. */
+function shapeAt(log: Bytes, at: number): number | undefined {
+  const left = Math.min(512 - (at % 512), log.length - at);
+  if (left < 40) return undefined;
+  const length = log.u16(at);
+  const isShape = length >= 40 && length <= left && length % 16 === 8 && log.u16(at + 2) === (length ^ 0xffff);
+  return isShape && log.text(at + length - 4, 4) === 'end!' ? at + length : undefined;
+}
+
+/** Whether these bytes of the shape of a frame are a frame of this log. */
+function isFrame(log: Bytes, { start, end }: Frame): boolean {
+  return log.u32(start + 4) === log.u32(32) && log.u32(end - 8) === crcOf(log, { start, end: end - 8 });
+}
+
+/** The frames that count, in order, and the frames behind the first place without the expected one. */
+function framesOf(log: Bytes): { counted: Frame[]; behind: Frame[] } {
+  const counted: Frame[] = [];
+  const behind: Frame[] = [];
+  let hasEnded = false;
+  for (let at = 512; at + 40 <= log.length; ) {
+    if (512 - (at % 512) < 40) {
+      at += 512 - (at % 512);
+      continue;
+    }
+    const end = shapeAt(log, at);
+    const frame = { start: at, end: end ?? at + 8 };
+    const isThere = end !== undefined && isFrame(log, frame);
+    if (!isThere || log.u32(at + 8) !== counted.length) hasEnded = true;
+    if (isThere) (hasEnded ? behind : counted).push(frame);
+    at = frame.end;
   }
-  return frames;
+  return { counted, behind };
 }
 
-function bootOf(log: Bytes): string {
-  return log.text(68, log.u32(64));
+function recordsOf({ start, end }: Frame): number[] {
+  return Array.from({ length: (end - start - 24) / 16 }, (_, index) => start + 16 + 16 * index);
 }
 
-/** Adds the records of a log that count. Returns whether the next log counts as well. */
-function addLog(into: Collected, log: Bytes, bootId: string): boolean {
-  const frames = framesOf(log);
-  const records = frames.flatMap(({ start, end }, sequence) =>
-    Array.from({ length: (end - start - 24) / 16 }, (_, index) => ({ at: start + 16 + 16 * index, sequence })),
-  );
-  const isSameBoot = bootId !== '' && bootOf(log) === bootId;
-  const barriers = records.filter(({ at }) => log.u8(at + 7) === 2).map(({ at }) => log.u64(at + 8));
-  const limit = isSameBoot ? Number.POSITIVE_INFINITY : Math.max(0, ...barriers);
-  for (const { at, sequence } of records) {
-    if (log.u8(at + 7) === 1 && sequence < limit) add(into, log.u56(at), log.u56(at) + log.u64(at + 8));
+/** What a record says about one cell: these bytes were written, and the cell then had this sum. */
+interface Claim {
+  readonly cell: number;
+  readonly start: number;
+  readonly end: number;
+  readonly sum: number;
+}
+
+/** The claims of one record. */
+function claimsOf(log: Bytes, at: number): Claim[] {
+  const offset = log.u56(at);
+  const cell = Math.floor(offset / 4096);
+  const [low, high] = [log.u32(at + 8), log.u32(at + 12)];
+  const whole = (index: number, sum: number): Claim => ({
+    cell: index,
+    start: index * 4096,
+    end: (index + 1) * 4096,
+    sum,
+  });
+  switch (log.u8(at + 7)) {
+    case 1:
+      return [{ cell, start: offset, end: offset + low, sum: high }];
+    case 6:
+      return [whole(cell, low), whole(cell + 1, high)];
+    case 7:
+      return [{ cell, start: offset, end: offset, sum: low }];
+    default:
+      return [];
   }
-  return isSameBoot && records.some(({ at }) => log.u8(at + 7) === 3);
 }
 
-function readFormat2(files: ReadonlyMap<string, Bytes>, bootId: string): Meaning {
-  const isNew = (name: string): boolean => {
-    const file = files.get(name);
-    return file !== undefined && file.length >= 512 && file.u64(0) !== 0 && file.u64(8) === 2 && file.u64(504) !== 0;
-  };
-  const checkpoint = ['bak', 'bak.1']
-    .filter(isNew)
-    .map((name) => files.get(name)!)
-    .sort((a, b) => b.u64(32) - a.u64(32))[0]!;
+/** Adds the firm records of a log, and collects what the others claim. Returns whether the next log continues it. */
+function addLog(into: Collected, log: Bytes, claims: Claim[]): boolean {
+  const { counted, behind } = framesOf(log);
+  let firm = 0;
+  for (const frame of [...counted, ...behind]) {
+    for (const at of recordsOf(frame))
+      if (log.u8(at + 7) === 2 && log.u64(at + 8) <= counted.length) firm = Math.max(firm, log.u64(at + 8));
+  }
+  let continues = false;
+  for (const [sequence, frame] of counted.entries()) {
+    for (const at of recordsOf(frame)) {
+      const type = log.u8(at + 7);
+      if (type === 3) continues = true;
+      else if (sequence >= firm) claims.push(...claimsOf(log, at));
+      else if (type === 5) add(into, log.u56(at), log.u56(at) + log.u64(at + 8));
+      else if (type === 1) add(into, log.u56(at), log.u56(at) + log.u32(at + 8));
+      else if (type === 6) add(into, log.u56(at), log.u56(at) + 8192);
+    }
+  }
+  return continues;
+}
+
+/** Sums of cells of a target, which many cases share. */
+const knownSums = new WeakMap<Uint8Array, Map<string, number>>();
+
+function sumOf(target: Uint8Array, cell: number, length: number): number {
+  const known = knownSums.get(target) ?? new Map<string, number>();
+  knownSums.set(target, known);
+  const key = `${cell} ${length}`;
+  let sum = known.get(key);
+  if (sum === undefined) {
+    const content = new Uint8Array(length);
+    content.set(target.subarray(cell * 4096, cell * 4096 + length));
+    known.set(key, (sum = slowCellSum(content)));
+  }
+  return sum;
+}
+
+/** Adds the writes that the target proves: in each cell, those up to the last claim with the sum of the cell. */
+function addProved(into: Collected, claims: readonly Claim[], target: Uint8Array): void {
+  for (const cell of new Set(claims.map(({ cell }) => cell))) {
+    const sum = sumOf(target, cell, Math.min(4096, into.size - cell * 4096));
+    const own = claims.filter((claim) => claim.cell === cell);
+    const last = own.map((claim) => claim.sum).lastIndexOf(sum);
+    for (const { start, end } of own.slice(0, last + 1)) add(into, start, Math.max(start, end));
+  }
+}
+
+/** Whether a header of format 2 was committed: its beginning and its end are there. */
+function isOfFormat2(file: Bytes | undefined): file is Bytes {
+  if (file === undefined || file.length < 512 || file.u64(8) !== 2) return false;
+  return file.text(0, 4) === 'COD ' && file.text(504, 8) === 'COD END\n';
+}
+
+/** The valid checkpoint of the highest epoch. */
+function newestCheckpoint(files: ReadonlyMap<string, Bytes>): Bytes | undefined {
+  return ['bak', 'bak.1']
+    .map((name) => files.get(name))
+    .filter(isOfFormat2)
+    .sort((a, b) => b.u64(32) - a.u64(32))[0];
+}
+
+function logNameOf(epoch: number): 'wil' | 'wil.1' {
+  return epoch % 2 === 0 ? 'wil' : 'wil.1';
+}
+
+function readFormat2(files: ReadonlyMap<string, Bytes>, target: Uint8Array): Meaning {
+  const checkpoint = newestCheckpoint(files)!;
   const into: Collected = { size: checkpoint.u64(40), blockSize: checkpoint.u32(48), ranges: [] };
   const padded = (length: number): number => Math.ceil(length / 8) * 8;
   const identity = checkpoint.u32(68) === 0xffff_ffff ? 0 : checkpoint.u32(68);
@@ -207,17 +313,18 @@ function readFormat2(files: ReadonlyMap<string, Bytes>, bootId: string): Meaning
     }
     at += 16 + 8 * parts;
   }
-  const logOf = (epoch: number): Bytes => files.get(epoch % 2 === 0 ? 'wil' : 'wil.1')!;
   const epoch = checkpoint.u64(32);
-  if (checkpoint.u32(52) === 0 && addLog(into, logOf(epoch), bootId)) addLog(into, logOf(epoch + 1), bootId);
+  if (checkpoint.u32(52) === 0) {
+    const claims: Claim[] = [];
+    const next = files.get(logNameOf(epoch + 1));
+    const continues = addLog(into, files.get(logNameOf(epoch))!, claims);
+    if (continues && isOfFormat2(next) && next.u64(32) === epoch + 1) addLog(into, next, claims);
+    addProved(into, claims, target);
+  }
   return { size: into.size, blockSize: into.blockSize, truth: union(into.ranges) };
 }
 
-/**
- * Returns which bytes the target holds, from metadata that recovery has accepted.
- * @param size the size of the device, if format 1 does not contain it
- */
-export function meaningOf(images: Images, target: string, { bootId, size }: { bootId: string; size: number }): Meaning {
+function bytesOf(images: Images, target: string): Map<string, Bytes> {
   const files = new Map<string, Bytes>();
   for (const suffix of ['bak', 'bak.1', 'wil', 'wil.1']) {
     const image = images.get(`${target}.${suffix}`);
@@ -227,8 +334,27 @@ export function meaningOf(images: Images, target: string, { bootId, size }: { bo
     bytes.set(image.bytes.subarray(0, bytes.length));
     files.set(suffix, new Bytes(bytes));
   }
-  const isNew = [...files.values()].some(
-    (file) => file.length >= 512 && file.u64(0) !== 0 && file.u64(8) === 2 && file.u64(504) !== 0,
-  );
-  return isNew ? readFormat2(files, bootId) : readFormat1(files, size);
+  return files;
+}
+
+/** Returns the last frame that counts in the log of the newest checkpoint, if that has frames. */
+export function lastFrame(images: Images, target: string): (Frame & { name: string }) | undefined {
+  const files = bytesOf(images, target);
+  const epoch = newestCheckpoint(files)?.u64(32);
+  if (epoch === undefined) return undefined;
+  const suffix = logNameOf(epoch);
+  const log = files.get(suffix);
+  const frame = log && framesOf(log).counted.at(-1);
+  return frame && { ...frame, name: `${target}.${suffix}` };
+}
+
+/**
+ * Returns which bytes the target holds, from metadata that recovery has accepted.
+ * @param from.target what the target reads as; zeros follow
+ * @param from.size the size of the device, if format 1 does not contain it
+ */
+export function meaningOf(images: Images, name: string, from: { target: Uint8Array; size: number }): Meaning {
+  const files = bytesOf(images, name);
+  const isNew = [...files.values()].some(isOfFormat2);
+  return isNew ? readFormat2(files, from.target) : readFormat1(files, from.size);
 }

@@ -19,11 +19,14 @@ type Reading = Omit<Inspection, 'target' | 'size' | 'blockSize' | 'totalBlocks'>
 
 type Expected =
   | (Pick<Inspection, 'size' | 'blockSize' | 'totalBlocks'> & {
-      bootId?: string;
-      sameBoot?: Reading;
-      otherBoot: Reading;
+      /** The bytes of the target that unfirm records name, as runs of equal bytes. Zeros elsewhere. */
+      target: readonly (readonly [offset: number, length: number, value: number])[];
+      withTarget: Reading;
+      withoutTarget: Reading;
     })
   | (Pick<Inspection, 'totalBlocks' | 'syncedBlocks' | 'synced' | 'dirty'> & { deviceSize: number });
+
+const CELL_BYTES = 4096;
 
 /** `makeFiles` makes an empty file system, or reopens the one that it made before in another boot. */
 export function frozenSuite(
@@ -56,21 +59,41 @@ export function frozenSuite(
       });
       return;
     }
-    const { size, blockSize, totalBlocks, bootId, sameBoot, otherBoot } = expected;
+    const { size, blockSize, totalBlocks, target, withTarget, withoutTarget } = expected;
 
-    it('is read in another boot up to the last flush', async () => {
+    /** Makes the target with these runs, as long as the last of their cells. */
+    async function writeTarget(fileSystem: FileSystem, runs: typeof target): Promise<void> {
+      const opened = await fileSystem.open('disk.raw', { create: true });
+      for (const [offset, length, value] of runs) await opened.write(new Uint8Array(length).fill(value), offset);
+      const [offset, length] = target.at(-1)!;
+      await opened.truncate(Math.min(size, Math.ceil((offset + length) / CELL_BYTES) * CELL_BYTES));
+      await opened.close();
+    }
+
+    it('is read up to the last flush if the target is missing, in any boot', async () => {
       const inBoot = await load();
-      for (const other of ['another boot', undefined]) {
-        const found = await inspectMetadata(await inBoot(other), 'disk.raw');
-        expect(found).toEqual({ target: 'disk.raw', size, blockSize, totalBlocks, ...otherBoot });
+      for (const bootId of ['a boot', undefined]) {
+        const found = await inspectMetadata(await inBoot(bootId), 'disk.raw');
+        expect(found).toEqual({ target: 'disk.raw', size, blockSize, totalBlocks, ...withoutTarget });
       }
     });
 
-    if (sameBoot !== undefined) {
-      it('is read in its own boot with every acknowledged write', async () => {
-        const found = await inspectMetadata(await (await load())(bootId), 'disk.raw');
-        expect(found).toEqual({ target: 'disk.raw', size, blockSize, totalBlocks, ...sameBoot });
-      });
-    }
+    if (target.length === 0) return;
+
+    it('is read with every acknowledged write that the target holds, in any boot', async () => {
+      const inBoot = await load();
+      await writeTarget(await inBoot(undefined), target);
+      for (const bootId of ['a boot', undefined]) {
+        const found = await inspectMetadata(await inBoot(bootId), 'disk.raw');
+        expect(found).toEqual({ target: 'disk.raw', size, blockSize, totalBlocks, ...withTarget });
+      }
+    });
+
+    it('is read up to the last flush if the target lost the rest', async () => {
+      const inBoot = await load();
+      await writeTarget(await inBoot(undefined), []);
+      const found = await inspectMetadata(await inBoot('a boot'), 'disk.raw');
+      expect(found).toEqual({ target: 'disk.raw', size, blockSize, totalBlocks, ...withoutTarget });
+    });
   });
 }

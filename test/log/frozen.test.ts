@@ -7,9 +7,13 @@ import { Volume } from 'memfs';
 import { afterAll } from 'vitest';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
 import { nodeFileSystem } from '../../src/fs/node.ts';
+import { freezeStates } from './freeze.ts';
 import { type Frozen, frozenSuite } from './frozen-suite.ts';
 
 const fixtures = fileURLToPath(new URL('../fixtures/', import.meta.url));
+
+// To make the states again while the format is not released.
+if (process.env['COD_FREEZE'] !== undefined) await freezeStates(new URL('../fixtures/format2/', import.meta.url));
 
 async function statesOf(format: Frozen['format']): Promise<Frozen[]> {
   const names = readdirSync(join(fixtures, format), { withFileTypes: true }).flatMap((entry) =>

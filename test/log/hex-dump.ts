@@ -112,11 +112,15 @@ function checkpoint2(reader: Reader): void {
   }
 }
 
-const RECORDS: Readonly<Record<number, (first: number, second: number) => string>> = {
-  1: (first, second) => `WRITTEN: ${second} bytes from ${first} on`,
-  2: (_, second) => `BARRIER: frames below ${second}`,
+/** A record: the low 56 bits of its first word, and both halves of its second word. */
+const RECORDS: Readonly<Record<number, (first: number, low: number, high: number) => string>> = {
+  1: (first, low) => `WRITTEN: ${low} bytes from ${first} on`,
+  2: (_, low) => `BARRIER: frames below ${low}`,
   3: () => 'CONTINUED',
   4: () => 'BASED',
+  5: (first, low, high) => `FILLED: ${low + high * 2 ** 32} bytes from ${first} on`,
+  6: (first) => `WRITTEN_PAIR: 8192 bytes from ${first} on`,
+  7: (first) => `MAY_READ: the cell at ${first}`,
 };
 
 function log2(reader: Reader, view: DataView): void {
@@ -126,8 +130,6 @@ function log2(reader: Reader, view: DataView): void {
   reader.number(4, (value) => `blockSize ${value}`);
   reader.number(4, () => 'no flags');
   reader.number(8, (value) => `file of ${value} bytes`);
-  const boot = reader.number(4, (value) => `boot's name of ${value} bytes`);
-  reader.text(boot, (value) => `boot ${value}`);
   reader.zerosTo(500);
   reader.opaque(4, 'CRC32C of the header');
   reader.text(8, () => 'end of the header');
@@ -147,8 +149,8 @@ function log2(reader: Reader, view: DataView): void {
     for (let record = 0; record < (length - 24) / 16; record++) {
       const word = view.getBigUint64(reader.at, true);
       const type = Number(word >> 56n);
-      const second = Number(view.getBigUint64(reader.at + 8, true));
-      reader.opaque(16, RECORDS[type]!(Number(word & (2n ** 56n - 1n)), second));
+      const [low, high] = [view.getUint32(reader.at + 8, true), view.getUint32(reader.at + 12, true)];
+      reader.opaque(16, RECORDS[type]!(Number(word & (2n ** 56n - 1n)), low, high));
     }
     reader.opaque(4, 'CRC32C of the frame');
     reader.text(4, (value) => value);

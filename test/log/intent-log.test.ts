@@ -5,9 +5,9 @@ import { BlockMap } from '../../src/core/block-map.ts';
 import { CopyState } from '../../src/core/copy-state.ts';
 import { DirtyMap } from '../../src/core/dirty-map.ts';
 import { geometry } from '../../src/core/geometry.ts';
+import { CodError } from '../../src/errors.ts';
 import {
   type Environment,
-  type FileSystem,
   type IntentLog,
   type LogStorage,
   type OpenIntentLogOptions,
@@ -17,7 +17,7 @@ import {
 } from '../../src/log.ts';
 import { SimulatedClock } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
-import { MemoryFiles, Torn } from './memory-files.ts';
+import { type Images, MemoryFiles, Torn } from './memory-files.ts';
 
 const BLOCK = 4096;
 const SIZE = 10 * BLOCK + 100;
@@ -25,45 +25,104 @@ const HEADER = 512;
 /** The frame `BASED` of a new log. */
 const FIRST_FRAME = 24 + 16;
 
-/** A storage whose sync can fail on demand. The tests below never read from it. */
+/** A storage in memory whose sync can fail on demand. */
 class TestStorage implements LogStorage {
   syncs = 0;
   failure: Error | undefined;
+  #bytes: Uint8Array;
+  /** The bytes of the last sync. */
+  #synced: Uint8Array;
 
-  async read(into: Uint8Array): Promise<void> {
-    into.fill(1);
+  constructor(bytes: Uint8Array = new Uint8Array(SIZE)) {
+    this.#bytes = bytes;
+    this.#synced = bytes.slice();
+  }
+
+  async read(into: Uint8Array, offset: number): Promise<void> {
+    into.fill(0);
+    into.set(this.#bytes.subarray(offset, offset + into.length));
+  }
+
+  async write(from: Uint8Array, offset: number): Promise<void> {
+    this.put(from, offset);
+  }
+
+  put(from: Uint8Array, offset: number): void {
+    const end = offset + from.length;
+    if (end > this.#bytes.length) {
+      const bytes = new Uint8Array(2 * end);
+      bytes.set(this.#bytes);
+      this.#bytes = bytes;
+    }
+    this.#bytes.set(from, offset);
   }
 
   async sync(): Promise<void> {
     this.syncs++;
     if (this.failure !== undefined) throw this.failure;
+    this.#synced = this.#bytes.slice();
+  }
+
+  /** A storage with every byte, or with those of the last sync. */
+  copy({ syncedOnly = false }: { syncedOnly?: boolean } = {}): TestStorage {
+    return new TestStorage((syncedOnly ? this.#synced : this.#bytes).slice());
   }
 }
 
-function newFiles(): MemoryFiles {
-  return new MemoryFiles(new Map(), { bootId: 'boot' });
+/** The files of a log and the storage that it describes. */
+class TestFiles extends MemoryFiles {
+  readonly storage: TestStorage;
+
+  constructor(images?: Images, storage: TestStorage = new TestStorage()) {
+    super(images);
+    this.storage = storage;
+  }
 }
 
-/** The same files in another boot, as after a power cut. */
-function afterPowerCut(files: MemoryFiles): MemoryFiles {
-  return new MemoryFiles(files.images(), { bootId: 'boot 2' });
+function newFiles(): TestFiles {
+  return new TestFiles();
 }
 
-function optionsOf(fileSystem: FileSystem, more: Partial<OpenIntentLogOptions> = {}): OpenIntentLogOptions {
+/** What a killed process leaves. */
+function afterCrash(files: TestFiles): TestFiles {
+  return new TestFiles(files.images(), files.storage.copy());
+}
+
+/** The storage lost everything after its last sync. The log's files did not: that is the worst case. */
+function afterPowerCut(files: TestFiles): TestFiles {
+  return new TestFiles(files.images(), files.storage.copy({ syncedOnly: true }));
+}
+
+function optionsOf(fileSystem: TestFiles, more: Partial<OpenIntentLogOptions> = {}): OpenIntentLogOptions {
   // Time stands still, so that no checkpoint is due.
   const environment: Environment = { clock: new SimulatedClock(), randomBytes: (into) => into.fill(7) };
-  return { fileSystem, name: 'store', size: SIZE, storage: new TestStorage(), environment, ...more };
+  return { fileSystem, name: 'store', size: SIZE, storage: fileSystem.storage, environment, ...more };
 }
 
-function open(fileSystem: FileSystem, more: Partial<OpenIntentLogOptions> = {}): Promise<IntentLog> {
-  return openIntentLog(optionsOf(fileSystem, more));
+const storageOf = new WeakMap<IntentLog, TestStorage>();
+
+async function open(fileSystem: TestFiles, more: Partial<OpenIntentLogOptions> = {}): Promise<IntentLog> {
+  const log = await openIntentLog(optionsOf(fileSystem, more));
+  storageOf.set(log, fileSystem.storage);
+  return log;
 }
 
-/** Announces writes, given as offset and length, and commits them together. */
-async function write(log: IntentLog, ...extents: (readonly [offset: number, length: number])[]): Promise<void> {
+let lastByte = 0;
+
+/** Writes non-zero bytes to the storage of a log, given as offset and length. The caller commits the transaction. */
+async function writeOnly(log: IntentLog, ...extents: (readonly [number, number])[]): Promise<Transaction> {
   const transaction = log.begin();
-  for (const [offset, length] of extents) await transaction.intend(offset, new Uint8Array(length));
-  await log.commit(transaction);
+  for (const [offset, length] of extents) {
+    const bytes = new Uint8Array(length).fill((lastByte = (lastByte % 255) + 1));
+    await transaction.intend(offset, bytes);
+    storageOf.get(log)!.put(bytes, offset);
+  }
+  return transaction;
+}
+
+/** Writes to the storage of a log and commits the writes together. */
+async function write(log: IntentLog, ...extents: (readonly [offset: number, length: number])[]): Promise<void> {
+  await log.commit(await writeOnly(log, ...extents));
 }
 
 /** The synced blocks of a log. */
@@ -112,19 +171,45 @@ describe('a transaction', () => {
     const files = newFiles();
     const log = await open(files);
     files.calls.length = 0;
-    await Promise.all([write(log, [0, BLOCK]), write(log, [BLOCK, BLOCK]), write(log, [2 * BLOCK, 1])]);
+    const transactions = [
+      await writeOnly(log, [0, BLOCK]),
+      await writeOnly(log, [BLOCK, BLOCK]),
+      await writeOnly(log, [2 * BLOCK, 1]),
+    ];
+    expect(files.calls).toEqual([]);
+    await Promise.all(transactions.map((transaction) => log.commit(transaction)));
     expect(files.calls.length).toBe(1);
+    expect([synced(log), log.dirty.parts(2)]).toEqual([[0, 1], [[0, 1]]]);
     await log.close();
   });
 
-  it('that writes only recorded bytes needs no append', async () => {
+  it('that writes only to blocks that are synced and firm needs no append', async () => {
     const files = newFiles();
     const log = await open(files);
     await write(log, [0, 2 * BLOCK]);
+    await log.flush();
     files.calls.length = 0;
     await write(log, [10, 20], [BLOCK, 5]);
     await log.commit(log.begin());
     expect(files.calls).toEqual([]);
+    await log.close();
+  });
+
+  it('that overwrites what is not firm is announced by `intend`, in one append for all of its cells', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    await write(log, [0, 3 * BLOCK]);
+    files.calls.length = 0;
+    const transaction = await writeOnly(log, [10, 20], [BLOCK, 2 * BLOCK]);
+    expect(files.calls.map(({ kind, name, length }) => [kind, name, length])).toEqual([
+      ['write', 'store.wil.1', 24 + 16],
+      ['write', 'store.wil.1', 24 + 2 * 16],
+    ]);
+    await log.commit(transaction);
+    expect(files.calls.length).toBe(2);
+    const reopened = await open(afterCrash(files));
+    expect(synced(reopened)).toEqual([0, 1, 2]);
+    await reopened.close();
     await log.close();
   });
 
@@ -184,9 +269,33 @@ describe('a transaction', () => {
     files.before = undefined;
     await write(log, [BLOCK, BLOCK]);
     expect(synced(log)).toEqual([1]);
-    const reopened = await open(new MemoryFiles(files.images(), { bootId: 'boot' }));
+    const reopened = await open(afterCrash(files));
     expect(synced(reopened)).toEqual([1]);
     await reopened.close();
+    await log.close();
+  });
+
+  it('rejects an intent whose cells cannot be read, once for all of them, and still works', async () => {
+    const files = newFiles();
+    const { storage } = files;
+    const log = await open(files);
+    const read = storage.read.bind(storage);
+    for (const failing of [[0], [BLOCK], [0, BLOCK]]) {
+      storage.read = async (into, offset) => {
+        // The read of the second cell fails first.
+        if (offset === 0) await new Promise(setImmediate);
+        if (failing.includes(offset)) throw new CodError('COD_TARGET_IO', `injected at ${offset}`);
+        return read(into, offset);
+      };
+      const transaction = log.begin();
+      await expect(transaction.intend(100, new Uint8Array(BLOCK))).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+      await log.commit(transaction);
+      expect(log.dirty.blockCount).toBe(0);
+    }
+    storage.read = read;
+    await write(log, [100, BLOCK]);
+    expect(log.dirty.blockCount).toBe(2);
+    await new Promise(setImmediate);
     await log.close();
   });
 
@@ -287,7 +396,7 @@ describe('an owner', () => {
   it('takes the lock of the file system until it closes', async () => {
     const files = newFiles();
     const held: string[] = [];
-    const fileSystem: FileSystem = Object.assign(files, {
+    const fileSystem = Object.assign(files, {
       lock: async (name: string) => {
         held.push(name);
         return { release: async () => void held.splice(held.indexOf(name), 1) };
@@ -301,9 +410,9 @@ describe('an owner', () => {
 
   it('releases the ownership if the open fails', async () => {
     const files = newFiles();
-    const storage = new TestStorage();
-    storage.failure = new Error('injected failure');
-    await expect(open(files, { storage })).rejects.toMatchObject({ code: 'COD_POISONED' });
+    files.storage.failure = new Error('injected failure');
+    await expect(open(files)).rejects.toMatchObject({ code: 'COD_POISONED' });
+    files.storage.failure = undefined;
     files.before = ({ kind }) => {
       if (kind === 'write') throw new Torn(0);
     };
@@ -422,10 +531,10 @@ describe('removing', () => {
 });
 
 describe('a sync of the storage that fails', () => {
-  it('poisons the log, and the next open recovers the durable state', async () => {
+  it('poisons the log, and the next open recovers what the storage holds', async () => {
     const files = newFiles();
-    const storage = new TestStorage();
-    const log = await open(files, { storage });
+    const { storage } = files;
+    const log = await open(files);
     await write(log, [0, BLOCK], [5 * BLOCK + 1, 2]);
     await log.flush();
     await write(log, [BLOCK, BLOCK], [6 * BLOCK + 1, 2]);
@@ -440,21 +549,26 @@ describe('a sync of the storage that fails', () => {
     await log.close();
     // A second sync would succeed although data is lost.
     expect(storage.syncs).toBe(syncs);
-    const reopened = await open(files);
-    expect(synced(reopened)).toEqual([0]);
-    expect([reopened.dirty.blockCount, reopened.dirty.parts(5)]).toEqual([1, [[1, 3]]]);
-    await reopened.close();
+    for (const [left, blocks, parts] of [
+      [afterPowerCut(files), [0], []],
+      [afterCrash(files), [0, 1], [[1, 3]]],
+    ] as const) {
+      const reopened = await open(left);
+      expect([synced(reopened), reopened.dirty.parts(5), reopened.dirty.parts(6)]).toEqual([blocks, [[1, 3]], parts]);
+      await reopened.close();
+    }
   });
 
   it('makes a removal fail and leave the files', async () => {
     const files = newFiles();
-    const storage = new TestStorage();
-    const log = await open(files, { storage });
+    const { storage } = files;
+    const log = await open(files);
     await write(log, [0, SIZE]);
     await log.flush();
     await write(log, [0, SIZE]);
     storage.failure = new Error('injected failure');
     await expect(log.remove()).rejects.toMatchObject({ code: 'COD_POISONED' });
+    storage.failure = undefined;
     const reopened = await open(files);
     expect(reopened.blocks.count).toBe(11);
     await reopened.close();
@@ -469,9 +583,7 @@ describe('the views', () => {
     await log.flush();
     await write(log, [7 * BLOCK, BLOCK], [5 * BLOCK + 24, 8]);
     for (const flushedOnly of [false, true]) {
-      const found = await open(
-        flushedOnly ? afterPowerCut(files) : new MemoryFiles(files.images(), { bootId: 'boot' }),
-      );
+      const found = await open(flushedOnly ? afterPowerCut(files) : afterCrash(files));
       const { blocks, dirty } = found;
       expect(synced(found)).toEqual(flushedOnly ? [1, 2, 3] : [1, 2, 3, 7]);
       expect(blocks.count).toBe(flushedOnly ? 3 : 4);
@@ -494,15 +606,49 @@ describe('the views', () => {
     await log.close();
   });
 
-  it('show only flushed writes on a file system without a boot ID', async () => {
-    const files = new MemoryFiles();
+  it('show the unflushed writes of those cells that read as the writes say', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    await write(log, [0, 3 * BLOCK], [4 * BLOCK + 100, 50]);
+    await write(log, [4 * BLOCK + 200, 50]);
+    const after = afterCrash(files);
+    // One byte of cell 1 differs, and cell 4 reads as before the second write.
+    after.storage.put(Uint8Array.of(0), BLOCK + 77);
+    after.storage.put(new Uint8Array(50), 4 * BLOCK + 200);
+    const found = await open(after);
+    expect([synced(found), found.dirty.blockCount, found.dirty.parts(4)]).toEqual([[0, 2], 1, [[100, 150]]]);
+    await found.close();
+    await log.close();
+  });
+
+  it('show only flushed writes if the storage is missing, too short, or not given', async () => {
+    const files = newFiles();
     const log = await open(files);
     await write(log, [0, BLOCK]);
     await log.flush();
     await write(log, [BLOCK, BLOCK]);
-    const found = await open(new MemoryFiles(files.images()));
-    expect(synced(found)).toEqual([0]);
-    await found.close();
+    const { storage: _, ...withoutStorage } = optionsOf(files);
+    const reads = (['COD_NOT_FOUND', 'COD_SHORT_READ'] as const).map((code) => async () => {
+      throw new CodError(code, 'injected');
+    });
+    for (const storage of [undefined, ...reads.map((read) => ({ read }))]) {
+      const fileSystem = afterCrash(files);
+      const found = await recoverIntentLog({ ...withoutStorage, fileSystem, ...(storage && { storage }) });
+      expect(synced(found)).toEqual([0]);
+      await found.close();
+    }
+    await log.close();
+  });
+
+  it('are not made from a storage that cannot be read', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    await write(log, [0, BLOCK]);
+    const failure = new Error('injected failure');
+    const storage = { read: () => Promise.reject(failure) };
+    const after = afterCrash(files);
+    await expect(recoverIntentLog({ ...optionsOf(after), storage })).rejects.toBe(failure);
+    await (await open(after)).close();
     await log.close();
   });
 });
@@ -510,8 +656,8 @@ describe('the views', () => {
 describe('a flush', () => {
   it('syncs the storage and the log, and neither without new writes', async () => {
     const files = newFiles();
-    const storage = new TestStorage();
-    const log = await open(files, { storage });
+    const { storage } = files;
+    const log = await open(files);
     storage.syncs = 0;
     files.calls.length = 0;
     await log.flush();
@@ -542,15 +688,63 @@ describe('a flush', () => {
   });
 });
 
+describe('a commit that waits for a checkpoint because the log is full', () => {
+  const turned = (): Promise<void> => new Promise(setImmediate);
+
+  it('is not made firm by that checkpoint: an overwrite of its cells is announced', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    await write(log, [0, 10]);
+    let release!: () => void;
+    let closed = new Promise<void>((resolve) => (release = resolve));
+    files.before = ({ kind, name }) => (kind === 'sync' && name.startsWith('store.bak') ? closed : undefined);
+    // Announcements fill both logs while the first checkpoint is held.
+    const announce = (): Promise<boolean> =>
+      Promise.race([
+        log
+          .begin()
+          .intend(0, Uint8Array.of(1))
+          .then(() => true),
+        turned().then(() => false),
+      ]);
+    while (await announce());
+    const committing = log.commit(await writeOnly(log, [5 * BLOCK, 10]));
+    await turned();
+    // Holds the first append to the next log after `BASED`. The commit's append follows it.
+    const releaseCheckpoint = release;
+    closed = new Promise<void>((resolve) => (release = resolve));
+    const begun = new Promise<void>((resolve) => {
+      files.before = ({ kind, name, offset }) => {
+        if (kind !== 'write' || !name.startsWith('store.wil') || offset !== HEADER + FIRST_FRAME) return undefined;
+        resolve();
+        return closed;
+      };
+    });
+    releaseCheckpoint();
+    await begun;
+    // The device lets a second write in as soon as the first one is about to be recorded.
+    let isAnnounced = false;
+    const intending = log
+      .begin()
+      .intend(5 * BLOCK + 20, Uint8Array.of(1))
+      .then(() => (isAnnounced = true));
+    await turned();
+    expect(isAnnounced).toBe(false);
+    release();
+    await Promise.all([committing, intending]);
+    await log.close();
+  });
+});
+
 describe('recovering', () => {
   /** Files after a crash: a log with a commit that no flush followed. */
-  async function crashed(): Promise<MemoryFiles> {
+  async function crashed(): Promise<TestFiles> {
     const files = newFiles();
     const log = await open(files, { identity: 'one' });
     await write(log, [0, BLOCK]);
     await log.flush();
     await write(log, [2 * BLOCK, 100]);
-    return new MemoryFiles(files.images(), { bootId: 'boot' });
+    return afterCrash(files);
   }
 
   it('changes no file until `prepare`, and `close` ends the ownership', async () => {
@@ -559,11 +753,11 @@ describe('recovering', () => {
         ([name, bytes]) => [name, { bytes, size: bytes.length }] as const,
       ),
     );
-    const states: [name: string, files: MemoryFiles, blocks: number[]][] = [
+    const states: [name: string, files: TestFiles, blocks: number[]][] = [
       ['no log', newFiles(), []],
       ['a crash', await crashed(), [0]],
       ['a power cut', afterPowerCut(await crashed()), [0]],
-      ['format 1', new MemoryFiles(format1Files, { bootId: 'boot' }), [3]],
+      ['format 1', new TestFiles(format1Files), [3]],
     ];
     for (const [name, files, blocks] of states) {
       const before = files.images();
@@ -598,12 +792,43 @@ describe('recovering', () => {
     expect([recovered.size, recovered.blockSize, recovered.identity]).toEqual([SIZE, BLOCK, 'one']);
     expect(recovered.dirty.parts(2)).toEqual([[0, 100]]);
     await recovered.prepare();
-    const storage = new TestStorage();
+    const { storage } = files;
     const log = await recovered.begin(storage);
+    storageOf.set(log, storage);
     // The recovered state is durable before the first write.
     expect(storage.syncs).toBeGreaterThan(0);
     await write(log, [2 * BLOCK + 100, BLOCK - 100]);
     expect(synced(log)).toEqual([0, 2]);
+    await log.close();
+  });
+
+  it('writes what it believed once more, and syncs it before it takes a checkpoint', async () => {
+    const files = newFiles();
+    const log = await open(files);
+    await write(log, [0, BLOCK]);
+    await log.flush();
+    await write(log, [2 * BLOCK, 100], [4 * BLOCK, 2 * BLOCK]);
+    const after = afterCrash(files);
+    const calls: string[] = [];
+    const storage: LogStorage = {
+      read: (into, offset) => after.storage.read(into, offset),
+      write: async (from, offset) => {
+        const present = new Uint8Array(from.length);
+        await after.storage.read(present, offset);
+        expect(from).toEqual(present);
+        calls.push(`write ${offset} + ${from.length}`);
+      },
+      sync: async () => void calls.push('sync'),
+    };
+    after.before = ({ kind, name }) => void calls.push(`${kind} ${name}`);
+    const reopened = await open(after, { storage });
+    const again = [`write ${2 * BLOCK} + ${BLOCK}`, `write ${4 * BLOCK} + ${2 * BLOCK}`];
+    expect(calls.filter((call) => call.startsWith('write ') && /\d$/.test(call) && !call.includes('store'))).toEqual(
+      again,
+    );
+    expect(calls.indexOf(again[1]!)).toBeLessThan(calls.indexOf('sync'));
+    expect(calls.indexOf('sync')).toBeLessThan(calls.lastIndexOf('write store.bak'));
+    await reopened.close();
     await log.close();
   });
 
@@ -618,7 +843,8 @@ describe('recovering', () => {
     const files = newFiles();
     const recovered = await recoverIntentLog(optionsOf(files));
     await recovered.prepare();
-    const log = await recovered.begin(new TestStorage());
+    const log = await recovered.begin(files.storage);
+    storageOf.set(log, files.storage);
     await write(log, [0, BLOCK]);
     await recovered.close();
     await expect(log.flush()).rejects.toMatchObject({ code: 'COD_CLOSED' });

@@ -39,6 +39,8 @@ interface Content {
   used: number;
   size: number;
   shared: boolean;
+  /** The bytes that the last sync covered: those of the moment of its call. */
+  synced: Uint8Array;
 }
 
 export interface MemoryFilesOptions {
@@ -55,7 +57,7 @@ export class MemoryFiles implements FileSystem {
 
   constructor(images: Images = new Map(), options: MemoryFilesOptions = {}) {
     for (const [name, { bytes, size }] of images)
-      this.#files.set(name, { bytes, used: bytes.length, size, shared: true });
+      this.#files.set(name, { bytes, used: bytes.length, size, shared: true, synced: bytes });
     if (options.bootId !== undefined) this.bootId = options.bootId;
   }
 
@@ -70,11 +72,17 @@ export class MemoryFiles implements FileSystem {
     return images;
   }
 
+  /** The file's present size, with the bytes of its last sync. Undefined if it does not exist. */
+  syncedImage(name: string): Image | undefined {
+    const content = this.#files.get(name);
+    return content && { bytes: content.synced.slice(0, content.size), size: content.size };
+  }
+
   async open(name: string, { create = false }: { create?: boolean } = {}): Promise<File> {
     if (!this.#files.has(name)) {
       if (!create) throw new CodError('COD_NOT_FOUND', `${name} does not exist`);
       await this.#effect({ kind: 'open', name, offset: 0, length: 0 }, () =>
-        this.#files.set(name, { bytes: new Uint8Array(0), used: 0, size: 0, shared: false }),
+        this.#files.set(name, { bytes: new Uint8Array(0), used: 0, size: 0, shared: false, synced: new Uint8Array(0) }),
       );
     }
     const content = this.#files.get(name)!;
@@ -102,7 +110,10 @@ export class MemoryFiles implements FileSystem {
           }
           content.size = size;
         }),
-      sync: () => this.#effect({ kind: 'sync', name, offset: 0, length: 0 }, () => undefined),
+      sync: () => {
+        const synced = content.bytes.slice(0, content.used);
+        return this.#effect({ kind: 'sync', name, offset: 0, length: 0 }, () => (content.synced = synced));
+      },
       close: async () => undefined,
     };
   }

@@ -7,12 +7,11 @@ import { openDeviceIn } from '../../src/device/open.ts';
 import type { Device } from '../../src/index.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { SimulatedClock, seededRandom } from '../../src/testing/index.ts';
-import { ByteHistory } from '../support/byte-history.ts';
+import { ByteHistory, type Counting } from '../support/byte-history.ts';
 import { type Call, type Image, type Images, MemoryFiles } from './memory-files.ts';
 
 export const BLOCK = 4096;
 export const SIZE: number = 5 * BLOCK + 700;
-export const BOOT = 'this boot';
 
 /** Never zero, so that lost bytes are detected. */
 export const SOURCE: Uint8Array = seededRandom(1)
@@ -25,20 +24,22 @@ type Event = { readonly offset: number; readonly bytes: Uint8Array } | 'flushed'
 export interface State {
   readonly name: string;
   readonly images: Images;
+  /** The target with the bytes of its last sync only: everything after it was lost. */
+  readonly syncedTarget: Image | undefined;
   /** The acknowledged writes and flushes. */
   readonly events: readonly Event[];
   /** Distinct earlier versions of each file, the latest last. */
   readonly earlier: ReadonlyMap<string, readonly Image[]>;
 }
 
-/** Describes the first wrong byte. In another boot, only flushed writes are promised. */
-export function violation(state: State, found: Uint8Array, boot: 'same' | 'other'): string | undefined {
+/** Describes the first byte that breaks a promise. */
+export function violation(state: State, found: Uint8Array, promised: Counting): string | undefined {
   const history = new ByteHistory(SOURCE);
   for (const event of state.events) {
     if (event === 'flushed') history.beginFlush()();
     else history.acknowledge(history.begin(event.offset, event.bytes));
   }
-  return history.violation(found, boot === 'same' ? 'acknowledged' : 'durable');
+  return history.violation(found, promised);
 }
 
 export interface OpenOptions {
@@ -71,7 +72,7 @@ export class Life {
 
   constructor(images: Images = new Map(), events: readonly Event[] = [], options: OpenOptions = {}) {
     this.#options = options;
-    this.fileSystem = new MemoryFiles(images, { bootId: BOOT });
+    this.fileSystem = new MemoryFiles(images);
     this.#events = [...events];
     this.#remember();
   }
@@ -114,6 +115,7 @@ export class Life {
     const state = {
       name,
       images: this.fileSystem.images(),
+      syncedTarget: this.fileSystem.syncedImage('disk'),
       events: [...this.#events],
       earlier: new Map([...this.#earlier].map(([file, images]) => [file, [...images]])),
     };
@@ -266,14 +268,19 @@ export async function statesInBetween(): Promise<{ name: string; states: State[]
   return groups;
 }
 
-/** Some sectors of frames that a flush made durable, and as many without a flush. */
-export async function stateWithLongLog(): Promise<State> {
+/**
+ * Some sectors of frames that a flush made durable, and the same with as many sectors without a flush. `flushedEnd` is
+ * the end of the log after the flush.
+ */
+export async function statesWithLongLog(): Promise<{ flushed: State; state: State; flushedEnd: number }> {
   const life = new Life();
   await life.start();
   await life.write(BLOCK, 500);
   await life.checkpoint();
   for (let count = 0; count < 48; count++) await life.write((count % 5) * BLOCK + 30 * count, 20);
   await life.flush();
+  const flushed = life.keep('a long log, flushed');
+  const flushedEnd = flushed.images.get('disk.wil')!.bytes.length;
   for (let count = 0; count < 60; count++) await life.write((count % 5) * BLOCK + 30 * count, 20);
-  return life.keep('a long log');
+  return { flushed, state: life.keep('a long log'), flushedEnd };
 }

@@ -103,7 +103,7 @@ class SlotHistory {
   }
 }
 
-function storeStory({ openSlotStore }: StoreModule, bootId: string | undefined): Story {
+function storeStory({ openSlotStore }: StoreModule): Story {
   const histories = Array.from({ length: SLOT_COUNT }, (_, slot) => new SlotHistory(1000 + slot));
   let lastValue = 1_000_000;
   /** The recovered store, which this life continues to use. */
@@ -172,7 +172,7 @@ function storeStory({ openSlotStore }: StoreModule, bootId: string | undefined):
       await opened.close();
     },
     recover: async (life) => {
-      isPowerLost ||= life.crash === 'power' || bootId === undefined;
+      isPowerLost ||= life.crash !== 'process';
       const opened = await open(life);
       const counts = isPowerLost ? (put: Put) => put.isFlushed : (put: Put) => put.isCommitted;
       const slots = life.isLast ? histories.keys() : USED_SLOTS;
@@ -187,9 +187,9 @@ function storeStory({ openSlotStore }: StoreModule, bootId: string | undefined):
 }
 
 /** The kernel writes each page as a whole, and a slot is within a page: a process crash never tears a slot. */
-function optionsOf(bootId: string | undefined, more: ExplorerOptions): ExplorerOptions {
+function optionsOf(more: ExplorerOptions): ExplorerOptions {
   return {
-    fileSystem: { tearBytes: SLOT_BYTES, ...(bootId === undefined ? {} : { bootId }) },
+    fileSystem: { tearBytes: SLOT_BYTES },
     settle: () => new Promise(process.nextTick),
     ...more,
   };
@@ -197,7 +197,7 @@ function optionsOf(bootId: string | undefined, more: ExplorerOptions): ExplorerO
 
 async function failureOf(module: StoreModule, options: ExplorerOptions): Promise<CrashFailure | undefined> {
   try {
-    await exploreCrashes(() => storeStory(module, options.fileSystem?.bootId), options);
+    await exploreCrashes(() => storeStory(module), options);
     return undefined;
   } catch (error) {
     if (error instanceof CrashFailure) return error;
@@ -207,16 +207,16 @@ async function failureOf(module: StoreModule, options: ExplorerOptions): Promise
 
 describe('the store of examples/storage-engine', () => {
   it.each([
-    ['loses no committed slot when its process dies at any operation', 'process', 'boot'],
-    ['loses no flushed slot when its process dies at any operation, without a boot ID', 'process', undefined],
-    ['loses no flushed slot when power is cut at any operation', 'power', 'boot'],
-    ['keeps its promises when both kinds of crash alternate', 'mixed', 'boot'],
-  ] as const)('%s', async (_, kind, bootId) => {
+    ['loses no committed slot when its process dies at any operation', 'process'],
+    ['loses no flushed slot when power is cut at any operation', 'power'],
+    ['loses no flushed slot when its volume is lost at any operation', 'loss'],
+    ['keeps its promises when all kinds of crash alternate', 'mixed'],
+  ] as const)('%s', async (_, kind) => {
     const module = await load();
     expect(module.SLOT_BYTES).toBe(SLOT_BYTES);
     for (let seed = 0; seed < 2; seed++) {
-      const options = optionsOf(bootId, { kind, seed, crashes: 3 });
-      const figures = await exploreCrashes(() => storeStory(module, bootId), options);
+      const options = optionsOf({ kind, seed, crashes: 3 });
+      const figures = await exploreCrashes(() => storeStory(module), options);
       expect(figures.crashes).toBeGreaterThan(figures.stories);
       expect(figures.stories).toBeGreaterThan(40);
     }
@@ -229,14 +229,29 @@ describe('the store of examples/storage-engine', () => {
     return load(changed);
   }
 
+  const intend = '    await transaction.intend(slot * SLOT_BYTES, value);\n';
   const write = '    await this.#file.write(value, slot * SLOT_BYTES);\n';
+  const flush = '    await this.#log.flush();\n';
   const commit = '    await this.#log.commit(transaction);\n';
 
   it.each([
-    ['commits before it writes', 'process', write + commit, commit + write],
+    ['commits before it writes, and flushes in between', 'process', write + commit, commit + flush + write],
     ['does not wait for its write before it commits', 'process', write, write.replace('await', 'void')],
     ['resolves before the commit', 'process', commit, commit.replace('await', 'void')],
-    ['reports a sync that never happened', 'power', 'recovered.begin(file)', 'recovered.begin({ sync() {} })'],
+    ['announces a write after it', 'process', intend + write, write + intend],
+    [
+      'lets the writes of one cell overlap',
+      'process',
+      '(slot * SLOT_BYTES) / CELL_BYTES);\n    const before',
+      'slot);\n    const before',
+    ],
+    ['recovers without its file', 'process', 'file && { storage: file }', 'false'],
+    [
+      'reports a sync that never happened',
+      'power',
+      'recovered.begin(file)',
+      'recovered.begin({ read: (into, offset) => file.read(into, offset), sync() {} })',
+    ],
     [
       'overwrites a newer value with a value of the original',
       'process',
@@ -247,7 +262,7 @@ describe('the store of examples/storage-engine', () => {
     const module = await loadWith(find, replace);
     let failure: CrashFailure | undefined;
     for (let seed = 0; seed < 20 && failure === undefined; seed++)
-      failure = await failureOf(module, optionsOf('boot', { kind, seed, crashes: 1 }));
+      failure = await failureOf(module, optionsOf({ kind, seed, crashes: 1 }));
     expect(failure?.message).toMatch(/^slot \d+ is \d+|^slots has 0 bytes/);
     expect(failure?.message).toContain('replay: {"version":1,');
   });

@@ -2,8 +2,8 @@
 
 import { describe, expect, it } from 'vitest';
 import { geometry } from '../../src/core/geometry.ts';
-import { HEADER_BYTES } from '../../src/core/layout.ts';
-import { LogScan } from '../../src/core/replay.ts';
+import { HEADER_BYTES, WRITTEN } from '../../src/core/layout.ts';
+import { LogScan, type LogScanResult } from '../../src/core/replay.ts';
 import type { InlineFile } from '../../src/fs/inline-file.ts';
 import { WriteIntentLog } from '../../src/log/write-intent-log.ts';
 import { seededRandom } from '../../src/testing/index.ts';
@@ -39,7 +39,6 @@ async function create(isSynchronous: () => boolean = () => true): Promise<{ file
     session: new Uint8Array(16),
     epoch: 3,
     capacity: CAPACITY,
-    bootId: undefined,
   });
   return { files, log };
 }
@@ -51,9 +50,13 @@ async function readRecords(files: MemoryFiles): Promise<number> {
   await file.read(bytes, HEADER_BYTES);
   const scan = new LogScan(core, shape, { epoch: 3, capacity: CAPACITY });
   scan.feed(bytes);
-  const { records, missing } = scan.finish();
-  expect(missing).toBe(false);
+  const { records, isDamaged } = scan.finish();
+  expect(isDamaged).toBe(false);
   return records;
+}
+
+function addRecords(log: WriteIntentLog, records: number): void {
+  for (let index = 0; index < records; index++) log.addData(WRITTEN, 8192 * (index + 1), 100 + records, index);
 }
 
 /** Appends, and cuts the append's first write after `written` bytes. Returns whether the append succeeded. */
@@ -63,7 +66,7 @@ async function append(
   records: number,
   written?: () => number,
 ): Promise<boolean> {
-  for (let index = 0; index < records; index++) log.addWritten(8192 * (index + 1), 100 + records);
+  addRecords(log, records);
   files.before = () => {
     if (written !== undefined) throw new Torn(written());
   };
@@ -132,7 +135,7 @@ describe('an append that fails half way', () => {
       for (let round = 0; round < 4; round++) {
         const records = 1 + random.below(random.oneIn(2) ? 80 : 4);
         let writes = round === 0 || random.oneIn(4) ? random.below(8) * Math.min(1, round) : -1;
-        for (let index = 0; index < records; index++) log.addWritten(8192 * (index + 1), 100 + records);
+        addRecords(log, records);
         files.before = ({ kind, length }) => {
           remember(kind === 'sync');
           if (kind === 'sync') return;
@@ -146,8 +149,8 @@ describe('an append that fails half way', () => {
       for (let cut = 0; cut < 20; cut++) {
         const scan = new LogScan(core, shape, { epoch: 3 });
         for (const known of versions.slice(1)) scan.feed(known[random.below(known.length)]!);
-        const { records, missingIsFirm } = scan.finish();
-        expect([records >= 4, missingIsFirm], `seed ${seed}`).toEqual([true, false]);
+        const { records, isDamaged } = scan.finish();
+        expect([records >= 4, isDamaged], `seed ${seed}`).toEqual([true, false]);
       }
     }
   });
@@ -162,7 +165,7 @@ describe('an append that fails half way', () => {
         const records = 1 + random.below(random.oneIn(3) ? 80 : 4);
         // Cuts any of the writes that repair the place and append.
         let writes = random.below(6);
-        for (let index = 0; index < records; index++) log.addWritten(8192 * (index + 1), 100 + records);
+        addRecords(log, records);
         synchronous = random.oneIn(2);
         files.before = ({ length }) => {
           if (writes-- === 0) throw new Torn(random.below(length + 1));
@@ -181,8 +184,8 @@ describe('an append that fails half way', () => {
 describe('an append', () => {
   it('is complete when the call returns if the file writes synchronously', async () => {
     const { files, log } = await create();
-    log.addWritten(8192, 100);
-    log.addWritten(16_384, 100);
+    log.addData(WRITTEN, 8192, 100, 0);
+    log.addData(WRITTEN, 16_384, 100, 0);
     expect(log.append()).toBeUndefined();
     expect(await readRecords(files)).toBe(2);
     expect(log.sequence).toBe(1);
@@ -193,7 +196,7 @@ describe('an append', () => {
     const { files, log } = await create(() => false);
     let go = (): void => undefined;
     files.before = () => new Promise<void>((resolve) => (go = resolve));
-    log.addWritten(8192, 100);
+    log.addData(WRITTEN, 8192, 100, 0);
     const { usedBytes } = log;
     const appended = log.append();
     expect(appended).toBeInstanceOf(Promise);
@@ -211,13 +214,148 @@ describe('an append', () => {
     files.before = () => {
       throw new Torn(10);
     };
-    log.addWritten(8192, 100);
+    log.addData(WRITTEN, 8192, 100, 0);
     expect(() => log.append()).toThrow(Torn);
     files.before = undefined;
-    log.addWritten(16_384, 100);
-    log.addWritten(32_768, 100);
+    log.addData(WRITTEN, 16_384, 100, 0);
+    log.addData(WRITTEN, 32_768, 100, 0);
     await log.append();
     expect(await readRecords(files)).toBe(2);
     log.dispose();
   });
 });
+
+describe('a log of which some bytes are lost', () => {
+  /** The bytes after the header. */
+  async function bytesOf(files: MemoryFiles): Promise<Uint8Array> {
+    const bytes = new Uint8Array(CAPACITY - HEADER_BYTES);
+    await (await files.open('log')).read(bytes, HEADER_BYTES);
+    return bytes;
+  }
+
+  function read(bytes: Uint8Array): LogScanResult {
+    const scan = new LogScan(core, shape, { epoch: 3, capacity: CAPACITY });
+    scan.feed(bytes);
+    return scan.finish();
+  }
+
+  /** Appends one frame with this number of records, and returns where it is in {@link bytesOf}. */
+  async function appendOne(log: WriteIntentLog, records = 1): Promise<{ start: number; end: number }> {
+    const start = log.usedBytes - HEADER_BYTES;
+    addRecords(log, records);
+    await log.append();
+    return { start, end: log.usedBytes - HEADER_BYTES };
+  }
+
+  async function appendBarrier(log: WriteIntentLog, through: number): Promise<void> {
+    log.addBarrier(through);
+    await log.append();
+  }
+
+  it('reads the frames before junk, which is a torn tail of any content', async () => {
+    const { files, log } = await create();
+    await appendOne(log);
+    await log.sync();
+    const last = await appendOne(log, 2);
+    const whole = await bytesOf(files);
+    for (let seed = 0; seed < 200; seed++) {
+      const random = seededRandom(seed);
+      const bytes = whole.slice();
+      // A cut frame, then other bytes up to any place, also beyond the sector.
+      const cut = random.oneIn(3) ? last.end : last.start + random.below(last.end - last.start);
+      random.fill(bytes.subarray(cut, cut + 1 + random.below(2000)));
+      expect(read(bytes), `seed ${seed}`).toMatchObject({ frames: cut < last.end ? 1 : 2, isDamaged: false });
+    }
+    log.dispose();
+  });
+
+  it('is damaged if a bit is flipped in a frame that was durable before a later frame', async () => {
+    const { files, log } = await create();
+    const frames = [await appendOne(log, 20), await appendOne(log, 20)];
+    await log.sync();
+    // In the next sector, so that only its `firm` proves the others.
+    await appendOne(log, 20);
+    const whole = await bytesOf(files);
+    expect(read(whole)).toMatchObject({ records: 60, isDamaged: false });
+    for (const { start, end } of frames) {
+      for (let bit = start * 8; bit < end * 8; bit += 5) {
+        if (!isInFrame(whole, bit >> 3)) continue;
+        const bytes = whole.slice();
+        bytes[bit >> 3]! ^= 1 << (bit & 7);
+        expect(read(bytes).isDamaged, `bit ${bit}`).toBe(true);
+      }
+    }
+    log.dispose();
+  });
+
+  it('is not damaged if the frame was not durable before the later frame, in another sector', async () => {
+    const { files, log } = await create();
+    await appendOne(log);
+    await log.sync();
+    const lost = await appendOne(log, 26);
+    await appendOne(log);
+    const bytes = await bytesOf(files);
+    bytes.fill(0, lost.start, lost.end);
+    expect(read(bytes)).toMatchObject({ frames: 1, records: 1, isDamaged: false });
+    log.dispose();
+  });
+
+  it('is damaged if a later frame of the same sector is there, since a sector is written as a whole', async () => {
+    const { files, log } = await create();
+    await appendOne(log);
+    const lost = await appendOne(log);
+    await appendOne(log);
+    const bytes = await bytesOf(files);
+    bytes.fill(0, lost.start, lost.end);
+    expect(read(bytes)).toMatchObject({ frames: 1, isDamaged: true });
+    log.dispose();
+  });
+
+  it('keeps a barrier behind missing frames if all frames below the barrier are there', async () => {
+    const { files, log } = await create();
+    await appendOne(log, 29);
+    const through = log.sequence;
+    // Written between the sync of the target and the barrier, and lost by the power cut.
+    const lost = await appendOne(log, 29);
+    await appendBarrier(log, through);
+    const bytes = await bytesOf(files);
+    expect(read(bytes)).toMatchObject({ frames: 3, barrierThrough: through });
+    bytes.fill(0xee, lost.start, lost.end);
+    expect(read(bytes)).toMatchObject({ frames: 1, records: 29, barrierThrough: through, isDamaged: false });
+    bytes.fill(0, 0, lost.start);
+    expect(read(bytes)).toMatchObject({ frames: 0, barrierThrough: 0 });
+    log.dispose();
+  });
+
+  it('proves every frame below a barrier if the log is synced where it says so', async () => {
+    for (const counts of [[1], [29, 1], [5, 5, 30, 2], [100], [30, 30, 1]]) {
+      const { files, log } = await create();
+      for (const records of counts) await appendOne(log, records);
+      expect(log.needsSyncBeforeBarrier).toBe(log.usedBytes > HEADER_BYTES + 512);
+      if (log.needsSyncBeforeBarrier) await log.sync();
+      expect(log.needsSyncBeforeBarrier).toBe(false);
+      const end = log.usedBytes - HEADER_BYTES;
+      await appendBarrier(log, log.sequence);
+      const whole = await bytesOf(files);
+      for (let at = 0; at < end; at += 24) {
+        if (!isInFrame(whole, at)) continue;
+        const bytes = whole.slice();
+        bytes[at]! ^= 4;
+        expect(read(bytes), `byte ${at} of ${counts}`).toMatchObject({ isDamaged: true });
+      }
+      log.dispose();
+    }
+  });
+});
+
+/** Whether a byte of a log's body is in a frame, and not in the padding of a sector. */
+function isInFrame(body: Uint8Array, at: number): boolean {
+  const view = new DataView(body.buffer, body.byteOffset);
+  for (let start = at - (at % 512); start <= at; ) {
+    const length = view.getUint16(start, true);
+    if (length === 0) return false;
+    if (at < start + length) return true;
+    start += length;
+  }
+  return false;
+}

@@ -167,6 +167,20 @@ describe('a process crash', () => {
     expect(new Set(sizes)).toEqual(new Set([0, 512, 1024, 1200]));
   });
 
+  test('cuts at multiples that may depend on the name', async () => {
+    const fileSystem = new CrashingFileSystem({ tearBytes: (name) => (name === 'a' ? 4 : 1) });
+    const sizes = async (name: string): Promise<Set<number>> => {
+      const contents = await contentsAfter(fileSystem, 'process', name);
+      return new Set(contents.map((content) => content!.length));
+    };
+    const files = [await created(fileSystem, 'a'), await created(fileSystem, 'b')];
+    fileSystem.crashAt(fileSystem.operationCount + files.length);
+    for (const file of files) void file.write(filled(9, 2), 0);
+    await fileSystem.crashed;
+    expect([...(await sizes('a'))].sort()).toEqual([0, 4, 8, 9]);
+    expect((await sizes('b')).size).toBe(10);
+  });
+
   test('keeps unsynced data unsynced for a later power cut', async () => {
     const fileSystem = new CrashingFileSystem();
     const file = await created(fileSystem, 'a', filled(512, 1));
@@ -290,6 +304,28 @@ describe('a power cut', () => {
   });
 });
 
+describe('a lost volume', () => {
+  test('keeps what a power cut keeps', async () => {
+    const fileSystem = new CrashingFileSystem();
+    const file = await created(fileSystem, 'a', filled(2 * SECTOR_BYTES, 1));
+    await file.sync();
+    await file.write(filled(2 * SECTOR_BYTES, 2), 0);
+    await file.truncate(SECTOR_BYTES);
+    await created(fileSystem, 'b');
+    void file.write(filled(SECTOR_BYTES, 3), 0);
+    for (const name of ['a', 'b']) {
+      const lost = (await contentsAfter(fileSystem, 'loss', name)).map(hex);
+      expect(new Set(lost).size).toBeGreaterThan(name === 'a' ? 4 : 0);
+      expect(lost).toEqual((await contentsAfter(fileSystem, 'power', name)).map(hex));
+    }
+  });
+
+  test('keeps the boot ID, because the machine keeps running', () => {
+    const fileSystem = new CrashingFileSystem({ bootId: 'first' });
+    expect(fileSystem.crash({ kind: 'loss', random: seededRandom(1) }).bootId).toBe('first');
+  });
+});
+
 test('after any operations that end with a sync, every crash keeps the contents', async () => {
   for (let seed = 0; seed < SEEDS; seed++) {
     const random = seededRandom(seed);
@@ -305,7 +341,7 @@ test('after any operations that end with a sync, every crash keeps the contents'
 
     const restarted = fileSystem.crash({ kind: 'process', random });
     await (await restarted.open('a')).sync();
-    for (const kind of ['process', 'power'] as const) {
+    for (const kind of ['process', 'power', 'loss'] as const) {
       expect(hex(await contentOf(restarted.crash({ kind, random }), 'a')), `seed ${seed}`).toBe(seen);
     }
   }
@@ -499,7 +535,7 @@ async function lossOf(syncs: boolean, kind: Crash['kind'], random: Random): Prom
 describe('a counter in two slots', () => {
   test('that syncs loses nothing in a crash at any operation', async () => {
     for (let seed = 0; seed < 50; seed++) {
-      for (const kind of ['process', 'power'] as const)
+      for (const kind of ['process', 'power', 'loss'] as const)
         expect(await lossOf(true, kind, seededRandom(seed)), `seed ${seed}`).toBeUndefined();
     }
   });

@@ -127,20 +127,34 @@ describe('an explorer', () => {
 
   it('finds no failure in correct code', async () => {
     for (let seed = 0; seed < 10; seed++) {
-      for (const kind of ['process', 'power', 'mixed'] as const)
+      for (const kind of ['process', 'power', 'loss', 'mixed'] as const)
         await exploreCrashes(counterStory(true), { seed, kind, crashes: 3 });
     }
   });
 
-  it('finds a missing sync by power cuts only, and replays the failure', async () => {
-    await exploreCrashes(counterStory(false), { kind: 'process', crashes: 3 });
-    const failure = await failureOf(counterStory(false), { kind: 'power' });
-    expect(failure.message).toContain('was promised');
-    await expect(replayCrashes(counterStory(false), failure.replay)).rejects.toMatchObject({
-      name: 'CrashFailure',
-      replay: failure.replay,
+  it.each(['power', 'loss'] as const)(
+    'finds a missing sync by crashes of kind %s, not of kind process, and replays the failure',
+    async (kind) => {
+      await exploreCrashes(counterStory(false), { kind: 'process', crashes: 3 });
+      const failure = await failureOf(counterStory(false), { kind });
+      expect(failure.message).toContain('was promised');
+      expect(failure.replay).toContain(`"${kind}"`);
+      await expect(replayCrashes(counterStory(false), failure.replay)).rejects.toMatchObject({
+        name: 'CrashFailure',
+        replay: failure.replay,
+      });
+      await replayCrashes(counterStory(true), failure.replay);
+    },
+  );
+
+  it('mixes all kinds of crashes by default', async () => {
+    const kinds = new Set<unknown>();
+    const begin = (): Story => ({
+      work: async ({ fileSystem }) => fileSystem.remove('a'),
+      recover: async ({ crash }) => void kinds.add(crash),
     });
-    await replayCrashes(counterStory(true), failure.replay);
+    for (let seed = 0; seed < 20; seed++) await exploreCrashes(begin, { seed, crashes: 1 });
+    expect([...kinds].sort()).toEqual(['loss', 'power', 'process']);
   });
 
   it('repeats a run with the same seed, and differs with another seed', async () => {

@@ -1,0 +1,130 @@
+/**
+ * What the log says about the target that no barrier has made firm yet. Recovery believes it only where the target
+ * reads as a record says (docs/FORMAT.md, "Which records count"), so a change of such bytes must be announced.
+ *
+ * A flush or a checkpoint makes a generation firm: what was recorded until it began. What is recorded later stays,
+ * since the barrier does not cover its frame.
+ */
+
+import { BitSet } from '../core/bit-set.ts';
+import { CELL_BYTES, FILLED, WRITTEN_PAIR } from '../core/layout.ts';
+
+/** A record about bytes of the target takes this many numbers: type, offset, low and high half of the second word. */
+export const RECORD_NUMBERS = 4;
+
+/** With more unfirm claims, an append waits for a checkpoint: recovery reads their cells and keeps them in memory. */
+export const MAX_CLAIMS: number = 2 ** 18;
+
+/** What was recorded between two flushes. */
+class Generation {
+  /** Cells whose content records name. */
+  readonly cells = new BitSet();
+  /** Blocks that hold the source's bytes, according to these records only. */
+  readonly fills = new BitSet();
+  /** The number of times that records name a cell. */
+  claims = 0;
+}
+
+export class Firmness {
+  readonly #blockSize: number;
+  /** The present generation, and those that flushes and checkpoints in progress make firm, by number. */
+  #present = new Generation();
+  #number = 0;
+  readonly #aged = new Map<number, Generation>();
+  /** Records whose append has not ended. */
+  readonly #pending = new Set<readonly number[]>();
+
+  constructor(blockSize: number) {
+    this.#blockSize = blockSize;
+  }
+
+  /** Whether unfirm records name the content of any cell of these bytes. */
+  isNamed(offset: number, length: number): boolean {
+    if (this.#present.cells.isEmpty && this.#aged.size === 0) return false;
+    const { start, end } = cellsOf(offset, length);
+    return this.#any(({ cells }) => cells.hasAny(start, end));
+  }
+
+  /** Whether any block of these bytes is synced by an unfirm fill. */
+  isFilled(offset: number, length: number): boolean {
+    if (this.#present.fills.isEmpty && this.#aged.size === 0) return false;
+    const start = Math.floor(offset / this.#blockSize);
+    const end = Math.ceil((offset + length) / this.#blockSize);
+    return this.#any(({ fills }) => fills.hasAny(start, end));
+  }
+
+  #any(holds: (generation: Generation) => boolean): boolean {
+    if (holds(this.#present)) return true;
+    for (const generation of this.#aged.values()) if (holds(generation)) return true;
+    return false;
+  }
+
+  /** The number of times that records since the last flush began name a cell. */
+  get newClaims(): number {
+    return this.#present.claims;
+  }
+
+  /** The number of times that unfirm records name a cell: recovery reads these cells. */
+  get claims(): number {
+    let { claims } = this.#present;
+    for (const generation of this.#aged.values()) claims += generation.claims;
+    return claims;
+  }
+
+  /** Notes records whose append ends later: a change that follows must be announced from now on. */
+  begin(records: readonly number[]): void {
+    this.#pending.add(records);
+    this.#note(records);
+  }
+
+  /** Notes that the append of these records has ended. A flush that began before does not cover them. */
+  end(records: readonly number[]): void {
+    this.#pending.delete(records);
+    this.#present.claims += this.#note(records);
+  }
+
+  /** Returns how often the records name a cell. */
+  #note(records: readonly number[]): number {
+    const { cells, fills } = this.#present;
+    const claims = noteCells(records, cells);
+    for (let at = 0; at < records.length; at += RECORD_NUMBERS) {
+      if (records[at] !== FILLED) continue;
+      const first = records[at + 1]!;
+      const length = records[at + 2]! + records[at + 3]! * 2 ** 32;
+      fills.add(Math.floor(first / this.#blockSize), Math.ceil((first + length) / this.#blockSize));
+    }
+    return claims;
+  }
+
+  /** A flush or a checkpoint begins. Returns the number of the generation that it makes firm, with all before. */
+  age(): number {
+    this.#aged.set(this.#number, this.#present);
+    this.#present = new Generation();
+    return this.#number++;
+  }
+
+  /** The barrier or the checkpoint of a generation is durable. */
+  firm(number: number): void {
+    for (const aged of this.#aged.keys()) if (aged <= number) this.#aged.delete(aged);
+    for (const records of this.#pending) this.#note(records);
+  }
+}
+
+/** The cells that these bytes touch. */
+export function cellsOf(offset: number, length: number): { start: number; end: number } {
+  return { start: Math.floor(offset / CELL_BYTES), end: Math.ceil((offset + length) / CELL_BYTES) };
+}
+
+/** Adds the cells that records name to a set. Returns how often records name one. */
+function noteCells(records: readonly number[], cells: BitSet): number {
+  let claims = 0;
+  for (let at = 0; at < records.length; at += RECORD_NUMBERS) {
+    const type = records[at];
+    if (type === FILLED) continue;
+    const cell = Math.floor(records[at + 1]! / CELL_BYTES);
+    const count = type === WRITTEN_PAIR ? 2 : 1;
+    cells.add(cell, cell + count);
+    claims += count;
+  }
+  return claims;
+}

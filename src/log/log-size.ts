@@ -1,0 +1,28 @@
+/** How long a log is, and when it is long enough for a checkpoint. */
+
+import { MAX_LOG_BYTES } from '../core/layout.ts';
+
+/**
+ * `log bytes = max(4 × last checkpoint, clamp(40 B × blocks, 1 MiB, 8 MiB))`; 40 B is one record in its own frame. The
+ * file is sparse, so unused bytes cost nothing. A short log is full sooner, and each full log costs a checkpoint.
+ */
+const MIN_LOG_BYTES = 2 ** 20;
+const MIN_LOG_BYTES_OF_LARGE = 2 ** 23;
+const BYTES_PER_RECORD = 40;
+const LOG_STEP_BYTES = 65_536;
+
+/** Length of a log whose checkpoint is small. */
+function minLogBytes(blockCount: number): number {
+  return Math.min(MIN_LOG_BYTES_OF_LARGE, Math.max(MIN_LOG_BYTES, blockCount * BYTES_PER_RECORD));
+}
+
+/** Bytes of the next log. */
+export function logCapacity(blockCount: number, checkpointBytes: number): number {
+  const wanted = Math.max(minLogBytes(blockCount), 4 * checkpointBytes);
+  return Math.min(MAX_LOG_BYTES, Math.ceil(wanted / LOG_STEP_BYTES) * LOG_STEP_BYTES);
+}
+
+/** Log bytes after which a checkpoint pays: as many as the checkpoint has. */
+export function logGrowth(blockCount: number, checkpointBytes: number): number {
+  return Math.max(minLogBytes(blockCount) / 2, checkpointBytes);
+}
