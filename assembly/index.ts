@@ -12,7 +12,7 @@ import {
   Replay,
   clearReplay,
   closeReplay,
-  emitShard,
+  emitSlice,
   feedFormat1,
   feedFormat2,
   finishReplay,
@@ -49,7 +49,7 @@ export function replayOpen(size: f64, shift: u32): Replay {
 export {
   clearReplay as replayClear,
   closeReplay as replayClose,
-  emitShard as replayEmit,
+  emitSlice as replayEmit,
   feedFormat1 as replayFormat1,
   feedFormat2 as replayFormat2,
   finishReplay as replayFinish,

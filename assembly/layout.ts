@@ -7,6 +7,9 @@ import * as shared from '../src/core/layout';
 export const SECTOR_BYTES: u32 = shared.SECTOR_BYTES;
 export const FORMAT1_BLOCK_SIZE: u64 = shared.FORMAT1_BLOCK_SIZE;
 
+/** Containers of one slice. */
+export const SLICE_CONTAINERS: u32 = shared.SLICE_BLOCKS / shared.CONTAINER_BLOCKS;
+
 export const ROARING_COOKIE: u32 = shared.ROARING_COOKIE;
 export const ROARING_COOKIE_WITHOUT_RUNS: u32 = shared.ROARING_COOKIE_WITHOUT_RUNS;
 export const ROARING_OFFSETS_FROM: u32 = shared.ROARING_OFFSETS_FROM;

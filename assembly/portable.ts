@@ -1,5 +1,5 @@
 /**
- * Writes one shard of a set in the portable Roaring format: the same bytes as CRoaring after `runOptimize`.
+ * Writes one slice of a set in the portable Roaring format: the same bytes as CRoaring after `runOptimize`.
  * A container is runs iff runs take no more bytes than the other form; else an array up to 4096 values, else a bitset.
  *
  * The bodies are written first, behind room for the longest header. The header is then written directly before them.
@@ -25,13 +25,14 @@ import {
   ROARING_COOKIE,
   ROARING_COOKIE_WITHOUT_RUNS,
   ROARING_OFFSETS_FROM,
+  SLICE_CONTAINERS,
 } from './layout';
 import { outputFrom, reserve } from './output';
 
-/** Writes the bytes of the shard to the output. Returns their number, 0 if the shard is empty. */
-export function writeShard(set: BlockSet, shard: u32): u32 {
-  const first = containerAt(set, shard << 16);
-  const end = containerAt(set, min((shard + 1) << 16, set.containerCount));
+/** Writes the bytes of the slice to the output. Returns their number, 0 if the slice is empty. */
+export function writeSlice(set: BlockSet, slice: u32): u32 {
+  const first = containerAt(set, slice * SLICE_CONTAINERS);
+  const end = containerAt(set, min((slice + 1) * SLICE_CONTAINERS, set.containerCount));
   let count: u32 = 0;
   let bytes: u32 = 0;
   for (let container = first; container < end; container += 4) {

@@ -28,7 +28,7 @@ import {
 } from './layout';
 import { alloc, free, zeroed } from './memory';
 import { output } from './output';
-import { writeShard } from './portable';
+import { writeSlice } from './portable';
 import { lookAt } from './problem';
 import { bytesOf } from './scan';
 
@@ -225,7 +225,7 @@ function dropParked(replay: Replay): void {
   replay.firstChunk = replay.parkedAt = replay.parkedEnd = 0;
 }
 
-/** Ends the replay: drops synced blocks from `dirty`, and adds the surviving parts. Shards can be written then. */
+/** Ends the replay: drops synced blocks from `dirty`, and adds the surviving parts. Slices can be written then. */
 export function finishReplay(replay: Replay, dirty: DirtyMap): i32 {
   if (replay.runStart < replay.runEnd) addBlocks(replay, replay.runStart, replay.runEnd);
   replay.runStart = replay.runEnd = 0;
@@ -276,6 +276,6 @@ export function finishReplay(replay: Replay, dirty: DirtyMap): i32 {
   return 0;
 }
 
-export function emitShard(replay: Replay, shard: u32): u32 {
-  return writeShard(replay, shard);
+export function emitSlice(replay: Replay, slice: u32): u32 {
+  return writeSlice(replay, slice);
 }

@@ -3,11 +3,21 @@
 import { fileURLToPath } from 'node:url';
 import { ensureBuilt, ensureInstalled, run, script } from '../scripts/lib/steps.mjs';
 
+const NAMES = [
+  'core.mjs',
+  'write-path.mjs',
+  'checkpoint-stall.mjs',
+  'copy.mjs',
+  'nbd.mjs',
+  'nbd-writes.mjs',
+  'browser.mjs',
+];
+
 await script(async () => {
   await ensureInstalled();
   await ensureBuilt();
   let worst = 0;
-  for (const name of ['core.mjs', 'write-path.mjs', 'copy.mjs', 'nbd.mjs', 'nbd-writes.mjs', 'browser.mjs']) {
+  for (const name of NAMES) {
     const exitCode = await run(process.execPath, [fileURLToPath(new URL(name, import.meta.url))]);
     if (exitCode !== 0) worst = 1;
   }

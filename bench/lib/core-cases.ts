@@ -156,7 +156,7 @@ async function replayed(core: Core, shape: Geometry, feed: (replay: Replay) => v
   const state = await CopyState.open(core, shape);
   const replay = new Replay(core, shape);
   feed(replay);
-  state.merge(replay);
+  for (const _ of state.merging(replay));
   const count = state.blocks.count + state.dirty.blockCount;
   replay.dispose();
   state.dispose();
@@ -178,7 +178,7 @@ export const maps: readonly {
       const next = numbers(5);
       const set = new RoaringBitmap32();
       for (let i = 0; i < 64; i++) set.addMany(Uint32Array.from({ length: 2 ** 18 }, () => next() % 2 ** 25));
-      map.union(0, set.serialize('portable'));
+      map.loadFormat1(0, set.serialize('portable'));
       set.dispose();
     },
   },
@@ -189,7 +189,7 @@ export const maps: readonly {
       const next = numbers(6);
       const set = new RoaringBitmap32();
       for (let i = 0; i < 4; i++) set.addMany(Uint32Array.from({ length: 250_000 }, () => next() % 2 ** 28));
-      map.union(0, set.serialize('portable'));
+      map.loadFormat1(0, set.serialize('portable'));
       set.dispose();
     },
   },

@@ -1,7 +1,8 @@
 /** Times the cases of the core, in Node and browsers. */
 
 import { BlockMap } from '../../src/core/block-map.ts';
-import { geometry } from '../../src/core/geometry.ts';
+import { geometry, sliceCount } from '../../src/core/geometry.ts';
+import { GrowingBuffer } from '../../src/core/growing-buffer.ts';
 import { Core } from '../../src/wasm/core.ts';
 import { format1, format2, histories, maps, replayFormat1, replayFormat2 } from './core-cases.ts';
 
@@ -33,10 +34,19 @@ for (const history of histories) {
 }
 for (const { name, fill } of maps) {
   cases.set(`serialization, ${name}`, async () => {
-    const map = await BlockMap.open(geometry({ size: 2 ** 40, blockSize: 4096 }));
+    const shape = geometry({ size: 2 ** 40, blockSize: 4096 });
+    const map = await BlockMap.open(shape);
     fill(map);
+    const buffer = new GrowingBuffer();
     let block = 2 ** 28;
-    return { run: () => map.serialize(), between: () => map.add(block - 1, block--) };
+    /** All slices, as in a checkpoint of all of them. */
+    const run = (): void => {
+      for (let slice = 0; slice < sliceCount(shape); slice++) {
+        buffer.truncate(0);
+        map.serialize(slice, buffer);
+      }
+    };
+    return { run, between: () => map.add(block - 1, block--) };
   });
 }
 

@@ -1,28 +1,28 @@
 /**
- * The set of synced blocks of a device, on roaring-wasm: one bitmap for each shard of 2^32 blocks.
+ * The set of synced blocks of a device, on roaring-wasm: one bitmap for each slice of 2^24 blocks.
  *
  * Invariants:
  * - Every argument is checked here, since roaring-wasm wraps values silently.
  * - Bytes from outside are checked before roaring-wasm reads them.
  * - `count` is kept here, since roaring-wasm counts all values again after each change.
- * - Blocks are only ever added.
- * - Each container of a shard that is marked canonical has the form that the format requires.
+ * - Blocks are only ever added. A call that fails for lack of memory may have added a part of its blocks, and `count`
+ *   may be wrong then: the owner must not use the map any more.
+ * - Each container of a slice that is marked canonical has the form that the format requires.
  */
-import { RoaringBitmap32, RoaringUint8Array, roaringLibraryInitialize } from 'roaring-wasm/browser';
+import { RoaringBitmap32, roaringLibraryInitialize } from 'roaring-wasm/browser';
 import { CodError } from '../errors.ts';
-import { concat } from './concat.ts';
-import { checkBlock, checkBlocks, type Geometry } from './geometry.ts';
-import { CONTAINER_BLOCKS, FORMAT1_SHARD_BLOCKS, padded, SHARD_BLOCKS } from './layout.ts';
-import { arraysWrittenAsRuns, maximumOf, parsePortable } from './portable.ts';
-import { SyncedBlocks } from './synced-blocks.ts';
+import { blocksOfSlice, checkBlock, checkBlocks, type Geometry, sliceCount } from './geometry.ts';
+import { GrowingBuffer } from './growing-buffer.ts';
+import { CONTAINER_BLOCKS, FORMAT1_SHARD_BLOCKS, SLICE_BLOCKS } from './layout.ts';
+import { arraysWrittenAsRuns, maximumOf, parsePortable, portableSlices, runsOf } from './portable.ts';
 
 /** The most values of one call: `addMany` of roaring-wasm traps if its heap grows while it adds 983,041 values. */
 const CHUNK_VALUES = 2 ** 19;
 
 /**
- * After this many calls of `add`, each container is converted to its best form. roaring-wasm keeps a container of runs
- * however scattered the added blocks are, and each addition moves half of the runs (25 µs with 30,000 runs). The
- * conversion takes 0.6 ms for a map of 1 TiB.
+ * After this many additions to a slice, each of its containers is converted to its best form. roaring-wasm keeps a
+ * container of runs however scattered the added blocks are, and each addition moves half of the runs (25 µs with 30,000
+ * runs). The conversion takes 0.2 ms.
  */
 const TIDY_ADDS = 2048;
 
@@ -40,13 +40,12 @@ export function bitmapsReady(): Promise<unknown> {
 
 export class BlockMap {
   readonly #geometry: Geometry;
-  readonly #shards: RoaringBitmap32[];
-  /** For each shard, whether it is unchanged since the last {@link serialize}: its containers have their best form. */
+  readonly #slices: RoaringBitmap32[];
+  /** For each slice, whether it is unchanged since {@link serialize}: its containers have their best form. */
   readonly #canonical: boolean[];
+  /** For each slice, the additions since its containers were converted. */
+  readonly #untidyAdds: number[];
   #count = 0;
-  #untidyAdds = 0;
-  /** The buffer of each serialized shard, for reuse: zeroing a new buffer takes as long as writing it. */
-  readonly #written: (RoaringUint8Array | undefined)[] = [];
 
   /** Creates an empty map when roaring-wasm is ready. */
   static async open(geometry: Geometry): Promise<BlockMap> {
@@ -56,8 +55,9 @@ export class BlockMap {
 
   private constructor(geometry: Geometry) {
     this.#geometry = geometry;
-    this.#shards = Array.from({ length: Math.ceil(geometry.blockCount / SHARD_BLOCKS) }, () => new RoaringBitmap32());
-    this.#canonical = this.#shards.map(() => false);
+    this.#slices = Array.from({ length: sliceCount(geometry) }, () => new RoaringBitmap32());
+    this.#canonical = this.#slices.map(() => false);
+    this.#untidyAdds = this.#slices.map(() => 0);
   }
 
   /** Number of synced blocks. */
@@ -67,7 +67,7 @@ export class BlockMap {
 
   has(block: number): boolean {
     checkBlock(this.#geometry, block);
-    return this.#shard(block).has(block % SHARD_BLOCKS);
+    return this.#slice(block).has(block % SLICE_BLOCKS);
   }
 
   /** Whether all of [start, end) is synced; true if it is empty. */
@@ -76,8 +76,8 @@ export class BlockMap {
     if (end - start === 1) return this.has(start);
     checkBlocks(this.#geometry, start, end);
     for (let at = start; at < end; ) {
-      const stop = shardEnd(at, end);
-      if (!this.#shard(at).hasRange(at % SHARD_BLOCKS, inShard(at, stop))) return false;
+      const stop = sliceEnd(at, end);
+      if (!this.#slice(at).hasRange(at % SLICE_BLOCKS, inSlice(at, stop))) return false;
       at = stop;
     }
     return true;
@@ -88,9 +88,9 @@ export class BlockMap {
     if (end - start === 1) return this.has(start);
     checkBlocks(this.#geometry, start, end);
     for (let at = start; at < end; ) {
-      const stop = shardEnd(at, end);
+      const stop = sliceEnd(at, end);
       // intersectsWithRange of roaring-wasm 1.1.0 ignores the last value of the range.
-      if (this.#shard(at).rangeCardinality(at % SHARD_BLOCKS, inShard(at, stop)) > 0) return true;
+      if (this.#slice(at).rangeCardinality(at % SLICE_BLOCKS, inSlice(at, stop)) > 0) return true;
       at = stop;
     }
     return false;
@@ -100,20 +100,22 @@ export class BlockMap {
   add(start: number, end: number): void {
     checkBlocks(this.#geometry, start, end);
     for (let at = start; at < end; ) {
-      const stop = shardEnd(at, end);
-      const shard = this.#shard(at);
-      const from = at % SHARD_BLOCKS;
-      const to = inShard(at, stop);
-      this.#canonical[Math.floor(at / SHARD_BLOCKS)] = false;
+      const stop = sliceEnd(at, end);
+      const index = Math.floor(at / SLICE_BLOCKS);
+      const slice = this.#slices[index]!;
+      const from = at % SLICE_BLOCKS;
+      const to = inSlice(at, stop);
+      this.#canonical[index] = false;
       if (to - from === 1) {
-        if (shard.tryAdd(from)) this.#count++;
+        if (slice.tryAdd(from)) this.#count++;
       } else {
-        this.#count += to - from - shard.rangeCardinality(from, to);
-        shard.addRange(from, to);
+        const added = to - from - slice.rangeCardinality(from, to);
+        slice.addRange(from, to);
+        this.#count += added;
       }
-      if (++this.#untidyAdds >= TIDY_ADDS) {
-        this.#untidyAdds = 0;
-        shard.runOptimize();
+      if (++this.#untidyAdds[index]! >= TIDY_ADDS) {
+        this.#untidyAdds[index] = 0;
+        slice.runOptimize();
       }
       at = stop;
     }
@@ -140,99 +142,88 @@ export class BlockMap {
     }
   }
 
-  /**
-   * Adds the blocks of a bitmap in portable Roaring format. Its value 0 is the first block of the shard.
-   *
-   * @throws {@link CodError} COD_CORRUPT if the bytes are not a bitmap or exceed the device. Nothing is added.
-   */
-  union(shardIndex: number, portableBytes: Uint8Array): void {
-    if (!Number.isInteger(shardIndex) || shardIndex < 0 || shardIndex >= this.#shards.length) {
-      throw new RangeError(`shard ${shardIndex} is not within the map (${this.#shards.length} shards)`);
+  /** Yields the maximal runs of synced blocks from the slice of `from` on, ascending, as [start, end). */
+  *runs(from: number = 0): Generator<[start: number, end: number], void, undefined> {
+    const buffer = new GrowingBuffer();
+    let pending: [number, number] | undefined;
+    for (let index = Math.floor(from / SLICE_BLOCKS); index < this.#slices.length; index++) {
+      buffer.truncate(0);
+      if (this.serialize(index, buffer) === 0) continue;
+      const base = index * SLICE_BLOCKS;
+      for (const [start, end] of runsOf(buffer.bytes, parsePortable(buffer.bytes, `bitmap ${index}`))) {
+        if (pending?.[1] === base + start) pending[1] = base + end;
+        else {
+          if (pending) yield pending;
+          pending = [base + start, base + end];
+        }
+      }
     }
-    const bitmap = parsePortable(portableBytes, `bitmap ${shardIndex}`);
-    const blocks = this.#geometry.blockCount - shardIndex * SHARD_BLOCKS;
+    if (pending) yield pending;
+  }
+
+  /**
+   * Adds the blocks of a bitmap in portable Roaring format, in two steps between which the event loop may turn. The
+   * bitmap's value 0 is the first block of the slice.
+   *
+   * @throws {@link CodError} COD_CORRUPT if the bytes are not a bitmap or exceed the slice. Nothing is added.
+   */
+  *uniting(sliceIndex: number, portableBytes: Uint8Array): Generator<void, void, undefined> {
+    if (!Number.isInteger(sliceIndex) || sliceIndex < 0 || sliceIndex >= this.#slices.length) {
+      throw new RangeError(`slice ${sliceIndex} is not within the map (${this.#slices.length} slices)`);
+    }
+    const bitmap = parsePortable(portableBytes, `bitmap ${sliceIndex}`);
+    const blocks = blocksOfSlice(this.#geometry, sliceIndex);
     const maximum = maximumOf(portableBytes, bitmap);
     if (maximum >= blocks) {
       throw new CodError(
         'COD_CORRUPT',
-        `bitmap ${shardIndex}: block ${maximum} is beyond its shard (${blocks} blocks)`,
+        `bitmap ${sliceIndex}: block ${maximum} is beyond its slice (${blocks} blocks)`,
         {
-          details: { shard: shardIndex, value: maximum, blocks },
+          details: { slice: sliceIndex, value: maximum, blocks },
         },
       );
     }
-    this.#merge(shardIndex, portableBytes, bitmap.cardinality, bitmap.touching);
+    yield;
+    this.#merge(sliceIndex, portableBytes, bitmap.touching);
   }
 
-  /** Like {@link union}, for bytes that the core has written: they are not checked. */
-  unionTrusted(shardIndex: number, portableBytes: Uint8Array): void {
-    this.#merge(shardIndex, portableBytes, undefined, false);
+  /** As {@link uniting}, at once, for bytes that the core has written: they are not checked. */
+  unionTrusted(sliceIndex: number, portableBytes: Uint8Array): void {
+    this.#merge(sliceIndex, portableBytes, false);
+  }
+
+  /** The number of synced blocks of a slice. */
+  countOf(sliceIndex: number): number {
+    return this.#slices[sliceIndex]!.size;
   }
 
   /**
-   * Serializes the section of bitmaps of a checkpoint of format 2. Equal sets have equal bytes.
+   * Appends a slice to `into` in portable Roaring format; nothing if the slice is empty. Equal sets have equal bytes.
    *
-   * @returns pieces that are views of the heap of roaring-wasm, valid until roaring-wasm is used again
+   * @returns the number of bytes
    */
-  serialize(): Uint8Array[] {
-    for (const [index, shard] of this.#shards.entries()) {
-      if (!this.#canonical[index]) shard.runOptimize();
-      this.#write(index);
-      if (this.#canonical[index]) continue;
-      const wasteful = arraysWrittenAsRuns(this.#written[index]!.asTypedArray());
+  serialize(sliceIndex: number, into: GrowingBuffer): number {
+    const slice = this.#slices[sliceIndex]!;
+    if (slice.isEmpty) return 0;
+    const isCanonical = this.#canonical[sliceIndex]!;
+    if (!isCanonical) slice.runOptimize();
+    const start = into.length;
+    write(slice, into);
+    if (!isCanonical) {
+      const wasteful = arraysWrittenAsRuns(into.bytes.subarray(start));
       for (const values of wasteful) {
         // Values that are added to an empty container become an array.
         const first = values[0]! - (values[0]! % CONTAINER_BLOCKS);
-        shard.removeRange(first, first + CONTAINER_BLOCKS);
-        shard.addMany(values);
+        slice.removeRange(first, first + CONTAINER_BLOCKS);
+        slice.addMany(values);
       }
-      if (wasteful.length > 0) this.#write(index);
-      this.#canonical[index] = true;
-    }
-    // Views are taken after all shards are written, since the heap may move meanwhile.
-    return this.#written.flatMap((written) => {
-      const length = new Uint8Array(8);
-      new DataView(length.buffer).setBigUint64(0, BigInt(written!.byteLength), true);
-      return [length, written!.asTypedArray(), new Uint8Array(padded(written!.byteLength) - written!.byteLength)];
-    });
-  }
-
-  /**
-   * Replaces the contents by a section of bitmaps of format 2.
-   *
-   * @throws {@link CodError} COD_CORRUPT if the section is damaged or of another device. The map is empty then.
-   */
-  load(section: Uint8Array): void {
-    this.#clear();
-    try {
-      const view = new DataView(section.buffer, section.byteOffset, section.byteLength);
-      let at = 0;
-      for (let shard = 0; shard < this.#shards.length; shard++) {
-        if (section.length - at < 8)
-          throw corruptSection(at, `bitmap ${shard} of ${this.#shards.length} is missing`, section);
-        const length = Number(view.getBigUint64(at, true));
-        if (length > section.length - at - 8)
-          throw corruptSection(
-            at,
-            `bitmap ${shard} has ${length} bytes, but ${section.length - at - 8} are left`,
-            section,
-          );
-        this.union(shard, section.subarray(at + 8, at + 8 + length));
-        const stored = padded(length);
-        if (8 + stored > section.length - at)
-          throw corruptSection(at, `the padding of bitmap ${shard} is missing`, section);
-        for (let i = length; i < stored; i++) {
-          if (section[at + 8 + i] !== 0)
-            throw corruptSection(at + 8 + i, `the padding of bitmap ${shard} is not zero`, section);
-        }
-        at += 8 + stored;
+      if (wasteful.length > 0) {
+        into.truncate(start);
+        write(slice, into);
       }
-      if (at !== section.length)
-        throw corruptSection(at, `${section.length - at} extra bytes after the last bitmap`, section);
-    } catch (error) {
-      this.#clear();
-      throw error;
+      this.#canonical[sliceIndex] = true;
     }
+    return into.length - start;
   }
 
   /**
@@ -247,38 +238,36 @@ export class BlockMap {
     const bitmap = parsePortable(portableBytes, `bitmap ${bitmapIndex}`);
     const base = bitmapIndex * FORMAT1_SHARD_BLOCKS;
     if (bitmap.cardinality === 0 || base >= this.#geometry.blockCount) return;
-    const values = RoaringBitmap32.deserialize(portableBytes, 'portable');
-    try {
-      // Bitmap i begins i blocks before the end of shard i - 1, so a moved copy of it is added to each.
-      this.#take(bitmapIndex, values, -bitmapIndex);
-      if (bitmapIndex > 0) this.#take(bitmapIndex - 1, values, SHARD_BLOCKS - bitmapIndex);
-    } finally {
-      values.dispose();
+    // The bitmap begins `bitmapIndex` blocks before the end of a slice, so each of its slices goes into two of ours.
+    const firstSlice = Math.ceil(base / SLICE_BLOCKS);
+    for (const [index, bytes] of portableSlices(portableBytes, bitmap)) {
+      const values = RoaringBitmap32.deserialize(bytes, 'portable');
+      try {
+        this.#take(firstSlice + index, values, -bitmapIndex);
+        if (bitmapIndex > 0) this.#take(firstSlice + index - 1, values, SLICE_BLOCKS - bitmapIndex);
+      } finally {
+        values.dispose();
+      }
     }
-  }
-
-  /** A copy of the set, which later changes of the map do not affect. */
-  snapshot(): SyncedBlocks {
-    return new SyncedBlocks(this.#geometry, concat(...this.serialize()));
   }
 
   /** The synced blocks among `blocks`, which must ascend. Faster than {@link has} for each block. */
   filter(blocks: Float64Array): number[] {
     const found: number[] = [];
     for (let at = 0; at < blocks.length; ) {
-      const index = Math.floor(blocks[at]! / SHARD_BLOCKS);
-      const shard = this.#shards[index]!;
+      const index = Math.floor(blocks[at]! / SLICE_BLOCKS);
+      const slice = this.#slices[index]!;
       const values: number[] = [];
       for (
         ;
-        at < blocks.length && values.length < CHUNK_VALUES && Math.floor(blocks[at]! / SHARD_BLOCKS) === index;
+        at < blocks.length && values.length < CHUNK_VALUES && Math.floor(blocks[at]! / SLICE_BLOCKS) === index;
         at++
       ) {
-        values.push(blocks[at]! % SHARD_BLOCKS);
+        values.push(blocks[at]! % SLICE_BLOCKS);
       }
       const asked = new RoaringBitmap32(Uint32Array.from(values));
-      asked.andInPlace(shard);
-      for (const value of asked.toUint32Array()) found.push(index * SHARD_BLOCKS + value);
+      asked.andInPlace(slice);
+      for (const value of asked.toUint32Array()) found.push(index * SLICE_BLOCKS + value);
       asked.dispose();
     }
     return found;
@@ -286,67 +275,42 @@ export class BlockMap {
 
   /** Frees the memory of roaring-wasm. The map cannot be used afterwards. */
   dispose(): void {
-    for (const shard of this.#shards) shard.dispose();
-    for (const written of this.#written) written?.dispose();
+    for (const slice of this.#slices) slice.dispose();
   }
 
-  #shard(block: number): RoaringBitmap32 {
-    return this.#shards[Math.floor(block / SHARD_BLOCKS)]!;
+  #slice(block: number): RoaringBitmap32 {
+    return this.#slices[Math.floor(block / SLICE_BLOCKS)]!;
   }
 
-  #merge(shardIndex: number, bytes: Uint8Array, cardinality: number | undefined, touching: boolean): void {
-    const shard = this.#shards[shardIndex]!;
-    this.#canonical[shardIndex] = false;
-    if (shard.isEmpty) {
-      shard.deserialize(bytes, 'portable');
-      if (touching) normalize(shard);
-      this.#count += cardinality ?? shard.size;
-      return;
-    }
+  #merge(sliceIndex: number, bytes: Uint8Array, touching: boolean): void {
     const other = RoaringBitmap32.deserialize(bytes, 'portable');
-    if (touching) normalize(other);
-    this.#or(shard, other);
-    other.dispose();
+    try {
+      if (touching) normalize(other);
+      this.#or(sliceIndex, other);
+    } finally {
+      other.dispose();
+    }
   }
 
-  #or(shard: RoaringBitmap32, other: RoaringBitmap32): void {
-    this.#count -= shard.size;
-    shard.orInPlace(other);
-    this.#count += shard.size;
+  #or(sliceIndex: number, other: RoaringBitmap32): void {
+    const slice = this.#slices[sliceIndex]!;
+    const before = slice.size;
+    this.#canonical[sliceIndex] = false;
+    if (slice.isEmpty) RoaringBitmap32.swap(slice, other);
+    else slice.orInPlace(other);
+    this.#count += slice.size - before;
   }
 
-  #take(shardIndex: number, values: RoaringBitmap32, offset: number): void {
-    const shard = this.#shards[shardIndex];
-    if (!shard) return;
+  #take(sliceIndex: number, values: RoaringBitmap32, offset: number): void {
+    if (sliceIndex < 0 || sliceIndex >= this.#slices.length) return;
     const moved = RoaringBitmap32.addOffset(values, offset);
     try {
-      const blocks = this.#geometry.blockCount - shardIndex * SHARD_BLOCKS;
-      if (blocks < SHARD_BLOCKS) moved.removeRange(blocks, SHARD_BLOCKS);
+      moved.removeRange(blocksOfSlice(this.#geometry, sliceIndex), 2 ** 32);
       normalize(moved);
-      this.#canonical[shardIndex] = false;
-      this.#or(shard, moved);
+      this.#or(sliceIndex, moved);
     } finally {
       moved.dispose();
     }
-  }
-
-  #clear(): void {
-    for (const shard of this.#shards) shard.clear();
-    this.#canonical.fill(false);
-    this.#count = 0;
-  }
-
-  /** Serializes a shard into its kept buffer, or into a new buffer if the size has changed. */
-  #write(index: number): void {
-    const shard = this.#shards[index]!;
-    const kept = this.#written[index];
-    if (kept?.byteLength === shard.getSerializationSizeInBytes('portable')) {
-      shard.serialize('portable', kept);
-      return;
-    }
-    kept?.dispose();
-    this.#written[index] = undefined;
-    this.#written[index] = shard.serialize('portable', RoaringUint8Array);
   }
 
   /** The first block of [from, limit) at which `uniform` fails, or `limit`; `uniform` must hold for an empty range. */
@@ -373,24 +337,22 @@ export class BlockMap {
   }
 }
 
-/** The end of the shard of `block`, at most `limit`. */
-function shardEnd(block: number, limit: number): number {
-  return Math.min(limit, (Math.floor(block / SHARD_BLOCKS) + 1) * SHARD_BLOCKS);
+/** The end of the slice of `block`, at most `limit`. */
+function sliceEnd(block: number, limit: number): number {
+  return Math.min(limit, (Math.floor(block / SLICE_BLOCKS) + 1) * SLICE_BLOCKS);
 }
 
-/** `end` relative to the shard of `start`; 2^32 at the end of the shard. */
-function inShard(start: number, end: number): number {
-  return end - Math.floor(start / SHARD_BLOCKS) * SHARD_BLOCKS;
+/** `end` relative to the slice of `start`; 2^24 at the end of the slice. */
+function inSlice(start: number, end: number): number {
+  return end - Math.floor(start / SLICE_BLOCKS) * SLICE_BLOCKS;
+}
+
+function write(slice: RoaringBitmap32, into: GrowingBuffer): void {
+  slice.serialize('portable', into.extend(slice.getSerializationSizeInBytes('portable')));
 }
 
 /** Joins runs that touch: `runOptimize` builds maximal runs from the other forms. */
 function normalize(bitmap: RoaringBitmap32): void {
   bitmap.removeRunCompression();
   bitmap.runOptimize();
-}
-
-function corruptSection(offset: number, what: string, section: Uint8Array): CodError {
-  return new CodError('COD_CORRUPT', `bitmap section, byte ${offset} of ${section.length}: ${what}`, {
-    details: { offset, length: section.length },
-  });
 }

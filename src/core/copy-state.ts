@@ -9,6 +9,7 @@
  *
  * Invariants:
  * - A block only moves down in this table. A synced block has no dirty parts.
+ * - The number of changes of a slice grows before either map changes in that slice.
  * - No other file combines the two maps. Every answer is a value of one moment: a caller may keep it across an await.
  *   Until then bytes may have become the target's, and never the source's again.
  */
@@ -17,9 +18,12 @@ import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import { BlockMap } from './block-map.ts';
 import { DirtyMap, type Part } from './dirty-map.ts';
-import { bytesOfBlock, type Geometry } from './geometry.ts';
-import { MAX_BLOCK_PARTS } from './layout.ts';
+import { bytesOfBlock, type Geometry, sliceCount } from './geometry.ts';
+import type { GrowingBuffer } from './growing-buffer.ts';
+import { MAX_BLOCK_PARTS, padded, SLICE_BLOCKS } from './layout.ts';
 import type { Replay } from './replay.ts';
+import type { SliceEntry } from './slice-directory.ts';
+import type { BlockView, DirtyView } from './views.ts';
 
 /** A range of blocks: [start, end). */
 export interface BlockRange {
@@ -44,54 +48,21 @@ export interface StateRun {
   readonly state: 'synced' | 'unsynced' | 'dirty';
 }
 
-/** A maximal run of blocks in one state within a range: [start, end). */
-export interface BlockRun extends BlockRange {
-  /** Whether the blocks are synced. */
-  readonly synced: boolean;
+/** The moment from which on a checkpoint is written. See {@link CopyState.moment}. */
+export interface StateMoment {
+  /** The number of changes of each slice so far. */
+  readonly changes: readonly number[];
+  /** The dirty blocks, ascending. */
+  readonly dirty: Float64Array;
 }
 
-/**
- * The synced blocks, as users of the log see them. Blocks are numbered from 0. A block outside the storage throws
- * `RangeError`.
- */
-export interface BlockView {
-  /** The number of synced blocks. */
-  readonly count: number;
-  /** Returns whether a block is synced. */
-  has(block: number): boolean;
-  /** Returns whether all of the blocks [start, end) are synced; true for an empty range. */
-  hasRange(start: number, end: number): boolean;
-  /**
-   * Returns the first unsynced block of [from, limit), or `limit` if all of them are synced.
-   *
-   * @param limit default: the number of blocks
-   */
-  nextUnsynced(from: number, limit?: number): number;
-  /** Yields the maximal runs of synced and of unsynced blocks within [start, end), ascending. */
-  extents(start: number, end: number): Iterable<BlockRun>;
-}
-
-/** The parts of unsynced blocks that were written, as users of the log see them. */
-export interface DirtyView {
-  /** The number of blocks that have such parts. */
-  readonly blockCount: number;
-  /**
-   * Returns the written parts of a block as `[start, end)` in bytes within the block, ascending. Empty if the block is
-   * not dirty.
-   *
-   * @throws `RangeError` when the block is outside the storage.
-   */
-  parts(block: number): readonly (readonly [start: number, end: number])[];
-}
-
-/** The two sections of a checkpoint, valid until the state changes. */
-export interface StateSections {
-  readonly bitmaps: readonly Uint8Array[];
-  readonly dirty: Uint8Array;
-}
+/** A slice as it was serialized: all of its entry in a directory but its place and checksum. */
+export type SerializedSlice = Omit<SliceEntry, 'offset' | 'checksum'>;
 
 /** A block with more dirty parts than this is fetched and made whole. */
 const MAX_PARTS_OF_BLOCK = 64;
+/** Blocks that are looked up before the event loop may turn. */
+const STEP_BLOCKS = 4096;
 /** Where any block is dirty, {@link CopyState.runs} looks at this many blocks at most: each takes a look-up. */
 const MAX_RUN_BLOCKS = 2 ** 16;
 
@@ -99,11 +70,14 @@ export class CopyState {
   readonly geometry: Geometry;
   readonly #blocks: BlockMap;
   readonly #dirty: DirtyMap;
+  /** For each slice. */
+  readonly #changes: number[];
 
   constructor(geometry: Geometry, blocks: BlockMap, dirty: DirtyMap) {
     this.geometry = geometry;
     this.#blocks = blocks;
     this.#dirty = dirty;
+    this.#changes = Array.from({ length: sliceCount(geometry) }, () => 0);
   }
 
   /** An empty state: the target holds nothing. */
@@ -154,13 +128,16 @@ export class CopyState {
   }
 
   /**
-   * The target now holds the bytes [offset, offset + length).
-   * @throws {@link CodError} COD_NO_SPACE if the map of dirty parts is full; whole blocks of the range are applied.
+   * The target now holds the bytes [offset, offset + length). After any error a part of the range may be applied: the
+   * caller must not use the state any more.
+   *
+   * @throws {@link CodError} COD_NO_SPACE if the map of dirty parts is full
    */
   apply(offset: number, length: number): void {
     const { blockSize, size, blockCount } = this.geometry;
     const end = offset + length;
     const first = Math.floor(offset / blockSize);
+    this.#noteChange(first, Math.ceil(end / blockSize));
     const firstWhole = Math.ceil(offset / blockSize);
     const endWhole = end === size ? blockCount : Math.floor(end / blockSize);
     if (firstWhole < endWhole) {
@@ -172,6 +149,11 @@ export class CopyState {
       this.#applyPart(first, offset - base, Math.min(end - base, bytesOfBlock(this.geometry, first)));
     }
     if (endWhole >= firstWhole && endWhole * blockSize < end) this.#applyPart(endWhole, 0, end - endWhole * blockSize);
+  }
+
+  /** The blocks [start, end) are about to change: checkpoints write their slices again. */
+  #noteChange(start: number, end: number): void {
+    for (let slice = Math.floor(start / SLICE_BLOCKS); slice * SLICE_BLOCKS < end; slice++) this.#changes[slice]!++;
   }
 
   #applyPart(block: number, start: number, end: number): void {
@@ -303,9 +285,9 @@ export class CopyState {
     return this.#blocks.nextSynced(from, limit);
   }
 
-  /** The maximal runs of synced blocks, ascending, as [start, end). */
-  *syncedRuns(): Generator<[start: number, end: number], void, undefined> {
-    yield* this.#blocks.snapshot().extents();
+  /** The maximal runs of synced blocks, ascending, as [start, end): all of those that end after the block `from`. */
+  *syncedRuns(from: number = 0): Generator<[start: number, end: number], void, undefined> {
+    yield* this.#blocks.runs(from);
   }
 
   /** The dirty blocks and their parts, ascending. */
@@ -320,7 +302,7 @@ export class CopyState {
     /** The first block of a part. */
     const edge = (part: number): number => start + Math.floor(((end - start) * part) / parts);
     let part = 0;
-    for (const [from, to] of this.syncedRuns()) {
+    for (const [from, to] of this.syncedRuns(start)) {
       if (from >= end) break;
       for (let at = Math.max(from, start); at < Math.min(to, end); ) {
         while (edge(part + 1) <= at) part++;
@@ -339,24 +321,61 @@ export class CopyState {
     return { synced, dirty };
   }
 
-  /** The sections of a checkpoint: views that are valid until the state changes. */
-  sections(): StateSections {
-    return { bitmaps: this.#blocks.serialize(), dirty: this.#dirty.serialize() };
+  /** The present moment. {@link serializing} then writes slices that hold at least what they hold now. */
+  moment(): StateMoment {
+    return { changes: [...this.#changes], dirty: this.#dirty.blockCount === 0 ? NO_BLOCKS : this.#dirty.blocks() };
   }
 
   /**
-   * Replaces an empty state by the sections of a checkpoint.
-   * @throws {@link CodError} COD_CORRUPT if they are damaged, or do not hold as many blocks as `expected` says.
+   * Appends a slice to `into`, in steps after which the event loop may turn. What becomes true meanwhile may be in the
+   * slice or not.
+   *
+   * The dirty section comes first: a block that becomes synced meanwhile is missing there, but not in the bitmap.
    */
-  load(bitmaps: Uint8Array, dirty: Uint8Array, expected: { syncedBlocks: number; dirtyBlocks: number }): void {
-    this.#blocks.load(bitmaps);
-    this.#dirty.load(dirty);
-    if (this.#blocks.count === expected.syncedBlocks && this.#dirty.blockCount === expected.dirtyBlocks) return;
+  *serializing(slice: number, moment: StateMoment, into: GrowingBuffer): Generator<void, SerializedSlice, undefined> {
+    const begin = into.length;
+    const first = slice * SLICE_BLOCKS;
+    const dirty = moment.dirty.subarray(indexOf(moment.dirty, first), indexOf(moment.dirty, first + SLICE_BLOCKS));
+    const dirtyBlocks = yield* this.#dirty.serializing(dirty, into);
+    const dirtyBytes = into.length - begin;
+    const bitmapBytes = this.#blocks.serialize(slice, into);
+    into.extend(padded(bitmapBytes) - bitmapBytes).fill(0);
+    return { dirtyBytes, bitmapBytes, dirtyBlocks, syncedBlocks: this.#blocks.countOf(slice) };
+  }
+
+  /**
+   * Adds a slice of a checkpoint to an empty slice of the state, in steps after which the event loop may turn.
+   *
+   * @param bytes what {@link serializing} has written
+   * @throws {@link CodError} COD_CORRUPT if it is damaged. A part of the slice may be added.
+   */
+  *loading(slice: number, entry: SerializedSlice, bytes: Uint8Array): Generator<void, void, undefined> {
+    const { dirtyBytes, bitmapBytes, dirtyBlocks, syncedBlocks } = entry;
+    const dirtyBefore = this.#dirty.blockCount;
+    this.#noteChange(slice * SLICE_BLOCKS, slice * SLICE_BLOCKS + 1);
+    if (bitmapBytes > 0) yield* this.#blocks.uniting(slice, bytes.subarray(dirtyBytes, dirtyBytes + bitmapBytes));
+    yield* this.#dirty.loading(slice, bytes.subarray(0, dirtyBytes));
+    const synced = this.#blocks.countOf(slice);
+    const dirty = this.#dirty.blockCount - dirtyBefore;
+    if (bytes.subarray(dirtyBytes + bitmapBytes).some((byte) => byte !== 0))
+      throw new CodError('COD_CORRUPT', `slice ${slice}: the padding of its bitmap is not zero`);
+    if (synced === syncedBlocks && dirty === dirtyBlocks) return;
     throw new CodError(
       'COD_CORRUPT',
-      `checkpoint holds ${this.#blocks.count} synced and ${this.#dirty.blockCount} dirty blocks, ` +
-        `but its header says ${expected.syncedBlocks} and ${expected.dirtyBlocks}`,
+      `slice ${slice} holds ${synced} synced and ${dirty} dirty blocks, ` +
+        `but the directory says ${syncedBlocks} and ${dirtyBlocks}`,
     );
+  }
+
+  /** Drops the parts of synced blocks, in steps after which the event loop may turn. */
+  *#dropPartsOfSynced(): Generator<void, void, undefined> {
+    if (this.#dirty.blockCount === 0) return;
+    const dirty = this.#dirty.blocks();
+    for (let at = 0; at < dirty.length; at += STEP_BLOCKS) {
+      for (const block of this.#blocks.filter(dirty.subarray(at, at + STEP_BLOCKS)))
+        this.#dirty.remove(block, block + 1);
+      yield;
+    }
   }
 
   /** Adds the blocks of a bitmap of a format 1 checkpoint. @throws {@link CodError} COD_CORRUPT */
@@ -365,15 +384,19 @@ export class CopyState {
   }
 
   /**
-   * Merges what a replay found, and empties the replay. Dirty parts of blocks that are synced then are dropped.
+   * Merges what a replay found, and empties the replay, in steps after which the event loop may turn. Dirty parts of
+   * blocks that are synced then are dropped.
+   *
    * @throws {@link CodError} COD_CORRUPT
    */
-  merge(replay: Replay): void {
+  *merging(replay: Replay): Generator<void, void, undefined> {
     const wasEmpty = this.#blocks.count === 0;
-    for (const [shard, bytes] of replay.emitShards(this.#dirty)) this.#blocks.unionTrusted(shard, bytes);
-    if (!wasEmpty && this.#dirty.blockCount > 0) {
-      for (const block of this.#blocks.filter(this.#dirty.blocks())) this.#dirty.remove(block, block + 1);
+    this.#noteChange(0, this.geometry.blockCount);
+    for (const [slice, bytes] of replay.emitSlices(this.#dirty)) {
+      this.#blocks.unionTrusted(slice, bytes);
+      yield;
     }
+    if (!wasEmpty) yield* this.#dropPartsOfSynced();
     replay.clear();
   }
 
@@ -385,6 +408,19 @@ export class CopyState {
 }
 
 const NONE: readonly number[] = [];
+const NO_BLOCKS = new Float64Array(0);
+
+/** The index of the first of the ascending `blocks` that is at least `block`. */
+function indexOf(blocks: Float64Array, block: number): number {
+  let low = 0;
+  let high = blocks.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (blocks[middle]! < block) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
 
 /** Adds [start, end), joined with the piece before it if both are from one side. */
 function append(pieces: Piece[], start: number, end: number, from: Piece['from']): void {

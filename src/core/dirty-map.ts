@@ -9,14 +9,21 @@ import { CodError } from '../errors.ts';
 import { COMPLETE, DIRTY, LIMIT, LISTED } from '../wasm/codes.ts';
 import type { Core } from '../wasm/core.ts';
 import { DIRTY_MAP } from '../wasm/generated/interface.ts';
-import { bytesOfBlock, checkBlock, checkBlocks, type Geometry } from './geometry.ts';
-import { MAX_BLOCK_PARTS } from './layout.ts';
+import { blocksOfSlice, bytesOfBlock, checkBlock, checkBlocks, type Geometry } from './geometry.ts';
+import type { GrowingBuffer } from './growing-buffer.ts';
+import { MAX_BLOCK_PARTS, SLICE_BLOCKS } from './layout.ts';
 
 /**
  * The default limit of a map, for its parts and for its blocks. The map then takes at most 300 MiB, which it reaches
  * only if each part is in a block of its own.
  */
 export const DEFAULT_MAX_PARTS: number = 4 * 2 ** 20;
+
+/** Bytes of a block's entry before its parts, and of each part. */
+const ENTRY_BYTES = 8;
+const PART_BYTES = 8;
+/** Blocks of a dirty section that are read or written before the event loop may turn, which takes 1 ms. */
+const STEP_BLOCKS = 4096;
 
 const OUTCOMES = { [DIRTY]: 'dirty', [COMPLETE]: 'complete', [LIMIT]: 'full' } as const;
 
@@ -29,7 +36,6 @@ export class DirtyMap {
   readonly #maxBlocks: number;
   readonly #maxParts: number;
   #handle: number;
-  #section = new Uint32Array(256);
 
   /** An empty map. Only {@link add} enforces the limits: checkpoints and logs were written within them. */
   constructor(core: Core, geometry: Geometry, limits: { maxBlocks?: number; maxParts?: number } = {}) {
@@ -123,78 +129,93 @@ export class DirtyMap {
   blocks(): Float64Array<ArrayBuffer> {
     const count = this.#core.exports.dirtyList(this.handle);
     const blocks = new Float64Array(count);
-    const at = this.#core.exports.output();
-    for (let i = 0; i < count; i++) blocks[i] = this.#core.u64(at + i * 8);
+    const at = this.#core.exports.output() >>> 2;
+    const { words } = this.#core;
+    for (let i = 0; i < count; i++) blocks[i] = words[at + i * 2]! + words[at + i * 2 + 1]! * 2 ** 32;
     return blocks;
   }
 
-  /** Serializes the dirty section of a checkpoint of format 2 into a kept buffer: a view, valid until the next call. */
-  serialize(): Uint8Array<ArrayBuffer> {
-    const blocks = this.blocks();
-    const length = blocks.length * 4 + this.partCount * 2;
-    if (this.#section.length < length) this.#section = new Uint32Array(length + (length >> 2));
-    const section = this.#section;
-    let next = 0;
-    for (const block of blocks) {
-      const { count, at } = this.#find(block);
-      const { words } = this.#core;
-      section[next++] = block % 2 ** 32;
-      section[next++] = Math.floor(block / 2 ** 32);
-      section[next++] = count;
-      section[next++] = 0;
-      for (let i = 0; i < count * 2; i++) section[next++] = words[at + i]!;
+  /**
+   * Appends the dirty section of a slice to `into`, in steps after which the event loop may turn. A block that becomes
+   * synced between two steps is left out, or stays in the section.
+   *
+   * @param blocks the blocks of the slice to look at, ascending. Those that are not dirty are left out.
+   * @returns the number of blocks in the section
+   */
+  *serializing(blocks: Float64Array, into: GrowingBuffer): Generator<void, number, undefined> {
+    let count = 0;
+    for (let at = 0; at < blocks.length; at += STEP_BLOCKS) {
+      if (at > 0) yield;
+      count += this.#append(blocks.subarray(at, at + STEP_BLOCKS), into);
     }
-    return new Uint8Array(section.buffer, 0, length * 4);
+    return count;
+  }
+
+  #append(blocks: Float64Array, into: GrowingBuffer): number {
+    let section = wordsOf(into, blocks.length * 4);
+    let next = 0;
+    let found = 0;
+    for (let i = 0; i < blocks.length; i++) {
+      const { count, at } = this.#find(blocks[i]!);
+      if (count === 0) continue;
+      if (next + 2 + count * 2 > section.length) {
+        into.truncate(into.length - (section.length - next) * 4);
+        section = wordsOf(into, (blocks.length - i) * 4 + count * 2);
+        next = 0;
+      }
+      const { words } = this.#core;
+      section[next++] = blocks[i]! % SLICE_BLOCKS;
+      section[next++] = count;
+      for (let word = 0; word < count * 2; word++) section[next++] = words[at + word]!;
+      found++;
+    }
+    into.truncate(into.length - (section.length - next) * 4);
+    return found;
   }
 
   /**
-   * Replaces the contents by a dirty section.
+   * Adds the dirty section of a slice that has no dirty blocks yet, in steps after which the event loop may turn.
    *
-   * @throws {@link CodError} COD_CORRUPT if {@link serialize} cannot have written the section. The map is empty then.
+   * @throws {@link CodError} COD_CORRUPT if {@link serializing} cannot have written the section. A part of it is added.
    */
-  load(section: Uint8Array): void {
-    this.clear();
+  *loading(slice: number, section: Uint8Array): Generator<void, void, undefined> {
     const view = new DataView(section.buffer, section.byteOffset, section.byteLength);
+    const first = slice * SLICE_BLOCKS;
+    const blocks = blocksOfSlice(this.#geometry, slice);
     let at = 0;
     let next = 0;
-    const refuse = (what: string): CodError => {
-      this.clear();
-      return new CodError('COD_CORRUPT', `dirty section, byte ${at} of ${section.length}: ${what}`, {
-        details: { offset: at, length: section.length },
+    const refuse = (what: string): CodError =>
+      new CodError('COD_CORRUPT', `dirty section of slice ${slice}, byte ${at} of ${section.length}: ${what}`, {
+        details: { slice, offset: at, length: section.length },
       });
-    };
-    while (at < section.length) {
-      if (section.length - at < 16) throw refuse('a block entry is cut short');
-      const block = view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32;
-      const count = view.getUint32(at + 8, true);
-      if (block < next || block >= this.#geometry.blockCount)
-        throw refuse(`block ${block} is not within [${next}, ${this.#geometry.blockCount})`);
-      if (view.getUint32(at + 12, true) !== 0 || count === 0 || count > MAX_BLOCK_PARTS)
-        throw refuse(
-          `block ${block} has ${count} parts, not 1 to ${MAX_BLOCK_PARTS}, or its unused bytes are not zero`,
-        );
-      if (count * 8 > section.length - at - 16)
-        throw refuse(`block ${block} has ${count} parts, but the section ends before them`);
-      const whole = bytesOfBlock(this.#geometry, block);
-      at += 16;
+    for (let entries = 0; at < section.length; entries++) {
+      if (entries > 0 && entries % STEP_BLOCKS === 0) yield;
+      if (section.length - at < ENTRY_BYTES) throw refuse('a block entry is cut short');
+      const block = view.getUint32(at, true);
+      const count = view.getUint32(at + 4, true);
+      if (block < next || block >= blocks)
+        throw refuse(`block ${block} of the slice is not within [${next}, ${blocks})`);
+      if (count === 0 || count > MAX_BLOCK_PARTS)
+        throw refuse(`block ${block} of the slice has ${count} parts, not 1 to ${MAX_BLOCK_PARTS}`);
+      if (count * PART_BYTES > section.length - at - ENTRY_BYTES)
+        throw refuse(`block ${block} of the slice has ${count} parts, but the section ends before them`);
+      const whole = bytesOfBlock(this.#geometry, first + block);
+      at += ENTRY_BYTES;
       let before = -1;
-      for (let i = 0; i < count; i++, at += 8) {
+      for (let i = 0; i < count; i++, at += PART_BYTES) {
         const start = view.getUint32(at, true);
         const end = view.getUint32(at + 4, true);
         if (start <= before || start >= end || end > whole || end - start === whole) {
           throw refuse(
-            `part [${start}, ${end}) of block ${block} (${whole} bytes) is invalid: the previous one ends at ${before}`,
+            `part [${start}, ${end}) of block ${block} of the slice (${whole} bytes) is invalid: ` +
+              `the previous one ends at ${before}`,
           );
         }
-        this.#core.exports.dirtyAdd(this.handle, block, start, end, 0);
+        this.#core.exports.dirtyAdd(this.handle, first + block, start, end, 0);
         before = end;
       }
       next = block + 1;
     }
-  }
-
-  clear(): void {
-    this.#core.exports.dirtyVisit(this.handle, 0, this.#geometry.blockCount, 1);
   }
 
   /** Returns the memory to the core. The map cannot be used afterwards. */
@@ -211,4 +232,10 @@ export class DirtyMap {
     const high = words[slot + 3]!;
     return high >= LISTED ? { count: high - LISTED, at: words[slot + 2]! >>> 2 } : { count: 1, at: slot + 2 };
   }
+}
+
+/** Adds so many u32 of undefined content. */
+function wordsOf(into: GrowingBuffer, count: number): Uint32Array {
+  const room = into.extend(count * 4);
+  return new Uint32Array(room.buffer, room.byteOffset, count);
 }

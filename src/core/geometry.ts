@@ -1,5 +1,5 @@
 /** The division of a device into blocks, and the checks of block numbers that all of src/core uses. */
-import { MAX_BLOCK_SIZE, MIN_BLOCK_SIZE } from './layout.ts';
+import { MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, SLICE_BLOCKS } from './layout.ts';
 
 /** A device of `size` bytes in `blockCount` blocks of `blockSize` bytes. The last block may be short. */
 export interface Geometry {
@@ -42,6 +42,16 @@ export function geometry(options: { size: number; blockSize: number }): Geometry
 /** The number of bytes of `block`. */
 export function bytesOfBlock(geometry: Geometry, block: number): number {
   return Math.min(geometry.blockSize, geometry.size - block * geometry.blockSize);
+}
+
+/** The number of slices of the maps. */
+export function sliceCount({ blockCount }: Geometry): number {
+  return Math.ceil(blockCount / SLICE_BLOCKS);
+}
+
+/** The number of blocks of a slice. The last slice may be short. */
+export function blocksOfSlice({ blockCount }: Geometry, slice: number): number {
+  return Math.min(SLICE_BLOCKS, blockCount - slice * SLICE_BLOCKS);
 }
 
 /** @throws {RangeError} if `block` is not within the device */

@@ -4,26 +4,18 @@ import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import { geometry } from './geometry.ts';
 import {
-  CONTAINER_BLOCKS,
   FORMAT_VERSION,
   HEADER_BYTES,
   LOG_UNIT_BYTES,
-  MAX_DIRTY_BYTES,
   MAX_EPOCH,
   MAX_IDENTITY_BYTES,
   MAX_LOG_BYTES,
-  padded,
-  ROARING_BITSET_BYTES,
-  SHARD_BLOCKS,
 } from './layout.ts';
+import { slicesStart } from './slice-directory.ts';
 
 const SESSION_BYTES = 16;
 const NO_IDENTITY = 2 ** 32 - 1;
 const STANDALONE = 1;
-/** Bytes of the longest container, with its key, cardinality, offset and run flag. */
-const CONTAINER_BYTES = ROARING_BITSET_BYTES + 9;
-/** The most bytes of a bitmap besides its containers: length, cookie, number of containers and padding. */
-const BITMAP_BYTES = 32;
 
 const AT = {
   version: 8,
@@ -33,14 +25,12 @@ const AT = {
   blockSize: 48,
   flags: 52,
   bytes: 56,
-  bodyChecksum: 64,
+  directoryChecksum: 64,
   identityBytes: 68,
   logEnd: 64,
-  bitmapBytes: 72,
-  dirtyBytes: 80,
-  syncedBlocks: 88,
-  dirtyBlocks: 96,
-  checkpointEnd: 104,
+  syncedBlocks: 72,
+  dirtyBlocks: 80,
+  checkpointEnd: 88,
   checksum: 500,
   end: 504,
 } as const;
@@ -63,14 +53,12 @@ interface CommonHeader {
 export interface CheckpointHeader extends CommonHeader {
   /** Whether the checkpoint is the whole state, without a log. */
   readonly standalone: boolean;
-  /** Bytes of all sections with their padding. */
-  readonly bodyBytes: number;
-  /** CRC32C of the body. */
-  readonly bodyChecksum: number;
+  /** Bytes from the beginning of the file to the end of the last slice. */
+  readonly bytes: number;
+  /** CRC32C of the identity with its padding, and the directory. */
+  readonly directoryChecksum: number;
   /** Undefined if the source has no identity. */
   readonly identityBytes: number | undefined;
-  readonly bitmapBytes: number;
-  readonly dirtyBytes: number;
   readonly syncedBlocks: number;
   readonly dirtyBlocks: number;
 }
@@ -92,11 +80,9 @@ export type DecodedHeader<Header> =
 export function encodeCheckpointHeader(core: Core, fields: CheckpointHeader): Uint8Array<ArrayBuffer> {
   const { bytes, view } = newSector('checkpoint', fields);
   view.setUint32(AT.flags, fields.standalone ? STANDALONE : 0, true);
-  setNumber(view, AT.bytes, fields.bodyBytes);
-  view.setUint32(AT.bodyChecksum, fields.bodyChecksum, true);
+  setNumber(view, AT.bytes, fields.bytes);
+  view.setUint32(AT.directoryChecksum, fields.directoryChecksum, true);
   view.setUint32(AT.identityBytes, fields.identityBytes ?? NO_IDENTITY, true);
-  setNumber(view, AT.bitmapBytes, fields.bitmapBytes);
-  setNumber(view, AT.dirtyBytes, fields.dirtyBytes);
   setNumber(view, AT.syncedBlocks, fields.syncedBlocks);
   setNumber(view, AT.dirtyBlocks, fields.dirtyBlocks);
   const problem = checkpointProblem(fields);
@@ -127,11 +113,9 @@ export function decodeCheckpointHeader(core: Core, sector: Uint8Array): DecodedH
   const header: CheckpointHeader = {
     ...common,
     standalone: flags === STANDALONE,
-    bodyBytes: number(view, AT.bytes),
-    bodyChecksum: view.getUint32(AT.bodyChecksum, true),
+    bytes: number(view, AT.bytes),
+    directoryChecksum: view.getUint32(AT.directoryChecksum, true),
     identityBytes: identityBytes === NO_IDENTITY ? undefined : identityBytes,
-    bitmapBytes: number(view, AT.bitmapBytes),
-    dirtyBytes: number(view, AT.dirtyBytes),
     syncedBlocks: number(view, AT.syncedBlocks),
     dirtyBlocks: number(view, AT.dirtyBlocks),
   };
@@ -244,31 +228,19 @@ function commonProblem(fields: CommonHeader): string | undefined {
 }
 
 function checkpointProblem(fields: CheckpointHeader): string | undefined {
-  const { bodyBytes, identityBytes = 0, bitmapBytes, dirtyBytes, syncedBlocks, dirtyBlocks } = fields;
+  const { bytes, identityBytes = 0, syncedBlocks, dirtyBlocks } = fields;
   const common = commonProblem(fields);
   if (common !== undefined) return common;
-  for (const [name, value] of Object.entries({
-    bodyBytes,
-    identityBytes,
-    bitmapBytes,
-    dirtyBytes,
-    syncedBlocks,
-    dirtyBlocks,
-  })) {
+  for (const [name, value] of Object.entries({ bytes, identityBytes, syncedBlocks, dirtyBlocks })) {
     if (!isCount(value)) return `${name} ${value} is not an integer from 0 to 2^53 - 1`;
   }
-  const sections = padded(identityBytes) + padded(bitmapBytes) + padded(dirtyBytes);
-  if (bodyBytes !== sections) return `body has ${bodyBytes} bytes, but its sections have ${sections}`;
-  const { blockCount } = geometry(fields);
-  const mostBitmapBytes =
-    Math.ceil(blockCount / CONTAINER_BLOCKS) * CONTAINER_BYTES + Math.ceil(blockCount / SHARD_BLOCKS) * BITMAP_BYTES;
-  if (bitmapBytes > mostBitmapBytes)
-    return `bitmaps have ${bitmapBytes} bytes, at most ${mostBitmapBytes} are possible for ${blockCount} blocks`;
   if (identityBytes > MAX_IDENTITY_BYTES)
     return `identity has ${identityBytes} bytes, at most ${MAX_IDENTITY_BYTES} are allowed`;
-  if (dirtyBytes > MAX_DIRTY_BYTES)
-    return `dirty section has ${dirtyBytes} bytes, at most ${MAX_DIRTY_BYTES} are allowed`;
-  if (syncedBlocks + dirtyBlocks > blockCount)
+  const shape = geometry(fields);
+  const start = slicesStart(shape, identityBytes);
+  if (bytes < start) return `checkpoint has ${bytes} bytes, but its slices begin at ${start}`;
+  const { blockCount } = shape;
+  if (syncedBlocks > blockCount || dirtyBlocks > blockCount)
     return `${syncedBlocks} synced and ${dirtyBlocks} dirty blocks exceed the device (${blockCount} blocks)`;
   return undefined;
 }

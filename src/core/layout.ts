@@ -24,8 +24,8 @@ export const FORMAT1_BLOCK_SIZE = 4096;
 
 /** Blocks of one container of a bitmap: 2^16. */
 export const CONTAINER_BLOCKS = 0x1_0000;
-/** Blocks of one bitmap of format 2: 2^32. */
-export const SHARD_BLOCKS = 0x1_0000_0000;
+/** Blocks of one slice of the maps: 2^24, so that no step of a checkpoint holds the event loop for long. */
+export const SLICE_BLOCKS = 0x100_0000;
 /** Blocks of one bitmap of format 1: 2^32 - 1. */
 export const FORMAT1_SHARD_BLOCKS = 0xffff_ffff;
 
@@ -74,14 +74,16 @@ export const BATCH_RECORDS = 16_384;
 
 /** The most parts of one dirty block: 2^16. Each addition moves the parts behind it. */
 export const MAX_BLOCK_PARTS = 0x1_0000;
-/** Bytes of the longest dirty section: 2^28, twice what the most parts take that a device keeps. */
+/** Bytes of the dirty sections of all slices, at most: 2^28, four times what a device keeps. */
 export const MAX_DIRTY_BYTES = 0x1000_0000;
+/** Bytes of a slice's entry in the directory of a checkpoint. */
+export const DIRECTORY_ENTRY_BYTES = 40;
 /** Bytes of the longest identity of a source. A longer text would be the content and not a name. */
 export const MAX_IDENTITY_BYTES = 65_536;
 /** The highest epoch: 2^52, so that the epochs after it are safe integers. */
 export const MAX_EPOCH = 0x10_0000_0000_0000;
 
-/** `length`, rounded up to a multiple of 8, as each section of a checkpoint is. */
+/** `length`, rounded up to a multiple of 8, as the identity and each bitmap in a checkpoint are. */
 export function padded(length: number): number {
   return Math.ceil(length / 8) * 8;
 }

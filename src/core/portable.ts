@@ -11,6 +11,7 @@ import {
   ROARING_COOKIE_WITHOUT_RUNS,
   ROARING_MAX_CONTAINERS,
   ROARING_OFFSETS_FROM,
+  SLICE_BLOCKS,
 } from './layout.ts';
 
 /** One container within portable bytes. */
@@ -205,24 +206,49 @@ export function* runsOf(bytes: Uint8Array, bitmap: PortableBitmap): Generator<[n
   if (start >= 0) yield [start, end];
 }
 
-/** Whether the bitmap holds `value`. */
-export function portableHas(bytes: Uint8Array, bitmap: PortableBitmap, value: number): boolean {
-  const key = Math.floor(value / CONTAINER_BLOCKS);
-  const low16 = value % CONTAINER_BLOCKS;
-  const index = search(bitmap.containers.length, (i) => bitmap.containers[i]!.key > key) - 1;
-  const container = bitmap.containers[index];
-  if (container?.key !== key) return false;
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const { kind, cardinality, offset } = container;
-  if (kind === 'bitset') return ((bytes[offset + (low16 >> 3)]! >> (low16 & 7)) & 1) === 1;
-  if (kind === 'array') {
-    const found = search(cardinality, (i) => view.getUint16(offset + i * 2, true) > low16) - 1;
-    return found >= 0 && view.getUint16(offset + found * 2, true) === low16;
+/**
+ * Divides a parsed bitmap into bitmaps of one slice each: the index of the slice, and its bytes in portable format. The
+ * values of a slice are relative to its first value. Empty slices are left out.
+ */
+export function* portableSlices(
+  bytes: Uint8Array,
+  { containers }: PortableBitmap,
+): Generator<[slice: number, bytes: Uint8Array], void, undefined> {
+  const perSlice = SLICE_BLOCKS / CONTAINER_BLOCKS;
+  for (let first = 0; first < containers.length; ) {
+    const slice = Math.floor(containers[first]!.key / perSlice);
+    let after = first + 1;
+    while (after < containers.length && Math.floor(containers[after]!.key / perSlice) === slice) after++;
+    const end = containers[after]?.offset ?? bytes.length;
+    yield [slice, joined(bytes, containers.slice(first, after), { firstKey: slice * perSlice, end })];
+    first = after;
   }
-  const found = search(view.getUint16(offset, true), (i) => view.getUint16(offset + 2 + i * 4, true) > low16) - 1;
-  return (
-    found >= 0 && low16 - view.getUint16(offset + 2 + found * 4, true) <= view.getUint16(offset + 4 + found * 4, true)
-  );
+}
+
+/** The portable bytes of containers whose bodies are adjacent in `bytes` and end at `end`. */
+function joined(
+  bytes: Uint8Array,
+  containers: readonly PortableContainer[],
+  { firstKey, end }: { firstKey: number; end: number },
+): Uint8Array {
+  const count = containers.length;
+  const hasRuns = containers.some(({ kind }) => kind === 'runs');
+  const headersAt = hasRuns ? 4 + Math.ceil(count / 8) : 8;
+  const offsetsAt = headersAt + count * 4;
+  const bodiesAt = offsetsAt + (hasRuns && count < ROARING_OFFSETS_FROM ? 0 : count * 4);
+  const from = containers[0]!.offset;
+  const made = new Uint8Array(bodiesAt + end - from);
+  const view = new DataView(made.buffer);
+  view.setUint32(0, hasRuns ? ROARING_COOKIE + (count - 1) * 2 ** 16 : ROARING_COOKIE_WITHOUT_RUNS, true);
+  if (!hasRuns) view.setUint32(4, count, true);
+  for (const [index, { key, kind, cardinality, offset }] of containers.entries()) {
+    if (kind === 'runs') made[4 + (index >> 3)]! |= 1 << (index & 7);
+    view.setUint16(headersAt + index * 4, key - firstKey, true);
+    view.setUint16(headersAt + index * 4 + 2, cardinality - 1, true);
+    if (bodiesAt > offsetsAt) view.setUint32(offsetsAt + index * 4, bodiesAt + offset - from, true);
+  }
+  made.set(bytes.subarray(from, end), bodiesAt);
+  return made;
 }
 
 /**
@@ -262,18 +288,6 @@ export function arraysWrittenAsRuns(bytes: Uint8Array): Uint32Array[] {
     }
   }
   return found;
-}
-
-/** The first index below `count` for which the monotonic `beyond` holds, or `count`. */
-function search(count: number, beyond: (index: number) => boolean): number {
-  let low = 0;
-  let high = count;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (beyond(middle)) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }
 
 function populationCount(word: number): number {

@@ -7,15 +7,8 @@ import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import { REPLAY, SCAN } from '../wasm/generated/interface.ts';
 import type { DirtyMap } from './dirty-map.ts';
-import type { Geometry } from './geometry.ts';
-import {
-  FORMAT1_HEADER_BYTES,
-  FORMAT1_WRITTEN_BYTES,
-  HEADER_BYTES,
-  MAX_BLOCK_PARTS,
-  SECTOR_BYTES,
-  SHARD_BLOCKS,
-} from './layout.ts';
+import { type Geometry, sliceCount } from './geometry.ts';
+import { FORMAT1_HEADER_BYTES, FORMAT1_WRITTEN_BYTES, HEADER_BYTES, MAX_BLOCK_PARTS, SECTOR_BYTES } from './layout.ts';
 import { problemOf } from './log-problems.ts';
 
 /** Room for the beginning of a record, and for enough bytes of the next piece to complete it. */
@@ -240,19 +233,19 @@ export class Replay {
   }
 
   /**
-   * Moves the surviving parts to `dirty`, then yields each shard with synced blocks: its index and its bitmap in
-   * portable Roaring format, a view that is valid until the next shard.
+   * Moves the surviving parts to `dirty`, then yields each slice with synced blocks: its index and its bitmap in
+   * portable Roaring format, a view that is valid until the next slice.
    */
-  *emitShards(dirty: DirtyMap): Generator<[shard: number, portableBytes: Uint8Array], void, undefined> {
+  *emitSlices(dirty: DirtyMap): Generator<[slice: number, portableBytes: Uint8Array], void, undefined> {
     const { exports } = this.#core;
     const kind = exports.replayFinish(this.#open(), dirty.handle);
     if (kind !== 0)
       throw new CodError('COD_CORRUPT', `a block has more than ${MAX_BLOCK_PARTS} dirty parts`, {
         details: { blocks: dirty.blockCount },
       });
-    for (let shard = 0; shard * SHARD_BLOCKS < this.#geometry.blockCount; shard++) {
-      const length = exports.replayEmit(this.#open(), shard) >>> 0;
-      if (length > 0) yield [shard, this.#core.view(exports.output(), length)];
+    for (let slice = 0; slice < sliceCount(this.#geometry); slice++) {
+      const length = exports.replayEmit(this.#open(), slice) >>> 0;
+      if (length > 0) yield [slice, this.#core.view(exports.output(), length)];
     }
   }
 

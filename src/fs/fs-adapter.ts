@@ -286,8 +286,11 @@ class AdapterFile implements InlineFile {
   async #close(): Promise<void> {
     if (this.#running > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
     this.#attempt('close', () => {
-      if (this.#directFd !== undefined) this.#options.fs.closeSync(this.#directFd);
-      this.#options.fs.closeSync(this.#fd);
+      try {
+        if (this.#directFd !== undefined) this.#options.fs.closeSync(this.#directFd);
+      } finally {
+        this.#options.fs.closeSync(this.#fd);
+      }
     });
   }
 

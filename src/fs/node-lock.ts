@@ -47,12 +47,13 @@ export async function lockFile(path: string): Promise<Lease> {
     return {
       release: async () => {
         if (released) return;
-        released = true;
-        held.delete(file);
         attempt(`unlock ${path}`, () => {
           // If our file was removed by hand, another owner may have locked the name since.
           if (readIfThere(file) === line) fs.rmSync(file, { force: true });
         });
+        // Only now: after a failure the lock is still ours, and another call may release it.
+        released = true;
+        held.delete(file);
       },
     };
   } catch (error) {

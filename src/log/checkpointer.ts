@@ -3,7 +3,8 @@
  *
  * Invariants (docs/DESIGN.md, "Ordering", gives the reasons):
  * - Checkpoints exclude each other, and so do flushes. Appends and the switch to the next log exclude each other.
- * - A checkpoint's maps are those of the moment in which the log is switched.
+ * - A checkpoint holds at least the state of the moment in which its log begins.
+ * - A step that fails has changed nothing, or the copy is poisoned.
  * - A failed sync is not repeated: the copy is poisoned, and what is on disk stays as it is.
  */
 
@@ -13,9 +14,9 @@ import { MAX_IDENTITY_BYTES } from '../core/layout.ts';
 import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
-import { type CheckpointImage, commitCheckpoint, takeCheckpoint, writeCheckpointBody } from './checkpoint.ts';
+import { CheckpointWriter } from './checkpoint-writer.ts';
 import { Firmness } from './firmness.ts';
-import { logCapacity, logGrowth } from './log-size.ts';
+import { growthBeforeCheckpoint, logCapacity } from './log-size.ts';
 import { type Slots, slotOf } from './slots.ts';
 import { WriteIntentLog } from './write-intent-log.ts';
 
@@ -49,7 +50,7 @@ export class Checkpointer {
   readonly #options: CheckpointerOptions;
   readonly #state: CopyState;
   readonly #session: Uint8Array;
-  readonly #identity: Uint8Array | undefined;
+  readonly #writer: CheckpointWriter;
   readonly #appends = new Mutex();
   readonly #checkpoints = new Mutex();
   readonly #flushes = new Mutex();
@@ -67,11 +68,13 @@ export class Checkpointer {
   #rewritten = 0;
   #rewrittenFlushed = 0;
   #growing = false;
-  /** The checkpoint of the current log is not written yet: the checkpoint and the log before it still count. */
+  /** The checkpoint of the current log is not known to be durable: the checkpoint and the log before it still count. */
   #baseMissing = false;
   /** What is firm once that checkpoint is durable. */
   #generation = 0;
-  #image: CheckpointImage | undefined;
+  /** The epoch of the last durable checkpoint that was written here, and its bytes. */
+  #durableEpoch: number | undefined;
+  #checkpointBytes = 0;
   #queuedFlush: Promise<void> | undefined;
   #queuedCheckpoint: Promise<void> | undefined;
   #timer: AbortController | undefined;
@@ -86,11 +89,22 @@ export class Checkpointer {
     this.firmness = new Firmness(state.geometry.blockSize);
     this.#session = names.session;
     this.#epoch = names.epoch;
-    this.#identity = options.identity === undefined ? undefined : new TextEncoder().encode(options.identity);
-    const bytes = this.#identity?.length ?? 0;
+    const identity = options.identity === undefined ? undefined : new TextEncoder().encode(options.identity);
+    const bytes = identity?.length ?? 0;
     if (bytes > MAX_IDENTITY_BYTES) {
       throw new RangeError(`the source's identity has ${bytes} bytes, at most ${MAX_IDENTITY_BYTES} are allowed`);
     }
+    this.#writer = new CheckpointWriter(
+      {
+        core: options.core,
+        clock: options.clock,
+        session: names.session,
+        identity,
+        guardMaps: (step) => this.#poisonIfFailing(step),
+        guardSync: (sync) => this.#sync(sync),
+      },
+      state,
+    );
   }
 
   /** The name of the source's content that checkpoints store. */
@@ -117,9 +131,8 @@ export class Checkpointer {
 
   /** Takes a checkpoint that needs no log, in the slot that does not count. */
   async writeStandalone(): Promise<void> {
+    await this.#writeCheckpoint(this.#epoch + 1, undefined);
     this.#epoch++;
-    this.#take({ standalone: true });
-    await this.#writeImage(undefined);
   }
 
   /** Makes the checkpoint that counts durable: a killed process may have left it in the page cache only. */
@@ -160,7 +173,7 @@ export class Checkpointer {
   append<T>(task: (log: WriteIntentLog) => T | Promise<T>): T | Promise<T> {
     return this.#appends.run(() => {
       if (this.#poison !== undefined) throw this.#poison;
-      return task(this.#current);
+      return this.#poisonIfCoreFails(() => task(this.#current));
     });
   }
 
@@ -168,9 +181,9 @@ export class Checkpointer {
   appended(): void {
     this.#appended++;
     this.#startTimer();
-    const { geometry } = this.#state;
-    const isLong = this.#current.usedBytes >= logGrowth(geometry.blockCount, this.#image?.bytes ?? 0);
-    if (isLong && !this.#baseMissing) this.#checkpointInBackground();
+    const { usedBytes, capacity } = this.#current;
+    const growth = growthBeforeCheckpoint(this.#state.geometry.blockCount, this.#checkpointBytes, capacity);
+    if (!this.#baseMissing && usedBytes >= growth) this.#checkpointInBackground();
     else if (this.firmness.newClaims >= CLAIMS_TO_FLUSH) this.flush().catch(() => undefined);
   }
 
@@ -204,7 +217,7 @@ export class Checkpointer {
     this.#queuedFlush ??= DONE.then(() =>
       this.#flushes.run(() => {
         this.#queuedFlush = undefined;
-        return this.#flush();
+        return this.#poisonIfCoreFails(() => this.#flush());
       }),
     );
     return this.#queuedFlush;
@@ -250,7 +263,7 @@ export class Checkpointer {
     this.#queuedCheckpoint ??= DONE.then(() =>
       this.#checkpoints.run(() => {
         this.#queuedCheckpoint = undefined;
-        return this.#checkpoint();
+        return this.#poisonIfCoreFails(() => this.#checkpoint());
       }),
     );
     return this.#queuedCheckpoint;
@@ -290,6 +303,10 @@ export class Checkpointer {
     try {
       if (this.#poison === undefined) await this.checkpoint();
       await this.#flushes.run(() => undefined);
+    } catch (error) {
+      // Without room for the next log, a barrier in the present one still makes its records firm.
+      await this.flush().catch(() => undefined);
+      throw error;
     } finally {
       this.#closed = true;
       this.#stopTimer();
@@ -318,18 +335,7 @@ export class Checkpointer {
     const { slots } = this.#options;
     await this.writeStandalone();
     const last = slotOf(this.#epoch);
-    const others = [
-      { kind: 'log', slot: 0 },
-      { kind: 'log', slot: 1 },
-      { kind: 'checkpoint', slot: last === 0 ? 1 : 0 },
-    ] as const;
-    for (const { kind, slot } of others) {
-      const file = await slots.find(kind, slot);
-      if (file === undefined) continue;
-      await file.truncate(0);
-      await this.#sync(() => file.sync());
-      await slots.remove(kind, slot);
-    }
+    await slots.removeAllBut('checkpoint', last, (file) => this.#sync(() => file.sync()));
     await slots.remove('checkpoint', last);
   }
 
@@ -347,33 +353,25 @@ export class Checkpointer {
     return WriteIntentLog.create(core, file, geometry, {
       session: this.#session,
       epoch,
-      capacity: logCapacity(geometry.blockCount, this.#image?.bytes ?? 0),
+      capacity: logCapacity(geometry.blockCount, this.#checkpointBytes),
       guardSync: (sync) => this.#sync(sync),
     });
   }
 
-  /** The moment that the checkpoint's maps belong to: synchronous with what the caller does before. */
+  /** Cannot fail. Synchronous with what the caller does before. */
   #switchTo(log: WriteIntentLog): void {
     this.#log = log;
     this.#epoch = log.epoch;
     this.#checkpointed = this.#appended;
     this.#baseMissing = true;
     this.#generation = this.firmness.age();
-    this.#take({ standalone: false });
   }
 
-  #take({ standalone }: { standalone: boolean }): void {
-    const names = { session: this.#session, epoch: this.#epoch, standalone, identity: this.#identity };
-    this.#image = takeCheckpoint(this.#options.core, this.#state, names, this.#image?.body);
-  }
-
-  /** Writes the checkpoint that the current log follows. */
+  /** Writes the checkpoint that the current log follows. After a failure, the next attempt does what is left to do. */
   async #writeBase(): Promise<void> {
     const log = this.#current;
-    const rewritten = this.#rewritten;
-    // A failed attempt may have left BASED in the log, and the checkpoint is about to be written again.
-    await this.#appends.run(() => log.scrub());
-    await this.#writeImage(log);
+    // A durable checkpoint is not written again: BASED may be in the log, and requires it.
+    if (this.#durableEpoch !== log.epoch) await this.#writeCheckpoint(log.epoch, log);
     await this.#appends.run(() => {
       log.addBased();
       return log.append();
@@ -382,21 +380,25 @@ export class Checkpointer {
     this.firmness.firm(this.#generation);
     this.#before = undefined;
     this.#baseMissing = false;
-    this.#flushed = Math.max(this.#flushed, this.#checkpointed);
-    this.#rewrittenFlushed = Math.max(this.#rewrittenFlushed, rewritten);
-    this.#options.observer.checkpoint?.(this.#image!.bytes);
+    this.#options.observer.checkpoint?.(this.#checkpointBytes);
   }
 
-  async #writeImage(log: WriteIntentLog | undefined): Promise<void> {
-    const image = this.#image!;
-    const file = await this.#options.slots.make('checkpoint', slotOf(this.#epoch));
-    await writeCheckpointBody(file, image);
+  /** Writes the checkpoint of an epoch into its slot: standalone, or followed by `log`. Durable when it resolves. */
+  async #writeCheckpoint(epoch: number, log: WriteIntentLog | undefined): Promise<void> {
+    const rewritten = this.#rewritten;
+    const slot = slotOf(epoch);
+    const file = await this.#options.slots.make('checkpoint', slot);
+    const image = await this.#writer.write(file, { slot, epoch, standalone: log === undefined });
     await this.#sync(async () => {
       await Promise.all([this.#syncTarget?.(), log?.sync(), file.sync()]);
     });
-    await commitCheckpoint(file, image);
+    await this.#writer.commit(file, image);
     await this.#sync(() => file.sync());
-    this.#metadataBytes += image.bytes;
+    this.#durableEpoch = epoch;
+    this.#checkpointBytes = image.bytes;
+    this.#metadataBytes += image.writtenBytes;
+    this.#flushed = Math.max(this.#flushed, this.#checkpointed);
+    this.#rewrittenFlushed = Math.max(this.#rewrittenFlushed, rewritten);
   }
 
   // Checkpoints in the background
@@ -408,9 +410,9 @@ export class Checkpointer {
     this.#options.clock.sleep(this.#options.checkpointIntervalMs, timer.signal).then(
       () => {
         this.#timer = undefined;
-        const { bytes } = this.#image!;
         // A large map that hardly changed is not written again: a barrier makes the log durable just as well.
-        if (bytes <= SMALL_CHECKPOINT_BYTES || this.#current.usedBytes >= bytes) this.#checkpointInBackground();
+        const bytes = Math.max(SMALL_CHECKPOINT_BYTES, this.#current.usedBytes);
+        if (this.#checkpointBytes <= bytes) this.#checkpointInBackground();
         else this.flush().catch(() => undefined);
       },
       () => undefined,
@@ -433,7 +435,29 @@ export class Checkpointer {
       });
   }
 
-  // Failed syncs
+  // Failures after which the state in memory or on disk is unknown
+
+  /** Runs a step that reads the maps. If it fails, memory has run out or the core has a fault. */
+  async #poisonIfFailing<T>(step: () => Promise<T>): Promise<T> {
+    try {
+      return await step();
+    } catch (error) {
+      throw this.poison(error);
+    }
+  }
+
+  /** Runs a task. A core that has failed refuses every later call. */
+  #poisonIfCoreFails<T>(task: () => T | Promise<T>): T | Promise<T> {
+    const judged = (error: unknown): never => {
+      throw this.#options.core.failure === undefined ? error : this.poison(error);
+    };
+    try {
+      const result = task();
+      return result instanceof Promise ? result.catch(judged) : result;
+    } catch (error) {
+      return judged(error);
+    }
+  }
 
   /** Runs a sync. If it fails, the kernel has dropped what it could not write, so a second sync would lie. */
   async #sync(task: () => Promise<void>): Promise<void> {

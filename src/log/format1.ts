@@ -1,5 +1,6 @@
 /** Reads the metadata that datto/copyondemand writes (docs/FORMAT.md, Format 1). */
 
+import { inTurns, type TurningClock } from '../async/turns.ts';
 import { CopyState } from '../core/copy-state.ts';
 import type { Geometry } from '../core/geometry.ts';
 import { CONTAINER_BLOCKS, FORMAT1_HEADER_BYTES } from '../core/layout.ts';
@@ -140,6 +141,7 @@ export async function recoverFormat1(
   core: Core,
   states: readonly Format1File[],
   shape: Geometry,
+  clock: TurningClock,
 ): Promise<RecoveredState> {
   const find = (kind: FileKind, slot: SlotIndex) => states.find((state) => state.kind === kind && state.slot === slot);
   const failover = find('checkpoint', 1);
@@ -159,7 +161,7 @@ export async function recoverFormat1(
       });
       records.set(log.name, replay.endFormat1());
     }
-    state.merge(replay);
+    await inTurns(state.merging(replay), clock);
     const files = states.map(
       ({ name, kind, bytes }): MetadataFile => ({
         name,

@@ -11,8 +11,9 @@
  */
 
 import { type Done, promised, type Settled } from '../async/done.ts';
-import { type BlockView, CopyState, type DirtyView } from '../core/copy-state.ts';
+import { CopyState } from '../core/copy-state.ts';
 import { type Geometry, geometry } from '../core/geometry.ts';
+import type { BlockView, DirtyView } from '../core/views.ts';
 import { CodError } from '../errors.ts';
 import type { Lease } from '../fs/file-system.ts';
 import type { Environment } from '../platform/clock.ts';
@@ -368,10 +369,11 @@ export async function recoverLog(
   let state: CopyState | undefined;
   try {
     const core = Core.create();
-    const found = await recover(core, slots, {
+    const fromTarget = {
       size: async () => size,
-      read: async (into, offset) => storage?.read(into, offset) ?? noStorage(name),
-    });
+      read: async (into: Uint8Array, offset: number) => storage?.read(into, offset) ?? noStorage(name),
+    };
+    const found = await recover(core, slots, fromTarget, environment.clock);
     state = found?.state ?? (await CopyState.open(core, shape));
     let session = found?.session;
     if (session === undefined) environment.randomBytes((session = new Uint8Array(SESSION_BYTES)));

@@ -1,4 +1,4 @@
-/** How long a log is, and when it is long enough for a checkpoint. */
+/** How long a log is, and when a checkpoint replaces it (docs/DESIGN.md, "Cost of checkpoints"). */
 
 import { MAX_LOG_BYTES } from '../core/layout.ts';
 
@@ -9,20 +9,22 @@ import { MAX_LOG_BYTES } from '../core/layout.ts';
 const MIN_LOG_BYTES = 2 ** 20;
 const MIN_LOG_BYTES_OF_LARGE = 2 ** 23;
 const BYTES_PER_RECORD = 40;
-const LOG_STEP_BYTES = 65_536;
 
 /** Length of a log whose checkpoint is small. */
 function minLogBytes(blockCount: number): number {
   return Math.min(MIN_LOG_BYTES_OF_LARGE, Math.max(MIN_LOG_BYTES, blockCount * BYTES_PER_RECORD));
 }
 
-/** Bytes of the next log. */
+/** Length of a new log. */
 export function logCapacity(blockCount: number, checkpointBytes: number): number {
   const wanted = Math.max(minLogBytes(blockCount), 4 * checkpointBytes);
-  return Math.min(MAX_LOG_BYTES, Math.ceil(wanted / LOG_STEP_BYTES) * LOG_STEP_BYTES);
+  return Math.min(MAX_LOG_BYTES, Math.ceil(wanted / 65_536) * 65_536);
 }
 
-/** Log bytes after which a checkpoint pays: as many as the checkpoint has. */
-export function logGrowth(blockCount: number, checkpointBytes: number): number {
-  return Math.max(minLogBytes(blockCount) / 2, checkpointBytes);
+/**
+ * Log bytes after which a checkpoint pays: as many as the checkpoint has. At most half of the log: the rest is for the
+ * time that the checkpoint takes.
+ */
+export function growthBeforeCheckpoint(blockCount: number, checkpointBytes: number, capacity: number): number {
+  return Math.min(capacity / 2, Math.max(minLogBytes(blockCount) / 2, checkpointBytes));
 }

@@ -4,6 +4,7 @@
  * anywhere.
  */
 
+import { inTurns, type TurningClock } from '../async/turns.ts';
 import { CopyState } from '../core/copy-state.ts';
 import { type Geometry, geometry as makeGeometry } from '../core/geometry.ts';
 import { type CheckpointHeader, decodeCheckpointHeader, decodeLogHeader, type LogHeader } from '../core/headers.ts';
@@ -12,7 +13,7 @@ import { LogScan, type LogScanResult, Replay } from '../core/replay.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
-import { readCheckpointBody } from './checkpoint.ts';
+import { readCheckpoint } from './checkpoint-reader.ts';
 import { recoverFormat1 } from './format1.ts';
 import { Proof, type ReadTarget } from './proof.ts';
 import { feedFile, type MetadataFile, type RecoveredState } from './recovered-state.ts';
@@ -55,19 +56,21 @@ function corrupt(message: string, details: Record<string, unknown> = {}): CodErr
  *
  * @param target.size returns the device's size in bytes. Called only for format 1, which does not store it.
  * @param target.read reads the target. Called only for records behind the last barrier.
+ * @param clock lets the event loop turn between steps
  * @throws {@link CodError} COD_CORRUPT, COD_VERSION, and the errors of the file system.
  */
 export async function recover(
   core: Core,
   slots: Slots,
   target: { size(): Promise<number>; read: ReadTarget },
+  clock: TurningClock = {},
 ): Promise<RecoveredState | undefined> {
   const found = await readHeaders(core, slots);
-  if (found.some(({ header }) => typeof header === 'object')) return recoverFormat2(core, found, target.read);
+  if (found.some(({ header }) => typeof header === 'object')) return recoverFormat2(core, found, target.read, clock);
   refuseZeroedFormat1(found);
   const old = found.filter(({ header }) => header === 'format1');
   if (old.length === 0) return undefined;
-  return recoverFormat1(core, old, makeGeometry({ size: await target.size(), blockSize: FORMAT1_BLOCK_SIZE }));
+  return recoverFormat1(core, old, makeGeometry({ size: await target.size(), blockSize: FORMAT1_BLOCK_SIZE }), clock);
 }
 
 /** Rule 1, first half: a damaged header is COD_CORRUPT. */
@@ -100,7 +103,12 @@ function refuseZeroedFormat1(found: readonly FoundFile[]): void {
   }
 }
 
-async function recoverFormat2(core: Core, found: readonly FoundFile[], read: ReadTarget): Promise<RecoveredState> {
+async function recoverFormat2(
+  core: Core,
+  found: readonly FoundFile[],
+  read: ReadTarget,
+  clock: TurningClock,
+): Promise<RecoveredState> {
   const { checkpoints, logs } = ofOneSession(found);
   const checkpoint = newestCheckpoint(checkpoints, logs);
   const { header } = checkpoint;
@@ -110,11 +118,12 @@ async function recoverFormat2(core: Core, found: readonly FoundFile[], read: Rea
   const replay = new Replay(core, shape);
   const proof = new Proof(core, shape.size);
   try {
-    const identity = await inFile(checkpoint.name, () => loadCheckpoint(core, checkpoint, state));
+    const { file } = checkpoint;
+    const identity = await inFile(checkpoint.name, () => readCheckpoint({ core, file, header, clock }, state));
     const checkpointRecords = state.dirtyParts;
     const zeroedLog = found.find((file) => file.kind === 'log' && file.header === 'zeroed');
     const { scans, bothLogs } = await replayLogs({ core, shape, replay, proof, logs, zeroedLog }, header);
-    state.merge(replay);
+    await inTurns(state.merging(replay), clock);
     const proved = await proof.judge(read, state);
     const isThere = ({ header }: FoundFile): boolean => typeof header === 'object' || header === 'format1';
     const files = found.filter(isThere).map((file) => listed(file, scans.get(file.name)));
@@ -125,7 +134,7 @@ async function recoverFormat2(core: Core, found: readonly FoundFile[], read: Rea
       session: header.session,
       epoch: header.epoch,
       bothLogs,
-      identity,
+      identity: identity && new TextDecoder().decode(identity),
       proved,
     };
   } catch (error) {
@@ -182,14 +191,6 @@ function refuseLaterLogs(logs: readonly FoundLog[], epoch: number): void {
       'a checkpoint is missing',
     { file: later.name },
   );
-}
-
-/** Loads the body into an empty state and returns the source's identity. */
-async function loadCheckpoint(core: Core, found: FoundCheckpoint, state: CopyState): Promise<string | undefined> {
-  const { header, file } = found;
-  const { bitmaps, dirty, identity } = await readCheckpointBody(core, file, header);
-  state.load(bitmaps, dirty, header);
-  return identity === undefined ? undefined : new TextDecoder().decode(identity);
 }
 
 /** What reading the logs needs. */

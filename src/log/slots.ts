@@ -70,15 +70,28 @@ export class Slots {
   /** Closes and removes a file. What it said must be void, durably, before. */
   async remove(kind: FileKind, slot: SlotIndex): Promise<void> {
     const name = this.name(kind, slot);
-    const file = this.#open.get(name);
+    await this.#open.get(name)?.close();
     this.#open.delete(name);
-    await file?.close();
     await this.fileSystem.remove(name);
   }
 
+  /** Voids and removes each file but one: logs first, so that no log is without its checkpoint. */
+  async removeAllBut(kind: FileKind, slot: SlotIndex, sync: (file: File) => Promise<void>): Promise<void> {
+    for (const other of [...ALL_SLOTS].reverse()) {
+      if (other.kind === kind && other.slot === slot) continue;
+      const file = await this.find(other.kind, other.slot);
+      if (file === undefined) continue;
+      await file.truncate(0);
+      await sync(file);
+      await this.remove(other.kind, other.slot);
+    }
+  }
+
+  /** Closes every file, even if closing one of them fails. */
   async close(): Promise<void> {
     const files = [...this.#open.values()];
     this.#open.clear();
-    for (const file of files) await file.close();
+    const closed = await Promise.allSettled(files.map((file) => file.close()));
+    for (const outcome of closed) if (outcome.status === 'rejected') throw outcome.reason;
   }
 }

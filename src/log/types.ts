@@ -1,6 +1,6 @@
 /** What users of the log hold: its options, a transaction, the log, and a log that was recovered. */
 
-import type { BlockView, DirtyView } from '../core/copy-state.ts';
+import type { BlockView, DirtyView } from '../core/views.ts';
 import type { FileSystem } from '../fs/file-system.ts';
 import type { Environment } from '../platform/clock.ts';
 

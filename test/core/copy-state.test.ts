@@ -2,12 +2,19 @@
 
 import { describe, expect, it } from 'vitest';
 import { BlockMap } from '../../src/core/block-map.ts';
-import { concat } from '../../src/core/concat.ts';
-import { type BlockRange, CopyState, type Piece, type StateRun } from '../../src/core/copy-state.ts';
+import {
+  type BlockRange,
+  CopyState,
+  type Piece,
+  type SerializedSlice,
+  type StateRun,
+} from '../../src/core/copy-state.ts';
 import { DirtyMap } from '../../src/core/dirty-map.ts';
 import { bytesOfBlock, type Geometry, geometry } from '../../src/core/geometry.ts';
+import { GrowingBuffer } from '../../src/core/growing-buffer.ts';
 import { type Random, seededRandom } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
+import { ended } from './models.ts';
 
 const BLOCK = 4096;
 const core = Core.create();
@@ -316,7 +323,7 @@ describe('the state of a copy', () => {
       const { state, model } = await grown(random, random.below(25));
       const saved = save(state);
       const loaded = await CopyState.open(core, model.geometry);
-      loaded.load(saved.bitmaps, saved.dirty, saved.counts);
+      load(loaded, saved);
       check(loaded, model, random);
       expect(save(loaded)).toEqual(saved);
       // Further changes affect the loaded state like the saved state.
@@ -338,11 +345,11 @@ describe('the state of a copy', () => {
 
   it('refuses sections with unexpected numbers of blocks', async () => {
     const { state, model } = await grown(seededRandom(4), 20);
-    const { bitmaps, dirty, counts } = save(state);
-    for (const wrong of [{ syncedBlocks: counts.syncedBlocks + 1 }, { dirtyBlocks: counts.dirtyBlocks + 1 }]) {
+    const { bytes, slice } = save(state);
+    for (const wrong of [{ syncedBlocks: slice.syncedBlocks + 1 }, { dirtyBlocks: slice.dirtyBlocks + 1 }]) {
       const loaded = await CopyState.open(core, model.geometry);
-      const load = (): void => loaded.load(bitmaps, dirty, { ...counts, ...wrong });
-      expect(load).toThrow(expect.objectContaining({ code: 'COD_CORRUPT' }));
+      const loading = (): void => load(loaded, { bytes, slice: { ...slice, ...wrong } });
+      expect(loading).toThrow(expect.objectContaining({ code: 'COD_CORRUPT' }));
       loaded.dispose();
     }
     state.dispose();
@@ -371,9 +378,19 @@ describe('the state of a copy', () => {
   });
 });
 
-/** Copies of the sections of a checkpoint, and the numbers of its header. */
-function save(state: CopyState) {
-  const { bitmaps, dirty } = state.sections();
-  const saved = { bitmaps: concat(...bitmaps), dirty: dirty.slice() };
-  return { ...saved, counts: { syncedBlocks: state.blocks.count, dirtyBlocks: state.dirty.blockCount } };
+/** A slice as a checkpoint stores it. */
+interface Saved {
+  readonly bytes: Uint8Array;
+  readonly slice: SerializedSlice;
+}
+
+/** The only slice of a state. */
+function save(state: CopyState): Saved {
+  const buffer = new GrowingBuffer();
+  const slice = ended(state.serializing(0, state.moment(), buffer));
+  return { bytes: buffer.bytes.slice(), slice };
+}
+
+function load(state: CopyState, { bytes, slice }: Saved): void {
+  ended(state.loading(0, slice, bytes));
 }

@@ -57,7 +57,7 @@ describe.each(builds)('the $name core', ({ create }) => {
     }
     merge(replay, map, dirty);
     expect(map.count).toBe(expected.syncedBlocks);
-    expect([...map.snapshot().extents()].map(([start, end]) => [start, end - 1])).toEqual(expected.synced);
+    expect([...map.runs()].map(([start, end]) => [start, end - 1])).toEqual(expected.synced);
     expect(
       [...dirty.blocks()].map((block) => ({
         block,

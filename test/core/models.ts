@@ -5,6 +5,7 @@ import { concat } from '../../src/core/concat.ts';
 import { CopyState } from '../../src/core/copy-state.ts';
 import { DirtyMap, type Part } from '../../src/core/dirty-map.ts';
 import { bytesOfBlock, type Geometry, geometry } from '../../src/core/geometry.ts';
+import { GrowingBuffer } from '../../src/core/growing-buffer.ts';
 import type { Replay } from '../../src/core/replay.ts';
 import type { Core } from '../../src/wasm/core.ts';
 
@@ -70,7 +71,7 @@ function partsOf(bytes: Uint8Array): Part[] {
 /** The same, read from the core's maps. */
 export function stateOf(map: BlockMap, dirty: DirtyMap): { synced: number[]; dirty: [number, Part[]][] } {
   const synced: number[] = [];
-  for (const [start, end] of map.snapshot().extents()) for (let block = start; block < end; block++) synced.push(block);
+  for (const [start, end] of map.runs()) for (let block = start; block < end; block++) synced.push(block);
   return { synced, dirty: [...dirty.blocks()].map((block): [number, Part[]] => [block, [...dirty.parts(block)]]) };
 }
 
@@ -177,8 +178,20 @@ export function logBody(frames: Uint8Array[], sectors?: number): Uint8Array {
   return concat(...pieces, new Uint8Array(total - at));
 }
 
+/** Runs steps to their end at once, and returns their result. */
+export function ended<T>(steps: Generator<void, T, undefined>): T {
+  for (let step = steps.next(); ; step = steps.next()) if (step.done) return step.value;
+}
+
+/** A slice of a block map in portable Roaring format. */
+export function sliceOf(map: BlockMap, slice: number): Uint8Array {
+  const buffer = new GrowingBuffer();
+  map.serialize(slice, buffer);
+  return buffer.bytes;
+}
+
 /** Merges a replay into maps like the state of a copy. */
 export function merge(replay: Replay, map: BlockMap, dirty: DirtyMap): void {
   // A merge uses the maps only, so any geometry suffices.
-  new CopyState(geometry({ size: 1, blockSize: 4096 }), map, dirty).merge(replay);
+  ended(new CopyState(geometry({ size: 1, blockSize: 4096 }), map, dirty).merging(replay));
 }

@@ -165,7 +165,7 @@ describe.each(builds)('the $name core', ({ create }) => {
                 bytes.push(new Uint8Array(BigUint64Array.from(all, BigInt).buffer));
               }
               replay.format1(concat(...bytes));
-              const emitted = [...replay.emitShards(dirty)].map(([shard, found]) => [shard, Buffer.from(found)]);
+              const emitted = [...replay.emitSlices(dirty)].map(([slice, found]) => [slice, Buffer.from(found)]);
               expect(emitted).toEqual(set.size === 0 ? [] : [[0, Buffer.from(canonicalBytes(set))]]);
               replay.dispose();
             }),
@@ -256,7 +256,7 @@ describe.each(builds)('the $name core', ({ create }) => {
         replay.format1(new Uint8Array(log.buffer));
         replay.format1(words(1, 17, 2, 3, 3584, 512));
         merge(replay, map, dirty);
-        expect([...map.snapshot().extents()]).toEqual([
+        expect([...map.runs()]).toEqual([
           [3, 4],
           [17, 18],
         ]);

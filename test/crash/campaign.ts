@@ -12,10 +12,14 @@ import {
   type StoryOptions,
 } from '../../src/testing/index.ts';
 import { checked, deviceStory, type Image, type Machine, type Shape } from './device-story.ts';
-import { goldenState, goldenStates, randomImage } from './images.ts';
+import { goldenState, goldenStates, randomImage, SLICED_SIZE, slicedImage } from './images.ts';
 
 /** A write to synced blocks needs no record. Devices with fewer blocks than these soon have nothing left to log. */
-const SHAPES: readonly (Shape & { readonly samples?: number; readonly windowBytes?: number })[] = [
+const SHAPES: readonly (Shape & {
+  readonly samples?: number;
+  readonly windowBytes?: number;
+  readonly image?: () => Image;
+})[] = [
   { name: 'one block', size: 4096, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
   { name: 'short last block', size: 9 * 4096 + 700, blockSize: 4096, hydrate: true, users: 2, steps: 6 },
   { name: 'no background copy', size: 12 * 4096, blockSize: 4096, hydrate: false, users: 2, steps: 6 },
@@ -72,6 +76,17 @@ const SHAPES: readonly (Shape & { readonly samples?: number; readonly windowByte
     windowBytes: 8192,
     samples: 30,
   },
+  ...[false, true].map((faults) => ({
+    name: faults ? 'several slices, faults' : 'several slices',
+    size: SLICED_SIZE,
+    blockSize: 4096,
+    hydrate: false,
+    users: 3,
+    steps: 6,
+    faults,
+    samples: 20,
+    image: slicedImage,
+  })),
   {
     name: 'faults, two cells of a block',
     size: 65536,
@@ -120,12 +135,12 @@ function onEveryMachine(base: Omit<Scenario, 'kind' | 'machine'>): Scenario[] {
   );
 }
 
-const devices = SHAPES.map(({ samples, windowBytes, ...shape }) =>
+const devices = SHAPES.map(({ samples, windowBytes, image, ...shape }) =>
   onEveryMachine({
     name: shape.name,
     shape,
     ...(samples === undefined ? {} : { samples }),
-    load: async () => ({ shape, image: randomImage(shape.size, windowBytes) }),
+    load: async () => ({ shape, image: image?.() ?? randomImage(shape.size, windowBytes) }),
   }),
 );
 

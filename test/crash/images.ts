@@ -2,6 +2,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { pathToFileURL } from 'node:url';
+import { SLICE_BLOCKS } from '../../src/core/layout.ts';
 import { CrashingFileSystem, seededRandom } from '../../src/testing/index.ts';
 import type { Image, Window } from './device-story.ts';
 
@@ -68,6 +69,23 @@ function windowsOf(expected: Expected): Window[] {
       content.fill(0, start, start + length);
     return { offset, content };
   });
+}
+
+/** Bytes of the device of {@link slicedImage}: three slices of the maps, of which the last has three blocks. */
+export const SLICED_SIZE: number = (2 * SLICE_BLOCKS + 2) * BLOCK + 700;
+
+/** Makes an image whose users stay at the ends of the slices. */
+export function slicedImage(): Image {
+  const windows = [
+    [SLICE_BLOCKS - 2, SLICE_BLOCKS + 2],
+    [2 * SLICE_BLOCKS - 2, 2 * SLICE_BLOCKS + 3],
+  ].map(([first, end]): Window => {
+    const offset = first! * BLOCK;
+    const content = new Uint8Array(Math.min(SLICED_SIZE, end! * BLOCK) - offset);
+    readSource(content, offset);
+    return { offset, content };
+  });
+  return { target: 'disk', identity: 'the source', read: readSource, windows };
 }
 
 export async function goldenState(name: string): Promise<GoldenState> {

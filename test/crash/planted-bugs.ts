@@ -18,7 +18,7 @@ const FIRMNESS = 'src/log/firmness.ts';
 const PROOF = 'src/log/proof.ts';
 const LOG = 'src/log/write-intent-log.ts';
 const RECOVERY = 'src/log/recovery.ts';
-const CHECKPOINT = 'src/log/checkpoint.ts';
+const CHECKPOINT_WRITER = 'src/log/checkpoint-writer.ts';
 const STATE = 'src/core/copy-state.ts';
 const TARGET = 'src/device/target.ts';
 const WRITER = 'src/device/writer.ts';
@@ -106,14 +106,42 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: '    await commitCheckpoint(file, image);\n    await this.#sync(() => file.sync());',
-        replace: '    await commitCheckpoint(file, image);',
+        find: '    await this.#writer.commit(file, image);\n    await this.#sync(() => file.sync());',
+        replace: '    await this.#writer.commit(file, image);',
       },
     ],
   },
   {
     name: 'a slot that is overwritten under its valid header',
-    patches: [{ file: CHECKPOINT, find: '  await file.write(ZERO_HEADER, 0);\n', replace: '' }],
+    patches: [{ file: CHECKPOINT_WRITER, find: '    await file.write(ZERO_HEADER, 0);\n', replace: '' }],
+  },
+  {
+    name: 'a changed slice that is not written',
+    patches: [
+      {
+        file: STATE,
+        find: '    this.#noteChange(first, Math.ceil(end / blockSize));',
+        replace: '    this.#noteChange(first, Math.min(first + 1, Math.ceil(end / blockSize)));',
+      },
+    ],
+  },
+  {
+    name: 'a target that is synced before the slices are written',
+    where: /(power|loss|mixed), /,
+    patches: [
+      {
+        file: CHECKPOINTER,
+        find: "    const file = await this.#options.slots.make('checkpoint', slot);\n    const image",
+        replace:
+          "    const file = await this.#options.slots.make('checkpoint', slot);\n" +
+          '    await this.#sync(async () => this.#syncTarget?.());\n    const image',
+      },
+      {
+        file: CHECKPOINTER,
+        find: 'Promise.all([this.#syncTarget?.(), log?.sync(), file.sync()])',
+        replace: 'Promise.all([log?.sync(), file.sync()])',
+      },
+    ],
   },
   {
     name: 'intent before data',
@@ -427,8 +455,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: '      throw this.poison(error);',
-        replace: '      throw error;',
+        find: '      await task();\n    } catch (error) {\n      throw this.poison(error);',
+        replace: '      await task();\n    } catch (error) {\n      throw error;',
       },
     ],
   },

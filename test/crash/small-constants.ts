@@ -12,9 +12,18 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
     find: 'const MIN_LOG_BYTES = 2 ** 20;',
     replace: 'const MIN_LOG_BYTES = 2 ** 12;',
   },
-  { file: 'src/log/log-size.ts', find: 'const LOG_STEP_BYTES = 65_536;', replace: 'const LOG_STEP_BYTES = 4096;' },
   { file: 'src/log/checkpointer.ts', find: 'const CLAIMS_TO_FLUSH = 16_384;', replace: 'const CLAIMS_TO_FLUSH = 12;' },
   { file: 'src/log/firmness.ts', find: 'MAX_CLAIMS: number = 2 ** 18;', replace: 'MAX_CLAIMS: number = 40;' },
+  {
+    file: 'src/log/log-size.ts',
+    find: 'const MIN_LOG_BYTES_OF_LARGE = 2 ** 23;',
+    replace: 'const MIN_LOG_BYTES_OF_LARGE = 2 ** 13;',
+  },
+  {
+    file: 'src/log/log-size.ts',
+    find: 'Math.ceil(wanted / 65_536) * 65_536',
+    replace: 'Math.ceil(wanted / 4096) * 4096',
+  },
   {
     file: 'src/log/proof.ts',
     find: 'const MAX_CLAIMS_READ = 2 * MAX_CLAIMS;',
@@ -34,7 +43,7 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
   {
     file: 'src/log/checkpointer.ts',
     find: 'const SMALL_CHECKPOINT_BYTES = 65_536;',
-    replace: 'const SMALL_CHECKPOINT_BYTES = 620;',
+    replace: 'const SMALL_CHECKPOINT_BYTES = 640;',
   },
   {
     file: 'src/device/reader.ts',

@@ -97,6 +97,19 @@ test('a lock of a process that was killed is taken over at once', async () => {
   await assertTakenOver();
 });
 
+test('a lock that cannot be removed is still held, and another release removes it', async () => {
+  const lease = await lockFile(target);
+  const line = readFileSync(`${target}.lock`);
+  rmSync(`${target}.lock`);
+  mkdirSync(`${target}.lock`);
+  await expect(lease.release()).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+  await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+  rmSync(`${target}.lock`, { recursive: true });
+  writeFileSync(`${target}.lock`, line);
+  await lease.release();
+  await (await lockFile(target)).release();
+});
+
 test('a lock of this process holds for every name of the file', async () => {
   writeFileSync(target, '');
   symlinkSync(target, join(directory, 'link'));

@@ -210,15 +210,29 @@ function sealHeader(core: Core, bytes: Uint8Array): void {
   view.setUint32(500, core.crc32c(bytes.subarray(0, 500)), true);
 }
 
+/** Recomputes the checksums of the slices and of the directory of a checkpoint, as far as they are in the file. */
+function sealCheckpoint(core: Core, bytes: Uint8Array, view: DataView): void {
+  const identity = view.getUint32(68, true);
+  const directory = SECTOR_BYTES + (identity === 0xffff_ffff ? 0 : Math.ceil(identity / 8) * 8);
+  const slices = Math.ceil(Number(view.getBigUint64(40, true)) / view.getUint32(48, true) / 2 ** 24);
+  const end = directory + 40 * slices;
+  if (!(end <= bytes.length)) return;
+  for (let entry = directory; entry < end; entry += 40) {
+    const offset = Number(view.getBigUint64(entry, true));
+    const length = view.getUint32(entry + 8, true) + Math.ceil(view.getUint32(entry + 12, true) / 8) * 8;
+    if (length === 0 || offset + length > bytes.length) continue;
+    view.setUint32(entry + 20, core.crc32c(bytes.subarray(offset, offset + length)), true);
+  }
+  view.setUint32(64, core.crc32c(bytes.subarray(SECTOR_BYTES, end)), true);
+}
+
 /** Recomputes all checksums of a file of format 2. */
 function seal(core: Core, image: Image): Image {
   const bytes = image.bytes.slice();
   if (bytes.length < SECTOR_BYTES || bytes[8] !== 2) return image;
   const view = new DataView(bytes.buffer);
   if (bytes[4] === 'B'.charCodeAt(0)) {
-    const body = Number(view.getBigUint64(56, true));
-    if (body <= bytes.length - SECTOR_BYTES)
-      view.setUint32(64, core.crc32c(bytes.subarray(SECTOR_BYTES, SECTOR_BYTES + body)), true);
+    sealCheckpoint(core, bytes, view);
   } else {
     for (let at = SECTOR_BYTES; at + 40 <= bytes.length; ) {
       const left = SECTOR_BYTES - (at % SECTOR_BYTES);

@@ -116,7 +116,8 @@ function addPart(into: Collected, block: number, start: number, end: number): vo
 
 function readFormat1(files: ReadonlyMap<string, Bytes>, size: number): Meaning {
   const into: Collected = { size, blockSize: 4096, ranges: [] };
-  const isOld = (name: string): boolean => (files.get(name)?.length ?? 0) >= 16 && files.get(name)!.u64(8) === 1;
+  const isOld = (name: string): boolean =>
+    (files.get(name)?.length ?? 0) >= 16 && files.get(name)!.u8(0) !== 0 && files.get(name)!.u64(8) === 1;
   const name = ['bak.1', 'bak'].find(isOld);
   if (name !== undefined) {
     const checkpoint = files.get(name)!;
@@ -298,20 +299,21 @@ function logNameOf(epoch: number): 'wil' | 'wil.1' {
 function readFormat2(files: ReadonlyMap<string, Bytes>, target: Uint8Array): Meaning {
   const checkpoint = newestCheckpoint(files)!;
   const into: Collected = { size: checkpoint.u64(40), blockSize: checkpoint.u32(48), ranges: [] };
-  const padded = (length: number): number => Math.ceil(length / 8) * 8;
   const identity = checkpoint.u32(68) === 0xffff_ffff ? 0 : checkpoint.u32(68);
-  const bitmaps = 512 + padded(identity);
-  const dirty = bitmaps + padded(checkpoint.u64(72));
-  for (let at = bitmaps, shard = 0; at < bitmaps + checkpoint.u64(72); shard++) {
-    addBlocks(into, roaringRuns(checkpoint, at + 8), shard * 2 ** 32);
-    at += 8 + padded(checkpoint.u64(at));
-  }
-  for (let at = dirty; at < dirty + checkpoint.u64(80); ) {
-    const parts = checkpoint.u32(at + 8);
-    for (let part = 0; part < parts; part++) {
-      addPart(into, checkpoint.u64(at), checkpoint.u32(at + 16 + 8 * part), checkpoint.u32(at + 20 + 8 * part));
+  const slices = Math.ceil(into.size / into.blockSize / 2 ** 24);
+  for (let slice = 0; slice < slices; slice++) {
+    const entry = 512 + Math.ceil(identity / 8) * 8 + 40 * slice;
+    const first = slice * 2 ** 24;
+    const bitmap = checkpoint.u64(entry) + checkpoint.u32(entry + 8);
+    for (let at = checkpoint.u64(entry); at < bitmap; ) {
+      const parts = checkpoint.u32(at + 4);
+      for (let part = 0; part < parts; part++) {
+        const range = at + 8 + 8 * part;
+        addPart(into, first + checkpoint.u32(at), checkpoint.u32(range), checkpoint.u32(range + 4));
+      }
+      at += 8 + 8 * parts;
     }
-    at += 16 + 8 * parts;
+    if (checkpoint.u32(entry + 12) > 0) addBlocks(into, roaringRuns(checkpoint, bitmap), first);
   }
   const epoch = checkpoint.u64(32);
   if (checkpoint.u32(52) === 0) {

@@ -112,7 +112,7 @@ describe('the examples of docs/FORMAT.md', () => {
         epoch: 2,
         size: SIZE,
         standalone: false,
-        bodyBytes: example('disk.bak').length - 512,
+        bytes: example('disk.bak').length,
         syncedBlocks: 3,
         dirtyBlocks: 1,
       },

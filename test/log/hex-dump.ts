@@ -86,11 +86,9 @@ function checkpoint2(reader: Reader): void {
   reader.number(8, (value) => `size ${value}`);
   reader.number(4, (value) => `blockSize ${value}`);
   reader.number(4, (value) => (value === 1 ? 'standalone' : 'not standalone'));
-  reader.number(8, (value) => `body of ${value} bytes`);
-  reader.opaque(4, 'CRC32C of the body');
+  reader.number(8, (value) => `checkpoint of ${value} bytes`);
+  reader.opaque(4, 'CRC32C of identity and directory');
   const identity = reader.number(4, (value) => `identity of ${value} bytes`);
-  reader.number(8, (value) => `bitmaps of ${value} bytes`);
-  const dirty = reader.number(8, (value) => `dirty section of ${value} bytes`);
   reader.number(8, (value) => `${value} synced blocks`);
   reader.number(8, (value) => `${value} dirty block`);
   reader.zerosTo(500);
@@ -98,18 +96,24 @@ function checkpoint2(reader: Reader): void {
   reader.text(8, () => 'end of the header');
   reader.text(identity, (value) => `identity ${value}`);
   reader.padding();
-  reader.number(8, (value) => `bitmap of shard 0: ${value} bytes`);
-  roaring(reader);
-  reader.padding();
+  reader.number(8, (value) => `slice 0 begins at byte ${value}`);
+  const dirty = reader.number(4, (value) => `dirty section of ${value} bytes`);
+  reader.number(4, (value) => `bitmap of ${value} bytes`);
+  reader.opaque(4, 'reserved');
+  reader.opaque(4, 'CRC32C of the slice');
+  reader.number(4, (value) => `${value} dirty block`);
+  reader.number(4, (value) => `${value} synced blocks`);
+  reader.opaque(8, 'reserved');
   for (const end = reader.at + dirty; reader.at < end; ) {
-    reader.number(8, (value) => `dirty: block ${value}`);
+    reader.number(4, (value) => `dirty: block ${value} of the slice`);
     const parts = reader.number(4, (value) => `${value} parts`);
-    reader.number(4, () => '');
     for (let part = 0; part < parts; part++) {
       reader.number(4, (value) => `from byte ${value}`);
       reader.number(4, (value) => `to byte ${value}, not included`);
     }
   }
+  roaring(reader);
+  reader.padding();
 }
 
 /** A record: the low 56 bits of its first word, and both halves of its second word. */

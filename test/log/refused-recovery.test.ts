@@ -110,7 +110,14 @@ function withNumber(image: Image, at: number, value: bigint, size = image.size):
 }
 
 const HUGE = 2 ** 40;
-const AT = { epoch: 32, bytes: 56, dirtyBytes: 80 } as const;
+const AT = { epoch: 32, bytes: 56, directoryChecksum: 64, identityBytes: 68 } as const;
+const ENTRY = { dirtyBytes: 8, bitmapBytes: 12 } as const;
+
+/** Where the directory of a checkpoint begins. */
+function directoryOf({ bytes }: Image): number {
+  const identityBytes = new DataView(bytes.buffer, bytes.byteOffset).getUint32(AT.identityBytes, true);
+  return 512 + Math.ceil(identityBytes / 8) * 8;
+}
 
 describe('a sparse file of a tebibyte', () => {
   const outcomes: readonly {
@@ -153,17 +160,31 @@ describe('a sparse file of a tebibyte', () => {
       outcome: 'COD_CORRUPT',
     },
     {
-      name: 'checkpoint of format 2 that claims a tebibyte of dirty parts',
+      name: 'checkpoint of format 2 whose header has this length',
       state: 'format2/mid-copy',
-      change: (images) => {
-        const image = images.get('disk.raw.bak')!;
-        const view = new DataView(image.bytes.buffer);
-        const more = BigInt(HUGE) - 4096n - view.getBigUint64(AT.bytes, true);
-        const parts = withNumber(image, AT.dirtyBytes, view.getBigUint64(AT.dirtyBytes, true) + more);
-        images.set('disk.raw.bak', withNumber(parts, AT.bytes, BigInt(HUGE) - 4096n, HUGE));
-      },
+      change: (images) =>
+        images.set('disk.raw.bak', withNumber(images.get('disk.raw.bak')!, AT.bytes, BigInt(HUGE), HUGE)),
       outcome: 'COD_CORRUPT',
     },
+    ...[
+      { what: 'dirty parts', at: ENTRY.dirtyBytes },
+      { what: 'synced blocks', at: ENTRY.bitmapBytes },
+    ].map(({ what, at }) => ({
+      name: `checkpoint of format 2 with a slice that claims 4 GiB of ${what}`,
+      state: 'format2/mid-copy',
+      change: (images: Map<string, Image>) => {
+        const image = images.get('disk.raw.bak')!;
+        const entry = directoryOf(image);
+        const bytes = image.bytes.slice();
+        const view = new DataView(bytes.buffer);
+        const had = view.getUint32(entry + at, true);
+        view.setUint32(entry + at, 2 ** 32 - 8, true);
+        view.setUint32(AT.directoryChecksum, Core.create().crc32c(bytes.subarray(512, entry + 40)), true);
+        const end = view.getBigUint64(AT.bytes, true) + BigInt(2 ** 32 - 8 - Math.ceil(had / 8) * 8);
+        images.set('disk.raw.bak', withNumber({ bytes, size: HUGE }, AT.bytes, end));
+      },
+      outcome: 'COD_CORRUPT',
+    })),
   ];
 
   it.each(outcomes)('is read or refused quickly: a $name', async ({ state, change, outcome: expected }) => {

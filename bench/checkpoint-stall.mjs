@@ -1,0 +1,151 @@
+/**
+ * How long a checkpoint and an open hold the event loop, if every second block of a part of the device is synced.
+ *
+ *   node bench/checkpoint-stall.mjs [--size TIB] [--synced TIB] [--rounds N]
+ *
+ * The map comes from a checkpoint of format 1, so that it need not be written block by block. The target keeps nothing.
+ * Exits with 1 if the event loop was held for longer than the bar. Needs `npm run build` first.
+ */
+
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { openDevice } from '../dist/index.js';
+import { nodeFileSystem } from '../dist/node.js';
+
+const { values: options } = parseArgs({
+  options: {
+    size: { type: 'string', default: '16' },
+    synced: { type: 'string', default: '8' },
+    rounds: { type: 'string', default: '5' },
+  },
+});
+
+/** Longest time for which the event loop may be held, in ms. */
+const BAR_MS = 10;
+const TIB = 2 ** 40;
+const BLOCK = 4096;
+const CONTAINER_BLOCKS = 65_536;
+const BITSET_BYTES = 8192;
+const size = Number(options.size) * TIB;
+const folder = mkdtempSync(join(tmpdir(), 'copyondemand-bench-'));
+
+/** Writes a checkpoint of format 1 in which every second block of the first `bytes` is synced. */
+function writeFormat1(name, bytes) {
+  const file = openSync(name, 'w');
+  const shardContainers = 65_536;
+  const begin = Buffer.alloc(16);
+  begin.write('COD BAK\0', 'latin1');
+  begin.writeUInt32LE(1, 8);
+  writeSync(file, begin);
+  for (let left = Math.ceil(bytes / BLOCK / CONTAINER_BLOCKS); left > 0; left -= shardContainers) {
+    const containers = Math.min(left, shardContainers);
+    const head = Buffer.alloc(8 + 8 + containers * 8);
+    head.writeBigUInt64LE(BigInt(8 + containers * 8 + containers * BITSET_BYTES), 0);
+    head.writeUInt32LE(12_346, 8);
+    head.writeUInt32LE(containers, 12);
+    for (let i = 0; i < containers; i++) {
+      head.writeUInt16LE(i, 16 + i * 4);
+      head.writeUInt16LE(CONTAINER_BLOCKS / 2 - 1, 18 + i * 4);
+      head.writeUInt32LE(8 + containers * 8 + i * BITSET_BYTES, 16 + containers * 4 + i * 4);
+    }
+    writeSync(file, head);
+    const bodies = Buffer.alloc(256 * BITSET_BYTES, 0x55);
+    for (let i = 0; i < containers; i += 256) writeSync(file, bodies, 0, Math.min(256, containers - i) * BITSET_BYTES);
+  }
+  writeSync(file, Buffer.alloc(16));
+  closeSync(file);
+}
+
+/** Real files, but a target that keeps nothing. */
+function files() {
+  const real = nodeFileSystem(folder);
+  const target = {
+    size: async () => size,
+    read: async (into) => void into.fill(0),
+    write: async () => undefined,
+    truncate: async () => undefined,
+    sync: async () => undefined,
+    close: async () => undefined,
+  };
+  return {
+    bootId: real.bootId,
+    open: (name, how) => (name === 'disk' ? Promise.resolve(target) : real.open(name, how)),
+    remove: (name) => real.remove(name),
+  };
+}
+
+const source = { size, identity: 'bench', read: async (into) => void into.fill(0), close: async () => undefined };
+
+/** Processor time of this thread in ms, so that other programs on the machine do not count. Linux only. */
+function cpuTime() {
+  try {
+    return Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[0]) / 1e6;
+  } catch {
+    return performance.now();
+  }
+}
+
+/** Runs `task`. Returns its time, and the most processor time for which the event loop did not turn, in ms. */
+async function measured(task) {
+  let isRunning = true;
+  let held = 0;
+  const watch = (async () => {
+    for (let last = cpuTime(); isRunning; ) {
+      await new Promise(setImmediate);
+      const now = cpuTime();
+      held = Math.max(held, now - last);
+      last = now;
+    }
+  })();
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  held = 0;
+  const begun = performance.now();
+  await task();
+  const ms = performance.now() - begun;
+  isRunning = false;
+  await watch;
+  return { ms, held };
+}
+
+function median(values) {
+  return [...values].sort((a, b) => a - b)[values.length >> 1];
+}
+
+let device;
+const open = async () => {
+  device = await openDevice({ source, fileSystem: files(), target: 'disk', hydrate: false, checkpointIntervalMs: 1e9 });
+};
+
+/** Prints the medians of a step, and returns the time for which the event loop was held. */
+function report(name, results) {
+  const held = median(results.map((result) => result.held));
+  const ms = median(results.map((result) => result.ms));
+  console.log(`${name}: ${ms.toFixed(1)} ms, event loop held ${held.toFixed(1)} ms${held > BAR_MS ? ' MISSED' : ''}`);
+  return held;
+}
+
+try {
+  writeFormat1(join(folder, 'disk.bak'), Number(options.synced) * TIB);
+  console.log(`${options.size} TiB, every second block of ${options.synced} TiB is synced; bar: ${BAR_MS} ms`);
+  report('conversion of format 1 (no bar)', [await measured(open)]);
+  await device.write(new Uint8Array(BLOCK).fill(1), BLOCK);
+  const held = [report('checkpoint of the whole map', [await measured(() => device.checkpoint())])];
+  const checkpoints = [];
+  const flushes = [];
+  for (let round = 0; round < Number(options.rounds); round++) {
+    await device.write(new Uint8Array(BLOCK).fill(1), (2 * round + 3) * BLOCK);
+    flushes.push(await measured(() => device.flush()));
+    await device.write(new Uint8Array(BLOCK).fill(1), (2 * round + 1003) * BLOCK);
+    checkpoints.push(await measured(() => device.checkpoint()));
+  }
+  held.push(report('flush', flushes), report('checkpoint of one changed block', checkpoints));
+  held.push(report('close', [await measured(() => device.close())]));
+  held.push(report('open', [await measured(open)]));
+  await device.close();
+  console.log(`memory: ${(process.memoryUsage().rss / 2 ** 20).toFixed(0)} MiB`);
+  if (held.some((ms) => ms > BAR_MS)) process.exitCode = 1;
+} finally {
+  rmSync(folder, { recursive: true, force: true });
+}

@@ -1,0 +1,43 @@
+/** The state of a copy, as users of the log see it. */
+
+import type { BlockRange } from './copy-state.ts';
+
+/** A maximal run of blocks in one state within a range: [start, end). */
+export interface BlockRun extends BlockRange {
+  /** Whether the blocks are synced. */
+  readonly synced: boolean;
+}
+
+/**
+ * The synced blocks, as users of the log see them. Blocks are numbered from 0. A block outside the storage throws
+ * `RangeError`.
+ */
+export interface BlockView {
+  /** The number of synced blocks. */
+  readonly count: number;
+  /** Returns whether a block is synced. */
+  has(block: number): boolean;
+  /** Returns whether all of the blocks [start, end) are synced; true for an empty range. */
+  hasRange(start: number, end: number): boolean;
+  /**
+   * Returns the first unsynced block of [from, limit), or `limit` if all of them are synced.
+   *
+   * @param limit default: the number of blocks
+   */
+  nextUnsynced(from: number, limit?: number): number;
+  /** Yields the maximal runs of synced and of unsynced blocks within [start, end), ascending. */
+  extents(start: number, end: number): Iterable<BlockRun>;
+}
+
+/** The parts of unsynced blocks that were written, as users of the log see them. */
+export interface DirtyView {
+  /** The number of blocks that have such parts. */
+  readonly blockCount: number;
+  /**
+   * Returns the written parts of a block as `[start, end)` in bytes within the block, ascending. Empty if the block is
+   * not dirty.
+   *
+   * @throws `RangeError` when the block is outside the storage.
+   */
+  parts(block: number): readonly (readonly [start: number, end: number])[];
+}
