@@ -43,8 +43,8 @@ export function dirtyVisit(map: DirtyMap, start: f64, end: f64, remove: bool): b
 }
 export { closeDirty as dirtyClose, listBlocks as dirtyList };
 
-export function replayOpen(size: f64, shift: u32): Replay {
-  return openReplay(<u64>size, shift);
+export function replayOpen(size: f64, shift: u32, types: u32): Replay {
+  return openReplay(<u64>size, shift, types);
 }
 export {
   clearReplay as replayClear,

@@ -27,5 +27,4 @@ export const Scan_torn: usize = offsetof<Scan>('torn');
 export const Scan_firmBehind: usize = offsetof<Scan>('firmBehind');
 export const Scan_barriers: usize = offsetof<Scan>('barriers');
 export const Scan_continued: usize = offsetof<Scan>('continued');
-export const Scan_based: usize = offsetof<Scan>('based');
 export const Scan_basedAnywhere: usize = offsetof<Scan>('basedAnywhere');

@@ -12,19 +12,17 @@ import { BLOCK_OUTSIDE, CHANGED, PART_OUTSIDE, TOO_MANY_PARTS, UNKNOWN_TYPE } fr
 import { BlockSet, addBlocks, clearSet, closeSet, containerAt, hasBlock, openSet, sortList } from './containers';
 import { DirtyMap, addPart, bytesOfBlock, listBlocks, reserveBlocks, visitDirty } from './dirty';
 import {
-  FILLED,
   FORMAT1_BLOCK_SIZE,
   FORMAT1_SYNCED_BYTES,
   FORMAT1_WRITTEN_BYTES,
   FRAME_HEADER_BYTES,
   FRAME_TRAILER_BYTES,
+  MODIFIED,
   NUMBER_MASK,
   RECORD_BYTES,
   SECTOR_BYTES,
   SHORTEST_FRAME,
   TYPE_SHIFT,
-  WRITTEN,
-  WRITTEN_PAIR,
 } from './layout';
 import { alloc, free, zeroed } from './memory';
 import { output } from './output';
@@ -44,16 +42,22 @@ export class Replay extends BlockSet {
   blockCount: u64;
   runStart: u64;
   runEnd: u64;
+  /** Extents are extended to multiples of this + 1: every block that they touch is whole. */
+  outer: u64;
   shift: u32;
+  /** The types of records of format 2 that count: bit n for type n. */
+  types: u32;
   firstChunk: usize;
   parkedAt: usize;
   parkedEnd: usize;
 }
 
-export function openReplay(size: u64, shift: u32): Replay {
+export function openReplay(size: u64, shift: u32, types: u32): Replay {
   const replay = changetype<Replay>(zeroed(offsetof<Replay>()));
   replay.size = size;
   replay.shift = shift;
+  replay.types = types;
+  if (types >> MODIFIED) replay.outer = (<u64>1 << shift) - 1;
   replay.blockCount = (size + (<u64>1 << shift) - 1) >> shift;
   openSet(replay, replay.blockCount);
   return replay;
@@ -160,12 +164,12 @@ export function feedFormat2(replay: Replay, ptr: usize, len: u32, through: u32):
       for (let record = frame + FRAME_HEADER_BYTES; record < last; record += RECORD_BYTES) {
         const word = load<u64>(record);
         const type = <u32>(word >> TYPE_SHIFT);
-        if (type != WRITTEN && type != FILLED && type != WRITTEN_PAIR) continue;
+        if (!((replay.types >> type) & 1)) continue;
         const start = word & NUMBER_MASK;
         const bytes = bytesOf(type, load<u64>(record, 8));
         if (!bytes || start > replay.size || bytes > replay.size - start) return CHANGED;
-        replay.records++;
-        addExtent(replay, start, start + bytes);
+        const mask = replay.outer;
+        addExtent(replay, start & ~mask, (start + bytes + mask) & ~mask);
       }
       frame = behind;
     }

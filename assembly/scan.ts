@@ -17,7 +17,7 @@ import {
   FRAME_END,
   FRAME_HEADER_BYTES,
   FRAME_TRAILER_BYTES,
-  MAY_READ,
+  MODIFIED,
   NUMBER_MASK,
   RECORD_BYTES,
   SECTOR_BYTES,
@@ -40,7 +40,6 @@ export class Scan {
   firmBehind: u32;
   barriers: u32;
   continued: u32;
-  based: u32;
   basedAnywhere: u32;
   size: u64;
   /** The offset in the file of the next sector. */
@@ -127,11 +126,11 @@ function readRecord(scan: Scan, record: usize, sequence: u32): i32 {
   const second = load<u64>(record, 8);
   const counts = !scan.ended;
   if (counts && scan.continued) return AFTER_CONTINUED;
-  if (type < WRITTEN || type > MAY_READ) return UNKNOWN_TYPE;
+  if (type < WRITTEN || type > MODIFIED) return UNKNOWN_TYPE;
   if (type == WRITTEN || type > BASED) {
     const bytes = bytesOf(type, second);
     const within = first & (CELL_BYTES - 1);
-    const fits = type == FILLED || (type == WRITTEN ? within + bytes <= CELL_BYTES : !within);
+    const fits = type >= FILLED || (type == WRITTEN ? within + bytes <= CELL_BYTES : !within);
     if (!fits || !bytes || first > scan.size || bytes > scan.size - first) return WRITTEN_OUTSIDE;
     if (counts) scan.records++;
     return 0;
@@ -146,14 +145,13 @@ function readRecord(scan: Scan, record: usize, sequence: u32): i32 {
     if (counts) scan.continued = 1;
   } else {
     scan.basedAnywhere = 1;
-    if (counts) scan.based = 1;
   }
   return 0;
 }
 
 /** The bytes of the target that a record of data is about. */
 export function bytesOf(type: u32, second: u64): u64 {
-  if (type == FILLED) return second;
+  if (type >= FILLED) return second;
   if (type == WRITTEN) return <u32>second;
   return type == WRITTEN_PAIR ? 2 * CELL_BYTES : 1;
 }

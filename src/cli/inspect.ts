@@ -77,7 +77,8 @@ function explain(error: unknown, target: string): unknown {
   return new CodError('COD_NOT_FOUND', message, { cause: error });
 }
 
-function describe({ target, size, blockSize, totalBlocks, syncedBlocks, synced, dirty, files }: Inspection): string {
+function describe(inspection: Inspection): string {
+  const { target, size, blockSize, totalBlocks, syncedBlocks, synced, dirty, modifiedBlocks, files } = inspection;
   const parts = dirty.reduce((sum, { ranges }) => sum + ranges.length, 0);
   const partly = `${counted(dirty.length, 'block')} partly written (${counted(parts, 'part')}), the rest not copied`;
   const bytes = syncedBlocks === totalBlocks ? size : Math.min(size, syncedBlocks * blockSize);
@@ -94,6 +95,7 @@ function describe({ target, size, blockSize, totalBlocks, syncedBlocks, synced, 
     `  copied   ${formatPercent(syncedBlocks, totalBlocks)}, ${formatBytes(bytes)} in ` +
       `${counted(syncedBlocks, 'block')}, ${counted(synced.length, 'extent')}`,
     `  dirty    ${dirty.length === 0 ? 'none' : partly}`,
+    `  modified ${modifiedBlocks === 0 ? 'none' : `${counted(modifiedBlocks, 'block')} written since they were copied`}`,
     '  metadata',
     ...table(rows).map((line) => `    ${line}`),
     '',

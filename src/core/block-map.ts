@@ -1,11 +1,12 @@
 /**
- * The set of synced blocks of a device, on roaring-wasm: one bitmap for each slice of 2^24 blocks.
+ * A set of blocks of a device, on roaring-wasm: one bitmap for each slice of 2^24 blocks. Docstrings say "synced" for
+ * the blocks of the set, which is what most sets are about.
  *
  * Invariants:
  * - Every argument is checked here, since roaring-wasm wraps values silently.
  * - Bytes from outside are checked before roaring-wasm reads them.
  * - `count` is kept here, since roaring-wasm counts all values again after each change.
- * - Blocks are only ever added. A call that fails for lack of memory may have added a part of its blocks, and `count`
+ * - Blocks are only ever added, except by {@link retain}. A call that fails for lack of memory may have added a part of its blocks, and `count`
  *   may be wrong then: the owner must not use the map any more.
  * - Each container of a slice that is marked canonical has the form that the format requires.
  */
@@ -190,6 +191,27 @@ export class BlockMap {
   /** As {@link uniting}, at once, for bytes that the core has written: they are not checked. */
   unionTrusted(sliceIndex: number, portableBytes: Uint8Array): void {
     this.#merge(sliceIndex, portableBytes, false);
+  }
+
+  /** Adds the blocks of a slice of another set of this device. */
+  unite(sliceIndex: number, other: BlockMap): void {
+    const blocks = other.#slices[sliceIndex]!.clone();
+    this.#or(sliceIndex, blocks);
+    blocks.dispose();
+  }
+
+  /** Drops the blocks of a slice that are neither in `other` nor among `blocks`, which are blocks of the slice. */
+  retain(sliceIndex: number, other: BlockMap, blocks: Float64Array): void {
+    const slice = this.#slices[sliceIndex]!;
+    if (slice.isSubset(other.#slices[sliceIndex]!)) return;
+    const kept = other.#slices[sliceIndex]!.clone();
+    for (let at = 0; at < blocks.length; at += CHUNK_VALUES)
+      kept.addMany(Uint32Array.from(blocks.subarray(at, at + CHUNK_VALUES), (block) => block % SLICE_BLOCKS));
+    this.#count -= slice.size;
+    slice.andInPlace(kept);
+    this.#count += slice.size;
+    this.#canonical[sliceIndex] = false;
+    kept.dispose();
   }
 
   /** The number of synced blocks of a slice. */

@@ -1,5 +1,6 @@
 /**
- * What a copy holds: which blocks are synced, and which parts of the other blocks were written.
+ * What a copy holds: which blocks are synced, which parts of the other blocks were written, and which blocks users
+ * modified.
  *
  * | block    | synced map | dirty map   | its bytes are                                         |
  * | -------- | ---------- | ----------- | ----------------------------------------------------- |
@@ -9,8 +10,9 @@
  *
  * Invariants:
  * - A block only moves down in this table. A synced block has no dirty parts.
- * - The number of changes of a slice grows before either map changes in that slice.
- * - No other file combines the two maps. Every answer is a value of one moment: a caller may keep it across an await.
+ * - Blocks with a user's bytes are modified. Other blocks may be too, since a block is named before it is written.
+ * - The number of changes of a slice grows before any map changes in that slice.
+ * - No other file combines the maps. Every answer is a value of one moment: a caller may keep it across an await.
  *   Until then bytes may have become the target's, and never the source's again.
  */
 
@@ -22,8 +24,8 @@ import { bytesOfBlock, type Geometry, sliceCount } from './geometry.ts';
 import type { GrowingBuffer } from './growing-buffer.ts';
 import { MAX_BLOCK_PARTS, padded, SLICE_BLOCKS } from './layout.ts';
 import type { Replay } from './replay.ts';
-import type { SliceEntry } from './slice-directory.ts';
-import type { BlockView, DirtyView } from './views.ts';
+import { COUNTS, type SliceEntry } from './slice-directory.ts';
+import type { BlockView, DirtyView, ModifiedView } from './views.ts';
 
 /** A range of blocks: [start, end). */
 export interface BlockRange {
@@ -70,19 +72,22 @@ export class CopyState {
   readonly geometry: Geometry;
   readonly #blocks: BlockMap;
   readonly #dirty: DirtyMap;
+  readonly #modified: BlockMap;
   /** For each slice. */
   readonly #changes: number[];
 
-  constructor(geometry: Geometry, blocks: BlockMap, dirty: DirtyMap) {
+  constructor(geometry: Geometry, blocks: BlockMap, dirty: DirtyMap, modified: BlockMap) {
     this.geometry = geometry;
     this.#blocks = blocks;
     this.#dirty = dirty;
+    this.#modified = modified;
     this.#changes = Array.from({ length: sliceCount(geometry) }, () => 0);
   }
 
   /** An empty state: the target holds nothing. */
   static async open(core: Core, geometry: Geometry): Promise<CopyState> {
-    return new CopyState(geometry, await BlockMap.open(geometry), new DirtyMap(core, geometry));
+    const [blocks, modified] = [await BlockMap.open(geometry), await BlockMap.open(geometry)];
+    return new CopyState(geometry, blocks, new DirtyMap(core, geometry), modified);
   }
 
   get blocks(): BlockView {
@@ -91,6 +96,10 @@ export class CopyState {
 
   get dirty(): DirtyView {
     return this.#dirty;
+  }
+
+  get modified(): ModifiedView {
+    return this.#modified;
   }
 
   /** The number of dirty parts of all blocks. */
@@ -125,6 +134,24 @@ export class CopyState {
     if (this.#blocks.count === this.geometry.blockCount) return true;
     const { blockSize } = this.geometry;
     return this.#blocks.hasRange(Math.floor(offset / blockSize), Math.ceil((offset + length) / blockSize));
+  }
+
+  /** Whether any block that these bytes touch is synced and not modified. */
+  isUnmodified(offset: number, length: number): boolean {
+    const { start, end } = this.blocksOf(offset, length);
+    for (let at = this.#modified.nextUnsynced(start, end); at < end; at = this.#modified.nextUnsynced(at, end)) {
+      const stop = end - at === 1 ? end : this.#modified.nextSynced(at, end);
+      if (this.#blocks.hasAny(at, stop)) return true;
+      at = stop;
+    }
+    return false;
+  }
+
+  /** Users may change the bytes [offset, offset + length) from now on, or have done so. */
+  modify(offset: number, length: number): void {
+    const { start, end } = this.blocksOf(offset, length);
+    this.#noteChange(start, end);
+    this.#modified.add(start, end);
   }
 
   /**
@@ -334,13 +361,17 @@ export class CopyState {
    */
   *serializing(slice: number, moment: StateMoment, into: GrowingBuffer): Generator<void, SerializedSlice, undefined> {
     const begin = into.length;
-    const first = slice * SLICE_BLOCKS;
-    const dirty = moment.dirty.subarray(indexOf(moment.dirty, first), indexOf(moment.dirty, first + SLICE_BLOCKS));
+    const dirty = ofSlice(moment.dirty, slice);
     const dirtyBlocks = yield* this.#dirty.serializing(dirty, into);
     const dirtyBytes = into.length - begin;
     const bitmapBytes = this.#blocks.serialize(slice, into);
     into.extend(padded(bitmapBytes) - bitmapBytes).fill(0);
-    return { dirtyBytes, bitmapBytes, dirtyBlocks, syncedBlocks: this.#blocks.countOf(slice) };
+    const syncedBlocks = this.#blocks.countOf(slice);
+    if (this.#modified.count > 0) yield;
+    const modifiedBytes = this.#modified.serialize(slice, into);
+    into.extend(padded(modifiedBytes) - modifiedBytes).fill(0);
+    const modifiedBlocks = this.#modified.countOf(slice);
+    return { dirtyBytes, bitmapBytes, modifiedBytes, dirtyBlocks, syncedBlocks, modifiedBlocks };
   }
 
   /**
@@ -350,21 +381,27 @@ export class CopyState {
    * @throws {@link CodError} COD_CORRUPT if it is damaged. A part of the slice may be added.
    */
   *loading(slice: number, entry: SerializedSlice, bytes: Uint8Array): Generator<void, void, undefined> {
-    const { dirtyBytes, bitmapBytes, dirtyBlocks, syncedBlocks } = entry;
+    const { dirtyBytes, bitmapBytes, modifiedBytes } = entry;
     const dirtyBefore = this.#dirty.blockCount;
     this.#noteChange(slice * SLICE_BLOCKS, slice * SLICE_BLOCKS + 1);
     if (bitmapBytes > 0) yield* this.#blocks.uniting(slice, bytes.subarray(dirtyBytes, dirtyBytes + bitmapBytes));
     yield* this.#dirty.loading(slice, bytes.subarray(0, dirtyBytes));
-    const synced = this.#blocks.countOf(slice);
-    const dirty = this.#dirty.blockCount - dirtyBefore;
-    if (bytes.subarray(dirtyBytes + bitmapBytes).some((byte) => byte !== 0))
-      throw new CodError('COD_CORRUPT', `slice ${slice}: the padding of its bitmap is not zero`);
-    if (synced === syncedBlocks && dirty === dirtyBlocks) return;
-    throw new CodError(
-      'COD_CORRUPT',
-      `slice ${slice} holds ${synced} synced and ${dirty} dirty blocks, ` +
-        `but the directory says ${syncedBlocks} and ${dirtyBlocks}`,
-    );
+    const modifiedAt = dirtyBytes + padded(bitmapBytes);
+    const modifiedEnd = modifiedAt + modifiedBytes;
+    if (modifiedBytes > 0) yield* this.#modified.uniting(slice, bytes.subarray(modifiedAt, modifiedEnd));
+    const padding = [bytes.subarray(dirtyBytes + bitmapBytes, modifiedAt), bytes.subarray(modifiedEnd)];
+    if (padding.some((zeros) => zeros.some((byte) => byte !== 0)))
+      throw new CodError('COD_CORRUPT', `slice ${slice}: the padding of a bitmap is not zero`);
+    const found = {
+      syncedBlocks: this.#blocks.countOf(slice),
+      dirtyBlocks: this.#dirty.blockCount - dirtyBefore,
+      modifiedBlocks: this.#modified.countOf(slice),
+    };
+    for (const name of COUNTS) {
+      if (found[name] === entry[name]) continue;
+      const message = `slice ${slice}: ${name} are ${found[name]}, but the directory says ${entry[name]}`;
+      throw new CodError('COD_CORRUPT', message, { details: { slice } });
+    }
   }
 
   /** Drops the parts of synced blocks, in steps after which the event loop may turn. */
@@ -400,15 +437,49 @@ export class CopyState {
     replay.clear();
   }
 
-  /** Frees the memory of both maps; the state cannot be used afterwards. */
+  /**
+   * Merges the blocks that a replay found changed, in steps after which the event loop may turn. Blocks that are
+   * neither synced nor dirty are dropped from the modified ones then: only the source holds them.
+   */
+  *mergingModified(changed: Replay): Generator<void, void, undefined> {
+    for (const [slice, bytes] of changed.emitChanged()) {
+      this.#modified.unionTrusted(slice, bytes);
+      yield;
+    }
+    if (this.#modified.count === 0) return;
+    const dirty = this.#dirty.blocks();
+    for (let slice = 0; slice < this.#changes.length; slice++) {
+      if (this.#modified.countOf(slice) === 0) continue;
+      this.#modified.retain(slice, this.#blocks, ofSlice(dirty, slice));
+      yield;
+    }
+  }
+
+  /** Format 1 does not tell users' bytes from the source's: every block that the target holds may be modified. */
+  *modifyingAll(): Generator<void, void, undefined> {
+    for (let slice = 0; slice < this.#changes.length; slice++) {
+      this.#modified.unite(slice, this.#blocks);
+      yield;
+    }
+    for (const block of this.#dirty.blocks()) this.#modified.add(block, block + 1);
+  }
+
+  /** Frees the memory of all maps; the state cannot be used afterwards. */
   dispose(): void {
     this.#blocks.dispose();
+    this.#modified.dispose();
     this.#dirty.dispose();
   }
 }
 
 const NONE: readonly number[] = [];
 const NO_BLOCKS = new Float64Array(0);
+
+/** Those of the ascending `blocks` that are in a slice. */
+function ofSlice(blocks: Float64Array, slice: number): Float64Array {
+  const first = slice * SLICE_BLOCKS;
+  return blocks.subarray(indexOf(blocks, first), indexOf(blocks, first + SLICE_BLOCKS));
+}
 
 /** The index of the first of the ascending `blocks` that is at least `block`. */
 function indexOf(blocks: Float64Array, block: number): number {

@@ -11,7 +11,7 @@ import {
   MAX_IDENTITY_BYTES,
   MAX_LOG_BYTES,
 } from './layout.ts';
-import { slicesStart } from './slice-directory.ts';
+import { type Counts, slicesStart } from './slice-directory.ts';
 
 const SESSION_BYTES = 16;
 const NO_IDENTITY = 2 ** 32 - 1;
@@ -30,7 +30,8 @@ const AT = {
   logEnd: 64,
   syncedBlocks: 72,
   dirtyBlocks: 80,
-  checkpointEnd: 88,
+  modifiedBlocks: 88,
+  checkpointEnd: 96,
   checksum: 500,
   end: 504,
 } as const;
@@ -50,7 +51,7 @@ interface CommonHeader {
   readonly blockSize: number;
 }
 
-export interface CheckpointHeader extends CommonHeader {
+export interface CheckpointHeader extends CommonHeader, Counts {
   /** Whether the checkpoint is the whole state, without a log. */
   readonly standalone: boolean;
   /** Bytes from the beginning of the file to the end of the last slice. */
@@ -59,8 +60,6 @@ export interface CheckpointHeader extends CommonHeader {
   readonly directoryChecksum: number;
   /** Undefined if the source has no identity. */
   readonly identityBytes: number | undefined;
-  readonly syncedBlocks: number;
-  readonly dirtyBlocks: number;
 }
 
 export interface LogHeader extends CommonHeader {
@@ -85,6 +84,7 @@ export function encodeCheckpointHeader(core: Core, fields: CheckpointHeader): Ui
   view.setUint32(AT.identityBytes, fields.identityBytes ?? NO_IDENTITY, true);
   setNumber(view, AT.syncedBlocks, fields.syncedBlocks);
   setNumber(view, AT.dirtyBlocks, fields.dirtyBlocks);
+  setNumber(view, AT.modifiedBlocks, fields.modifiedBlocks);
   const problem = checkpointProblem(fields);
   if (problem !== undefined) throw new RangeError(problem);
   return seal(core, bytes, view);
@@ -118,6 +118,7 @@ export function decodeCheckpointHeader(core: Core, sector: Uint8Array): DecodedH
     identityBytes: identityBytes === NO_IDENTITY ? undefined : identityBytes,
     syncedBlocks: number(view, AT.syncedBlocks),
     dirtyBlocks: number(view, AT.dirtyBlocks),
+    modifiedBlocks: number(view, AT.modifiedBlocks),
   };
   const problem = checkpointProblem(header);
   if (problem !== undefined) throw corrupt('checkpoint', problem);
@@ -228,10 +229,10 @@ function commonProblem(fields: CommonHeader): string | undefined {
 }
 
 function checkpointProblem(fields: CheckpointHeader): string | undefined {
-  const { bytes, identityBytes = 0, syncedBlocks, dirtyBlocks } = fields;
+  const { bytes, identityBytes = 0, syncedBlocks, dirtyBlocks, modifiedBlocks } = fields;
   const common = commonProblem(fields);
   if (common !== undefined) return common;
-  for (const [name, value] of Object.entries({ bytes, identityBytes, syncedBlocks, dirtyBlocks })) {
+  for (const [name, value] of Object.entries({ bytes, identityBytes, syncedBlocks, dirtyBlocks, modifiedBlocks })) {
     if (!isCount(value)) return `${name} ${value} is not an integer from 0 to 2^53 - 1`;
   }
   if (identityBytes > MAX_IDENTITY_BYTES)
@@ -240,8 +241,12 @@ function checkpointProblem(fields: CheckpointHeader): string | undefined {
   const start = slicesStart(shape, identityBytes);
   if (bytes < start) return `checkpoint has ${bytes} bytes, but its slices begin at ${start}`;
   const { blockCount } = shape;
-  if (syncedBlocks > blockCount || dirtyBlocks > blockCount)
-    return `${syncedBlocks} synced and ${dirtyBlocks} dirty blocks exceed the device (${blockCount} blocks)`;
+  if (Math.max(syncedBlocks, dirtyBlocks, modifiedBlocks) > blockCount) {
+    return (
+      `${syncedBlocks} synced, ${dirtyBlocks} dirty and ${modifiedBlocks} modified blocks exceed the device ` +
+      `(${blockCount} blocks)`
+    );
+  }
   return undefined;
 }
 

@@ -65,9 +65,11 @@ export const WRITTEN = 1;
 export const BARRIER = 2;
 export const CONTINUED = 3;
 export const BASED = 4;
-export const FILLED = 5;
+export const MAY_READ = 5;
 export const WRITTEN_PAIR = 6;
-export const MAY_READ = 7;
+/** From here on the second word is a number of bytes. */
+export const FILLED = 7;
+export const MODIFIED = 8;
 
 /** The most records of one batch of the encoder that are no marks; marks fit besides. */
 export const BATCH_RECORDS = 16_384;

@@ -6,10 +6,24 @@
 import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
 import { REPLAY, SCAN } from '../wasm/generated/interface.ts';
-import type { DirtyMap } from './dirty-map.ts';
+import { DirtyMap } from './dirty-map.ts';
 import { type Geometry, sliceCount } from './geometry.ts';
-import { FORMAT1_HEADER_BYTES, FORMAT1_WRITTEN_BYTES, HEADER_BYTES, MAX_BLOCK_PARTS, SECTOR_BYTES } from './layout.ts';
+import {
+  FILLED,
+  FORMAT1_HEADER_BYTES,
+  FORMAT1_WRITTEN_BYTES,
+  HEADER_BYTES,
+  MAX_BLOCK_PARTS,
+  MODIFIED,
+  SECTOR_BYTES,
+  WRITTEN,
+  WRITTEN_PAIR,
+} from './layout.ts';
 import { problemOf } from './log-problems.ts';
+
+/** The types of records that say what the target holds, and that say what users may have changed: bit n for type n. */
+const HELD = (1 << WRITTEN) | (1 << WRITTEN_PAIR) | (1 << FILLED);
+const CHANGED = (1 << WRITTEN) | (1 << WRITTEN_PAIR) | (1 << MODIFIED);
 
 /** Room for the beginning of a record, and for enough bytes of the next piece to complete it. */
 const CARRY_BYTES = 2 * FORMAT1_WRITTEN_BYTES;
@@ -32,8 +46,6 @@ export interface LogScanResult {
   readonly hasBarrier: boolean;
   /** Whether `CONTINUED` is among the records that count. */
   readonly continued: boolean;
-  /** Whether `BASED` is among the records that count. */
-  readonly based: boolean;
   /** Whether `BASED` was found anywhere, even after missing frames. */
   readonly basedAnywhere: boolean;
 }
@@ -93,7 +105,6 @@ export class LogScan {
       barrierThrough: field('barrierThrough'),
       hasBarrier: field('barriers') !== 0,
       continued: field('continued') !== 0,
-      based: field('based') !== 0,
       basedAnywhere: field('basedAnywhere') !== 0,
     };
     this.dispose();
@@ -131,8 +142,8 @@ export interface Format1Log {
 }
 
 /**
- * Turns logs into synced blocks and the dirty parts of all other blocks. Feed any number of logs in any order, then
- * call {@link emit}.
+ * Turns logs into synced blocks and the dirty parts of all other blocks, or into the blocks that users changed. Feed
+ * any number of logs in any order, then call {@link emitSlices}.
  */
 export class Replay {
   readonly #core: Core;
@@ -143,11 +154,16 @@ export class Replay {
   #carried = 0;
   readonly #carryAt: number;
 
-  constructor(core: Core, geometry: Geometry) {
+  /** @param what `held`: what the target holds; `changed`: each block that users may have changed */
+  constructor(core: Core, geometry: Geometry, what: 'held' | 'changed' = 'held') {
     this.#core = core;
     this.#geometry = geometry;
     this.#carryAt = core.exports.alloc(CARRY_BYTES);
-    this.#handle = core.exports.replayOpen(geometry.size, Math.log2(geometry.blockSize));
+    this.#handle = core.exports.replayOpen(
+      geometry.size,
+      Math.log2(geometry.blockSize),
+      what === 'held' ? HELD : CHANGED,
+    );
   }
 
   /**
@@ -211,7 +227,7 @@ export class Replay {
   }
 
   /**
-   * Replays the firm frames in sectors of a log of format 2 that {@link LogScan} has checked.
+   * Replays frames in sectors of a log of format 2 that {@link LogScan} has checked.
    *
    * @param sectors whole sectors, from the start of a sector on
    * @param through only frames below this sequence count
@@ -233,8 +249,8 @@ export class Replay {
   }
 
   /**
-   * Moves the surviving parts to `dirty`, then yields each slice with synced blocks: its index and its bitmap in
-   * portable Roaring format, a view that is valid until the next slice.
+   * Moves the surviving parts to `dirty`, then yields each slice with blocks: its index and its bitmap in portable
+   * Roaring format, a view that is valid until the next slice.
    */
   *emitSlices(dirty: DirtyMap): Generator<[slice: number, portableBytes: Uint8Array], void, undefined> {
     const { exports } = this.#core;
@@ -246,6 +262,16 @@ export class Replay {
     for (let slice = 0; slice < sliceCount(this.#geometry); slice++) {
       const length = exports.replayEmit(this.#open(), slice) >>> 0;
       if (length > 0) yield [slice, this.#core.view(exports.output(), length)];
+    }
+  }
+
+  /** As {@link emitSlices}, for a replay of changed blocks: it has no parts. */
+  *emitChanged(): Generator<[slice: number, portableBytes: Uint8Array], void, undefined> {
+    const noParts = new DirtyMap(this.#core, this.#geometry);
+    try {
+      yield* this.emitSlices(noParts);
+    } finally {
+      noParts.dispose();
     }
   }
 

@@ -24,39 +24,54 @@ const AT = {
   offset: 0,
   dirtyBytes: 8,
   bitmapBytes: 12,
-  reservedBytes: 16,
+  modifiedBytes: 16,
   checksum: 20,
   dirtyBlocks: 24,
   syncedBlocks: 28,
-  reservedBlocks: 32,
+  modifiedBlocks: 32,
   unused: 36,
 } as const;
 
-/** A slice in a checkpoint's file. A slice without any synced or dirty block is all zeros. */
+/** A slice in a checkpoint's file. A slice without any block in its maps is all zeros. */
 export interface SliceEntry {
   /** Bytes from the beginning of the file, a multiple of 8. */
   readonly offset: number;
   readonly dirtyBytes: number;
   readonly bitmapBytes: number;
-  /** CRC32C of both sections. */
+  readonly modifiedBytes: number;
+  /** CRC32C of all sections. */
   readonly checksum: number;
   readonly dirtyBlocks: number;
   readonly syncedBlocks: number;
+  readonly modifiedBlocks: number;
 }
 
-/** The entry of a slice without any synced or dirty block. */
+/** The entry of a slice without any block in its maps. */
 export const EMPTY_SLICE: SliceEntry = {
   offset: 0,
   dirtyBytes: 0,
   bitmapBytes: 0,
+  modifiedBytes: 0,
   checksum: 0,
   dirtyBlocks: 0,
   syncedBlocks: 0,
+  modifiedBlocks: 0,
 };
 
+/** The fields of an entry that are u32. */
+const WORDS = [
+  'dirtyBytes',
+  'bitmapBytes',
+  'modifiedBytes',
+  'checksum',
+  'dirtyBlocks',
+  'syncedBlocks',
+  'modifiedBlocks',
+] as const;
+
 /** Bytes of a slice in the file. */
-export function bytesOfEntry({ dirtyBytes, bitmapBytes }: SliceEntry): number {
-  return dirtyBytes + padded(bitmapBytes);
+export function bytesOfEntry({ dirtyBytes, bitmapBytes, modifiedBytes }: SliceEntry): number {
+  return dirtyBytes + padded(bitmapBytes) + padded(modifiedBytes);
 }
 
 /** Where the slices begin: bytes of the header, the identity and the directory. */
@@ -71,19 +86,22 @@ export function encodeDirectory(entries: readonly SliceEntry[], into: Uint8Array
   for (const [index, entry] of entries.entries()) {
     const at = index * DIRECTORY_ENTRY_BYTES;
     view.setBigUint64(at + AT.offset, BigInt(entry.offset), true);
-    for (const field of ['dirtyBytes', 'bitmapBytes', 'checksum', 'dirtyBlocks', 'syncedBlocks'] as const)
-      view.setUint32(at + AT[field], entry[field], true);
+    for (const field of WORDS) view.setUint32(at + AT[field], entry[field], true);
   }
 }
 
+/** The numbers of blocks of all slices. */
+export type Counts = Pick<SliceEntry, 'syncedBlocks' | 'dirtyBlocks' | 'modifiedBlocks'>;
+
+/** The fields of an entry that the header has for all slices. */
+export const COUNTS = ['syncedBlocks', 'dirtyBlocks', 'modifiedBlocks'] as const;
+
 /** What the header says about the slices. */
-interface Expected {
+interface Expected extends Counts {
   /** Bytes of the checkpoint in the file. */
   readonly bytes: number;
   /** Bytes of header, identity and directory. */
   readonly start: number;
-  readonly syncedBlocks: number;
-  readonly dirtyBlocks: number;
 }
 
 /** @throws {@link CodError} COD_CORRUPT if no checkpoint of such a header has this directory */
@@ -91,17 +109,10 @@ export function decodeDirectory(directory: Uint8Array, geometry: Geometry, expec
   const view = new DataView(directory.buffer, directory.byteOffset, directory.byteLength);
   const entries = Array.from({ length: sliceCount(geometry) }, (_, slice): SliceEntry => {
     const at = slice * DIRECTORY_ENTRY_BYTES;
-    const u32 = (field: keyof typeof AT): number => view.getUint32(at + AT[field], true);
-    const entry = {
-      offset: Number(view.getBigUint64(at + AT.offset, true)),
-      dirtyBytes: u32('dirtyBytes'),
-      bitmapBytes: u32('bitmapBytes'),
-      checksum: u32('checksum'),
-      dirtyBlocks: u32('dirtyBlocks'),
-      syncedBlocks: u32('syncedBlocks'),
-    };
-    const isReserved = u32('reservedBytes') !== 0 || u32('reservedBlocks') !== 0 || u32('unused') !== 0;
-    const problem = isReserved ? 'its unused bytes are not zero' : problemOf(entry, slice, geometry, expected);
+    const entry = { ...EMPTY_SLICE, offset: Number(view.getBigUint64(at + AT.offset, true)) };
+    for (const field of WORDS) entry[field] = view.getUint32(at + AT[field], true);
+    const isUnused = view.getUint32(at + AT.unused, true) === 0;
+    const problem = isUnused ? problemOf(entry, slice, geometry, expected) : 'its unused bytes are not zero';
     if (problem !== undefined) throw corrupt(`slice ${slice}: ${problem}`, { slice });
     return entry;
   });
@@ -111,21 +122,22 @@ export function decodeDirectory(directory: Uint8Array, geometry: Geometry, expec
 }
 
 function problemOf(entry: SliceEntry, slice: number, geometry: Geometry, expected: Expected): string | undefined {
-  const { offset, dirtyBytes, bitmapBytes, checksum, dirtyBlocks, syncedBlocks } = entry;
+  const { offset, dirtyBytes, bitmapBytes, modifiedBytes, checksum } = entry;
+  const { dirtyBlocks, syncedBlocks, modifiedBlocks } = entry;
   const blocks = blocksOfSlice(geometry, slice);
   const mostBitmapBytes = Math.ceil(blocks / CONTAINER_BLOCKS) * CONTAINER_BYTES + BITMAP_BYTES;
   const isPossible =
-    bitmapBytes <= mostBitmapBytes &&
+    Math.max(bitmapBytes, modifiedBytes) <= mostBitmapBytes &&
     dirtyBytes <= MAX_DIRTY_BYTES &&
     dirtyBytes % 8 === 0 &&
-    syncedBlocks <= blocks &&
-    dirtyBlocks <= blocks &&
+    Math.max(syncedBlocks, dirtyBlocks, modifiedBlocks) <= blocks &&
     bitmapBytes > 0 === syncedBlocks > 0 &&
+    modifiedBytes > 0 === modifiedBlocks > 0 &&
     dirtyBytes > 0 === dirtyBlocks > 0;
   if (!isPossible) {
     return (
-      `${syncedBlocks} synced blocks in ${bitmapBytes} bytes and ${dirtyBlocks} dirty blocks in ${dirtyBytes} bytes ` +
-      `are impossible for ${blocks} blocks`
+      `${syncedBlocks} synced blocks in ${bitmapBytes} bytes, ${dirtyBlocks} dirty blocks in ${dirtyBytes} bytes and ` +
+      `${modifiedBlocks} modified blocks in ${modifiedBytes} bytes are impossible for ${blocks} blocks`
     );
   }
   if (bytesOfEntry(entry) === 0) return offset + checksum === 0 ? undefined : 'it is empty, but its entry is not zero';
@@ -152,11 +164,19 @@ function refuseOverlaps(entries: readonly SliceEntry[], { bytes, start }: Expect
     throw corrupt(`dirty sections of ${dirtyBytes} bytes, at most ${MAX_DIRTY_BYTES} are allowed`);
 }
 
-function refuseOtherCounts(entries: readonly SliceEntry[], { syncedBlocks, dirtyBlocks }: Expected): void {
-  const synced = entries.reduce((sum, entry) => sum + entry.syncedBlocks, 0);
-  const dirty = entries.reduce((sum, entry) => sum + entry.dirtyBlocks, 0);
-  if (synced === syncedBlocks && dirty === dirtyBlocks) return;
-  throw corrupt(`${synced} synced and ${dirty} dirty blocks, but the header says ${syncedBlocks} and ${dirtyBlocks}`);
+function refuseOtherCounts(entries: readonly SliceEntry[], expected: Expected): void {
+  const found = countsOf(entries);
+  for (const name of COUNTS) {
+    if (found[name] === expected[name]) continue;
+    throw corrupt(`${name} of the slices are ${found[name]}, but the header says ${expected[name]}`);
+  }
+}
+
+/** The numbers of blocks of all slices. */
+export function countsOf(entries: readonly SliceEntry[]): Counts {
+  const sums = { syncedBlocks: 0, dirtyBlocks: 0, modifiedBlocks: 0 };
+  for (const entry of entries) for (const name of COUNTS) sums[name] += entry[name];
+  return sums;
 }
 
 function corrupt(what: string, details: Record<string, unknown> = {}): CodError {

@@ -29,6 +29,24 @@ export interface BlockView {
   extents(start: number, end: number): Iterable<BlockRun>;
 }
 
+/** The blocks that were written since they were copied, as users of the log see them. */
+export interface ModifiedView {
+  /** The number of modified blocks. */
+  readonly count: number;
+  /**
+   * Returns whether a block is modified.
+   *
+   * @throws `RangeError` when the block is outside the storage.
+   */
+  has(block: number): boolean;
+  /**
+   * Yields the maximal runs of modified blocks that end after `from`, ascending, as `[start, end)`.
+   *
+   * @param from default: 0
+   */
+  runs(from?: number): Iterable<readonly [start: number, end: number]>;
+}
+
 /** The parts of unsynced blocks that were written, as users of the log see them. */
 export interface DirtyView {
   /** The number of blocks that have such parts. */

@@ -10,6 +10,7 @@
 
 import { Deferred, type Done, type Settled } from '../async/done.ts';
 import type { EventStream } from '../async/event-stream.ts';
+import type { ModifiedView } from '../core/views.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { OpenLog } from '../log/intent-log.ts';
@@ -78,6 +79,10 @@ export class CopyOnDemandDevice implements InlineDevice {
     this.#state = hydrate === false ? 'idle' : 'hydrating';
     if (hydrate !== false) this.#hydrating = this.#hydrate();
     this.#checkComplete();
+  }
+
+  get modified(): ModifiedView {
+    return this.#log.modified;
   }
 
   get hydrated(): Promise<void> {

@@ -61,20 +61,29 @@ export class Target {
     return readFile(this.#file, into, offset);
   }
 
-  /** Writes the file; the caller holds the lock and records the write. */
+  /** Writes a user's bytes; the caller holds the lock and records the write. */
   write(from: Uint8Array, offset: number): Done {
+    return this.#write(from, offset, true);
+  }
+
+  #write(from: Uint8Array, offset: number, isUsers: boolean): Done {
+    const failed = (error: unknown): Promise<never> => this.#failed(error, offset, from.length, isUsers);
     try {
-      return writeFile(this.#file, from, offset)?.catch((error: unknown) => this.#failed(error, offset, from.length));
+      return writeFile(this.#file, from, offset)?.catch(failed);
     } catch (error) {
-      return this.#failed(error, offset, from.length);
+      return failed(error);
     }
   }
 
-  /** Says in the log what a failed write has left: acknowledged bytes may be in the same cell. */
-  async #failed(error: unknown, offset: number, length: number): Promise<never> {
+  /**
+   * Says in the log what a failed write has left: acknowledged bytes may be in the same cell, and the block may be
+   * recorded as copied later.
+   */
+  async #failed(error: unknown, offset: number, length: number, isUsers: boolean): Promise<never> {
     this.#noteFailure();
     try {
       await this.log.announceContent(offset, length);
+      if (isUsers) await this.log.announceModified(offset, length);
     } catch {
       // The caller gets the error of the write, which is the cause.
     }
@@ -89,18 +98,31 @@ export class Target {
     });
   }
 
-  /** As {@link record}, of whole blocks. */
+  /**
+   * Records that whole blocks were stored; the caller holds no lock. No write of these blocks is in flight meanwhile: a
+   * write that saw them unsynced would not say in the log that it modifies them.
+   */
   recordBlocks(blocks: BlockRange, settled: Settled): void {
-    const transaction = this.log.begin();
     const { offset, length } = this.state.bytesOf(blocks);
-    transaction.fill(offset, length);
-    this.record(transaction, settled);
+    const locked = this.lock(offset, length, 'fill');
+    if (locked instanceof Promise) locked.then((lock) => this.#recordLocked(offset, length, lock, settled), settled);
+    else this.#recordLocked(offset, length, locked, settled);
+  }
+
+  #recordLocked(offset: number, length: number, lock: HeldLock, settled: Settled): void {
+    const transaction = this.log.begin();
+    transaction.filled(offset, length);
+    this.record(transaction, (error) => {
+      lock.release();
+      settled(error);
+    });
   }
 
   /** Stores bytes that are no user's write; the caller holds the lock and records them. */
   fill(from: Uint8Array, offset: number): Done {
     const ready = this.log.announceChange(offset, from);
-    return ready === undefined ? this.write(from, offset) : ready.then(() => this.write(from, offset));
+    const write = (): Done => this.#write(from, offset, false);
+    return ready === undefined ? write() : ready.then(write);
   }
 
   /**

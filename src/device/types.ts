@@ -2,6 +2,7 @@
 
 import type { Done, Settled } from '../async/done.ts';
 import type { ByteExtent } from '../core/range-set.ts';
+import type { ModifiedView } from '../core/views.ts';
 
 /**
  * What a device is doing.
@@ -202,6 +203,8 @@ export interface Device extends AsyncDisposable {
 
 /** What our own NBD server and worker use beside {@link Device}: calls that complete before they return if they can. */
 export interface InlineDevice extends Device {
+  /** The blocks that were written since they were copied. */
+  readonly modified: ModifiedView;
   /** As {@link Device.read}. `into` belongs to the device until the read is done. May throw. */
   submitRead(into: Uint8Array, offset: number, signal?: AbortSignal): Done;
   /** As {@link Device.write}. `settled` is called synchronously, by {@link commitWrites}, or later. */

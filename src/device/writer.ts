@@ -120,7 +120,10 @@ export class Writer {
       await transaction.announce(at, ZEROES.subarray(0, bytes));
       at += bytes;
     }
-    if (!summed) transaction.fill(offset, length);
+    if (!summed) {
+      await this.#target.log.announceModified(offset, length);
+      transaction.filled(offset, length);
+    }
     await this.#target.zero(offset, length);
     await promised((settled) => this.#target.record(transaction, settled));
   }

@@ -6,13 +6,14 @@
  * | synced, no unfirm record names their cells            |                             |                   |
  * | synced by users' or firm records, cells named unfirm  | `MAY_READ` of these cells   |                   |
  * | all others                                            | `MAY_READ` where named      | `WRITTEN`         |
+ * | in a block that is synced and not modified            | also `MODIFIED`             |                   |
  *
  * A sum is that of the whole cell as it reads after the write. The caller serializes changes of a cell.
  */
 
 import { after, type Done, type MaybePromise } from '../async/done.ts';
 import type { CopyState } from '../core/copy-state.ts';
-import { CELL_BYTES, FILLED, MAY_READ, WRITTEN, WRITTEN_PAIR } from '../core/layout.ts';
+import { CELL_BYTES, FILLED, MAY_READ, MODIFIED, WRITTEN, WRITTEN_PAIR } from '../core/layout.ts';
 import type { Core } from '../wasm/core.ts';
 import type { Firmness } from './firmness.ts';
 import type { GroupCommit } from './group-commit.ts';
@@ -24,9 +25,25 @@ export type ReadStorage = (into: Uint8Array, offset: number) => Done;
 export interface Recorded {
   /** Records about bytes, {@link RECORD_NUMBERS} numbers each. */
   records: number[];
-  /** The bytes themselves, as pairs of offset and length. */
+  /**
+   * What the state has from then on, {@link EXTENT_NUMBERS} numbers each: type, offset, length. FILLED: the target holds
+   * these bytes. WRITTEN: it does, and they are a user's. MODIFIED: a user may change them.
+   */
   extents: number[];
 }
+
+export const EXTENT_NUMBERS = 3;
+
+/** Applies the extents of records that are in the log. */
+export function applyExtents(extents: readonly number[], state: CopyState): void {
+  for (let index = 0; index < extents.length; index += EXTENT_NUMBERS) {
+    const [type, offset, length] = [extents[index]!, extents[index + 1]!, extents[index + 2]!];
+    if (type !== FILLED) state.modify(offset, length);
+    if (type !== MODIFIED) state.apply(offset, length);
+  }
+}
+
+const NO_EXTENTS: number[] = [];
 
 export class Announcements {
   readonly #core: Core;
@@ -55,7 +72,8 @@ export class Announcements {
   write(recorded: Recorded, offset: number, bytes: Uint8Array): Done {
     const { length } = bytes;
     const isRecorded = this.#state.isSynced(offset, length) && !this.#firmness.isFilled(offset, length);
-    if (isRecorded && !this.#isNamed(offset, length)) return undefined;
+    if (isRecorded && !this.#isNamed(offset, length))
+      return this.#state.isUnmodified(offset, length) ? this.modify(offset, length) : undefined;
     const sums = this.#sums(offset, bytes);
     if (sums instanceof Promise)
       return sums.then((found) => this.#written(recorded, isRecorded, offset, length, found));
@@ -65,9 +83,19 @@ export class Announcements {
   #written(recorded: Recorded, isRecorded: boolean, offset: number, length: number, sums: readonly number[]): Done {
     if (!isRecorded) {
       recorded.records = joined(recorded.records, writtenRecords(offset, length, sums));
-      recorded.extents = joined(recorded.extents, [offset, length]);
+      recorded.extents = joined(recorded.extents, [WRITTEN, offset, length]);
     }
-    return this.#isNamed(offset, length) ? this.#mayRead(offset, sums) : undefined;
+    const mayRead = this.#isNamed(offset, length) ? this.#mayRead(offset, sums) : undefined;
+    if (!this.#state.isUnmodified(offset, length)) return mayRead;
+    return mayRead === undefined ? this.modify(offset, length) : mayRead.then(() => this.modify(offset, length));
+  }
+
+  /** Announces that a user may change these bytes. */
+  modify(offset: number, length: number): Done {
+    return this.#log.announce({
+      records: record(MODIFIED, offset, length),
+      extents: [MODIFIED, offset, length],
+    });
   }
 
   /** Whether records in the log, or that wait for their append, name the content of any cell of these bytes. */
@@ -108,7 +136,7 @@ export class Announcements {
       mustWait ||= isInLog;
     }
     if (records.length === 0) return undefined;
-    return mustWait ? this.#log.announce(records) : this.#log.join(records);
+    return mustWait ? this.#log.announce({ records, extents: NO_EXTENTS }) : this.#log.join(records);
   }
 
   /** The sum of each cell that these bytes touch, once they are written. */
@@ -178,9 +206,13 @@ function writtenRecords(offset: number, length: number, sums: readonly number[])
 
 /** Adds the record of bytes that are the source's. */
 export function addFilled(recorded: Recorded, offset: number, length: number): void {
-  const record = [FILLED, offset, length % 2 ** 32, Math.floor(length / 2 ** 32)];
-  recorded.records = joined(recorded.records, record);
-  recorded.extents = joined(recorded.extents, [offset, length]);
+  recorded.records = joined(recorded.records, record(FILLED, offset, length));
+  recorded.extents = joined(recorded.extents, [FILLED, offset, length]);
+}
+
+/** A record without a sum. */
+function record(type: number, offset: number, length: number): number[] {
+  return [type, offset, length % 2 ** 32, Math.floor(length / 2 ** 32)];
 }
 
 /** Adds to a list that only the transaction has. An empty one is shared, so it is replaced. */

@@ -16,7 +16,14 @@ import type { CopyState, StateMoment } from '../core/copy-state.ts';
 import { GrowingBuffer } from '../core/growing-buffer.ts';
 import { encodeCheckpointHeader } from '../core/headers.ts';
 import { DIRECTORY_ENTRY_BYTES, HEADER_BYTES, padded } from '../core/layout.ts';
-import { bytesOfEntry, EMPTY_SLICE, encodeDirectory, type SliceEntry, slicesStart } from '../core/slice-directory.ts';
+import {
+  bytesOfEntry,
+  countsOf,
+  EMPTY_SLICE,
+  encodeDirectory,
+  type SliceEntry,
+  slicesStart,
+} from '../core/slice-directory.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
 import type { SlotIndex } from './slots.ts';
@@ -222,8 +229,7 @@ export class CheckpointWriter {
       bytes: this.#extentOf(entries).end,
       directoryChecksum: core.crc32c(directory),
       identityBytes: identity?.length,
-      syncedBlocks: entries.reduce((sum, entry) => sum + entry.syncedBlocks, 0),
-      dirtyBlocks: entries.reduce((sum, entry) => sum + entry.dirtyBlocks, 0),
+      ...countsOf(entries),
     });
   }
 }

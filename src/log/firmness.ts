@@ -110,6 +110,11 @@ export class Firmness {
   }
 }
 
+/** Whether a record of this type, which is about bytes of the target, has the sum of a cell. */
+export function hasSum(type: number): boolean {
+  return type < FILLED;
+}
+
 /** The cells that these bytes touch. */
 export function cellsOf(offset: number, length: number): { start: number; end: number } {
   return { start: Math.floor(offset / CELL_BYTES), end: Math.ceil((offset + length) / CELL_BYTES) };
@@ -119,8 +124,8 @@ export function cellsOf(offset: number, length: number): { start: number; end: n
 function noteCells(records: readonly number[], cells: BitSet): number {
   let claims = 0;
   for (let at = 0; at < records.length; at += RECORD_NUMBERS) {
-    const type = records[at];
-    if (type === FILLED) continue;
+    const type = records[at]!;
+    if (!hasSum(type)) continue;
     const cell = Math.floor(records[at + 1]! / CELL_BYTES);
     const count = type === WRITTEN_PAIR ? 2 : 1;
     cells.add(cell, cell + count);

@@ -162,6 +162,7 @@ export async function recoverFormat1(
       records.set(log.name, replay.endFormat1());
     }
     await inTurns(state.merging(replay), clock);
+    await inTurns(state.modifyingAll(), clock);
     const files = states.map(
       ({ name, kind, bytes }): MetadataFile => ({
         name,

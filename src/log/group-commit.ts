@@ -11,10 +11,10 @@
 
 import type { Done, Settled } from '../async/done.ts';
 import type { CopyState } from '../core/copy-state.ts';
-import { CELL_BYTES, FILLED, WRITTEN_PAIR } from '../core/layout.ts';
-import type { Recorded } from './announcements.ts';
+import { CELL_BYTES, WRITTEN_PAIR } from '../core/layout.ts';
+import { applyExtents, type Recorded } from './announcements.ts';
 import type { Checkpointer } from './checkpointer.ts';
-import { cellsOf, MAX_CLAIMS, RECORD_NUMBERS } from './firmness.ts';
+import { cellsOf, hasSum, MAX_CLAIMS, RECORD_NUMBERS } from './firmness.ts';
 import type { WriteIntentLog } from './write-intent-log.ts';
 
 /** Records of one append: their frames stay within what a file system writes with one call. */
@@ -95,12 +95,13 @@ export class GroupCommit {
     this.#batch = undefined;
   }
 
-  /** Appends records that change nothing in the state, with everything that waits: now if the log's file can. */
-  announce(records: readonly number[]): Done {
+  /** Appends records before the target changes, with everything that waits: now if the log's file can. */
+  announce({ records, extents }: Recorded): Done {
     const { refusal } = this.#checkpointer;
     if (refusal !== undefined) throw refusal;
     const batch = this.#batch ?? this.#begin();
     addAll(batch.records, records);
+    addAll(batch.extents, extents);
     let outcome: { readonly error: unknown } | undefined;
     let later: Settled | undefined;
     batch.settled.push((error) => {
@@ -126,7 +127,7 @@ export class GroupCommit {
     const { start, end } = cellsOf(offset, length);
     const { records } = batch!;
     for (let at = 0; at < records.length; at += RECORD_NUMBERS) {
-      if (records[at] === FILLED) continue;
+      if (!hasSum(records[at]!)) continue;
       const cell = Math.floor(records[at + 1]! / CELL_BYTES);
       if (cell < end && cell + (records[at] === WRITTEN_PAIR ? 2 : 1) > start) return true;
     }
@@ -217,7 +218,7 @@ export class GroupCommit {
 
   #apply(extents: readonly number[]): void {
     try {
-      for (let index = 0; index < extents.length; index += 2) this.#state.apply(extents[index]!, extents[index + 1]!);
+      applyExtents(extents, this.#state);
     } catch (error) {
       // The log holds what the state does not.
       throw this.#checkpointer.poison(error);

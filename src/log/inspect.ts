@@ -29,6 +29,10 @@ export interface Inspection {
     readonly block: number;
     readonly ranges: readonly (readonly [offset: number, length: number])[];
   }[];
+  /** Blocks that were written since they were copied. */
+  readonly modifiedBlocks: number;
+  /** The modified blocks, as block numbers; `last` is included. */
+  readonly modified: readonly (readonly [first: number, last: number])[];
   /** The metadata files that exist: checkpoints first, then logs. */
   readonly files: readonly MetadataFile[];
 }
@@ -85,6 +89,8 @@ export async function inspectMetadata(
           block,
           ranges: parts.map(([start, end]) => [start, end - start] as const),
         })),
+        modifiedBlocks: state.modified.count,
+        modified: Array.from(state.modified.runs(), ([start, end]) => [start, end - 1] as const),
         files,
       };
     } finally {

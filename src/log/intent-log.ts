@@ -13,12 +13,12 @@
 import { type Done, promised, type Settled } from '../async/done.ts';
 import { CopyState } from '../core/copy-state.ts';
 import { type Geometry, geometry } from '../core/geometry.ts';
-import type { BlockView, DirtyView } from '../core/views.ts';
+import type { BlockView, DirtyView, ModifiedView } from '../core/views.ts';
 import { CodError } from '../errors.ts';
 import type { Lease } from '../fs/file-system.ts';
 import type { Environment } from '../platform/clock.ts';
 import { Core } from '../wasm/core.ts';
-import { Announcements, addFilled, type ReadStorage, type Recorded } from './announcements.ts';
+import { Announcements, addFilled, EXTENT_NUMBERS, type ReadStorage, type Recorded } from './announcements.ts';
 import { Checkpointer, type LogObserver } from './checkpointer.ts';
 import { GroupCommit } from './group-commit.ts';
 import { takeOwnership } from './ownership.ts';
@@ -77,8 +77,13 @@ export class OpenTransaction implements Transaction, Recorded {
     return bytes.length === 0 ? undefined : this.#announcements.write(this, offset, bytes);
   }
 
-  /** Adds bytes of the source, or bytes that are flushed before they are acknowledged: they count once firm. */
-  fill(offset: number, length: number): void {
+  async fill(offset: number, bytes: Uint8Array): Promise<void> {
+    this.filled(offset, bytes.length);
+    await this.#announcements.change(offset, bytes);
+  }
+
+  /** As {@link fill}, of bytes whose change is announced elsewhere. */
+  filled(offset: number, length: number): void {
     this.#check(offset, length);
     if (length > 0) addFilled(this, offset, length);
   }
@@ -113,6 +118,10 @@ abstract class StateOfLog {
 
   get dirty(): DirtyView {
     return this.state.dirty;
+  }
+
+  get modified(): ModifiedView {
+    return this.state.modified;
   }
 }
 
@@ -166,6 +175,11 @@ export class OpenLog extends StateOfLog implements IntentLog {
     return this.#announcements.content(offset, length);
   }
 
+  /** Announces that a user may change these bytes, or has done so. Now or later. */
+  announceModified(offset: number, length: number): Done {
+    return this.#announcements.modify(offset, length);
+  }
+
   /** Announces a change of the storage that is not committed, such as a fill. Now or later. */
   announceChange(offset: number, bytes: Uint8Array): Done {
     return this.#announcements.change(offset, bytes);
@@ -183,9 +197,9 @@ export class OpenLog extends StateOfLog implements IntentLog {
    * poisoned.
    */
   #checkRoom({ extents }: OpenTransaction): void {
-    for (let index = 0; index < extents.length; index += 2) {
-      const [offset, length] = [extents[index]!, extents[index + 1]!];
-      if (this.state.hasRoomFor(offset, length, extents.length / 2)) continue;
+    for (let index = 0; index < extents.length; index += EXTENT_NUMBERS) {
+      const [offset, length] = [extents[index + 1]!, extents[index + 2]!];
+      if (this.state.hasRoomFor(offset, length, extents.length / EXTENT_NUMBERS)) continue;
       const message = `${length} bytes at ${offset}: too many blocks are written in part; write whole blocks`;
       throw new CodError('COD_NO_SPACE', message, { details: { offset, length } });
     }

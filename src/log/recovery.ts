@@ -116,15 +116,17 @@ async function recoverFormat2(
   const shape = makeGeometry({ size: header.size, blockSize: header.blockSize });
   const state = await CopyState.open(core, shape);
   const replay = new Replay(core, shape);
+  const changed = new Replay(core, shape, 'changed');
   const proof = new Proof(core, shape.size);
   try {
     const { file } = checkpoint;
     const identity = await inFile(checkpoint.name, () => readCheckpoint({ core, file, header, clock }, state));
     const checkpointRecords = state.dirtyParts;
     const zeroedLog = found.find((file) => file.kind === 'log' && file.header === 'zeroed');
-    const { scans, bothLogs } = await replayLogs({ core, shape, replay, proof, logs, zeroedLog }, header);
+    const { scans, bothLogs } = await replayLogs({ core, shape, replay, changed, proof, logs, zeroedLog }, header);
     await inTurns(state.merging(replay), clock);
     const proved = await proof.judge(read, state);
+    await inTurns(state.mergingModified(changed), clock);
     const isThere = ({ header }: FoundFile): boolean => typeof header === 'object' || header === 'format1';
     const files = found.filter(isThere).map((file) => listed(file, scans.get(file.name)));
     return {
@@ -142,6 +144,7 @@ async function recoverFormat2(
     throw error;
   } finally {
     replay.dispose();
+    changed.dispose();
   }
 }
 
@@ -198,6 +201,8 @@ interface Logs {
   readonly core: Core;
   readonly shape: Geometry;
   readonly replay: Replay;
+  /** Collects the blocks that users changed. */
+  readonly changed: Replay;
   readonly proof: Proof;
   readonly logs: readonly FoundLog[];
   /** A log of which only a part of the header is zeroed. */
@@ -262,9 +267,12 @@ async function checkedScan(context: Logs, log: FoundLog): Promise<LogScanResult>
   });
 }
 
-/** Replays the frames below `through`, and collects the others for {@link Proof}. */
+/**
+ * Replays the frames below `through`, and collects the others for {@link Proof}. A block may be modified whether a
+ * frame is firm or not.
+ */
 async function replayLog(context: Logs, log: FoundLog, scan: LogScanResult, through: number): Promise<void> {
-  const { core, replay, proof } = context;
+  const { core, replay, changed, proof } = context;
   const end = Math.ceil(scan.endOffset / SECTOR_BYTES) * SECTOR_BYTES;
   let at = HEADER_BYTES;
   await inFile(log.name, () =>
@@ -273,7 +281,10 @@ async function replayLog(context: Logs, log: FoundLog, scan: LogScanResult, thro
       piece.fill(0, scan.endOffset - at);
       at += piece.length;
       proof.collect(piece, { from: through, to: scan.frames });
+      const { length } = piece;
       replay.format2(piece, through);
+      // The piece again: the memory of the core may have moved.
+      changed.format2(core.staging.subarray(0, length), scan.frames);
     }),
   );
 }

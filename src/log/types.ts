@@ -1,6 +1,6 @@
 /** What users of the log hold: its options, a transaction, the log, and a log that was recovered. */
 
-import type { BlockView, DirtyView } from '../core/views.ts';
+import type { BlockView, DirtyView, ModifiedView } from '../core/views.ts';
 import type { FileSystem } from '../fs/file-system.ts';
 import type { Environment } from '../platform/clock.ts';
 
@@ -68,6 +68,16 @@ export interface Transaction {
    * @throws `RangeError` when the range is outside the storage; `TypeError` after the commit.
    */
   intend(offset: number, bytes: Uint8Array): Promise<void>;
+  /**
+   * As {@link intend}, of bytes that are a copy of other content, such as a source. Blocks that hold nothing else are
+   * not modified. Such bytes count once they are flushed: after a crash before that, copy them again. No other write to
+   * the same blocks may be in flight from this call until the commit has resolved.
+   *
+   * @param offset bytes from the beginning of the storage
+   * @param bytes as those of {@link intend}
+   * @throws as {@link intend}
+   */
+  fill(offset: number, bytes: Uint8Array): Promise<void>;
 }
 
 /** A log in use. Its views are valid until it closes. */
@@ -82,6 +92,11 @@ export interface IntentLog extends AsyncDisposable {
   readonly blocks: BlockView;
   /** The dirty parts: the storage holds these bytes of unsynced blocks. */
   readonly dirty: DirtyView;
+  /**
+   * The blocks that were written since they were copied, and others that a write was about to change. After a power
+   * loss a block may be missing whose first write after its copy was not flushed.
+   */
+  readonly modified: ModifiedView;
   /** Begins a transaction. Any number of them may be open. */
   begin(): Transaction;
   /**
@@ -138,6 +153,8 @@ export interface RecoveredIntentLog {
   readonly blocks: BlockView;
   /** The dirty parts of the other blocks. */
   readonly dirty: DirtyView;
+  /** The blocks that were written since they were copied. */
+  readonly modified: ModifiedView;
   /**
    * Makes the log durable. Call it before the storage is made: then a storage that exists always has a log.
    *

@@ -358,7 +358,7 @@ describe('the state of a copy', () => {
   it('refuses parts beyond the capacity of its map, and reports the crowded blocks before', async () => {
     const shape = geometry({ size: 64 * BLOCK, blockSize: BLOCK });
     const map = new DirtyMap(core, shape, { maxBlocks: 16, maxParts: 16 });
-    const state = new CopyState(shape, await BlockMap.open(shape), map);
+    const state = new CopyState(shape, await BlockMap.open(shape), map, await BlockMap.open(shape));
     for (let block = 0; block < 16; block++) {
       // When the map is seven eighths full, a write must first complete the block at its end.
       const isCrowded = block >= 14;

@@ -26,6 +26,7 @@ const checkpoint: CheckpointHeader = {
   identityBytes: 9,
   syncedBlocks: 1000,
   dirtyBlocks: 1,
+  modifiedBlocks: 500,
 };
 const log: LogHeader = {
   session,

@@ -146,14 +146,17 @@ export function written(offset: number, length: number, sum = 0): [bigint, bigin
   return [(1n << 56n) | BigInt(offset), BigInt(length) | (BigInt(sum) << 32n)];
 }
 export function filled(offset: number, length: number): [bigint, number] {
-  return [(5n << 56n) | BigInt(offset), length];
+  return [(7n << 56n) | BigInt(offset), length];
 }
 /** A write of two whole cells. */
 export function writtenPair(offset: number, one = 0, two = 0): [bigint, bigint] {
   return [(6n << 56n) | BigInt(offset), BigInt(one) | (BigInt(two) << 32n)];
 }
 export function mayRead(cellOffset: number, sum = 0): [bigint, number] {
-  return [(7n << 56n) | BigInt(cellOffset), sum];
+  return [(5n << 56n) | BigInt(cellOffset), sum];
+}
+export function modified(offset: number, length: number): [bigint, number] {
+  return [(8n << 56n) | BigInt(offset), length];
 }
 export function barrier(through: number): [bigint, number] {
   return [2n << 56n, through];
@@ -192,6 +195,6 @@ export function sliceOf(map: BlockMap, slice: number): Uint8Array {
 
 /** Merges a replay into maps like the state of a copy. */
 export function merge(replay: Replay, map: BlockMap, dirty: DirtyMap): void {
-  // A merge uses the maps only, so any geometry suffices.
-  ended(new CopyState(geometry({ size: 1, blockSize: 4096 }), map, dirty).merging(replay));
+  // A merge uses these maps only, so any geometry and any third map suffice.
+  ended(new CopyState(geometry({ size: 1, blockSize: 4096 }), map, dirty, map).merging(replay));
 }

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { concat } from '../../src/core/concat.ts';
 import { FrameEncoder } from '../../src/core/frames.ts';
 import { geometry } from '../../src/core/geometry.ts';
-import { FILLED, MAY_READ, WRITTEN, WRITTEN_PAIR } from '../../src/core/layout.ts';
+import { FILLED, MAY_READ, MODIFIED, WRITTEN, WRITTEN_PAIR } from '../../src/core/layout.ts';
 import { LogScan, type LogScanResult, Replay } from '../../src/core/replay.ts';
 import { isCodError } from '../../src/errors.ts';
 import type { Core } from '../../src/wasm/core.ts';
@@ -19,6 +19,7 @@ import {
   Model,
   mayRead,
   merge,
+  modified,
   stateOf,
   withMaps,
   words,
@@ -411,7 +412,7 @@ describe.each(builds)('the $name core', ({ create }) => {
     it('refuses records for a full batch, and still accepts the marks', () => {
       const encoder = new FrameEncoder(create(), { epoch: EPOCH });
       for (let i = 0; !encoder.isFull; i++) encoder.data(i % 2 === 0 ? WRITTEN : FILLED, i * 2, 1, 0);
-      for (const type of [FILLED, WRITTEN, WRITTEN_PAIR, MAY_READ])
+      for (const type of [FILLED, WRITTEN, WRITTEN_PAIR, MAY_READ, MODIFIED])
         expect(() => encoder.data(type, 2 ** 20, 1, 0)).toThrow(RangeError);
       encoder.barrier(0);
       const { frames, bytes } = encoder.seal({ position: 512 + 504 - 32, sequence: 0, firm: 0 });
@@ -433,7 +434,6 @@ describe.each(builds)('the $name core', ({ create }) => {
         barrierThrough: 2,
         hasBarrier: true,
         continued: false,
-        based: true,
         basedAnywhere: true,
       });
     });
@@ -477,7 +477,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       for (const rest of junk) {
         for (const more of [nothing, concat(rest, new Uint8Array(512 - rest.length)), new Uint8Array(512).fill(0xff)]) {
           const found = scan(core, shape, concat(sector(one, two, rest), more, more));
-          expect(found).toMatchObject({ frames: 2, records: 3, barrierThrough: 0, based: false, isDamaged: false });
+          expect(found).toMatchObject({ frames: 2, records: 3, barrierThrough: 0, isDamaged: false });
           expect(found.endOffset).toBe(512 + one.length + two.length);
         }
       }
@@ -499,7 +499,6 @@ describe.each(builds)('the $name core', ({ create }) => {
         expect(scan(core, shape, concat(sector(one), ...between, sector(firm)))).toMatchObject({
           frames: 1,
           isDamaged: true,
-          based: false,
           basedAnywhere: true,
         });
       }
@@ -548,7 +547,7 @@ describe.each(builds)('the $name core', ({ create }) => {
         refuse(frame({ epoch: EPOCH, sequence: 1 }, [record]));
       expect(refuse(frame({ epoch: EPOCH, sequence: 1 }, [barrier(2)]))).toMatchObject({ offset: at + 16, found: 2 });
       expect(refuseRecord([0n, 0])).toMatchObject({ offset: at + 16, found: 0 });
-      expect(refuseRecord([8n << 56n, 0])).toMatchObject({ offset: at + 16, found: 8 });
+      expect(refuseRecord([9n << 56n, 0])).toMatchObject({ offset: at + 16, found: 9 });
       const beyond: [bigint, bigint | number][] = [
         written(0, 0),
         written(shape.size, 1),
@@ -557,11 +556,15 @@ describe.each(builds)('the $name core', ({ create }) => {
         filled(0, 0),
         filled(shape.size, 1),
         filled(0, shape.size + 1),
-        [5n << 56n, 2n ** 64n - 1n],
+        [7n << 56n, 2n ** 64n - 1n],
+        [8n << 56n, 2n ** 64n - 1n],
         writtenPair(1),
         writtenPair(4096 * 999),
         mayRead(1),
         mayRead(4096 * 1001),
+        modified(0, 0),
+        modified(4_096_100, 1),
+        modified(4_096_000, 101),
       ];
       for (const record of beyond) expect(refuseRecord(record), String(record)).toMatchObject({ offset: at + 16 });
       expect(refuseRecord(written(shape.size, 1))['message']).toContain(
@@ -586,12 +589,12 @@ describe.each(builds)('the $name core', ({ create }) => {
       const proved = one.length + two.length;
       const apply = (bytes: Uint8Array): Promise<unknown> =>
         withMaps(core, shape, (map, dirty) => {
-          const { frames, endOffset, isDamaged, barrierThrough, based } = scan(core, shape, bytes);
+          const { frames, endOffset, isDamaged, barrierThrough, basedAnywhere } = scan(core, shape, bytes);
           const replay = new Replay(core, shape);
           replay.format2(bytes.slice().fill(0, endOffset - 512), barrierThrough);
           merge(replay, map, dirty);
           replay.dispose();
-          return { ...stateOf(map, dirty), frames, isDamaged, barrierThrough, based };
+          return { ...stateOf(map, dirty), frames, isDamaged, barrierThrough, basedAnywhere };
         });
       const expected = await apply(body);
       // Without the last frame, the log is that of a crash before the barrier.

@@ -2,7 +2,7 @@
  * The story of a device with crashes.
  *
  * Several concurrent users write, read, discard, zero, flush and checkpoint during a background copy. After each crash
- * every byte is compared with the promises. At the end the copy is finished and compared.
+ * every byte and the map of modified blocks are compared with the promises. At the end the copy is finished and compared.
  */
 
 import { openDeviceIn } from '../../src/device/open.ts';
@@ -12,6 +12,7 @@ import type { InlineSource } from '../../src/sources/source.ts';
 import type { CrashingFileSystem, Life, Random, SimulatedClock, Story } from '../../src/testing/index.ts';
 import { SECTOR_BYTES } from '../../src/testing/index.ts';
 import { ByteHistory, type Counting, type HistoricWrite } from '../support/byte-history.ts';
+import { ModifiedHistory } from '../support/modified-history.ts';
 
 /** A device and its load. */
 export interface Shape {
@@ -115,12 +116,15 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   const parts = image.windows.map(({ offset, content }) => ({
     base: offset,
     length: content.length,
+    /** What was read after the last crash. */
+    before: content,
     /** Where the last write began. */
     hot: 0,
     // Format 1 may leave dirty parts that end within a sector.
     history: new ByteHistory(content, { wholeSectors: machine.sectors && content.length === size }),
   }));
   const isWhole = parts[0]!.length === size;
+  const changes = new ModifiedHistory(blockSize);
   let device: InlineDevice | undefined;
   /** Which writes since the last check are promised, given the crashes and faults since. */
   let counts: Counting = 'acknowledged';
@@ -158,12 +162,17 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     const longest = random.oneIn(2) ? 3 * blockSize : 3 * SECTOR_BYTES;
     const length = Math.min(all - offset, (1 + random.below(Math.ceil(longest / unit))) * unit);
     const flush = async (): Promise<void> => {
-      const done = parts.map((part) => part.history.beginFlush());
+      const done = [changes.beginFlush(), ...parts.map((part) => part.history.beginFlush())];
       await from.flush();
       for (const note of done) note();
     };
-    /** Makes a change, and reports its outcome to the history. */
-    const change = async (write: HistoricWrite, work: Promise<void>, durable = false): Promise<void> => {
+    /** Notes that a change begins. */
+    const begin = (place: number, bytes: Uint8Array): HistoricWrite & { place: number; length: number } => {
+      changes.begin(base + place, bytes.length);
+      return Object.assign(history.begin(place, bytes), { place, length: bytes.length });
+    };
+    /** Makes a change, and reports its outcome to the histories. */
+    const change = async (write: ReturnType<typeof begin>, work: Promise<void>, durable = false): Promise<void> => {
       try {
         await work;
       } catch (error) {
@@ -171,10 +180,11 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         throw error;
       }
       history.acknowledge(write, { durable });
+      changes.acknowledge(base + write.place, write.length, { durable });
     };
     const write = (place: number, bytes: Uint8Array, fua: boolean): Promise<void> => {
       part.hot = place;
-      const historic = history.begin(place, bytes);
+      const historic = begin(place, bytes);
       const writing = shape.inline
         ? submitWrite(from, bytes, base + place, { fua, commit: random.oneIn(2) })
         : from.write(bytes, base + place, { fua });
@@ -214,13 +224,13 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         return;
       }
       case 4:
-        return change(history.begin(offset, new Uint8Array(length)), from.writeZeroes(base + offset, length));
+        return change(begin(offset, new Uint8Array(length)), from.writeZeroes(base + offset, length));
       case 5: {
         const start = Math.ceil(offset / blockSize) * blockSize;
         const isLast = base + offset + length === size;
         const end = isLast ? all : Math.floor((offset + length) / blockSize) * blockSize;
         if (start >= end) return from.discard(base + offset, length);
-        return change(history.begin(start, new Uint8Array(end - start)), from.discard(base + offset, length));
+        return change(begin(start, new Uint8Array(end - start)), from.discard(base + offset, length));
       }
       case 6:
         return clock.sleep(random.below(2 * INTERVAL_MS));
@@ -230,6 +240,20 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       default:
         return write(offset, random.fill(new Uint8Array(length)), random.oneIn(4));
     }
+  };
+
+  /** A block that has changed since the last check and is not modified, also by a write that was in flight. */
+  const unmarked = (from: InlineDevice, found: readonly Uint8Array[]): string | undefined => {
+    // Before a flush the target may have bytes that neither it nor the log promises.
+    if (counts === 'durable') return undefined;
+    for (const [index, { base, length, before }] of parts.entries()) {
+      for (let at = 0; at < length; at += blockSize) {
+        const [one, other] = [before, found[index]!].map((bytes) => bytes.subarray(at, at + blockSize));
+        if (Buffer.compare(one!, other!) !== 0 && !from.modified.has((base + at) / blockSize))
+          return `block ${(base + at) / blockSize} has changed, but is not modified`;
+      }
+    }
+    return undefined;
   };
 
   const tolerant = async (work: Promise<void>): Promise<void> => {
@@ -283,6 +307,8 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   return {
     work: async (life) => {
       const opened = device ?? (await open(life, shape.hydrate, shape.faults ?? false));
+      // Format 1 has modified blocks from the start.
+      if (device === undefined) changes.settle(opened.modified);
       device = undefined;
       const { random } = life;
       const fault = shape.faults && random.oneIn(2) ? putFault(life) : undefined;
@@ -296,11 +322,15 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       if (life.crash !== 'process') counts = 'durable';
       const opened = await open(life, isWhole && (shape.hydrate || life.isLast), false);
       const found = await readAll(opened);
+      const missing = changes.violation(opened.modified, counts) ?? unmarked(opened, found);
+      if (missing !== undefined) throw new Error(`after a ${life.crash} crash: ${missing}`);
+      changes.settle(opened.modified);
       for (const [index, { base, history }] of parts.entries()) {
         const wrong = history.violation(found[index]!, counts);
         if (wrong !== undefined) throw new Error(`after a ${life.crash} crash, from ${base} on: ${wrong}`);
         // An open device has made its recovered state durable.
         history.settle(found[index]!);
+        parts[index]!.before = found[index]!;
       }
       counts = 'acknowledged';
       if (!life.isLast) device = opened;

@@ -219,7 +219,10 @@ function sealCheckpoint(core: Core, bytes: Uint8Array, view: DataView): void {
   if (!(end <= bytes.length)) return;
   for (let entry = directory; entry < end; entry += 40) {
     const offset = Number(view.getBigUint64(entry, true));
-    const length = view.getUint32(entry + 8, true) + Math.ceil(view.getUint32(entry + 12, true) / 8) * 8;
+    const [dirty, synced, modified] = [8, 12, 16].map(
+      (field) => Math.ceil(view.getUint32(entry + field, true) / 8) * 8,
+    );
+    const length = dirty! + synced! + modified!;
     if (length === 0 || offset + length > bytes.length) continue;
     view.setUint32(entry + 20, core.crc32c(bytes.subarray(offset, offset + length)), true);
   }

@@ -75,6 +75,7 @@ async function countingMemory<T>(work: () => Promise<T>): Promise<{ result: T; b
 interface Reading {
   readonly size: number;
   readonly truth: Ranges;
+  readonly modified: Ranges;
   readonly identity: string | undefined;
 }
 
@@ -82,17 +83,19 @@ interface Reading {
 async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['via']): Promise<Reading | undefined> {
   if (via === 'inspect') {
     const found = await inspectMetadata(fileSystem, TARGET, { size });
-    const synced = found.synced.map(([first, last]): [number, number] => [
+    const bytesOf = ([first, last]: readonly [number, number]): [number, number] => [
       first * found.blockSize,
       Math.min(found.size, (last + 1) * found.blockSize),
-    ]);
+    ];
+    const synced = found.synced.map(bytesOf);
+    const modified = found.modified.map(bytesOf);
     const dirty = found.dirty.flatMap(({ block, ranges }) =>
       ranges.map(([offset, length]): [number, number] => [
         block * found.blockSize + offset,
         block * found.blockSize + offset + length,
       ]),
     );
-    return { size: found.size, truth: union([...synced, ...dirty]), identity: undefined };
+    return { size: found.size, truth: union([...synced, ...dirty]), modified, identity: undefined };
   }
   const found = await recover(core, new Slots(fileSystem, TARGET), {
     size: async () => size,
@@ -102,14 +105,17 @@ async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['vi
   const { state, identity } = found;
   const { geometry } = state;
   const { blockSize } = geometry;
-  const ranges: [number, number][] = [];
-  for (const [start, end] of state.syncedRuns())
-    ranges.push([start * blockSize, Math.min(geometry.size, end * blockSize)]);
+  const bytesOf = ([start, end]: readonly [number, number]): [number, number] => [
+    start * blockSize,
+    Math.min(geometry.size, end * blockSize),
+  ];
+  const ranges = Array.from(state.syncedRuns(), bytesOf);
+  const modified = Array.from(state.modified.runs(), bytesOf);
   for (const { block, parts } of state.dirtyBlocks()) {
     for (const [start, end] of parts) ranges.push([block * blockSize + start, block * blockSize + end]);
   }
   state.dispose();
-  return { size: geometry.size, truth: union(ranges), identity };
+  return { size: geometry.size, truth: union(ranges), modified, identity };
 }
 
 /** Opens and closes a device on an accepted state. This repair must keep the state. */
@@ -210,11 +216,11 @@ export async function runCase(one: FuzzCase): Promise<{ outcome: string; way: st
 
 async function checkReading(one: FuzzCase, images: Images, target: Uint8Array, reading: Reading): Promise<void> {
   const base = BASES.get(one.base)!;
-  const { truth } = meaningOf(images, TARGET, { target, size: base.size });
-  if (JSON.stringify(truth) !== JSON.stringify(reading.truth)) {
-    throw new Error(
-      `reads ${JSON.stringify(reading.truth).slice(0, 300)}, expected ${JSON.stringify(truth).slice(0, 300)}`,
-    );
+  const meaning = meaningOf(images, TARGET, { target, size: base.size });
+  for (const map of ['truth', 'modified'] as const) {
+    const [found, expected] = [JSON.stringify(reading[map]), JSON.stringify(meaning[map])];
+    if (found !== expected)
+      throw new Error(`reads as ${map} ${found.slice(0, 300)}, expected ${expected.slice(0, 300)}`);
   }
   if (base.format === 2 && !one.sealed) {
     const { durable, all } = promised(one.base);
@@ -226,6 +232,7 @@ async function checkReading(one: FuzzCase, images: Images, target: Uint8Array, r
   if (one.via !== 'open' || reading.size === 0) return;
   const repaired = await repair(images, target, reading);
   const again = await readState(withTarget(repaired, base.targets.lost), base.size, 'recover');
-  if (JSON.stringify(again?.truth) !== JSON.stringify(reading.truth))
-    throw new Error('reads another state after an open and a close');
+  for (const map of ['truth', 'modified'] as const)
+    if (JSON.stringify(again?.[map]) !== JSON.stringify(reading[map]))
+      throw new Error(`reads another state after an open and a close: ${map}`);
 }

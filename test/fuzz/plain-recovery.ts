@@ -1,5 +1,6 @@
 /**
- * A second, plain reader of metadata, written from docs/FORMAT.md. It returns which bytes the target holds.
+ * A second, plain reader of metadata, written from docs/FORMAT.md. It returns which bytes the target holds, and which
+ * blocks users modified.
  *
  * It believes everything, and so does not decide what must be refused. Whatever recovery accepts must mean the same to
  * both.
@@ -15,6 +16,8 @@ export interface Meaning {
   readonly size: number;
   readonly blockSize: number;
   readonly truth: Ranges;
+  /** The modified blocks, in bytes. */
+  readonly modified: Ranges;
 }
 
 /** The union of ranges in any order. */
@@ -99,6 +102,8 @@ interface Collected {
   readonly size: number;
   readonly blockSize: number;
   readonly ranges: [number, number][];
+  /** What users may have changed. */
+  readonly changes: [number, number][];
 }
 
 /** Adds a range, without its part beyond the device. */
@@ -110,12 +115,26 @@ function addBlocks(into: Collected, runs: readonly [number, number][], first: nu
   for (const [start, end] of runs) add(into, (first + start) * into.blockSize, (first + end) * into.blockSize);
 }
 
+/** The meaning of what was collected: only blocks of which the target holds any byte are modified. */
+function meaning({ size, blockSize, ranges, changes }: Collected): Meaning {
+  const blocksOf = (from: [number, number][]): Ranges =>
+    union(from.map(([start, end]) => [Math.floor(start / blockSize), Math.ceil(end / blockSize)]));
+  const held = blocksOf(ranges.filter(([start, end]) => start < end));
+  const modified = blocksOf(changes).flatMap(([start, end]) =>
+    held.map(([from, to]): [number, number] => [
+      Math.max(start, from) * blockSize,
+      Math.min(size, Math.min(end, to) * blockSize),
+    ]),
+  );
+  return { size, blockSize, truth: union(ranges), modified: union(modified) };
+}
+
 function addPart(into: Collected, block: number, start: number, end: number): void {
   add(into, block * into.blockSize + start, Math.min(block * into.blockSize + end, (block + 1) * into.blockSize));
 }
 
 function readFormat1(files: ReadonlyMap<string, Bytes>, size: number): Meaning {
-  const into: Collected = { size, blockSize: 4096, ranges: [] };
+  const into: Collected = { size, blockSize: 4096, ranges: [], changes: [[0, size]] };
   const isOld = (name: string): boolean =>
     (files.get(name)?.length ?? 0) >= 16 && files.get(name)!.u8(0) !== 0 && files.get(name)!.u64(8) === 1;
   const name = ['bak.1', 'bak'].find(isOld);
@@ -141,7 +160,7 @@ function readFormat1(files: ReadonlyMap<string, Bytes>, size: number): Meaning {
       at += type === 1 ? 16 : 32;
     }
   }
-  return { size, blockSize: 4096, truth: union(into.ranges) };
+  return meaning(into);
 }
 
 interface Frame {
@@ -223,7 +242,7 @@ function claimsOf(log: Bytes, at: number): Claim[] {
       return [{ cell, start: offset, end: offset + low, sum: high }];
     case 6:
       return [whole(cell, low), whole(cell + 1, high)];
-    case 7:
+    case 5:
       return [{ cell, start: offset, end: offset, sum: low }];
     default:
       return [];
@@ -242,9 +261,13 @@ function addLog(into: Collected, log: Bytes, claims: Claim[]): boolean {
   for (const [sequence, frame] of counted.entries()) {
     for (const at of recordsOf(frame)) {
       const type = log.u8(at + 7);
+      const change = { ...into, ranges: into.changes };
+      if (type === 1) add(change, log.u56(at), log.u56(at) + log.u32(at + 8));
+      if (type === 6) add(change, log.u56(at), log.u56(at) + 8192);
+      if (type === 8) add(change, log.u56(at), log.u56(at) + log.u64(at + 8));
       if (type === 3) continues = true;
       else if (sequence >= firm) claims.push(...claimsOf(log, at));
-      else if (type === 5) add(into, log.u56(at), log.u56(at) + log.u64(at + 8));
+      else if (type === 7) add(into, log.u56(at), log.u56(at) + log.u64(at + 8));
       else if (type === 1) add(into, log.u56(at), log.u56(at) + log.u32(at + 8));
       else if (type === 6) add(into, log.u56(at), log.u56(at) + 8192);
     }
@@ -298,7 +321,7 @@ function logNameOf(epoch: number): 'wil' | 'wil.1' {
 
 function readFormat2(files: ReadonlyMap<string, Bytes>, target: Uint8Array): Meaning {
   const checkpoint = newestCheckpoint(files)!;
-  const into: Collected = { size: checkpoint.u64(40), blockSize: checkpoint.u32(48), ranges: [] };
+  const into: Collected = { size: checkpoint.u64(40), blockSize: checkpoint.u32(48), ranges: [], changes: [] };
   const identity = checkpoint.u32(68) === 0xffff_ffff ? 0 : checkpoint.u32(68);
   const slices = Math.ceil(into.size / into.blockSize / 2 ** 24);
   for (let slice = 0; slice < slices; slice++) {
@@ -314,6 +337,9 @@ function readFormat2(files: ReadonlyMap<string, Bytes>, target: Uint8Array): Mea
       at += 8 + 8 * parts;
     }
     if (checkpoint.u32(entry + 12) > 0) addBlocks(into, roaringRuns(checkpoint, bitmap), first);
+    const modified = bitmap + Math.ceil(checkpoint.u32(entry + 12) / 8) * 8;
+    if (checkpoint.u32(entry + 16) > 0)
+      addBlocks({ ...into, ranges: into.changes }, roaringRuns(checkpoint, modified), first);
   }
   const epoch = checkpoint.u64(32);
   if (checkpoint.u32(52) === 0) {
@@ -323,7 +349,7 @@ function readFormat2(files: ReadonlyMap<string, Bytes>, target: Uint8Array): Mea
     if (continues && isOfFormat2(next) && next.u64(32) === epoch + 1) addLog(into, next, claims);
     addProved(into, claims, target);
   }
-  return { size: into.size, blockSize: into.blockSize, truth: union(into.ranges) };
+  return meaning(into);
 }
 
 function bytesOf(images: Images, target: string): Map<string, Bytes> {

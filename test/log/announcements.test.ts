@@ -4,8 +4,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { CopyState } from '../../src/core/copy-state.ts';
 import { geometry } from '../../src/core/geometry.ts';
-import { FILLED, MAY_READ, WRITTEN, WRITTEN_PAIR } from '../../src/core/layout.ts';
-import { Announcements, addFilled, type Recorded } from '../../src/log/announcements.ts';
+import { FILLED, MAY_READ, MODIFIED, WRITTEN, WRITTEN_PAIR } from '../../src/core/layout.ts';
+import { Announcements, addFilled, applyExtents, type Recorded } from '../../src/log/announcements.ts';
 import { Firmness } from '../../src/log/firmness.ts';
 import { Core } from '../../src/wasm/core.ts';
 
@@ -51,9 +51,10 @@ class World {
         return undefined;
       },
       log: {
-        announce: (records) => {
+        announce: ({ records, extents }) => {
           this.announced.push(...claimsIn(records));
           this.append(records);
+          applyExtents(extents, this.state);
           return undefined;
         },
         join: (records) => {
@@ -82,8 +83,7 @@ class World {
     await this.announcements.write(recorded, offset, bytes);
     this.target.set(bytes, offset);
     this.append(recorded.records);
-    for (let at = 0; at < recorded.extents.length; at += 2)
-      this.state.apply(recorded.extents[at]!, recorded.extents[at + 1]!);
+    applyExtents(recorded.extents, this.state);
     return claimsIn(recorded.records);
   }
 
@@ -96,6 +96,13 @@ class World {
 
   flush(): void {
     this.firmness.firm(this.firmness.age());
+  }
+
+  /** Whether a write of these bytes may change a block that is synced and not modified. */
+  mustMark(offset: number, length: number): boolean {
+    const blocks: number[] = [];
+    for (let block = Math.floor(offset / BLOCK); block * BLOCK < offset + length; block++) blocks.push(block);
+    return blocks.some((block) => this.state.blocks.has(block) && !this.state.modified.has(block));
   }
 
   /** The sum of a cell as the target reads now. */
@@ -151,6 +158,7 @@ describe('a write of a user', () => {
             const blockStart = offset - (offset % BLOCK);
             const blockEnd = Math.ceil((offset + bytes.length) / BLOCK) * BLOCK;
             const isFilled = unfirmFills.subarray(blockStart, blockEnd).includes(1);
+            const isMarked = one.kind === 'write' && world.mustMark(offset, bytes.length);
             let records: Claim[] = [];
             if (one.kind === 'write') records = await world.write(offset, bytes);
             else {
@@ -161,7 +169,8 @@ describe('a write of a user', () => {
             const expected = cells
               .filter((cell) => named.has(cell))
               .map((cell) => [MAY_READ, cell * CELL, world.sumAt(cell), 0]);
-            expect(world.announced).toEqual(expected);
+            const mark = isMarked ? [[MODIFIED, offset, bytes.length, 0]] : [];
+            expect(world.announced).toEqual([...expected, ...mark]);
             expect(world.joined).toEqual([]);
             if (one.kind === 'change') continue;
             expect(records.length > 0).toBe(!isSynced || isFilled);
@@ -219,12 +228,15 @@ describe('a write of a user', () => {
     world.fill(0, BLOCK);
     world.flush();
     expect(await world.write(5, new Uint8Array(10).fill(1))).toEqual([]);
+    // Only that the block is no longer the source's.
+    expect([world.reads, world.announced.splice(0)]).toEqual([0, [[MODIFIED, 5, 10, 0]]]);
+    expect(await world.write(5000, new Uint8Array(10).fill(2))).toEqual([]);
     expect([world.reads, world.announced]).toEqual([0, []]);
     world.fill(BLOCK, BLOCK);
     expect(await world.write(BLOCK + 5, new Uint8Array(10).fill(1))).toEqual([
       [WRITTEN, BLOCK + 5, 10, world.sumAt(2)],
     ]);
-    expect([world.reads, world.announced]).toEqual([1, []]);
+    expect([world.reads, world.announced]).toEqual([1, [[MODIFIED, BLOCK + 5, 10, 0]]]);
     world.state.dispose();
   });
 
@@ -263,6 +275,6 @@ describe('a fill', () => {
   it('is one record of any length, without a sum', () => {
     const recorded: Recorded = { records: [], extents: [] };
     addFilled(recorded, 4096, 2 ** 40 + 5);
-    expect(recorded).toEqual({ records: [FILLED, 4096, 5, 256], extents: [4096, 2 ** 40 + 5] });
+    expect(recorded).toEqual({ records: [FILLED, 4096, 5, 256], extents: [FILLED, 4096, 2 ** 40 + 5] });
   });
 });

@@ -2,9 +2,7 @@
 
 import { RoaringBitmap32 } from 'roaring-wasm/browser';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { BlockMap } from '../../src/core/block-map.ts';
 import { CopyState } from '../../src/core/copy-state.ts';
-import { DirtyMap } from '../../src/core/dirty-map.ts';
 import { geometry } from '../../src/core/geometry.ts';
 import { SLICE_BLOCKS, WRITTEN } from '../../src/core/layout.ts';
 import { isCodError } from '../../src/errors.ts';
@@ -54,7 +52,7 @@ function open(
 async function write(log: OpenLog, ...extents: (readonly [offset: number, length: number])[]): Promise<void> {
   const transaction = log.begin();
   for (const [offset, length] of extents) {
-    if (length > LONGEST_WRITE) transaction.fill(offset, length);
+    if (length > LONGEST_WRITE) transaction.filled(offset, length);
     else await transaction.intend(offset, new Uint8Array(length));
   }
   await log.commit(transaction);
@@ -109,7 +107,7 @@ describe('a checkpoint', () => {
       { offset: 0, length: HEADER },
     ]);
     // They are adjacent.
-    expect(slices.map(({ length }) => length)).toEqual([48]);
+    expect(slices.map(({ length }) => length)).toEqual([96]);
     files.calls.length = 0;
     await writeBlock(log, 3, 9);
     await log.checkpoint();
@@ -369,7 +367,7 @@ describe('a checkpoint that fails', () => {
   it('because the core cannot grow poisons the log', async () => {
     const shape = geometry({ size: SIZE, blockSize: BLOCK });
     const core = Core.create();
-    const state = new CopyState(shape, await BlockMap.open(shape), new DirtyMap(core, shape));
+    const state = await CopyState.open(core, shape);
     const slots = new Slots(newFiles(), 'log');
     const checkpointer = new Checkpointer(
       { core, clock: new SimulatedClock(), slots, identity: undefined, checkpointIntervalMs: 1000, observer: {} },
@@ -470,8 +468,11 @@ describe('a checkpoint whose directory contradicts itself', () => {
     ['another number of synced blocks', u32(1, 28, () => 2)],
     ['another number of dirty blocks', u32(1, 24, () => 2)],
     ['another checksum', u32(2, 20, (before) => before ^ 1)],
-    ['reserved bytes', u32(0, 16, () => 1)],
-    ['reserved blocks', u32(0, 32, () => 1)],
+    ['a modified bitmap of 4 GiB', u32(1, 16, () => 2 ** 32 - 1)],
+    ['a modified bitmap without blocks', u32(1, 32, () => 0)],
+    ['modified blocks without a bitmap', u32(1, 16, () => 0)],
+    ['more modified blocks than the slice has', u32(1, 32, () => SLICE_BLOCKS + 1)],
+    ['another number of modified blocks', u32(1, 32, () => 1)],
     ['unused bytes', u32(4, 36, () => 1)],
     ['a checksum of an empty slice', u32(4, 20, () => 1)],
     ['an offset of an empty slice', offset(4, () => 712n)],
@@ -482,6 +483,7 @@ describe('a checkpoint whose directory contradicts itself', () => {
     ['a header that ends in the directory', (_, header) => header.setBigUint64(56, 600n, true)],
     ['a header beyond the end of the file', (_, header) => header.setBigUint64(56, 2n ** 40n, true)],
     ['counts that differ from the header', (_, header) => header.setBigUint64(72, 4n, true)],
+    ['a number of modified blocks that differs from the header', (_, header) => header.setBigUint64(88, 4n, true)],
     [
       'blocks that moved from one slice to another',
       (directory) => {
@@ -504,8 +506,8 @@ describe('a checkpoint whose directory contradicts itself', () => {
     const at = Number(view.getBigUint64(DIRECTORY.offset, true));
     expect([view.getUint32(at, true), view.getUint32(at + 4, true)]).toEqual([7, 1]);
     view.setUint32(at, 1, true);
-    const length =
-      view.getUint32(DIRECTORY.offset + 8, true) + Math.ceil(view.getUint32(DIRECTORY.offset + 12, true) / 8) * 8;
+    const [dirtyBytes, bitmap, modified] = [8, 12, 16].map((field) => view.getUint32(DIRECTORY.offset + field, true));
+    const length = dirtyBytes! + Math.ceil(bitmap! / 8) * 8 + Math.ceil(modified! / 8) * 8;
     const checksum = Core.create().crc32c(bytes.subarray(at, at + length));
     const both = changed({ bytes, size: image.size }, (directory) => directory.setUint32(20, checksum, true));
     const name = epochOf(both) % 2 === 0 ? 'log.bak' : 'log.bak.1';

@@ -128,7 +128,7 @@ describe('the examples of docs/FORMAT.md', () => {
       records: 7,
       barrierThrough: 3,
       continued: true,
-      based: true,
+      basedAnywhere: true,
       isDamaged: false,
     });
   });

@@ -5,7 +5,7 @@
 
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { geometry } from '../../src/core/geometry.ts';
-import { inspectMetadata } from '../../src/log/inspect.ts';
+import { type Inspection, inspectMetadata } from '../../src/log/inspect.ts';
 import { type OpenLog, openLog } from '../../src/log/intent-log.ts';
 import { SimulatedClock, seededRandom } from '../../src/testing/index.ts';
 import { Model } from '../core/models.ts';
@@ -86,7 +86,7 @@ class Copy {
     for (const [first, count] of blocks) {
       const offset = first * blockSize;
       const length = Math.min(count * blockSize, size - offset);
-      transaction.fill(offset, length);
+      transaction.filled(offset, length);
       this.#extents.push({ offset, length, isFill: true });
     }
     await this.log.commit(transaction);
@@ -113,14 +113,18 @@ class Copy {
   }
 
   /** What the target's bytes prove, and what counts without them. */
-  models(): { withTarget: Model; withoutTarget: Model } {
+  models(): { withTarget: Model; withoutTarget: Model; changed: ReadonlySet<number> } {
     const shape = geometry(this.shape);
     const [withTarget, withoutTarget] = [new Model(shape), new Model(shape)];
     for (const [index, { offset, length, isFill }] of this.#extents.entries()) {
       if (index < this.#firm) withoutTarget.extent(offset, length);
       if (index < this.#firm || !isFill) withTarget.extent(offset, length);
     }
-    return { withTarget, withoutTarget };
+    const changed = new Set<number>();
+    for (const { offset, length, isFill } of this.#extents)
+      for (let at = offset - (offset % shape.blockSize); !isFill && at < offset + length; at += shape.blockSize)
+        changed.add(at / shape.blockSize);
+    return { withTarget, withoutTarget, changed };
   }
 
   /** The bytes of the cells that were written since the last flush. */
@@ -269,16 +273,23 @@ function filesOf(images: Images, target: readonly Run[]): MemoryFiles {
 }
 
 /** Whether an inspection agrees with the model. */
-function agrees(model: Model, found: Awaited<ReturnType<typeof inspectMetadata>>): boolean {
+function agrees(
+  model: Model,
+  changed: ReadonlySet<number>,
+  found: Awaited<ReturnType<typeof inspectMetadata>>,
+): boolean {
   const { synced, dirty } = model.state();
-  const foundBlocks = found.synced.flatMap(([first, last]) =>
-    Array.from({ length: last - first + 1 }, (_, index) => first + index),
-  );
+  const held = [...synced, ...dirty.map(([block]) => block)].sort((one, other) => one - other);
+  const blocksOf = (runs: Inspection['synced']): number[] =>
+    runs.flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, index) => first + index));
   const foundParts = found.dirty.map(({ block, ranges }) => [
     block,
     ranges.map(([offset, length]) => [offset, offset + length]),
   ]);
-  return JSON.stringify([synced, dirty]) === JSON.stringify([foundBlocks, foundParts]);
+  return (
+    JSON.stringify([synced, dirty, held.filter((block) => changed.has(block))]) ===
+    JSON.stringify([blocksOf(found.synced), foundParts, blocksOf(found.modified)])
+  );
 }
 
 /** Writes all states into `folder`. @throws if the model and the reader disagree */
@@ -290,9 +301,10 @@ export async function freezeStates(folder: URL): Promise<void> {
     const read: Record<string, object> = {};
     for (const kind of ['withTarget', 'withoutTarget'] as const) {
       const found = await inspectMetadata(filesOf(images, kind === 'withTarget' ? target : []), TARGET);
-      if (!agrees(models[kind], found)) throw new Error(`${name}, ${kind}: the reader disagrees with the model`);
-      const { syncedBlocks, synced, dirty, files } = found;
-      read[kind] = { syncedBlocks, synced, dirty, files };
+      if (!agrees(models[kind], models.changed, found))
+        throw new Error(`${name}, ${kind}: the reader disagrees with the model`);
+      const { syncedBlocks, synced, dirty, modifiedBlocks, modified, files } = found;
+      read[kind] = { syncedBlocks, synced, dirty, modifiedBlocks, modified, files };
     }
     const { size, blockSize } = copy.shape;
     const totalBlocks = geometry({ size, blockSize }).blockCount;

@@ -56,6 +56,8 @@ export function frozenSuite(
         const { deviceSize, totalBlocks, syncedBlocks, synced, dirty } = expected;
         const found = await inspectMetadata(await (await load())('any'), 'disk.raw', { size: deviceSize });
         expect(found).toMatchObject({ size: deviceSize, totalBlocks, syncedBlocks, synced, dirty });
+        // Format 1 does not tell users' bytes from the source's.
+        expect(found.modifiedBlocks).toBe(syncedBlocks + dirty.length);
       });
       return;
     }

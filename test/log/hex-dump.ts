@@ -91,6 +91,7 @@ function checkpoint2(reader: Reader): void {
   const identity = reader.number(4, (value) => `identity of ${value} bytes`);
   reader.number(8, (value) => `${value} synced blocks`);
   reader.number(8, (value) => `${value} dirty block`);
+  reader.number(8, (value) => `${value} modified blocks`);
   reader.zerosTo(500);
   reader.opaque(4, 'CRC32C of the header');
   reader.text(8, () => 'end of the header');
@@ -99,11 +100,12 @@ function checkpoint2(reader: Reader): void {
   reader.number(8, (value) => `slice 0 begins at byte ${value}`);
   const dirty = reader.number(4, (value) => `dirty section of ${value} bytes`);
   reader.number(4, (value) => `bitmap of ${value} bytes`);
-  reader.opaque(4, 'reserved');
+  reader.number(4, (value) => `bitmap of modified blocks of ${value} bytes`);
   reader.opaque(4, 'CRC32C of the slice');
   reader.number(4, (value) => `${value} dirty block`);
   reader.number(4, (value) => `${value} synced blocks`);
-  reader.opaque(8, 'reserved');
+  reader.number(4, (value) => `${value} modified blocks`);
+  reader.opaque(4, '0');
   for (const end = reader.at + dirty; reader.at < end; ) {
     reader.number(4, (value) => `dirty: block ${value} of the slice`);
     const parts = reader.number(4, (value) => `${value} parts`);
@@ -114,6 +116,8 @@ function checkpoint2(reader: Reader): void {
   }
   roaring(reader);
   reader.padding();
+  roaring(reader);
+  reader.padding();
 }
 
 /** A record: the low 56 bits of its first word, and both halves of its second word. */
@@ -122,9 +126,10 @@ const RECORDS: Readonly<Record<number, (first: number, low: number, high: number
   2: (_, low) => `BARRIER: frames below ${low}`,
   3: () => 'CONTINUED',
   4: () => 'BASED',
-  5: (first, low, high) => `FILLED: ${low + high * 2 ** 32} bytes from ${first} on`,
+  5: (first) => `MAY_READ: the cell at ${first}`,
   6: (first) => `WRITTEN_PAIR: 8192 bytes from ${first} on`,
-  7: (first) => `MAY_READ: the cell at ${first}`,
+  7: (first, low, high) => `FILLED: ${low + high * 2 ** 32} bytes from ${first} on`,
+  8: (first, low, high) => `MODIFIED: ${low + high * 2 ** 32} bytes from ${first} on`,
 };
 
 function log2(reader: Reader, view: DataView): void {

@@ -250,7 +250,7 @@ describe('a transaction', () => {
     const larger = await open(newFiles(), { size: 2 * SIZE });
     const foreign = larger.begin();
     await foreign.intend(SIZE, new Uint8Array(10));
-    const imitated: Transaction = { intend: async () => undefined };
+    const imitated: Transaction = { intend: async () => undefined, fill: async () => undefined };
     for (const transaction of [foreign, imitated, undefined as never])
       await expect(log.commit(transaction)).rejects.toThrow(TypeError);
     await larger.commit(foreign);
@@ -317,7 +317,7 @@ describe('a transaction', () => {
   it('is refused if seven eighths of the map of parts are used, unless it adds no part', async () => {
     const shape = geometry({ size: 100 * BLOCK, blockSize: BLOCK });
     const map = new DirtyMap(Core.create(), shape, { maxParts: 8, maxBlocks: 8 });
-    const state = new CopyState(shape, await BlockMap.open(shape), map);
+    const state = new CopyState(shape, await BlockMap.open(shape), map, await BlockMap.open(shape));
     for (let block = 0; block < 7; block++) {
       expect(state.hasRoomFor(block * BLOCK, 10, 0)).toBe(true);
       state.apply(block * BLOCK, 10);
