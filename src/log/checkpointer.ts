@@ -75,6 +75,8 @@ export class Checkpointer {
   /** The epoch of the last durable checkpoint that was written here, and its bytes. */
   #durableEpoch: number | undefined;
   #checkpointBytes = 0;
+  /** Syncs in flight. */
+  readonly #syncs = new Set<Promise<void>>();
   #queuedFlush: Promise<void> | undefined;
   #queuedCheckpoint: Promise<void> | undefined;
   #timer: AbortController | undefined;
@@ -171,10 +173,7 @@ export class Checkpointer {
    * append is in flight.
    */
   append<T>(task: (log: WriteIntentLog) => T | Promise<T>): T | Promise<T> {
-    return this.#appends.run(() => {
-      if (this.#poison !== undefined) throw this.#poison;
-      return this.#poisonIfCoreFails(() => task(this.#current));
-    });
+    return this.#exclusively(() => this.#poisonIfCoreFails(() => task(this.#current)));
   }
 
   /** A batch is in the log and in the state. */
@@ -217,7 +216,7 @@ export class Checkpointer {
     this.#queuedFlush ??= DONE.then(() =>
       this.#flushes.run(() => {
         this.#queuedFlush = undefined;
-        return this.#poisonIfCoreFails(() => this.#flush());
+        return this.#durably(() => this.#flush());
       }),
     );
     return this.#queuedFlush;
@@ -240,7 +239,7 @@ export class Checkpointer {
       });
       this.#rewrittenFlushed = Math.max(this.#rewrittenFlushed, rewritten);
       if (this.#flushed >= appended) return;
-      const isCurrent = await this.#appends.run(async () => {
+      const isCurrent = await this.#exclusively(async () => {
         // A checkpoint switched logs: the log before has records that the sync did not cover.
         if (this.#log !== log) return false;
         log.addBarrier(through);
@@ -263,7 +262,7 @@ export class Checkpointer {
     this.#queuedCheckpoint ??= DONE.then(() =>
       this.#checkpoints.run(() => {
         this.#queuedCheckpoint = undefined;
-        return this.#poisonIfCoreFails(() => this.#checkpoint());
+        return this.#durably(() => this.#checkpoint());
       }),
     );
     return this.#queuedCheckpoint;
@@ -276,12 +275,12 @@ export class Checkpointer {
     // The state has not changed, but the target may have.
     if (this.#checkpointed === this.#appended) return this.#flush();
     const old = this.#current;
-    await this.#appends.run(() => old.scrub());
+    await this.#exclusively(() => old.scrub());
     const next = await this.#createLog(this.#epoch + 1);
     try {
       // Must come before CONTINUED in the old log: otherwise a failed sync later could drop all of the next log.
       await this.#sync(() => next.sync());
-      await this.#appends.run(async () => {
+      await this.#exclusively(async () => {
         old.addContinued();
         await old.append();
         this.#metadataBytes += old.usedBytes;
@@ -355,6 +354,15 @@ export class Checkpointer {
       epoch,
       capacity: logCapacity(geometry.blockCount, this.#checkpointBytes),
       guardSync: (sync) => this.#sync(sync),
+      poisoning: () => this.#poison,
+    });
+  }
+
+  /** Runs a task that writes to a log; no other does meanwhile. */
+  #exclusively<T>(task: () => T | Promise<T>): T | Promise<T> {
+    return this.#appends.run(() => {
+      if (this.#poison !== undefined) throw this.#poison;
+      return task();
     });
   }
 
@@ -372,7 +380,7 @@ export class Checkpointer {
     const log = this.#current;
     // A durable checkpoint is not written again: BASED may be in the log, and requires it.
     if (this.#durableEpoch !== log.epoch) await this.#writeCheckpoint(log.epoch, log);
-    await this.#appends.run(() => {
+    await this.#exclusively(() => {
       log.addBased();
       return log.append();
     });
@@ -437,6 +445,16 @@ export class Checkpointer {
 
   // Failures after which the state in memory or on disk is unknown
 
+  /** Runs a task that makes the state durable. After a failure, the timer tries again. */
+  async #durably(task: () => Promise<void>): Promise<void> {
+    try {
+      await this.#poisonIfCoreFails(task);
+    } catch (error) {
+      if (this.refusal === undefined) this.#startTimer();
+      throw error;
+    }
+  }
+
   /** Runs a step that reads the maps. If it fails, memory has run out or the core has a fault. */
   async #poisonIfFailing<T>(step: () => Promise<T>): Promise<T> {
     try {
@@ -461,10 +479,18 @@ export class Checkpointer {
 
   /** Runs a sync. If it fails, the kernel has dropped what it could not write, so a second sync would lie. */
   async #sync(task: () => Promise<void>): Promise<void> {
+    if (this.#poison !== undefined) throw this.#poison;
+    const syncing = task();
+    this.#syncs.add(syncing);
     try {
-      await task();
+      await syncing;
     } catch (error) {
       throw this.poison(error);
+    } finally {
+      this.#syncs.delete(syncing);
     }
+    // The kernel tells of a failure only one of the syncs that overlap.
+    if (this.#syncs.size > 0) await Promise.allSettled(this.#syncs);
+    if (this.#poison !== undefined) throw this.#poison;
   }
 }

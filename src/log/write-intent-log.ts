@@ -14,6 +14,7 @@ import { FrameEncoder } from '../core/frames.ts';
 import type { Geometry } from '../core/geometry.ts';
 import { encodeLogHeader } from '../core/headers.ts';
 import { HEADER_BYTES, SECTOR_BYTES } from '../core/layout.ts';
+import type { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import { writeFile } from '../fs/inline-file.ts';
 import type { Core } from '../wasm/core.ts';
@@ -43,6 +44,13 @@ function framesIn(bytes: Uint8Array, position: number): { start: number; end: nu
 /** Runs a sync, and makes sure that a failed sync is not repeated. */
 type GuardSync = (sync: () => Promise<void>) => Promise<void>;
 
+interface LogNames {
+  readonly epoch: number;
+  readonly capacity: number;
+  readonly guardSync?: GuardSync;
+  readonly poisoning?: () => CodError | undefined;
+}
+
 export class WriteIntentLog {
   readonly epoch: number;
   /** Bytes of the file. */
@@ -50,6 +58,7 @@ export class WriteIntentLog {
   readonly #file: File;
   readonly #encoder: FrameEncoder;
   readonly #guardSync: GuardSync;
+  readonly #poisoning: () => CodError | undefined;
   #position = HEADER_BYTES;
   #sequence = 0;
   #firm = 0;
@@ -57,9 +66,10 @@ export class WriteIntentLog {
   /** The bytes of a failed append at `#position`. Any beginning of them may be in the file. */
   #failed: Uint8Array | undefined;
 
-  private constructor(core: Core, file: File, names: { epoch: number; capacity: number; guardSync?: GuardSync }) {
+  private constructor(core: Core, file: File, names: LogNames) {
     this.#file = file;
     this.#guardSync = names.guardSync ?? ((sync) => sync());
+    this.#poisoning = names.poisoning ?? (() => undefined);
     this.epoch = names.epoch;
     this.capacity = names.capacity;
     this.#encoder = new FrameEncoder(core, { epoch: names.epoch });
@@ -68,12 +78,13 @@ export class WriteIntentLog {
   /**
    * Makes `file` an empty log. What it held before must be void. Nothing is durable yet.
    * @param names.guardSync runs the syncs that an append itself needs
+   * @param names.poisoning why nothing may be appended any more
    */
   static async create(
     core: Core,
     file: File,
     geometry: Geometry,
-    names: { session: Uint8Array; epoch: number; capacity: number; guardSync?: GuardSync },
+    names: LogNames & { session: Uint8Array },
   ): Promise<WriteIntentLog> {
     await file.truncate(0);
     await file.truncate(names.capacity);
@@ -160,9 +171,23 @@ export class WriteIntentLog {
     // Until the write has returned, any beginning of it may be in the file.
     this.#failed = bytes;
     const writing = writeFile(this.#file, bytes, this.#position);
-    if (writing !== undefined) return writing.then(written);
-    written();
-    return undefined;
+    if (writing === undefined) {
+      written();
+      return undefined;
+    }
+    return writing.then(() => {
+      const poisoning = this.#poisoning();
+      return poisoning === undefined ? written() : this.#retract(poisoning);
+    });
+  }
+
+  /**
+   * Zeroes an append that ended after a sync had failed. The kernel may have dropped the frames before it in its
+   * sector, and a frame behind missing ones is damage to a reader.
+   */
+  async #retract(poisoning: CodError): Promise<never> {
+    await this.#zeroFailed().catch(() => undefined);
+    throw poisoning;
   }
 
   /**
@@ -177,13 +202,17 @@ export class WriteIntentLog {
   async scrub(): Promise<void> {
     if (this.#failed === undefined) return;
     const inOneSector = (this.#position % SECTOR_BYTES) + this.#failed.length <= SECTOR_BYTES;
-    for (const { start, end } of framesIn(this.#failed, this.#position).reverse()) {
+    await this.#zeroFailed();
+    if (!inOneSector) await this.#guardSync(() => this.sync());
+    this.#failed = undefined;
+  }
+
+  async #zeroFailed(): Promise<void> {
+    for (const { start, end } of framesIn(this.#failed!, this.#position).reverse()) {
       await this.#file.write(new Uint8Array(1), end - 1);
       await this.#file.write(new Uint8Array(end - start - LENGTH_BYTES), start + LENGTH_BYTES);
       await this.#file.write(new Uint8Array(LENGTH_BYTES), start);
     }
-    if (!inOneSector) await this.#guardSync(() => this.sync());
-    this.#failed = undefined;
   }
 
   /** Frees the encoder's memory. Nothing can be added afterwards. */

@@ -1,0 +1,151 @@
+/** A step that fails changes nothing, or the log is poisoned (docs/DESIGN.md, "A step that fails"). */
+
+import { describe, expect, it } from 'vitest';
+import { type OpenLog, openLog } from '../../src/log/intent-log.ts';
+import { SimulatedClock } from '../../src/testing/index.ts';
+import { type Call, MemoryFiles } from './memory-files.ts';
+
+const BLOCK = 4096;
+const SIZE = 10 * BLOCK;
+const HEADER = 512;
+const INTERVAL_MS = 1000;
+
+/** A log over a storage in memory, whose sync is a call as those of the files. */
+class World {
+  readonly files: MemoryFiles;
+  readonly clock = new SimulatedClock({ settle: () => new Promise(setImmediate) });
+  readonly bytes: Uint8Array;
+  log!: OpenLog;
+  /** Called before each sync of the storage takes effect. */
+  beforeSync: (() => Promise<void> | void) | undefined;
+
+  constructor(files = new MemoryFiles(), bytes = new Uint8Array(SIZE)) {
+    this.files = files;
+    this.bytes = bytes;
+  }
+
+  async open(): Promise<this> {
+    this.log = await openLog(
+      { clock: this.clock, randomBytes: (into) => into.fill(1) },
+      {
+        fileSystem: this.files,
+        name: 'log',
+        size: SIZE,
+        checkpointIntervalMs: INTERVAL_MS,
+        storage: {
+          read: async (into, offset) => into.set(this.bytes.subarray(offset, offset + into.length)),
+          sync: async () => this.beforeSync?.(),
+        },
+      },
+    );
+    this.files.calls.length = 0;
+    return this;
+  }
+
+  async write(offset: number, value: number, length = BLOCK): Promise<void> {
+    const bytes = new Uint8Array(length).fill(value);
+    const transaction = this.log.begin();
+    await transaction.intend(offset, bytes);
+    this.bytes.set(bytes, offset);
+    await this.log.commit(transaction);
+  }
+
+  /** The calls to the log's files since the last call of this. */
+  taken(): Call[] {
+    return this.files.calls.splice(0);
+  }
+}
+
+/** A promise and the functions that settle it. */
+function gate(): { closed: Promise<void>; open: () => void; fail: (error: Error) => void } {
+  let open!: () => void;
+  let fail!: (error: Error) => void;
+  const closed = new Promise<void>((resolve, reject) => {
+    open = resolve;
+    fail = reject;
+  });
+  return { closed, open, fail };
+}
+
+const turn = (): Promise<void> => new Promise(setImmediate);
+
+/** The name of the log in use, whose frames are the only short writes. */
+function isAppend({ kind, name, offset }: Call): boolean {
+  return kind === 'write' && name.startsWith('log.wil') && offset >= HEADER;
+}
+
+describe('an append in flight', () => {
+  it('when a sync fails is zeroed and rejects: the sync may have dropped the frames before it', async () => {
+    const world = await new World().open();
+    const { files, log } = world;
+    await world.write(0, 1);
+    const before = files.images().get('log.wil.1')!.bytes.length;
+    const held = gate();
+    let isHeld = false;
+    files.before = (call) => {
+      if (!isAppend(call) || isHeld) return undefined;
+      isHeld = true;
+      return held.closed;
+    };
+    const writing = world.write(BLOCK, 1);
+    writing.catch(() => undefined);
+    while (!isHeld) await turn();
+    world.beforeSync = () => {
+      throw new Error('lost');
+    };
+    await expect(log.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
+    held.open();
+    await expect(writing).rejects.toMatchObject({ code: 'COD_POISONED' });
+    expect(files.images().get('log.wil.1')!.bytes.length).toBe(before);
+    expect(log.blocks.count).toBe(1);
+    await log.close();
+  });
+});
+
+describe('a flush', () => {
+  it('rejects if a sync that overlapped with it has failed, whichever ends first', async () => {
+    for (const failsFirst of [true, false]) {
+      const world = await new World().open();
+      const { log, files } = world;
+      await world.write(0, 1);
+      const [first, second] = [gate(), gate()];
+      const gates = [first, second];
+      world.beforeSync = () => gates.shift()?.closed;
+      const checkpoint = log.checkpoint();
+      checkpoint.catch(() => undefined);
+      while (gates.length > 1) await turn();
+      const flush = log.flush();
+      flush.catch(() => undefined);
+      while (gates.length > 0) await turn();
+      if (failsFirst) first.fail(new Error('lost'));
+      await turn();
+      second.open();
+      await turn();
+      await turn();
+      first.fail(new Error('lost'));
+      files.calls.length = 0;
+      await expect(checkpoint).rejects.toMatchObject({ code: 'COD_POISONED' });
+      await expect(flush).rejects.toMatchObject({ code: 'COD_POISONED' });
+      // Neither a barrier nor a second sync.
+      expect(world.taken()).toEqual([]);
+      await log.close();
+    }
+  });
+});
+
+describe('a timer that is due while the disk is full', () => {
+  it('tries again after another interval', async () => {
+    const world = await new World().open();
+    const { clock, files, log } = world;
+    await world.write(0, 1);
+    files.before = ({ kind }) => {
+      if (kind === 'write' || kind === 'truncate') throw new Error('no room');
+    };
+    await clock.advance(INTERVAL_MS);
+    files.before = undefined;
+    files.calls.length = 0;
+    await clock.advance(INTERVAL_MS);
+    expect(world.taken().some(({ kind }) => kind === 'sync')).toBe(true);
+    await log.close();
+  });
+});
