@@ -83,6 +83,11 @@ export class Firmness {
     this.#present.claims += this.#note(records);
   }
 
+  /** The append of these records has failed: they stay noted until the next flush or checkpoint at most. */
+  drop(records: readonly number[]): void {
+    this.#pending.delete(records);
+  }
+
   /** Returns how often the records name a cell. */
   #note(records: readonly number[]): number {
     const { cells, fills } = this.#present;
@@ -98,6 +103,8 @@ export class Firmness {
 
   /** A flush or a checkpoint begins. Returns the number of the generation that it makes firm, with all before. */
   age(): number {
+    // Otherwise each flush without a record would leave a generation behind.
+    if (this.#present.cells.isEmpty && this.#present.fills.isEmpty) return this.#number - 1;
     this.#aged.set(this.#number, this.#present);
     this.#present = new Generation();
     return this.#number++;

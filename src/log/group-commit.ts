@@ -165,16 +165,23 @@ export class GroupCommit {
   #commit(batch: Batch): void {
     if (this.#batch === batch) this.#batch = undefined;
     batch.isCommitted = true;
+    let appended: boolean | Promise<boolean>;
     try {
-      const appended = this.#last === undefined ? this.#append(batch) : this.#last.then(() => this.#append(batch));
-      if (appended === true) {
-        settle(batch);
-        return;
-      }
-      this.#checkpointer.firmness.begin(batch.records);
-      this.#finishLater(batch, appended);
+      appended = this.#last === undefined ? this.#append(batch) : this.#last.then(() => this.#append(batch));
     } catch (error) {
       settle(batch, error);
+      return;
+    }
+    if (appended === true) {
+      settle(batch);
+      return;
+    }
+    this.#finishLater(batch, appended);
+    try {
+      this.#checkpointer.firmness.begin(batch.records);
+    } catch (error) {
+      // The append is in flight: the log may hold what is not noted.
+      this.#checkpointer.poison(error);
     }
   }
 
@@ -195,6 +202,7 @@ export class GroupCommit {
         await this.#checkpointer.checkpoint();
     } catch (error) {
       failure = error;
+      this.#checkpointer.firmness.drop(batch.records);
     }
     settle(batch, failure);
   }
@@ -208,19 +216,19 @@ export class GroupCommit {
         return false;
       }
       const appended = (): true => {
-        this.#checkpointer.firmness.end(batch.records);
-        this.#apply(batch.extents);
+        this.#apply(batch);
         return true;
       };
       return log.append()?.then(appended) ?? appended();
     });
   }
 
-  #apply(extents: readonly number[]): void {
+  #apply({ records, extents }: Batch): void {
     try {
+      this.#checkpointer.firmness.end(records);
       applyExtents(extents, this.#state);
     } catch (error) {
-      // The log holds what the state does not.
+      // The log holds what the state or its firmness does not.
       throw this.#checkpointer.poison(error);
     }
     this.#checkpointer.appended();

@@ -1,14 +1,17 @@
 /** A step that fails changes nothing, or the log is poisoned (docs/DESIGN.md, "A step that fails"). */
 
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { Firmness } from '../../src/log/firmness.ts';
 import { type OpenLog, openLog } from '../../src/log/intent-log.ts';
 import { SimulatedClock } from '../../src/testing/index.ts';
-import { type Call, MemoryFiles } from './memory-files.ts';
+import { type Call, MemoryFiles, Torn } from './memory-files.ts';
 
 const BLOCK = 4096;
 const SIZE = 10 * BLOCK;
 const HEADER = 512;
 const INTERVAL_MS = 1000;
+
+afterEach(() => vi.restoreAllMocks());
 
 /** A log over a storage in memory, whose sync is a call as those of the files. */
 class World {
@@ -73,6 +76,26 @@ const turn = (): Promise<void> => new Promise(setImmediate);
 function isAppend({ kind, name, offset }: Call): boolean {
   return kind === 'write' && name.startsWith('log.wil') && offset >= HEADER;
 }
+
+describe('an append that fails after a while', () => {
+  it('leaves no cells behind that would have to be announced for ever', async () => {
+    const world = await new World().open();
+    const { files, log } = world;
+    files.before = async (call) => {
+      await turn();
+      if (isAppend(call)) throw new Torn(7);
+    };
+    await expect(world.write(0, 1)).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    files.before = undefined;
+    await world.write(0, 2);
+    await log.flush();
+    world.taken();
+    // Neither a record nor an announcement: block 0 is synced, and its records are firm.
+    await world.write(0, 3);
+    expect(world.taken()).toEqual([]);
+    await log.close();
+  });
+});
 
 describe('an append in flight', () => {
   it('when a sync fails is zeroed and rejects: the sync may have dropped the frames before it', async () => {
@@ -147,5 +170,29 @@ describe('a timer that is due while the disk is full', () => {
     await clock.advance(INTERVAL_MS);
     expect(world.taken().some(({ kind }) => kind === 'sync')).toBe(true);
     await log.close();
+  });
+});
+
+describe('lack of memory', () => {
+  it('while records are noted whose append has ended poisons the log', async () => {
+    const world = await new World().open();
+    const end = vi.spyOn(Firmness.prototype, 'end').mockImplementation(() => {
+      throw new RangeError('Array buffer allocation failed');
+    });
+    await expect(world.write(0, 1)).rejects.toMatchObject({ code: 'COD_POISONED' });
+    end.mockRestore();
+    await expect(world.log.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
+    await world.log.close();
+  });
+
+  it('while records are noted whose append is in flight poisons the log', async () => {
+    const world = await new World().open();
+    const begin = vi.spyOn(Firmness.prototype, 'begin').mockImplementation(() => {
+      throw new RangeError('Array buffer allocation failed');
+    });
+    await expect(world.write(0, 1)).rejects.toMatchObject({ code: 'COD_POISONED' });
+    begin.mockRestore();
+    await expect(world.log.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
+    await world.log.close();
   });
 });

@@ -151,4 +151,16 @@ describe('what is not firm', () => {
     firmness.age();
     expect([firmness.isFilled(0, 1), firmness.isNamed(5 * CELL, 1)]).toEqual([true, true]);
   });
+
+  it('is one generation, however many flushes found nothing new', () => {
+    const firmness = new Firmness(BLOCK);
+    const records = written(0, 100);
+    firmness.begin(records);
+    firmness.end(records);
+    const first = firmness.age();
+    for (let flush = 0; flush < 10; flush++) expect(firmness.age()).toBe(first);
+    expect(firmness.isNamed(0, 1)).toBe(true);
+    firmness.firm(first);
+    expect(firmness.isNamed(0, 1)).toBe(false);
+  });
 });
