@@ -148,8 +148,11 @@ export class BlockMap {
     const buffer = new GrowingBuffer();
     let pending: [number, number] | undefined;
     for (let index = Math.floor(from / SLICE_BLOCKS); index < this.#slices.length; index++) {
+      const slice = this.#slices[index]!;
+      if (slice.isEmpty) continue;
       buffer.truncate(0);
-      if (this.serialize(index, buffer) === 0) continue;
+      // As it is: to bring a slice into its canonical form changes it, and may fail half way for lack of memory.
+      write(slice, buffer);
       const base = index * SLICE_BLOCKS;
       for (const [start, end] of runsOf(buffer.bytes, parsePortable(buffer.bytes, `bitmap ${index}`))) {
         if (pending?.[1] === base + start) pending[1] = base + end;

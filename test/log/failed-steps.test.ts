@@ -1,6 +1,9 @@
 /** A step that fails changes nothing, or the log is poisoned (docs/DESIGN.md, "A step that fails"). */
 
+import { RoaringBitmap32 } from 'roaring-wasm/browser';
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { BlockMap } from '../../src/core/block-map.ts';
+import { geometry } from '../../src/core/geometry.ts';
 import { Firmness } from '../../src/log/firmness.ts';
 import { type OpenLog, openLog } from '../../src/log/intent-log.ts';
 import { SimulatedClock } from '../../src/testing/index.ts';
@@ -194,5 +197,21 @@ describe('lack of memory', () => {
     begin.mockRestore();
     await expect(world.log.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
     await world.log.close();
+  });
+
+  it('while blocks are counted changes no block', async () => {
+    const map = await BlockMap.open(geometry({ size: 2 ** 30, blockSize: BLOCK }));
+    for (let block = 0; block < 100; block += 3) map.add(block, block + 2);
+    const addMany = vi.spyOn(RoaringBitmap32.prototype, 'addMany').mockImplementation(() => {
+      throw new Error('Allocation failed');
+    });
+    try {
+      expect([...map.runs()].length).toBe(34);
+    } catch {
+      // The caller gets the error.
+    }
+    addMany.mockRestore();
+    for (let block = 0; block < 100; block++) expect(map.has(block)).toBe(block % 3 < 2);
+    map.dispose();
   });
 });
