@@ -81,10 +81,20 @@ export class Announcements {
   }
 
   #written(recorded: Recorded, isRecorded: boolean, offset: number, length: number, sums: readonly number[]): Done {
-    if (!isRecorded) {
+    const announced = this.#announce(offset, length, sums);
+    if (isRecorded) return announced;
+    // Only now: a write that could not be announced must not be made, and so must not be recorded.
+    const add = (): void => {
       recorded.records = joined(recorded.records, writtenRecords(offset, length, sums));
       recorded.extents = joined(recorded.extents, [WRITTEN, offset, length]);
-    }
+    };
+    if (announced !== undefined) return announced.then(add);
+    add();
+    return undefined;
+  }
+
+  /** Announces a user's write where records name its cells, and where its blocks are only copied. */
+  #announce(offset: number, length: number, sums: readonly number[]): Done {
     const mayRead = this.#isNamed(offset, length) ? this.#mayRead(offset, sums) : undefined;
     if (!this.#state.isUnmodified(offset, length)) return mayRead;
     return mayRead === undefined ? this.modify(offset, length) : mayRead.then(() => this.modify(offset, length));
