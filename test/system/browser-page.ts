@@ -7,7 +7,7 @@ import { ByteHistory } from '../support/byte-history.ts';
 type BrowserDevice = Browser.BrowserDevice;
 
 /** One operation of a user of the device. The seed determines the bytes of a write. */
-interface Step {
+export interface Step {
   readonly id: number;
   readonly offset: number;
   readonly length: number;
@@ -123,13 +123,16 @@ const actions = {
     }
   },
 
-  /** Opens the device, reads all of it and flushes: the durable state at the start of a round. */
-  async begin({ url }: { url: string }): Promise<string> {
+  /**
+   * Opens the device, reads all of it and flushes: the durable state at the start of a round. With `quiet`, nothing
+   * happens in the background that makes a write durable.
+   */
+  async begin({ url, target, quiet }: { url: string; target: string; quiet: boolean }): Promise<string> {
     const device = await openDevice({
       source: url,
-      target: 'killed',
-      hydrate: { rateBytesPerSecond: 20_000 },
-      checkpointIntervalMs: 200,
+      target,
+      hydrate: quiet ? false : { rateBytesPerSecond: 20_000 },
+      checkpointIntervalMs: quiet ? 3_600_000 : 200,
     });
     const found = await readAll(device);
     await device.flush();
@@ -152,6 +155,28 @@ const actions = {
         return () => void tell!({ flushed: flushing });
       },
     });
+  },
+
+  /** Writes to the device of {@link begin}, 32 writes at a time and never a flush, until the tab or the browser ends. */
+  async writeMany({ seed }: { seed: number }): Promise<void> {
+    const { device } = globalThis as unknown as { device: BrowserDevice };
+    const random = seededRandom(seed);
+    for (let id = 0; ; ) {
+      const steps = Array.from({ length: 32 }, (): Step => {
+        // Half of the writes change cells that were written before.
+        const isNear = random.oneIn(2);
+        const length = 1 + random.below(isNear ? 500 : 12_000);
+        const offset = random.below(isNear ? 8192 : device.size - length);
+        return { id: id++, offset, length, seed: random.below(2 ** 31) };
+      });
+      await Promise.all(steps.map((begin) => tell!({ begin })));
+      await Promise.all(
+        steps.map(async ({ id: own, offset, length, seed: bytesSeed }) => {
+          await device.write(seededRandom(bytesSeed).fill(new Uint8Array(length)), offset);
+          void tell!({ acknowledged: own });
+        }),
+      );
+    }
   },
 
   /** Opens a copy, applies the requested operations and closes the copy cleanly. */

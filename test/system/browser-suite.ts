@@ -12,6 +12,7 @@ import { type JsonEvent, runCommand, runUntil } from '../cli/command.ts';
 import { ByteHistory, type HistoricWrite } from '../support/byte-history.ts';
 import { expectBytes } from '../support/bytes.ts';
 import type { BrowserBench, TestBrowser, TestPage } from './browser-bench.ts';
+import type { Step } from './browser-page.ts';
 
 const BLOCK = 4096;
 
@@ -48,7 +49,9 @@ export function interruptions(
     let flushed = 0;
     let unflushed = 0;
     for (let round = 0; ; round++) {
-      const found = new Uint8Array(Buffer.from(await bench.act('begin', { url }), 'base64'));
+      const found = new Uint8Array(
+        Buffer.from(await bench.act('begin', { url, target: 'killed', quiet: false }), 'base64'),
+      );
       expect(history.violation(found, 'acknowledged'), `seed ${seed}, round ${round}`).toBeUndefined();
       if (round === kills) break;
 
@@ -82,32 +85,61 @@ export function interruptions(
     expect(unflushed).toBeGreaterThan(kills);
   });
 
-  test('keeps every acknowledged write when the last tab is closed', async () => {
-    const { bytes, url } = bench.makeImage('closed-image', 30 * BLOCK + 700, 3);
-    const random = seededRandom(seed);
-    // No checkpoint in the background makes a write durable.
-    const open = `(await import('/dist/browser.js')).openDevice({
-      source: ${JSON.stringify(url)}, target: 'closed-disk', hydrate: false, checkpointIntervalMs: 3_600_000 })`;
-    const run = <T>(code: string): Promise<T> => bench.page.evaluate(`(async () => { ${code} })()`) as Promise<T>;
-    for (let round = 0; round < 4; round++) {
-      await run(`globalThis.device = await ${open};`);
-      for (let write = 0; write < 20; write++) {
-        const length = 1 + random.below(write % 2 === 0 ? 12_000 : 500);
-        // Half of the writes change cells that are not flushed.
-        const offset = random.below(write % 2 === 0 ? bytes.length - length : 2 * BLOCK);
-        const value = 1 + random.below(255);
-        await run(`await device.write(new Uint8Array(${length}).fill(${value}), ${offset});`);
-        bytes.fill(value, offset, offset + length);
+  const endings: readonly [name: string, end: () => Promise<void>][] = [
+    [
+      'the last tab is closed',
+      async () => {
+        // A blank tab keeps the browser alive, but nothing of this origin.
+        const blank = await bench.browser.newPage();
+        await bench.page.close();
+        bench.page = await bench.prepare(blank);
+      },
+    ],
+    [
+      'the browser is killed',
+      async () => {
+        await bench.browser.kill();
+        await bench.restart();
+      },
+    ],
+  ];
+  test.each(endings)(
+    'keeps every acknowledged, unflushed write when %s with many writes in flight',
+    async (name, end) => {
+      const target = name.replaceAll(' ', '-');
+      const { bytes, url } = bench.makeImage(`${target}-image`, 30 * BLOCK + 700, 3);
+      const random = seededRandom(seed);
+      let history = new ByteHistory(bytes);
+      let unfinished = 0;
+      for (let round = 0; ; round++) {
+        const found = new Uint8Array(Buffer.from(await bench.act('begin', { url, target, quiet: true }), 'base64'));
+        expect(history.violation(found, 'acknowledged'), `seed ${seed}, round ${round}`).toBeUndefined();
+        if (round === 4) break;
+
+        history = new ByteHistory(found);
+        const writes: HistoricWrite[] = [];
+        let untilEnd = 40 + random.below(100);
+        let soon!: () => void;
+        const heardEnough = new Promise<void>((resolve) => (soon = resolve));
+        await bench.page.exposeFunction('tell', (what: { begin: Step } | { acknowledged: number }) => {
+          if ('begin' in what) {
+            const { id, offset, length, seed: bytesSeed } = what.begin;
+            writes[id] = history.begin(offset, seededRandom(bytesSeed).fill(new Uint8Array(length)));
+            return;
+          }
+          history.acknowledge(writes[what.acknowledged]!);
+          if (--untilEnd === 0) soon();
+        });
+        const working = bench.act('writeMany', { seed: seed + round });
+        working.catch(() => undefined);
+        await Promise.race([heardEnough, working]);
+        await end();
+        expect(writes.filter(({ acknowledged }) => acknowledged).length).toBeGreaterThanOrEqual(40);
+        unfinished += writes.filter(({ endedAt }) => endedAt === undefined).length;
       }
-      // A blank tab keeps the browser alive, but nothing of this origin.
-      const blank = await bench.browser.newPage();
-      await bench.page.close();
-      bench.page = await bench.prepare(blank);
-      const found = await run<number[]>(`const device = await ${open};
-        const all = new Uint8Array(device.size); await device.read(all, 0); await device.close(); return [...all];`);
-      expectBytes(new Uint8Array(found), bytes);
-    }
-  });
+      expect(unfinished).toBeGreaterThan(0);
+    },
+  );
 }
 
 /** Tests with several tabs, and with copies that move between the browser and Node. */
