@@ -480,4 +480,60 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       { file: CHECKPOINTER, find: '    await this.#sync(() => checkpoint.sync());', replace: '      void checkpoint;' },
     ],
   },
+  {
+    name: 'the first write of a copied block that is not named before it',
+    patches: [
+      {
+        file: ANNOUNCEMENTS,
+        find: '      return this.#state.isUnmodified(offset, length) ? this.modify(offset, length) : undefined;',
+        replace: '      return undefined;',
+      },
+    ],
+  },
+  {
+    name: 'a copy that is recorded while a write of its block is under way',
+    where: /four writers|six writers/,
+    patches: [
+      {
+        file: TARGET,
+        find: "    const locked = this.lock(offset, length, 'fill');",
+        replace: '    const locked = { release: () => undefined, recording: () => undefined };',
+      },
+    ],
+  },
+  {
+    name: 'modified blocks that count only if their frame is firm',
+    patches: [
+      {
+        file: RECOVERY,
+        find: 'changed.format2(core.staging.subarray(0, length), scan.frames);',
+        replace: 'changed.format2(core.staging.subarray(0, length), through);',
+      },
+    ],
+  },
+  {
+    name: 'a checkpoint without the modified blocks',
+    patches: [
+      {
+        file: STATE,
+        find: 'const modifiedBytes = this.#modified.serialize(slice, into);',
+        replace: 'const modifiedBytes = 0;',
+      },
+      {
+        file: STATE,
+        find: 'const modifiedBlocks = this.#modified.countOf(slice);',
+        replace: 'const modifiedBlocks = 0;',
+      },
+    ],
+  },
+  {
+    name: 'a slice that is not written again if only its modified blocks changed',
+    patches: [
+      {
+        file: STATE,
+        find: '    this.#noteChange(start, end);\n    this.#modified.add(start, end);',
+        replace: '    this.#modified.add(start, end);',
+      },
+    ],
+  },
 ];

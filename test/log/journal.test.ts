@@ -180,7 +180,7 @@ describe('a write', () => {
     expect(files.calls.map(({ name }) => name)).toEqual(['disk']);
   });
 
-  it('that fails on the target is not logged, and one that fails in the log is not recovered', async () => {
+  it('that fails on the target is not logged as written, and one that fails in the log is not recovered', async () => {
     const { files, device } = await begin(4);
     for (const failing of ['disk', 'disk.wil.1']) {
       files.calls.length = 0;
@@ -188,7 +188,11 @@ describe('a write', () => {
         if (name === failing) throw new Error(`no room in ${failing}`);
       };
       await expect(device.write(new Uint8Array(BLOCK), 0)).rejects.toThrow('no room');
-      expect(files.calls.filter(({ name }) => name !== 'disk')).toEqual([]);
+      // A part of it may be on the target, in a block that may be copied later.
+      const announced = [`write disk.wil.1 ${HEADER + FRAME + RECORD} + ${FRAME + RECORD}`];
+      expect(files.calls.filter(({ name }) => name !== 'disk').map(described)).toEqual(
+        failing === 'disk' ? announced : [],
+      );
       expect(device.status().syncedBlocks).toBe(0);
     }
     files.before = undefined;
