@@ -83,17 +83,20 @@ function readSector(scan: Scan, sector: usize): i32 {
       behind <= end &&
       !((length - FRAME_BYTES) & (RECORD_BYTES - 1)) &&
       load<u32>(behind - 4) == FRAME_END;
-    if (
+    const isOwn = load<u32>(at, 4) == scan.epoch;
+    const isFrame =
       isWhole &&
-      load<u32>(at, 4) == scan.epoch &&
-      load<u32>(behind - 8) == crc32c(at, length - FRAME_TRAILER_BYTES, 0)
-    ) {
+      (isOwn || !scan.ended) &&
+      load<u32>(behind - 8) == crc32c(at, length - FRAME_TRAILER_BYTES, 0);
+    if (isFrame && isOwn) {
       const kind = readFrame(scan, at, length, scan.position + (at - sector));
       if (kind) return kind;
     } else if (!scan.ended) {
       scan.ended = scan.endedHere = true;
+      // A frame that an earlier log left is no torn tail.
+      const start = isFrame ? end : at;
       // A sum over the sector would be cheaper, but this happens once.
-      for (let last = end; last > at && !scan.torn; last--) if (load<u8>(last - 1)) scan.torn = <u32>(last - at);
+      for (let last = end; last > start && !scan.torn; last--) if (load<u8>(last - 1)) scan.torn = <u32>(last - at);
     }
     at = isWhole ? behind : at + 8;
   }

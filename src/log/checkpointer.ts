@@ -16,8 +16,10 @@ import type { Clock } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
 import { CheckpointWriter } from './checkpoint-writer.ts';
 import { Firmness } from './firmness.ts';
+import { LogFile } from './log-file.ts';
 import { growthBeforeCheckpoint, logCapacity } from './log-size.ts';
-import { type Slots, slotOf } from './slots.ts';
+import { Poison } from './poison.ts';
+import { type SlotIndex, type Slots, slotOf } from './slots.ts';
 import { WriteIntentLog } from './write-intent-log.ts';
 
 /** A checkpoint up to this size is taken at each interval. A larger one is taken when the log has grown to its size. */
@@ -51,11 +53,14 @@ export class Checkpointer {
   readonly #state: CopyState;
   readonly #session: Uint8Array;
   readonly #writer: CheckpointWriter;
+  readonly #poison: Poison;
   readonly #appends = new Mutex();
   readonly #checkpoints = new Mutex();
   readonly #flushes = new Mutex();
   #epoch: number;
   #log: WriteIntentLog | undefined;
+  /** The files of the slots whose logs were void once in this life. */
+  readonly #logFiles: [LogFile?, LogFile?] = [];
   /** The log before, which counts until the checkpoint of the current log is durable. */
   #before: WriteIntentLog | undefined;
   /** Syncs the target. Unknown while a new copy is being made. */
@@ -75,12 +80,9 @@ export class Checkpointer {
   /** The epoch of the last durable checkpoint that was written here, and its bytes. */
   #durableEpoch: number | undefined;
   #checkpointBytes = 0;
-  /** Syncs in flight. */
-  readonly #syncs = new Set<Promise<void>>();
   #queuedFlush: Promise<void> | undefined;
   #queuedCheckpoint: Promise<void> | undefined;
   #timer: AbortController | undefined;
-  #poison: CodError | undefined;
   #closed = false;
   #metadataBytes = 0;
 
@@ -96,14 +98,18 @@ export class Checkpointer {
     if (bytes > MAX_IDENTITY_BYTES) {
       throw new RangeError(`the source's identity has ${bytes} bytes, at most ${MAX_IDENTITY_BYTES} are allowed`);
     }
+    this.#poison = new Poison(options.core, (error) => {
+      this.#stopTimer();
+      options.observer.poisoned?.(error);
+    });
     this.#writer = new CheckpointWriter(
       {
         core: options.core,
         clock: options.clock,
         session: names.session,
         identity,
-        guardMaps: (step) => this.#poisonIfFailing(step),
-        guardSync: (sync) => this.#sync(sync),
+        guardMaps: (step) => this.#poison.ifFailing(step),
+        guardSync: (sync) => this.#poison.sync(sync),
       },
       state,
     );
@@ -121,12 +127,12 @@ export class Checkpointer {
 
   /** The error with which everything is refused, if the copy is poisoned or the log is closed. */
   get refusal(): CodError | undefined {
-    return this.#poison ?? (this.#closed ? new CodError('COD_CLOSED', 'the log is closed') : undefined);
+    return this.#poison.error ?? (this.#closed ? new CodError('COD_CLOSED', 'the log is closed') : undefined);
   }
 
   /** The reason why the copy is poisoned, if it is. */
   get poisoning(): CodError | undefined {
-    return this.#poison;
+    return this.#poison.error;
   }
 
   // Opening
@@ -140,7 +146,7 @@ export class Checkpointer {
   /** Makes the checkpoint that counts durable: a killed process may have left it in the page cache only. */
   async syncCheckpoint(): Promise<void> {
     const checkpoint = await this.#options.slots.make('checkpoint', slotOf(this.#epoch));
-    await this.#sync(() => checkpoint.sync());
+    await this.#poison.sync(() => checkpoint.sync());
   }
 
   /** From now on `syncTarget` is part of every flush and checkpoint. */
@@ -153,11 +159,8 @@ export class Checkpointer {
     const log = await this.#createLog(this.#epoch + 1);
     this.#switchTo(log);
     await this.#writeBase();
-  }
-
-  /** Voids the log of format 1 in the slot that the next epoch takes. */
-  async voidFormat1(): Promise<void> {
-    await (await this.#options.slots.find('log', slotOf(this.#epoch + 1)))?.truncate(0);
+    // The log there is void now. Its room is taken early, so that the next checkpoint needs none.
+    await this.#logFile(slotOf(this.#epoch + 1));
   }
 
   /** Ends timers, if the log is not used after all. */
@@ -173,15 +176,15 @@ export class Checkpointer {
    * append is in flight.
    */
   append<T>(task: (log: WriteIntentLog) => T | Promise<T>): T | Promise<T> {
-    return this.#exclusively(() => this.#poisonIfCoreFails(() => task(this.#current)));
+    return this.#exclusively(() => this.#poison.ifCoreFails(() => task(this.#current)));
   }
 
   /** A batch is in the log and in the state. */
   appended(): void {
     this.#appended++;
     this.#startTimer();
-    const { usedBytes, capacity } = this.#current;
-    const growth = growthBeforeCheckpoint(this.#state.geometry.blockCount, this.#checkpointBytes, capacity);
+    const { usedBytes, limit } = this.#current;
+    const growth = growthBeforeCheckpoint(this.#state.geometry.blockCount, this.#checkpointBytes, limit);
     if (!this.#baseMissing && usedBytes >= growth) this.#checkpointInBackground();
     else if (this.firmness.newClaims >= CLAIMS_TO_FLUSH) this.flush().catch(() => undefined);
   }
@@ -194,14 +197,7 @@ export class Checkpointer {
 
   /** Refuses everything from now on. Returns the error for the caller to throw. */
   poison(cause: unknown): CodError {
-    if (this.#poison === undefined) {
-      const reason = cause instanceof Error ? cause.message : String(cause);
-      const message = `unflushed writes may be lost, so every call is refused; open the copy again (${reason})`;
-      this.#poison = new CodError('COD_POISONED', message, { cause });
-      this.#stopTimer();
-      this.#options.observer.poisoned?.(this.#poison);
-    }
-    return this.#poison;
+    return this.#poison.poison(cause);
   }
 
   // Durability
@@ -225,7 +221,7 @@ export class Checkpointer {
   /** Does not wait for a checkpoint: it would have to be written as a whole first. */
   async #flush(): Promise<void> {
     for (;;) {
-      if (this.#poison !== undefined) throw this.#poison;
+      this.#poison.refuse();
       const appended = this.#appended;
       const rewritten = this.#rewritten;
       if (this.#flushed >= appended && this.#rewrittenFlushed >= rewritten) return;
@@ -234,7 +230,7 @@ export class Checkpointer {
       const through = log.sequence;
       const generation = this.firmness.age();
       // A barrier proves that the frames of its own sector were durable, and it makes the log before firm as a whole.
-      await this.#sync(async () => {
+      await this.#poison.sync(async () => {
         await Promise.all([this.#syncTarget!(), before?.sync(), log.needsSyncBeforeBarrier ? log.sync() : undefined]);
       });
       this.#rewrittenFlushed = Math.max(this.#rewrittenFlushed, rewritten);
@@ -247,7 +243,7 @@ export class Checkpointer {
         return true;
       });
       if (!isCurrent) continue;
-      await this.#sync(() => log.sync());
+      await this.#poison.sync(() => log.sync());
       this.firmness.firm(generation);
       this.#flushed = Math.max(this.#flushed, appended);
       return;
@@ -269,7 +265,7 @@ export class Checkpointer {
   }
 
   async #checkpoint(): Promise<void> {
-    if (this.#poison !== undefined) throw this.#poison;
+    this.#poison.refuse();
     this.#stopTimer();
     if (this.#baseMissing) await this.#writeBase();
     // The state has not changed, but the target may have.
@@ -279,7 +275,7 @@ export class Checkpointer {
     const next = await this.#createLog(this.#epoch + 1);
     try {
       // Must come before CONTINUED in the old log: otherwise a failed sync later could drop all of the next log.
-      await this.#sync(() => next.sync());
+      await this.#poison.sync(() => next.sync());
       await this.#exclusively(async () => {
         old.addContinued();
         await old.append();
@@ -300,7 +296,7 @@ export class Checkpointer {
     if (this.#closed) return;
     this.#stopTimer();
     try {
-      if (this.#poison === undefined) await this.checkpoint();
+      if (this.#poison.error === undefined) await this.checkpoint();
       await this.#flushes.run(() => undefined);
     } catch (error) {
       // Without room for the next log, a barrier in the present one still makes its records firm.
@@ -334,7 +330,7 @@ export class Checkpointer {
     const { slots } = this.#options;
     await this.writeStandalone();
     const last = slotOf(this.#epoch);
-    await slots.removeAllBut('checkpoint', last, (file) => this.#sync(() => file.sync()));
+    await slots.removeAllBut('checkpoint', last, (file) => this.#poison.sync(() => file.sync()));
     await slots.remove('checkpoint', last);
   }
 
@@ -345,23 +341,36 @@ export class Checkpointer {
     return this.#log;
   }
 
+  /** The file of a slot whose log is void. */
+  async #logFile(slot: SlotIndex): Promise<LogFile> {
+    return (this.#logFiles[slot] ??= await LogFile.take(await this.#options.slots.make('log', slot)));
+  }
+
   async #createLog(epoch: number): Promise<WriteIntentLog> {
-    const { core, slots } = this.#options;
-    const file = await slots.make('log', slotOf(epoch));
     const { geometry } = this.#state;
-    return WriteIntentLog.create(core, file, geometry, {
+    return WriteIntentLog.create(this.#options.core, await this.#logFile(slotOf(epoch)), geometry, {
       session: this.#session,
       epoch,
       capacity: logCapacity(geometry.blockCount, this.#checkpointBytes),
-      guardSync: (sync) => this.#sync(sync),
-      poisoning: () => this.#poison,
+      guardSync: (sync) => this.#poison.sync(sync),
+      poisoning: () => this.#poison.error,
     });
+  }
+
+  /** Runs a task that makes the state durable. After a failure, the timer tries again. */
+  async #durably(task: () => Promise<void>): Promise<void> {
+    try {
+      await this.#poison.ifCoreFails(task);
+    } catch (error) {
+      if (this.refusal === undefined) this.#startTimer();
+      throw error;
+    }
   }
 
   /** Runs a task that writes to a log; no other does meanwhile. */
   #exclusively<T>(task: () => T | Promise<T>): T | Promise<T> {
     return this.#appends.run(() => {
-      if (this.#poison !== undefined) throw this.#poison;
+      this.#poison.refuse();
       return task();
     });
   }
@@ -384,7 +393,7 @@ export class Checkpointer {
       log.addBased();
       return log.append();
     });
-    await this.#sync(() => log.sync());
+    await this.#poison.sync(() => log.sync());
     this.firmness.firm(this.#generation);
     this.#before = undefined;
     this.#baseMissing = false;
@@ -397,11 +406,11 @@ export class Checkpointer {
     const slot = slotOf(epoch);
     const file = await this.#options.slots.make('checkpoint', slot);
     const image = await this.#writer.write(file, { slot, epoch, standalone: log === undefined });
-    await this.#sync(async () => {
+    await this.#poison.sync(async () => {
       await Promise.all([this.#syncTarget?.(), log?.sync(), file.sync()]);
     });
     await this.#writer.commit(file, image);
-    await this.#sync(() => file.sync());
+    await this.#poison.sync(() => file.sync());
     this.#durableEpoch = epoch;
     this.#checkpointBytes = image.bytes;
     this.#metadataBytes += image.writtenBytes;
@@ -441,56 +450,5 @@ export class Checkpointer {
       .finally(() => {
         this.#growing = false;
       });
-  }
-
-  // Failures after which the state in memory or on disk is unknown
-
-  /** Runs a task that makes the state durable. After a failure, the timer tries again. */
-  async #durably(task: () => Promise<void>): Promise<void> {
-    try {
-      await this.#poisonIfCoreFails(task);
-    } catch (error) {
-      if (this.refusal === undefined) this.#startTimer();
-      throw error;
-    }
-  }
-
-  /** Runs a step that reads the maps. If it fails, memory has run out or the core has a fault. */
-  async #poisonIfFailing<T>(step: () => Promise<T>): Promise<T> {
-    try {
-      return await step();
-    } catch (error) {
-      throw this.poison(error);
-    }
-  }
-
-  /** Runs a task. A core that has failed refuses every later call. */
-  #poisonIfCoreFails<T>(task: () => T | Promise<T>): T | Promise<T> {
-    const judged = (error: unknown): never => {
-      throw this.#options.core.failure === undefined ? error : this.poison(error);
-    };
-    try {
-      const result = task();
-      return result instanceof Promise ? result.catch(judged) : result;
-    } catch (error) {
-      return judged(error);
-    }
-  }
-
-  /** Runs a sync. If it fails, the kernel has dropped what it could not write, so a second sync would lie. */
-  async #sync(task: () => Promise<void>): Promise<void> {
-    if (this.#poison !== undefined) throw this.#poison;
-    const syncing = task();
-    this.#syncs.add(syncing);
-    try {
-      await syncing;
-    } catch (error) {
-      throw this.poison(error);
-    } finally {
-      this.#syncs.delete(syncing);
-    }
-    // The kernel tells of a failure only one of the syncs that overlap.
-    if (this.#syncs.size > 0) await Promise.allSettled(this.#syncs);
-    if (this.#poison !== undefined) throw this.#poison;
   }
 }

@@ -313,7 +313,6 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
     // Both log slots are in use, or the files are of format 1: a checkpoint that needs no log frees them.
     if (this.#found?.format === 1 || this.#found?.bothLogs) await this.#checkpointer.writeStandalone();
     await this.#checkpointer.begin();
-    if (this.#found?.format === 1) await this.#checkpointer.voidFormat1();
     this.#begun = new OpenLog({
       core: this.#core,
       state: this.state,

@@ -22,9 +22,9 @@ export function logCapacity(blockCount: number, checkpointBytes: number): number
 }
 
 /**
- * Log bytes after which a checkpoint pays: as many as the checkpoint has. At most half of the log: the rest is for the
- * time that the checkpoint takes.
+ * Log bytes after which a checkpoint pays: as many as the checkpoint has. At most half of what the log may have: the
+ * rest is for the time that the checkpoint takes.
  */
-export function growthBeforeCheckpoint(blockCount: number, checkpointBytes: number, capacity: number): number {
-  return Math.min(capacity / 2, Math.max(minLogBytes(blockCount) / 2, checkpointBytes));
+export function growthBeforeCheckpoint(blockCount: number, checkpointBytes: number, limit: number): number {
+  return Math.min(limit / 2, Math.max(minLogBytes(blockCount) / 2, checkpointBytes));
 }

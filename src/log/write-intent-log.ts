@@ -2,7 +2,9 @@
  * One write-intent log: the file of one epoch (docs/FORMAT.md).
  *
  * Invariants:
- * - The file has its full size from the start, and is zeros after the last frame.
+ * - The file has its full size from the start. The sector of the last frame ends with zeros; any later sector may hold
+ *   frames of an earlier epoch.
+ * - Control frames always have allocated room: frames of data do not enter the last {@link RESERVED_BYTES} of it.
  * - At most one append is in flight.
  * - The place of a failed append is zeroed before anything else is written there. At every step of that a reader sees a
  *   torn frame.
@@ -15,12 +17,14 @@ import type { Geometry } from '../core/geometry.ts';
 import { encodeLogHeader } from '../core/headers.ts';
 import { HEADER_BYTES, SECTOR_BYTES } from '../core/layout.ts';
 import type { CodError } from '../errors.ts';
-import type { File } from '../fs/file-system.ts';
-import { writeFile } from '../fs/inline-file.ts';
 import type { Core } from '../wasm/core.ts';
+import type { GuardSync, LogFile } from './log-file.ts';
 
-/** Bytes kept free in each log for control frames: a barrier, `CONTINUED`, `BASED`. */
+/** Bytes kept free in each log, and in what is allocated of it, for control frames: a barrier, `CONTINUED`, `BASED`. */
 const RESERVED_BYTES = 2048;
+
+/** Bytes behind the last frame that are allocated before they are needed, with {@link RESERVED_BYTES}. */
+const AHEAD_BYTES = 16_384;
 
 /** Bytes of a frame's length and its inverse. */
 const LENGTH_BYTES = 4;
@@ -41,8 +45,17 @@ function framesIn(bytes: Uint8Array, position: number): { start: number; end: nu
   return frames;
 }
 
-/** Runs a sync, and makes sure that a failed sync is not repeated. */
-type GuardSync = (sync: () => Promise<void>) => Promise<void>;
+/**
+ * Returns a copy of frames that stand at `position`, with zeros up to the end of the last sector if they begin it. So
+ * whatever an earlier log left there is gone.
+ */
+function toEndOfNewSector(frames: Uint8Array, position: number): Uint8Array {
+  const end = position + frames.length;
+  const lastSector = end - (end % SECTOR_BYTES);
+  const bytes = new Uint8Array((lastSector < position ? end : Math.ceil(end / SECTOR_BYTES) * SECTOR_BYTES) - position);
+  bytes.set(frames);
+  return bytes;
+}
 
 interface LogNames {
   readonly epoch: number;
@@ -55,7 +68,7 @@ export class WriteIntentLog {
   readonly epoch: number;
   /** Bytes of the file. */
   readonly capacity: number;
-  readonly #file: File;
+  readonly #file: LogFile;
   readonly #encoder: FrameEncoder;
   readonly #guardSync: GuardSync;
   readonly #poisoning: () => CodError | undefined;
@@ -65,8 +78,12 @@ export class WriteIntentLog {
   #firmPosition = HEADER_BYTES;
   /** The bytes of a failed append at `#position`. Any beginning of them may be in the file. */
   #failed: Uint8Array | undefined;
+  /** Whether data was added since the last append. */
+  #hasData = false;
+  /** Whether the disk had no room for more: the log ends where its allocated bytes end. */
+  #isShort = false;
 
-  private constructor(core: Core, file: File, names: LogNames) {
+  private constructor(core: Core, file: LogFile, names: LogNames) {
     this.#file = file;
     this.#guardSync = names.guardSync ?? ((sync) => sync());
     this.#poisoning = names.poisoning ?? (() => undefined);
@@ -76,18 +93,16 @@ export class WriteIntentLog {
   }
 
   /**
-   * Makes `file` an empty log. What it held before must be void. Nothing is durable yet.
+   * Makes `file` an empty log, in place. What it held before must be void. Nothing is durable yet.
    * @param names.guardSync runs the syncs that an append itself needs
    * @param names.poisoning why nothing may be appended any more
    */
   static async create(
     core: Core,
-    file: File,
+    file: LogFile,
     geometry: Geometry,
     names: LogNames & { session: Uint8Array },
   ): Promise<WriteIntentLog> {
-    await file.truncate(0);
-    await file.truncate(names.capacity);
     const header = encodeLogHeader(core, {
       session: names.session,
       epoch: names.epoch,
@@ -95,8 +110,9 @@ export class WriteIntentLog {
       blockSize: geometry.blockSize,
       capacity: names.capacity,
     });
-    await file.write(header, 0);
-    return new WriteIntentLog(core, file, names);
+    const log = new WriteIntentLog(core, file, names);
+    await file.begin(header, names.capacity, log.#guardSync);
+    return log;
   }
 
   /** Number of frames so far, which is the sequence number of the next frame. */
@@ -109,9 +125,15 @@ export class WriteIntentLog {
     return this.#position;
   }
 
+  /** Bytes of the file that frames may use: fewer than {@link capacity} if the disk is full. */
+  get limit(): number {
+    return this.#isShort ? this.#file.allocated : this.capacity;
+  }
+
   /** Adds a record about bytes of the target to the next append. */
   addData(type: number, first: number, low: number, high: number): void {
     this.#encoder.data(type, first, low, high);
+    this.#hasData = true;
   }
 
   addBarrier(through: number): void {
@@ -129,6 +151,7 @@ export class WriteIntentLog {
   /** Drops what was added since the last append. */
   discardPending(): void {
     this.#encoder.clear();
+    this.#hasData = false;
   }
 
   /** Whether frames in sectors before the next frame's are not known to be durable. */
@@ -138,12 +161,18 @@ export class WriteIntentLog {
 
   /** Whether what was added would leave no room for the control frames. */
   get isFull(): boolean {
-    return this.#position + this.#encoder.sealedLength(this.#position) > this.capacity - RESERVED_BYTES;
+    return this.#bytesNeeded > this.limit;
+  }
+
+  /** Bytes of the file after an append, with those that stay free for control frames. */
+  get #bytesNeeded(): number {
+    return this.#position + this.#encoder.sealedLength(this.#position) + RESERVED_BYTES;
   }
 
   /**
    * Appends what was added with one write, synchronously if the file can. If it fails, nothing of it counts, and it is
-   * dropped.
+   * dropped. Control frames never fail for want of room.
+   * @throws {@link CodError} COD_NO_SPACE if data needs room that the disk does not have; COD_TARGET_IO.
    */
   append(): Done {
     return this.#failed === undefined ? this.#append() : this.#appendAfterScrub();
@@ -160,21 +189,43 @@ export class WriteIntentLog {
   }
 
   #append(): Done {
+    if (!this.#hasData) return this.#write();
+    const room = this.#allocate(this.#bytesNeeded, (error) => {
+      this.discardPending();
+      throw error;
+    });
+    return room === undefined ? this.#write() : room.then(() => this.#write());
+  }
+
+  /** Allocates the bytes below `end`. If the disk has no room, this log ends earlier. */
+  #allocate(end: number, failed?: (error: unknown) => void): Done {
+    const tooShort = (error: unknown): undefined => {
+      this.#isShort = true;
+      failed?.(error);
+    };
+    try {
+      return this.#file.allocate(this.#position, end)?.catch(tooShort);
+    } catch (error) {
+      return tooShort(error);
+    }
+  }
+
+  #write(): Done {
     const sealed = this.#encoder.seal({ position: this.#position, sequence: this.#sequence, firm: this.#firm });
-    const written = (): void => {
+    this.#hasData = false;
+    const written = (): Done => {
       this.#failed = undefined;
       this.#position = sealed.end;
       this.#sequence += sealed.frames;
+      // So that later appends find the room taken.
+      return this.#isShort ? undefined : this.#allocate(this.#position + AHEAD_BYTES);
     };
     // A copy: the encoder's memory may move while an asynchronous write is in flight.
-    const bytes = sealed.bytes.slice();
+    const bytes = toEndOfNewSector(sealed.bytes, this.#position);
     // Until the write has returned, any beginning of it may be in the file.
     this.#failed = bytes;
-    const writing = writeFile(this.#file, bytes, this.#position);
-    if (writing === undefined) {
-      written();
-      return undefined;
-    }
+    const writing = this.#file.write(bytes, this.#position);
+    if (writing === undefined) return written();
     return writing.then(() => {
       const poisoning = this.#poisoning();
       return poisoning === undefined ? written() : this.#retract(poisoning);

@@ -15,6 +15,7 @@ const CHECKPOINTER = 'src/log/checkpointer.ts';
 const GROUP_COMMIT = 'src/log/group-commit.ts';
 const ANNOUNCEMENTS = 'src/log/announcements.ts';
 const FIRMNESS = 'src/log/firmness.ts';
+const POISON = 'src/log/poison.ts';
 const PROOF = 'src/log/proof.ts';
 const LOG = 'src/log/write-intent-log.ts';
 const RECOVERY = 'src/log/recovery.ts';
@@ -51,7 +52,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: '      await this.#sync(() => log.sync());\n      this.firmness.firm(generation);',
+        find: '      await this.#poison.sync(() => log.sync());\n      this.firmness.firm(generation);',
         replace: '      this.firmness.firm(generation);',
       },
     ],
@@ -106,7 +107,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: '    await this.#writer.commit(file, image);\n    await this.#sync(() => file.sync());',
+        find: '    await this.#writer.commit(file, image);\n    await this.#poison.sync(() => file.sync());',
         replace: '    await this.#writer.commit(file, image);',
       },
     ],
@@ -134,7 +135,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         find: "    const file = await this.#options.slots.make('checkpoint', slot);\n    const image",
         replace:
           "    const file = await this.#options.slots.make('checkpoint', slot);\n" +
-          '    await this.#sync(async () => this.#syncTarget?.());\n    const image',
+          '    await this.#poison.sync(async () => this.#syncTarget?.());\n    const image',
       },
       {
         file: CHECKPOINTER,
@@ -267,11 +268,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'a log made over an old log, with frames that have no epoch',
     patches: [
-      {
-        file: LOG,
-        find: '    await file.truncate(0);\n    await file.truncate(names.capacity);',
-        replace: '    await file.truncate(names.capacity);',
-      },
       {
         file: LOG,
         find: 'new FrameEncoder(core, { epoch: names.epoch })',
@@ -454,7 +450,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     samples: 5,
     patches: [
       {
-        file: CHECKPOINTER,
+        file: POISON,
         find: '      await task();\n    } catch (error) {\n      throw this.poison(error);',
         replace: '      await task();\n    } catch (error) {\n      throw error;',
       },
@@ -462,7 +458,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a place in the log that is reused after a failed append',
-    where: /^faults, two cells/,
+    where: /^faults/,
     samples: 5,
     patches: [
       {
@@ -477,7 +473,11 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'a checkpoint in the page cache on which the next open builds',
     where: /^each pair/,
     patches: [
-      { file: CHECKPOINTER, find: '    await this.#sync(() => checkpoint.sync());', replace: '      void checkpoint;' },
+      {
+        file: CHECKPOINTER,
+        find: '    await this.#poison.sync(() => checkpoint.sync());',
+        replace: '      void checkpoint;',
+      },
     ],
   },
   {

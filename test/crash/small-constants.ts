@@ -12,6 +12,9 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
     find: 'const MIN_LOG_BYTES = 2 ** 20;',
     replace: 'const MIN_LOG_BYTES = 2 ** 12;',
   },
+  // Less than a log, so that logs allocate, and no more than a few frames ahead.
+  { file: 'src/log/log-file.ts', find: 'const STEP_BYTES = 65_536;', replace: 'const STEP_BYTES = 3072;' },
+  { file: 'src/log/write-intent-log.ts', find: 'const AHEAD_BYTES = 16_384;', replace: 'const AHEAD_BYTES = 2100;' },
   { file: 'src/log/checkpointer.ts', find: 'const CLAIMS_TO_FLUSH = 16_384;', replace: 'const CLAIMS_TO_FLUSH = 12;' },
   { file: 'src/log/firmness.ts', find: 'MAX_CLAIMS: number = 2 ** 18;', replace: 'MAX_CLAIMS: number = 40;' },
   {

@@ -5,6 +5,7 @@ import { geometry } from '../../src/core/geometry.ts';
 import { HEADER_BYTES, WRITTEN } from '../../src/core/layout.ts';
 import { LogScan, type LogScanResult } from '../../src/core/replay.ts';
 import type { InlineFile } from '../../src/fs/inline-file.ts';
+import { LogFile } from '../../src/log/log-file.ts';
 import { WriteIntentLog } from '../../src/log/write-intent-log.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
@@ -35,7 +36,7 @@ async function create(isSynchronous: () => boolean = () => true): Promise<{ file
     }
     return undefined;
   };
-  const log = await WriteIntentLog.create(core, file, shape, {
+  const log = await WriteIntentLog.create(core, await LogFile.take(file), shape, {
     session: new Uint8Array(16),
     epoch: 3,
     capacity: CAPACITY,

@@ -4,18 +4,18 @@
  * Flushed writes are there, and no byte reads as anything but the source or a write.
  */
 
-import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { describe, expect, onTestFinished, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { openDevice } from '../../src/index.ts';
 import { fileSource, nodeFileSystem } from '../../src/node.ts';
 import { seededRandom } from '../../src/testing/random.ts';
-import { temporaryDirectory } from '../cli/temporary.ts';
 import { bundleForNode } from '../support/bundle.ts';
 import { ByteHistory } from '../support/byte-history.ts';
+import { mountVolume, obstacleToVolumes, runTool as run, volumeTools } from '../support/loop-volume.ts';
 import { type LostVolumeOrder, lostVolumeWrites } from '../support/lost-volume-load.ts';
-import { describeWith, toolPath } from '../support/tools.ts';
+import { describeWith } from '../support/tools.ts';
 
 const SIZE = 256 * 4096;
 const VOLUME_BYTES = 512 * 2 ** 20;
@@ -26,48 +26,24 @@ const SHUT_DOWN =
   "import fcntl,struct,sys,os; fcntl.ioctl(os.open(sys.argv[1],os.O_RDONLY),0x8004587D,struct.pack('I',2))";
 
 const LOSSES = [
-  ['ext4', 'shut down', ['-q', '-F', '-m', '0']],
-  ['ext4', 'restored from a snapshot', ['-q', '-F', '-m', '0']],
-  ['xfs', 'shut down', ['-q', '-f']],
-  ['xfs', 'restored from a snapshot', ['-q', '-f']],
-  ['btrfs', 'restored from a snapshot', ['-q', '-f']],
+  ['ext4', 'shut down'],
+  ['ext4', 'restored from a snapshot'],
+  ['xfs', 'shut down'],
+  ['xfs', 'restored from a snapshot'],
+  ['btrfs', 'restored from a snapshot'],
 ] as const;
 
-/** Runs a program and returns what it printed. */
-function run(program: string, ...args: string[]): string {
-  return execFileSync(toolPath(program)!, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
-}
-
-/** Why no volume can be mounted here, if so. */
-function obstacle(): string | undefined {
-  if (process.getuid?.() !== 0) return 'only root can mount a volume';
-  if (!existsSync('/dev/loop-control')) return 'no loop devices';
-  const found = spawnSync(toolPath('losetup') ?? 'losetup', ['-f']);
-  return found.status === 0 ? undefined : 'no free loop device';
-}
-
-const reason = obstacle();
+const reason = obstacleToVolumes();
 
 describe.skipIf(reason !== undefined)(reason === undefined ? 'a lost volume' : `a lost volume (${reason})`, () => {
-  for (const [type, loss, options] of LOSSES) {
-    describeWith([`mkfs.${type}`, 'mount', 'umount', 'losetup', 'python3', 'sync'], `of ${type}`, () => {
+  for (const [type, loss] of LOSSES) {
+    describeWith([...volumeTools(type), 'python3', 'sync'], `of ${type}`, () => {
       test(`${loss} keeps every flushed write, and shows no byte but a write's or the source's`, async () => {
         const program = await bundleForNode('lost-volume-user.ts');
         let lost = 0;
         for (let seed = 1; seed <= SEEDS; seed++) {
-          const folder = temporaryDirectory();
-          const [volume, mounted, image] = ['volume', 'mounted', 'image'].map((name) => join(folder, name)) as [
-            string,
-            string,
-            string,
-          ];
-          mkdirSync(mounted);
-          writeFileSync(volume, '');
-          truncateSync(volume, VOLUME_BYTES);
-          run(`mkfs.${type}`, ...options, volume);
-          run('mount', '-o', 'loop', volume, mounted);
-          onTestFinished(() => void spawnSync(toolPath('umount')!, ['-l', mounted]));
-
+          const { folder, volume, mounted } = mountVolume(type, VOLUME_BYTES);
+          const image = join(folder, 'image');
           // Never zero, so that lost bytes are detected.
           const content = seededRandom(seed)
             .fill(new Uint8Array(SIZE))

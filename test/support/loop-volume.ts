@@ -1,0 +1,48 @@
+/** File systems in files, mounted by loop devices, if this process may mount them. */
+
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { onTestFinished } from 'vitest';
+import { temporaryDirectory } from '../cli/temporary.ts';
+import { toolPath } from './tools.ts';
+
+export type VolumeType = 'ext4' | 'xfs' | 'btrfs';
+
+const OPTIONS: Readonly<Record<VolumeType, readonly string[]>> = {
+  ext4: ['-q', '-F', '-m', '0'],
+  xfs: ['-q', '-f'],
+  btrfs: ['-q', '-f'],
+};
+
+/** Runs a program and returns what it printed. */
+export function runTool(program: string, ...args: string[]): string {
+  return execFileSync(toolPath(program)!, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] });
+}
+
+/** The programs that {@link mountVolume} needs. */
+export function volumeTools(type: VolumeType): string[] {
+  return [`mkfs.${type}`, 'mount', 'umount', 'losetup'];
+}
+
+/** Why no volume can be mounted here, if so. */
+export function obstacleToVolumes(): string | undefined {
+  if (process.getuid?.() !== 0) return 'only root can mount a volume';
+  if (!existsSync('/dev/loop-control')) return 'no loop devices';
+  const found = spawnSync(toolPath('losetup') ?? 'losetup', ['-f']);
+  return found.status === 0 ? undefined : 'no free loop device';
+}
+
+/** Makes a file system and mounts it. It is unmounted when the test ends. `folder` holds the file `volume`. */
+export function mountVolume(type: VolumeType, bytes: number): { folder: string; volume: string; mounted: string } {
+  const folder = temporaryDirectory();
+  const volume = join(folder, 'volume');
+  const mounted = join(folder, 'mounted');
+  mkdirSync(mounted);
+  writeFileSync(volume, '');
+  truncateSync(volume, bytes);
+  runTool(`mkfs.${type}`, ...OPTIONS[type], volume);
+  runTool('mount', '-o', 'loop', volume, mounted);
+  onTestFinished(() => void spawnSync(toolPath('umount')!, ['-l', mounted]));
+  return { folder, volume, mounted };
+}
