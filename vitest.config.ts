@@ -8,6 +8,7 @@ import { chromiumArguments, chromiumPath } from './test/support/chromium-program
 import { firefoxPath } from './test/support/firefox.ts';
 import { firefoxProvider } from './test/support/firefox-provider.ts';
 import { otherPackages } from './test/support/other-packages.ts';
+import { plantedPatches } from './test/support/planted-patches.ts';
 
 /** One more than there are processors: a system test waits for other processes during half of its time. */
 const maxWorkers: number = availableParallelism() + 1;
@@ -66,8 +67,8 @@ class SlowestFirst extends BaseSequencer {
 }
 
 const config: ViteUserConfig = {
-  // For test/system/dependency-versions.long.test.ts.
-  plugins: otherPackages(),
+  // For test/system/dependency-versions.long.test.ts and test/crash/planted-bugs.long.test.ts.
+  plugins: [...otherPackages(), ...plantedPatches()],
   test: {
     environment: 'node',
     maxWorkers,

@@ -81,20 +81,16 @@ function readSector(scan: Scan, sector: usize): i32 {
       (length ^ load<u16>(at, 2)) == 0xffff &&
       length >= SHORTEST_FRAME &&
       behind <= end &&
-      !((length - FRAME_BYTES) & (RECORD_BYTES - 1)) &&
+      (length & (RECORD_BYTES - 1)) == (FRAME_BYTES & (RECORD_BYTES - 1)) &&
       load<u32>(behind - 4) == FRAME_END;
     const isOwn = load<u32>(at, 4) == scan.epoch;
-    const isFrame =
-      isWhole &&
-      (isOwn || !scan.ended) &&
-      load<u32>(behind - 8) == crc32c(at, length - FRAME_TRAILER_BYTES, 0);
-    if (isFrame && isOwn) {
+    if (isWhole && isOwn && load<u32>(behind - 8) == crc32c(at, length - FRAME_TRAILER_BYTES, 0)) {
       const kind = readFrame(scan, at, length, scan.position + (at - sector));
       if (kind) return kind;
     } else if (!scan.ended) {
       scan.ended = scan.endedHere = true;
       // A frame that an earlier log left is no torn tail.
-      const start = isFrame ? end : at;
+      const start = isWhole && !isOwn ? end : at;
       // A sum over the sector would be cheaper, but this happens once.
       for (let last = end; last > start && !scan.torn; last--) if (load<u8>(last - 1)) scan.torn = <u32>(last - at);
     }
@@ -129,7 +125,8 @@ function readRecord(scan: Scan, record: usize, sequence: u32): i32 {
   const second = load<u64>(record, 8);
   const counts = !scan.ended;
   if (counts && scan.continued) return AFTER_CONTINUED;
-  if (type < WRITTEN || type > MODIFIED) return UNKNOWN_TYPE;
+  // 0 wraps to the highest number.
+  if (type - WRITTEN > MODIFIED - WRITTEN) return UNKNOWN_TYPE;
   if (type == WRITTEN || type > BASED) {
     const bytes = bytesOf(type, second);
     const within = first & (CELL_BYTES - 1);

@@ -18,6 +18,20 @@ export interface Patch {
   readonly replace: string;
 }
 
+/**
+ * Applies patches of one file to its text.
+ * @throws when a patch does not fit
+ */
+export function patched(text: string, patches: readonly Patch[]): string {
+  let made = text;
+  for (const { file, find, replace } of patches) {
+    const parts = made.split(find);
+    if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} times, not once: ${find}`);
+    made = parts.join(replace);
+  }
+  return made;
+}
+
 function patching(patches: readonly Patch[]): Plugin {
   const files = new Set(patches.map(({ file }) => file));
   return {
@@ -28,14 +42,9 @@ function patching(patches: readonly Patch[]): Plugin {
         const filter = new RegExp(`${file.split('/').at(-1)!.replaceAll('.', '\\.')}$`);
         context.onLoad({ filter }, async (args) => {
           if (args.path !== path) return undefined;
-          let text = await readFile(path, 'utf8');
-          for (const patch of patches) {
-            if (patch.file !== file) continue;
-            const parts = text.split(patch.find);
-            if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} times, not once: ${patch.find}`);
-            text = parts.join(patch.replace);
-          }
-          return { contents: text, loader: 'ts' };
+          const text = await readFile(path, 'utf8');
+          const here = patches.filter((patch) => patch.file === file);
+          return { contents: patched(text, here), loader: 'ts' };
         });
       }
     },

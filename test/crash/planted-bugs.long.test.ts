@@ -1,9 +1,10 @@
-/** Checks that the campaign finds each planted bug within a bounded effort. */
+/** Checks that the campaign finds each planted bug within a bounded effort, or that its unit test does. */
 
+import { execFile } from 'node:child_process';
 import { rm } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import { patchedBuild } from './patched-build.ts';
-import { PLANTED_BUGS } from './planted-bugs.ts';
+import { PLANTED_BUGS, type PlantedBug } from './planted-bugs.ts';
 import { SMALL_CONSTANTS } from './small-constants.ts';
 
 /** The campaign must find each bug within this number of crashes. */
@@ -44,8 +45,13 @@ async function firstFailure(
   }
 }
 
+const withTest = PLANTED_BUGS.filter(({ test }) => test !== undefined);
+const withoutTest = PLANTED_BUGS.filter(({ test }) => test === undefined);
+
+let unchanged: Promise<Campaign> | undefined;
+
 describe('the campaign finds', () => {
-  it.each(PLANTED_BUGS.map((bug, index) => [bug.name, bug, index] as const))(
+  it.each(withoutTest.map((bug, index) => [bug.name, bug, index] as const))(
     '%s',
     { timeout: 300_000 },
     async (name, { where = /./, samples, patches }, index) => {
@@ -56,9 +62,38 @@ describe('the campaign finds', () => {
       const { scenario: wanted, ...plan } = JSON.parse(failure!.line) as { scenario: string };
       const scenario = campaign.scenarios.find((candidate) => candidate.name === wanted)!;
       await expect(campaign.replayScenario(scenario, JSON.stringify(plan))).rejects.toThrow();
+      // The bug is the cause of the failure.
+      unchanged ??= campaignWith('planted-nothing', SMALL_CONSTANTS);
+      const same = (await unchanged).scenarios.find((candidate) => candidate.name === wanted)!;
+      await (await unchanged).replayScenario(same, JSON.stringify(plan));
       if (process.env['COD_CRASH_FIGURES']) console.log(`${name}: ${failure!.crashes} crashes, ${failure!.message}`);
     },
   );
+});
+
+/** Runs one unit test with patched sources. Returns the tests that ran, and those that failed. */
+async function runPatched(
+  { file, name }: NonNullable<PlantedBug['test']>,
+  patches: PlantedBug['patches'],
+): Promise<{ ran: number; failed: string[] }> {
+  const pattern = `^${name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')}$`;
+  const args = ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', '--reporter=json', file, '-t', pattern];
+  const env = { ...process.env, COD_PLANTED_PATCHES: JSON.stringify(patches) };
+  const printed = await new Promise<string>((resolve) =>
+    execFile(process.execPath, args, { env, maxBuffer: 2 ** 26 }, (_error, stdout) => resolve(stdout)),
+  );
+  const { testResults } = JSON.parse(printed.slice(printed.indexOf('{'))) as {
+    testResults: { assertionResults: { fullName: string; status: string }[] }[];
+  };
+  const results = testResults.flatMap(({ assertionResults }) => assertionResults);
+  const ran = results.filter(({ status }) => status === 'passed' || status === 'failed');
+  return { ran: ran.length, failed: ran.filter(({ status }) => status === 'failed').map(({ fullName }) => fullName) };
+}
+
+describe('a unit test finds', () => {
+  it.each(withTest.map((bug) => [bug.name, bug] as const))('%s', { timeout: 300_000 }, async (_name, bug) => {
+    expect(await runPatched(bug.test!, bug.patches)).toEqual({ ran: 1, failed: [bug.test!.name] });
+  });
 });
 
 it('fails if the line of a planted bug no longer exists', async () => {

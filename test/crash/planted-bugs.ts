@@ -1,4 +1,4 @@
-/** Bugs that the campaign must find, each as a patch of the sources. */
+/** Bugs that the campaign or a unit test must find, each as a patch of the sources. */
 
 import type { Patch } from './patched-build.ts';
 
@@ -8,8 +8,19 @@ export interface PlantedBug {
   readonly where?: RegExp;
   /** Crash places per story, if more stories find the bug sooner than more places in one story. */
   readonly samples?: number;
+  /** The unit test that must find the bug, where the campaign would take too long. */
+  readonly test?: UnitTest;
   readonly patches: readonly Patch[];
 }
+
+/** A unit test: its file, and its name with those of its groups. */
+interface UnitTest {
+  readonly file: string;
+  readonly name: string;
+}
+
+const SLICES_TEST = 'test/log/checkpoint-slices.test.ts';
+const FAILED_STEPS_TEST = 'test/log/failed-steps.test.ts';
 
 const CHECKPOINTER = 'src/log/checkpointer.ts';
 const GROUP_COMMIT = 'src/log/group-commit.ts';
@@ -118,6 +129,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a changed slice that is not written',
+    test: { file: SLICES_TEST, name: 'a checkpoint of a device that is synced as a whole is small' },
     patches: [
       {
         file: STATE,
@@ -128,7 +140,10 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a target that is synced before the slices are written',
-    where: /(power|loss|mixed), /,
+    test: {
+      file: 'test/log/journal.test.ts',
+      name: 'a checkpoint syncs target, log and body before its header, and finally marks the log',
+    },
     patches: [
       {
         file: CHECKPOINTER,
@@ -141,6 +156,90 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         file: CHECKPOINTER,
         find: 'Promise.all([this.#syncTarget?.(), log?.sync(), file.sync()])',
         replace: 'Promise.all([log?.sync(), file.sync()])',
+      },
+    ],
+  },
+  {
+    name: 'a slice that counts as written before it is',
+    test: {
+      file: SLICES_TEST,
+      name:
+        'a checkpoint that fails for lack of room at any call does not keep a flush from making all durable ' +
+        'that was written',
+    },
+    patches: [
+      {
+        file: CHECKPOINT_WRITER,
+        find: '{ ...found, offset, checksum }, changes: undefined }',
+        replace: '{ ...found, offset, checksum }, changes: moment.changes[slice] }',
+      },
+    ],
+  },
+  {
+    name: 'a failure to serialize that does not poison the log',
+    test: {
+      file: SLICES_TEST,
+      name:
+        "a checkpoint that fails for lack of 'memory for a bitmap' poisons the log, " +
+        'and loses nothing that was acknowledged',
+    },
+    patches: [{ file: CHECKPOINTER, find: '(step) => this.#poison.ifFailing(step)', replace: '(step) => step()' }],
+  },
+  {
+    name: 'a core that fails and does not poison the log',
+    test: { file: SLICES_TEST, name: 'a checkpoint that fails because the core cannot grow poisons the log' },
+    patches: [
+      {
+        file: POISON,
+        find: 'throw this.#core.failure === undefined ? error : this.poison(error);',
+        replace: 'throw error;',
+      },
+    ],
+  },
+  {
+    name: 'a sync that makes frames firm that were appended meanwhile',
+    test: {
+      file: 'test/log/write-intent-log.test.ts',
+      name:
+        'a log of which some bytes are lost is not damaged if the frame was appended ' +
+        'while the log was being synced',
+    },
+    patches: [
+      { file: LOG, find: 'Math.max(this.#firm, sequence)', replace: 'Math.max(this.#firm, this.#sequence, sequence)' },
+    ],
+  },
+  {
+    name: 'a flush beside a failed sync that resolves',
+    test: {
+      file: FAILED_STEPS_TEST,
+      name: 'a flush rejects if a sync that overlapped with it has failed, whichever ends first',
+    },
+    patches: [
+      {
+        file: POISON,
+        find: '    if (this.#syncs.size > 0) await Promise.allSettled(this.#syncs);\n    this.refuse();\n',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'an append in flight that outlives a failed sync',
+    test: {
+      file: FAILED_STEPS_TEST,
+      name: 'an append in flight when a sync fails is zeroed and rejects: the sync may have dropped the frames before it',
+    },
+    patches: [
+      { file: LOG, find: 'poisoning === undefined ? written() : this.#retract(poisoning)', replace: 'written()' },
+    ],
+  },
+  {
+    name: 'a record of a write that could not be announced',
+    test: { file: FAILED_STEPS_TEST, name: 'an intent whose announcement fails adds nothing to its transaction' },
+    patches: [
+      {
+        file: ANNOUNCEMENTS,
+        find: '    if (announced !== undefined) return announced.then(add);\n    add();\n    return undefined;',
+        replace: '    add();\n    return announced;',
       },
     ],
   },
@@ -177,13 +276,17 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: GROUP_COMMIT,
-        find: '      this.#finishLater(batch, appended);\n',
-        replace: '      this.#finishLater(batch, appended);\n      settle(batch);\n      batch.settled.length = 0;\n',
+        find: '    this.#finishLater(batch, appended);\n',
+        replace: '    this.#finishLater(batch, appended);\n    settle(batch);\n    batch.settled.length = 0;\n',
       },
     ],
   },
   {
     name: 'a state ahead of the log: records are applied before their append',
+    test: {
+      file: 'test/log/intent-log.test.ts',
+      name: 'a transaction records nothing if its append fails, and the next transaction works',
+    },
     patches: [
       {
         file: GROUP_COMMIT,
@@ -249,7 +352,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: TARGET,
-        find: '    transaction.fill(offset, length);\n    this.record(transaction, settled);',
+        find: '    transaction.filled(offset, length);\n    this.record(transaction, settled);',
         replace: '    void transaction;\n    this.state.apply(offset, length);\n    settled();',
       },
     ],
@@ -368,19 +471,22 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: ANNOUNCEMENTS,
-        find: '    return mustWait ? this.#log.announce(records) : this.#log.join(records);',
+        find: '    return mustWait ? this.#log.announce({ records, extents: NO_EXTENTS }) : this.#log.join(records);',
         replace: '    return mustWait ? undefined : this.#log.join(records);',
       },
     ],
   },
   {
     name: 'an overwrite of what waits for its append whose sum is not announced',
-    where: /^synchronous calls, (process|mixed)/,
+    test: {
+      file: 'test/device/inline-device.test.ts',
+      name: 'no acknowledged byte is lost by a process crash at any operation, for any writes of a turn',
+    },
     patches: [
       {
         file: ANNOUNCEMENTS,
-        find: '    return mustWait ? this.#log.announce(records) : this.#log.join(records);',
-        replace: '    return mustWait ? this.#log.announce(records) : undefined;',
+        find: '    return mustWait ? this.#log.announce({ records, extents: NO_EXTENTS }) : this.#log.join(records);',
+        replace: '    return mustWait ? this.#log.announce({ records, extents: NO_EXTENTS }) : undefined;',
       },
     ],
   },
@@ -416,11 +522,12 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a barrier that makes the cells of an append firm that ended during the flush',
+    where: /^synchronous calls, (process|mixed), /,
     patches: [
       {
         file: FIRMNESS,
-        find: '    this.#pending.delete(records);\n    this.#note(records);',
-        replace: '    this.#pending.delete(records);',
+        find: '    this.#present.claims += this.#note(records);\n',
+        replace: '',
       },
     ],
   },
@@ -436,6 +543,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a long zeroing that is acknowledged before its flush',
+    where: /^many blocks, (process|mixed), /,
     patches: [
       {
         file: WRITER,
@@ -446,20 +554,24 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a device that continues after a failed sync',
-    where: /^faults.*sectors$/,
-    samples: 5,
+    test: {
+      file: 'test/log/intent-log.test.ts',
+      name: 'a sync of the storage that fails poisons the log, and the next open recovers what the storage holds',
+    },
     patches: [
       {
         file: POISON,
-        find: '      await task();\n    } catch (error) {\n      throw this.poison(error);',
-        replace: '      await task();\n    } catch (error) {\n      throw error;',
+        find: '      await syncing;\n    } catch (error) {\n      throw this.poison(error);',
+        replace: '      await syncing;\n    } catch (error) {\n      throw error;',
       },
     ],
   },
   {
     name: 'a place in the log that is reused after a failed append',
-    where: /^faults/,
-    samples: 5,
+    test: {
+      file: 'test/log/write-intent-log.test.ts',
+      name: 'an append that fails half way leaves no frame that counts once the next append ends before it',
+    },
     patches: [
       {
         file: LOG,

@@ -285,6 +285,12 @@ describe('a checkpoint that fails', () => {
         await writeBlock(log, 2, 5);
         await log.flush();
         expect(await meaning(files.images()), `call ${failing}, ${outcome}`).toEqual(meaningOf(log));
+        // In each slot once: what was written in part is written again.
+        for (const block of [6, 7]) {
+          await writeBlock(log, 1, block);
+          await log.checkpoint();
+          expect(await meaning(files.images()), `call ${failing}, block ${block}`).toEqual(meaningOf(log));
+        }
         await log.close();
         expect(await meaning(files.images())).toEqual({
           synced: expect.arrayContaining([[2 * SLICE_BLOCKS + 5, 2 * SLICE_BLOCKS + 5]]),

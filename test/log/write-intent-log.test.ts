@@ -156,6 +156,19 @@ describe('an append that fails half way', () => {
     }
   });
 
+  it('leaves no frame that counts once the next append ends before it', async () => {
+    const { files, log } = await create();
+    expect(await append(files, log, 4)).toBe(true);
+    // The first frame fills the sector, and the third is cut. The frame between would have the expected sequence.
+    const first = 25;
+    const wholeSector = 24 + 16 * 30;
+    expect(await append(files, log, first + 30 + 10, () => 24 + 16 * first + wholeSector + 20)).toBe(false);
+    expect(await append(files, log, first)).toBe(true);
+    expect(log.usedBytes).toBe(HEADER_BYTES + 512);
+    expect(await readRecords(files)).toBe(4 + first);
+    log.dispose();
+  });
+
   it('leaves a readable log, for any number and place of failures', async () => {
     for (let seed = 0; seed < 300; seed++) {
       const random = seededRandom(seed);
@@ -294,6 +307,23 @@ describe('a log of which some bytes are lost', () => {
     await appendOne(log);
     await log.sync();
     const lost = await appendOne(log, 26);
+    await appendOne(log);
+    const bytes = await bytesOf(files);
+    bytes.fill(0, lost.start, lost.end);
+    expect(read(bytes)).toMatchObject({ frames: 1, records: 1, isDamaged: false });
+    log.dispose();
+  });
+
+  it('is not damaged if the frame was appended while the log was being synced', async () => {
+    const { files, log } = await create();
+    await appendOne(log);
+    let end!: () => void;
+    const isHeld = new Promise<void>((resolve) => (end = resolve));
+    files.before = ({ kind }) => (kind === 'sync' ? isHeld : undefined);
+    const syncing = log.sync();
+    const lost = await appendOne(log, 26);
+    end();
+    await syncing;
     await appendOne(log);
     const bytes = await bytesOf(files);
     bytes.fill(0, lost.start, lost.end);
