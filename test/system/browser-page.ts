@@ -30,6 +30,10 @@ async function readAll(device: BrowserDevice): Promise<Uint8Array> {
   return bytes;
 }
 
+function inBase64(bytes: Uint8Array): string {
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(''));
+}
+
 /**
  * Runs two users, each with its own device and its own half of the disk. The halves meet in the middle of a block, so
  * the users share one block but never write the same byte.
@@ -123,21 +127,32 @@ const actions = {
     }
   },
 
-  /**
-   * Opens the device, reads all of it and flushes: the durable state at the start of a round. With `quiet`, nothing
-   * happens in the background that makes a write durable.
-   */
-  async begin({ url, target, quiet }: { url: string; target: string; quiet: boolean }): Promise<string> {
+  /** Opens the device, reads all of it and flushes: the durable state at the start of a round. */
+  async begin({ url }: { url: string }): Promise<string> {
     const device = await openDevice({
       source: url,
-      target,
-      hydrate: quiet ? false : { rateBytesPerSecond: 20_000 },
-      checkpointIntervalMs: quiet ? 3_600_000 : 200,
+      target: 'killed',
+      hydrate: { rateBytesPerSecond: 20_000 },
+      checkpointIntervalMs: 200,
     });
     const found = await readAll(device);
     await device.flush();
     Object.assign(globalThis, { device });
-    return btoa(Array.from(found, (byte) => String.fromCharCode(byte)).join(''));
+    return inBase64(found);
+  },
+
+  /** Opens a device. Nothing happens in the background that makes a write durable. */
+  async openQuiet({ url, target }: { url: string; target: string }): Promise<void> {
+    const device = await openDevice({ source: url, target, hydrate: false, checkpointIntervalMs: 3_600_000 });
+    Object.assign(globalThis, { device });
+  },
+
+  /** Reads all of the device of {@link openQuiet} and closes it. */
+  async readAndClose(_: object): Promise<string> {
+    const { device } = globalThis as unknown as { device: BrowserDevice };
+    const found = await readAll(device);
+    await device.close();
+    return inBase64(found);
   },
 
   /** Uses the device of {@link begin} until the browser is killed. */
@@ -157,16 +172,17 @@ const actions = {
     });
   },
 
-  /** Writes to the device of {@link begin}, 32 writes at a time and never a flush, until the tab or the browser ends. */
+  /** Writes to the device of {@link openQuiet}, 32 writes at a time and never a flush, until the tab or the browser ends. */
   async writeMany({ seed }: { seed: number }): Promise<void> {
     const { device } = globalThis as unknown as { device: BrowserDevice };
     const random = seededRandom(seed);
+    const near = random.below(device.size - 8192);
     for (let id = 0; ; ) {
       const steps = Array.from({ length: 32 }, (): Step => {
         // Half of the writes change cells that were written before.
         const isNear = random.oneIn(2);
         const length = 1 + random.below(isNear ? 500 : 12_000);
-        const offset = random.below(isNear ? 8192 : device.size - length);
+        const offset = isNear ? near + random.below(7692) : random.below(device.size - length);
         return { id: id++, offset, length, seed: random.below(2 ** 31) };
       });
       await Promise.all(steps.map((begin) => tell!({ begin })));
