@@ -226,7 +226,9 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'an append in flight that outlives a failed sync',
     test: {
       file: FAILED_STEPS_TEST,
-      name: 'an append in flight when a sync fails is zeroed and rejects: the sync may have dropped the frames before it',
+      name:
+        'an append in flight when a sync fails is zeroed and rejects: ' +
+        'the sync may have dropped the frames before it',
     },
     patches: [
       { file: LOG, find: 'poisoning === undefined ? written() : this.#retract(poisoning)', replace: 'written()' },

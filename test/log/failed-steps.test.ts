@@ -81,7 +81,7 @@ function isAppend({ kind, name, offset }: Call): boolean {
 }
 
 describe('an append that fails after a while', () => {
-  it('leaves no cells behind that would have to be announced for ever', async () => {
+  it('leaves no cells behind that would have to be announced forever', async () => {
     const world = await new World().open();
     const { files, log } = world;
     files.before = async (call) => {

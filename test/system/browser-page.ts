@@ -172,7 +172,7 @@ const actions = {
     });
   },
 
-  /** Writes to the device of {@link openQuiet}, 32 writes at a time and never a flush, until the tab or the browser ends. */
+  /** Writes to the device of {@link openQuiet}, 32 at a time, until the tab or the browser ends. Never flushes. */
   async writeMany({ seed }: { seed: number }): Promise<void> {
     const { device } = globalThis as unknown as { device: BrowserDevice };
     const random = seededRandom(seed);
