@@ -43,6 +43,20 @@ export class BitSet {
     return false;
   }
 
+  /** The first number of the set within [from, limit), or `limit`. Linear in the distance, by chunks of 4096. */
+  next(from: number, limit: number): number {
+    if (this.#chunks.size === 0) return limit;
+    for (let at = from; at < limit; ) {
+      const key = Math.floor(at / CHUNK_BITS);
+      const base = key * CHUNK_BITS;
+      const words = this.#chunks.get(key);
+      const found = words === undefined ? CHUNK_BITS : nextBit(words, at - base);
+      if (found < CHUNK_BITS) return Math.min(base + found, limit);
+      at = base + CHUNK_BITS;
+    }
+    return limit;
+  }
+
   #chunk(key: number): Uint32Array | undefined {
     if (key !== this.#lastKey) {
       this.#last = this.#chunks.get(key);
@@ -69,4 +83,13 @@ function hasBits(words: Uint32Array, start: number, end: number): boolean {
   if ((words[first]! & head) !== 0 || (words[last]! & tail) !== 0) return true;
   for (let index = first + 1; index < last; index++) if (words[index] !== 0) return true;
   return false;
+}
+
+/** The first bit from `start` on that is set, or the number of bits. */
+function nextBit(words: Uint32Array, start: number): number {
+  let index = start >>> 5;
+  for (let word = words[index]! & (0xffff_ffff << start); ; word = words[index]!) {
+    if (word !== 0) return index * 32 + 31 - Math.clz32(word & -word);
+    if (++index === words.length) return CHUNK_BITS;
+  }
 }

@@ -64,7 +64,7 @@ export class CopyOnDemandDevice implements InlineDevice {
     this.#log = log;
     this.size = log.size;
     this.blockSize = log.blockSize;
-    this.#target = new Target(log, parts.target, { isBlank: parts.isBlank });
+    this.#target = new Target(log, parts.target, { isBlank: parts.isBlank, clock });
     const filler = new Filler(this.#target);
     this.#fetcher = new Fetcher({
       source,

@@ -4,19 +4,24 @@
  *
  * Invariants (docs/DESIGN.md, "Ordering"):
  * - A write is recorded after it has returned. Its lock is held from before the write until the state holds the record.
- * - As long as the target is blank, every byte that was never recorded is zero.
+ * - As long as the target is blank, every byte that was never recorded is zero, or the source's.
+ * - On a new target, every byte that was never written is zero, whatever the records and failures.
  */
 
 import type { Done, MaybePromise, Settled } from '../async/done.ts';
+import type { TurningClock } from '../async/turns.ts';
+import { BitSet } from '../core/bit-set.ts';
 import type { BlockRange, CopyState } from '../core/copy-state.ts';
 import type { File } from '../fs/file-system.ts';
 import { type InlineFile, readFile, writeFile } from '../fs/inline-file.ts';
 import type { OpenLog, OpenTransaction } from '../log/intent-log.ts';
 import { type HeldLock, type LockMode, RangeLock } from './range-lock.ts';
-import { isZero } from './zeros.ts';
+import { zeroBytes } from './zeros.ts';
 
 /** Zeroing reads and writes this many bytes at a time. */
 const CHUNK_BYTES = 2 ** 20;
+/** What was written to a new target is known in units of this many bytes: 2 MiB of memory for each TiB. */
+const WRITTEN_UNIT_BYTES = 65_536;
 
 const ZEROS = new Uint8Array(CHUNK_BYTES);
 
@@ -26,11 +31,16 @@ export class Target {
   readonly #locks = new RangeLock();
   /** The target is new, and neither a write nor a record has failed. */
   #isBlank: boolean;
+  /** The units of a new target that were written. Undefined: of an older target nothing is known. */
+  readonly #written: BitSet | undefined;
+  readonly #clock: TurningClock;
 
-  constructor(log: OpenLog, file: File, options: { isBlank: boolean }) {
+  constructor(log: OpenLog, file: File, options: { isBlank: boolean; clock: TurningClock }) {
     this.log = log;
     this.#file = file;
     this.#isBlank = options.isBlank;
+    this.#written = options.isBlank ? new BitSet() : undefined;
+    this.#clock = options.clock;
   }
 
   get state(): CopyState {
@@ -51,6 +61,25 @@ export class Target {
     return this.#file.pace?.();
   }
 
+  /** Lets the event loop turn. */
+  turn(): Done {
+    return this.#clock.turn?.();
+  }
+
+  /** Where the first bytes of [offset, end) are that may not be zero, or `end`: all before them never was written. */
+  nextWritten(offset: number, end: number): number {
+    if (this.#written === undefined || offset >= end) return offset;
+    const unit = this.#written.next(Math.floor(offset / WRITTEN_UNIT_BYTES), Math.ceil(end / WRITTEN_UNIT_BYTES));
+    return Math.min(end, Math.max(offset, unit * WRITTEN_UNIT_BYTES));
+  }
+
+  /** Where the bytes from `offset` on end that may not be zero, or `end`. */
+  #endOfWritten(offset: number, end: number): number {
+    let at = offset;
+    while (at < end && this.nextWritten(at, end) === at) at += WRITTEN_UNIT_BYTES - (at % WRITTEN_UNIT_BYTES);
+    return Math.min(at, end);
+  }
+
   /** Locks the blocks that the bytes touch. */
   lock(offset: number, length: number, mode: LockMode): MaybePromise<HeldLock> {
     return this.#locks.acquire(this.state.blocksOf(offset, length), mode);
@@ -67,6 +96,8 @@ export class Target {
   }
 
   #write(from: Uint8Array, offset: number, isUsers: boolean): Done {
+    const end = offset + from.length;
+    this.#written?.add(Math.floor(offset / WRITTEN_UNIT_BYTES), Math.ceil(end / WRITTEN_UNIT_BYTES));
     const failed = (error: unknown): Promise<never> => this.#failed(error, offset, from.length, isUsers);
     try {
       return writeFile(this.#file, from, offset)?.catch(failed);
@@ -126,15 +157,22 @@ export class Target {
   }
 
   /**
-   * Makes the range read as zeros, and writes only where it does not. The caller holds the lock and records it, and has
-   * announced it if it is a user's.
+   * Makes the range read as zeros. Reads where it may not, and writes where it does not; the event loop may turn
+   * meanwhile. The caller holds the lock and records it, and has announced it if it is a user's.
    */
   async zero(offset: number, length: number): Promise<void> {
-    const buffer = new Uint8Array(Math.min(CHUNK_BYTES, length));
-    for (let at = offset; at < offset + length; at += CHUNK_BYTES) {
-      const chunk = buffer.subarray(0, Math.min(CHUNK_BYTES, offset + length - at));
+    const end = offset + length;
+    let buffer = new Uint8Array(0);
+    for (let at = this.nextWritten(offset, end); at < end; at = this.nextWritten(at, end)) {
+      if (buffer.length > 0) await this.turn();
+      const bytes = this.#endOfWritten(at, Math.min(end, at + CHUNK_BYTES)) - at;
+      if (bytes > buffer.length) buffer = new Uint8Array(bytes);
+      const chunk = buffer.subarray(0, bytes);
       await this.read(chunk, at);
-      if (!isZero(chunk)) await this.fill(ZEROS.subarray(0, chunk.length), at);
+      const start = zeroBytes(chunk, false);
+      const stop = start === bytes ? bytes : bytes - zeroBytes(chunk, true);
+      if (start < stop) await this.fill(ZEROS.subarray(start, stop), at + start);
+      at += chunk.length;
     }
   }
 

@@ -13,7 +13,7 @@ import type { Fetcher } from './fetcher.ts';
 import type { HeldLock } from './range-lock.ts';
 import type { Target } from './target.ts';
 
-/** Zeroing holds the lock for this many bytes at a time. */
+/** Zeroing holds the lock for this many bytes at a time, if any of them may have to be read. */
 const ZERO_PIECE_BYTES = 2 ** 22;
 /** Zeroing of more bytes is recorded as a whole, without sums, and is flushed before it is acknowledged. */
 const MAX_SUMMED_ZEROES = 2 ** 24;
@@ -97,20 +97,31 @@ export class Writer {
     for (const start of blocks) await this.#fetcher.makeWhole({ start, end: start + 1 });
   }
 
+  /** Pieces that were never written have any length: they are neither read nor written. */
   async #zero(offset: number, length: number): Promise<void> {
-    // Pieces end at multiples of their length, so that no piece cuts a block in two.
-    const pieceBytes = Math.max(ZERO_PIECE_BYTES, this.#state.geometry.blockSize);
-    for (let at = offset; at < offset + length; ) {
-      const bytes = Math.min(pieceBytes - (at % pieceBytes), offset + length - at);
-      const lock = await this.#target.lock(at, bytes, 'write');
+    const end = offset + length;
+    for (let at = offset; at < end; ) {
+      const wanted = this.#pieceEnd(at, end);
+      const lock = await this.#target.lock(at, wanted - at, 'write');
+      // Some of it may have been written before the lock was granted.
+      const stop = this.#pieceEnd(at, wanted);
       try {
-        await this.#zeroLocked(at, bytes, length <= MAX_SUMMED_ZEROES);
+        await this.#zeroLocked(at, stop - at, length <= MAX_SUMMED_ZEROES);
       } finally {
         lock.release();
       }
-      at += bytes;
+      at = stop;
+      if (at < end) await this.#target.turn();
     }
     if (length > MAX_SUMMED_ZEROES) await this.#target.log.flush();
+  }
+
+  /** The end of a piece at `offset`: pieces end at multiples of their length, so that none cuts a block in two. */
+  #pieceEnd(offset: number, end: number): number {
+    const pieceBytes = Math.max(ZERO_PIECE_BYTES, this.#state.geometry.blockSize);
+    const written = this.#target.nextWritten(offset, end);
+    if (written === end) return end;
+    return Math.min(end, Math.max(offset - (offset % pieceBytes) + pieceBytes, written - (written % pieceBytes)));
   }
 
   async #zeroLocked(offset: number, length: number, summed: boolean): Promise<void> {

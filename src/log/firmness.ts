@@ -8,6 +8,7 @@
 
 import { BitSet } from '../core/bit-set.ts';
 import { CELL_BYTES, FILLED, WRITTEN_PAIR } from '../core/layout.ts';
+import { RangeSet } from '../core/range-set.ts';
 
 /** A record about bytes of the target takes this many numbers: type, offset, low and high half of the second word. */
 export const RECORD_NUMBERS = 4;
@@ -15,14 +16,32 @@ export const RECORD_NUMBERS = 4;
 /** With more unfirm claims, an append waits for a checkpoint: recovery reads their cells and keeps them in memory. */
 export const MAX_CLAIMS: number = 2 ** 18;
 
+/** Fills of so many blocks are kept as ranges: one record may fill the whole device. */
+const LONG_FILL_BLOCKS = 1024;
+
 /** What was recorded between two flushes. */
 class Generation {
   /** Cells whose content records name. */
   readonly cells = new BitSet();
   /** Blocks that hold the source's bytes, according to these records only. */
-  readonly fills = new BitSet();
+  readonly #fills = new BitSet();
+  readonly #longFills = new RangeSet();
   /** The number of times that records name a cell. */
   claims = 0;
+
+  get hasFills(): boolean {
+    return !this.#fills.isEmpty || !this.#longFills.isEmpty;
+  }
+
+  /** Adds the blocks [start, end) to those that only fills hold. */
+  fill(start: number, end: number): void {
+    if (end - start < LONG_FILL_BLOCKS) this.#fills.add(start, end);
+    else this.#longFills.add(start, end);
+  }
+
+  isFilled(start: number, end: number): boolean {
+    return this.#fills.hasAny(start, end) || this.#longFills.hasAny(start, end);
+  }
 }
 
 export class Firmness {
@@ -47,10 +66,10 @@ export class Firmness {
 
   /** Whether any block of these bytes is synced by an unfirm fill. */
   isFilled(offset: number, length: number): boolean {
-    if (this.#present.fills.isEmpty && this.#aged.size === 0) return false;
+    if (!this.#present.hasFills && this.#aged.size === 0) return false;
     const start = Math.floor(offset / this.#blockSize);
     const end = Math.ceil((offset + length) / this.#blockSize);
-    return this.#any(({ fills }) => fills.hasAny(start, end));
+    return this.#any((generation) => generation.isFilled(start, end));
   }
 
   #any(holds: (generation: Generation) => boolean): boolean {
@@ -90,13 +109,13 @@ export class Firmness {
 
   /** Returns how often the records name a cell. */
   #note(records: readonly number[]): number {
-    const { cells, fills } = this.#present;
-    const claims = noteCells(records, cells);
+    const present = this.#present;
+    const claims = noteCells(records, present.cells);
     for (let at = 0; at < records.length; at += RECORD_NUMBERS) {
       if (records[at] !== FILLED) continue;
       const first = records[at + 1]!;
       const length = records[at + 2]! + records[at + 3]! * 2 ** 32;
-      fills.add(Math.floor(first / this.#blockSize), Math.ceil((first + length) / this.#blockSize));
+      present.fill(Math.floor(first / this.#blockSize), Math.ceil((first + length) / this.#blockSize));
     }
     return claims;
   }
@@ -104,7 +123,7 @@ export class Firmness {
   /** A flush or a checkpoint begins. Returns the number of the generation that it makes firm, with all before. */
   age(): number {
     // Otherwise each flush without a record would leave a generation behind.
-    if (this.#present.cells.isEmpty && this.#present.fills.isEmpty) return this.#number - 1;
+    if (this.#present.cells.isEmpty && !this.#present.hasFills) return this.#number - 1;
     this.#aged.set(this.#number, this.#present);
     this.#present = new Generation();
     return this.#number++;

@@ -29,6 +29,8 @@ it('has the numbers that were added, like a set', () => {
         let expected = false;
         for (let at = start; at < end && !expected; at++) expected = model.has(at);
         expect(set.hasAny(start, end), `${start} to ${end}`).toBe(expected);
+        const next = [...model].filter((each) => each >= start && each < end).sort((one, other) => one - other)[0];
+        expect(set.next(start, end), `${start} to ${end}`).toBe(next ?? end);
       }
     }),
   );

@@ -354,8 +354,10 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: TARGET,
-        find: '    transaction.filled(offset, length);\n    this.record(transaction, settled);',
-        replace: '    void transaction;\n    this.state.apply(offset, length);\n    settled();',
+        find:
+          '    transaction.filled(offset, length);\n    this.record(transaction, (error) => {\n' +
+          '      lock.release();\n      settled(error);\n    });',
+        replace: '    void transaction;\n    this.state.apply(offset, length);\n    lock.release();\n    settled();',
       },
     ],
   },

@@ -61,8 +61,13 @@ class Model {
   }
 }
 
+/** Long fills, of 1024 blocks or more, are kept apart. */
+const bytes = fc.oneof(
+  { weight: 4, arbitrary: fc.nat(3 * BLOCK) },
+  fc.integer({ min: 1022, max: 2 ** 32 }).map((n) => n * BLOCK),
+);
 const record = fc
-  .tuple(fc.constantFrom(WRITTEN, WRITTEN_PAIR, FILLED, MAY_READ), fc.nat(30), fc.nat(4095), fc.nat(3 * BLOCK))
+  .tuple(fc.constantFrom(WRITTEN, WRITTEN_PAIR, FILLED, MAY_READ), fc.nat(30), fc.nat(4095), bytes)
   .map(([type, cell, within, length]) => {
     if (type === FILLED) return filled(cell * CELL + within, length + 1);
     if (type === WRITTEN) return written(cell * CELL + within, 1);

@@ -1,0 +1,193 @@
+/** Zeroing of a new target: bytes that were never written are neither read nor written. */
+
+import { Volume } from 'memfs';
+import { afterEach, describe, expect, it } from 'vitest';
+import { Fetcher } from '../../src/device/fetcher.ts';
+import { Filler } from '../../src/device/filler.ts';
+import { openDeviceIn } from '../../src/device/open.ts';
+import { Target } from '../../src/device/target.ts';
+import type { InlineDevice } from '../../src/device/types.ts';
+import { Writer } from '../../src/device/writer.ts';
+import type { File, FileSystem } from '../../src/fs/file-system.ts';
+import { memfsFileSystem } from '../../src/fs/memfs.ts';
+import { openLog } from '../../src/log/intent-log.ts';
+import type { Clock } from '../../src/platform/clock.ts';
+import type { Source } from '../../src/sources/source.ts';
+import { SimulatedClock, seededRandom } from '../../src/testing/index.ts';
+import { SparseBytes } from '../../src/testing/sparse-bytes.ts';
+
+const BLOCK = 4096;
+const TIB = 2 ** 40;
+const MIB = 2 ** 20;
+
+/** The source's bytes are all 7. */
+function sevens(size: number): Source {
+  return { size, identity: 'sevens', read: async (into) => void into.fill(7), close: async () => undefined };
+}
+
+/** Metadata in memory, and a target of any size that counts the bytes that are read and written. */
+class SparseFiles implements FileSystem {
+  readonly bootId = 'boot';
+  readonly #metadata = memfsFileSystem(new Volume());
+  readonly bytes = new SparseBytes();
+  #isMade = false;
+  read = 0;
+  written = 0;
+
+  readonly target: File = {
+    size: async () => this.bytes.size,
+    read: async (into, offset) => {
+      this.read += into.length;
+      this.bytes.read(into, offset);
+    },
+    write: async (from, offset) => {
+      this.written += from.length;
+      this.bytes.write(from, offset);
+    },
+    truncate: async (size) => this.bytes.truncate(size),
+    sync: async () => undefined,
+    close: async () => undefined,
+  };
+
+  async open(name: string, options?: { create?: boolean }): Promise<File> {
+    if (name !== 'disk' || (!this.#isMade && !options?.create)) return this.#metadata.open(name, options);
+    this.#isMade = true;
+    return this.target;
+  }
+
+  remove(name: string): Promise<void> {
+    return this.#metadata.remove(name);
+  }
+}
+
+const devices: InlineDevice[] = [];
+
+afterEach(async () => {
+  for (const device of devices.splice(0)) await device.close();
+});
+
+/** A device without background copy, and the number of turns of the event loop that it asked for. */
+async function open(size: number, files: SparseFiles): Promise<{ device: InlineDevice; turns: { count: number } }> {
+  const turns = { count: 0 };
+  const clock = Object.assign(new SimulatedClock(), { turn: async () => void turns.count++ });
+  const device = await openDeviceIn(
+    { clock, randomBytes: (into) => into.fill(1) },
+    { source: sevens(size), fileSystem: files, target: 'disk', hydrate: false },
+  );
+  devices.push(device);
+  return { device, turns };
+}
+
+async function expectZeros(device: InlineDevice, offset: number, length: number): Promise<void> {
+  const found = new Uint8Array(length).fill(1);
+  await device.read(found, offset);
+  expect(found.every((byte) => byte === 0)).toBe(true);
+}
+
+describe('zeroing a new target', () => {
+  it.each(['discard', 'writeZeroes'] as const)('of 16 TiB by %s touches no byte of it', async (kind) => {
+    const files = new SparseFiles();
+    const { device } = await open(16 * TIB, files);
+    await device[kind](0, 16 * TIB);
+    expect([files.read, files.written]).toEqual([0, 0]);
+    expect(device.status()).toMatchObject({ syncedBlocks: 2 ** 32, dirtyBlocks: 0 });
+    expect(device.status().metadataBytes).toBeLessThan(2 * MIB);
+    await expectZeros(device, 5 * TIB - 5, 10);
+    // A later write must be recorded although its block is synced, until the fill is firm; and it must last.
+    await device.write(new Uint8Array(10).fill(3), 7 * TIB + 1);
+    await device.close();
+    const again = (await open(16 * TIB, files)).device;
+    expect(again.status().syncedBlocks).toBe(2 ** 32);
+    const found = new Uint8Array(12);
+    await again.read(found, 7 * TIB);
+    expect([...found]).toEqual([0, ...new Array(10).fill(3), 0]);
+  });
+
+  it('reads only near what was written, and lets the event loop turn between pieces', async () => {
+    const files = new SparseFiles();
+    const { device, turns } = await open(TIB, files);
+    const random = seededRandom(1);
+    const offsets = Array.from({ length: 100 }, () => random.below(TIB / BLOCK) * BLOCK);
+    // Blocks, and parts of blocks.
+    for (const [index, offset] of offsets.entries())
+      await device.write(new Uint8Array(index % 2 === 0 ? BLOCK : 100).fill(1), offset);
+    const [before, turnsBefore] = [files.read, turns.count];
+    const written = files.written;
+    await device.discard(0, TIB);
+    expect(files.read - before).toBeLessThanOrEqual(offsets.length * 65_536);
+    expect(files.written - written).toBeLessThanOrEqual(offsets.length * BLOCK);
+    expect(turns.count - turnsBefore).toBeGreaterThanOrEqual(offsets.length);
+    expect(device.status()).toMatchObject({ syncedBlocks: TIB / BLOCK, dirtyBlocks: 0 });
+    for (const offset of offsets) await expectZeros(device, Math.max(0, offset - 10), BLOCK);
+  });
+
+  it('makes all zero that was written before, at any place, in any order', async () => {
+    const size = 64 * MIB + 700;
+    for (let seed = 0; seed < 5; seed++) {
+      const random = seededRandom(seed);
+      const files = new SparseFiles();
+      const { device } = await open(size, files);
+      const model = new Uint8Array(size).fill(7);
+      for (let step = 0; step < 40; step++) {
+        const offset = random.below(size);
+        const length = Math.min(size - offset, 1 + random.below(random.oneIn(3) ? 40 * MIB : 100_000));
+        if (random.oneIn(3)) {
+          await device.writeZeroes(offset, length);
+          model.fill(0, offset, offset + length);
+        } else if (random.oneIn(4)) {
+          await device.hydrateRange(offset, Math.min(length, MIB));
+        } else {
+          const bytes = new Uint8Array(Math.min(length, 50_000)).fill(1 + random.below(250));
+          await device.write(bytes, offset);
+          model.set(bytes, offset);
+        }
+      }
+      const found = new Uint8Array(size);
+      await device.read(found, 0);
+      expect(Buffer.compare(found, model), `seed ${seed}`).toBe(0);
+    }
+  });
+});
+
+describe('zeroing a new target while others store bytes', () => {
+  /** The parts of a device, so that a test can stop between a store and its record. */
+  async function parts(size: number) {
+    const files = new SparseFiles();
+    files.bytes.truncate(size);
+    const clock: Clock = new SimulatedClock();
+    const log = await openLog(
+      { clock, randomBytes: (into) => into.fill(1) },
+      { fileSystem: files, name: 'disk', size, storage: files.target },
+    );
+    const target = new Target(log, files.target, { isBlank: true, clock });
+    const filler = new Filler(target);
+    const nothing = (): void => undefined;
+    const fetcher = new Fetcher({ source: sevens(size), filler, clock, onFetched: nothing, onStored: nothing });
+    return { files, log, target, filler, writer: new Writer(target, fetcher) };
+  }
+
+  it.each([MIB, 64 * MIB])('also zeroes what is stored and not recorded (%i bytes)', async (length) => {
+    const { files, log, filler, writer } = await parts(64 * MIB);
+    // As the background copy does: stored, and recorded later, or never if the source fails.
+    await filler.store(new Uint8Array(3 * BLOCK).fill(7), 5 * BLOCK);
+    await writer.discard(0, length);
+    const found = new Uint8Array(3 * BLOCK).fill(1);
+    files.bytes.read(found, 5 * BLOCK);
+    expect(found.every((byte) => byte === 0)).toBe(true);
+    expect(log.blocks.hasRange(0, length / BLOCK)).toBe(true);
+    await log.close();
+  });
+
+  it.each([MIB, 64 * MIB])('also zeroes what is written while it waits for the lock (%i bytes)', async (length) => {
+    const { files, log, target, writer } = await parts(64 * MIB);
+    const lock = await target.lock(5 * BLOCK, BLOCK, 'write');
+    const discarding = writer.discard(0, length);
+    await target.write(new Uint8Array(BLOCK).fill(9), 5 * BLOCK);
+    lock.release();
+    await discarding;
+    const found = new Uint8Array(BLOCK).fill(1);
+    files.bytes.read(found, 5 * BLOCK);
+    expect(found.every((byte) => byte === 0)).toBe(true);
+    await log.close();
+  });
+});
