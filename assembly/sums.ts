@@ -1,16 +1,15 @@
 /**
- * The sum of a cell's content, by which a record names what the target reads as. Four lanes of 64 bits, as in xxHash
- * (https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md), since one lane would wait for its multiplications.
+ * The sum of a cell's content, by which a record names what the target reads as. Four lanes of 64 bits, since one lane
+ * would wait for its multiplications. One multiplication for each word, since their number is the time it takes.
  *
  * Not a checksum of the format's structures: those have CRC32C.
  */
-const PRIME_1: u64 = 0x9e3779b185ebca87;
-const PRIME_2: u64 = 0xc2b2ae3d27d4eb4f;
+const PRIME: u64 = 0x9e3779b185ebca87;
 
 // @ts-ignore: decorator
 @inline
 function mix(lane: u64, word: u64): u64 {
-  return rotl<u64>(lane + word * PRIME_2, 31) * PRIME_1;
+  return rotl<u64>((lane ^ word) * PRIME, 31);
 }
 
 /** Returns the sum of `len` bytes, a multiple of 32. */

@@ -31,16 +31,7 @@ export class BitSet {
 
   /** Whether any of the numbers [start, end) is in the set. */
   hasAny(start: number, end: number): boolean {
-    if (this.#chunks.size === 0) return false;
-    for (let at = start; at < end; ) {
-      const key = Math.floor(at / CHUNK_BITS);
-      const base = key * CHUNK_BITS;
-      const stop = Math.min(end - base, CHUNK_BITS);
-      const words = this.#chunk(key);
-      if (words !== undefined && hasBits(words, at - base, stop)) return true;
-      at = base + stop;
-    }
-    return false;
+    return this.next(start, end) < end;
   }
 
   /** The first number of the set within [from, limit), or `limit`. Linear in the distance, by chunks of 4096. */
@@ -49,10 +40,11 @@ export class BitSet {
     for (let at = from; at < limit; ) {
       const key = Math.floor(at / CHUNK_BITS);
       const base = key * CHUNK_BITS;
-      const words = this.#chunks.get(key);
-      const found = words === undefined ? CHUNK_BITS : nextBit(words, at - base);
-      if (found < CHUNK_BITS) return Math.min(base + found, limit);
-      at = base + CHUNK_BITS;
+      const words = this.#chunk(key);
+      const stop = Math.min(limit - base, CHUNK_BITS);
+      const found = words === undefined ? stop : nextBit(words, at - base, stop);
+      if (found < stop) return base + found;
+      at = base + stop;
     }
     return limit;
   }
@@ -74,22 +66,11 @@ export class BitSet {
   }
 }
 
-function hasBits(words: Uint32Array, start: number, end: number): boolean {
-  const first = start >>> 5;
-  const last = (end - 1) >>> 5;
-  const head = 0xffff_ffff << start;
-  const tail = 0xffff_ffff >>> (31 - ((end - 1) & 31));
-  if (first === last) return (words[first]! & head & tail) !== 0;
-  if ((words[first]! & head) !== 0 || (words[last]! & tail) !== 0) return true;
-  for (let index = first + 1; index < last; index++) if (words[index] !== 0) return true;
-  return false;
-}
-
-/** The first bit from `start` on that is set, or the number of bits. */
-function nextBit(words: Uint32Array, start: number): number {
-  let index = start >>> 5;
-  for (let word = words[index]! & (0xffff_ffff << start); ; word = words[index]!) {
-    if (word !== 0) return index * 32 + 31 - Math.clz32(word & -word);
-    if (++index === words.length) return CHUNK_BITS;
+/** The first bit of [start, end) that is set, or `end`. */
+function nextBit(words: Uint32Array, start: number, end: number): number {
+  for (let index = start >>> 5, mask = 0xffff_ffff << start; index * 32 < end; index++, mask = -1) {
+    const word = words[index]! & mask;
+    if (word !== 0) return Math.min(end, index * 32 + 31 - Math.clz32(word & -word));
   }
+  return end;
 }

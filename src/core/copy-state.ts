@@ -139,6 +139,8 @@ export class CopyState {
   /** Whether any block that these bytes touch is synced and not modified. */
   isUnmodified(offset: number, length: number): boolean {
     const { start, end } = this.blocksOf(offset, length);
+    // One block is looked up in a fraction of the time of a range.
+    if (end - start === 1) return this.#blocks.has(start) && !this.#modified.has(start);
     for (let at = this.#modified.nextUnsynced(start, end); at < end; at = this.#modified.nextUnsynced(at, end)) {
       const stop = end - at === 1 ? end : this.#modified.nextSynced(at, end);
       if (this.#blocks.hasAny(at, stop)) return true;

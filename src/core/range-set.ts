@@ -13,16 +13,6 @@ export class RangeSet {
   readonly #starts: number[] = [];
   readonly #ends: number[] = [];
 
-  get isEmpty(): boolean {
-    return this.#starts.length === 0;
-  }
-
-  /** Whether any number of `[start, end)` is in the set. */
-  hasAny(start: number, end: number): boolean {
-    const first = firstWhere(this.#ends, (rangeEnd) => rangeEnd > start);
-    return first < this.#starts.length && this.#starts[first]! < end;
-  }
-
   /** Adds `[start, end)` and returns the parts of it that were not in the set, ascending. */
   add(start: number, end: number): [start: number, end: number][] {
     if (start >= end) return [];

@@ -16,12 +16,14 @@ import type { File } from '../fs/file-system.ts';
 import { type InlineFile, readFile, writeFile } from '../fs/inline-file.ts';
 import type { OpenLog, OpenTransaction } from '../log/intent-log.ts';
 import { type HeldLock, type LockMode, RangeLock } from './range-lock.ts';
-import { zeroBytes } from './zeros.ts';
+import { isZero } from './zeros.ts';
 
-/** Zeroing reads and writes this many bytes at a time. */
+/** Zeroing reads and writes at most this many bytes at a time. */
 const CHUNK_BYTES = 2 ** 20;
 /** What was written to a new target is known in units of this many bytes: 2 MiB of memory for each TiB. */
 const WRITTEN_UNIT_BYTES = 65_536;
+/** The unit in which zeroing looks for bytes that are not zero. */
+const PAGE_BYTES = 4096;
 
 const ZEROS = new Uint8Array(CHUNK_BYTES);
 
@@ -34,6 +36,8 @@ export class Target {
   /** The units of a new target that were written. Undefined: of an older target nothing is known. */
   readonly #written: BitSet | undefined;
   readonly #clock: TurningClock;
+  /** For zeroing, unless it is in use: new buffers for many short pieces keep the garbage collector busy. */
+  #buffer: Uint8Array | undefined;
 
   constructor(log: OpenLog, file: File, options: { isBlank: boolean; clock: TurningClock }) {
     this.log = log;
@@ -71,13 +75,6 @@ export class Target {
     if (this.#written === undefined || offset >= end) return offset;
     const unit = this.#written.next(Math.floor(offset / WRITTEN_UNIT_BYTES), Math.ceil(end / WRITTEN_UNIT_BYTES));
     return Math.min(end, Math.max(offset, unit * WRITTEN_UNIT_BYTES));
-  }
-
-  /** Where the bytes from `offset` on end that may not be zero, or `end`. */
-  #endOfWritten(offset: number, end: number): number {
-    let at = offset;
-    while (at < end && this.nextWritten(at, end) === at) at += WRITTEN_UNIT_BYTES - (at % WRITTEN_UNIT_BYTES);
-    return Math.min(at, end);
   }
 
   /** Locks the blocks that the bytes touch. */
@@ -162,18 +159,22 @@ export class Target {
    */
   async zero(offset: number, length: number): Promise<void> {
     const end = offset + length;
-    let buffer = new Uint8Array(0);
+    const step = this.#written === undefined ? CHUNK_BYTES : WRITTEN_UNIT_BYTES;
+    const buffer = this.#buffer ?? new Uint8Array(step);
+    this.#buffer = undefined;
     for (let at = this.nextWritten(offset, end); at < end; at = this.nextWritten(at, end)) {
-      if (buffer.length > 0) await this.turn();
-      const bytes = this.#endOfWritten(at, Math.min(end, at + CHUNK_BYTES)) - at;
-      if (bytes > buffer.length) buffer = new Uint8Array(bytes);
-      const chunk = buffer.subarray(0, bytes);
+      const chunk = buffer.subarray(0, Math.min(step - (at % step), end - at));
       await this.read(chunk, at);
-      const start = zeroBytes(chunk, false);
-      const stop = start === bytes ? bytes : bytes - zeroBytes(chunk, true);
-      if (start < stop) await this.fill(ZEROS.subarray(start, stop), at + start);
+      // Only the pages that are not zero, so that a sparse file stays sparse.
+      for (let start = 0; start < chunk.length; start += PAGE_BYTES) {
+        const first = start;
+        while (start < chunk.length && !isZero(chunk.subarray(start, start + PAGE_BYTES))) start += PAGE_BYTES;
+        if (first < start) await this.fill(ZEROS.subarray(first, Math.min(start, chunk.length)), at + first);
+      }
       at += chunk.length;
+      await this.turn();
     }
+    this.#buffer = buffer;
   }
 
   /** Bytes that were never recorded may have been written. */

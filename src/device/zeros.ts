@@ -25,15 +25,3 @@ export function isZero(bytes: Uint8Array): boolean {
   for (index += words.length * 4; index < length; index++) if (bytes[index] !== 0) return false;
   return true;
 }
-
-/** Zeros are counted in units of this many bytes. */
-const UNIT_BYTES = 4096;
-
-/** The number of zeros at the beginning, or at the end, of these bytes: whole units, or all of them. */
-export function zeroBytes(bytes: Uint8Array, atEnd: boolean): number {
-  for (let count = 0; count < bytes.length; count += UNIT_BYTES) {
-    const start = atEnd ? Math.max(0, bytes.length - count - UNIT_BYTES) : count;
-    if (!isZero(bytes.subarray(start, atEnd ? bytes.length - count : count + UNIT_BYTES))) return count;
-  }
-  return bytes.length;
-}

@@ -84,12 +84,8 @@ export class Announcements {
     const announced = this.#announce(offset, length, sums);
     if (isRecorded) return announced;
     // Only now: a write that could not be announced must not be made, and so must not be recorded.
-    const add = (): void => {
-      recorded.records = joined(recorded.records, writtenRecords(offset, length, sums));
-      recorded.extents = joined(recorded.extents, [WRITTEN, offset, length]);
-    };
-    if (announced !== undefined) return announced.then(add);
-    add();
+    if (announced !== undefined) return announced.then(() => addWritten(recorded, offset, length, sums));
+    addWritten(recorded, offset, length, sums);
     return undefined;
   }
 
@@ -155,7 +151,7 @@ export class Announcements {
     const end = offset + bytes.length;
     const first = offset - (offset % CELL_BYTES);
     const sums: number[] = [];
-    const reads: Promise<void>[] = [];
+    let reads: Promise<void>[] | undefined;
     for (let cell = first; cell < end; cell += CELL_BYTES) {
       const cellEnd = Math.min(cell + CELL_BYTES, size);
       if (offset <= cell && cellEnd <= end) {
@@ -168,9 +164,10 @@ export class Announcements {
       if (read === undefined) continue;
       // The other read may throw before anything waits for this one.
       read.catch(() => undefined);
+      reads ??= [];
       reads.push(read);
     }
-    return reads.length === 0 ? sums : Promise.all(reads).then(() => sums);
+    return reads === undefined ? sums : Promise.all(reads).then(() => sums);
   }
 
   /** Passes on the sum of a cell of which the bytes are a part. */
@@ -212,6 +209,12 @@ function writtenRecords(offset: number, length: number, sums: readonly number[])
     at = stop;
   }
   return records;
+}
+
+/** Adds the records of a user's write. */
+function addWritten(recorded: Recorded, offset: number, length: number, sums: readonly number[]): void {
+  recorded.records = joined(recorded.records, writtenRecords(offset, length, sums));
+  recorded.extents = joined(recorded.extents, [WRITTEN, offset, length]);
 }
 
 /** Adds the record of bytes that are the source's. */

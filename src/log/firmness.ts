@@ -8,7 +8,6 @@
 
 import { BitSet } from '../core/bit-set.ts';
 import { CELL_BYTES, FILLED, WRITTEN_PAIR } from '../core/layout.ts';
-import { RangeSet } from '../core/range-set.ts';
 
 /** A record about bytes of the target takes this many numbers: type, offset, low and high half of the second word. */
 export const RECORD_NUMBERS = 4;
@@ -16,8 +15,8 @@ export const RECORD_NUMBERS = 4;
 /** With more unfirm claims, an append waits for a checkpoint: recovery reads their cells and keeps them in memory. */
 export const MAX_CLAIMS: number = 2 ** 18;
 
-/** Fills of so many blocks are kept as ranges: one record may fill the whole device. */
-const LONG_FILL_BLOCKS = 1024;
+/** Whole groups of so many blocks are kept as one number: one record may fill the whole device. */
+const GROUP_BLOCKS = 1024;
 
 /** What was recorded between two flushes. */
 class Generation {
@@ -25,22 +24,30 @@ class Generation {
   readonly cells = new BitSet();
   /** Blocks that hold the source's bytes, according to these records only. */
   readonly #fills = new BitSet();
-  readonly #longFills = new RangeSet();
+  readonly #groups = new BitSet();
   /** The number of times that records name a cell. */
   claims = 0;
 
   get hasFills(): boolean {
-    return !this.#fills.isEmpty || !this.#longFills.isEmpty;
+    return !this.#fills.isEmpty || !this.#groups.isEmpty;
   }
 
   /** Adds the blocks [start, end) to those that only fills hold. */
   fill(start: number, end: number): void {
-    if (end - start < LONG_FILL_BLOCKS) this.#fills.add(start, end);
-    else this.#longFills.add(start, end);
+    const first = Math.ceil(start / GROUP_BLOCKS);
+    const last = Math.floor(end / GROUP_BLOCKS);
+    if (first < last) {
+      this.#groups.add(first, last);
+      this.#fills.add(start, first * GROUP_BLOCKS);
+      this.#fills.add(last * GROUP_BLOCKS, end);
+    } else {
+      this.#fills.add(start, end);
+    }
   }
 
   isFilled(start: number, end: number): boolean {
-    return this.#fills.hasAny(start, end) || this.#longFills.hasAny(start, end);
+    const inGroups = this.#groups.hasAny(Math.floor(start / GROUP_BLOCKS), Math.ceil(end / GROUP_BLOCKS));
+    return inGroups || this.#fills.hasAny(start, end);
   }
 }
 
@@ -110,12 +117,19 @@ export class Firmness {
   /** Returns how often the records name a cell. */
   #note(records: readonly number[]): number {
     const present = this.#present;
-    const claims = noteCells(records, present.cells);
+    let claims = 0;
     for (let at = 0; at < records.length; at += RECORD_NUMBERS) {
-      if (records[at] !== FILLED) continue;
+      const type = records[at]!;
       const first = records[at + 1]!;
-      const length = records[at + 2]! + records[at + 3]! * 2 ** 32;
-      present.fill(Math.floor(first / this.#blockSize), Math.ceil((first + length) / this.#blockSize));
+      if (hasSum(type)) {
+        const cell = Math.floor(first / CELL_BYTES);
+        const count = type === WRITTEN_PAIR ? 2 : 1;
+        present.cells.add(cell, cell + count);
+        claims += count;
+      } else if (type === FILLED) {
+        const length = records[at + 2]! + records[at + 3]! * 2 ** 32;
+        present.fill(Math.floor(first / this.#blockSize), Math.ceil((first + length) / this.#blockSize));
+      }
     }
     return claims;
   }
@@ -144,18 +158,4 @@ export function hasSum(type: number): boolean {
 /** The cells that these bytes touch. */
 export function cellsOf(offset: number, length: number): { start: number; end: number } {
   return { start: Math.floor(offset / CELL_BYTES), end: Math.ceil((offset + length) / CELL_BYTES) };
-}
-
-/** Adds the cells that records name to a set. Returns how often records name one. */
-function noteCells(records: readonly number[], cells: BitSet): number {
-  let claims = 0;
-  for (let at = 0; at < records.length; at += RECORD_NUMBERS) {
-    const type = records[at]!;
-    if (!hasSum(type)) continue;
-    const cell = Math.floor(records[at + 1]! / CELL_BYTES);
-    const count = type === WRITTEN_PAIR ? 2 : 1;
-    cells.add(cell, cell + count);
-    claims += count;
-  }
-  return claims;
 }

@@ -26,6 +26,9 @@ const RESERVED_BYTES = 2048;
 /** Bytes behind the last frame that are allocated before they are needed, with {@link RESERVED_BYTES}. */
 const AHEAD_BYTES = 16_384;
 
+/** Bytes of a buffer for appends, which is used again: a new one for each append would cost more than its write. */
+const BUFFER_BYTES = 4096;
+
 /** Bytes of a frame's length and its inverse. */
 const LENGTH_BYTES = 4;
 
@@ -46,14 +49,16 @@ function framesIn(bytes: Uint8Array, position: number): { start: number; end: nu
 }
 
 /**
- * Returns a copy of frames that stand at `position`, with zeros up to the end of the last sector if they begin it. So
- * whatever an earlier log left there is gone.
+ * Copies frames that stand at `position`, into `room` if they fit, with zeros up to the end of the last sector if they
+ * begin it. So whatever an earlier log left there is gone.
  */
-function toEndOfNewSector(frames: Uint8Array, position: number): Uint8Array {
+function toEndOfNewSector(frames: Uint8Array, position: number, room: Uint8Array): Uint8Array {
   const end = position + frames.length;
   const lastSector = end - (end % SECTOR_BYTES);
-  const bytes = new Uint8Array((lastSector < position ? end : Math.ceil(end / SECTOR_BYTES) * SECTOR_BYTES) - position);
+  const length = (lastSector < position ? end : Math.ceil(end / SECTOR_BYTES) * SECTOR_BYTES) - position;
+  const bytes = length <= room.length ? room.subarray(0, length) : new Uint8Array(length);
   bytes.set(frames);
+  bytes.fill(0, frames.length);
   return bytes;
 }
 
@@ -78,6 +83,8 @@ export class WriteIntentLog {
   #firmPosition = HEADER_BYTES;
   /** The bytes of a failed append at `#position`. Any beginning of them may be in the file. */
   #failed: Uint8Array | undefined;
+  /** The buffer of the next append. Undefined: a write has kept it. */
+  #buffer: Uint8Array | undefined;
   /** Whether data was added since the last append. */
   #hasData = false;
   /** Whether the disk had no room for more: the log ends where its allocated bytes end. */
@@ -199,6 +206,7 @@ export class WriteIntentLog {
 
   /** Allocates the bytes below `end`. If the disk has no room, this log ends earlier. */
   #allocate(end: number, failed?: (error: unknown) => void): Done {
+    if (end <= this.#file.allocated) return undefined;
     const tooShort = (error: unknown): undefined => {
       this.#isShort = true;
       failed?.(error);
@@ -213,23 +221,29 @@ export class WriteIntentLog {
   #write(): Done {
     const sealed = this.#encoder.seal({ position: this.#position, sequence: this.#sequence, firm: this.#firm });
     this.#hasData = false;
-    const written = (): Done => {
-      this.#failed = undefined;
-      this.#position = sealed.end;
-      this.#sequence += sealed.frames;
-      // So that later appends find the room taken.
-      return this.#isShort ? undefined : this.#allocate(this.#position + AHEAD_BYTES);
-    };
     // A copy: the encoder's memory may move while an asynchronous write is in flight.
-    const bytes = toEndOfNewSector(sealed.bytes, this.#position);
+    const buffer = this.#buffer ?? new Uint8Array(BUFFER_BYTES);
+    this.#buffer = undefined;
+    const bytes = toEndOfNewSector(sealed.bytes, this.#position, buffer);
     // Until the write has returned, any beginning of it may be in the file.
     this.#failed = bytes;
     const writing = this.#file.write(bytes, this.#position);
-    if (writing === undefined) return written();
+    if (writing === undefined) {
+      this.#buffer = buffer;
+      return this.#written(sealed);
+    }
     return writing.then(() => {
       const poisoning = this.#poisoning();
-      return poisoning === undefined ? written() : this.#retract(poisoning);
+      return poisoning === undefined ? this.#written(sealed) : this.#retract(poisoning);
     });
+  }
+
+  #written({ end, frames }: { readonly end: number; readonly frames: number }): Done {
+    this.#failed = undefined;
+    this.#position = end;
+    this.#sequence += frames;
+    // So that later appends find the room taken.
+    return this.#isShort ? undefined : this.#allocate(end + AHEAD_BYTES);
   }
 
   /**

@@ -34,7 +34,7 @@ describe.each(builds)('the $name core', ({ name, create }) => {
       }),
     );
     const known = [new Uint8Array(4096), Uint8Array.from({ length: 4096 }, (_, i) => i), Uint8Array.of(1)];
-    expect(known.map((bytes) => core.cellSum(bytes).toString(16))).toEqual(['1bc7d81d', 'fd92770c', '2feb736c']);
+    expect(known.map((bytes) => core.cellSum(bytes).toString(16))).toEqual(['f47de570', 'd654e102', '79ab488e']);
   });
 
   it('tells cells apart that differ in one bit, one word or the order of words', () => {

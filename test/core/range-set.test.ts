@@ -20,11 +20,6 @@ test('adds the same numbers as a set of numbers, and returns the added ranges', 
           if (index > 0) expect(from).toBeGreaterThan(added[index - 1]![1]);
         });
         for (const number of expected) model.add(number);
-        expect(set.isEmpty).toBe(model.size === 0);
-        for (let number = 0; number < 75; number++) {
-          expect(set.hasAny(number, number + 1)).toBe(model.has(number));
-          expect(set.hasAny(number, number + 3)).toBe([0, 1, 2].some((more) => model.has(number + more)));
-        }
       }
     }),
   );

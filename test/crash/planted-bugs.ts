@@ -231,7 +231,11 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         'the sync may have dropped the frames before it',
     },
     patches: [
-      { file: LOG, find: 'poisoning === undefined ? written() : this.#retract(poisoning)', replace: 'written()' },
+      {
+        file: LOG,
+        find: 'poisoning === undefined ? this.#written(sealed) : this.#retract(poisoning)',
+        replace: 'this.#written(sealed)',
+      },
     ],
   },
   {
@@ -240,8 +244,10 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: ANNOUNCEMENTS,
-        find: '    if (announced !== undefined) return announced.then(add);\n    add();\n    return undefined;',
-        replace: '    add();\n    return announced;',
+        find:
+          '    if (announced !== undefined) return announced.then(() => addWritten(recorded, offset, length, sums));\n' +
+          '    addWritten(recorded, offset, length, sums);\n    return undefined;',
+        replace: '    addWritten(recorded, offset, length, sums);\n    return announced;',
       },
     ],
   },

@@ -78,6 +78,11 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
   },
   { file: 'src/device/target.ts', find: 'const CHUNK_BYTES = 2 ** 20;', replace: 'const CHUNK_BYTES = 2 ** 13;' },
   {
+    file: 'src/device/target.ts',
+    find: 'const WRITTEN_UNIT_BYTES = 65_536;',
+    replace: 'const WRITTEN_UNIT_BYTES = 2 ** 12;',
+  },
+  {
     // Not a limit, but saves time: up to 100 lives share a core. A new core costs as much as the rest of an open.
     file: 'src/log/intent-log.ts',
     find: 'const core = Core.create();',

@@ -1,8 +1,7 @@
 /** The sum of a cell as docs/FORMAT.md defines it, in plain arithmetic of 64 bits. */
 
 const MASK = 2n ** 64n - 1n;
-const PRIME_1 = 0x9e3779b185ebca87n;
-const PRIME_2 = 0xc2b2ae3d27d4eb4fn;
+const PRIME = 0x9e3779b185ebca87n;
 
 function rotated(word: bigint, bits: bigint): bigint {
   return ((word << bits) | (word >> (64n - bits))) & MASK;
@@ -16,8 +15,7 @@ export function slowCellSum(content: Uint8Array): number {
   const lanes = [1n, 2n, 3n, 4n];
   for (let at = 0; at < padded.length; at += 8) {
     const lane = (at / 8) % 4;
-    const mixed = (lanes[lane]! + view.getBigUint64(at, true) * PRIME_2) & MASK;
-    lanes[lane] = (rotated(mixed, 31n) * PRIME_1) & MASK;
+    lanes[lane] = rotated(((lanes[lane]! ^ view.getBigUint64(at, true)) * PRIME) & MASK, 31n);
   }
   const [a, b, c, d] = lanes as [bigint, bigint, bigint, bigint];
   const sum = (rotated(a, 1n) + rotated(b, 7n) + rotated(c, 12n) + rotated(d, 18n)) & MASK;
