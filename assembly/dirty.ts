@@ -1,13 +1,16 @@
 /**
  * The dirty map: for each dirty block the parts of it that were written, in ascending order.
  *
- * An open-addressing table of 16-byte slots: u64 block + 1 (0 = empty), u64 value. The value is:
+ * Each 2^16 blocks with any dirty block have a table of their own, so that no call takes long: none grows or lists more
+ * than one table. `visitDirty` may visit many.
+ *
+ * A table is an open-addressing table of 16-byte slots: u64 block + 1 (0 = empty), u64 value. The value is:
  * - of a block with one part: start | end << 32
  * - of a block with more parts: LISTED | count << 32 | address of the list of parts, 8 bytes each
  *
  * Invariants:
  * - Parts neither touch nor overlap.
- * - At most two thirds of the slots are taken.
+ * - At most two thirds of the slots of a table are taken. A table has at least one block.
  * - The room of a list is the smallest power of two that is at least its count.
  * - A block has at least one part. The parts never cover a whole block: such a block would be synced.
  */
@@ -15,24 +18,34 @@ import * as codes from '../src/wasm/codes';
 import { COMPLETE, DIRTY, LIMIT } from '../src/wasm/codes';
 import { MAX_BLOCK_PARTS } from './layout';
 import { alloc, free, zeroed } from './memory';
-import { outputFrom, reserve } from './output';
+import { reserve } from './output';
 
-const SMALLEST_BITS: u32 = 6;
-const DIGIT_BITS: u64 = 11;
-const DIGITS: u32 = 1 << 11;
+const TABLE_SHIFT: u64 = 16;
+const SMALLEST_BITS: u32 = 3;
+const BITSET_BYTES: u32 = 8192;
+/** The slot of a block without a table. */
+const NO_SLOT = memory.data(16, 16);
 const LISTED: u64 = <u64>codes.LISTED << 32;
 
-/** interface.ts lists the fields that src/ reads. */
+/** interface.ts lists the fields that src/ reads. `tables` is an array of {@link Table}. */
 @unmanaged
 export class DirtyMap {
   blocks: u32;
   parts: u32;
-  table: usize;
-  bits: u32;
+  tables: usize;
+  tableCount: u32;
   maxBlocks: u32;
   maxParts: u32;
   shift: u32;
   size: u64;
+}
+
+@unmanaged
+export class Table {
+  /** 0 if the table has no block. */
+  slots: usize;
+  blocks: u32;
+  bits: u32;
 }
 
 export function openDirty(size: u64, shift: u32, maxBlocks: u32, maxParts: u32): DirtyMap {
@@ -41,26 +54,20 @@ export function openDirty(size: u64, shift: u32, maxBlocks: u32, maxParts: u32):
   map.shift = shift;
   map.maxBlocks = maxBlocks;
   map.maxParts = maxParts;
-  newTable(map, SMALLEST_BITS);
+  map.tableCount = <u32>((((size + (<u64>1 << shift) - 1) >> shift) + 0xffff) >> TABLE_SHIFT);
+  map.tables = zeroed(map.tableCount * offsetof<Table>());
   return map;
 }
 
 export function closeDirty(map: DirtyMap): void {
   visitDirty(map, 0, u64.MAX_VALUE, true);
-  free(map.table, <usize>16 << map.bits);
+  free(map.tables, map.tableCount * offsetof<Table>());
   free(changetype<usize>(map), offsetof<DirtyMap>());
 }
 
 /** The number of bytes of `block`. The last block may be short. */
 export function bytesOfBlock(size: u64, shift: u32, block: u64): u32 {
   return <u32>min(<u64>1 << shift, size - (block << shift));
-}
-
-/** Makes room for so many blocks at once. */
-export function reserveBlocks(map: DirtyMap, blocks: u32): void {
-  let bits = map.bits;
-  while (<u64>blocks * 3 > <u64>2 << bits) bits++;
-  if (bits > map.bits) rebuild(map, bits);
 }
 
 /** Adds a part of a block. With `limited`, returns LIMIT and changes nothing if a limit of the map would be passed. */
@@ -71,12 +78,13 @@ export function addPart(map: DirtyMap, block: u64, start: u32, end: u32, limited
   if (!load<u64>(slot)) {
     if (start == 0 && end == whole) return COMPLETE;
     if (limited && (map.blocks >= map.maxBlocks || map.parts >= map.maxParts)) return LIMIT;
-    if (<u64>(map.blocks + 1) * 3 > <u64>2 << map.bits) {
-      rebuild(map, map.bits + 1);
-      slot = findDirty(map, block);
-    }
+    const table = tableAt(map, <u32>(block >> TABLE_SHIFT));
+    if (!table.slots) newSlots(table, SMALLEST_BITS);
+    if ((table.blocks + 1) * 3 > <u32>2 << table.bits) grow(table);
+    slot = find(table, block + 1);
     store<u64>(slot, block + 1);
     store<u64>(slot, <u64>start | (<u64>end << 32), 8);
+    table.blocks++;
     map.blocks++;
     map.parts++;
     return DIRTY;
@@ -91,7 +99,7 @@ export function addPart(map: DirtyMap, block: u64, start: u32, end: u32, limited
     start = min(start, load<u32>(parts + (first << 3)));
     end = max(end, load<u32>(parts + ((behind - 1) << 3), 4));
     if (start == 0 && end == whole) {
-      removeSlot(map, slot);
+      visitDirty(map, block, block + 1, true);
       return COMPLETE;
     }
     const place = parts + (first << 3);
@@ -113,31 +121,52 @@ export function addPart(map: DirtyMap, block: u64, start: u32, end: u32, limited
 
 /** Whether any block of [start, end) is dirty. With `remove`, drops all of these blocks instead. */
 export function visitDirty(map: DirtyMap, start: u64, end: u64, remove: bool): bool {
-  // A few blocks are looked up one by one. For many blocks, the loop visits the whole table. Removal moves another slot
-  // to the present place: a later slot, or one from the beginning of the table that was visited already.
-  const few = end - start < <u64>1 << map.bits;
-  const last = map.table + (<usize>16 << map.bits);
-  let slot = map.table;
-  while (map.blocks && (few ? start < end : slot < last)) {
-    if (few) slot = findDirty(map, start++);
-    const key = load<u64>(slot);
-    if (key && (few || (key > start && key <= end))) {
-      if (!remove) return true;
-      removeSlot(map, slot);
-    } else {
-      slot += 16;
+  for (let index = <u32>(start >> TABLE_SHIFT); index < map.tableCount && map.blocks; index++) {
+    let at = max(start, <u64>index << TABLE_SHIFT);
+    if (at >= end) break;
+    const table = tableAt(map, index);
+    if (!table.slots) continue;
+    const stop = min(end, (<u64>index + 1) << TABLE_SHIFT);
+    // A few blocks are looked up one by one. For many blocks, the loop visits the whole table. Removal moves another
+    // slot to the present place: a later slot, or one from the beginning of the table that was visited already.
+    const few = stop - at < <u64>1 << table.bits;
+    const last = table.slots + (<usize>16 << table.bits);
+    let slot = table.slots;
+    while (table.blocks && (few ? at < stop : slot < last)) {
+      if (few) slot = find(table, ++at);
+      const key = load<u64>(slot);
+      if (key && (few || (key > at && key <= stop))) {
+        if (!remove) return true;
+        removeSlot(map, table, slot);
+      } else {
+        slot += 16;
+      }
     }
+    if (table.blocks) continue;
+    free(table.slots, <usize>16 << table.bits);
+    table.slots = 0;
   }
   return false;
 }
 
-/** The slot of `block`, or the empty slot where it would be inserted. */
+/** The slot of `block`. The first u64 of the slot is 0 if the block is not dirty. */
 export function findDirty(map: DirtyMap, block: u64): usize {
-  const key = block + 1;
-  const mask = (1 << map.bits) - 1;
-  let index = home(map, key);
+  const table = tableAt(map, <u32>(block >> TABLE_SHIFT));
+  return table.slots ? find(table, block + 1) : NO_SLOT;
+}
+
+// @ts-ignore: decorator
+@inline
+function tableAt(map: DirtyMap, index: u32): Table {
+  return changetype<Table>(map.tables + index * offsetof<Table>());
+}
+
+/** The slot of a key, or the empty slot where it would be inserted. */
+function find(table: Table, key: u64): usize {
+  const mask = (1 << table.bits) - 1;
+  let index = home(table, key);
   while (true) {
-    const slot = map.table + (index << 4);
+    const slot = table.slots + (index << 4);
     const found = load<u64>(slot);
     if (found == key || !found) return slot;
     index = (index + 1) & mask;
@@ -155,8 +184,8 @@ function partsAt(slot: usize, value: u64): usize {
 
 // @ts-ignore: decorator
 @inline
-function home(map: DirtyMap, key: u64): u32 {
-  return <u32>((key * 0x9e3779b97f4a7c15) >> (64 - map.bits));
+function home(table: Table, key: u64): u32 {
+  return <u32>((key * 0x9e3779b97f4a7c15) >> (64 - table.bits));
 }
 
 function firstEndingFrom(parts: usize, count: u32, start: u32): u32 {
@@ -197,91 +226,60 @@ function freeParts(value: u64): void {
 }
 
 /** Empties a slot, and moves back the slots behind it that were displaced by it. */
-function removeSlot(map: DirtyMap, slot: usize): void {
+function removeSlot(map: DirtyMap, table: Table, slot: usize): void {
   const value = load<u64>(slot, 8);
   map.parts -= countOf(value);
   map.blocks--;
+  table.blocks--;
   freeParts(value);
-  const mask = (1 << map.bits) - 1;
-  let hole = <u32>(slot - map.table) >> 4;
+  const mask = (1 << table.bits) - 1;
+  let hole = <u32>(slot - table.slots) >> 4;
   let index = hole;
   while (true) {
     index = (index + 1) & mask;
-    const from = map.table + (index << 4);
+    const from = table.slots + (index << 4);
     const key = load<u64>(from);
     if (!key) break;
-    if (((index - home(map, key)) & mask) >= ((index - hole) & mask)) {
-      const to = map.table + (hole << 4);
+    if (((index - home(table, key)) & mask) >= ((index - hole) & mask)) {
+      const to = table.slots + (hole << 4);
       store<u64>(to, key);
       store<u64>(to, load<u64>(from, 8), 8);
       hole = index;
     }
   }
-  store<u64>(map.table + (hole << 4), 0);
+  store<u64>(table.slots + (hole << 4), 0);
 }
 
-function newTable(map: DirtyMap, bits: u32): void {
-  map.table = zeroed(<usize>16 << bits);
-  map.bits = bits;
+function newSlots(table: Table, bits: u32): void {
+  table.slots = zeroed(<usize>16 << bits);
+  table.bits = bits;
 }
 
-function rebuild(map: DirtyMap, bits: u32): void {
-  const old = map.table;
-  const bytes = <usize>16 << map.bits;
-  newTable(map, bits);
+function grow(table: Table): void {
+  const old = table.slots;
+  const bytes = <usize>16 << table.bits;
+  newSlots(table, table.bits + 1);
   for (let slot = old; slot < old + bytes; slot += 16) {
     const key = load<u64>(slot);
     if (!key) continue;
-    const to = findDirty(map, key - 1);
+    const to = find(table, key);
     store<u64>(to, key);
     store<u64>(to, load<u64>(slot, 8), 8);
   }
   free(old, bytes);
 }
 
-/** Writes all dirty blocks to the output, as u64 in ascending order, and returns their number. */
-export function listBlocks(map: DirtyMap): u32 {
-  const bytes = map.blocks << 3;
-  let from = reserve(bytes << 1);
-  let to = from + bytes;
-  const counts = alloc(DIGITS << 2);
-  let place = from;
-  let highest: u64 = 0;
-  for (let slot = map.table; place < from + bytes; slot += 16) {
+/** Writes the dirty blocks of a table to the output, as a bitset of 2^16 bits. */
+export function listBlocks(map: DirtyMap, index: u32): void {
+  const bits = reserve(BITSET_BYTES);
+  memory.fill(bits, 0, BITSET_BYTES);
+  const table = tableAt(map, index);
+  if (!table.slots) return;
+  for (let slot = table.slots; slot < table.slots + (<usize>16 << table.bits); slot += 16) {
     const key = load<u64>(slot);
     if (!key) continue;
-    store<u64>(place, key - 1);
-    place += 8;
-    highest |= key - 1;
+    const block = <u32>(key - 1) & 0xffff;
+    const byte = bits + (block >> 3);
+    store<u8>(byte, load<u8>(byte) | (<u32>1 << (block & 7)));
   }
-  // Radix sort, lowest digit first.
-  for (let digit: u64 = 0; highest >> digit; digit += DIGIT_BITS) {
-    memory.fill(counts, 0, DIGITS << 2);
-    for (let at = from; at < from + bytes; at += 8) {
-      const counter = counterOf(counts, at, digit);
-      store<u32>(counter, load<u32>(counter) + 8);
-    }
-    let sum = <u32>to;
-    for (let counter = counts; counter < counts + (DIGITS << 2); counter += 4) {
-      const here = load<u32>(counter);
-      store<u32>(counter, sum);
-      sum += here;
-    }
-    for (let at = from; at < from + bytes; at += 8) {
-      const counter = counterOf(counts, at, digit);
-      const place = load<u32>(counter);
-      store<u32>(counter, place + 8);
-      store<u64>(place, load<u64>(at));
-    }
-    const sorted = to;
-    to = from;
-    from = sorted;
-  }
-  free(counts, DIGITS << 2);
-  outputFrom(from);
-  return map.blocks;
-}
-
-function counterOf(counts: usize, at: usize, digit: u64): usize {
-  return counts + ((<u32>(load<u64>(at) >> digit) & (DIGITS - 1)) << 2);
 }

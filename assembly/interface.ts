@@ -4,7 +4,7 @@
  * scripts/build-wasm.mjs compiles this module beside the core and writes src/wasm/generated/interface.ts from it. The
  * module itself is not shipped. A constant is named CLASS_FIELD.
  */
-import { DirtyMap } from './dirty';
+import { DirtyMap, Table } from './dirty';
 import { Encoder } from './frames';
 import { Replay } from './replay';
 import { Scan } from './scan';
@@ -13,6 +13,10 @@ export * from './index';
 
 export const DirtyMap_blocks: usize = offsetof<DirtyMap>('blocks');
 export const DirtyMap_parts: usize = offsetof<DirtyMap>('parts');
+export const DirtyMap_tables: usize = offsetof<DirtyMap>('tables');
+
+export const Table_blocks: usize = offsetof<Table>('blocks');
+export const Table_bytes: usize = offsetof<Table>();
 
 export const Encoder_frames: usize = offsetof<Encoder>('frames');
 

@@ -7,10 +7,10 @@
  * Invariants: the blocks [runStart, runEnd) belong to the set too. A log is never read beyond its length, and its
  * values are checked before they are used.
  */
-import { COMPLETE, DIRTY } from '../src/wasm/codes';
+import { COMPLETE, DIRTY, MORE } from '../src/wasm/codes';
 import { BLOCK_OUTSIDE, CHANGED, PART_OUTSIDE, TOO_MANY_PARTS, UNKNOWN_TYPE } from '../src/wasm/problems';
 import { BlockSet, addBlocks, clearSet, closeSet, containerAt, hasBlock, openSet, sortList } from './containers';
-import { DirtyMap, addPart, bytesOfBlock, listBlocks, reserveBlocks, visitDirty } from './dirty';
+import { DirtyMap, addPart, bytesOfBlock, visitDirty } from './dirty';
 import {
   FORMAT1_BLOCK_SIZE,
   FORMAT1_SYNCED_BYTES,
@@ -25,13 +25,16 @@ import {
   TYPE_SHIFT,
 } from './layout';
 import { alloc, free, zeroed } from './memory';
-import { output } from './output';
 import { writeSlice } from './portable';
 import { lookAt } from './problem';
 import { bytesOf } from './scan';
 
 /** Parked parts (block, start, end: 16 bytes) are in a chain of chunks, whose first word is the next chunk. */
 const CHUNK_BYTES: u32 = 1 << 16;
+
+/** The phases of {@link finishReplay}. */
+const ADDING: u32 = 1;
+const COMPLETING: u32 = 2;
 
 /** `records` and `ended` are those of the present log. interface.ts lists the fields that src/ reads. */
 @unmanaged
@@ -50,6 +53,9 @@ export class Replay extends BlockSet {
   firstChunk: usize;
   parkedAt: usize;
   parkedEnd: usize;
+  /** While the replay ends: the next chunk, and how far the chunks are. */
+  chunk: usize;
+  phase: u32;
 }
 
 export function openReplay(size: u64, shift: u32, types: u32): Replay {
@@ -226,58 +232,59 @@ function dropParked(replay: Replay): void {
     free(chunk, CHUNK_BYTES);
     chunk = next;
   }
-  replay.firstChunk = replay.parkedAt = replay.parkedEnd = 0;
+  replay.firstChunk = replay.parkedAt = replay.parkedEnd = replay.chunk = 0;
+  replay.phase = 0;
 }
 
-/** Ends the replay: drops synced blocks from `dirty`, and adds the surviving parts. Slices can be written then. */
+/**
+ * Ends the replay: adds the surviving parts to `dirty`, a chunk at each call. Returns MORE until all is done, then 0,
+ * or the problem. Slices can be written then, and the caller drops the parts of all blocks that are synced.
+ */
 export function finishReplay(replay: Replay, dirty: DirtyMap): i32 {
-  if (replay.runStart < replay.runEnd) addBlocks(replay, replay.runStart, replay.runEnd);
-  replay.runStart = replay.runEnd = 0;
-  if (!replay.firstChunk && !dirty.blocks) return 0;
-  // `hasBlock` requires sorted lists.
-  for (let i: u32 = 0; i < replay.containerCount; i++) sortList(containerAt(replay, i));
-  const count = listBlocks(dirty);
-  for (let at = output(), end = output() + (count << 3); at < end; at += 8) {
+  const chunk = replay.chunk;
+  if (chunk) {
+    replay.chunk = load<usize>(chunk);
+    return replay.phase == ADDING ? addParked(replay, dirty, chunk) : addCompleted(replay, dirty, chunk);
+  }
+  if (replay.phase == COMPLETING) {
+    dropParked(replay);
+    return 0;
+  }
+  if (!replay.phase && replay.runStart < replay.runEnd) {
+    addBlocks(replay, replay.runStart, replay.runEnd);
+    replay.runStart = replay.runEnd = 0;
+  }
+  replay.phase++;
+  replay.chunk = replay.firstChunk;
+  return MORE;
+}
+
+/** Adds the surviving parts of a chunk. Keeps the blocks that they complete at the front of the chunk. */
+function addParked(replay: Replay, dirty: DirtyMap, chunk: usize): i32 {
+  let kept = chunk + 16;
+  for (let at = kept, end = endOf(replay, chunk); at < end; at += 16) {
     const block = load<u64>(at);
-    if (hasBlock(replay, block)) visitDirty(dirty, block, block + 1, true);
+    // `hasBlock` requires a sorted list.
+    sortList(containerAt(replay, <u32>(block >> 16)));
+    if (hasBlock(replay, block)) continue;
+    const outcome = addPart(dirty, block, load<u32>(at, 8), load<u32>(at, 12), false);
+    if (outcome == DIRTY) continue;
+    if (outcome != COMPLETE) return TOO_MANY_PARTS;
+    store<u64>(kept, block);
+    kept += 16;
   }
-  // Surviving parts are moved to the front of their chunk and counted, so that the table gets its final size at once.
-  let survivors: u32 = 0;
-  for (let chunk = replay.firstChunk; chunk; chunk = load<usize>(chunk)) {
-    let kept = chunk + 16;
-    for (let at = kept, end = endOf(replay, chunk); at < end; at += 16) {
-      const block = load<u64>(at);
-      if (hasBlock(replay, block)) continue;
-      store<u64>(kept, block);
-      store<u64>(kept, load<u64>(at, 8), 8);
-      kept += 16;
-      survivors++;
-    }
-    store<u32>(chunk, <u32>(kept - chunk), 4);
+  store<u32>(chunk, <u32>(kept - chunk), 4);
+  return MORE;
+}
+
+/** Adds the completed blocks of a chunk to the set only now, and drops the parts of them that came later. */
+function addCompleted(replay: Replay, dirty: DirtyMap, chunk: usize): i32 {
+  for (let at = chunk + 16, end = chunk + load<u32>(chunk, 4); at < end; at += 16) {
+    const block = load<u64>(at);
+    visitDirty(dirty, block, block + 1, true);
+    addBlocks(replay, block, block + 1);
   }
-  reserveBlocks(dirty, dirty.blocks + survivors);
-  for (let chunk = replay.firstChunk; chunk; chunk = load<usize>(chunk)) {
-    let kept = chunk + 16;
-    for (let at = kept, end = chunk + load<u32>(chunk, 4); at < end; at += 16) {
-      const block = load<u64>(at);
-      const outcome = addPart(dirty, block, load<u32>(at, 8), load<u32>(at, 12), false);
-      if (outcome == DIRTY) continue;
-      if (outcome != COMPLETE) return TOO_MANY_PARTS;
-      store<u64>(kept, block);
-      kept += 16;
-    }
-    store<u32>(chunk, <u32>(kept - chunk), 4);
-  }
-  // Blocks that parts have completed are added to the set only now, and parts of them that came later are dropped.
-  for (let chunk = replay.firstChunk; chunk; chunk = load<usize>(chunk)) {
-    for (let at = chunk + 16, end = chunk + load<u32>(chunk, 4); at < end; at += 16) {
-      const block = load<u64>(at);
-      visitDirty(dirty, block, block + 1, true);
-      addBlocks(replay, block, block + 1);
-    }
-  }
-  dropParked(replay);
-  return 0;
+  return MORE;
 }
 
 export function emitSlice(replay: Replay, slice: u32): u32 {

@@ -6,7 +6,7 @@
  * - Every argument is checked here, since roaring-wasm wraps values silently.
  * - Bytes from outside are checked before roaring-wasm reads them.
  * - `count` is kept here, since roaring-wasm counts all values again after each change.
- * - Blocks are only ever added, except by {@link retain}. A call that fails for lack of memory may have added a part of its blocks, and `count`
+ * - Blocks are only ever added, except by {@link retaining}. A call that fails for lack of memory may have added a part of its blocks, and `count`
  *   may be wrong then: the owner must not use the map any more.
  * - Each container of a slice that is marked canonical has the form that the format requires.
  */
@@ -203,18 +203,26 @@ export class BlockMap {
     blocks.dispose();
   }
 
-  /** Drops the blocks of a slice that are neither in `other` nor among `blocks`, which are blocks of the slice. */
-  retain(sliceIndex: number, other: BlockMap, blocks: Float64Array): void {
+  /**
+   * Drops the blocks of a slice that are neither in `other` nor in one of `lists`, in steps after which the event loop
+   * may turn. A list has blocks of the slice, at most 2^16 of them.
+   */
+  *retaining(sliceIndex: number, other: BlockMap, lists: Iterable<Float64Array>): Generator<void, void, undefined> {
     const slice = this.#slices[sliceIndex]!;
     if (slice.isSubset(other.#slices[sliceIndex]!)) return;
     const kept = other.#slices[sliceIndex]!.clone();
-    for (let at = 0; at < blocks.length; at += CHUNK_VALUES)
-      kept.addMany(Uint32Array.from(blocks.subarray(at, at + CHUNK_VALUES), (block) => block % SLICE_BLOCKS));
-    this.#count -= slice.size;
-    slice.andInPlace(kept);
-    this.#count += slice.size;
-    this.#canonical[sliceIndex] = false;
-    kept.dispose();
+    try {
+      for (const blocks of lists) {
+        kept.addMany(Uint32Array.from(blocks, (block) => block % SLICE_BLOCKS));
+        yield;
+      }
+      this.#count -= slice.size;
+      slice.andInPlace(kept);
+      this.#count += slice.size;
+      this.#canonical[sliceIndex] = false;
+    } finally {
+      kept.dispose();
+    }
   }
 
   /** The number of synced blocks of a slice. */

@@ -50,14 +50,6 @@ export interface StateRun {
   readonly state: 'synced' | 'unsynced' | 'dirty';
 }
 
-/** The moment from which on a checkpoint is written. See {@link CopyState.moment}. */
-export interface StateMoment {
-  /** The number of changes of each slice so far. */
-  readonly changes: readonly number[];
-  /** The dirty blocks, ascending. */
-  readonly dirty: Float64Array;
-}
-
 /** A slice as it was serialized: all of its entry in a directory but its place and checksum. */
 export type SerializedSlice = Omit<SliceEntry, 'offset' | 'checksum'>;
 
@@ -340,31 +332,25 @@ export class CopyState {
         at = stop;
       }
     }
-    part = 0;
-    for (const block of this.#dirty.blocks()) {
-      if (block < start) continue;
-      if (block >= end) break;
-      while (edge(part + 1) <= block) part++;
-      dirty[part]!++;
-    }
+    this.#dirty.count(dirty, start, end, edge);
     return { synced, dirty };
   }
 
-  /** The present moment. {@link serializing} then writes slices that hold at least what they hold now. */
-  moment(): StateMoment {
-    return { changes: [...this.#changes], dirty: this.#dirty.blockCount === 0 ? NO_BLOCKS : this.#dirty.blocks() };
+  /** The number of changes of each slice so far. */
+  changes(): readonly number[] {
+    return [...this.#changes];
   }
 
   /**
-   * Appends a slice to `into`, in steps after which the event loop may turn. What becomes true meanwhile may be in the
-   * slice or not.
+   * Appends a slice to `into`, in steps after which the event loop may turn. The slice holds at least what the state
+   * holds now. What becomes true meanwhile may be in the slice or not.
    *
    * The dirty section comes first: a block that becomes synced meanwhile is missing there, but not in the bitmap.
    */
-  *serializing(slice: number, moment: StateMoment, into: GrowingBuffer): Generator<void, SerializedSlice, undefined> {
+  *serializing(slice: number, into: GrowingBuffer): Generator<void, SerializedSlice, undefined> {
     const begin = into.length;
-    const dirty = ofSlice(moment.dirty, slice);
-    const dirtyBlocks = yield* this.#dirty.serializing(dirty, into);
+    into.reserve(this.#dirty.sectionBytes(slice));
+    const dirtyBlocks = yield* this.#dirty.serializing(slice, into);
     const dirtyBytes = into.length - begin;
     const bitmapBytes = this.#blocks.serialize(slice, into);
     into.extend(padded(bitmapBytes) - bitmapBytes).fill(0);
@@ -408,12 +394,12 @@ export class CopyState {
 
   /** Drops the parts of synced blocks, in steps after which the event loop may turn. */
   *#dropPartsOfSynced(): Generator<void, void, undefined> {
-    if (this.#dirty.blockCount === 0) return;
-    const dirty = this.#dirty.blocks();
-    for (let at = 0; at < dirty.length; at += STEP_BLOCKS) {
-      for (const block of this.#blocks.filter(dirty.subarray(at, at + STEP_BLOCKS)))
-        this.#dirty.remove(block, block + 1);
-      yield;
+    for (const dirty of this.#dirty.lists()) {
+      for (let at = 0; at < dirty.length; at += STEP_BLOCKS) {
+        for (const block of this.#blocks.filter(dirty.subarray(at, at + STEP_BLOCKS)))
+          this.#dirty.remove(block, block + 1);
+        yield;
+      }
     }
   }
 
@@ -429,9 +415,10 @@ export class CopyState {
    * @throws {@link CodError} COD_CORRUPT
    */
   *merging(replay: Replay): Generator<void, void, undefined> {
-    const wasEmpty = this.#blocks.count === 0;
+    const wasEmpty = this.isEmpty;
     this.#noteChange(0, this.geometry.blockCount);
-    for (const [slice, bytes] of replay.emitSlices(this.#dirty)) {
+    yield* replay.finishing(this.#dirty);
+    for (const [slice, bytes] of replay.emitSlices()) {
       this.#blocks.unionTrusted(slice, bytes);
       yield;
     }
@@ -444,15 +431,15 @@ export class CopyState {
    * neither synced nor dirty are dropped from the modified ones then: only the source holds them.
    */
   *mergingModified(changed: Replay): Generator<void, void, undefined> {
-    for (const [slice, bytes] of changed.emitChanged()) {
+    // A replay of changed blocks has no parts for the map of dirty blocks.
+    yield* changed.finishing(this.#dirty);
+    for (const [slice, bytes] of changed.emitSlices()) {
       this.#modified.unionTrusted(slice, bytes);
       yield;
     }
-    if (this.#modified.count === 0) return;
-    const dirty = this.#dirty.blocks();
     for (let slice = 0; slice < this.#changes.length; slice++) {
       if (this.#modified.countOf(slice) === 0) continue;
-      this.#modified.retain(slice, this.#blocks, ofSlice(dirty, slice));
+      yield* this.#modified.retaining(slice, this.#blocks, this.#dirty.listsOf(slice));
       yield;
     }
   }
@@ -463,7 +450,16 @@ export class CopyState {
       this.#modified.unite(slice, this.#blocks);
       yield;
     }
-    for (const block of this.#dirty.blocks()) this.#modified.add(block, block + 1);
+    for (const blocks of this.#dirty.lists()) {
+      for (const block of blocks) this.#modified.add(block, block + 1);
+      yield;
+    }
+  }
+
+  /** As {@link dispose}, in steps after which the event loop may turn. */
+  *disposing(): Generator<void, void, undefined> {
+    yield* this.#dirty.disposing();
+    this.dispose();
   }
 
   /** Frees the memory of all maps; the state cannot be used afterwards. */
@@ -475,25 +471,6 @@ export class CopyState {
 }
 
 const NONE: readonly number[] = [];
-const NO_BLOCKS = new Float64Array(0);
-
-/** Those of the ascending `blocks` that are in a slice. */
-function ofSlice(blocks: Float64Array, slice: number): Float64Array {
-  const first = slice * SLICE_BLOCKS;
-  return blocks.subarray(indexOf(blocks, first), indexOf(blocks, first + SLICE_BLOCKS));
-}
-
-/** The index of the first of the ascending `blocks` that is at least `block`. */
-function indexOf(blocks: Float64Array, block: number): number {
-  let low = 0;
-  let high = blocks.length;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (blocks[middle]! < block) low = middle + 1;
-    else high = middle;
-  }
-  return low;
-}
 
 /** Adds [start, end), joined with the piece before it if both are from one side. */
 function append(pieces: Piece[], start: number, end: number, from: Piece['from']): void {

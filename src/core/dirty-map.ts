@@ -8,10 +8,10 @@
 import { CodError } from '../errors.ts';
 import { COMPLETE, DIRTY, LIMIT, LISTED } from '../wasm/codes.ts';
 import type { Core } from '../wasm/core.ts';
-import { DIRTY_MAP } from '../wasm/generated/interface.ts';
+import { DIRTY_MAP, TABLE } from '../wasm/generated/interface.ts';
 import { blocksOfSlice, bytesOfBlock, checkBlock, checkBlocks, type Geometry } from './geometry.ts';
 import type { GrowingBuffer } from './growing-buffer.ts';
-import { MAX_BLOCK_PARTS, SLICE_BLOCKS } from './layout.ts';
+import { CONTAINER_BLOCKS, MAX_BLOCK_PARTS, SLICE_BLOCKS } from './layout.ts';
 
 /**
  * The default limit of a map, for its parts and for its blocks. The map then takes at most 300 MiB, which it reaches
@@ -22,8 +22,14 @@ export const DEFAULT_MAX_PARTS: number = 4 * 2 ** 20;
 /** Bytes of a block's entry before its parts, and of each part. */
 const ENTRY_BYTES = 8;
 const PART_BYTES = 8;
-/** Blocks of a dirty section that are read or written before the event loop may turn, which takes 1 ms. */
-const STEP_BLOCKS = 4096;
+/** Blocks and parts that are looked at before the event loop may turn, which takes 1 ms. A table counts as some. */
+const STEP_BLOCKS = 8192;
+const TABLE_COST = 64;
+/** Blocks of a dirty section that are written together: each may have many parts. */
+const APPENDED_BLOCKS = 64;
+
+/** The core has a table for each 2^16 blocks. Each call takes time in proportion to one table at most. */
+const TABLE_BLOCKS = CONTAINER_BLOCKS;
 
 const OUTCOMES = { [DIRTY]: 'dirty', [COMPLETE]: 'complete', [LIMIT]: 'full' } as const;
 
@@ -125,30 +131,136 @@ export class DirtyMap {
     this.#core.exports.dirtyVisit(this.handle, start, end, 1);
   }
 
-  /** All dirty blocks, ascending. */
-  blocks(): Float64Array<ArrayBuffer> {
-    const count = this.#core.exports.dirtyList(this.handle);
-    const blocks = new Float64Array(count);
-    const at = this.#core.exports.output() >>> 2;
+  /** All dirty blocks, ascending. Between two of them the map may change: the iterator then misses some changes. */
+  *blocks(): Generator<number, void, undefined> {
+    for (const blocks of this.lists()) yield* blocks;
+  }
+
+  /** All dirty blocks in lists of at most {@link TABLE_BLOCKS}, ascending, each as it is when it is asked for. */
+  *lists(): Generator<Float64Array, void, undefined> {
+    for (const table of this.#tables(0, this.#geometry.blockCount)) yield this.#list(table);
+  }
+
+  /** As {@link lists}, of a slice. */
+  *listsOf(slice: number): Generator<Float64Array, void, undefined> {
+    for (const table of this.#tablesOf(slice)) yield this.#list(table);
+  }
+
+  /** Adds to `counts` the number of dirty blocks in each part of [start, end). A part begins at its `edge`. */
+  count(counts: Float64Array, start: number, end: number, edge: (part: number) => number): void {
+    const stop = start < end ? Math.ceil(end / TABLE_BLOCKS) : 0;
+    let part = 0;
+    let partEnd = edge(1);
+    /** Counts the blocks that a table has from `at` on, part by part. */
+    const countTable = (table: number, from: number): void => {
+      const bits = this.#bits(table);
+      const first = table * TABLE_BLOCKS;
+      for (let at = from; at < Math.min(end, first + TABLE_BLOCKS); ) {
+        while (partEnd <= at) partEnd = edge(++part + 1);
+        const next = Math.min(end, first + TABLE_BLOCKS, partEnd);
+        counts[part]! += countBits(bits, at - first, next - first);
+        at = next;
+      }
+    };
+    // Reads the words itself: a call for each of 65,536 tables would take longer than all else.
+    const stride = TABLE.bytes >>> 2;
+    let { words } = this.#core;
+    let table = Math.floor(start / TABLE_BLOCKS);
+    for (let at = this.#blockCountAt(table); table < stop; table++, at += stride) {
+      const blocks = words[at]!;
+      if (blocks === 0) continue;
+      const first = table * TABLE_BLOCKS;
+      while (partEnd <= first) partEnd = edge(++part + 1);
+      if (first >= start && first + TABLE_BLOCKS <= partEnd) {
+        counts[part]! += blocks;
+      } else {
+        countTable(table, Math.max(first, start));
+        ({ words } = this.#core);
+      }
+    }
+  }
+
+  #tablesOf(slice: number): Generator<number, void, undefined> {
+    const first = slice * SLICE_BLOCKS;
+    return this.#tables(first, first + blocksOfSlice(this.#geometry, slice));
+  }
+
+  /** The tables of [start, end) that have dirty blocks when it is their turn. `start` begins a table. */
+  *#tables(start: number, end: number): Generator<number, void, undefined> {
+    const stop = Math.ceil(end / TABLE_BLOCKS);
+    for (let table = start / TABLE_BLOCKS; (table = this.#nextTable(table, stop)) < stop; table++) yield table;
+  }
+
+  /** The first table of [from, stop) with dirty blocks, or `stop`. */
+  #nextTable(from: number, stop: number): number {
+    if (this.blockCount === 0) return stop;
     const { words } = this.#core;
-    for (let i = 0; i < count; i++) blocks[i] = words[at + i * 2]! + words[at + i * 2 + 1]! * 2 ** 32;
+    let at = this.#blockCountAt(from);
+    let table = from;
+    for (; table < stop && words[at] === 0; at += TABLE.bytes >>> 2) table++;
+    return table;
+  }
+
+  #blocksOfTable(table: number): number {
+    return this.#core.words[this.#blockCountAt(table)]!;
+  }
+
+  /** The index of the number of a table's dirty blocks in the words of the core. */
+  #blockCountAt(table: number): number {
+    return (this.#core.u32(this.handle + DIRTY_MAP.tables) + table * TABLE.bytes + TABLE.blocks) >>> 2;
+  }
+
+  /** The dirty blocks of a table as a bitset: a view, valid until the next call of the core. */
+  #bits(table: number): Uint32Array {
+    this.#core.exports.dirtyList(this.handle, table);
+    const at = this.#core.exports.output() >>> 2;
+    return this.#core.words.subarray(at, at + TABLE_BLOCKS / 32);
+  }
+
+  #list(table: number): Float64Array {
+    const blocks = new Float64Array(this.#blocksOfTable(table));
+    let count = 0;
+    this.#bits(table).forEach((word, index) => {
+      for (let rest = word; rest !== 0; rest &= rest - 1)
+        blocks[count++] = table * TABLE_BLOCKS + index * 32 + 31 - Math.clz32(rest & -rest);
+    });
     return blocks;
   }
 
   /**
    * Appends the dirty section of a slice to `into`, in steps after which the event loop may turn. A block that becomes
-   * synced between two steps is left out, or stays in the section.
+   * dirty or synced meanwhile is in the section or not.
    *
-   * @param blocks the blocks of the slice to look at, ascending. Those that are not dirty are left out.
    * @returns the number of blocks in the section
    */
-  *serializing(blocks: Float64Array, into: GrowingBuffer): Generator<void, number, undefined> {
+  *serializing(slice: number, into: GrowingBuffer): Generator<void, number, undefined> {
     let count = 0;
-    for (let at = 0; at < blocks.length; at += STEP_BLOCKS) {
-      if (at > 0) yield;
-      count += this.#append(blocks.subarray(at, at + STEP_BLOCKS), into);
+    let cost = 0;
+    for (const table of this.#tablesOf(slice)) {
+      const blocks = this.#list(table);
+      for (let at = 0; at < blocks.length; at += APPENDED_BLOCKS) {
+        const begin = into.length;
+        count += this.#append(blocks.subarray(at, at + APPENDED_BLOCKS), into);
+        cost += (into.length - begin) / PART_BYTES;
+        if (cost >= STEP_BLOCKS) {
+          yield;
+          cost = 0;
+        }
+      }
+      cost += TABLE_COST;
     }
+    // Slices with few dirty blocks may share a turn otherwise.
+    if (cost > 0) yield;
     return count;
+  }
+
+  /** The most bytes of the dirty section of a slice. */
+  sectionBytes(slice: number): number {
+    let blocks = 0;
+    for (const table of this.#tablesOf(slice)) blocks += this.#blocksOfTable(table);
+    // Each block of other slices has a part at least.
+    const parts = blocks === 0 ? 0 : this.partCount - (this.blockCount - blocks);
+    return blocks * ENTRY_BYTES + parts * PART_BYTES;
   }
 
   #append(blocks: Float64Array, into: GrowingBuffer): number {
@@ -188,8 +300,11 @@ export class DirtyMap {
       new CodError('COD_CORRUPT', `dirty section of slice ${slice}, byte ${at} of ${section.length}: ${what}`, {
         details: { slice, offset: at, length: section.length },
       });
-    for (let entries = 0; at < section.length; entries++) {
-      if (entries > 0 && entries % STEP_BLOCKS === 0) yield;
+    for (let step = 0; at < section.length; ) {
+      if (at - step >= STEP_BLOCKS * PART_BYTES) {
+        yield;
+        step = at;
+      }
       if (section.length - at < ENTRY_BYTES) throw refuse('a block entry is cut short');
       const block = view.getUint32(at, true);
       const count = view.getUint32(at + 4, true);
@@ -218,7 +333,17 @@ export class DirtyMap {
     }
   }
 
-  /** Returns the memory to the core. The map cannot be used afterwards. */
+  /** Returns the memory to the core, in steps after which the event loop may turn. The map cannot be used meanwhile. */
+  *disposing(): Generator<void, void, undefined> {
+    if (this.#handle === 0 || this.#core.failure) return;
+    for (const table of this.#tables(0, this.#geometry.blockCount)) {
+      this.#core.exports.dirtyVisit(this.handle, table * TABLE_BLOCKS, (table + 1) * TABLE_BLOCKS, 1);
+      yield;
+    }
+    this.dispose();
+  }
+
+  /** As {@link disposing}, at once. Idempotent. */
   dispose(): void {
     if (this.#handle !== 0 && !this.#core.failure) this.#core.exports.dirtyClose(this.#handle);
     this.#handle = 0;
@@ -238,4 +363,23 @@ export class DirtyMap {
 function wordsOf(into: GrowingBuffer, count: number): Uint32Array {
   const room = into.extend(count * 4);
   return new Uint32Array(room.buffer, room.byteOffset, count);
+}
+
+/** The number of bits [start, end) that are set. */
+function countBits(words: Uint32Array, start: number, end: number): number {
+  const first = start >>> 5;
+  const last = (end - 1) >>> 5;
+  const head = 0xffff_ffff << start;
+  const tail = 0xffff_ffff >>> (31 - ((end - 1) & 31));
+  if (first === last) return bitsOf(words[first]! & head & tail);
+  let count = bitsOf(words[first]! & head) + bitsOf(words[last]! & tail);
+  for (let index = first + 1; index < last; index++) count += bitsOf(words[index]!);
+  return count;
+}
+
+function bitsOf(word: number): number {
+  if (word === 0) return 0;
+  const pairs = word - ((word >>> 1) & 0x5555_5555);
+  const fours = (pairs & 0x3333_3333) + ((pairs >>> 2) & 0x3333_3333);
+  return Math.imul((fours + (fours >>> 4)) & 0x0f0f_0f0f, 0x0101_0101) >>> 24;
 }

@@ -21,6 +21,12 @@ export class GrowingBuffer {
     return this.#bytes.subarray(0, this.#length);
   }
 
+  /** Makes room for `count` more bytes at once, so that adding them copies nothing. */
+  reserve(count: number): void {
+    this.extend(count);
+    this.#length -= count;
+  }
+
   /** Adds `count` bytes of undefined content, and returns a view of them that is valid until the next call. */
   extend(count: number): Uint8Array<ArrayBuffer> {
     const end = this.#length + count;

@@ -4,9 +4,10 @@
  */
 
 import { CodError } from '../errors.ts';
+import { MORE } from '../wasm/codes.ts';
 import type { Core } from '../wasm/core.ts';
 import { REPLAY, SCAN } from '../wasm/generated/interface.ts';
-import { DirtyMap } from './dirty-map.ts';
+import type { DirtyMap } from './dirty-map.ts';
 import { type Geometry, sliceCount } from './geometry.ts';
 import {
   FILLED,
@@ -249,29 +250,33 @@ export class Replay {
   }
 
   /**
-   * Moves the surviving parts to `dirty`, then yields each slice with blocks: its index and its bitmap in portable
-   * Roaring format, a view that is valid until the next slice.
+   * Moves the surviving parts to `dirty`, in steps after which the event loop may turn. The caller then drops the parts
+   * of synced blocks.
+   *
+   * @throws {@link CodError} COD_CORRUPT if a block has too many parts
    */
-  *emitSlices(dirty: DirtyMap): Generator<[slice: number, portableBytes: Uint8Array], void, undefined> {
-    const { exports } = this.#core;
-    const kind = exports.replayFinish(this.#open(), dirty.handle);
-    if (kind !== 0)
-      throw new CodError('COD_CORRUPT', `a block has more than ${MAX_BLOCK_PARTS} dirty parts`, {
-        details: { blocks: dirty.blockCount },
-      });
-    for (let slice = 0; slice < sliceCount(this.#geometry); slice++) {
-      const length = exports.replayEmit(this.#open(), slice) >>> 0;
-      if (length > 0) yield [slice, this.#core.view(exports.output(), length)];
+  *finishing(dirty: DirtyMap): Generator<void, void, undefined> {
+    for (;;) {
+      const kind = this.#core.exports.replayFinish(this.#open(), dirty.handle);
+      if (kind === 0) return;
+      if (kind !== MORE) {
+        throw new CodError('COD_CORRUPT', `a block has more than ${MAX_BLOCK_PARTS} dirty parts`, {
+          details: { blocks: dirty.blockCount },
+        });
+      }
+      yield;
     }
   }
 
-  /** As {@link emitSlices}, for a replay of changed blocks: it has no parts. */
-  *emitChanged(): Generator<[slice: number, portableBytes: Uint8Array], void, undefined> {
-    const noParts = new DirtyMap(this.#core, this.#geometry);
-    try {
-      yield* this.emitSlices(noParts);
-    } finally {
-      noParts.dispose();
+  /**
+   * After {@link finishing}: yields each slice with blocks: its index and its bitmap in portable Roaring format,
+   * a view that is valid until the next slice.
+   */
+  *emitSlices(): Generator<[slice: number, portableBytes: Uint8Array], void, undefined> {
+    const { exports } = this.#core;
+    for (let slice = 0; slice < sliceCount(this.#geometry); slice++) {
+      const length = exports.replayEmit(this.#open(), slice) >>> 0;
+      if (length > 0) yield [slice, this.#core.view(exports.output(), length)];
     }
   }
 

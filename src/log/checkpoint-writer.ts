@@ -12,7 +12,7 @@
  */
 
 import { inTurns, type TurningClock } from '../async/turns.ts';
-import type { CopyState, StateMoment } from '../core/copy-state.ts';
+import type { CopyState } from '../core/copy-state.ts';
 import { GrowingBuffer } from '../core/growing-buffer.ts';
 import { encodeCheckpointHeader } from '../core/headers.ts';
 import { DIRECTORY_ENTRY_BYTES, HEADER_BYTES, padded } from '../core/layout.ts';
@@ -100,23 +100,24 @@ export class CheckpointWriter {
    * {@link commit}. The checkpoint holds at least the state at the time of the call.
    */
   async write(file: File, names: { slot: SlotIndex; epoch: number; standalone: boolean }): Promise<CheckpointImage> {
-    const { guardMaps, guardSync } = this.#options;
+    const { guardSync } = this.#options;
     const slot = this.#slots[names.slot];
     await file.write(ZERO_HEADER, 0);
     // A stray header may name slices that are overwritten below.
     if (slot.hasStrayHeader) await guardSync(() => file.sync());
     slot.hasStrayHeader = false;
-    const moment = await guardMaps(async () => this.#state.moment());
+    // Taken before the first slice: what changes from now on is written again by the next checkpoint of this slot.
+    const present = this.#state.changes();
     this.#buffer.truncate(0);
     let writtenBytes = HEADER_BYTES;
     const batch: Batch = { places: [], writes: [] };
-    for (const [slice, changes] of moment.changes.entries()) {
+    for (const [slice, changes] of present.entries()) {
       if (slot.places[slice]?.changes === changes) continue;
       if (this.#buffer.length >= BATCH_BYTES || batch.places.length >= BATCH_SLICES) {
         writtenBytes += await this.#writeBatch(file, batch);
         await this.#options.clock.turn?.();
       }
-      await this.#addSlice(batch, slot, slice, moment);
+      await this.#addSlice(batch, slot, { slice, changes });
     }
     writtenBytes += await this.#writeBatch(file, batch);
     const entries = slot.places.map((place) => place!.entry);
@@ -139,19 +140,22 @@ export class CheckpointWriter {
   }
 
   /** Serializes a slice as it is now, and reserves its place. */
-  async #addSlice(batch: Batch, slot: SlotContents, slice: number, moment: StateMoment): Promise<void> {
+  async #addSlice(
+    batch: Batch,
+    slot: SlotContents,
+    { slice, changes }: { slice: number; changes: number },
+  ): Promise<void> {
     const buffer = this.#buffer;
     const start = buffer.length;
     const { found, checksum } = await this.#options.guardMaps(async () => {
-      const found = await inTurns(this.#state.serializing(slice, moment, buffer), this.#options.clock);
+      const found = await inTurns(this.#state.serializing(slice, buffer), this.#options.clock);
       return { found, checksum: await this.#sum(buffer.bytes.subarray(start)) };
     });
     const length = buffer.length - start;
     const offset = length === 0 ? 0 : this.#placeFor(slot, slice, length);
     const place = { entry: length === 0 ? EMPTY_SLICE : { ...found, offset, checksum }, changes: undefined };
     slot.places[slice] = place;
-    // The changes at the moment: later ones may be missing in the dirty section.
-    batch.places.push({ place, changes: moment.changes[slice]! });
+    batch.places.push({ place, changes });
     const last = batch.writes.at(-1);
     if (last !== undefined && last.offset + last.end - last.start === offset) last.end = buffer.length;
     else if (length > 0) batch.writes.push({ offset, start, end: buffer.length });

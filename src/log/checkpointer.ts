@@ -9,6 +9,7 @@
  */
 
 import { Mutex } from '../async/mutex.ts';
+import { inTurns } from '../async/turns.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import { MAX_IDENTITY_BYTES } from '../core/layout.ts';
 import { CodError } from '../errors.ts';
@@ -161,6 +162,11 @@ export class Checkpointer {
     await this.#writeBase();
     // The log there is void now. Its room is taken early, so that the next checkpoint needs none.
     await this.#logFile(slotOf(this.#epoch + 1));
+  }
+
+  /** Runs steps, between which the event loop may turn. */
+  inTurns(steps: Generator<void, void, undefined>): Promise<void> {
+    return inTurns(steps, this.#options.clock);
   }
 
   /** Ends timers, if the log is not used after all. */

@@ -258,7 +258,7 @@ export class OpenLog extends StateOfLog implements IntentLog {
     try {
       await closeFiles();
     } finally {
-      this.state.dispose();
+      await this.#checkpointer.inTurns(this.state.disposing());
       await this.#lease.release();
     }
   }

@@ -15,3 +15,6 @@ export const LIMIT = 2;
 
 /** In the last word of a slot of the dirty map: the parts are in a list, and the other bits are their number. */
 export const LISTED = 0x8000_0000;
+
+/** A call has ended one of its steps: call again. No problem has this number. */
+export const MORE = -1;

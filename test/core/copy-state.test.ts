@@ -12,6 +12,7 @@ import {
 import { DirtyMap } from '../../src/core/dirty-map.ts';
 import { bytesOfBlock, type Geometry, geometry } from '../../src/core/geometry.ts';
 import { GrowingBuffer } from '../../src/core/growing-buffer.ts';
+import { SLICE_BLOCKS } from '../../src/core/layout.ts';
 import { type Random, seededRandom } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
 import { ended } from './models.ts';
@@ -378,6 +379,121 @@ describe('the state of a copy', () => {
   });
 });
 
+describe('a state that is serialized in steps', () => {
+  const shape = geometry({ size: (2 * SLICE_BLOCKS + 200_000) * BLOCK, blockSize: BLOCK });
+  const SECTOR = 512;
+
+  /** For each block, a bit for each of its sectors that the target holds. */
+  type Sectors = Map<number, number>;
+
+  /** The sectors of the blocks that a test has touched, as the state says. */
+  function sectorsOf(state: CopyState, blocks: Iterable<number>): Sectors {
+    const found: Sectors = new Map();
+    for (const block of blocks) {
+      let mask = state.blocks.has(block) ? 255 : 0;
+      // Parts of a synced block mean nothing.
+      for (const [start, end] of mask === 0 ? state.dirty.parts(block) : [])
+        for (let sector = start / SECTOR; sector < end / SECTOR; sector++) mask |= 1 << sector;
+      found.set(block, mask);
+    }
+    return found;
+  }
+
+  it('loses nothing that it held before, and invents nothing, whatever changes between the steps', async () => {
+    let mostSteps = 0;
+    for (let seed = 0; seed < 8; seed++) {
+      const random = seededRandom(seed);
+      const state = await CopyState.open(core, shape);
+      const model: Sectors = new Map();
+      // Few tables with many blocks each, and blocks far away.
+      const bases = Array.from({ length: 3 }, () => random.below(shape.blockCount - 70_000));
+      // A table that is emptied at once: by syncing all of it.
+      const table = Math.floor(bases[0]! / 65_536) * 65_536;
+      let isTableSynced = false;
+      const isSyncedByTable = (block: number): boolean => isTableSynced && block >= table && block < table + 65_536;
+      const apply = (block: number, sector: number, count: number): void => {
+        state.apply(block * BLOCK + sector * SECTOR, count * SECTOR);
+        for (let at = sector; at < sector + count; at++) {
+          const changed = block + (at >> 3);
+          const held = isSyncedByTable(changed) ? 255 : (model.get(changed) ?? 0);
+          model.set(changed, held | (1 << (at & 7)));
+        }
+      };
+      const change = (): void => {
+        const base = bases[random.below(3)]!;
+        const block = random.oneIn(20) ? random.below(shape.blockCount - 4) : base + random.below(60_000);
+        if (random.oneIn(4)) apply(block, 0, 8 * (1 + random.below(3)));
+        else apply(block, random.below(8), 1 + random.below(10));
+      };
+      for (let step = 0; step < 30_000; step++) change();
+      const before = new Map(model);
+      const loaded = await CopyState.open(core, shape);
+      let steps = 0;
+      for (const slice of random.shuffle([0, 1, 2])) {
+        const buffer = new GrowingBuffer();
+        const writing = state.serializing(slice, buffer);
+        let step = writing.next();
+        for (; !step.done; step = writing.next()) {
+          steps++;
+          for (let count = random.below(3000); count > 0; count--) change();
+          if (!random.oneIn(4)) continue;
+          state.apply(table * BLOCK, 65_536 * BLOCK);
+          isTableSynced = true;
+          for (const block of model.keys()) if (isSyncedByTable(block)) model.set(block, 255);
+        }
+        ended(loaded.loading(slice, step.value, buffer.bytes));
+      }
+      mostSteps = Math.max(mostSteps, steps);
+      const held = sectorsOf(loaded, model.keys());
+      for (const [block, after] of model) {
+        const mask = held.get(block)!;
+        const least = before.get(block) ?? 0;
+        if ((mask & least) !== least || (mask | after) !== after)
+          throw new Error(`seed ${seed}, block ${block}: ${mask} is not between ${least} and ${after}`);
+      }
+      expect(sectorsOf(state, model.keys())).toEqual(model);
+      for (const each of [state, loaded]) each.dispose();
+    }
+    expect(mostSteps).toBeGreaterThan(5);
+  });
+
+  it('counts the dirty blocks of any parts as a plain loop does', async () => {
+    const random = seededRandom(1);
+    const state = await CopyState.open(core, shape);
+    const blocks = new Set<number>();
+    for (let step = 0; step < 20_000; step++) {
+      const block = random.oneIn(3) ? random.below(shape.blockCount) : 60_000 + random.below(150_000);
+      state.apply(block * BLOCK + 5, 6);
+      blocks.add(block);
+    }
+    for (const parts of [1, 2, 7, 515, 1000, 20_011]) {
+      const start = random.oneIn(2) ? 0 : random.below(100_000);
+      const end = shape.blockCount - random.below(100_000);
+      const expected = new Float64Array(parts);
+      for (const block of blocks) {
+        if (block < start || block >= end) continue;
+        let part = Math.floor(((block - start) * parts) / (end - start));
+        while (part + 1 < parts && start + Math.floor(((end - start) * (part + 1)) / parts) <= block) part++;
+        expected[part]!++;
+      }
+      expect(state.count(start, end, parts).dirty).toEqual(expected);
+    }
+    state.dispose();
+  });
+
+  it('is disposed of in steps, and returns all of its memory', async () => {
+    const own = Core.create();
+    for (let round = 0, before = 0; round < 3; round++) {
+      const state = await CopyState.open(own, shape);
+      for (let block = 0; block < 40_000; block++)
+        for (const part of [0, 100]) state.apply(block * 7 * BLOCK + part, 10);
+      expect([...state.disposing()].length).toBeGreaterThan(2);
+      if (round > 0) expect(own.memoryBytes).toBe(before);
+      before = own.memoryBytes;
+    }
+  });
+});
+
 /** A slice as a checkpoint stores it. */
 interface Saved {
   readonly bytes: Uint8Array;
@@ -387,7 +503,7 @@ interface Saved {
 /** The only slice of a state. */
 function save(state: CopyState): Saved {
   const buffer = new GrowingBuffer();
-  const slice = ended(state.serializing(0, state.moment(), buffer));
+  const slice = ended(state.serializing(0, buffer));
   return { bytes: buffer.bytes.slice(), slice };
 }
 

@@ -18,9 +18,9 @@ function section(blocks: [number, (readonly [number, number])[]][]): Uint8Array 
 }
 
 /** The dirty section of the first slice, and the number of its blocks. */
-function saved(map: DirtyMap, blocks: Float64Array = map.blocks()): { bytes: Uint8Array; count: number } {
+function saved(map: DirtyMap): { bytes: Uint8Array; count: number } {
   const buffer = new GrowingBuffer();
-  const count = ended(map.serializing(blocks, buffer));
+  const count = ended(map.serializing(0, buffer));
   return { bytes: buffer.bytes, count };
 }
 
@@ -111,9 +111,8 @@ describe.each(builds)('the dirty map of the $name core', ({ create }) => {
     const first = 3 * 2 ** 24;
     const count = 10_000;
     for (let block = 0; block < count; block++) map.add(first + block, 5, 10);
-    const blocks = map.blocks();
     const buffer = new GrowingBuffer();
-    const steps = map.serializing(blocks, buffer);
+    const steps = map.serializing(3, buffer);
     let taken = 0;
     for (let step = steps.next(); !step.done; step = steps.next()) {
       // A block before the present place, and one after it.
@@ -122,7 +121,7 @@ describe.each(builds)('the dirty map of the $name core', ({ create }) => {
       map.add(first + count + taken, 0, 1);
       taken++;
     }
-    expect(taken).toBe(2);
+    expect(taken).toBe(3);
     const other = new DirtyMap(core, large);
     expect([...other.loading(3, buffer.bytes)].length).toBe(2);
     expect(other.blockCount).toBe(count - 2);
@@ -141,7 +140,7 @@ describe.each(builds)('the dirty map of the $name core', ({ create }) => {
           if (map.add(block, start, start + 5) !== 'dirty') throw new Error(`block ${block}`);
       }
       expect([map.blockCount, map.partCount]).toEqual([50_000, 150_000]);
-      const blocks = map.blocks();
+      const blocks = [...map.blocks()];
       expect(blocks.every((block, i) => i === 0 || block > blocks[i - 1]!)).toBe(true);
       map.remove(0, large.blockCount);
       expect([map.blockCount, map.partCount]).toEqual([0, 0]);

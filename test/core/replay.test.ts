@@ -13,6 +13,7 @@ import {
   barrier,
   CONTINUED,
   canonicalBytes,
+  ended,
   filled,
   frame,
   logBody,
@@ -166,7 +167,8 @@ describe.each(builds)('the $name core', ({ create }) => {
                 bytes.push(new Uint8Array(BigUint64Array.from(all, BigInt).buffer));
               }
               replay.format1(concat(...bytes));
-              const emitted = [...replay.emitSlices(dirty)].map(([slice, found]) => [slice, Buffer.from(found)]);
+              ended(replay.finishing(dirty));
+              const emitted = [...replay.emitSlices()].map(([slice, found]) => [slice, Buffer.from(found)]);
               expect(emitted).toEqual(set.size === 0 ? [] : [[0, Buffer.from(canonicalBytes(set))]]);
               replay.dispose();
             }),
