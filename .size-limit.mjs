@@ -10,7 +10,7 @@ import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
 
 const BESIDE_ROARING_BYTES = 30_000;
-const OWN_BYTES = 54_000;
+const OWN_BYTES = 55_000;
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 const ownFolder = 'node_modules/.cache/size';

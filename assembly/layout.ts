@@ -32,7 +32,6 @@ export const CONTINUED: u32 = shared.CONTINUED;
 export const BASED: u32 = shared.BASED;
 export const FILLED: u32 = shared.FILLED;
 export const WRITTEN_PAIR: u32 = shared.WRITTEN_PAIR;
-export const MAY_READ: u32 = shared.MAY_READ;
 export const MODIFIED: u32 = shared.MODIFIED;
 export const CELL_BYTES: u32 = shared.CELL_BYTES;
 /** Where the type stands in the first word of a record; the bits below it are a number. */

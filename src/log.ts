@@ -8,8 +8,8 @@ import { openLog, recoverLog } from './log/intent-log.ts';
 import type { IntentLog, OpenIntentLogOptions, RecoveredIntentLog, RecoverIntentLogOptions } from './log/types.ts';
 import { systemEnvironment } from './platform/environment.ts';
 
-export type { BlockRange } from './core/copy-state.ts';
-export type { BlockRun, BlockView, DirtyView } from './core/views.ts';
+export type { BlockRange } from './core/runs.ts';
+export type { BlockRun, BlockView, DirtyView, ModifiedView } from './core/views.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export type { File, FileSystem, Lease } from './fs/file-system.ts';
 export type {

@@ -95,7 +95,7 @@ function describe(inspection: Inspection): string {
     `  copied   ${formatPercent(syncedBlocks, totalBlocks)}, ${formatBytes(bytes)} in ` +
       `${counted(syncedBlocks, 'block')}, ${counted(synced.length, 'extent')}`,
     `  dirty    ${dirty.length === 0 ? 'none' : partly}`,
-    `  modified ${modifiedBlocks === 0 ? 'none' : `${counted(modifiedBlocks, 'block')} written since they were copied`}`,
+    `  modified ${modifiedBlocks === 0 ? 'none' : counted(modifiedBlocks, 'block')}`,
     '  metadata',
     ...table(rows).map((line) => `    ${line}`),
     '',

@@ -1,13 +1,13 @@
 /**
- * A set of blocks of a device, on roaring-wasm: one bitmap for each slice of 2^24 blocks. Docstrings say "synced" for
- * the blocks of the set, which is what most sets are about.
+ * A set of blocks of a device, on roaring-wasm: one bitmap for each slice of 2^24 blocks. Docstrings call the blocks of
+ * the set synced, which is what most sets are about.
  *
  * Invariants:
  * - Every argument is checked here, since roaring-wasm wraps values silently.
  * - Bytes from outside are checked before roaring-wasm reads them.
  * - `count` is kept here, since roaring-wasm counts all values again after each change.
- * - Blocks are only ever added, except by {@link retaining}. A call that fails for lack of memory may have added a part of its blocks, and `count`
- *   may be wrong then: the owner must not use the map any more.
+ * - Blocks are only ever added, except by {@link retaining}. A call that fails for lack of memory may have added a part
+ *   of its blocks, and `count` may be wrong then: the owner must not use the map any more.
  * - Each container of a slice that is marked canonical has the form that the format requires.
  */
 import { RoaringBitmap32, roaringLibraryInitialize } from 'roaring-wasm/browser';
@@ -163,6 +163,20 @@ export class BlockMap {
       }
     }
     if (pending) yield pending;
+  }
+
+  /** Adds to `counts` the number of synced blocks in each part of [start, end). A part begins at its `edge`. */
+  countParts(counts: Float64Array, start: number, end: number, edge: (part: number) => number): void {
+    let part = 0;
+    for (const [from, to] of this.runs(start)) {
+      if (from >= end) break;
+      for (let at = Math.max(from, start); at < Math.min(to, end); ) {
+        while (edge(part + 1) <= at) part++;
+        const stop = Math.min(to, edge(part + 1));
+        counts[part]! += stop - at;
+        at = stop;
+      }
+    }
   }
 
   /**

@@ -24,31 +24,9 @@ import { bytesOfBlock, type Geometry, sliceCount } from './geometry.ts';
 import type { GrowingBuffer } from './growing-buffer.ts';
 import { MAX_BLOCK_PARTS, padded, SLICE_BLOCKS } from './layout.ts';
 import type { Replay } from './replay.ts';
+import { addPiece, type BlockRange, type Piece, type StateRun } from './runs.ts';
 import { COUNTS, type SliceEntry } from './slice-directory.ts';
 import type { BlockView, DirtyView, ModifiedView } from './views.ts';
-
-/** A range of blocks: [start, end). */
-export interface BlockRange {
-  /** Number of the first block. */
-  readonly start: number;
-  /** Number of the block after the last one. */
-  readonly end: number;
-}
-
-/** A run of bytes that one side holds. */
-export interface Piece {
-  /** Bytes from the beginning of the device. */
-  readonly start: number;
-  readonly end: number;
-  readonly from: 'target' | 'source';
-}
-
-/** A run of bytes whose blocks are in one state. */
-export interface StateRun {
-  /** Bytes. */
-  readonly length: number;
-  readonly state: 'synced' | 'unsynced' | 'dirty';
-}
 
 /** A slice as it was serialized: all of its entry in a directory but its place and checksum. */
 export type SerializedSlice = Omit<SliceEntry, 'offset' | 'checksum'>;
@@ -193,7 +171,7 @@ export class CopyState {
     for (const extent of this.#blocks.extents(firstBlock, endBlock)) {
       const from = Math.max(offset, extent.start * blockSize);
       const to = Math.min(end, extent.end * blockSize);
-      if (extent.synced) append(pieces, from, to, 'target');
+      if (extent.synced) addPiece(pieces, from, to, 'target');
       else this.#unsyncedPieces(pieces, from, to, extent);
     }
     return pieces;
@@ -208,13 +186,13 @@ export class CopyState {
         for (const [start, end] of this.#dirty.parts(block)) {
           const partStart = Math.min(Math.max(block * blockSize + start, at), to);
           const partEnd = Math.min(block * blockSize + end, to);
-          append(pieces, at, partStart, 'source');
-          append(pieces, partStart, partEnd, 'target');
+          addPiece(pieces, at, partStart, 'source');
+          addPiece(pieces, partStart, partEnd, 'target');
           at = Math.max(at, partEnd);
         }
       }
     }
-    append(pieces, at, to, 'source');
+    addPiece(pieces, at, to, 'source');
   }
 
   /**
@@ -322,17 +300,8 @@ export class CopyState {
     const dirty = new Float64Array(parts);
     /** The first block of a part. */
     const edge = (part: number): number => start + Math.floor(((end - start) * part) / parts);
-    let part = 0;
-    for (const [from, to] of this.syncedRuns(start)) {
-      if (from >= end) break;
-      for (let at = Math.max(from, start); at < Math.min(to, end); ) {
-        while (edge(part + 1) <= at) part++;
-        const stop = Math.min(to, edge(part + 1));
-        synced[part]! += stop - at;
-        at = stop;
-      }
-    }
-    this.#dirty.count(dirty, start, end, edge);
+    this.#blocks.countParts(synced, start, end, edge);
+    this.#dirty.countParts(dirty, start, end, edge);
     return { synced, dirty };
   }
 
@@ -376,7 +345,10 @@ export class CopyState {
     yield* this.#dirty.loading(slice, bytes.subarray(0, dirtyBytes));
     const modifiedAt = dirtyBytes + padded(bitmapBytes);
     const modifiedEnd = modifiedAt + modifiedBytes;
-    if (modifiedBytes > 0) yield* this.#modified.uniting(slice, bytes.subarray(modifiedAt, modifiedEnd));
+    if (modifiedBytes > 0) {
+      yield;
+      yield* this.#modified.uniting(slice, bytes.subarray(modifiedAt, modifiedEnd));
+    }
     const padding = [bytes.subarray(dirtyBytes + bitmapBytes, modifiedAt), bytes.subarray(modifiedEnd)];
     if (padding.some((zeros) => zeros.some((byte) => byte !== 0)))
       throw new CodError('COD_CORRUPT', `slice ${slice}: the padding of a bitmap is not zero`);
@@ -471,11 +443,3 @@ export class CopyState {
 }
 
 const NONE: readonly number[] = [];
-
-/** Adds [start, end), joined with the piece before it if both are from one side. */
-function append(pieces: Piece[], start: number, end: number, from: Piece['from']): void {
-  if (start >= end) return;
-  const last = pieces.at(-1);
-  if (last?.from === from) pieces[pieces.length - 1] = { from, start: last.start, end };
-  else pieces.push({ from, start, end });
-}

@@ -147,7 +147,7 @@ export class DirtyMap {
   }
 
   /** Adds to `counts` the number of dirty blocks in each part of [start, end). A part begins at its `edge`. */
-  count(counts: Float64Array, start: number, end: number, edge: (part: number) => number): void {
+  countParts(counts: Float64Array, start: number, end: number, edge: (part: number) => number): void {
     const stop = start < end ? Math.ceil(end / TABLE_BLOCKS) : 0;
     let part = 0;
     let partEnd = edge(1);

@@ -1,6 +1,6 @@
 /** The state of a copy, as users of the log see it. */
 
-import type { BlockRange } from './copy-state.ts';
+import type { BlockRange } from './runs.ts';
 
 /** A maximal run of blocks in one state within a range: [start, end). */
 export interface BlockRun extends BlockRange {

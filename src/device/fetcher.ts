@@ -10,7 +10,7 @@
 
 import { type Done, type MaybePromise, reporting, type Settled } from '../async/done.ts';
 import { withSignal } from '../async/with-signal.ts';
-import type { BlockRange } from '../core/copy-state.ts';
+import type { BlockRange } from '../core/runs.ts';
 import type { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { InlineSource } from '../sources/source.ts';

@@ -5,8 +5,8 @@
  */
 
 import { after, type Done, ending, inSequence, promised, type Settled } from '../async/done.ts';
-import type { BlockRange } from '../core/copy-state.ts';
 import type { Geometry } from '../core/geometry.ts';
+import type { BlockRange } from '../core/runs.ts';
 import type { HydrationTarget } from './hydrator.ts';
 import type { Target } from './target.ts';
 import { isZero } from './zeros.ts';

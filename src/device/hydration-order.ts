@@ -8,9 +8,9 @@
  * Invariant: `next` finds every unsynced block of the extents that is not taken. Ranges are whole blocks.
  */
 
-import type { BlockRange } from '../core/copy-state.ts';
 import type { Geometry } from '../core/geometry.ts';
 import type { ByteExtent } from '../core/range-set.ts';
+import type { BlockRange } from '../core/runs.ts';
 
 /** Extents are joined within groups of this many, so that late extents do not delay early ones. */
 const GROUP_EXTENTS = 64;

@@ -12,7 +12,7 @@
  * - The first failure stops every worker, and `run` rejects with it. What came before the failure is recorded.
  */
 
-import type { BlockRange } from '../core/copy-state.ts';
+import type { BlockRange } from '../core/runs.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { InlineSource } from '../sources/source.ts';
 import { Governor } from './governor.ts';

@@ -18,7 +18,7 @@
  * There is no deadlock as long as the owner of a lock asks for no second one.
  */
 
-import type { BlockRange } from '../core/copy-state.ts';
+import type { BlockRange } from '../core/runs.ts';
 
 export type LockMode = 'read' | 'fill' | 'write';
 

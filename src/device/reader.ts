@@ -8,7 +8,8 @@
 
 import { after, type Done, ending, type MaybePromise, together } from '../async/done.ts';
 import { withSignal } from '../async/with-signal.ts';
-import type { BlockRange, CopyState, Piece } from '../core/copy-state.ts';
+import type { CopyState } from '../core/copy-state.ts';
+import type { BlockRange, Piece } from '../core/runs.ts';
 import type { Fetch, Fetched, Fetcher } from './fetcher.ts';
 import type { Target } from './target.ts';
 

@@ -13,8 +13,8 @@
  *   It then looks at the state of the copy again: being woken is no promise that its blocks are there.
  */
 
-import type { BlockRange } from '../core/copy-state.ts';
 import type { Geometry } from '../core/geometry.ts';
+import type { BlockRange } from '../core/runs.ts';
 import type { Clock } from '../platform/clock.ts';
 
 /** Whole blocks are recorded after this many bytes, so that a long stretch needs few records. */

@@ -11,7 +11,8 @@
 import type { Done, MaybePromise, Settled } from '../async/done.ts';
 import type { TurningClock } from '../async/turns.ts';
 import { BitSet } from '../core/bit-set.ts';
-import type { BlockRange, CopyState } from '../core/copy-state.ts';
+import type { CopyState } from '../core/copy-state.ts';
+import type { BlockRange } from '../core/runs.ts';
 import type { File } from '../fs/file-system.ts';
 import { type InlineFile, readFile, writeFile } from '../fs/inline-file.ts';
 import type { OpenLog, OpenTransaction } from '../log/intent-log.ts';

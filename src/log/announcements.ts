@@ -26,8 +26,8 @@ export interface Recorded {
   /** Records about bytes, {@link RECORD_NUMBERS} numbers each. */
   records: number[];
   /**
-   * What the state has from then on, {@link EXTENT_NUMBERS} numbers each: type, offset, length. FILLED: the target holds
-   * these bytes. WRITTEN: it does, and they are a user's. MODIFIED: a user may change them.
+   * What the state has from then on, {@link EXTENT_NUMBERS} numbers each: type, offset, length. FILLED: the target
+   * holds these bytes. WRITTEN: it does, and they are a user's. MODIFIED: a user may change them.
    */
   extents: number[];
 }

@@ -21,6 +21,7 @@ import { LogFile } from './log-file.ts';
 import { growthBeforeCheckpoint, logCapacity } from './log-size.ts';
 import { Poison } from './poison.ts';
 import { type SlotIndex, type Slots, slotOf } from './slots.ts';
+import { Timer } from './timer.ts';
 import { WriteIntentLog } from './write-intent-log.ts';
 
 /** A checkpoint up to this size is taken at each interval. A larger one is taken when the log has grown to its size. */
@@ -83,13 +84,14 @@ export class Checkpointer {
   #checkpointBytes = 0;
   #queuedFlush: Promise<void> | undefined;
   #queuedCheckpoint: Promise<void> | undefined;
-  #timer: AbortController | undefined;
+  readonly #timer: Timer;
   #closed = false;
   #metadataBytes = 0;
 
   /** @throws `RangeError` if the identity is longer than {@link MAX_IDENTITY_BYTES} */
   constructor(options: CheckpointerOptions, state: CopyState, names: { session: Uint8Array; epoch: number }) {
     this.#options = options;
+    this.#timer = new Timer(options.clock, options.checkpointIntervalMs, () => this.#makeDurable());
     this.#state = state;
     this.firmness = new Firmness(state.geometry.blockSize);
     this.#session = names.session;
@@ -100,7 +102,7 @@ export class Checkpointer {
       throw new RangeError(`the source's identity has ${bytes} bytes, at most ${MAX_IDENTITY_BYTES} are allowed`);
     }
     this.#poison = new Poison(options.core, (error) => {
-      this.#stopTimer();
+      this.#timer.stop();
       options.observer.poisoned?.(error);
     });
     this.#writer = new CheckpointWriter(
@@ -172,7 +174,7 @@ export class Checkpointer {
   /** Ends timers, if the log is not used after all. */
   stop(): void {
     this.#closed = true;
-    this.#stopTimer();
+    this.#timer.stop();
   }
 
   // What group commit needs
@@ -188,7 +190,7 @@ export class Checkpointer {
   /** A batch is in the log and in the state. */
   appended(): void {
     this.#appended++;
-    this.#startTimer();
+    this.#timer.start();
     const { usedBytes, limit } = this.#current;
     const growth = growthBeforeCheckpoint(this.#state.geometry.blockCount, this.#checkpointBytes, limit);
     if (!this.#baseMissing && usedBytes >= growth) this.#checkpointInBackground();
@@ -198,7 +200,7 @@ export class Checkpointer {
   /** Synced blocks were written again, which needs no record. */
   rewrote(): void {
     this.#rewritten++;
-    this.#startTimer();
+    this.#timer.start();
   }
 
   /** Refuses everything from now on. Returns the error for the caller to throw. */
@@ -272,7 +274,7 @@ export class Checkpointer {
 
   async #checkpoint(): Promise<void> {
     this.#poison.refuse();
-    this.#stopTimer();
+    this.#timer.stop();
     if (this.#baseMissing) await this.#writeBase();
     // The state has not changed, but the target may have.
     if (this.#checkpointed === this.#appended) return this.#flush();
@@ -300,7 +302,7 @@ export class Checkpointer {
   /** Takes a last checkpoint if anything changed, and closes the files. Idempotent. */
   async close(): Promise<void> {
     if (this.#closed) return;
-    this.#stopTimer();
+    this.#timer.stop();
     try {
       if (this.#poison.error === undefined) await this.checkpoint();
       await this.#flushes.run(() => undefined);
@@ -310,7 +312,7 @@ export class Checkpointer {
       throw error;
     } finally {
       this.#closed = true;
-      this.#stopTimer();
+      this.#timer.stop();
       await this.#options.slots.close();
     }
   }
@@ -325,14 +327,14 @@ export class Checkpointer {
       await this.#flushes.run(() => this.#checkpoints.run(() => this.#removeFiles()));
     } finally {
       this.#closed = true;
-      this.#stopTimer();
+      this.#timer.stop();
       await this.#options.slots.close();
     }
   }
 
   async #removeFiles(): Promise<void> {
     this.#closed = true;
-    this.#stopTimer();
+    this.#timer.stop();
     const { slots } = this.#options;
     await this.writeStandalone();
     const last = slotOf(this.#epoch);
@@ -368,7 +370,7 @@ export class Checkpointer {
     try {
       await this.#poison.ifCoreFails(task);
     } catch (error) {
-      if (this.refusal === undefined) this.#startTimer();
+      if (this.refusal === undefined) this.#timer.start();
       throw error;
     }
   }
@@ -426,25 +428,11 @@ export class Checkpointer {
 
   // Checkpoints in the background
 
-  #startTimer(): void {
-    if (this.#timer !== undefined) return;
-    const timer = new AbortController();
-    this.#timer = timer;
-    this.#options.clock.sleep(this.#options.checkpointIntervalMs, timer.signal).then(
-      () => {
-        this.#timer = undefined;
-        // A large map that hardly changed is not written again: a barrier makes the log durable just as well.
-        const bytes = Math.max(SMALL_CHECKPOINT_BYTES, this.#current.usedBytes);
-        if (this.#checkpointBytes <= bytes) this.#checkpointInBackground();
-        else this.flush().catch(() => undefined);
-      },
-      () => undefined,
-    );
-  }
-
-  #stopTimer(): void {
-    this.#timer?.abort(new CodError('COD_CLOSED', 'the timer is no longer needed'));
-    this.#timer = undefined;
+  /** A large map that hardly changed is not written again: a barrier makes the log durable just as well. */
+  #makeDurable(): void {
+    const bytes = Math.max(SMALL_CHECKPOINT_BYTES, this.#current.usedBytes);
+    if (this.#checkpointBytes <= bytes) this.#checkpointInBackground();
+    else this.flush().catch(() => undefined);
   }
 
   /** An error here reaches the next flush, close, or write that finds the log full. */

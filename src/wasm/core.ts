@@ -8,7 +8,7 @@
  */
 import { CodError } from '../errors.ts';
 import { FAILED_NOTHING } from './codes.ts';
-import { coreBase64 } from './generated/core-bytes.ts';
+import { CORE_SHIFT, CORE_TEXT } from './generated/core-bytes.ts';
 import type { CoreExports } from './generated/interface.ts';
 
 /** Bytes of {@link Core.staging}. */
@@ -27,10 +27,10 @@ type RawExport = (a?: number, b?: number, c?: number, d?: number, e?: number) =>
 
 let compiled: WebAssembly.Module | undefined;
 
-function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+function coreBytes(): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(CORE_TEXT.length);
+  // Negative numbers wrap.
+  for (let i = 0; i < bytes.length; i++) bytes[i] = CORE_TEXT.charCodeAt(i) - CORE_SHIFT;
   return bytes;
 }
 
@@ -54,9 +54,7 @@ export class Core {
     if (!Number.isInteger(memoryLimit) || memoryLimit < 2 ** 20 || memoryLimit > 2 ** 31) {
       throw new RangeError(`memoryLimit ${memoryLimit} is not an integer from ${2 ** 20} to ${2 ** 31} bytes`);
     }
-    const module = bytes
-      ? new WebAssembly.Module(bytes)
-      : (compiled ??= new WebAssembly.Module(decodeBase64(coreBase64)));
+    const module = bytes ? new WebAssembly.Module(bytes) : (compiled ??= new WebAssembly.Module(coreBytes()));
     return new Core(new WebAssembly.Instance(module), memoryLimit);
   }
 

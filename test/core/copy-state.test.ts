@@ -2,17 +2,12 @@
 
 import { describe, expect, it } from 'vitest';
 import { BlockMap } from '../../src/core/block-map.ts';
-import {
-  type BlockRange,
-  CopyState,
-  type Piece,
-  type SerializedSlice,
-  type StateRun,
-} from '../../src/core/copy-state.ts';
+import { CopyState, type SerializedSlice } from '../../src/core/copy-state.ts';
 import { DirtyMap } from '../../src/core/dirty-map.ts';
 import { bytesOfBlock, type Geometry, geometry } from '../../src/core/geometry.ts';
 import { GrowingBuffer } from '../../src/core/growing-buffer.ts';
 import { SLICE_BLOCKS } from '../../src/core/layout.ts';
+import type { BlockRange, Piece, StateRun } from '../../src/core/runs.ts';
 import { type Random, seededRandom } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
 import { ended } from './models.ts';

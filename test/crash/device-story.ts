@@ -2,7 +2,8 @@
  * The story of a device with crashes.
  *
  * Several concurrent users write, read, discard, zero, flush and checkpoint during a background copy. After each crash
- * every byte and the map of modified blocks are compared with the promises. At the end the copy is finished and compared.
+ * every byte and the map of modified blocks are compared with the promises. At the end the copy is finished and
+ * compared.
  */
 
 import { openDeviceIn } from '../../src/device/open.ts';

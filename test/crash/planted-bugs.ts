@@ -245,7 +245,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       {
         file: ANNOUNCEMENTS,
         find:
-          '    if (announced !== undefined) return announced.then(() => addWritten(recorded, offset, length, sums));\n' +
+          '    if (announced !== undefined) ' +
+          'return announced.then(() => addWritten(recorded, offset, length, sums));\n' +
           '    addWritten(recorded, offset, length, sums);\n    return undefined;',
         replace: '    addWritten(recorded, offset, length, sums);\n    return announced;',
       },
@@ -350,8 +351,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: STATE,
-        find: "append(pieces, partStart, partEnd, 'target');",
-        replace: "append(pieces, partStart, partEnd, 'source');",
+        find: "addPiece(pieces, partStart, partEnd, 'target');",
+        replace: "addPiece(pieces, partStart, partEnd, 'source');",
       },
     ],
   },
@@ -613,7 +614,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'a copy that is recorded while a write of its block is under way',
+    name: 'a copy that is recorded while a write of its block is in flight',
     where: /four writers|six writers/,
     patches: [
       {

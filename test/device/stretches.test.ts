@@ -1,8 +1,8 @@
 /** Which blocks are in flight, when they are recorded, and which readers are woken; without a source and a loop. */
 
 import { describe, expect, it } from 'vitest';
-import type { BlockRange } from '../../src/core/copy-state.ts';
 import { geometry } from '../../src/core/geometry.ts';
+import type { BlockRange } from '../../src/core/runs.ts';
 import { type Stretch, Stretches } from '../../src/device/stretches.ts';
 import { SimulatedClock } from '../../src/testing/index.ts';
 

@@ -140,7 +140,7 @@ describe('a block', () => {
     await device.close();
   });
 
-  it('that is copied while a write of it is under way is modified', async () => {
+  it('that is copied while a write of it is in flight is modified', async () => {
     const { files, device } = await open();
     let release = (): void => undefined;
     let images: Images | undefined;
