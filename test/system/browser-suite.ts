@@ -109,7 +109,7 @@ export function interruptions(
       const random = seededRandom(seed);
       let unfinished = 0;
       for (let round = 0; round < 4; round++) {
-        // A new disk, of which nothing was read: its blocks are not synced, so writes to them need records.
+        // A new disk that was never read: its blocks are not synced, so writes to them need records.
         const disk = { url, target: `${target}-${round}` };
         await bench.act('openQuiet', disk);
         const history = new ByteHistory(bytes);
