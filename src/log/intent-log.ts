@@ -78,8 +78,10 @@ export class OpenTransaction implements Transaction, Recorded {
   }
 
   async fill(offset: number, bytes: Uint8Array): Promise<void> {
-    this.filled(offset, bytes.length);
+    this.#check(offset, bytes.length);
     await this.#announcements.change(offset, bytes);
+    // Only now: a copy that could not be announced must not be made, and so must not be recorded.
+    this.filled(offset, bytes.length);
   }
 
   /** As {@link fill}, of bytes whose change is announced elsewhere. */

@@ -130,18 +130,20 @@ describe('an append in flight', () => {
 
 describe('an intent whose announcement fails', () => {
   it('adds nothing to its transaction', async () => {
-    const world = await new World().open();
-    const { log, files } = world;
-    await world.write(0, 1, 100);
-    files.before = (call) => {
-      if (isAppend(call)) throw new Torn(7);
-    };
-    const transaction = log.begin();
-    await expect(transaction.intend(50, new Uint8Array(200).fill(2))).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
-    files.before = undefined;
-    await log.commit(transaction);
-    expect(log.dirty.parts(0)).toEqual([[0, 100]]);
-    await log.close();
+    for (const kind of ['intend', 'fill'] as const) {
+      const world = await new World().open();
+      const { log, files } = world;
+      await world.write(0, 1, 100);
+      files.before = (call) => {
+        if (isAppend(call)) throw new Torn(7);
+      };
+      const transaction = log.begin();
+      await expect(transaction[kind](50, new Uint8Array(200).fill(2))).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+      files.before = undefined;
+      await log.commit(transaction);
+      expect(log.dirty.parts(0)).toEqual([[0, 100]]);
+      await log.close();
+    }
   });
 });
 
