@@ -96,7 +96,7 @@ export class GroupCommit {
   }
 
   /** Appends records before the target changes, with everything that waits: now if the log's file can. */
-  announce({ records, extents }: Recorded): Done {
+  announce({ records, extents }: { readonly records: readonly number[]; readonly extents: readonly number[] }): Done {
     const { refusal } = this.#checkpointer;
     if (refusal !== undefined) throw refusal;
     const batch = this.#batch ?? this.#begin();
@@ -134,9 +134,14 @@ export class GroupCommit {
     return false;
   }
 
-  /** Adds records that change nothing in the state to those that wait. */
-  join(records: readonly number[]): undefined {
+  /**
+   * Adds records that change nothing in the state to those that wait. Full batches are acknowledged before a record
+   * that joins now is in the log: then it is announced.
+   */
+  join(records: readonly number[]): Done {
+    if (this.#full.length > 0) return this.announce({ records, extents: [] });
     addAll((this.#batch ?? this.#begin()).records, records);
+    return undefined;
   }
 
   /** Appends the records of this turn of the event loop, synchronously if the log's file can. */

@@ -659,4 +659,18 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       },
     ],
   },
+  {
+    name: 'an announcement beside records that are acknowledged before it is in the log',
+    test: {
+      file: 'test/log/intent-log.test.ts',
+      name: 'a transaction that overwrites what fills an append may not be made before its own append has ended',
+    },
+    patches: [
+      {
+        file: GROUP_COMMIT,
+        find: '    if (this.#full.length > 0) return this.announce({ records, extents: [] });\n',
+        replace: '',
+      },
+    ],
+  },
 ];

@@ -213,6 +213,34 @@ describe('a transaction', () => {
     await log.close();
   });
 
+  it('that overwrites what fills an append may not be made before its own append has ended', async () => {
+    // 3000 records of two blocks fill an append, and are acknowledged before the next one.
+    const size = 6000 * BLOCK;
+    const files = newFiles();
+    const log = await open(files, { size });
+    const first = log.begin();
+    await first.intend(0, new Uint8Array(size).fill(1));
+    let release!: () => void;
+    const released = new Promise<void>((resolve) => (release = resolve));
+    let appends = 0;
+    files.before = async ({ kind, name, length }) => {
+      if (kind === 'write' && name.startsWith('store.wil') && length < 1000 && appends++ === 0) await released;
+    };
+    const committed = log.commit(first);
+    let mayWrite = false;
+    const intending = log
+      .begin()
+      .intend(0, new Uint8Array(BLOCK).fill(2))
+      .then(() => (mayWrite = true));
+    await committed;
+    for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setImmediate(resolve));
+    // A process that dies now, with these bytes in the storage, would lose the first write.
+    expect(mayWrite).toBe(false);
+    release();
+    await intending;
+    await log.close();
+  });
+
   it.each([
     [-1, 10],
     [0.5, 10],
