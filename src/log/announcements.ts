@@ -127,7 +127,7 @@ export class Announcements {
   }
 
   /**
-   * Appends what the named cells may read as. Beside records that wait for their append it waits too, and the caller
+   * Appends what the named cells may read as. Beside records that wait for the next append it waits too, and the caller
    * need not: nothing was acknowledged before that append.
    */
   #mayRead(offset: number, sums: readonly number[]): Done {
