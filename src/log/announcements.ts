@@ -15,7 +15,7 @@ import { after, type Done, type MaybePromise } from '../async/done.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import { CELL_BYTES, FILLED, MAY_READ, MODIFIED, WRITTEN, WRITTEN_PAIR } from '../core/layout.ts';
 import type { Core } from '../wasm/core.ts';
-import type { Firmness } from './firmness.ts';
+import { type Firmness, hasSum, RECORD_NUMBERS } from './firmness.ts';
 import type { GroupCommit } from './group-commit.ts';
 
 /** Reads the caller's storage, now or later. */
@@ -41,6 +41,23 @@ export function applyExtents(extents: readonly number[], state: CopyState): void
     if (type !== FILLED) state.modify(offset, length);
     if (type !== MODIFIED) state.apply(offset, length);
   }
+}
+
+/** The extents of records, when all of their bytes are on the target. */
+export function extentsOf(records: readonly number[]): number[] {
+  const extents: number[] = [];
+  for (let at = 0; at < records.length; at += RECORD_NUMBERS) {
+    const [type, offset, low, high] = records.slice(at, at + RECORD_NUMBERS) as [number, number, number, number];
+    if (type === MAY_READ) continue;
+    const isPair = type === WRITTEN_PAIR;
+    const length = isPair ? 2 * CELL_BYTES : hasSum(type) ? low : low + high * 2 ** 32;
+    const last = extents.length - EXTENT_NUMBERS;
+    const kind = isPair ? WRITTEN : type;
+    if (last >= 0 && extents[last] === kind && extents[last + 1]! + extents[last + 2]! === offset)
+      extents[last + 2]! += length;
+    else extents.push(kind, offset, length);
+  }
+  return extents;
 }
 
 const NO_EXTENTS: number[] = [];

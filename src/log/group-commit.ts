@@ -12,13 +12,14 @@
 import type { Done, Settled } from '../async/done.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import { CELL_BYTES, WRITTEN_PAIR } from '../core/layout.ts';
-import { applyExtents, type Recorded } from './announcements.ts';
+import { applyExtents, extentsOf, type Recorded } from './announcements.ts';
 import type { Checkpointer } from './checkpointer.ts';
 import { cellsOf, hasSum, MAX_CLAIMS, RECORD_NUMBERS } from './firmness.ts';
 import type { WriteIntentLog } from './write-intent-log.ts';
 
 /** Records of one append: their frames stay within what a file system writes with one call. */
 const MAX_BATCH_RECORDS = 3_000;
+const LIMIT = MAX_BATCH_RECORDS * RECORD_NUMBERS;
 
 /** Numbers of records that wait, up to which their cells are looked at one by one. */
 const MAX_LOOKED_AT = 256 * RECORD_NUMBERS;
@@ -38,8 +39,8 @@ function settle(batch: Batch, error?: unknown): void {
   for (const settled of batch.settled) settled(error);
 }
 
-function addAll(to: number[], from: readonly number[], start = 0, end = from.length): void {
-  for (let index = start; index < end; index++) to.push(from[index]!);
+function addAll(to: number[], from: readonly number[]): void {
+  for (const value of from) to.push(value);
 }
 
 export class GroupCommit {
@@ -75,19 +76,34 @@ export class GroupCommit {
       settled();
       return;
     }
-    const limit = MAX_BATCH_RECORDS * RECORD_NUMBERS;
-    let at = 0;
-    // All but the last part: the state follows the last one, since a part of the records proves no part of the extents.
-    for (; records.length - at > limit; at += limit) {
-      addAll((this.#batch ?? this.#begin()).records, records, at, at + limit);
-      this.#closeBatch();
+    if (records.length > LIMIT) this.#recordInParts(records, settled);
+    else this.#add(records, extents, settled);
+  }
+
+  /**
+   * Records more than a batch takes. Each part has its own extents: a checkpoint between two appends voids the records
+   * of the first one, so it must hold what they say.
+   */
+  #recordInParts(records: readonly number[], settled: Settled): void {
+    let open = Math.ceil(records.length / LIMIT);
+    let failure: unknown;
+    const ended: Settled = (error) => {
+      failure ??= error;
+      if (--open === 0) settled(failure);
+    };
+    for (let at = 0; at < records.length; at += LIMIT) {
+      const part = records.slice(at, at + LIMIT);
+      this.#add(part, extentsOf(part), ended);
     }
+  }
+
+  #add(records: readonly number[], extents: readonly number[], settled: Settled): void {
     const batch = this.#batch ?? this.#begin();
-    addAll(batch.records, records, at);
+    addAll(batch.records, records);
     addAll(batch.extents, extents);
     batch.settled.push(settled);
     // Not committed here: `record` calls no other caller's `settled`.
-    if (batch.records.length >= limit) this.#closeBatch();
+    if (batch.records.length >= LIMIT) this.#closeBatch();
   }
 
   #closeBatch(): void {
@@ -99,6 +115,7 @@ export class GroupCommit {
   announce({ records, extents }: { readonly records: readonly number[]; readonly extents: readonly number[] }): Done {
     const { refusal } = this.#checkpointer;
     if (refusal !== undefined) throw refusal;
+    if (records.length > LIMIT) return this.#announceInParts(records);
     const batch = this.#batch ?? this.#begin();
     addAll(batch.records, records);
     addAll(batch.extents, extents);
@@ -119,6 +136,14 @@ export class GroupCommit {
     return undefined;
   }
 
+  /** An append of any length might not fit into any log. */
+  async #announceInParts(records: readonly number[]): Promise<void> {
+    for (let at = 0; at < records.length; at += LIMIT) {
+      const part = records.slice(at, at + LIMIT);
+      await this.announce({ records: part, extents: extentsOf(part) });
+    }
+  }
+
   /** Whether records that wait for their append name a cell of these bytes. True also if too many wait to look. */
   names(offset: number, length: number): boolean {
     const batch = this.#batch;
@@ -136,10 +161,11 @@ export class GroupCommit {
 
   /**
    * Adds records that change nothing in the state to those that wait. Full batches are acknowledged before a record
-   * that joins now is in the log: then it is announced.
+   * that joins now is in the log: then it is announced. So are records that would make the batch long.
    */
   join(records: readonly number[]): Done {
-    if (this.#full.length > 0) return this.announce({ records, extents: [] });
+    const isLong = (this.#batch?.records.length ?? 0) + records.length > 2 * LIMIT;
+    if (this.#full.length > 0 || isLong) return this.announce({ records, extents: [] });
     addAll((this.#batch ?? this.#begin()).records, records);
     return undefined;
   }

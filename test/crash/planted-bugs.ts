@@ -21,6 +21,7 @@ interface UnitTest {
 
 const SLICES_TEST = 'test/log/checkpoint-slices.test.ts';
 const FAILED_STEPS_TEST = 'test/log/failed-steps.test.ts';
+const LONG_TRANSACTIONS_TEST = 'test/log/long-transactions.test.ts';
 
 const CHECKPOINTER = 'src/log/checkpointer.ts';
 const GROUP_COMMIT = 'src/log/group-commit.ts';
@@ -47,6 +48,25 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         replace: 'Promise.all([before?.sync(), log.needs',
       },
     ],
+  },
+  {
+    name: 'a checkpoint between the appends of a transaction that leaves out the first of them',
+    test: {
+      file: LONG_TRANSACTIONS_TEST,
+      name: 'keeps each record when a checkpoint comes between two appends of a transaction',
+    },
+    patches: [
+      {
+        file: GROUP_COMMIT,
+        find: 'this.#add(part, extentsOf(part), ended);',
+        replace: 'this.#add(part, at + LIMIT < records.length ? [] : extentsOf(records), ended);',
+      },
+    ],
+  },
+  {
+    name: 'a failed append of a long transaction that is forgotten',
+    test: { file: LONG_TRANSACTIONS_TEST, name: 'fails when any append of a transaction fails' },
+    patches: [{ file: GROUP_COMMIT, find: 'failure ??= error;', replace: 'failure = error;' }],
   },
   {
     name: 'no sync in a flush after writes to synced blocks only',
@@ -668,8 +688,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: GROUP_COMMIT,
-        find: '    if (this.#full.length > 0) return this.announce({ records, extents: [] });\n',
-        replace: '',
+        find: 'if (this.#full.length > 0 || isLong) return',
+        replace: 'if (isLong) return',
       },
     ],
   },
