@@ -155,6 +155,17 @@ export class CrashingFileSystem implements FileSystem {
     return copy;
   }
 
+  /**
+   * Puts single files back to what they hold in `earlier`, durably, as a restore from a backup does. A file that
+   * `earlier` does not have is removed. An open file stays the one that was opened.
+   *
+   * @param earlier a {@link clone} from an earlier moment
+   * @param names the files; the others stay as they are
+   */
+  putBack(earlier: CrashingFileSystem, names: Iterable<string>): void {
+    for (const name of names) this.#disk.putBack(name, earlier.#disk);
+  }
+
   /** As {@link FileSystem.open}. Rejects with COD_LOCKED for an open file only if the options say `exclusive`. */
   async open(name: string, { create = false }: { create?: boolean } = {}): Promise<File> {
     const number = await this.#perform(

@@ -58,6 +58,16 @@ export class SimulatedDisk {
     history.unsynced.splice(0, at + 1);
   }
 
+  /** Makes `name` refer, durably, to a copy of the file that it refers to in `earlier`, or to none. */
+  putBack(name: string, earlier: SimulatedDisk): void {
+    const number = earlier.find(name);
+    this.#names.delete(name);
+    if (number === undefined) return;
+    const copy = this.#fileCount++;
+    this.#files.set(copy, UnsyncedFile.durable(earlier.file(number).live.clone()));
+    this.#names.set(name, { durable: copy, unsynced: [] });
+  }
+
   /** Bytes that all files with a name allocate. */
   get allocatedBytes(): number {
     let sum = 0;

@@ -549,3 +549,32 @@ describe('a counter in two slots', () => {
     expect(losses.some((loss) => loss !== undefined)).toBe(true);
   });
 });
+
+describe('putting files back', () => {
+  test('restores the content of an earlier moment, synced or not, and removes what did not exist', async () => {
+    const fileSystem = new CrashingFileSystem();
+    const a = await created(fileSystem, 'a', filled(700, 1));
+    const earlier = fileSystem.clone();
+    await a.write(filled(900, 2), 0);
+    await created(fileSystem, 'b', filled(1, 3));
+    await created(fileSystem, 'c', filled(1, 4));
+    fileSystem.putBack(earlier, ['a', 'b']);
+    expect(await contentOf(fileSystem, 'a')).toEqual(filled(700, 1));
+    expect(await contentOf(fileSystem, 'b')).toBeUndefined();
+    expect(await contentOf(fileSystem, 'c')).toEqual(filled(1, 4));
+    const after = fileSystem.crash({ kind: 'power', random: seededRandom(1) });
+    expect(await contentOf(after, 'a')).toEqual(filled(700, 1));
+  });
+
+  test('changes neither the earlier moment nor an open file', async () => {
+    const fileSystem = new CrashingFileSystem();
+    const a = await created(fileSystem, 'a', filled(10, 1));
+    const earlier = fileSystem.clone();
+    fileSystem.putBack(earlier, ['a']);
+    await a.write(filled(10, 2), 0);
+    expect(await contentOf(fileSystem, 'a')).toEqual(filled(10, 1));
+    const again = await fileSystem.open('a');
+    await again.write(filled(10, 3), 0);
+    expect(await contentOf(earlier, 'a')).toEqual(filled(10, 1));
+  });
+});
