@@ -127,6 +127,10 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   const isWhole = parts[0]!.length === size;
   const changes = new ModifiedHistory(blockSize);
   let device: InlineDevice | undefined;
+  /** Whether removing the metadata of the complete copy has begun. */
+  let isFinishing = false;
+  /** The target, once the copy was found finished. */
+  let finished: Uint8Array | undefined;
   /** Which writes since the last check are promised, given the crashes and faults since. */
   let counts: Counting = 'acknowledged';
 
@@ -305,8 +309,26 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     expectSame(await contentOf(life.fileSystem, image.target), found[0]!, 'the finished target');
   };
 
+  /** Completes the copy and removes its metadata. */
+  const complete = async (opened: InlineDevice): Promise<void> => {
+    await opened.hydrateRange(0, size);
+    await opened.hydrated;
+    isFinishing = true;
+    await opened.finish();
+  };
+
+  /** Compares a target whose metadata is gone. Finishing makes everything durable before it removes any of it. */
+  const checkFinished = async ({ fileSystem, crash }: Life, counting: Counting): Promise<void> => {
+    const content = await contentOf(fileSystem, image.target);
+    const wrong = parts[0]!.history.violation(content, counting);
+    if (wrong !== undefined) throw new Error(`finished, after a ${crash} crash: ${wrong}`);
+    if (finished !== undefined) expectSame(content, finished, 'the finished target after another crash');
+    finished = content;
+  };
+
   return {
     work: async (life) => {
+      if (finished !== undefined) return;
       const opened = device ?? (await open(life, shape.hydrate, shape.faults ?? false));
       // Format 1 has modified blocks from the start.
       if (device === undefined) changes.settle(opened.modified);
@@ -317,11 +339,21 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         for (let count = 0; count < shape.steps; count++) await tolerant(step(opened, life.clock, mine));
       };
       await Promise.all([fault, ...Array.from({ length: shape.users }, () => user(random.fork()))]);
+      if (isWhole && random.oneIn(6)) await tolerant(complete(opened));
       await tolerant(opened.close());
     },
     recover: async (life) => {
+      const countsFinished = counts;
       if (life.crash !== 'process') counts = 'durable';
-      const opened = await open(life, isWhole && (shape.hydrate || life.isLast), false);
+      let opened: InlineDevice;
+      try {
+        opened = await open(life, isWhole && (shape.hydrate || life.isLast), false);
+      } catch (error) {
+        if (!isFinishing || !isCodError(error, 'COD_EXISTS')) throw error;
+        await checkFinished(life, countsFinished);
+        return;
+      }
+      isFinishing = false;
       const found = await readAll(opened);
       const missing = changes.violation(opened.modified, counts) ?? unmarked(opened, found);
       if (missing !== undefined) throw new Error(`after a ${life.crash} crash: ${missing}`);
