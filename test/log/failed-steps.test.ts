@@ -100,6 +100,34 @@ describe('an append that fails after a while', () => {
   });
 });
 
+describe('a transaction with more records than an append takes', () => {
+  const LONG = 2 ** 27;
+
+  /** A log over a storage of zeros. */
+  async function open(files: MemoryFiles): Promise<OpenLog> {
+    const options = { fileSystem: files, name: 'log', size: LONG, checkpointIntervalMs: 2 ** 40 };
+    const storage = { read: async () => undefined, sync: async () => undefined };
+    return openLog(
+      { clock: new SimulatedClock(), randomBytes: (into) => into.fill(1) },
+      { ...options, storage, blockSize: 4 * BLOCK },
+    );
+  }
+
+  async function write(log: OpenLog, length: number): Promise<void> {
+    const transaction = log.begin();
+    await transaction.intend(0, new Uint8Array(length));
+    await log.commit(transaction);
+  }
+
+  it('is announced in several appends where it overwrites itself', async () => {
+    const log = await open(new MemoryFiles());
+    await write(log, LONG);
+    await write(log, LONG);
+    expect(log.blocks.count).toBe(log.size / log.blockSize);
+    await log.close();
+  });
+});
+
 describe('an append in flight', () => {
   it('when a sync fails is zeroed and rejects: the sync may have dropped the frames before it', async () => {
     const world = await new World().open();
