@@ -31,7 +31,7 @@ export class GrowingBuffer {
   extend(count: number): Uint8Array<ArrayBuffer> {
     const end = this.#length + count;
     if (end > this.#bytes.length) {
-      const grown = new Uint8Array(end + (end >> 2));
+      const grown = new Uint8Array(end + Math.floor(end / 4));
       grown.set(this.bytes);
       this.#bytes = grown;
     }

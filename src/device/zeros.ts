@@ -4,8 +4,8 @@ export function isZero(bytes: Uint8Array): boolean {
   let index = 0;
   while (index < length && (bytes.byteOffset + index) % 4 !== 0) if (bytes[index++] !== 0) return false;
   if (index === length) return true;
-  const words = new Int32Array(bytes.buffer, bytes.byteOffset + index, (length - index) >> 2);
-  const whole = words.length & ~7;
+  const words = new Int32Array(bytes.buffer, bytes.byteOffset + index, Math.floor((length - index) / 4));
+  const whole = words.length - (words.length % 8);
   let word = 0;
   for (; word < whole; word += 8) {
     if (

@@ -4,6 +4,9 @@ import { CodError } from '../errors.ts';
 import { checkRange } from './range.ts';
 import type { Source } from './source.ts';
 
+/** A read copies this many bytes at a time: each piece is in memory twice. */
+const READ_BYTES = 1 << 26;
+
 /**
  * Returns a source over `blob`. A File's identity is its name, size and modification time. A plain Blob has none, so a
  * resume cannot tell whether it is the same.
@@ -38,11 +41,15 @@ class BlobSource implements Source, AsyncDisposable {
 
   async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
     this.#check(offset, into.length, options.signal);
-    if (into.length === 0) return;
-    const bytes = await this.#guard(offset, this.#blob.slice(offset, offset + into.length).arrayBuffer());
-    this.#check(offset, into.length, options.signal);
-    if (bytes.byteLength !== into.length) throw short(offset, into.length, bytes.byteLength);
-    into.set(new Uint8Array(bytes));
+    for (let done = 0; done < into.length; ) {
+      const length = Math.min(into.length - done, READ_BYTES);
+      const start = offset + done;
+      const bytes = await this.#guard(start, this.#blob.slice(start, start + length).arrayBuffer());
+      this.#check(offset, into.length, options.signal);
+      if (bytes.byteLength !== length) throw short(offset, into.length, done + bytes.byteLength);
+      into.set(new Uint8Array(bytes), done);
+      done += length;
+    }
   }
 
   async *stream(

@@ -14,6 +14,8 @@ const PIECE_BYTES = 128 << 10;
 /** The file is checked for changes after this many bytes or reads, before the last of them is handed out. */
 const CHECK_BYTES = 64 << 10;
 const CHECK_READS = 1024;
+/** The most bytes of one system call: Node takes lengths as 32-bit integers. */
+const CALL_BYTES = 1 << 30;
 
 /**
  * Opens the file or block device at `path` as a source. An empty file is a source of size 0. A file's identity is its
@@ -96,7 +98,8 @@ class FileSource implements InlineSource, AsyncDisposable {
   async #readInPool(into: Uint8Array, offset: number): Promise<void> {
     try {
       for (let done = 0; done < into.length; ) {
-        const { bytesRead } = await this.#handle.read(into, done, into.length - done, offset + done);
+        const length = Math.min(into.length - done, CALL_BYTES);
+        const { bytesRead } = await this.#handle.read(into, done, length, offset + done);
         if (bytesRead === 0) throw this.#short(offset + done, into.length - done);
         done += bytesRead;
       }

@@ -157,6 +157,23 @@ describe('the identity', () => {
   });
 });
 
+describe('blobSource', () => {
+  it('reads a long range in pieces, which are in memory twice', async () => {
+    const slices: number[] = [];
+    const blob = new Blob([new Uint8Array(2 ** 27 + 5).fill(7)]);
+    const slice = blob.slice.bind(blob);
+    blob.slice = (start, end) => {
+      slices.push(end! - start!);
+      return slice(start, end);
+    };
+    const into = new Uint8Array(2 ** 27 + 2);
+    await blobSource(blob).read(into, 3);
+    expect(slices).toEqual([2 ** 26, 2 ** 26, 2]);
+    const edges = [0, 2 ** 26 - 1, 2 ** 26, 2 ** 27 - 1, 2 ** 27, 2 ** 27 + 1];
+    expect(edges.map((at) => into[at])).toEqual(edges.map(() => 7));
+  });
+});
+
 describe('fileSource', () => {
   it('makes a source of no bytes from an empty file', async () => {
     const path = join(folder, 'empty.img');

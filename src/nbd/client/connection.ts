@@ -146,17 +146,28 @@ export class NbdConnection {
    */
   async read(into: Uint8Array, offset: number, signal: AbortSignal): Promise<void> {
     const { minBlockBytes: unit, maxBlockBytes, size } = this.info;
-    const start = offset - (offset % unit);
     const end = Math.min(size, Math.ceil((offset + into.length) / unit) * unit);
-    const isAligned = end - start === into.length;
-    const whole = isAligned ? into : new Uint8Array(end - start);
     // A multiple of `unit`, since both are.
     const most = Math.min(maxBlockBytes, MAX_READ_BYTES);
     const reads: Promise<void>[] = [];
-    for (let at = 0; at < whole.length; at += most)
-      reads.push(this.#read(whole.subarray(at, Math.min(whole.length, at + most)), start + at, signal));
+    for (let at = offset - (offset % unit); at < end; at += most)
+      reads.push(this.#readPiece(into, offset, { start: at, end: Math.min(end, at + most) }, signal));
     await Promise.all(reads);
-    if (!isAligned) into.set(whole.subarray(offset - start, offset - start + into.length));
+  }
+
+  /** Reads whole blocks of the server. Of those at the ends of `into`, only a part may be wanted. */
+  async #readPiece(
+    into: Uint8Array,
+    offset: number,
+    { start, end }: { start: number; end: number },
+    signal: AbortSignal,
+  ): Promise<void> {
+    const part = into.subarray(Math.max(0, start - offset), end - offset);
+    if (part.length === end - start) return this.#read(part, start, signal);
+    const whole = new Uint8Array(end - start);
+    await this.#read(whole, start, signal);
+    const skipped = Math.max(0, offset - start);
+    part.set(whole.subarray(skipped, skipped + part.length));
   }
 
   /**
