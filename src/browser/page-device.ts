@@ -39,7 +39,7 @@ export interface OpenBrowserDeviceOptions {
   readonly hydrate?: false | HydrateOptions;
   /** Bytes of a block: a power of two from 4096 to 2^26. A copy that resumes keeps its block size. Default: 4096. */
   readonly blockSize?: number;
-  /** Milliseconds until the device makes a change durable by itself, above 0. Default: 10,000. */
+  /** Milliseconds until the device makes a change durable by itself, above 0; Infinity: never. Default: 10,000. */
   readonly checkpointIntervalMs?: number;
   /** Asks the browser to keep the data when the disk is full. Default: true. */
   readonly persist?: boolean;

@@ -31,7 +31,7 @@ export interface OpenDeviceOptions {
   /** Bytes of a block: a power of two from 4096 to 2^26. A copy that resumes keeps its block size. Default: 4096. */
   readonly blockSize?: number;
   /**
-   * Milliseconds, above 0. The device makes a change durable by itself this long after the first change that is not
+   * Milliseconds, above 0; Infinity: never. The device makes a change durable by itself this long after the first change that is not
    * durable. Default: 10,000.
    */
   readonly checkpointIntervalMs?: number;

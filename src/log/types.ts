@@ -31,7 +31,7 @@ export interface RecoverIntentLogOptions {
    */
   readonly blockSize?: number;
   /**
-   * Milliseconds, above 0. The log makes a commit durable by itself this long after the first commit that is not
+   * Milliseconds, above 0; Infinity: never. The log makes a commit durable by itself this long after the first commit that is not
    * durable. Default: 10,000.
    */
   readonly checkpointIntervalMs?: number;

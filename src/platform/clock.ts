@@ -8,7 +8,7 @@ export interface Clock {
   /** Returns the milliseconds since a fixed moment. Never decreases. */
   now(): number;
   /**
-   * Resolves after `ms` milliseconds, never synchronously.
+   * Resolves after `ms` milliseconds, never synchronously. Never resolves if `ms` is Infinity.
    *
    * @throws the signal's reason when the signal is aborted first.
    */

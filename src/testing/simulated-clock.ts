@@ -58,7 +58,7 @@ export class SimulatedClock implements Clock {
   }
 
   /**
-   * Resolves when `ms` milliseconds have passed, in {@link advance} or {@link run}.
+   * Resolves when `ms` milliseconds have passed, in {@link advance} or {@link run}. Never resolves if `ms` is Infinity.
    *
    * @throws the signal's reason when the signal is aborted first.
    */
@@ -68,7 +68,8 @@ export class SimulatedClock implements Clock {
       const sleeper: Sleeper = { wakeAt: this.#now + Math.max(0, ms), wake: resolve };
       if (signal !== undefined) {
         const abort = (): void => {
-          this.#sleepers.splice(this.#sleepers.indexOf(sleeper), 1);
+          const at = this.#sleepers.indexOf(sleeper);
+          if (at >= 0) this.#sleepers.splice(at, 1);
           reject(signal.reason);
         };
         sleeper.wake = () => {
@@ -77,6 +78,7 @@ export class SimulatedClock implements Clock {
         };
         signal.addEventListener('abort', abort, { once: true });
       }
+      if (ms === Number.POSITIVE_INFINITY) return;
       const later = this.#sleepers.findIndex(({ wakeAt }) => wakeAt > sleeper.wakeAt);
       this.#sleepers.splice(later === -1 ? this.#sleepers.length : later, 0, sleeper);
       this.#onSleep?.();

@@ -59,3 +59,16 @@ test('an aborted sleep rejects with the reason of the signal', async () => {
   await expect(clock.sleep(10, controller.signal)).rejects.toThrow('enough');
   await clock.advance(100);
 });
+
+test('a sleep of Infinity ends only with its signal', async () => {
+  const clock = new SimulatedClock();
+  const stop = new AbortController();
+  const endless = clock.sleep(Number.POSITIVE_INFINITY, stop.signal);
+  const watched = expect(endless).rejects.toThrow('stopped');
+  await clock.run(clock.sleep(1000));
+  expect(clock.now()).toBe(1000);
+  stop.abort(new Error('stopped'));
+  await watched;
+  await clock.run(clock.sleep(1));
+  expect(clock.now()).toBe(1001);
+});

@@ -25,7 +25,7 @@ export interface NbdSourceOptions {
   /** Retries of failed requests. */
   retry?: Retry;
   /**
-   * Milliseconds. If no byte comes for this time while one is due, the connection is closed, and its requests are
+   * Milliseconds, or Infinity. If no byte comes for this time while one is due, the connection is closed, and its requests are
    * repeated on a new one. Default: 15,000.
    */
   stallTimeoutMs?: number;

@@ -35,7 +35,7 @@ export interface HttpSourceOptions {
   /** Retries of failed requests. */
   retry?: Retry;
   /**
-   * Milliseconds. If no byte comes for this time while one is due, the request is ended and the rest is requested
+   * Milliseconds, or Infinity. If no byte comes for this time while one is due, the request is ended and the rest is requested
    * again. Default: 15,000.
    */
   stallTimeoutMs?: number;
