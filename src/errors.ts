@@ -8,7 +8,8 @@
  * - `COD_SOURCE_IO`: the source cannot be read, also after retries.
  * - `COD_SOURCE_CHANGED`: the source holds other content than before.
  * - `COD_TARGET_IO`: an operation on a file of the target's file system failed, or listening at an address failed.
- * - `COD_NO_SPACE`: the disk, the quota or the memory for the block maps is full.
+ * - `COD_NO_SPACE`: the disk, the quota or the map of dirty parts is full.
+ * - `COD_NO_MEMORY`: there is no memory for the block maps, for bytes or for a WebAssembly instance.
  * - `COD_EXISTS`: the name is taken by a file of another kind.
  * - `COD_LOCKED`: another device, process or tab uses the file or the address.
  * - `COD_CORRUPT`: metadata is damaged, or the target does not match its metadata.
@@ -26,6 +27,7 @@ export type CodErrorCode =
   | 'COD_SOURCE_CHANGED'
   | 'COD_TARGET_IO'
   | 'COD_NO_SPACE'
+  | 'COD_NO_MEMORY'
   | 'COD_EXISTS'
   | 'COD_LOCKED'
   | 'COD_CORRUPT'
@@ -136,4 +138,15 @@ export function isCodError(error: unknown, code?: CodErrorCode): error is CodErr
     'code' in error &&
     (code === undefined || error.code === code)
   );
+}
+
+/**
+ * Returns the error for an allocation that failed. Only for lengths of our own: a caller's wrong argument stays a
+ * `RangeError`.
+ *
+ * @param what what needed the memory
+ */
+export function outOfMemory(what: string, cause: unknown): CodError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new CodError('COD_NO_MEMORY', `no memory for ${what}: ${reason}`, { cause });
 }

@@ -6,12 +6,13 @@
  * - Every argument is checked here, since roaring-wasm wraps values silently.
  * - Bytes from outside are checked before roaring-wasm reads them.
  * - `count` is kept here, since roaring-wasm counts all values again after each change.
- * - Blocks are only ever added, except by {@link retaining}. A call that fails for lack of memory may have added a part
- *   of its blocks, and `count` may be wrong then: the owner must not use the map any more.
+ * - Blocks are only ever added, except by {@link retaining}. A call that fails for lack of memory, COD_NO_MEMORY, may
+ *   have added a part of its blocks: the owner must not use the map any more.
  * - Each container of a slice that is marked canonical has the form that the format requires.
  */
-import { RoaringBitmap32, roaringLibraryInitialize } from 'roaring-wasm/browser';
+import { RoaringBitmap32 } from 'roaring-wasm/browser';
 import { CodError } from '../errors.ts';
+import { allocating, bitmapsReady, checkHeap, checkRoom, noMemory } from './bitmap-heap.ts';
 import { blocksOfSlice, checkBlock, checkBlocks, type Geometry, sliceCount } from './geometry.ts';
 import { GrowingBuffer } from './growing-buffer.ts';
 import { CONTAINER_BLOCKS, FORMAT1_SHARD_BLOCKS, SLICE_BLOCKS } from './layout.ts';
@@ -27,16 +28,15 @@ const CHUNK_VALUES = 2 ** 19;
  */
 const TIDY_ADDS = 2048;
 
+/** Additions after which room is looked for again: each takes 16 KiB at most. */
+const ADDS_IN_ROOM = 256;
+let addsInRoom = 0;
+
 /** A maximal run of blocks of one state within the requested range. */
 export interface Extent {
   readonly start: number;
   readonly end: number;
   readonly synced: boolean;
-}
-
-/** Resolves when roaring-wasm is ready, which takes one turn of the event loop or a few. */
-export function bitmapsReady(): Promise<unknown> {
-  return roaringLibraryInitialize();
 }
 
 export class BlockMap {
@@ -56,7 +56,7 @@ export class BlockMap {
 
   private constructor(geometry: Geometry) {
     this.#geometry = geometry;
-    this.#slices = Array.from({ length: sliceCount(geometry) }, () => new RoaringBitmap32());
+    this.#slices = Array.from({ length: sliceCount(geometry) }, () => allocating(() => new RoaringBitmap32()));
     this.#canonical = this.#slices.map(() => false);
     this.#untidyAdds = this.#slices.map(() => 0);
   }
@@ -100,23 +100,32 @@ export class BlockMap {
   /** Marks the blocks [start, end) synced. */
   add(start: number, end: number): void {
     checkBlocks(this.#geometry, start, end);
+    checkHeap();
     for (let at = start; at < end; ) {
       const stop = sliceEnd(at, end);
       const index = Math.floor(at / SLICE_BLOCKS);
       const slice = this.#slices[index]!;
       const from = at % SLICE_BLOCKS;
       const to = inSlice(at, stop);
-      this.#canonical[index] = false;
-      if (to - from === 1) {
-        if (slice.tryAdd(from)) this.#count++;
-      } else {
-        const added = to - from - slice.rangeCardinality(from, to);
-        slice.addRange(from, to);
-        this.#count += added;
+      if (--addsInRoom < 0) {
+        checkRoom();
+        addsInRoom = ADDS_IN_ROOM;
       }
-      if (++this.#untidyAdds[index]! >= TIDY_ADDS) {
-        this.#untidyAdds[index] = 0;
-        slice.runOptimize();
+      this.#canonical[index] = false;
+      try {
+        if (to - from === 1) {
+          if (slice.tryAdd(from)) this.#count++;
+        } else {
+          const added = to - from - slice.rangeCardinality(from, to);
+          slice.addRange(from, to);
+          this.#count += added;
+        }
+        if (++this.#untidyAdds[index]! >= TIDY_ADDS) {
+          this.#untidyAdds[index] = 0;
+          slice.runOptimize();
+        }
+      } catch (error) {
+        throw noMemory(error);
       }
       at = stop;
     }
@@ -148,6 +157,7 @@ export class BlockMap {
     const buffer = new GrowingBuffer();
     let pending: [number, number] | undefined;
     for (let index = Math.floor(from / SLICE_BLOCKS); index < this.#slices.length; index++) {
+      checkHeap();
       const slice = this.#slices[index]!;
       if (slice.isEmpty) continue;
       buffer.truncate(0);
@@ -212,9 +222,11 @@ export class BlockMap {
 
   /** Adds the blocks of a slice of another set of this device. */
   unite(sliceIndex: number, other: BlockMap): void {
-    const blocks = other.#slices[sliceIndex]!.clone();
-    this.#or(sliceIndex, blocks);
-    blocks.dispose();
+    allocating(() => {
+      const blocks = other.#slices[sliceIndex]!.clone();
+      this.#or(sliceIndex, blocks);
+      blocks.dispose();
+    });
   }
 
   /**
@@ -222,16 +234,17 @@ export class BlockMap {
    * may turn. A list has blocks of the slice, at most 2^16 of them.
    */
   *retaining(sliceIndex: number, other: BlockMap, lists: Iterable<Float64Array>): Generator<void, void, undefined> {
+    checkHeap();
     const slice = this.#slices[sliceIndex]!;
     if (slice.isSubset(other.#slices[sliceIndex]!)) return;
-    const kept = other.#slices[sliceIndex]!.clone();
+    const kept = allocating(() => other.#slices[sliceIndex]!.clone());
     try {
       for (const blocks of lists) {
-        kept.addMany(Uint32Array.from(blocks, (block) => block % SLICE_BLOCKS));
+        allocating(() => kept.addMany(Uint32Array.from(blocks, (block) => block % SLICE_BLOCKS)));
         yield;
       }
       this.#count -= slice.size;
-      slice.andInPlace(kept);
+      allocating(() => slice.andInPlace(kept));
       this.#count += slice.size;
       this.#canonical[sliceIndex] = false;
     } finally {
@@ -241,6 +254,7 @@ export class BlockMap {
 
   /** The number of synced blocks of a slice. */
   countOf(sliceIndex: number): number {
+    checkHeap();
     return this.#slices[sliceIndex]!.size;
   }
 
@@ -250,10 +264,11 @@ export class BlockMap {
    * @returns the number of bytes
    */
   serialize(sliceIndex: number, into: GrowingBuffer): number {
+    checkHeap();
     const slice = this.#slices[sliceIndex]!;
     if (slice.isEmpty) return 0;
     const isCanonical = this.#canonical[sliceIndex]!;
-    if (!isCanonical) slice.runOptimize();
+    if (!isCanonical) allocating(() => slice.runOptimize());
     const start = into.length;
     write(slice, into);
     if (!isCanonical) {
@@ -261,8 +276,10 @@ export class BlockMap {
       for (const values of wasteful) {
         // Values that are added to an empty container become an array.
         const first = values[0]! - (values[0]! % CONTAINER_BLOCKS);
-        slice.removeRange(first, first + CONTAINER_BLOCKS);
-        slice.addMany(values);
+        allocating(() => {
+          slice.removeRange(first, first + CONTAINER_BLOCKS);
+          slice.addMany(values);
+        });
       }
       if (wasteful.length > 0) {
         into.truncate(start);
@@ -288,13 +305,15 @@ export class BlockMap {
     // The bitmap begins `bitmapIndex` blocks before the end of a slice, so each of its slices goes into two of ours.
     const firstSlice = Math.ceil(base / SLICE_BLOCKS);
     for (const [index, bytes] of portableSlices(portableBytes, bitmap)) {
-      const values = RoaringBitmap32.deserialize(bytes, 'portable');
-      try {
-        this.#take(firstSlice + index, values, -bitmapIndex);
-        if (bitmapIndex > 0) this.#take(firstSlice + index - 1, values, SLICE_BLOCKS - bitmapIndex);
-      } finally {
-        values.dispose();
-      }
+      allocating(() => {
+        const values = RoaringBitmap32.deserialize(bytes, 'portable');
+        try {
+          this.#take(firstSlice + index, values, -bitmapIndex);
+          if (bitmapIndex > 0) this.#take(firstSlice + index - 1, values, SLICE_BLOCKS - bitmapIndex);
+        } finally {
+          values.dispose();
+        }
+      });
     }
   }
 
@@ -312,31 +331,42 @@ export class BlockMap {
       ) {
         values.push(blocks[at]! % SLICE_BLOCKS);
       }
-      const asked = new RoaringBitmap32(Uint32Array.from(values));
-      asked.andInPlace(slice);
-      for (const value of asked.toUint32Array()) found.push(index * SLICE_BLOCKS + value);
-      asked.dispose();
+      allocating(() => {
+        const asked = new RoaringBitmap32(Uint32Array.from(values));
+        asked.andInPlace(slice);
+        for (const value of asked.toUint32Array()) found.push(index * SLICE_BLOCKS + value);
+        asked.dispose();
+      });
     }
     return found;
   }
 
   /** Frees the memory of roaring-wasm. The map cannot be used afterwards. */
   dispose(): void {
-    for (const slice of this.#slices) slice.dispose();
+    for (const slice of this.#slices) {
+      try {
+        slice.dispose();
+      } catch {
+        // A call that failed for lack of memory has left it broken. Its memory is lost.
+      }
+    }
   }
 
   #slice(block: number): RoaringBitmap32 {
+    checkHeap();
     return this.#slices[Math.floor(block / SLICE_BLOCKS)]!;
   }
 
   #merge(sliceIndex: number, bytes: Uint8Array, touching: boolean): void {
-    const other = RoaringBitmap32.deserialize(bytes, 'portable');
-    try {
-      if (touching) normalize(other);
-      this.#or(sliceIndex, other);
-    } finally {
-      other.dispose();
-    }
+    allocating(() => {
+      const other = RoaringBitmap32.deserialize(bytes, 'portable');
+      try {
+        if (touching) normalize(other);
+        this.#or(sliceIndex, other);
+      } finally {
+        other.dispose();
+      }
+    });
   }
 
   #or(sliceIndex: number, other: RoaringBitmap32): void {
@@ -395,7 +425,7 @@ function inSlice(start: number, end: number): number {
 }
 
 function write(slice: RoaringBitmap32, into: GrowingBuffer): void {
-  slice.serialize('portable', into.extend(slice.getSerializationSizeInBytes('portable')));
+  allocating(() => slice.serialize('portable', into.extend(slice.getSerializationSizeInBytes('portable'))));
 }
 
 /** Joins runs that touch: `runOptimize` builds maximal runs from the other forms. */

@@ -18,6 +18,7 @@
 
 import { CodError } from '../errors.ts';
 import type { Core } from '../wasm/core.ts';
+import { checkRoom } from './bitmap-heap.ts';
 import { BlockMap } from './block-map.ts';
 import { DirtyMap, type Part } from './dirty-map.ts';
 import { bytesOfBlock, type Geometry, sliceCount } from './geometry.ts';
@@ -160,6 +161,11 @@ export class CopyState {
     const added = this.#dirty.add(block, start, end);
     if (added === 'complete') this.#blocks.add(block, block + 1);
     if (added === 'full') throw new CodError('COD_NO_SPACE', 'the map of dirty parts is full: write whole blocks');
+  }
+
+  /** @throws {@link CodError} COD_NO_MEMORY if a batch of records may find no memory when it is applied */
+  checkMemory(): void {
+    checkRoom();
   }
 
   /** Divides a range by who holds its bytes. Neighbours differ. */

@@ -5,6 +5,8 @@
  * Invariant: an extension that fails for lack of memory changes nothing.
  */
 
+import { newBytes } from './new-bytes.ts';
+
 const FIRST_BYTES = 4096;
 
 export class GrowingBuffer {
@@ -31,7 +33,7 @@ export class GrowingBuffer {
   extend(count: number): Uint8Array<ArrayBuffer> {
     const end = this.#length + count;
     if (end > this.#bytes.length) {
-      const grown = new Uint8Array(end + Math.floor(end / 4));
+      const grown = newBytes(end + Math.floor(end / 4));
       grown.set(this.bytes);
       this.#bytes = grown;
     }

@@ -171,7 +171,7 @@ export class Replay {
    * Replays the next piece, of any length, of a log of format 1. The first piece starts after the header.
    *
    * @throws {@link CodError} COD_CORRUPT for a record of an unknown type, or of a block or part that does not exist;
-   * COD_NO_SPACE if the core cannot grow
+   * COD_NO_MEMORY if the core cannot grow
    */
   format1(piece: Uint8Array): void {
     this.#core.feed(piece, (pointer, length) => {
@@ -232,7 +232,7 @@ export class Replay {
    *
    * @param sectors whole sectors, from the start of a sector on
    * @param through only frames below this sequence count
-   * @throws {@link CodError} COD_CORRUPT if the sectors are not the scanned ones; COD_NO_SPACE if the core cannot grow
+   * @throws {@link CodError} COD_CORRUPT if the sectors are not the scanned ones; COD_NO_MEMORY if the core cannot grow
    */
   format2(sectors: Uint8Array, through: number): void {
     if (sectors.length % SECTOR_BYTES !== 0)

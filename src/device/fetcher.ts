@@ -10,6 +10,7 @@
 
 import { type Done, type MaybePromise, reporting, type Settled } from '../async/done.ts';
 import { withSignal } from '../async/with-signal.ts';
+import { newBytes } from '../core/new-bytes.ts';
 import type { BlockRange } from '../core/runs.ts';
 import type { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
@@ -162,7 +163,7 @@ export class Fetcher {
   #begin({ start, end }: BlockRange): Entry {
     const { blockSize, size } = this.#filler.geometry;
     const offset = start * blockSize;
-    const bytes = new Uint8Array(Math.min(end * blockSize, size) - offset);
+    const bytes = newBytes(Math.min(end * blockSize, size) - offset);
     const entry: Entry = {
       start,
       end,

@@ -107,8 +107,8 @@ export interface Device extends AsyncDisposable {
    *
    * @param offset bytes from the beginning of the device
    * @param options.fua forced unit access: the write is durable when the promise resolves. Default: false.
-   * @throws {@link CodError} COD_NO_SPACE or COD_TARGET_IO, and the range may be written in part; the source's errors
-   *   when a block with many written parts must be fetched first; COD_POISONED; COD_CLOSED.
+   * @throws {@link CodError} COD_NO_SPACE, COD_NO_MEMORY or COD_TARGET_IO, and the range may be written in part; the
+   *   source's errors when a block with many written parts must be fetched first; COD_POISONED; COD_CLOSED.
    */
   write(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
   /**

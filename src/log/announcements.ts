@@ -14,6 +14,7 @@
 import { after, type Done, type MaybePromise } from '../async/done.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import { CELL_BYTES, FILLED, MAY_READ, MODIFIED, WRITTEN, WRITTEN_PAIR } from '../core/layout.ts';
+import { newBytes } from '../core/new-bytes.ts';
 import type { Core } from '../wasm/core.ts';
 import { type Firmness, hasSum, RECORD_NUMBERS } from './firmness.ts';
 import type { GroupCommit } from './group-commit.ts';
@@ -137,7 +138,7 @@ export class Announcements {
     if (!this.#isNamed(offset, length)) return undefined;
     const { size } = this.#state.geometry;
     const start = offset - (offset % CELL_BYTES);
-    const content = new Uint8Array(Math.min(size, Math.ceil((offset + length) / CELL_BYTES) * CELL_BYTES) - start);
+    const content = newBytes(Math.min(size, Math.ceil((offset + length) / CELL_BYTES) * CELL_BYTES) - start);
     const announce = (): Done => this.change(start, content);
     const read = this.#read(content, start);
     return read === undefined ? announce() : read.then(announce);

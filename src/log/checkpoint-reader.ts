@@ -10,6 +10,7 @@ import type { CopyState } from '../core/copy-state.ts';
 import { GrowingBuffer } from '../core/growing-buffer.ts';
 import type { CheckpointHeader } from '../core/headers.ts';
 import { HEADER_BYTES, padded } from '../core/layout.ts';
+import { newBytes } from '../core/new-bytes.ts';
 import { bytesOfEntry, decodeDirectory, type SliceEntry, slicesStart } from '../core/slice-directory.ts';
 import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
@@ -60,7 +61,7 @@ async function readDirectory(
 ): Promise<{ identity: Uint8Array | undefined; entries: SliceEntry[] }> {
   const { identityBytes, directoryChecksum } = header;
   const start = slicesStart(geometry, identityBytes ?? 0);
-  const bytes = new Uint8Array(start - HEADER_BYTES);
+  const bytes = newBytes(start - HEADER_BYTES);
   await file.read(bytes, HEADER_BYTES);
   refuseOtherSum('checkpoint directory', core.crc32c(bytes), directoryChecksum);
   const directory = bytes.subarray(padded(identityBytes ?? 0));

@@ -16,6 +16,7 @@ import type { CopyState } from '../core/copy-state.ts';
 import { GrowingBuffer } from '../core/growing-buffer.ts';
 import { encodeCheckpointHeader } from '../core/headers.ts';
 import { DIRECTORY_ENTRY_BYTES, HEADER_BYTES, padded } from '../core/layout.ts';
+import { newBytes } from '../core/new-bytes.ts';
 import {
   bytesOfEntry,
   countsOf,
@@ -211,7 +212,7 @@ export class CheckpointWriter {
   /** The identity and the directory. */
   #directory(entries: readonly SliceEntry[]): Uint8Array {
     const { identity = new Uint8Array(0) } = this.#options;
-    const bytes = new Uint8Array(padded(identity.length) + entries.length * DIRECTORY_ENTRY_BYTES);
+    const bytes = newBytes(padded(identity.length) + entries.length * DIRECTORY_ENTRY_BYTES);
     bytes.set(identity);
     encodeDirectory(entries, bytes.subarray(padded(identity.length)));
     return bytes;

@@ -4,6 +4,7 @@ import { inTurns, type TurningClock } from '../async/turns.ts';
 import { CopyState } from '../core/copy-state.ts';
 import type { Geometry } from '../core/geometry.ts';
 import { CONTAINER_BLOCKS, FORMAT1_HEADER_BYTES } from '../core/layout.ts';
+import { newBytes } from '../core/new-bytes.ts';
 import { Replay } from '../core/replay.ts';
 import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
@@ -52,7 +53,7 @@ class Words {
         },
       );
     }
-    const window = new Uint8Array(Math.min(Math.max(bytes, WINDOW_BYTES), this.#state.bytes - this.#at));
+    const window = newBytes(Math.min(Math.max(bytes, WINDOW_BYTES), this.#state.bytes - this.#at));
     await this.#state.file.read(window, this.#at);
     this.#window = new DataView(window.buffer);
     this.#windowAt = this.#at;

@@ -76,8 +76,19 @@ export class GroupCommit {
       settled();
       return;
     }
+    try {
+      this.#checkMemory();
+    } catch (error) {
+      settled(error);
+      return;
+    }
     if (records.length > LIMIT) this.#recordInParts(records, settled);
     else this.#add(records, extents, settled);
+  }
+
+  /** @throws {@link CodError} COD_NO_MEMORY, before anything is in the log that the state has no memory for */
+  #checkMemory(): void {
+    if (this.#batch === undefined) this.#state.checkMemory();
   }
 
   /**
@@ -116,6 +127,7 @@ export class GroupCommit {
     const { refusal } = this.#checkpointer;
     if (refusal !== undefined) throw refusal;
     if (records.length > LIMIT) return this.#announceInParts(records);
+    this.#checkMemory();
     const batch = this.#batch ?? this.#begin();
     addAll(batch.records, records);
     addAll(batch.extents, extents);

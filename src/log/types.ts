@@ -105,7 +105,8 @@ export interface IntentLog extends AsyncDisposable {
    *
    * Resolves when the writes survive the death of the process.
    *
-   * @throws {@link CodError} COD_NO_SPACE or COD_TARGET_IO, and nothing was recorded; COD_POISONED; COD_CLOSED.
+   * @throws {@link CodError} COD_NO_SPACE, COD_NO_MEMORY or COD_TARGET_IO, and nothing was recorded; COD_POISONED;
+   *   COD_CLOSED.
    * @throws `TypeError` when the transaction is of another log or was committed before.
    */
   commit(transaction: Transaction): Promise<void>;

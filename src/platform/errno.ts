@@ -7,6 +7,7 @@ const CODES: Readonly<Record<string, CodErrorCode>> = {
   ENOSPC: 'COD_NO_SPACE',
   EDQUOT: 'COD_NO_SPACE',
   EFBIG: 'COD_NO_SPACE',
+  ENOMEM: 'COD_NO_MEMORY',
 };
 
 /** Returns the name of a system error, such as `ENOENT`. */
@@ -22,7 +23,9 @@ export function ioError(operation: string, cause: unknown, details: Readonly<Rec
   if (cause instanceof CodError) return cause;
   const errno = errnoOf(cause);
   const reason = cause instanceof Error ? cause.message : String(cause);
-  return new CodError(CODES[errno ?? ''] ?? 'COD_TARGET_IO', `${operation}: ${reason}`, {
+  // A file system in memory cannot grow: offsets and lengths were checked before.
+  const otherwise = cause instanceof RangeError ? 'COD_NO_MEMORY' : 'COD_TARGET_IO';
+  return new CodError(CODES[errno ?? ''] ?? otherwise, `${operation}: ${reason}`, {
     cause,
     details: { ...details, ...(errno === undefined ? {} : { errno }) },
   });

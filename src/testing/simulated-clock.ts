@@ -6,7 +6,7 @@
  * them everything runs that can run without time passing.
  */
 
-import { bitmapsReady } from '../core/block-map.ts';
+import { bitmapsReady } from '../core/bitmap-heap.ts';
 import type { Clock } from '../platform/clock.ts';
 
 /** Options of a {@link SimulatedClock}. */

@@ -6,7 +6,7 @@
  *   call throws.
  * - A view over the memory is renewed after each call that may have grown the memory.
  */
-import { CodError } from '../errors.ts';
+import { CodError, outOfMemory } from '../errors.ts';
 import { FAILED_NOTHING } from './codes.ts';
 import { CORE_SHIFT, CORE_TEXT } from './generated/core-bytes.ts';
 import type { CoreExports } from './generated/interface.ts';
@@ -34,6 +34,16 @@ function coreBytes(): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
+function instantiate(bytes: Uint8Array<ArrayBuffer> | undefined): WebAssembly.Instance {
+  try {
+    const module = bytes ? new WebAssembly.Module(bytes) : (compiled ??= new WebAssembly.Module(coreBytes()));
+    return new WebAssembly.Instance(module);
+  } catch (error) {
+    if (error instanceof RangeError) throw outOfMemory('an instance of the WASM core', error);
+    throw error;
+  }
+}
+
 /** An instance of the wasm core with a memory of its own. */
 export class Core {
   readonly exports: CoreExports;
@@ -48,14 +58,14 @@ export class Core {
    *
    * @param bytes another build of the module, for tests
    * @throws {RangeError} if `memoryLimit` is not an integer from 1 MiB to 2 GiB
+   * @throws {@link CodError} COD_NO_MEMORY if there is no memory or address space for an instance
    */
   static create(bytes?: Uint8Array<ArrayBuffer>, options: { memoryLimit?: number } = {}): Core {
     const { memoryLimit = DEFAULT_MEMORY_LIMIT } = options;
     if (!Number.isInteger(memoryLimit) || memoryLimit < 2 ** 20 || memoryLimit > 2 ** 31) {
       throw new RangeError(`memoryLimit ${memoryLimit} is not an integer from ${2 ** 20} to ${2 ** 31} bytes`);
     }
-    const module = bytes ? new WebAssembly.Module(bytes) : (compiled ??= new WebAssembly.Module(coreBytes()));
-    return new Core(new WebAssembly.Instance(module), memoryLimit);
+    return new Core(instantiate(bytes), memoryLimit);
   }
 
   private constructor(instance: WebAssembly.Instance, memoryLimit: number) {
@@ -164,7 +174,7 @@ export class Core {
       );
     }
     return new CodError(
-      'COD_NO_SPACE',
+      'COD_NO_MEMORY',
       `the WASM core cannot grow beyond ${memoryBytes} bytes. This instance is unusable: create a new instance`,
       { cause: error, details: { memoryBytes } },
     );

@@ -45,6 +45,11 @@ const PROBLEMS: Readonly<
       'A private window has little space.',
     remedies: ['again'],
   },
+  COD_NO_MEMORY: {
+    title: 'There is not enough memory',
+    advice: 'Close other tabs or programs. Then try again.',
+    remedies: ['again'],
+  },
   COD_LOCKED: {
     title: 'Another tab has this copy open',
     advice: 'Close it there and try again.',

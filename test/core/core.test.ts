@@ -70,7 +70,7 @@ describe.each(builds)('the $name core', ({ name, create }) => {
       for (let block = 0; block < 10 ** 6; block++) map.add(block, 0, 1);
     };
     expect(fill).toThrow(
-      expect.objectContaining({ code: 'COD_NO_SPACE', message: expect.stringContaining('new instance') }),
+      expect.objectContaining({ code: 'COD_NO_MEMORY', message: expect.stringContaining('new instance') }),
     );
     expect(core.memoryBytes).toBeLessThanOrEqual(2 ** 21 + 65_536);
     expect(() => core.crc32c(new Uint8Array(1))).toThrow(core.failure);

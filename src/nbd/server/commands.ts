@@ -89,6 +89,7 @@ export function failureOf(error: unknown): { readonly error: number; readonly me
   if (error instanceof NbdFailure) return { error: error.error, message: error.message };
   if (!isCodError(error)) return { error: NBD_ERROR.EIO, message: 'an internal error' };
   if (error.code === 'COD_NO_SPACE') return { error: NBD_ERROR.ENOSPC, message: error.code };
+  if (error.code === 'COD_NO_MEMORY') return { error: NBD_ERROR.ENOMEM, message: error.code };
   if (error.code === 'COD_CLOSED') return { error: NBD_ERROR.ESHUTDOWN, message: error.code };
   return { error: NBD_ERROR.EIO, message: error.code };
 }
