@@ -93,7 +93,8 @@ async function run(copying: Copying): Promise<void> {
   const { rate, device, target, flags, emit } = copying;
   const started = performance.now();
   const { size } = device;
-  const resumedBytes = tellStart(device, copying);
+  const verification = 'verify the complete copy with --sha256';
+  const resumedBytes = tellStart(device, copying, flags.sha256 === undefined ? verification : undefined);
   rate.govern(device);
   await followCopy(device, copying, TICK_MS);
   const { sourceBytes } = device.status();

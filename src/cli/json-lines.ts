@@ -3,6 +3,7 @@
 /** Events of `copy --json` and `serve --json`. The last event is `done` or `error`. */
 export type CopyEvent =
   | 'start'
+  | 'warning'
   | 'listening'
   | 'rate'
   | 'progress'

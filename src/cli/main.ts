@@ -45,7 +45,7 @@ function withCopyOptions(command: Command): Command {
     .option('--rate-group <name>', 'share the rate in this group of local copies', argument(parseGroupName))
     .option('--order <file>', 'copy the extents of this order file first')
     .option('--json', 'print events as JSON lines on stdout, and no progress')
-    .option('--quiet', 'print only errors on stderr');
+    .option('--quiet', 'print only errors and warnings on stderr');
 }
 
 /** Adds the options that apply to sources over a network. */

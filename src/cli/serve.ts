@@ -32,6 +32,10 @@ import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
 
+/** Writes of clients change the digest. */
+const VERIFICATION =
+  'verify a complete copy without writes of clients by `copyondemand copy --sha256` with the same SOURCE and TARGET';
+
 /** Parsed options of the command. */
 export interface ServeFlags extends HttpFlags, RateFlags {
   readonly socket?: string;
@@ -181,7 +185,7 @@ interface Serving extends TargetCopy {
 /** Announces the export, reports progress until the copy ends, and serves until the signal arrives. */
 async function run(serving: Serving): Promise<never> {
   const { device, server, target, flags, signal, emit, progress } = serving;
-  tellStart(device, serving);
+  tellStart(device, serving, VERIFICATION);
   emit('listening', { uri: server.uris[0] });
   if (!flags.json) process.stdout.write(`listening on ${server.uris[0]}\n`);
   try {

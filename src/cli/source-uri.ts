@@ -2,6 +2,7 @@
 
 import { CodError } from '../errors.ts';
 import { isNbdScheme, type NbdLocation, parseNbdUri, showNbdLocation } from '../nbd/uri.ts';
+import { shown } from '../sources/http/location.ts';
 import type { HttpSourceOptions } from '../sources/http/source.ts';
 import type { Source } from '../sources/source.ts';
 import { UsageError } from './failure.ts';
@@ -49,14 +50,11 @@ function locationOf(text: string): NbdLocation {
   }
 }
 
-/** Returns the URI without credentials, for messages and events. */
+/** Returns the URI without its query and credentials, for messages and events: a query may hold a signature. */
 export function showSourceUri(uri: SourceUri): string {
   if (uri.kind === 'file') return uri.path;
   if (uri.kind === 'nbd') return showNbdLocation(uri.location);
-  const bare = new URL(uri.url);
-  bare.username = '';
-  bare.password = '';
-  return bare.href;
+  return shown(uri.url);
 }
 
 /**

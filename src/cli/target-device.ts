@@ -92,15 +92,36 @@ export function syncedBytes({ size, blockSize, totalBlocks, syncedBlocks }: Devi
   return syncedBlocks === totalBlocks ? size : Math.min(size, syncedBlocks * blockSize);
 }
 
-/** Reports the start of a copy. Returns the bytes that the target holds already. */
-export function tellStart(device: Device, { uri, source, target, flags, emit }: TargetCopy): number {
+/**
+ * Reports the start of a copy, and a source without identity. Returns the bytes that the target holds already.
+ * @param verification how to verify the complete copy; undefined if this run does
+ */
+export function tellStart(device: Device, copy: TargetCopy, verification: string | undefined): number {
+  const { uri, source, target, flags, emit } = copy;
   const { size } = device;
   const resumedBytes = syncedBytes(device.status());
   emit('start', { source: showSourceUri(uri), identity: source.identity ?? null, target, size, resumedBytes });
+  if (source.identity === undefined) warn(noIdentity(uri, verification), emit);
   if (!flags.quiet && !flags.json && resumedBytes > 0) {
     process.stderr.write(`${target}: resumes at ${formatBytes(resumedBytes)} of ${formatBytes(size)}\n`);
   }
   return resumedBytes;
+}
+
+function noIdentity(uri: SourceUri, verification: string | undefined): string {
+  const lacks = {
+    file: 'is a block device, which has no version',
+    nbd: 'is an NBD export, which has no version',
+    http: 'has neither ETag nor Last-Modified',
+  }[uri.kind];
+  const advice = verification === undefined ? '' : `; ${verification}`;
+  return `${showSourceUri(uri)} ${lacks}: if its content changes during the copy, the copy mixes both${advice}`;
+}
+
+/** Reports what may spoil the result. Printed with `--quiet` too. */
+function warn(message: string, emit: Emit): void {
+  emit('warning', { message });
+  process.stderr.write(`copyondemand: warning: ${message}\n`);
 }
 
 /**

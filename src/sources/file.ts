@@ -1,6 +1,6 @@
 /** A source over a local file or block device. */
 
-import { type BigIntStats, fstatSync, promises, readSync } from 'node:fs';
+import { type BigIntStats, fstatSync, promises, readSync, statSync } from 'node:fs';
 import type { Done } from '../async/done.ts';
 import { CodError } from '../errors.ts';
 import { InlineCalls } from '../platform/inline-calls.ts';
@@ -21,8 +21,10 @@ const CALL_BYTES = 1 << 30;
  * Opens the file or block device at `path` as a source. An empty file is a source of size 0. A file's identity is its
  * device, inode, size and modification time. A block device has none.
  *
- * Reads reject with COD_SHORT_READ when the file was truncated, and with COD_SOURCE_CHANGED when it was written to. The
- * source checks for changes at least once for each 64 KiB and for each 1024 reads, before the last of them resolves.
+ * Reads reject with COD_SHORT_READ when the file was truncated, and with COD_SOURCE_CHANGED when it was written to,
+ * even by a program that puts the modification time back. The source checks for changes at least once for each 64 KiB,
+ * for each 1024 reads, and at the end of the file, before the last of these reads resolves. When another file takes the
+ * path, the source still reads the file that it opened.
  *
  * @param path absolute, or relative to the working directory
  * @throws {@link CodError} COD_NOT_FOUND when the path does not exist; COD_SOURCE_IO when the path is a directory or a
@@ -61,7 +63,9 @@ class FileSource implements InlineSource, AsyncDisposable {
   declare readonly identity?: string;
   readonly #path: string;
   readonly #handle: promises.FileHandle;
-  readonly #opened: BigIntStats;
+  readonly #isFile: boolean;
+  /** The file at opening; its ctime, mode, owner and links at the last check. */
+  #seen: BigIntStats;
   #closing: Promise<void> | undefined;
   readonly #inline = new InlineCalls(nodeEventLoop);
   #bytesSinceCheck = 0;
@@ -70,7 +74,8 @@ class FileSource implements InlineSource, AsyncDisposable {
   constructor(path: string, handle: promises.FileHandle, size: number, stats: BigIntStats) {
     this.#path = path;
     this.#handle = handle;
-    this.#opened = stats;
+    this.#isFile = stats.isFile();
+    this.#seen = stats;
     this.size = size;
     if (stats.isFile()) this.identity = `file:${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}`;
   }
@@ -88,7 +93,7 @@ class FileSource implements InlineSource, AsyncDisposable {
       const start = this.#inline.start();
       this.#readInline(into, offset);
       this.#inline.ended(start);
-      this.#count(into.length);
+      this.#count(into.length, offset);
     } catch (error) {
       throw this.#explain(error);
     }
@@ -103,7 +108,7 @@ class FileSource implements InlineSource, AsyncDisposable {
         if (bytesRead === 0) throw this.#short(offset + done, into.length - done);
         done += bytesRead;
       }
-      this.#count(into.length);
+      this.#count(into.length, offset);
     } catch (error) {
       throw this.#explain(error);
     }
@@ -160,17 +165,23 @@ class FileSource implements InlineSource, AsyncDisposable {
   }
 
   /** Counts a read, and checks for changes when enough was read. */
-  #count(bytes: number): void {
+  #count(bytes: number, offset: number): void {
     this.#bytesSinceCheck += bytes;
-    if (this.#bytesSinceCheck >= CHECK_BYTES || ++this.#readsSinceCheck >= CHECK_READS) this.#checkUnchanged();
+    const isEnd = offset + bytes === this.size;
+    if (this.#bytesSinceCheck >= CHECK_BYTES || ++this.#readsSinceCheck >= CHECK_READS || isEnd) this.#checkUnchanged();
   }
 
   #checkUnchanged(): void {
     this.#bytesSinceCheck = 0;
     this.#readsSinceCheck = 0;
-    if (!this.#opened.isFile()) return;
+    if (!this.#isFile) return;
+    const before = this.#seen;
     const now = fstatSync(this.#handle.fd, { bigint: true });
-    if (now.size === this.#opened.size && now.mtimeNs === this.#opened.mtimeNs) return;
+    const isSame = now.size === before.size && now.mtimeNs === before.mtimeNs;
+    if (isSame && (now.ctimeNs === before.ctimeNs || isAttributeChange(before, now) || this.#hasLostItsPath())) {
+      this.#seen = now;
+      return;
+    }
     const details = { path: this.#path, sizeAtOpen: this.size, size: Number(now.size) };
     throw new CodError(
       'COD_SOURCE_CHANGED',
@@ -179,6 +190,12 @@ class FileSource implements InlineSource, AsyncDisposable {
         details,
       },
     );
+  }
+
+  /** Whether the file was moved or removed, which sets its ctime. */
+  #hasLostItsPath(): boolean {
+    const there = statSync(this.#path, { bigint: true, throwIfNoEntry: false });
+    return there?.ino !== this.#seen.ino || there.dev !== this.#seen.dev;
   }
 
   #short(offset: number, missing: number): CodError {
@@ -191,6 +208,11 @@ class FileSource implements InlineSource, AsyncDisposable {
   #explain(error: unknown): unknown {
     return this.#closing !== undefined ? closed(this.#path) : asCodError(this.#path, error);
   }
+}
+
+/** Whether mode, owner or links tell why the ctime differs. If nothing does, a program may have put the mtime back. */
+function isAttributeChange(before: BigIntStats, now: BigIntStats): boolean {
+  return (['mode', 'uid', 'gid', 'nlink'] as const).some((name) => now[name] !== before[name]);
 }
 
 function closed(path: string): CodError {

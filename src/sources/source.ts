@@ -16,7 +16,8 @@ export interface Source {
   readonly size: number;
   /**
    * Names the exact content, for example by ETag, digest, or mtime and inode. A copy does not resume against another
-   * identity. Absent: a resume cannot tell whether the content is the same.
+   * identity. Undefined: nothing tells whether the content is still the same, and a copy of changed content of the same
+   * size mixes both. Compare a digest of the complete copy then.
    */
   readonly identity?: string;
   /**

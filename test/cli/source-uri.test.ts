@@ -36,8 +36,9 @@ describe('SOURCE', () => {
     expect(() => parseSourceUri('s3://bucket/key')).toThrow(/s3:\/\/.*a path.*http:\/\/.*https:\/\//);
   });
 
-  test('shows no credentials', () => {
-    expect(showSourceUri(parseSourceUri('https://name:secret@h/d?x=1'))).toBe('https://h/d?x=1');
+  test('shows neither credentials nor the query', () => {
+    expect(showSourceUri(parseSourceUri('https://name:secret@h/d?x=1#y'))).toBe('https://h/d?…');
+    expect(showSourceUri(parseSourceUri('https://h:8443/d'))).toBe('https://h:8443/d');
     expect(showSourceUri(parseSourceUri('/a/b'))).toBe('/a/b');
   });
 });

@@ -11,6 +11,8 @@ import { TestClock } from './test-clock.ts';
 const SIZE = 700_001;
 const content = pattern(SIZE);
 const ATTEMPTS = 3;
+/** The part of an identity that the server's Last-Modified gives. */
+const MODIFIED = 'modified:Sat, 01 Nov 2025 00:00:00 GMT;';
 
 const transports = [
   ['fetch', fetchTransport],
@@ -277,20 +279,40 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
     });
 
     it.each([
-      ['a weak ETag', { etag: 'W/"v1"' }, `modified:Sat, 01 Nov 2025 00:00:00 GMT;size:${SIZE}`],
-      ['no ETag', { etag: undefined }, `modified:Sat, 01 Nov 2025 00:00:00 GMT;size:${SIZE}`],
+      ['a weak ETag', { etag: 'W/"v1"' }, `weak:W/"v1";${MODIFIED}size:${SIZE}`],
+      ['a weak ETag only', { etag: 'W/"v1"', 'last-modified': undefined }, `weak:W/"v1";size:${SIZE}`],
+      ['an ETag without quotes', { etag: 'v1' }, `weak:v1;${MODIFIED}size:${SIZE}`],
+      ['an ETag with one quote', { etag: '"v1' }, `weak:"v1;${MODIFIED}size:${SIZE}`],
+      ['a list of ETags', { etag: '"v1", "v1"' }, `weak:"v1", "v1";${MODIFIED}size:${SIZE}`],
+      ['an empty tag in quotes', { etag: '""' }, 'etag:""'],
+      ['an empty ETag', { etag: '' }, `${MODIFIED}size:${SIZE}`],
+      ['no ETag', { etag: undefined }, `${MODIFIED}size:${SIZE}`],
       ['neither ETag nor Last-Modified', { etag: undefined, 'last-modified': undefined }, undefined],
-    ])('with %s uses the remaining headers as identity', async (_, headers, identity) => {
+      ['an empty ETag and an empty Last-Modified', { etag: '', 'last-modified': '' }, undefined],
+    ])('with %s uses the headers that there are as identity', async (_, headers, identity) => {
       const server = await start((ask) => ask.send({ headers }));
       expect((await open(server.url)).identity).toBe(identity);
     });
 
-    it('detects another Last-Modified without an ETag', async () => {
-      const server = await start((ask) =>
-        ask.send({ headers: { etag: undefined, 'last-modified': `Sat, 01 Nov 2025 00:00:0${ask.index} GMT` } }),
-      );
+    it.each([
+      ['another weak ETag', { etag: 'W/"v1"' }, { etag: 'W/"v2"' }],
+      ['another ETag without quotes', { etag: 'v1' }, { etag: 'v2' }],
+      ['the same weak ETag with another Last-Modified', { etag: 'W/"v1"' }, { etag: 'W/"v1"', 'last-modified': 'x' }],
+      ['a weak ETag instead of a strong one', { etag: '"v1"' }, { etag: 'W/"v1"' }],
+      ['a strong ETag instead of a weak one', { etag: 'W/"v1"' }, { etag: '"v1"' }],
+      ['no ETag instead of a weak one', { etag: 'W/"v1"' }, { etag: undefined }],
+      ['a weak ETag instead of none', { etag: undefined }, { etag: 'W/"v1"' }],
+      ['another Last-Modified without an ETag', { etag: undefined }, { etag: undefined, 'last-modified': 'x' }],
+      [
+        'a weak ETag instead of no validator at all',
+        { etag: undefined, 'last-modified': undefined },
+        { etag: 'W/"v1"', 'last-modified': undefined },
+      ],
+    ])('detects %s', async (_, atOpening, later) => {
+      const server = await start((ask) => ask.send({ headers: ask.index === 0 ? atOpening : later }));
       const source = await open(server.url);
       await expectCode(source.read(new Uint8Array(10), 0), 'COD_SOURCE_CHANGED');
+      await expectCode(collect(source.stream(0, 10)), 'COD_SOURCE_CHANGED');
     });
 
     it('rejects all reads after a change, and keeps rejecting when the old content returns', async () => {

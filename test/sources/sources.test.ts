@@ -1,4 +1,17 @@
-import { appendFile, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  chmod,
+  link,
+  mkdir,
+  mkdtemp,
+  open,
+  rename,
+  rm,
+  stat,
+  truncate,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -246,27 +259,80 @@ describe('fileSource', () => {
     await source.close();
   });
 
-  it('rejects a long read with COD_SOURCE_CHANGED when the file was written', async () => {
-    const path = join(folder, 'changed.img');
-    await writeFile(path, content);
-    const source = await fileSource(path);
-    await appendFile(path, 'x');
-    await expectCode(collect(source, 0, SIZE), 'COD_SOURCE_CHANGED');
-    await source.close();
+  describe.each<[string, (source: Source) => Promise<unknown>]>([
+    ['a long read', (source: Source) => collect(source, 0, SIZE - 10)],
+    ['1024 small reads', (source: Source) => readOften(source)],
+    ['a short read at the end of the file', (source: Source) => source.read(new Uint8Array(10), SIZE - 10)],
+  ])('notices in %s', (_name, read) => {
+    it.each<[string, (path: string) => Promise<void>]>([
+      ['appended to', (path: string) => appendFile(path, 'x')],
+      ['overwritten in place', (path: string) => overwrite(path)],
+      [
+        'overwritten in place by a program that puts the mtime back',
+        async (path: string) => {
+          await overwrite(path);
+          await utimes(path, WRITTEN_AT, WRITTEN_AT);
+        },
+      ],
+    ])('that the file was %s, and keeps rejecting', async (_how, change) => {
+      const path = join(folder, 'changed.img');
+      await writeFile(path, content);
+      await utimes(path, WRITTEN_AT, WRITTEN_AT);
+      const source = await fileSource(path);
+      await read(source);
+      await clockTick(path);
+      await change(path);
+      await expectCode(read(source), 'COD_SOURCE_CHANGED');
+      await expectCode(read(source), 'COD_SOURCE_CHANGED');
+      await source.close();
+    });
   });
 
-  it('detects within 1024 small reads that the file was written', async () => {
-    const path = join(folder, 'changed.img');
+  it.each<[string, (path: string) => Promise<void>]>([
+    ['its mode changes', (path: string) => chmod(path, 0o400)],
+    ['it gets another name', (path: string) => link(path, `${path}.link`)],
+    ['it is moved', (path: string) => rename(path, `${path}.old`)],
+    ['it is removed', (path: string) => rm(path)],
+    [
+      'another file replaces it',
+      async (path: string) => {
+        await writeFile(`${path}.new`, new Uint8Array(SIZE));
+        await rename(`${path}.new`, path);
+      },
+    ],
+  ])('reads on when %s', async (_how, change) => {
+    const directory = await mkdtemp(join(folder, 'kept-'));
+    const path = join(directory, 'disk.img');
     await writeFile(path, content);
     const source = await fileSource(path);
-    await appendFile(path, 'x');
-    const reads = async () => {
-      for (let read = 0; read < 1024; read++) await source.read(new Uint8Array(16), read);
-    };
-    await expectCode(reads(), 'COD_SOURCE_CHANGED');
+    await clockTick(path);
+    await change(path);
+    expectBytes(await collect(source, 0, SIZE), content);
     await source.close();
   });
 });
+
+/** A modification time in seconds that can be set again exactly. */
+const WRITTEN_AT = 1e9;
+
+/** Waits until a change of a file gets another time than `path` has. */
+async function clockTick(path: string): Promise<void> {
+  const { ctimeNs } = await stat(path, { bigint: true });
+  const probe = `${path}.probe`;
+  do await writeFile(probe, '');
+  while ((await stat(probe, { bigint: true })).ctimeNs <= ctimeNs);
+  await rm(probe);
+}
+
+async function overwrite(path: string): Promise<void> {
+  const file = await open(path, 'r+');
+  await file.write('changed', 0);
+  await file.close();
+}
+
+async function readOften(source: Source): Promise<void> {
+  for (let read = 0; read < 1024; read++) await source.read(new Uint8Array(16), read);
+}
 
 /** Collects the bytes from a stream, or from one read for a source without streams. */
 async function collect(source: Source, offset: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {

@@ -3,15 +3,16 @@
  * start are in cli-refusals.test.ts.
  */
 
+import { createHash } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { beforeAll, expect, onTestFinished, test } from 'vitest';
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { type Device, openDevice } from '../../src/index.ts';
 import { nodeFileSystem } from '../../src/node.ts';
 import { httpSource } from '../../src/sources/http/source.ts';
 import { seededRandom } from '../../src/testing/index.ts';
-import { eventsOf, type Result, runCommand } from '../cli/command.ts';
+import { eventsOf, type Result, runCommand, runUntil } from '../cli/command.ts';
 import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { type Ask, type Behaviour, HostileServer, honest } from '../support/http-server.ts';
@@ -23,9 +24,11 @@ const GOOD_BYTES = 3 * MIB + 1000;
 /** How many consecutive responses fail, each after some progress. */
 const FAULTS = 4;
 
+type Headers = Record<string, string | undefined>;
+
 /** Sends the head of a correct response and the beginning of its body. */
-function sendBeginning(ask: Ask, bytes = GOOD_BYTES): void {
-  ask.send({ body: false });
+function sendBeginning(ask: Ask, bytes = GOOD_BYTES, headers: Headers = {}): void {
+  ask.send({ body: false, headers });
   ask.socket.write(IMAGE.subarray(ask.start, Math.min(ask.end, ask.start + bytes)));
 }
 
@@ -72,14 +75,14 @@ async function serve(behaviour: Behaviour): Promise<HostileServer> {
  * Answers the request of the open. Sends the beginning of the next response, then closes the connection. Passes every
  * later request to `then`.
  */
-function failingHalfWay(then: Behaviour): Behaviour {
+function failingHalfWay(then: Behaviour, headers: Headers): Behaviour {
   let begun = false;
   return (ask) => {
-    if (ask.index === 0) ask.send();
+    if (ask.index === 0) ask.send({ headers });
     else if (begun) then(ask);
     else {
       begun = true;
-      sendBeginning(ask);
+      sendBeginning(ask, GOOD_BYTES, headers);
       setTimeout(() => ask.socket.destroy(), 300);
     }
   };
@@ -130,25 +133,100 @@ test.for(passing)('retries a source that temporarily $name until the copy is com
   expectCopied(result, directory);
 });
 
-test('refuses a source whose ETag changes, now and later, and resumes when the old content is back', async () => {
-  const server = await serve(failingHalfWay((ask) => ask.send({ headers: { etag: '"v2"' } })));
-  const directory = temporaryDirectory();
-  const command = ['copy', server.url, 'disk', '--json'];
-  const changed = await runCommand(command, { cwd: directory });
-  expect(changed.exitCode).toBe(1);
-  expect(changed.stderr).toMatch(/^copyondemand: COD_SOURCE_CHANGED: .*"v2".*\n$/);
+/** A validator that changes with the content, and the headers before and after. */
+const replaced: readonly { name: string; was: Headers; is: Headers; says: string }[] = [
+  { name: 'a strong ETag', was: { etag: '"v1"' }, is: { etag: '"v2"' }, says: '"v2"' },
+  {
+    name: 'a weak ETag without Last-Modified',
+    was: { etag: 'W/"1"', 'last-modified': undefined },
+    is: { etag: 'W/"2"', 'last-modified': undefined },
+    says: 'W/"2"',
+  },
+  { name: 'a malformed ETag', was: { etag: 'one' }, is: { etag: 'two' }, says: 'two' },
+];
 
-  server.behaviour = (ask) => ask.send({ headers: { etag: '"v2"' } });
-  const before = contentsOf(directory);
-  const later = await runCommand(command, { cwd: directory });
-  expect(later.exitCode).toBe(1);
-  expect(later.stderr).toMatch(/^copyondemand: COD_SOURCE_CHANGED: /);
-  expect(contentsOf(directory)).toEqual(before);
+test.for(replaced)(
+  'refuses a source whose content gets another version by $name, now and later, and resumes with the old content',
+  async ({ was, is, says }) => {
+    const before: Behaviour = (ask) => ask.send({ headers: was });
+    const after: Behaviour = (ask) => ask.send({ headers: is });
+    const server = await serve(failingHalfWay(after, was));
+    const directory = temporaryDirectory();
+    const command = ['copy', server.url, 'disk', '--json'];
+    const changed = await runCommand(command, { cwd: directory });
+    expect(changed.exitCode).toBe(1);
+    expect(changed.stderr).toMatch(/^copyondemand: COD_SOURCE_CHANGED: .*\n$/);
+    expect(changed.stderr).toContain(says);
 
-  server.behaviour = honest;
-  const again = await runCommand(command, { cwd: directory });
-  expect(resumedBytes(again)).toBeGreaterThan(2 * MIB);
-  expectCopied(again, directory);
+    server.behaviour = after;
+    const contents = contentsOf(directory);
+    const later = await runCommand(command, { cwd: directory });
+    expect(later.exitCode).toBe(1);
+    expect(later.stderr).toMatch(/^copyondemand: COD_SOURCE_CHANGED: /);
+    expect(contentsOf(directory)).toEqual(contents);
+
+    server.behaviour = before;
+    const again = await runCommand(command, { cwd: directory });
+    expect(resumedBytes(again)).toBeGreaterThan(2 * MIB);
+    expectCopied(again, directory);
+  },
+);
+
+describe('a source without ETag and Last-Modified is reported once', () => {
+  const nameless: Behaviour = (ask) => ask.send({ headers: { etag: undefined, 'last-modified': undefined } });
+  const warning = /^copyondemand: warning: (http:\/\/127\.0\.0\.1:\d+\/disk\.img\?…) has neither ETag nor .+$/gm;
+  const start = async (): Promise<{ url: string; directory: string }> => {
+    const server = await serve(nameless);
+    const url = server.url.replace('http://', 'http://user:secret@');
+    return { url: `${url}?signature=secret`, directory: temporaryDirectory() };
+  };
+
+  test.each([[[]], [['--quiet']], [['--json']], [['--quiet', '--json']]])('by copy %j', async (flags) => {
+    const { url, directory } = await start();
+    const result = await runCommand(['copy', url, 'disk', ...flags], { cwd: directory });
+    expect(result.exitCode).toBe(0);
+    expect(result.stderr.match(warning)).toEqual([expect.stringMatching(/; verify the complete copy with --sha256$/)]);
+    expect(result.stdout + result.stderr).not.toContain('secret');
+    if (flags.includes('--json')) {
+      const warnings = eventsOf(result).filter(({ event }) => event === 'warning');
+      expect(warnings).toEqual([{ event: 'warning', message: expect.stringContaining('has neither ETag') }]);
+    }
+  });
+
+  test('by copy with --sha256, without the advice', async () => {
+    const { url, directory } = await start();
+    const digest = createHash('sha256').update(IMAGE).digest('hex');
+    const result = await runCommand(['copy', url, 'disk', '--quiet', '--sha256', digest], { cwd: directory });
+    expect(result.exitCode).toBe(0);
+    expect(result.stderr.match(warning)).toEqual([expect.stringMatching(/the copy mixes both$/)]);
+  });
+
+  test('by serve, whose advice verifies a complete copy', async () => {
+    const { url, directory } = await start();
+    const served = await runUntil(
+      ['serve', url, join(directory, 'disk'), '--socket', join(directory, 's'), '--quiet'],
+      'SIGTERM',
+      ({ event }) => event === 'hydrated',
+    );
+    expect(served.exitCode).toBe(0);
+    expect(served.stderr.match(warning)).toEqual([expect.stringContaining('`copyondemand copy --sha256`')]);
+    expect(served.stdout + served.stderr).not.toContain('secret');
+
+    const digest = createHash('sha256').update(IMAGE).digest('hex');
+    const wrong = await runCommand(['copy', url, 'disk', '--sha256', 'ab'.repeat(32)], { cwd: directory });
+    expect(wrong.stderr).toContain('COD_CORRUPT');
+    const verified = await runCommand(['copy', url, 'disk', '--sha256', digest, '--json'], { cwd: directory });
+    expect(eventsOf(verified)).toContainEqual({ event: 'verified', sha256: digest });
+    expect(readdirSync(directory)).toEqual(['disk']);
+  });
+
+  test('and a source with an ETag is not', async () => {
+    const server = await serve(honest);
+    const directory = temporaryDirectory();
+    const result = await runCommand(['copy', server.url, 'disk', '--json'], { cwd: directory });
+    expectCopied(result, directory);
+    expect(eventsOf(result).some(({ event }) => event === 'warning')).toBe(false);
+  });
 });
 
 test('exits with 1 when the source disappears, and resumes from another URL with the same content', async () => {

@@ -113,15 +113,20 @@ function kindOf(response: HttpResponse, asked: Asked): AnswerKind {
   return status === 206 ? 'range' : 'whole';
 }
 
+/** A strong ETag (RFC 9110, section 8.8.3). */
+const STRONG_ETAG = /^"[^"]*"$/;
+
 /**
- * Returns a strong ETag, or else the modification time with the size. A weak ETag promises the same meaning, not the
- * same bytes (RFC 9110, section 8.8.1).
+ * Returns what names the content. A strong ETag names the bytes. Any other ETag, weak or malformed, is one sign beside
+ * Last-Modified and the size: if it differs, so does the content, but equal tags do not prove equal bytes (RFC 9110,
+ * section 8.8.3.2).
  */
 function identityOf(response: HttpResponse, size: number): string | undefined {
-  const etag = response.header('etag');
-  if (etag?.startsWith('"')) return `etag:${etag}`;
-  const modified = response.header('last-modified');
-  return modified === undefined ? undefined : `modified:${modified};size:${size}`;
+  const etag = response.header('etag') ?? '';
+  if (STRONG_ETAG.test(etag)) return `etag:${etag}`;
+  const modified = response.header('last-modified') ?? '';
+  if (etag === '' && modified === '') return undefined;
+  return `${etag && `weak:${etag};`}${modified && `modified:${modified};`}size:${size}`;
 }
 
 function checkIdentity(response: HttpResponse, asked: Asked, known: Known): void {

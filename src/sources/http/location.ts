@@ -139,6 +139,7 @@ function withoutCredentials(url: URL): URL {
   return bare;
 }
 
-function shown(url: URL): string {
+/** Returns the URL for messages: without credentials and query. */
+export function shown(url: URL): string {
   return `${url.origin}${url.pathname}${url.search === '' ? '' : '?…'}`;
 }

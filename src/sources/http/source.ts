@@ -59,8 +59,9 @@ const ENDED = new Error('the request is done');
 
 /**
  * Opens `url` as a source, with one request for its first byte. The response gives the size, the identity, and whether
- * the server supports ranges. The identity is a strong ETag, else Last-Modified and the size; undefined if the server
- * sends neither.
+ * the server supports ranges. The identity is a strong ETag. Otherwise it is the weak or malformed ETag, Last-Modified
+ * and the size, as far as the server sends them. Without ETag and Last-Modified it is undefined: if the server then
+ * replaces the content by other content of the same size, the source cannot notice it.
  *
  * - When a response has another total size, ETag or Last-Modified than at opening, the call rejects with
  *   COD_SOURCE_CHANGED. So do all later calls, and those in flight: their bytes may be of either version.
