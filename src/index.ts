@@ -6,6 +6,7 @@
 
 import { type OpenDeviceOptions, openDeviceIn } from './device/open.ts';
 import type { Device } from './device/types.ts';
+import { type RemoveCopyOptions, type RemovedCopy, removeCopyIn } from './log/removal.ts';
 import { systemEnvironment } from './platform/environment.ts';
 
 export type { ByteExtent } from './core/range-set.ts';
@@ -23,6 +24,7 @@ export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './er
 export type { File, FileSystem, Lease } from './fs/file-system.ts';
 export { type Inspection, inspectMetadata } from './log/inspect.ts';
 export type { MetadataFile } from './log/recovered-state.ts';
+export type { RemoveCopyOptions, RemovedContents, RemovedCopy } from './log/removal.ts';
 export type { FileKind } from './log/slots.ts';
 export type { Clock, Environment } from './platform/clock.ts';
 export { blobSource } from './sources/blob.ts';
@@ -61,4 +63,38 @@ export type { Source, SourceExtent } from './sources/source.ts';
  */
 export function openDevice(options: OpenDeviceOptions): Promise<Device> {
   return openDeviceIn(options.environment ?? systemEnvironment, options);
+}
+
+/**
+ * Abandons a copy: removes its target and its metadata, and nothing else. What users wrote to the copy is lost.
+ *
+ * A crash leaves the copy as it was, a copy of which nothing is copied, or nothing; repeat the call after a crash. When
+ * the promise resolves, the bytes are gone. A power cut may bring back names, but only of empty files.
+ *
+ * - Metadata that is damaged, or whose target is missing, is removed too.
+ * - On Node, if the target is a symbolic link, the file that it names becomes empty and the link is removed.
+ *
+ * @throws {@link CodError} COD_NOT_FOUND when there is no copy, or the target has no metadata, as a complete image has
+ *   none; COD_LOCKED when the copy is in use; COD_EXISTS when a file at a name of the metadata is not ours; COD_VERSION
+ *   when a newer version wrote the metadata. Nothing is removed then.
+ * @throws {@link CodError} COD_POISONED, COD_TARGET_IO when the file system fails.
+ * @throws `TypeError` when `target` is no file name.
+ * @throws the signal's reason when it is aborted.
+ * @example
+ * ```ts
+ * import { bytesSource, openDevice, removeCopy } from 'copyondemand';
+ * import { memfsFileSystem } from 'copyondemand/memfs';
+ *
+ * const fileSystem = memfsFileSystem();
+ * const source = bytesSource(new Uint8Array(2 ** 20));
+ * const device = await openDevice({ source, fileSystem, target: 'disk.raw', hydrate: false });
+ * await device.write(new Uint8Array(4096).fill(1), 8192);
+ * await device.close();
+ *
+ * const { files, contents } = await removeCopy({ fileSystem, target: 'disk.raw' });
+ * console.log(files[0], contents?.modifiedBytes); // disk.raw 4096
+ * ```
+ */
+export function removeCopy(options: RemoveCopyOptions): Promise<RemovedCopy> {
+  return removeCopyIn(options.environment ?? systemEnvironment, options);
 }

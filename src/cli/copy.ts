@@ -140,7 +140,7 @@ async function verify({ target, size, sha256, signal, emit, progress }: Verifica
     throw new CodError(
       'COD_CORRUPT',
       `the SHA-256 of ${target} is ${found}, not ${sha256}: the source has other contents; ` +
-        'the copy and its metadata are kept, remove both to start again',
+        `the copy and its metadata are kept; to start again, run \`copyondemand remove ${target}\``,
       { details: { target, sha256: found, expected: sha256 } },
     );
   }

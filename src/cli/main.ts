@@ -9,6 +9,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import type { CopyFlags } from './copy.ts';
 import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
 import type { InspectFlags } from './inspect.ts';
+import type { RemoveFlags } from './remove.ts';
 import type { ServeFlags } from './serve.ts';
 import { parseGroupName, parseInteger, parseRate, parseSha256, parseSize } from './units.ts';
 
@@ -142,6 +143,20 @@ function program(): Command {
     .action(async (target: string, flags: InspectFlags) => (await import('./inspect.ts')).inspect(target, flags));
 
   program
+    .command('remove')
+    .summary('abandon a copy: remove it with its metadata')
+    .description(
+      'Removes the copy at TARGET and its metadata, and nothing else.\n' +
+        'Says what would be lost, and asks. What users wrote exists only in the copy.\n' +
+        'A file without metadata, such as a complete image, is not removed.',
+    )
+    .argument('<target>', 'the path of a copy')
+    .option('--yes', 'do not ask')
+    .option('--json', 'print one JSON object on stdout')
+    .addHelpText('after', `\n${EXIT_CODES}`)
+    .action(async (target: string, flags: RemoveFlags) => (await import('./remove.ts')).remove(target, flags));
+
+  program
     .command('demo')
     .summary('copy, crash and resume a sample image')
     .description('Copies, crashes, resumes and verifies a sample image in a temporary directory.')
@@ -168,7 +183,7 @@ async function main(): Promise<number> {
   process.stdout.on('error', onOutputError);
   try {
     if (process.argv.length <= 2)
-      throw new UsageError('missing command: use copy, serve, inspect or demo, or see `copyondemand --help`');
+      throw new UsageError('missing command: use copy, serve, inspect, remove or demo, or see `copyondemand --help`');
     await program().parseAsync();
     return EXIT.done;
   } catch (error) {

@@ -147,6 +147,11 @@ export function decodeLogHeader(core: Core, sector: Uint8Array): DecodedHeader<L
   return { state: 'valid', header };
 }
 
+/** Whether a file of this kind begins with the magic of both formats. */
+export function hasMagic(kind: HeaderKind, sector: Uint8Array): boolean {
+  return startsWith(sector, 0, MAGIC[kind]);
+}
+
 /** A sector whose magic, version, end and checksum match, and the fields that both kinds have. */
 interface SealedSector {
   readonly bytes: Uint8Array;

@@ -41,8 +41,9 @@ export interface OpenDeviceOptions {
   readonly environment?: Environment;
 }
 
+const REMOVE = 'remove the copy (`copyondemand remove`, `removeCopy`)';
 /** What to do about a source that is not the copy's. */
-const OTHER_SOURCE = 'use the original source, or another target for a new copy';
+const OTHER_SOURCE = `use the original source or another target, or ${REMOVE}`;
 
 function checkOptions(options: OpenDeviceOptions): void {
   const { source, hydrate, checkpointIntervalMs, target } = options;
@@ -121,13 +122,12 @@ async function resumeTarget(fileSystem: FileSystem, target: string, log: Recover
     throw new CodError(
       'COD_CORRUPT',
       `${target} is missing, but its metadata lists ${state.blocks.count} copied blocks: ` +
-        'restore the file, or remove the metadata and copy again',
+        `restore the file, or ${REMOVE}`,
     );
   }
   throw new CodError(
     found < size ? 'COD_CORRUPT' : 'COD_SIZE_MISMATCH',
-    `${target} has ${found} bytes instead of ${size}: another program changed it; ` +
-      'restore the file, or remove it with its metadata and copy again',
+    `${target} has ${found} bytes instead of ${size}: another program changed it; ` + `restore the file, or ${REMOVE}`,
     { details: { bytes: found, size } },
   );
 }

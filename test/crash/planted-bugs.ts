@@ -49,6 +49,16 @@ const JOINED_CHECKPOINT: readonly Patch[] = [
         });`,
   },
 ];
+const REMOVAL = 'src/log/removal.ts';
+
+/** The exploration of a removal that crashes in one way. */
+function removalTest(copy: string, kind: 'process' | 'power'): UnitTest {
+  const promise = 'leaves the copy, an empty copy or nothing after a crash at any operation';
+  return {
+    file: 'test/log/removal.test.ts',
+    name: `removing ${copy} ${promise} (${kind}, exclusive: false, disk full: false)`,
+  };
+}
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
@@ -778,5 +788,42 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         replace: 'this.#nameSynced ??= Promise.resolve(void syncName);',
       },
     ],
+  },
+  {
+    name: 'remove: metadata before the target',
+    test: removalTest('a copy that was killed while it was in use', 'process'),
+    patches: [
+      {
+        file: REMOVAL,
+        find: '    await file.remove();\n    await syncNames(slots);\n    await removeMetadata(slots, last);\n',
+        replace: '    await removeMetadata(slots, last);\n    await file.remove();\n',
+      },
+    ],
+  },
+  {
+    name: 'remove: a target that is emptied while its metadata says what it holds',
+    test: removalTest('a copy that was closed', 'process'),
+    patches: [
+      {
+        file: REMOVAL,
+        find: 'const last = isState(found) ? await sayEmpty(owned, found) : undefined;',
+        replace: 'const last = undefined;\n    void sayEmpty;',
+      },
+    ],
+  },
+  {
+    name: 'remove: a target whose name goes before its bytes are gone, durably',
+    test: removalTest('a copy whose newest checkpoint is damaged', 'power'),
+    patches: [
+      { file: REMOVAL, find: '    await this.#file.truncate(0);\n    await this.#file.sync();\n', replace: '' },
+    ],
+  },
+  {
+    name: 'remove: metadata that goes before the removal of the target is durable',
+    test: {
+      file: 'test/log/removal.test.ts',
+      name: 'a removal syncs a name beside the target between the removal of the target and that of the metadata',
+    },
+    patches: [{ file: REMOVAL, find: '    await syncNames(slots);\n', replace: '    void syncNames;\n' }],
   },
 ];

@@ -1,0 +1,313 @@
+/**
+ * Abandons a copy: removes its target and its metadata, and nothing else.
+ *
+ *   own → read → say that nothing is copied → empty and remove the target → empty and remove the metadata
+ *
+ * Each step is durable before the next begins (docs/DESIGN.md, "A removal", gives the reasons).
+ *
+ * Invariants:
+ * - While the target has bytes, its metadata is there: without it, an incomplete target looks like a complete image.
+ * - Nothing changes before every file is known to be ours.
+ */
+
+import { CopyState } from '../core/copy-state.ts';
+import { bytesOfBlock } from '../core/geometry.ts';
+import { decodeCheckpointHeader, decodeLogHeader, hasMagic } from '../core/headers.ts';
+import { HEADER_BYTES } from '../core/layout.ts';
+import { CodError, isCodError } from '../errors.ts';
+import type { File, FileSystem } from '../fs/file-system.ts';
+import { readFile } from '../fs/inline-file.ts';
+import type { Environment } from '../platform/clock.ts';
+import { Core } from '../wasm/core.ts';
+import { Checkpointer } from './checkpointer.ts';
+import { takeOwnership } from './ownership.ts';
+import type { RecoveredState } from './recovered-state.ts';
+import { recover } from './recovery.ts';
+import { ALL_SLOTS, type FileKind, type SlotIndex, Slots, slotOf } from './slots.ts';
+
+/** Options of `removeCopy`. */
+export interface RemoveCopyOptions {
+  /** Where the copy is stored. */
+  readonly fileSystem: FileSystem;
+  /** Name of the copy, as for `openDevice`. */
+  readonly target: string;
+  /** Aborts the removal before it changes anything; has no effect later. */
+  readonly signal?: AbortSignal;
+  /** Clock and randomness. Default: the machine's. */
+  readonly environment?: Environment;
+}
+
+/** What the target of a removed copy held. */
+export interface RemovedContents {
+  /** Bytes of the image. */
+  readonly size: number;
+  /** Bytes of the image that the target held. */
+  readonly copiedBytes: number;
+  /**
+   * Bytes of those that users wrote, which existed nowhere else: synced blocks count whole. Format 1 does not tell
+   * written from copied bytes, so all bytes of such a copy count.
+   */
+  readonly modifiedBytes: number;
+}
+
+/** What `removeCopy` has removed. */
+export interface RemovedCopy {
+  /** Names of the files: the target if it existed, then the metadata files that existed. */
+  readonly files: readonly string[];
+  /** Size of the target's file in bytes. Undefined if it did not exist. */
+  readonly targetBytes: number | undefined;
+  /** Undefined if the metadata was damaged: then nothing tells what users wrote. */
+  readonly contents: RemovedContents | undefined;
+}
+
+/** What the command needs beside the public options. */
+interface Removal extends RemoveCopyOptions {
+  /** Prefix of the metadata files' names. Default: `target`. */
+  readonly metadata?: string;
+  /** Called when all is known and nothing has changed. If it rejects, nothing is removed. */
+  readonly confirm?: (copy: RemovedCopy) => void | Promise<void>;
+}
+
+const SESSION_BYTES = 16;
+/** Metadata of nothing but zeros is ours up to this size: a log begins with so many. */
+const MAX_ZERO_BYTES = 65_536;
+
+/** As `removeCopy` of `copyondemand`, in `environment`. */
+export async function removeCopyIn(environment: Environment, options: Removal): Promise<RemovedCopy> {
+  const { fileSystem, target, signal, metadata = target } = options;
+  if (typeof target !== 'string' || target === '')
+    throw new TypeError('`target` must be a file name, a non-empty string');
+  signal?.throwIfAborted();
+  const lease = await takeOwnership(fileSystem, metadata);
+  const slots = new Slots(fileSystem, metadata);
+  const file = new TargetFile(fileSystem, target);
+  try {
+    await file.open();
+    return await remove({ core: Core.create(), environment, slots, file }, options);
+  } finally {
+    await Promise.allSettled([file.close(), slots.close()]);
+    await lease.release();
+  }
+}
+
+/** The target, which may be missing. */
+class TargetFile {
+  readonly name: string;
+  readonly #fileSystem: FileSystem;
+  #file: File | undefined;
+
+  constructor(fileSystem: FileSystem, name: string) {
+    this.#fileSystem = fileSystem;
+    this.name = name;
+  }
+
+  async open(): Promise<void> {
+    try {
+      this.#file = await this.#fileSystem.open(this.name);
+    } catch (error) {
+      if (!isCodError(error, 'COD_NOT_FOUND')) throw error;
+    }
+  }
+
+  /** Bytes; undefined if the target is missing. */
+  async size(): Promise<number | undefined> {
+    return this.#file?.size();
+  }
+
+  async read(into: Uint8Array, offset: number): Promise<void> {
+    if (this.#file === undefined) throw new CodError('COD_NOT_FOUND', `${this.name} is missing`);
+    await readFile(this.#file, into, offset);
+  }
+
+  /** Removes the target. A power cut may bring the name back, but none of the bytes. */
+  async remove(): Promise<void> {
+    if (this.#file === undefined) return;
+    await this.#file.truncate(0);
+    await this.#file.sync();
+    await this.#file.close();
+    await this.#fileSystem.remove(this.name);
+  }
+
+  async close(): Promise<void> {
+    await this.#file?.close();
+  }
+}
+
+interface Owned {
+  readonly core: Core;
+  readonly environment: Environment;
+  readonly slots: Slots;
+  readonly file: TargetFile;
+}
+
+async function remove(owned: Owned, { signal, confirm }: Removal): Promise<RemovedCopy> {
+  const { core, slots, file } = owned;
+  const found = await readState(owned);
+  try {
+    // A state that was recovered accounts for all files.
+    if (!isState(found)) await refuseForeign(core, slots);
+    const names = await namesOf(slots);
+    const targetBytes = await file.size();
+    if (found === undefined && (targetBytes !== undefined || names.length === 0))
+      throw noCopy(file.name, targetBytes !== undefined);
+    const copy: RemovedCopy = {
+      files: targetBytes === undefined ? names : [file.name, ...names],
+      targetBytes,
+      contents: isState(found) ? contentsOf(found.state) : undefined,
+    };
+    await confirm?.(copy);
+    signal?.throwIfAborted();
+    const last = isState(found) ? await sayEmpty(owned, found) : undefined;
+    await file.remove();
+    await syncNames(slots);
+    await removeMetadata(slots, last);
+    return copy;
+  } finally {
+    if (isState(found)) found.state.dispose();
+  }
+}
+
+/** What recovery returns, or that the metadata is damaged. */
+type Found = RecoveredState | 'damaged' | undefined;
+
+function isState(found: Found): found is RecoveredState {
+  return typeof found === 'object';
+}
+
+async function readState({ core, environment, slots, file }: Owned): Promise<Found> {
+  const size = async (): Promise<number> => {
+    const bytes = await file.size();
+    // Format 1 does not store the size, so its metadata cannot be read without the target.
+    if (!bytes) throw new CodError('COD_CORRUPT', `${file.name} is missing or empty`);
+    return bytes;
+  };
+  try {
+    return await recover(core, slots, { size, read: (into, at) => file.read(into, at) }, environment.clock);
+  } catch (error) {
+    if (isCodError(error, 'COD_CORRUPT')) return 'damaged';
+    throw error;
+  }
+}
+
+/**
+ * Refuses files at the names of metadata that may not be ours: no copy can be read, so nothing else tells.
+ * @throws {@link CodError} COD_EXISTS for a foreign file, COD_VERSION for a file of a newer version.
+ */
+async function refuseForeign(core: Core, slots: Slots): Promise<void> {
+  for (const { kind, slot } of ALL_SLOTS) {
+    const file = await slots.find(kind, slot);
+    if (file === undefined) continue;
+    const beginning = await beginningOf(file);
+    if (hasMagic(kind, beginning)) refuseNewer(core, kind, beginning.subarray(0, HEADER_BYTES));
+    else if ((await file.size()) > MAX_ZERO_BYTES || beginning.some((byte) => byte !== 0)) {
+      const name = slots.name(kind, slot);
+      const message = `${name} is not metadata of a copy: move it elsewhere first; nothing was removed`;
+      throw new CodError('COD_EXISTS', message, { details: { file: name } });
+    }
+  }
+}
+
+function refuseNewer(core: Core, kind: FileKind, sector: Uint8Array): void {
+  try {
+    if (kind === 'log') decodeLogHeader(core, sector);
+    else decodeCheckpointHeader(core, sector);
+  } catch (error) {
+    if (!isCodError(error, 'COD_CORRUPT')) throw error;
+  }
+}
+
+async function namesOf(slots: Slots): Promise<string[]> {
+  const names: string[] = [];
+  for (const { kind, slot } of ALL_SLOTS) {
+    if ((await slots.find(kind, slot)) !== undefined) names.push(slots.name(kind, slot));
+  }
+  return names;
+}
+
+function noCopy(target: string, exists: boolean): CodError {
+  const what = exists ? `${target} is not an unfinished copy: it has no metadata` : `there is no copy at ${target}`;
+  return new CodError('COD_NOT_FOUND', `${what}; nothing was removed`, { details: { target } });
+}
+
+function contentsOf(state: CopyState): RemovedContents {
+  const { geometry } = state;
+  const bytesOf = (runs: Iterable<readonly [start: number, end: number]>): number => {
+    let bytes = 0;
+    for (const [start, end] of runs)
+      bytes += Math.min(end * geometry.blockSize, geometry.size) - start * geometry.blockSize;
+    return bytes;
+  };
+  let copiedBytes = bytesOf(state.syncedRuns());
+  let modifiedBytes = bytesOf(state.modified.runs());
+  // Only parts of these blocks were written.
+  for (const { block, parts } of state.dirtyBlocks()) {
+    const written = parts.reduce((sum, [start, end]) => sum + end - start, 0);
+    copiedBytes += written;
+    modifiedBytes += written - (state.modified.has(block) ? bytesOfBlock(geometry, block) : 0);
+  }
+  return { size: geometry.size, copiedBytes, modifiedBytes };
+}
+
+/**
+ * Replaces the state by one in which nothing is copied, durably. Returns the slot of its checkpoint, which needs no
+ * log. On a disk without room for it, changes nothing that counts, and returns undefined.
+ */
+async function sayEmpty({ core, environment, slots }: Owned, found: RecoveredState): Promise<SlotIndex | undefined> {
+  const { format, identity, epoch, session = new Uint8Array(SESSION_BYTES) } = found;
+  if (format === 1) environment.randomBytes(session);
+  const empty = await CopyState.open(core, found.state.geometry);
+  try {
+    const checkpointer = new Checkpointer(
+      { core, clock: environment.clock, slots, identity, checkpointIntervalMs: Number.POSITIVE_INFINITY, observer: {} },
+      empty,
+      { session, epoch },
+    );
+    // The checkpoint that counts must survive until the next one does.
+    if (format === 2) await checkpointer.syncCheckpoint();
+    await checkpointer.writeStandalone();
+    return slotOf(epoch + 1);
+  } catch (error) {
+    // Removing the target makes room, but metadata may be left then that misses its target.
+    if (isCodError(error, 'COD_NO_SPACE')) return undefined;
+    throw error;
+  } finally {
+    empty.dispose();
+  }
+}
+
+/** Makes the removal of the target durable where it can: on POSIX the first sync of a file syncs its directory. */
+async function syncNames(slots: Slots): Promise<void> {
+  await slots.close();
+  for (const { kind, slot } of ALL_SLOTS) {
+    const file = await slots.find(kind, slot);
+    if (file !== undefined) return file.sync();
+  }
+}
+
+/**
+ * Removes the metadata. A power cut may bring names back, but no content.
+ *
+ * The checkpoint of `last` goes last. Without one, files that do not count go first: as long as the others can be read,
+ * they tell that the files are ours, and later their magic does.
+ */
+async function removeMetadata(slots: Slots, last: SlotIndex | undefined): Promise<void> {
+  const found: { kind: FileKind; slot: SlotIndex; file: File; rank: number }[] = [];
+  for (const { kind, slot } of ALL_SLOTS) {
+    const file = await slots.find(kind, slot);
+    if (file === undefined) continue;
+    const rank = kind === 'checkpoint' && slot === last ? 2 : hasMagic(kind, await beginningOf(file)) ? 1 : 0;
+    found.push({ kind, slot, file, rank });
+  }
+  for (const { kind, slot, file } of found.sort((one, other) => one.rank - other.rank)) {
+    await file.truncate(0);
+    await file.sync();
+    await slots.remove(kind, slot);
+  }
+}
+
+/** Returns the first bytes of a file, a header or more. */
+async function beginningOf(file: File): Promise<Uint8Array> {
+  const bytes = new Uint8Array(Math.min(await file.size(), MAX_ZERO_BYTES));
+  await file.read(bytes, 0);
+  return bytes;
+}
