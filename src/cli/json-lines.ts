@@ -9,6 +9,7 @@ export type CopyEvent =
   | 'progress'
   | 'hydrated'
   | 'failed'
+  | 'refused'
   | 'verified'
   | 'done'
   | 'error';

@@ -14,7 +14,7 @@ import { ioError } from '../platform/errno.ts';
 import type { Source } from '../sources/source.ts';
 import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
-import { jsonLines } from './json-lines.ts';
+import { type Emit, jsonLines } from './json-lines.ts';
 import { type OrderRecording, recordOrder } from './order-file.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
@@ -31,6 +31,8 @@ import {
 import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
+/** Between two reports of refused clients: a client may try again at once, for ever. */
+const REFUSAL_REPORT_MS = 60_000;
 
 /** Writes of clients change the digest. */
 const VERIFICATION =
@@ -84,7 +86,8 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
     if (flags.recordOrder !== undefined)
       recording = await recordOrder(flags.recordOrder, source.size, tellRecordingEnded);
     device = await openTarget({ uri, source, target, flags, signal, rate: rate?.rate, onRead: recording?.onRead });
-    server = serveAt(listener, new Map([[flags.export ?? '', { device, readOnly: flags.readOnly ?? false }]]), secure);
+    const exports = new Map([[flags.export ?? '', { device, readOnly: flags.readOnly ?? false }]]);
+    server = serveAt(listener, exports, secure, refusalReports(emit, flags));
     rate?.govern(device);
     await run({ uri, source, target, device, server, flags, signal, emit, progress });
   } catch (error) {
@@ -106,6 +109,20 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
 
 function tellRecordingEnded(error: unknown): void {
   process.stderr.write(`copyondemand: --record-order has stopped: ${failureOf(error).message}\n`);
+}
+
+/** Returns a function that counts refused clients, and reports their number at most once a minute. */
+function refusalReports(emit: Emit, { json }: ServeFlags): () => void {
+  let clients = 0;
+  let reportedAt = Number.NEGATIVE_INFINITY;
+  return () => {
+    clients++;
+    const now = performance.now();
+    if (now - reportedAt < REFUSAL_REPORT_MS) return;
+    reportedAt = now;
+    emit('refused', { clients });
+    if (!json) process.stderr.write(`copyondemand: all 64 places are taken; clients refused so far: ${clients}\n`);
+  };
 }
 
 /** @throws {@link UsageError} if options exclude or require each other. */

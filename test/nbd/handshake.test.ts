@@ -94,6 +94,16 @@ describe('EXPORT_NAME', () => {
   });
 });
 
+test('a list is answered whole, and a client that asks on without awaiting it is closed', () => {
+  const exports = Array.from({ length: 3000 }, (_, index) => info(`${index}`.padEnd(500, 'x')));
+  const handshake = begin({ exports });
+  expect(ask(handshake, OPT.list)).toHaveLength(3001);
+  const lists = bytesOf(...Array.from({ length: 900 }, () => option(OPT.list)));
+  const { send, next } = handshake.receive(lists);
+  expect(next).toBe('close');
+  expect(send.length).toBeLessThan(2 ** 21);
+});
+
 describe('GO and INFO', () => {
   test('describe an export and the requested information', () => {
     const handshake = begin({ exports: [info('disk', { description: 'a disk' })] });

@@ -4,7 +4,8 @@
  *   greeting → client flags → options, each answered before the next is read → transmission | closed
  *                               └ STARTTLS → (the caller secures the connection, then `secured`) → options …
  *
- * Whatever a client sends, at most one option of {@link MAX_OPTION_BYTES} is kept.
+ * Whatever a client sends, at most one option of {@link MAX_OPTION_BYTES} is kept, and replies of
+ * {@link LIMITS.unsentBytes} and one more.
  */
 
 import { concat } from '../../core/concat.ts';
@@ -20,6 +21,7 @@ import {
   TRANSMISSION_FLAG,
 } from '../constants.ts';
 import { getU16, getU32, putU16, putU32, putU64 } from '../wire.ts';
+import { LIMITS } from './limits.ts';
 
 /** Bytes of one option's data: room for a name and a dozen queries of the greatest length. No client sends more. */
 const MAX_OPTION_BYTES = 65_536;
@@ -89,6 +91,7 @@ export class Handshake {
   #buffer = new Uint8Array(256);
   #length = 0;
   #output: Uint8Array[] = [];
+  #outputBytes = 0;
   #clientFlags: number | undefined;
   #secured = false;
   #optionCount = 0;
@@ -124,6 +127,7 @@ export class Handshake {
     const end = this.#run();
     const send = concat(...this.#output);
     this.#output = [];
+    this.#outputBytes = 0;
     if (end === undefined) return { send, next: 'receive' };
     this.#ended = end.next !== 'starttls';
     return { send, ...end };
@@ -162,6 +166,8 @@ export class Handshake {
       if (dataBytes > MAX_OPTION_BYTES)
         return close(`an option of ${dataBytes} bytes, at most ${MAX_OPTION_BYTES} are allowed`);
       if (this.#length < BYTES.optionHeader + dataBytes) return undefined;
+      // 4096 requests for the list fit in one piece of input.
+      if (this.#outputBytes > LIMITS.unsentBytes) return close('a client that sends options and awaits no reply');
       if (++this.#optionCount > MAX_OPTIONS) return close(`more than ${MAX_OPTIONS} options`);
       const data = this.#buffer.slice(BYTES.optionHeader, BYTES.optionHeader + dataBytes);
       this.#consume(BYTES.optionHeader + dataBytes);
@@ -327,6 +333,7 @@ export class Handshake {
     putU32(bytes, 16, payload.length);
     bytes.set(payload, BYTES.optionReplyHeader);
     this.#output.push(bytes);
+    this.#outputBytes += bytes.length;
   }
 
   #refuse(option: number, { type, message }: Refusal): void {

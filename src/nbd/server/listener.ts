@@ -27,7 +27,9 @@ export interface NbdAddress {
   readonly port?: number;
 }
 
-/** A socket that listens. Clients that connect wait until {@link take} is called. */
+/**
+ * A socket that listens. Clients that connect wait until {@link take} is called: the latest 64.
+ */
 export class Listener {
   readonly #server: Server;
   readonly #address: NbdAddress;
@@ -50,7 +52,6 @@ export class Listener {
       keepAlive: true,
       keepAliveInitialDelay: LIMITS.keepAliveMs,
     });
-    server.maxConnections = LIMITS.connections;
     const listener = new Listener(server, address);
     await listener.#listen();
     return listener;
@@ -61,7 +62,10 @@ export class Listener {
     this.#address = address;
     server.on('connection', (socket) => {
       socket.on('error', () => socket.destroy());
-      this.#waiting?.push(socket);
+      if (this.#waiting === undefined) return;
+      this.#waiting.push(socket);
+      // None of them has begun its handshake, so the oldest one has to go (see `serveAt`).
+      if (this.#waiting.length > LIMITS.connections) this.#waiting.shift()?.destroy();
     });
   }
 

@@ -28,6 +28,8 @@ export interface NbdServer extends AsyncDisposable {
   readonly uris: readonly string[];
   /** The number of connected clients. */
   readonly connectionCount: number;
+  /** Clients that were disconnected at once, since 64 others were connected and past their handshake. */
+  readonly refusedCount: number;
   /**
    * Stops listening, answers the requests in flight and ends the connections; after 10 s it disconnects the rest.
    * Resolves when no request uses the devices. Makes nothing durable. The devices stay open: they belong to the caller.
@@ -39,6 +41,9 @@ export interface NbdServer extends AsyncDisposable {
 /**
  * Serves a device, or several under their names, to NBD clients: at most 64 at a time. Resolves when clients can
  * connect.
+ *
+ * When all places are taken, a new client replaces the oldest connection that is still in its handshake. If there is
+ * none, the new client is disconnected at once.
  *
  * @param device one device, or exports by name
  * @throws {@link CodError} COD_LOCKED when another process listens at the address; COD_EXISTS when the path is not a
@@ -89,16 +94,28 @@ function checkExports(exports: ReadonlyMap<string, NbdExport>): void {
   }
 }
 
-/** Serves at an address that a listener holds. The server owns the listener from now on. */
+/**
+ * Serves at an address that a listener holds. The server owns the listener from now on.
+ * @param onRefused called when a client was disconnected because all places are taken
+ */
 export function serveAt(
   listener: Listener,
   exports: ReadonlyMap<string, NbdExport>,
   secure: ReturnType<typeof tlsServer> | undefined,
+  onRefused: () => void = () => undefined,
 ): NbdServer {
+  /** In the order of their arrival. */
   const connections = new Set<Connection>();
+  let refusedCount = 0;
   let closing: Promise<void> | undefined;
   const uris = [...exports.keys()].map((name) => listener.uri(name, secure !== undefined));
   listener.take((socket) => {
+    if (connections.size >= LIMITS.connections && !makePlace(connections)) {
+      socket.destroy();
+      refusedCount++;
+      onRefused();
+      return;
+    }
     const connection = new Connection(socket, { exports, secure });
     connections.add(connection);
     connection.closed.then(() => connections.delete(connection)).catch(() => undefined);
@@ -117,7 +134,25 @@ export function serveAt(
     get connectionCount() {
       return connections.size;
     },
+    get refusedCount() {
+      return refusedCount;
+    },
     close: () => (closing ??= close()),
     [Symbol.asyncDispose]: () => (closing ??= close()),
   };
+}
+
+/**
+ * Closes the oldest connection that is still in its handshake, so that silent connections keep no client out. A
+ * handshake takes milliseconds. Returns false if there is none.
+ */
+function makePlace(connections: Set<Connection>): boolean {
+  for (const connection of connections) {
+    if (!connection.isInHandshake) continue;
+    // Its place is free at once. It uses no device, so `close` need not wait for it.
+    connections.delete(connection);
+    connection.destroy();
+    return true;
+  }
+  return false;
 }
