@@ -8,6 +8,7 @@
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
+import { makeSmaller } from './scripts/lib/smaller.mjs';
 
 const BESIDE_ROARING_BYTES = 30_000;
 const OWN_BYTES = 55_000;
@@ -39,6 +40,7 @@ await build({
   external: ['roaring-wasm'],
   outdir: ownFolder,
 });
+await Promise.all(['browser', 'browser-worker'].map((name) => makeSmaller(`${root}${ownFolder}/${name}.js`)));
 
 export default [
   {

@@ -2,8 +2,10 @@
  * Bundles the entries that a page loads without a bundler: one minified file each, with roaring-wasm's browser build.
  */
 import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { buildSingleFiles } from './single-files.mjs';
+import { makeSmaller } from './smaller.mjs';
 import { StepError } from './steps.mjs';
 
 /**
@@ -12,6 +14,7 @@ import { StepError } from './steps.mjs';
  */
 export async function bundleForPages(entries, outdir) {
   await buildSingleFiles(entries, outdir, { platform: 'browser', plugins: [packedRoaring] });
+  await Promise.all(entries.map(({ bundle }) => makeSmaller(join(outdir, bundle))));
 }
 
 const DATA = /"data:application\/octet-stream;base64,([A-Za-z0-9+/=]+)"/;

@@ -31,8 +31,8 @@ export interface RecoverIntentLogOptions {
    */
   readonly blockSize?: number;
   /**
-   * Milliseconds, above 0; Infinity: never. The log makes a commit durable by itself this long after the first commit that is not
-   * durable. Default: 10,000.
+   * Milliseconds, above 0; Infinity: never. The log makes a commit durable by itself this long after the first commit
+   * that is not durable. Default: 10,000.
    */
   readonly checkpointIntervalMs?: number;
   /** Names the content that unsynced blocks come from: at most 65,536 bytes of UTF-8. Default: none. */

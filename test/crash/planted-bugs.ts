@@ -779,7 +779,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'names that are never synced',
     test: {
       file: ADAPTER_TEST,
-      name: 'the first sync of an open file syncs its name, whoever created it, and later syncs do not',
+      name: 'the first sync of an open file syncs its name, also one that exists, and later syncs do not',
     },
     patches: [
       {

@@ -26,7 +26,7 @@ function backend(volume = new Volume()): { fileSystem: FileSystem; synced: strin
   return { fileSystem, synced, fail };
 }
 
-it('the first sync of an open file syncs its name, whoever created it, and later syncs do not', async () => {
+it('the first sync of an open file syncs its name, also one that exists, and later syncs do not', async () => {
   const volume = new Volume();
   volume.writeFileSync('/old', 'x');
   const { fileSystem, synced } = backend(volume);

@@ -25,8 +25,8 @@ export interface NbdSourceOptions {
   /** Retries of failed requests. */
   retry?: Retry;
   /**
-   * Milliseconds, or Infinity. If no byte comes for this time while one is due, the connection is closed, and its requests are
-   * repeated on a new one. Default: 15,000.
+   * Milliseconds, or Infinity. If no byte comes for this time while one is due, the connection is closed, and its
+   * requests are repeated on a new one. Default: 15,000.
    */
   stallTimeoutMs?: number;
   /**

@@ -10,7 +10,8 @@ import { LIMITS } from './limits.ts';
  * A device to export. Its optional methods determine what the server advertises. A device of `openDevice` has all of
  * them. Offsets and lengths are in bytes. Commands are those of the NBD protocol (doc/proto.md).
  *
- * The client gets ENOSPC for COD_NO_SPACE, ENOMEM for COD_NO_MEMORY, ESHUTDOWN for COD_CLOSED, and EIO for any other error.
+ * The client gets ENOSPC for COD_NO_SPACE, ENOMEM for COD_NO_MEMORY, ESHUTDOWN for COD_CLOSED, and EIO for any other
+ * error.
  */
 export interface NbdDevice {
   /** Bytes of the device. */

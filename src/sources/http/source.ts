@@ -35,8 +35,8 @@ export interface HttpSourceOptions {
   /** Retries of failed requests. */
   retry?: Retry;
   /**
-   * Milliseconds, or Infinity. If no byte comes for this time while one is due, the request is ended and the rest is requested
-   * again. Default: 15,000.
+   * Milliseconds, or Infinity. If no byte comes for this time while one is due, the request is ended and the rest is
+   * requested again. Default: 15,000.
    */
   stallTimeoutMs?: number;
   /** Aborts opening; has no effect on the opened source. */
