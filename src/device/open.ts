@@ -31,8 +31,8 @@ export interface OpenDeviceOptions {
   /** Bytes of a block: a power of two from 4096 to 2^26. A copy that resumes keeps its block size. Default: 4096. */
   readonly blockSize?: number;
   /**
-   * Milliseconds, above 0; Infinity: never. The device makes a change durable by itself this long after the first change
-   * that is not durable. Default: 10,000.
+   * Milliseconds, above 0; Infinity: never. The device makes a change durable by itself this long after the first
+   * change that is not durable. Default: 10,000.
    */
   readonly checkpointIntervalMs?: number;
   /** Aborts opening; has no effect on the opened device. */

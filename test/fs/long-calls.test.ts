@@ -1,4 +1,4 @@
-/** System calls get lengths that they can move, for callers that pass any length. */
+/** Reads and writes that are longer than a system call takes. Buffers of this length are not touched: they are free. */
 
 import { describe, expect, it } from 'vitest';
 import type { File } from '../../src/fs/file-system.ts';
