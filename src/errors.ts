@@ -10,13 +10,14 @@
  * - `COD_TARGET_IO`: an operation on a file of the target's file system failed, or listening at an address failed.
  * - `COD_NO_SPACE`: the disk, the quota or the map of dirty parts is full.
  * - `COD_NO_MEMORY`: there is no memory for the block maps, for bytes or for a WebAssembly instance.
- * - `COD_EXISTS`: the name is taken by a file of another kind.
+ * - `COD_EXISTS`: the name is taken by a file that is not ours, or by a file of another kind.
  * - `COD_LOCKED`: another device, process or tab uses the file or the address.
  * - `COD_CORRUPT`: metadata is damaged, or the target does not match its metadata.
  * - `COD_VERSION`: a newer version wrote the file.
  * - `COD_SIZE_MISMATCH`: copy and source, or log and storage, differ in size.
  * - `COD_CLOSED`: the object was closed, or its worker has ended.
  * - `COD_POISONED`: a sync failed, so unflushed writes may be lost. Open the copy again to recover its durable state.
+ * - `COD_READ_ONLY`: the file or the file system was opened for reading only.
  * - `COD_INCOMPLETE`: blocks are missing, so the metadata is still needed.
  * - `COD_BUG`: the WebAssembly core trapped. This is a defect of the package.
  */
@@ -35,6 +36,7 @@ export type CodErrorCode =
   | 'COD_SIZE_MISMATCH'
   | 'COD_CLOSED'
   | 'COD_POISONED'
+  | 'COD_READ_ONLY'
   | 'COD_INCOMPLETE'
   | 'COD_BUG';
 

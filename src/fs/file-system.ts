@@ -8,11 +8,11 @@ export interface FileSystem {
   /**
    * Opens `name` for reading and writing.
    *
-   * @param options.create makes an empty file if none exists. Default: false.
-   * @throws {@link CodError} COD_NOT_FOUND when the file is missing and `create` is false, or its directory is missing;
-   *   COD_LOCKED when open files are exclusive and the file is open (OPFS); COD_NO_SPACE; COD_TARGET_IO.
+   * @throws {@link CodError} COD_NOT_FOUND when the file is missing and is not to be made, or its directory is missing;
+   *   COD_EXISTS as {@link OpenOptions} say; COD_LOCKED when open files are exclusive and the file is open (OPFS);
+   *   COD_NO_SPACE; COD_TARGET_IO.
    */
-  open(name: string, options?: { create?: boolean }): Promise<File>;
+  open(name: string, options?: OpenOptions): Promise<File>;
   /**
    * Removes `name`; resolves if it does not exist. The removal is not durable by itself.
    *
@@ -28,9 +28,32 @@ export interface FileSystem {
    * method, only a second owner on the same `FileSystem` object is refused.
    *
    * @throws {@link CodError} COD_LOCKED when the name has an owner; COD_NOT_FOUND when its directory is missing;
-   *   COD_NO_SPACE; COD_TARGET_IO.
+   *   COD_EXISTS when another program's file is in the way; COD_NO_SPACE; COD_TARGET_IO.
    */
   lock?(name: string): Promise<Lease>;
+}
+
+/** How {@link FileSystem.open} opens a file. */
+export interface OpenOptions {
+  /** Makes an empty file if none exists. Default: false. */
+  readonly create?: boolean;
+  /** Makes the file. It must be new, else COD_EXISTS, and no link at its name is followed. Default: false. */
+  readonly exclusive?: boolean;
+  /**
+   * Changes nothing: makes no file, `write` and `truncate` reject with COD_READ_ONLY, and `sync` does nothing. A file
+   * that may not be written can be read. Default: false.
+   */
+  readonly readOnly?: boolean;
+  /**
+   * Permission bits of a new file, less the umask. The owner may read and write what `exclusive` makes, whatever the
+   * umask is. A backend without permissions ignores this. Default: 0o666.
+   */
+  readonly mode?: number;
+  /**
+   * Refuses a symbolic link, a directory, a device or a pipe at the name with COD_EXISTS. A backend that has no such
+   * things ignores this. Default: false.
+   */
+  readonly noFollow?: boolean;
 }
 
 /** Ownership of a name. */
@@ -46,7 +69,7 @@ export interface Lease {
 /**
  * An open file. Calls may overlap; a backend need not order overlapping calls on the same bytes. Every call but
  * {@link close} rejects with COD_CLOSED once the file is closed. An offset or end that is not a safe integer from 0 on
- * rejects with `RangeError`.
+ * rejects with `RangeError`. A file that was opened with `readOnly` rejects changes with COD_READ_ONLY.
  */
 export interface File {
   /**

@@ -13,17 +13,21 @@ import { CodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import { type EventLoop, InlineCalls } from '../platform/inline-calls.ts';
 import { areWholePages, PAGE_BYTES } from '../platform/pages.ts';
-import type { File, FileSystem, Lease } from './file-system.ts';
+import type { File, FileSystem, Lease, OpenOptions } from './file-system.ts';
 import type { InlineFile } from './inline-file.ts';
 
 /** The calls of `node:fs` that every backend of this kind has. Each throws an error with the errno as its `code`. */
 export interface FsLike {
-  /** Opens the file at `path` and returns its descriptor. */
-  openSync(path: string, flags: number): number;
+  /** Opens the file at `path` and returns its descriptor. `mode`: permission bits of a new file, less the umask. */
+  openSync(path: string, flags: number, mode?: number): number;
   /** Closes a descriptor. */
   closeSync(fd: number): void;
-  /** Returns the size in bytes, and whether the file is a regular one. */
-  fstatSync(fd: number): { readonly size: number; isFile(): boolean };
+  /** Returns the size in bytes, the permission bits, and whether the file is a regular one. */
+  fstatSync(fd: number): { readonly size: number; readonly mode: number; isFile(): boolean };
+  /** Returns whether the file at `path` is a regular one. Does not follow a link. */
+  lstatSync(path: string): { isFile(): boolean };
+  /** Sets the permission bits. */
+  fchmodSync(fd: number, mode: number): void;
   /** Reads up to `length` bytes at `position` into `into`, from its index `start` on. Returns the number of bytes. */
   readSync(fd: number, into: Uint8Array, start: number, length: number, position: number): number;
   /** Writes up to `length` bytes of `from`, from its index `start` on, at `position`. Returns the number of bytes. */
@@ -39,7 +43,8 @@ export interface FsAdapterOptions {
   readonly fs: FsLike;
   /** Returns the path of a name. */
   resolve(name: string): string;
-  readonly flags: { readonly readOnly: number; readonly readWrite: number; readonly create: number };
+  /** Flags of `open`. `noFollow`: opening a symbolic link fails. 0 where the platform does not have it. */
+  readonly flags: Readonly<Record<'readOnly' | 'readWrite' | 'create' | 'exclusive' | 'noFollow', number>>;
   /**
    * Calls on the thread pool. A call may move fewer bytes than it was given. Absent: every operation is synchronous.
    */
@@ -77,29 +82,64 @@ const MIN_DIRECT_BYTES = 128 << 10;
 export function fsAdapter(options: FsAdapterOptions): FileSystem {
   const { lock } = options;
   return {
-    open: async (name, { create = false } = {}) => openFile(options, options.resolve(name), create),
+    open: async (name, how = {}) => openFile(options, options.resolve(name), how),
     remove: async (name) => removeFile(options, options.resolve(name)),
     ...(options.bootId === undefined ? {} : { bootId: options.bootId }),
     ...(lock === undefined || options.readOnly ? {} : { lock: async (name: string) => lock(options.resolve(name)) }),
   };
 }
 
-function openFile(options: FsAdapterOptions, path: string, create: boolean): File {
-  const { fs, flags, readOnly = false } = options;
-  let fd: number;
+function openFile(options: FsAdapterOptions, path: string, how: OpenOptions): File {
+  const { fs } = options;
+  const readOnly = options.readOnly || how.readOnly || false;
+  const { noFollow = false, mode = 0o666 } = how;
+  const exclusive = !readOnly && (how.exclusive ?? false);
+  let fd: number | undefined;
   try {
-    fd = fs.openSync(path, readOnly ? flags.readOnly : create ? flags.readWrite | flags.create : flags.readWrite);
+    // Before the open, which has effects of its own on some devices, and follows links on some platforms.
+    if (noFollow && isOdd(fs, path)) throw notRegular('COD_EXISTS', path);
+    fd = fs.openSync(path, flagsOf(options.flags, { ...how, readOnly }), mode);
+    if (!fs.fstatSync(fd).isFile()) throw notRegular(noFollow ? 'COD_EXISTS' : 'COD_TARGET_IO', path);
+    if (exclusive) keepForOwner(fs, fd);
   } catch (cause) {
+    if (fd !== undefined) fs.closeSync(fd);
+    const errno = errnoOf(cause);
+    if (exclusive && errno === 'EEXIST')
+      throw new CodError('COD_EXISTS', `open ${path}: the file exists`, { cause, details: { path } });
+    // The link was made after the look at the name.
+    if (noFollow && errno === 'ELOOP') throw notRegular('COD_EXISTS', path, cause);
     throw ioError(`open ${path}`, cause, { path });
   }
+  return new AdapterFile(options, path, fd, readOnly);
+}
+
+function flagsOf(
+  flags: FsAdapterOptions['flags'],
+  { create = false, exclusive = false, readOnly = false, noFollow = false }: OpenOptions,
+): number {
+  const follows = noFollow ? flags.noFollow : 0;
+  if (readOnly) return flags.readOnly | follows;
+  return flags.readWrite | follows | (exclusive ? flags.create | flags.exclusive : create ? flags.create : 0);
+}
+
+/** Whether there is anything but a regular file at `path`. */
+export function isOdd(fs: Pick<FsLike, 'lstatSync'>, path: string): boolean {
   try {
-    if (!fs.fstatSync(fd).isFile())
-      throw new CodError('COD_TARGET_IO', `open ${path}: not a regular file`, { details: { path } });
-  } catch (cause) {
-    fs.closeSync(fd);
-    throw ioError(`open ${path}`, cause, { path });
+    return !fs.lstatSync(path).isFile();
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false;
+    throw error;
   }
-  return new AdapterFile(options, path, fd);
+}
+
+function notRegular(code: 'COD_EXISTS' | 'COD_TARGET_IO', path: string, cause?: unknown): CodError {
+  return new CodError(code, `open ${path}: not a regular file`, { cause, details: { path } });
+}
+
+/** Lets the owner read and write a new file: an odd umask may have forbidden that. */
+export function keepForOwner(fs: Pick<FsLike, 'fstatSync' | 'fchmodSync'>, fd: number): void {
+  const { mode } = fs.fstatSync(fd);
+  if ((mode & 0o600) !== 0o600) fs.fchmodSync(fd, (mode & 0o777) | 0o600);
 }
 
 function removeFile({ fs, readOnly }: FsAdapterOptions, path: string): void {
@@ -112,7 +152,7 @@ function removeFile({ fs, readOnly }: FsAdapterOptions, path: string): void {
 }
 
 function readOnlyError(operation: string, path: string): CodError {
-  return new CodError('COD_TARGET_IO', `${operation}: the file system is read-only`, { details: { path } });
+  return new CodError('COD_READ_ONLY', `${operation}: opened for reading only`, { details: { path } });
 }
 
 /** Calls on the thread pool. */
@@ -122,6 +162,7 @@ class AdapterFile implements InlineFile {
   readonly #options: FsAdapterOptions;
   readonly #path: string;
   readonly #fd: number;
+  readonly #readOnly: boolean;
   readonly #inline: InlineCalls | undefined;
   /** Another descriptor of the file, for writes that bypass the page cache. */
   readonly #directFd: number | undefined;
@@ -133,12 +174,13 @@ class AdapterFile implements InlineFile {
   #running = 0;
   #onIdle: (() => void) | undefined;
 
-  constructor(options: FsAdapterOptions, path: string, fd: number) {
+  constructor(options: FsAdapterOptions, path: string, fd: number, readOnly: boolean) {
     this.#options = options;
     this.#path = path;
     this.#fd = fd;
+    this.#readOnly = readOnly;
     if (options.pool !== undefined) this.#inline = new InlineCalls(options.pool.loop);
-    this.#directFd = options.readOnly ? undefined : options.pool?.openDirect?.(fd);
+    this.#directFd = readOnly ? undefined : options.pool?.openDirect?.(fd);
     this.#isDirect = this.#directFd !== undefined;
   }
 
@@ -266,8 +308,8 @@ class AdapterFile implements InlineFile {
    */
   async sync(): Promise<void> {
     this.#assertOpen();
-    const { readOnly, sync, syncName } = this.#options;
-    if (readOnly) return;
+    if (this.#readOnly) return;
+    const { sync, syncName } = this.#options;
     await this.#run('sync', async () => {
       await sync(this.#fd);
       this.#nameSynced ??= syncName(this.#path);
@@ -301,7 +343,7 @@ class AdapterFile implements InlineFile {
 
   #assertWritable(operation: string): void {
     this.#assertOpen();
-    if (this.#options.readOnly) throw readOnlyError(`${operation} ${this.#path}`, this.#path);
+    if (this.#readOnly) throw readOnlyError(`${operation} ${this.#path}`, this.#path);
   }
 
   #attempt<T>(operation: Operation, call: () => T): T {

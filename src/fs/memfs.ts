@@ -12,7 +12,7 @@ export interface MemfsFileSystemOptions {
 }
 
 /** Flags of `open` in memfs, the same on every platform. */
-const FLAGS = { readOnly: 0, readWrite: 2, create: 64 };
+const FLAGS = { readOnly: 0, readWrite: 2, create: 64, exclusive: 128, noFollow: 0 };
 
 /** The locked names of each volume. */
 const locks = new WeakMap<MemfsVolume, Set<string>>();

@@ -12,7 +12,7 @@ import { bootId } from './node-process.ts';
 /** Options of {@link nodeFileSystem}. */
 export interface NodeFileSystemOptions {
   /**
-   * Opens files for reading only, creates none, and has no `lock`. Every change rejects with COD_TARGET_IO. Default:
+   * Opens files for reading only, creates none, and has no `lock`. Every change rejects with COD_READ_ONLY. Default:
    * false.
    */
   readonly readOnly?: boolean;
@@ -53,6 +53,9 @@ export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions =
       readOnly: fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0),
       readWrite: fs.constants.O_RDWR | (fs.constants.O_NONBLOCK ?? 0),
       create: fs.constants.O_CREAT,
+      exclusive: fs.constants.O_EXCL,
+      // Absent on Windows.
+      noFollow: fs.constants.O_NOFOLLOW ?? 0,
     },
     resolve: (name) => resolve(base, name),
     pool: {

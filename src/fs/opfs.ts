@@ -55,6 +55,8 @@ const CALL_BYTES = 1 << 30;
  * - Calls reject with `TypeError` for a name that OPFS does not allow, and where synchronous access handles do not
  *   exist.
  * - Flushed data is durable once the file's name is, which takes up to 45 s (measured, ext4). No call forces that.
+ * - OPFS cannot make a file only if it is new. With `exclusive`, `open` looks first, so only one worker at a time may
+ *   make a name.
  *
  * @param directory default: the root of the origin's file system
  * @example
@@ -77,15 +79,21 @@ export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: O
     return root;
   };
   return {
-    open: async (name, { create = false } = {}) => {
+    open: async (name, { create, exclusive, readOnly } = {}) => {
       const parent = await where();
       const handle = await whileLocked(`open ${name}`, async () => {
-        const entry = await parent.getFileHandle(name, { create });
+        if (exclusive && !readOnly && (await parent.getFileHandle(name).catch(() => undefined)))
+          throw new CodError('COD_EXISTS', `${name} exists`);
+        const entry = await parent.getFileHandle(name, { create: !readOnly && !!(create || exclusive) });
         if (!('createSyncAccessHandle' in entry)) {
           throw new TypeError('OPFS files can be opened in a dedicated worker only');
         }
         return (entry as SyncFileHandle).createSyncAccessHandle();
       });
+      if (readOnly)
+        handle.write = handle.truncate = () => {
+          throw new CodError('COD_READ_ONLY', `${name} is read-only`);
+        };
       return new OpfsFile(name, handle);
     },
     remove: async (name) => removeFile(await where(), name),

@@ -12,9 +12,10 @@
 
 import type { Done } from '../async/done.ts';
 import { CodError } from '../errors.ts';
-import type { File, FileSystem } from '../fs/file-system.ts';
+import type { File, FileSystem, OpenOptions } from '../fs/file-system.ts';
 import type { InlineFile } from '../fs/inline-file.ts';
 import type { Crash, CrashingFileSystemOptions, FaultOptions, StorageOperation } from './crashes-and-faults.ts';
+import { forReading } from './for-reading.ts';
 import { type Random, seededRandom } from './random.ts';
 import { type FileNumber, SimulatedDisk } from './simulated-disk.ts';
 
@@ -167,7 +168,10 @@ export class CrashingFileSystem implements FileSystem {
   }
 
   /** As {@link FileSystem.open}. Rejects with COD_LOCKED for an open file only if the options say `exclusive`. */
-  async open(name: string, { create = false }: { create?: boolean } = {}): Promise<File> {
+  async open(name: string, how: OpenOptions = {}): Promise<File> {
+    const { readOnly = false } = how;
+    const exclusive = !readOnly && (how.exclusive ?? false);
+    const create = exclusive || (!readOnly && (how.create ?? false));
     const number = await this.#perform(
       { kind: 'open', name },
       {
@@ -175,6 +179,8 @@ export class CrashingFileSystem implements FileSystem {
           let number = disk.find(name);
           if (number === undefined && !create)
             throw new CodError('COD_NOT_FOUND', `open ${name}: the file does not exist`, { details: { name } });
+          if (number !== undefined && exclusive)
+            throw new CodError('COD_EXISTS', `open ${name}: the file exists`, { details: { name } });
           number ??= disk.create(name);
           this.#assertFree(name, number);
           this.#openCounts.set(number, (this.#openCounts.get(number) ?? 0) + 1);
@@ -185,7 +191,8 @@ export class CrashingFileSystem implements FileSystem {
         },
       },
     );
-    return this.#handle(name, number);
+    const file = this.#handle(name, number);
+    return readOnly ? forReading(file, name) : file;
   }
 
   /** As {@link FileSystem.remove}. Rejects with COD_LOCKED for an open file only if the options say `exclusive`. */

@@ -1,7 +1,7 @@
 /** Records all operations on a file system, so that they can be replayed elsewhere (trace.ts has the format). */
 
 import { type CodErrorCode, isCodError } from '../errors.ts';
-import type { File, FileSystem } from '../fs/file-system.ts';
+import type { File, FileSystem, OpenOptions } from '../fs/file-system.ts';
 import { checksum, encodeBytes, PIECE_BYTES, type TraceStep, traceHeader } from './trace.ts';
 
 /** Options of a {@link FileSystemRecorder}. */
@@ -57,7 +57,7 @@ export class FileSystemRecorder {
     const { bootId } = inner;
     this.fileSystem = {
       ...(bootId === undefined ? {} : { bootId }),
-      open: (name, options) => this.#open(name, options?.create ?? false),
+      open: (name, options) => this.#open(name, options ?? {}),
       remove: (name) => this.#call({ op: 'remove', name }, () => inner.remove(name)),
       ...(inner.lock === undefined ? {} : { lock: (name: string) => inner.lock!(name) }),
     };
@@ -100,15 +100,17 @@ export class FileSystemRecorder {
     return result;
   }
 
-  async #open(name: string, create: boolean): Promise<File> {
+  async #open(name: string, options: OpenOptions): Promise<File> {
     if (!this.#known.has(name)) {
       this.#known.add(name);
       await this.#recordContent(name);
     }
     let number = 0;
+    // A replay makes what an `exclusive` call made. Calls that were rejected are not replayed.
+    const create = !options.readOnly && (options.create || options.exclusive || false);
     const file = await this.#call(
       { op: 'open', name, create, file: 0 },
-      () => this.#inner.open(name, { create }),
+      () => this.#inner.open(name, options),
       () => ({ file: (number = ++this.#files) }),
       async () => ({ file: undefined }),
     );
@@ -119,7 +121,7 @@ export class FileSystemRecorder {
   async #recordContent(name: string): Promise<void> {
     let file: File;
     try {
-      file = await this.#inner.open(name);
+      file = await this.#inner.open(name, { readOnly: true });
     } catch {
       // The file does not exist or cannot be opened; the caller's own call reports that.
       return;

@@ -1,12 +1,12 @@
 /** A dedicated worker that executes the calls of remote-files.ts over OPFS. */
 
 import { CodError } from '../../src/errors.ts';
-import type { File, FileSystem } from '../../src/fs/file-system.ts';
+import type { File, FileSystem, OpenOptions } from '../../src/fs/file-system.ts';
 import { opfsFileSystem } from '../../src/fs/opfs.ts';
 
 export type FileCall =
   | { readonly kind: 'start'; readonly directory: FileSystemDirectoryHandle; readonly bootId: string | undefined }
-  | { readonly kind: 'open'; readonly name: string; readonly create: boolean }
+  | { readonly kind: 'open'; readonly name: string; readonly options: OpenOptions }
   | { readonly kind: 'remove'; readonly name: string }
   | { readonly kind: 'size' | 'sync' | 'close'; readonly file: number }
   | { readonly kind: 'read'; readonly file: number; readonly offset: number; readonly length: number }
@@ -22,7 +22,7 @@ async function run(call: FileCall): Promise<unknown> {
       fileSystem = opfsFileSystem(call.directory, call.bootId === undefined ? {} : { bootId: call.bootId });
       return undefined;
     case 'open':
-      return files.push(await fileSystem.open(call.name, { create: call.create })) - 1;
+      return files.push(await fileSystem.open(call.name, call.options)) - 1;
     case 'remove':
       return fileSystem.remove(call.name);
     case 'read': {

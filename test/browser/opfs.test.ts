@@ -93,3 +93,11 @@ test('estimates include files, sparse ones with their whole size; persist() answ
   await file.truncate(0);
   expect(await persistStorage()).toBe((await estimateStorage()).persisted);
 });
+
+test('a directory at the name of a file is refused, whatever the options are', async () => {
+  const files = await remoteFiles();
+  await files.directory.getDirectoryHandle('a', { create: true });
+  for (const options of [{}, { noFollow: true }, { exclusive: true }, { create: true }])
+    await expect(files.open('a', options)).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+  files.terminate();
+});

@@ -48,7 +48,7 @@ export async function remoteFiles(
   });
   return {
     directory,
-    open: async (name, { create = false } = {}) => handle((await ask({ kind: 'open', name, create })) as number),
+    open: async (name, options = {}) => handle((await ask({ kind: 'open', name, options })) as number),
     remove: (name) => ask({ kind: 'remove', name }) as Promise<void>,
     ...(options.bootId === undefined ? {} : { bootId: options.bootId }),
     terminate: () => worker.terminate(),

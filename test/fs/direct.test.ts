@@ -49,13 +49,15 @@ describe('direct writes', () => {
           volume.closeSync(fd);
         },
         fstatSync: (fd) => volume.fstatSync(fd),
+        lstatSync: (path) => volume.lstatSync(path),
+        fchmodSync: (fd, mode) => volume.fchmodSync(fd, mode),
         readSync: (fd, into, start, length, position) => volume.readSync(fd, into, start, length, position),
         writeSync: (fd, from, start, length, position) => volume.writeSync(fd, from, start, length, position),
         ftruncateSync: (fd, size) => volume.ftruncateSync(fd, size),
         unlinkSync: (path) => volume.unlinkSync(path),
       },
       resolve: (name) => `/${name}`,
-      flags: { readOnly: 0, readWrite: 2, create: 64 },
+      flags: { readOnly: 0, readWrite: 2, create: 64, exclusive: 128, noFollow: 0 },
       pool: {
         loop: { now: () => 0, turn: async () => {} },
         read: async (fd, into, position) => volume.readSync(fd, into, 0, into.length, position),

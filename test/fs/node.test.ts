@@ -1,5 +1,16 @@
-import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -7,6 +18,8 @@ import { nodeFileSystem } from '../../src/fs/node.ts';
 import { fileSystemSuite } from '../../src/testing/file-system-suite.ts';
 
 const directories: string[] = [];
+/** Leaves a socket at the path of its argument. */
+const LISTEN = "require('node:net').createServer().listen(process.argv[1], () => process.kill(process.pid, 9))";
 
 function temporaryDirectory(): string {
   const directory = mkdtempSync(join(tmpdir(), 'cod-fs-'));
@@ -113,6 +126,80 @@ test('a file behind a symbolic link can be synced', async () => {
   expect(statSync(join(other, 'a')).size).toBe(0);
 });
 
+describe('what is at a name that must be a file of ours', () => {
+  const ways = [
+    { noFollow: true },
+    { noFollow: true, create: true },
+    { exclusive: true },
+    { noFollow: true, readOnly: true },
+  ];
+  const kinds: [string, (path: string, other: string) => void][] = [
+    ['a symbolic link', (path, other) => symlinkSync(other, path)],
+    ['a dangling symbolic link', (path) => symlinkSync('nowhere', path)],
+    ['a directory', (path) => mkdirSync(path)],
+    ...(process.platform === 'win32'
+      ? []
+      : ([
+          ['a pipe', (path) => execFileSync('mkfifo', [path])],
+          ['a socket', (path) => spawnSync(process.execPath, ['-e', LISTEN, path])],
+        ] as [string, (path: string) => void][])),
+  ];
+
+  test.each(kinds)('is refused with COD_EXISTS if it is %s, and stays', async (_, make) => {
+    const directory = temporaryDirectory();
+    writeFileSync(join(directory, 'other'), 'abc');
+    make(join(directory, 'a'), join(directory, 'other'));
+    const before = lstatSync(join(directory, 'a'));
+    for (const options of ways)
+      await expect(nodeFileSystem(directory).open('a', options)).rejects.toMatchObject({
+        code: 'COD_EXISTS',
+        details: { path: join(directory, 'a') },
+      });
+    expect(lstatSync(join(directory, 'a'))).toMatchObject({ ino: before.ino, mode: before.mode });
+    expect(readFileSync(join(directory, 'other'), 'utf8')).toBe('abc');
+    expect(readdirSync(directory).sort()).toEqual(['a', 'other']);
+  });
+});
+
+test('a link in the path of a file is followed, also with noFollow', async () => {
+  const [directory, other] = [temporaryDirectory(), temporaryDirectory()];
+  symlinkSync(other, join(directory, 'd'));
+  await (await nodeFileSystem(directory).open('d/a', { exclusive: true, noFollow: true })).close();
+  expect(statSync(join(other, 'a')).isFile()).toBe(true);
+});
+
+describe.skipIf(process.platform === 'win32')('the mode of a new file', () => {
+  const modeOf = (path: string): string => (statSync(path).mode & 0o777).toString(8);
+
+  test.each([
+    [0o666, 0o022, '644'],
+    [0o640, 0o022, '640'],
+    [0o600, 0o777, '600'],
+    [0o666, 0o777, '600'],
+    [0o444, 0o022, '644'],
+    [0o060, 0o002, '660'],
+  ])('0%o under the umask 0%o is 0%s if it is new for certain', async (mode, umask, expected) => {
+    const directory = temporaryDirectory();
+    const before = process.umask(umask);
+    try {
+      const file = await nodeFileSystem(directory).open('a', { exclusive: true, mode });
+      await file.write(new Uint8Array(1), 0);
+      await file.close();
+    } finally {
+      process.umask(before);
+    }
+    expect(modeOf(join(directory, 'a'))).toBe(expected);
+  });
+
+  test('is left alone once the file exists', async () => {
+    const directory = temporaryDirectory();
+    writeFileSync(join(directory, 'a'), '', { mode: 0o640 });
+    await (await nodeFileSystem(directory).open('a', { create: true, mode: 0o600 })).close();
+    await (await nodeFileSystem(directory).open('a', { noFollow: true, mode: 0o600 })).close();
+    expect(modeOf(join(directory, 'a'))).toBe('640');
+  });
+});
+
 test.skipIf(process.platform !== 'linux')('the boot ID is that of the machine', () => {
   expect(nodeFileSystem().bootId).toBe(readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
 });
@@ -127,9 +214,9 @@ describe('read-only', () => {
     await file.read(into, 0);
     expect(Buffer.from(into).toString()).toBe('abc');
     await file.sync();
-    await expect(file.write(into, 0)).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
-    await expect(file.truncate(0)).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
-    await expect(fileSystem.remove('a')).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+    await expect(file.write(into, 0)).rejects.toMatchObject({ code: 'COD_READ_ONLY' });
+    await expect(file.truncate(0)).rejects.toMatchObject({ code: 'COD_READ_ONLY' });
+    await expect(fileSystem.remove('a')).rejects.toMatchObject({ code: 'COD_READ_ONLY' });
     expect(fileSystem.lock).toBeUndefined();
     await file.close();
     expect(readFileSync(join(directory, 'a'), 'utf8')).toBe('abc');

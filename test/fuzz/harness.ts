@@ -2,7 +2,7 @@
 
 import { openDeviceIn } from '../../src/device/open.ts';
 import { isCodError } from '../../src/errors.ts';
-import type { File, FileSystem, Source } from '../../src/index.ts';
+import type { File, FileSystem, OpenOptions, Source } from '../../src/index.ts';
 import { inspectMetadata } from '../../src/log/inspect.ts';
 import { recover } from '../../src/log/recovery.ts';
 import { Slots } from '../../src/log/slots.ts';
@@ -13,7 +13,7 @@ import { BASES, type FuzzCase, imagesOf, TARGET } from './cases.ts';
 import { isWithin, lastFrame, meaningOf, type Ranges, union } from './plain-recovery.ts';
 
 const MIB = 2 ** 20;
-const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_SIZE_MISMATCH']);
+const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_EXISTS', 'COD_SIZE_MISMATCH']);
 /** One core for all cases: a refusal must leave it usable. */
 const core = Core.create();
 const PROBE = 'golden/log-torn-word';
@@ -28,7 +28,7 @@ class Metered implements FileSystem {
     this.#left = limit;
   }
 
-  async open(name: string, options?: { create?: boolean }): Promise<File> {
+  async open(name: string, options?: OpenOptions): Promise<File> {
     const file = await this.#inner.open(name, options);
     return {
       ...file,

@@ -4,7 +4,8 @@
  */
 
 import { CodError } from '../../src/errors.ts';
-import type { File, FileSystem } from '../../src/index.ts';
+import type { File, FileSystem, OpenOptions } from '../../src/index.ts';
+import { forReading } from '../../src/testing/for-reading.ts';
 
 /** A file of `size` bytes, with zeros after `bytes`. Must not be changed. */
 export interface Image {
@@ -78,9 +79,11 @@ export class MemoryFiles implements FileSystem {
     return content && { bytes: content.synced.slice(0, content.size), size: content.size };
   }
 
-  async open(name: string, { create = false }: { create?: boolean } = {}): Promise<File> {
+  async open(name: string, { create, exclusive, readOnly }: OpenOptions = {}): Promise<File> {
+    if (readOnly) return forReading(await this.open(name), name);
+    if (exclusive && this.#files.has(name)) throw new CodError('COD_EXISTS', `${name} exists`);
     if (!this.#files.has(name)) {
-      if (!create) throw new CodError('COD_NOT_FOUND', `${name} does not exist`);
+      if (!create && !exclusive) throw new CodError('COD_NOT_FOUND', `${name} does not exist`);
       await this.#effect({ kind: 'open', name, offset: 0, length: 0 }, () =>
         this.#files.set(name, { bytes: new Uint8Array(0), used: 0, size: 0, shared: false, synced: new Uint8Array(0) }),
       );

@@ -174,3 +174,15 @@ const FAULTS: [string, (file: File) => Partial<InlineFile>][] = [
 test.each(FAULTS)('the suite detects that %s', async (_, fault) => {
   expect(await failuresOf(broken(fault), NO_LOCKS)).not.toEqual([]);
 });
+
+test.each(['exclusive', 'readOnly'] as const)('the suite detects that open ignores `%s`', async (ignored) => {
+  const make = (): FileSystem => {
+    const whole = memfsFileSystem();
+    return {
+      ...whole,
+      open: (name, options = {}) =>
+        whole.open(name, { ...options, create: options.create || options.exclusive || false, [ignored]: false }),
+    };
+  };
+  expect(await failuresOf(make)).not.toEqual([]);
+});

@@ -58,6 +58,54 @@ export const nameTests: readonly Test[] = [
   ],
 ];
 
+export const optionTests: readonly Test[] = [
+  [
+    'an exclusive open makes a new file, and rejects with COD_EXISTS if there is one, whose bytes stay',
+    async (fileSystem) => {
+      const file = await fileSystem.open('a', { exclusive: true, mode: 0o600 });
+      await file.write(pattern(1000), 0);
+      await file.close();
+      for (const create of [false, true])
+        await assertCode(fileSystem.open('a', { create, exclusive: true }), 'COD_EXISTS', 'open');
+      await withFile(fileSystem, 'a', async (again) => assertBytes(await contentOf(again), pattern(1000), 'content'));
+      await fileSystem.remove('a');
+      await (await fileSystem.open('a', { exclusive: true })).close();
+    },
+  ],
+  [
+    'a file that was opened for reading can be read, and rejects every change with COD_READ_ONLY',
+    async (fileSystem) => {
+      await withFile(fileSystem, 'a', (file) => file.write(pattern(1000), 0));
+      const file = await fileSystem.open('a', { readOnly: true });
+      await assertCode(file.write(pattern(1), 0), 'COD_READ_ONLY', 'write');
+      await assertCode(file.truncate(0), 'COD_READ_ONLY', 'truncate');
+      await file.sync();
+      assertBytes(await contentOf(file), pattern(1000), 'content');
+      await file.close();
+      await assertCode(file.read(new Uint8Array(1), 0), 'COD_CLOSED', 'read of a closed file');
+      await assertCode(file.write(new Uint8Array(1), 0), 'COD_CLOSED', 'write to a closed file');
+    },
+  ],
+  [
+    'an open for reading makes no file',
+    async (fileSystem) => {
+      for (const options of [{}, { create: true }, { exclusive: true }])
+        await assertCode(fileSystem.open('a', { ...options, readOnly: true }), 'COD_NOT_FOUND', 'open');
+      await assertCode(fileSystem.open('a'), 'COD_NOT_FOUND', 'open afterwards');
+    },
+  ],
+  [
+    'an open that follows no link opens a file as any other open does',
+    async (fileSystem) => {
+      await assertCode(fileSystem.open('a', { noFollow: true }), 'COD_NOT_FOUND', 'open');
+      await withFile(fileSystem, 'a', (file) => file.write(pattern(10), 0));
+      const file = await fileSystem.open('a', { noFollow: true });
+      assertBytes(await contentOf(file), pattern(10), 'content');
+      await file.close();
+    },
+  ],
+];
+
 export const sizeTests: readonly Test[] = [
   [
     'the size is the end of the last byte, and overwriting does not change it',
