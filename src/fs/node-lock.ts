@@ -12,6 +12,7 @@
  *   of dead takers.
  * - The new owner removes the files of processes that were killed on the way. A process whose empty draft was removed
  *   that way tries again.
+ * - No link is followed, and no file is removed or replaced that does not read as one of ours.
  */
 
 import { randomBytes, randomInt } from 'node:crypto';
@@ -20,6 +21,7 @@ import { basename, dirname, join } from 'node:path';
 import { CodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import type { Lease } from './file-system.ts';
+import { isOdd, keepForOwner } from './fs-adapter.ts';
 import { mayBeAlive, type ProcessIdentity, thisProcess } from './node-process.ts';
 
 /** Locks held in this thread, by the real path of the lock file. */
@@ -30,12 +32,20 @@ const LONGEST_WAIT_MS = 20;
 const TAKER = '.taker';
 /** Suffix of a draft or a taker, after the lock's name and a dot. */
 const OWN_NAME = /^[0-9a-f]{16}(\.taker)?$/;
+/** Bytes of a file that are read. The line of an owner is shorter. */
+const LONGEST_LINE = 4096;
+const LINE_BEGINS = '{"pid":';
+/** The fields of an owner. Another program's JSON has others. */
+const FIELDS: ReadonlySet<string> = new Set<keyof ProcessIdentity>(['pid', 'startTime', 'bootId', 'pidNamespace']);
+/** O_NONBLOCK, since opening a FIFO would block. Windows has neither. */
+const READ_FLAGS = fs.constants.O_RDONLY | (fs.constants.O_NOFOLLOW ?? 0) | (fs.constants.O_NONBLOCK ?? 0);
 
 /**
  * Takes the lock of the file at `path`, which need not exist, and resolves to its lease. Takes over the lock of a dead
  * owner.
- * @throws {@link CodError} COD_LOCKED if a live process has it, this process included; COD_NOT_FOUND if the directory
- * does not exist; COD_TARGET_IO.
+ * @throws {@link CodError} COD_LOCKED if a live process has it, this process included, or if the lock file names no
+ * owner; COD_EXISTS if no regular file is at its name, or `path` is a link that leads nowhere; COD_NOT_FOUND if the
+ * directory does not exist; COD_TARGET_IO.
  */
 export async function lockFile(path: string): Promise<Lease> {
   const file = attempt(`lock ${path}`, () => `${realPath(path)}.lock`);
@@ -68,6 +78,8 @@ function realPath(path: string): string {
     return fs.realpathSync(path);
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
+    // The link would have another real path, and so another lock, once its file exists.
+    if (isOdd(fs, path)) throw existsError(path, 'a symbolic link to a file that does not exist; remove it');
     return join(fs.realpathSync(dirname(path)), basename(path));
   }
 }
@@ -142,22 +154,25 @@ function renameIfThere(from: string, to: string): boolean {
  * removing is not allowed.
  */
 function removeLeftovers(file: string, self: ProcessIdentity): void {
-  const directory = dirname(file);
-  const prefix = `${basename(file)}.`;
   try {
-    for (const name of fs.readdirSync(directory)) {
-      if (!name.startsWith(prefix) || !OWN_NAME.test(name.slice(prefix.length))) continue;
-      const path = join(directory, name);
-      const owner = parseOwner(readIfThere(path) ?? '');
-      if (owner === undefined || !mayBeAlive(owner, self)) fs.rmSync(path, { force: true });
+    for (const name of ownNames(file)) {
+      const path = join(dirname(file), name);
+      const line = isOdd(fs, path) ? undefined : readIfThere(path);
+      if (line === undefined) continue;
+      const owner = parseOwner(line);
+      if (owner === undefined ? isCutShort(line) : !mayBeAlive(owner, self)) fs.rmSync(path, { force: true });
     }
   } catch (error) {
     if (errnoOf(error) === undefined) throw error;
   }
 }
 
-/** Returns false if the lock is gone. @throws {@link CodError} COD_LOCKED if its owner may be alive. */
+/**
+ * Returns false if the lock is gone.
+ * @throws {@link CodError} COD_LOCKED if its owner may be alive; COD_EXISTS if it is not a regular file.
+ */
 function assertDead(file: string, self: ProcessIdentity): boolean {
+  if (isOdd(fs, file)) throw existsError(file, 'not a regular file; move it away');
   const line = readIfThere(file);
   if (line === undefined) return false;
   const owner = parseOwner(line);
@@ -174,14 +189,20 @@ function assertDead(file: string, self: ProcessIdentity): boolean {
   );
 }
 
+/** Returns the names of drafts and takers beside the lock file. */
+function ownNames(file: string): string[] {
+  const prefix = `${basename(file)}.`;
+  return fs
+    .readdirSync(dirname(file))
+    .filter((name) => name.startsWith(prefix) && OWN_NAME.test(name.slice(prefix.length)));
+}
+
 /** Returns whether another live taker exists. Removes dead ones. */
 function hasRival(file: string, own: string, self: ProcessIdentity): boolean {
   const directory = dirname(file);
-  const takers = fs
-    .readdirSync(directory)
-    .filter((name) => name.startsWith(`${basename(file)}.`) && name.endsWith(TAKER));
-  return takers.some((name) => {
+  return ownNames(file).some((name) => {
     const path = join(directory, name);
+    if (!name.endsWith(TAKER)) return false;
     if (path === own) return false;
     const line = readIfThere(path);
     if (line === undefined) return false;
@@ -195,17 +216,31 @@ function hasRival(file: string, own: string, self: ProcessIdentity): boolean {
 function parseOwner(line: string): ProcessIdentity | undefined {
   try {
     const owner = JSON.parse(line) as ProcessIdentity | null;
-    return owner !== null && Number.isSafeInteger(owner.pid) && owner.pid > 0 ? owner : undefined;
+    if (line.length >= LONGEST_LINE || owner === null || !Number.isSafeInteger(owner.pid) || owner.pid <= 0)
+      return undefined;
+    return Object.keys(owner).every((field) => FIELDS.has(field)) ? owner : undefined;
   } catch {
     return undefined;
   }
 }
 
+/** Whether a killed process or a power cut may have left this of a line. */
+function isCutShort(line: string): boolean {
+  return LINE_BEGINS.startsWith(line) || line.startsWith(LINE_BEGINS) || /^\0*$/.test(line);
+}
+
+/** Returns the beginning of a file; undefined if there is none, or a symbolic link. */
 function readIfThere(path: string): string | undefined {
   try {
-    return fs.readFileSync(path, 'utf8');
+    const fd = fs.openSync(path, READ_FLAGS);
+    try {
+      const bytes = Buffer.alloc(LONGEST_LINE);
+      return bytes.toString('utf8', 0, fs.readSync(fd, bytes, 0, LONGEST_LINE, 0));
+    } finally {
+      fs.closeSync(fd);
+    }
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ELOOP') return undefined;
     throw error;
   }
 }
@@ -215,13 +250,18 @@ function readIfThere(path: string): string | undefined {
  * owner, and no process could take it over.
  */
 function writeDurably(path: string, line: string): void {
-  const fd = fs.openSync(path, 'wx');
+  const fd = fs.openSync(path, 'wx', 0o600);
   try {
+    keepForOwner(fs, fd);
     fs.writeFileSync(fd, line);
     fs.fsyncSync(fd);
   } finally {
     fs.closeSync(fd);
   }
+}
+
+function existsError(file: string, reason: string): CodError {
+  return new CodError('COD_EXISTS', `${file}: ${reason}`, { details: { file } });
 }
 
 function lockedError(file: string, reason: string, owner?: ProcessIdentity): CodError {

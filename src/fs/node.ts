@@ -31,6 +31,9 @@ export interface NodeFileSystemOptions {
  * covers a changed size too (fdatasync(2)). After a write of 4 KiB on ext4 it took 0.25 ms, and `fsync` 0.33 ms (2026).
  * `bootId` is known on Linux only.
  *
+ * Symbolic links are followed unless an option of `open` forbids it. `lock` makes the file `<name>.lock`, for its owner
+ * only. It rejects with COD_EXISTS if `name` is a link that leads nowhere, or if its own file is not a regular one.
+ *
  * @param directory path of an existing directory. Default: the working directory at the time of the call.
  * @example
  * ```ts

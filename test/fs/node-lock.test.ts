@@ -1,6 +1,15 @@
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, execFileSync, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { build } from 'esbuild';
@@ -187,6 +196,71 @@ describe('a lock holds', () => {
     await lease.release();
     expect(readFileSync(`${target}.lock`, 'utf8')).toBe('garbage');
   });
+});
+
+describe.skipIf(process.platform === 'win32')('what is not a lock of ours stays', () => {
+  test.each<[string, (path: string) => unknown]>([
+    ['a symbolic link', (path) => symlinkSync(join(directory, 'victim'), path)],
+    ['a dangling symbolic link', (path) => symlinkSync('nowhere', path)],
+    ['a directory', (path) => mkdirSync(path)],
+    ['a pipe', (path) => execFileSync('mkfifo', [path])],
+  ])('if %s is at its name: COD_EXISTS', async (_, make) => {
+    writeFileSync(join(directory, 'victim'), '');
+    make(`${target}.lock`);
+    const before = lstatSync(`${target}.lock`);
+    await expect(lockFile(target)).rejects.toMatchObject({
+      code: 'COD_EXISTS',
+      details: { file: `${target}.lock` },
+      message: expect.stringContaining(`${target}.lock`),
+    });
+    expect(lstatSync(`${target}.lock`)).toMatchObject({ ino: before.ino, mode: before.mode });
+    expect(readFileSync(join(directory, 'victim'), 'utf8')).toBe('');
+    expect(readdirSync(directory).sort()).toEqual(['disk.raw.lock', 'victim']);
+  });
+
+  test.each<[string, (line: string) => string]>([
+    ['has another field', (line) => line.replace('}', ',"host":"a"}')],
+    ['is longer than a line of ours', (line) => line + ' '.repeat(5000)],
+  ])('if what it says %s, although the process that it names is dead', async (_, change) => {
+    const content = change(JSON.stringify({ ...thisProcess(), pid: await deadProcess() }));
+    leaveLock(content);
+    await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED', details: { file: `${target}.lock` } });
+    expect(readFileSync(`${target}.lock`, 'utf8')).toBe(content);
+  });
+
+  test('if its name is that of a draft or a taker', async () => {
+    const pid = await deadProcess();
+    leaveLock('my notes', '.0123456789abcdef');
+    leaveLock('my notes', '.0123456789abcdee.taker');
+    symlinkSync(join(directory, 'victim'), `${target}.lock.0123456789abcded`);
+    writeFileSync(join(directory, 'victim'), JSON.stringify({ pid }));
+    await (await lockFile(target)).release();
+    expect(readdirSync(directory).length).toBe(4);
+  });
+
+  test('if it is a link that took the place of the lock', async () => {
+    const lease = await lockFile(target);
+    writeFileSync(join(directory, 'victim'), readFileSync(`${target}.lock`));
+    rmSync(`${target}.lock`);
+    symlinkSync('victim', `${target}.lock`);
+    await lease.release();
+    expect(readdirSync(directory).sort()).toEqual(['disk.raw.lock', 'victim']);
+  });
+});
+
+test.skipIf(process.platform === 'win32')('a lock is for its owner only, whatever the umask is', async () => {
+  for (const umask of [0, 0o777]) {
+    const before = process.umask(umask);
+    const lease = await lockFile(target).finally(() => process.umask(before));
+    expect(lstatSync(`${target}.lock`).mode & 0o777).toBe(0o600);
+    await lease.release();
+  }
+});
+
+test('a link that leads nowhere has no lock: its file would have another', async () => {
+  symlinkSync('nowhere', target);
+  await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_EXISTS', details: { file: target } });
+  expect(readdirSync(directory)).toEqual(['disk.raw']);
 });
 
 test('a missing directory is COD_NOT_FOUND', async () => {
