@@ -38,11 +38,15 @@ export type { Source, SourceExtent } from './sources/source.ts';
  * Opens the copy of a source: begins it, or resumes it after any crash. When the promise resolves, the copy's metadata
  * is durable and the background copy runs.
  *
- * @throws {@link CodError} COD_EXISTS when the target exists and is no copy; COD_LOCKED when it has an owner;
- *   COD_SIZE_MISMATCH when source and copy differ in size, or the source is empty; COD_SOURCE_CHANGED when the copy has
- *   another identity; COD_CORRUPT when metadata is damaged or the target is missing or too short; COD_VERSION;
- *   COD_POISONED when a sync failed; COD_NOT_FOUND, COD_NO_SPACE or COD_TARGET_IO when the file system fails;
- *   COD_NO_MEMORY.
+ * - A new target has the permissions of a file that is copied, and its owner may read and write it.
+ * - Metadata is for its owner only.
+ * - A file that is not ours at one of these names, such as a symbolic link to a metadata file, is never changed.
+ *
+ * @throws {@link CodError} COD_EXISTS when the target exists and is no copy, or a file that is not ours has the name of
+ *   a metadata file; COD_LOCKED when the target has an owner; COD_SIZE_MISMATCH when source and copy differ in size, or
+ *   the source is empty; COD_SOURCE_CHANGED when the copy has another identity; COD_CORRUPT when metadata is damaged or
+ *   the target is missing or too short; COD_VERSION; COD_POISONED when a sync failed; COD_NOT_FOUND, COD_NO_SPACE or
+ *   COD_TARGET_IO when the file system fails; COD_NO_MEMORY.
  * @throws `TypeError` or `RangeError` when an option is wrong.
  * @throws the signal's reason when it is aborted.
  * @example

@@ -26,9 +26,10 @@ export type { Clock, Environment } from './platform/clock.ts';
  * Opens the log of a storage that exists with its full size: makes the log, or recovers it after any crash. The
  * recovered state is durable when the promise resolves.
  *
- * @throws {@link CodError} COD_LOCKED when the log has an owner; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED when the log
- *   belongs to another storage; COD_CORRUPT when the log is damaged; COD_VERSION; COD_POISONED when a sync failed;
- *   COD_NOT_FOUND, COD_NO_SPACE or COD_TARGET_IO when the file system fails; COD_NO_MEMORY.
+ * @throws {@link CodError} COD_LOCKED when the log has an owner; COD_EXISTS when a file that is not ours has the name
+ *   of one of the log's files, and it stays as it is; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED when the log belongs to
+ *   another storage; COD_CORRUPT when the log is damaged; COD_VERSION; COD_POISONED when a sync failed; COD_NOT_FOUND,
+ *   COD_NO_SPACE or COD_TARGET_IO when the file system fails; COD_NO_MEMORY.
  * @throws `TypeError` or `RangeError` when an option is wrong.
  * @example
  * ```ts
@@ -62,8 +63,8 @@ export function openIntentLog(options: OpenIntentLogOptions): Promise<IntentLog>
  *
  * Next, call {@link RecoveredIntentLog.prepare}, make or open the storage, then call {@link RecoveredIntentLog.begin}.
  *
- * @throws {@link CodError} COD_LOCKED when the log has an owner; COD_CORRUPT when the log is damaged; COD_VERSION;
- *   COD_NOT_FOUND, COD_NO_SPACE or COD_TARGET_IO when the file system fails; COD_NO_MEMORY.
+ * @throws {@link CodError} COD_LOCKED when the log has an owner; COD_EXISTS as {@link openIntentLog}; COD_CORRUPT when
+ *   the log is damaged; COD_VERSION; COD_NOT_FOUND, COD_NO_SPACE or COD_TARGET_IO when the file system fails; COD_NO_MEMORY.
  * @throws `TypeError` or `RangeError` when an option is wrong.
  * @example
  * ```ts

@@ -68,12 +68,22 @@ export interface LogHeader extends CommonHeader {
 }
 
 /**
- * The result of decoding. `absent`: no header was committed to the file. `zeroed`, and `zeroed1` for a header of format
- * 1: the zeroing of a header has begun, so the header counts as absent if no other file says that it was needed.
+ * The result of decoding. `absent`: the file is ours, and has no committed header. `blank`: the beginning of a
+ * {@link claim}, perhaps of no byte, and zeros. A longer file than a sector is not ours then, since a claim is durable
+ * before the rest.
  */
-export type DecodedHeader<Header> =
-  | { state: 'valid'; header: Header }
-  | { state: 'absent' | 'zeroed' | 'format1' | 'zeroed1' };
+export type DecodedHeader<Header> = { state: 'valid'; header: Header } | { state: 'absent' | 'blank' | 'format1' };
+
+/**
+ * Returns the first sector of a new file: magic and version, without the end that commits a header. It tells our files
+ * from those of other programs.
+ */
+export function claim(kind: HeaderKind): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(HEADER_BYTES);
+  bytes.set(MAGIC[kind], 0);
+  bytes[AT.version] = FORMAT_VERSION;
+  return bytes;
+}
 
 /** @throws {RangeError} if a reader would refuse a field */
 export function encodeCheckpointHeader(core: Core, fields: CheckpointHeader): Uint8Array<ArrayBuffer> {
@@ -166,27 +176,20 @@ function decodeSector(core: Core, kind: HeaderKind, sector: Uint8Array): Decoded
   bytes.set(sector.subarray(0, HEADER_BYTES));
   const view = new DataView(bytes.buffer);
   const version = view.getBigUint64(AT.version, true);
-  // A process that was killed while it zeroed a header leaves zeros and the rest of the header.
-  if (isZero(bytes, 0, HEADER_BYTES)) return { state: 'absent' };
-  if (bytes[0] === 0 && (isZero(bytes, 0, 8) || isRest(bytes, MAGIC[kind])))
-    return { state: version === 1n ? 'zeroed1' : 'zeroed' };
-  // A process that was killed while it wrote a header leaves its beginning and zeros.
-  const uncommitted = !startsWith(bytes, AT.end, END) && isBeginning(bytes.subarray(AT.end), END);
+  // A process that was killed while it made the file leaves this.
+  if (isBeginning(bytes, MAGIC[kind])) return { state: 'blank' };
+  const hasEnd = startsWith(bytes, AT.end, END);
   if (!startsWith(bytes, 0, MAGIC[kind])) {
-    if (uncommitted && isBeginning(bytes, MAGIC[kind])) return { state: 'absent' };
+    if (!hasEnd && (version === 0n || version > BigInt(FORMAT_VERSION))) throw foreignFile();
     throw corrupt(kind, `magic ${hex(bytes.subarray(0, 8))} is not ${hex(MAGIC[kind])}`);
   }
   if (version === 1n) return { state: 'format1' };
-  // The header is cut short at the version or after it. Any other version is a future version, or a damaged version of
-  // format 1, which has no checksum.
-  if (uncommitted && (version === BigInt(FORMAT_VERSION) || isZero(bytes, AT.version, HEADER_BYTES)))
-    return { state: 'absent' };
+  // The last byte commits a header: it is zero before any other byte is written. Any other version is a future version,
+  // or a damaged version of format 1, which has no checksum.
+  if (bytes[HEADER_BYTES - 1] === 0 && version === BigInt(FORMAT_VERSION)) return { state: 'absent' };
   if (version > BigInt(FORMAT_VERSION)) {
     // A later version has the same end and checksum; a damaged version 2 has a checksum that does not match.
-    if (
-      startsWith(bytes, AT.end, END) &&
-      view.getUint32(AT.checksum, true) !== core.crc32c(bytes.subarray(0, AT.checksum))
-    ) {
+    if (hasEnd && view.getUint32(AT.checksum, true) !== core.crc32c(bytes.subarray(0, AT.checksum))) {
       throw corrupt(kind, `format version is ${version}, but the checksum does not match`);
     }
     throw new CodError(
@@ -198,7 +201,7 @@ function decodeSector(core: Core, kind: HeaderKind, sector: Uint8Array): Decoded
     );
   }
   if (version !== BigInt(FORMAT_VERSION)) throw corrupt(kind, `unknown format version ${version}`);
-  if (!startsWith(bytes, AT.end, END)) throw corrupt(kind, `ends with ${hex(bytes.subarray(AT.end))}, not ${hex(END)}`);
+  if (!hasEnd) throw corrupt(kind, `ends with ${hex(bytes.subarray(AT.end))}, not ${hex(END)}`);
   const checksum = view.getUint32(AT.checksum, true);
   const expected = core.crc32c(bytes.subarray(0, AT.checksum));
   if (checksum !== expected) {
@@ -214,6 +217,11 @@ function decodeSector(core: Core, kind: HeaderKind, sector: Uint8Array): Decoded
     blockSize: view.getUint32(AT.blockSize, true),
   };
   return { state: 'valid', header: { bytes, view, common, flags: view.getUint32(AT.flags, true) } };
+}
+
+/** Returns the error for a file at one of our names that is not ours. */
+export function foreignFile(): CodError {
+  return new CodError('COD_EXISTS', 'not metadata of a copy: move it');
 }
 
 function corrupt(kind: HeaderKind, what: string, details: Record<string, unknown> = {}): CodError {
@@ -272,10 +280,8 @@ function logProblem(fields: LogHeader): string | undefined {
 function newSector(kind: HeaderKind, fields: CommonHeader): { bytes: Uint8Array<ArrayBuffer>; view: DataView } {
   const problem = commonProblem(fields);
   if (problem !== undefined) throw new RangeError(problem);
-  const bytes = new Uint8Array(HEADER_BYTES);
+  const bytes = claim(kind);
   const view = new DataView(bytes.buffer);
-  bytes.set(MAGIC[kind], 0);
-  setNumber(view, AT.version, FORMAT_VERSION);
   bytes.set(fields.session, AT.session);
   setNumber(view, AT.epoch, fields.epoch);
   setNumber(view, AT.size, fields.size);
@@ -313,14 +319,8 @@ function startsWith(bytes: Uint8Array, offset: number, expected: Uint8Array): bo
 
 /** Whether `bytes` are a beginning of `magic` and then zeros. */
 function isBeginning(bytes: Uint8Array, magic: Uint8Array): boolean {
-  const differs = magic.findIndex((byte, i) => bytes[i] !== byte);
-  return isZero(bytes, differs, bytes.length);
-}
-
-/** Whether `bytes` begin with `magic` whose first bytes are zeroed. */
-function isRest(bytes: Uint8Array, magic: Uint8Array): boolean {
-  const zeros = magic.findIndex((_, i) => bytes[i] !== 0);
-  return startsWith(bytes, zeros, magic.subarray(zeros));
+  const same = magic.findIndex((byte, i) => bytes[i] !== byte);
+  return isZero(bytes, same === -1 ? magic.length : same, bytes.length);
 }
 
 function hex(bytes: Uint8Array): string {

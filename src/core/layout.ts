@@ -82,6 +82,8 @@ export const MAX_DIRTY_BYTES = 0x1000_0000;
 export const DIRECTORY_ENTRY_BYTES = 40;
 /** Bytes of the longest identity of a source. A longer text would be the content and not a name. */
 export const MAX_IDENTITY_BYTES = 65_536;
+/** Bytes of the longest checkpoint without any block: header, {@link MAX_IDENTITY_BYTES}, and entries of 768 slices. */
+export const MAX_EMPTY_CHECKPOINT_BYTES = 96_768;
 /** The highest epoch: 2^52, so that the epochs after it are safe integers. */
 export const MAX_EPOCH = 0x10_0000_0000_0000;
 

@@ -6,7 +6,7 @@ import type { File, FileSystem } from '../fs/file-system.ts';
 import { readFile, readNamed, writeFile } from '../fs/inline-file.ts';
 import { type RecoveredLog, recoverLog } from '../log/intent-log.ts';
 import type { Environment } from '../platform/clock.ts';
-import type { Source } from '../sources/source.ts';
+import type { InlineSource, Source } from '../sources/source.ts';
 import { CopyOnDemandDevice, errorEvent } from './device.ts';
 import type { DeviceEvent, HydrateOptions, InlineDevice } from './types.ts';
 
@@ -18,7 +18,7 @@ export interface OpenDeviceOptions {
   readonly fileSystem: FileSystem;
   /**
    * Name of the copy in the file system. Its metadata is beside it: `<target>.bak`, `<target>.bak.1`, `<target>.wil`,
-   * `<target>.wil.1`.
+   * `<target>.wil.1`. A symbolic link is followed if it leads to a file.
    */
   readonly target: string;
   /** Options of the background copy. False: no background copy. Default: `{}`. */
@@ -99,8 +99,12 @@ async function openExisting(fileSystem: FileSystem, target: string): Promise<Fil
   }
 }
 
-async function makeTarget(fileSystem: FileSystem, target: string, size: number): Promise<File> {
-  const file = await fileSystem.open(target, { create: true });
+/** Makes the target, readable for those who may read the source. */
+function makeTarget(fileSystem: FileSystem, target: string, { mode = 0o666 }: InlineSource): Promise<File> {
+  return fileSystem.open(target, { exclusive: true, mode: mode & 0o666 });
+}
+
+async function resized(file: File, size: number): Promise<File> {
   try {
     await file.truncate(size);
     return file;
@@ -111,13 +115,18 @@ async function makeTarget(fileSystem: FileSystem, target: string, size: number):
 }
 
 /** Opens the target of a copy that exists. Makes it if a crash came before it was made. */
-async function resumeTarget(fileSystem: FileSystem, target: string, log: RecoveredLog): Promise<File> {
+async function resumeTarget(
+  fileSystem: FileSystem,
+  target: string,
+  log: RecoveredLog,
+  source: InlineSource,
+): Promise<File> {
   const { size, state } = log;
   const file = await openExisting(fileSystem, target);
   const found = await file?.size();
   if (file !== undefined && found === size) return file;
+  if (state.isEmpty && !found) return resized(file ?? (await makeTarget(fileSystem, target, source)), size);
   await file?.close();
-  if (state.isEmpty && (found === undefined || found === 0)) return makeTarget(fileSystem, target, size);
   if (found === undefined) {
     throw new CodError(
       'COD_CORRUPT',
@@ -133,10 +142,15 @@ async function resumeTarget(fileSystem: FileSystem, target: string, log: Recover
 }
 
 /** Opens the target: a new one, which must not exist, or the one that the copy has. */
-async function openTarget(fileSystem: FileSystem, target: string, log: RecoveredLog): Promise<File> {
+async function openTarget(
+  fileSystem: FileSystem,
+  target: string,
+  log: RecoveredLog,
+  source: InlineSource,
+): Promise<File> {
   if (!log.isNew) {
     await log.prepare();
-    return resumeTarget(fileSystem, target, log);
+    return resumeTarget(fileSystem, target, log, source);
   }
   const existing = await openExisting(fileSystem, target);
   if (existing !== undefined) {
@@ -144,7 +158,7 @@ async function openTarget(fileSystem: FileSystem, target: string, log: Recovered
     throw new CodError('COD_EXISTS', `${target} exists and has no metadata, so it is not a copy: name another target`);
   }
   await log.prepare();
-  return makeTarget(fileSystem, target, log.size);
+  return resized(await makeTarget(fileSystem, target, source), log.size);
 }
 
 /** As `openDevice` of `copyondemand`, in `environment`. */
@@ -178,7 +192,7 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
   try {
     if (!recovered.isNew) checkSource(recovered, source);
     signal?.throwIfAborted();
-    const opened = (file = await openTarget(fileSystem, target, recovered));
+    const opened = (file = await openTarget(fileSystem, target, recovered, source));
     const log = await recovered.begin({
       read: (into, offset) => readFile(opened, into, offset),
       write: (from, offset) => writeFile(opened, from, offset),

@@ -27,9 +27,8 @@ import {
 } from '../core/slice-directory.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
-import type { SlotIndex } from './slots.ts';
+import { type SlotIndex, voidHeader } from './slots.ts';
 
-const ZERO_HEADER = new Uint8Array(HEADER_BYTES);
 /** Bytes that are summed before the event loop may turn, which takes 2 ms. */
 const SUM_BYTES = 2 ** 22;
 /** Slices of so many bytes, or so many slices, are written together before the event loop turns. */
@@ -103,7 +102,7 @@ export class CheckpointWriter {
   async write(file: File, names: { slot: SlotIndex; epoch: number; standalone: boolean }): Promise<CheckpointImage> {
     const { guardSync } = this.#options;
     const slot = this.#slots[names.slot];
-    await file.write(ZERO_HEADER, 0);
+    await voidHeader(file);
     // A stray header may name slices that are overwritten below.
     if (slot.hasStrayHeader) await guardSync(() => file.sync());
     slot.hasStrayHeader = false;

@@ -13,6 +13,7 @@ import { inTurns } from '../async/turns.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import { MAX_IDENTITY_BYTES } from '../core/layout.ts';
 import { CodError } from '../errors.ts';
+import type { File } from '../fs/file-system.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
 import { CheckpointWriter } from './checkpoint-writer.ts';
@@ -20,7 +21,7 @@ import { Firmness } from './firmness.ts';
 import { LogFile } from './log-file.ts';
 import { growthBeforeCheckpoint, logCapacity } from './log-size.ts';
 import { Poison } from './poison.ts';
-import { type SlotIndex, type Slots, slotOf } from './slots.ts';
+import { type FileKind, type SlotIndex, type Slots, slotOf } from './slots.ts';
 import { Timer } from './timer.ts';
 import { WriteIntentLog } from './write-intent-log.ts';
 
@@ -148,8 +149,8 @@ export class Checkpointer {
 
   /** Makes the checkpoint that counts durable: a killed process may have left it in the page cache only. */
   async syncCheckpoint(): Promise<void> {
-    const checkpoint = await this.#options.slots.make('checkpoint', slotOf(this.#epoch));
-    await this.#poison.sync(() => checkpoint.sync());
+    const checkpoint = await this.#options.slots.find('checkpoint', slotOf(this.#epoch));
+    await this.#sync(checkpoint!);
   }
 
   /** From now on `syncTarget` is part of every flush and checkpoint. */
@@ -338,7 +339,7 @@ export class Checkpointer {
     const { slots } = this.#options;
     await this.writeStandalone();
     const last = slotOf(this.#epoch);
-    await slots.removeAllBut('checkpoint', last, (file) => this.#poison.sync(() => file.sync()));
+    await slots.removeAllBut('checkpoint', last, (file) => this.#sync(file));
     await slots.remove('checkpoint', last);
   }
 
@@ -349,9 +350,18 @@ export class Checkpointer {
     return this.#log;
   }
 
+  #sync(file: File): Promise<void> {
+    return this.#poison.sync(() => file.sync());
+  }
+
+  /** The file of a slot that does not count. */
+  #make(kind: FileKind, slot: SlotIndex): Promise<File> {
+    return this.#options.slots.make(kind, slot, (file) => this.#sync(file));
+  }
+
   /** The file of a slot whose log is void. */
   async #logFile(slot: SlotIndex): Promise<LogFile> {
-    return (this.#logFiles[slot] ??= await LogFile.take(await this.#options.slots.make('log', slot)));
+    return (this.#logFiles[slot] ??= await LogFile.take(await this.#make('log', slot)));
   }
 
   async #createLog(epoch: number): Promise<WriteIntentLog> {
@@ -412,7 +422,7 @@ export class Checkpointer {
   async #writeCheckpoint(epoch: number, log: WriteIntentLog | undefined): Promise<void> {
     const rewritten = this.#rewritten;
     const slot = slotOf(epoch);
-    const file = await this.#options.slots.make('checkpoint', slot);
+    const file = await this.#make('checkpoint', slot);
     const image = await this.#writer.write(file, { slot, epoch, standalone: log === undefined });
     await this.#poison.sync(async () => {
       await Promise.all([this.#syncTarget?.(), log?.sync(), file.sync()]);

@@ -44,9 +44,9 @@ export interface Inspection {
  * @param target name of the copy
  * @param options.size the device's size in bytes, for metadata of format 1, which does not store it. Default: the size
  *   of the target.
- * @throws {@link CodError} COD_NOT_FOUND when the copy has no metadata, or the size is unknown; COD_CORRUPT when
- *   metadata is damaged; COD_VERSION when a newer version wrote it; COD_TARGET_IO or COD_LOCKED when a file cannot be
- *   read.
+ * @throws {@link CodError} COD_NOT_FOUND when the copy has no metadata, or the size is unknown; COD_EXISTS when a file
+ *   that is not ours has the name of a metadata file; COD_CORRUPT when metadata is damaged; COD_VERSION when a newer
+ *   version wrote it; COD_TARGET_IO or COD_LOCKED when a file cannot be read.
  * @example
  * ```ts
  * import { bytesSource, inspectMetadata, openDevice } from 'copyondemand';

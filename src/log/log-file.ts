@@ -5,6 +5,7 @@
  * Invariants:
  * - The first `allocated` bytes of the file were written. Writing there again needs no room, unless the file system
  *   copies on write.
+ * - The file is claimed (`Slots.make`): it begins with the magic of a log.
  * - Whatever an earlier life left here is zeroed, durably, before a header is written. So every frame in the file is of
  *   this life, and of an earlier epoch than that of the header.
  * - Until its header is written whole, the file has no log.
@@ -14,11 +15,10 @@ import type { Done } from '../async/done.ts';
 import { HEADER_BYTES } from '../core/layout.ts';
 import type { File } from '../fs/file-system.ts';
 import { writeFile } from '../fs/inline-file.ts';
+import { voidHeader } from './slots.ts';
 
 /** Bytes that are allocated at a time. */
 const STEP_BYTES = 65_536;
-
-const ZERO_BYTE = new Uint8Array(1);
 
 /** Runs a sync, and makes sure that a failed sync is not repeated. */
 export type GuardSync = (sync: () => Promise<void>) => Promise<void>;
@@ -42,9 +42,9 @@ export class LogFile {
    */
   static async take(file: File): Promise<LogFile> {
     const size = await file.size();
-    await file.write(new Uint8Array(STEP_BYTES), 0);
+    await file.write(new Uint8Array(STEP_BYTES - HEADER_BYTES), HEADER_BYTES);
     if (size > STEP_BYTES) await file.truncate(STEP_BYTES);
-    return new LogFile(file, size > 0);
+    return new LogFile(file, size > HEADER_BYTES);
   }
 
   /** Bytes from the beginning of the file on that need no room. */
@@ -57,8 +57,7 @@ export class LogFile {
    * @param header of a later epoch than the file ever had in this life
    */
   async begin(header: Uint8Array, capacity: number, guardSync: GuardSync): Promise<void> {
-    // The last byte first: while the new header overwrites the old one, neither is whole.
-    await this.#file.write(ZERO_BYTE, HEADER_BYTES - 1);
+    await voidHeader(this.#file);
     if ((await this.#file.size()) !== capacity) {
       this.#allocated = Math.min(this.#allocated, capacity);
       await this.#file.truncate(capacity);

@@ -7,8 +7,14 @@
 import { inTurns, type TurningClock } from '../async/turns.ts';
 import { CopyState } from '../core/copy-state.ts';
 import { type Geometry, geometry as makeGeometry } from '../core/geometry.ts';
-import { type CheckpointHeader, decodeCheckpointHeader, decodeLogHeader, type LogHeader } from '../core/headers.ts';
-import { FORMAT1_BLOCK_SIZE, HEADER_BYTES, SECTOR_BYTES } from '../core/layout.ts';
+import {
+  type CheckpointHeader,
+  decodeCheckpointHeader,
+  decodeLogHeader,
+  foreignFile,
+  type LogHeader,
+} from '../core/headers.ts';
+import { FORMAT1_BLOCK_SIZE, HEADER_BYTES, MAX_EMPTY_CHECKPOINT_BYTES, SECTOR_BYTES } from '../core/layout.ts';
 import { LogScan, type LogScanResult, Replay } from '../core/replay.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
@@ -22,7 +28,7 @@ import { ALL_SLOTS, type FileKind, type SlotIndex, type Slots, slotOf } from './
 type Header = CheckpointHeader | LogHeader;
 
 /** A metadata file and its header. */
-interface FoundFile<H = Header | 'format1' | 'zeroed1' | 'zeroed' | 'absent'> {
+interface FoundFile<H = Header | 'format1' | 'absent' | 'blank'> {
   readonly name: string;
   readonly kind: FileKind;
   readonly slot: SlotIndex;
@@ -67,13 +73,17 @@ export async function recover(
 ): Promise<RecoveredState | undefined> {
   const found = await readHeaders(core, slots);
   if (found.some(({ header }) => typeof header === 'object')) return recoverFormat2(core, found, target.read, clock);
-  refuseZeroedFormat1(found);
   const old = found.filter(({ header }) => header === 'format1');
+  // Rule 2: the first checkpoint was being made. No log is made before it is durable, and unless it converts a copy of
+  // format 1, it has no block.
+  for (const { name, kind, bytes, header } of found)
+    if (header === 'absent' && (kind === 'log' || (old.length === 0 && bytes > MAX_EMPTY_CHECKPOINT_BYTES)))
+      throw missingCheckpoint(name);
   if (old.length === 0) return undefined;
   return recoverFormat1(core, old, makeGeometry({ size: await target.size(), blockSize: FORMAT1_BLOCK_SIZE }), clock);
 }
 
-/** Rule 1, first half: a damaged header is COD_CORRUPT. */
+/** Rule 1, first half: a damaged header is COD_CORRUPT, and a file that is not ours is COD_EXISTS. */
 async function readHeaders(core: Core, slots: Slots): Promise<FoundFile[]> {
   const found: FoundFile[] = [];
   for (const { kind, slot } of ALL_SLOTS) {
@@ -87,6 +97,7 @@ async function readHeaders(core: Core, slots: Slots): Promise<FoundFile[]> {
       await file.read(sector.subarray(0, length), 0);
       const read = sector.subarray(0, length);
       const decoded = kind === 'log' ? decodeLogHeader(core, read) : decodeCheckpointHeader(core, read);
+      if (decoded.state === 'blank' && bytes > HEADER_BYTES) throw foreignFile();
       return { name, kind, slot, file, bytes, header: decoded.state === 'valid' ? decoded.header : decoded.state };
     });
     if (state !== undefined) found.push(state);
@@ -94,13 +105,8 @@ async function readHeaders(core: Core, slots: Slots): Promise<FoundFile[]> {
   return found;
 }
 
-/** Only a checkpoint of format 1 is zeroed, and only when another one counts: then `.bak.1` still counts for `.bak`. */
-function refuseZeroedFormat1(found: readonly FoundFile[]): void {
-  const isOther = found.some(({ kind, slot, header }) => kind === 'checkpoint' && slot === 1 && header === 'format1');
-  for (const { name, kind, slot, header } of found) {
-    if (header !== 'zeroed1' || (kind === 'checkpoint' && slot === 0 && isOther)) continue;
-    throw corrupt(`${name}: the magic of a file of format 1 is zeroed, but the file counts`, { file: name });
-  }
+function missingCheckpoint(file: string): CodError {
+  return corrupt(`${file}: a checkpoint is missing`, { file });
 }
 
 async function recoverFormat2(
@@ -122,8 +128,7 @@ async function recoverFormat2(
     const { file } = checkpoint;
     const identity = await inFile(checkpoint.name, () => readCheckpoint({ core, file, header, clock }, state));
     const checkpointRecords = state.dirtyParts;
-    const zeroedLog = found.find((file) => file.kind === 'log' && file.header === 'zeroed');
-    const { scans, bothLogs } = await replayLogs({ core, shape, replay, changed, proof, logs, zeroedLog }, header);
+    const { scans, bothLogs } = await replayLogs({ core, shape, replay, changed, proof, logs }, header);
     await inTurns(state.merging(replay), clock);
     const proved = await proof.judge(read, state);
     await inTurns(state.mergingModified(changed), clock);
@@ -168,7 +173,7 @@ function ofOneSession(found: readonly FoundFile[]): { checkpoints: FoundCheckpoi
       throw corrupt(`${name} and ${first.name} belong to different copies`, { file: name });
     }
     if (header.size !== first.header.size || header.blockSize !== first.header.blockSize) {
-      throw corrupt(`${name} and ${first.name} have different sizes or block sizes`, { file: name });
+      throw corrupt(`${name} and ${first.name} differ in size or block size`, { file: name });
     }
   }
   return {
@@ -181,19 +186,16 @@ function ofOneSession(found: readonly FoundFile[]): { checkpoints: FoundCheckpoi
 function newestCheckpoint(checkpoints: readonly FoundCheckpoint[], logs: readonly FoundLog[]): FoundCheckpoint {
   const [newest] = [...checkpoints].sort((one, other) => other.header.epoch - one.header.epoch);
   if (newest !== undefined) return newest;
-  const file = logs[0]?.name;
-  throw corrupt(`${file}: the checkpoint of this log is missing`, { file });
+  throw missingCheckpoint(logs[0]!.name);
 }
 
 /** Rule 3, first half: a log later than the next epoch follows a checkpoint that is missing. */
 function refuseLaterLogs(logs: readonly FoundLog[], epoch: number): void {
   const later = logs.find(({ header }) => header.epoch > epoch + 1);
   if (later === undefined) return;
-  throw corrupt(
-    `${later.name}: log of epoch ${later.header.epoch}, but the newest checkpoint is of epoch ${epoch}: ` +
-      'a checkpoint is missing',
-    { file: later.name },
-  );
+  throw corrupt(`${later.name}: epoch ${later.header.epoch}, but the newest checkpoint is of epoch ${epoch}`, {
+    file: later.name,
+  });
 }
 
 /** What reading the logs needs. */
@@ -205,8 +207,6 @@ interface Logs {
   readonly changed: Replay;
   readonly proof: Proof;
   readonly logs: readonly FoundLog[];
-  /** A log of which only a part of the header is zeroed. */
-  readonly zeroedLog: FoundFile | undefined;
 }
 
 /** Rules 3 to 5: replays the log of the checkpoint's epoch, and the next one if it counts. */
@@ -227,10 +227,6 @@ async function replayLogs(
     scans.set(own.name, scan);
     // Rule 5.
     bothLogs = scan.continued && next !== undefined;
-    if (scan.continued && context.zeroedLog?.slot === slotOf(epoch + 1)) {
-      const file = context.zeroedLog.name;
-      throw corrupt(`${file}: the header is zeroed in part, but the log of epoch ${epoch} continues here`, { file });
-    }
     if (bothLogs) {
       nextScan = await checkedScan(context, next!);
       scans.set(next!.name, nextScan);
@@ -241,11 +237,10 @@ async function replayLogs(
   const found = next === undefined ? undefined : (nextScan ?? (await scanLeniently(context, next)));
   if (found?.basedAnywhere) {
     // Rule 3, second half.
-    const message = `${next!.name}: the durable checkpoint of epoch ${epoch + 1} is missing`;
-    throw corrupt(message, { file: next!.name });
+    throw missingCheckpoint(next!.name);
   }
   if (found?.hasBarrier && !bothLogs) {
-    const message = `the log of epoch ${epoch} is damaged: that of epoch ${epoch + 1} says that all of it was durable`;
+    const message = `the log of epoch ${epoch} is damaged: the next one says that it was durable`;
     throw corrupt(message, { epoch });
   }
   return { scans, bothLogs };

@@ -1,14 +1,29 @@
 /**
  * The four metadata files beside a target, by kind and slot. Names are fixed: a file is made once and never renamed.
  * Handles stay open, since a handle may be exclusive (OPFS).
+ *
+ * Invariant: a file of ours begins with the magic of its kind, durably, before anything is written behind its first
+ * sector. So no other content is taken for ours ({@link claim}).
  */
 
+import { claim } from '../core/headers.ts';
+import { HEADER_BYTES } from '../core/layout.ts';
 import { isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 
 /** The kind of a metadata file: a checkpoint of the maps (`.bak`), or a write-intent log (`.wil`). */
 export type FileKind = 'checkpoint' | 'log';
 export type SlotIndex = 0 | 1;
+
+const ZERO_BYTE = new Uint8Array(1);
+
+/**
+ * Voids the header of a file of either format, or of a new file. The last byte first: while other bytes change, no
+ * header is committed.
+ */
+export async function voidHeader(file: File): Promise<void> {
+  await file.write(ZERO_BYTE, HEADER_BYTES - 1);
+}
 
 /** Returns the slot of an epoch. */
 export function slotOf(epoch: number): SlotIndex {
@@ -33,6 +48,8 @@ export class Slots {
   readonly fileSystem: FileSystem;
   readonly target: string;
   readonly #open = new Map<string, File>();
+  /** The files that say durably that they are ours. */
+  readonly #claimed = new WeakSet<File>();
 
   constructor(fileSystem: FileSystem, target: string) {
     this.fileSystem = fileSystem;
@@ -45,25 +62,38 @@ export class Slots {
 
   /** Returns the file, or undefined if it does not exist. */
   async find(kind: FileKind, slot: SlotIndex): Promise<File | undefined> {
+    const name = this.name(kind, slot);
+    const known = this.#open.get(name);
+    if (known !== undefined) return known;
     try {
-      return await this.#get(kind, slot, false);
+      const file = await this.fileSystem.open(name, { noFollow: true });
+      this.#open.set(name, file);
+      return file;
     } catch (error) {
       if (isCodError(error, 'COD_NOT_FOUND')) return undefined;
       throw error;
     }
   }
 
-  /** Returns the file. Makes it if it does not exist. */
-  make(kind: FileKind, slot: SlotIndex): Promise<File> {
-    return this.#get(kind, slot, true);
-  }
-
-  async #get(kind: FileKind, slot: SlotIndex, create: boolean): Promise<File> {
+  /**
+   * Returns the file of a slot that does not count: the one that recovery found, or a new one. The first call in each
+   * life voids its header and claims the file, durably if it has nothing else.
+   * @throws {@link CodError} COD_EXISTS if another program has made the file since recovery looked.
+   */
+  async make(kind: FileKind, slot: SlotIndex, sync: (file: File) => Promise<void>): Promise<File> {
     const name = this.name(kind, slot);
-    const known = this.#open.get(name);
-    if (known !== undefined) return known;
-    const file = await this.fileSystem.open(name, { create });
-    this.#open.set(name, file);
+    let file = this.#open.get(name);
+    if (file === undefined) {
+      file = await this.fileSystem.open(name, { exclusive: true, mode: 0o600 });
+      this.#open.set(name, file);
+    }
+    if (this.#claimed.has(file)) return file;
+    const isShort = (await file.size()) <= HEADER_BYTES;
+    await voidHeader(file);
+    await file.write(claim(kind), 0);
+    // Whatever stands behind a first sector was written after the claim was durable.
+    if (isShort) await sync(file);
+    this.#claimed.add(file);
     return file;
   }
 

@@ -159,7 +159,8 @@ export interface RecoveredIntentLog {
   /**
    * Makes the log durable. Call it before the storage is made: then a storage that exists always has a log.
    *
-   * @throws {@link CodError} COD_POISONED when a sync failed; COD_NO_SPACE; COD_TARGET_IO. Call {@link close} then.
+   * @throws {@link CodError} COD_EXISTS when another program made one of the files meanwhile; COD_POISONED when a sync
+   *   failed; COD_NO_SPACE; COD_TARGET_IO. Call {@link close} then.
    */
   prepare(): Promise<void>;
   /**

@@ -61,6 +61,7 @@ export async function fileSource(path: string): Promise<Source & AsyncDisposable
 class FileSource implements InlineSource, AsyncDisposable {
   readonly size: number;
   declare readonly identity?: string;
+  readonly mode: number;
   readonly #path: string;
   readonly #handle: promises.FileHandle;
   readonly #isFile: boolean;
@@ -77,6 +78,7 @@ class FileSource implements InlineSource, AsyncDisposable {
     this.#isFile = stats.isFile();
     this.#seen = stats;
     this.size = size;
+    this.mode = Number(stats.mode) & 0o777;
     if (stats.isFile()) this.identity = `file:${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}`;
   }
 

@@ -64,6 +64,8 @@ export interface InternalStreamOptions {
 
 /** What our own sources offer beyond {@link Source}. Internal. */
 export interface InlineSource extends Source {
+  /** Permission bits of the file that is read: the copy is not readable for others than the file. Default: 0o666. */
+  readonly mode?: number;
   /**
    * As {@link read}, but synchronously where that is fast enough.
    * @throws {@link CodError} as {@link read}, synchronously or by the promise.

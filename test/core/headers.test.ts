@@ -1,13 +1,21 @@
 import { describe, expect, it } from 'vitest';
 import { concat } from '../../src/core/concat.ts';
+import { MAX_BITMAP_BYTES } from '../../src/core/geometry.ts';
 import {
   type CheckpointHeader,
+  claim,
   decodeCheckpointHeader,
   decodeLogHeader,
   encodeCheckpointHeader,
   encodeLogHeader,
   type LogHeader,
 } from '../../src/core/headers.ts';
+import {
+  DIRECTORY_ENTRY_BYTES,
+  MAX_EMPTY_CHECKPOINT_BYTES,
+  MAX_IDENTITY_BYTES,
+  SLICE_BLOCKS,
+} from '../../src/core/layout.ts';
 import { isCodError } from '../../src/errors.ts';
 import { builds } from './builds.ts';
 import { slowCrc32c, words } from './models.ts';
@@ -81,22 +89,42 @@ describe.each(headers)('the header of a %s', (kind, fields, sector, decode, deco
     }
   });
 
-  it('is absent if the file is missing, empty, zeroed or never committed', () => {
-    expect(code(() => decode(core, new Uint8Array(0)))).toBe('absent');
-    expect(code(() => decode(core, new Uint8Array(512)))).toBe('absent');
-    expect(code(() => decode(core, sector.subarray(0, 0)))).toBe('absent');
-    expect(code(() => decode(core, new Uint8Array(100)))).toBe('absent');
+  it('of an empty file or of zeros is blank: nothing says whose file it is', () => {
+    for (const length of [0, 1, 100, 512]) expect(code(() => decode(core, new Uint8Array(length)))).toBe('blank');
   });
 
-  it('cut at any byte is absent, because it was never committed', () => {
+  it('cut at any byte is absent, because it was never committed, and blank before its version', () => {
     for (let length = 0; length < 512; length++)
-      expect(code(() => decode(core, sector.subarray(0, length)))).toBe('absent');
+      expect(code(() => decode(core, sector.subarray(0, length)))).toBe(length <= 8 ? 'blank' : 'absent');
   });
 
-  it('whose zeroing was interrupted at any byte is a state of its own', () => {
-    for (let length = 1; length < 512; length++) {
-      expect(code(() => decode(core, concat(new Uint8Array(length), sector.subarray(length))))).toBe('zeroed');
+  it('over a claim is absent until its last byte, and so is a claim over a void header of either format', () => {
+    const claimed = claim(kind);
+    const before = sector.slice();
+    before[511] = 0;
+    const old = concat(sector.subarray(0, 8), words(1), new Uint8Array(495).fill(0xa5), new Uint8Array(1));
+    for (let length = 0; length < 512; length++) {
+      const cut = (over: Uint8Array, by: Uint8Array): string =>
+        code(() => decode(core, concat(by.subarray(0, length), over.subarray(length))));
+      expect(cut(claimed, sector)).toBe('absent');
+      expect(cut(before, claimed)).toBe('absent');
+      expect(cut(old, claimed)).toBe(length <= 8 ? 'format1' : 'absent');
     }
+  });
+
+  it('whose beginning is zeroed is refused: no step of ours leaves it', () => {
+    for (let length = 1; length < 512; length++) {
+      const zeroed = concat(new Uint8Array(length), sector.subarray(length));
+      expect(code(() => decode(core, zeroed))).toBe(length <= 504 ? 'COD_CORRUPT' : 'COD_EXISTS');
+    }
+  });
+
+  it('is foreign in a file that has neither magic, version nor end', () => {
+    const text = new TextEncoder().encode('COD is a fish that lives in the sea. '.repeat(30));
+    const superblock = new Uint8Array(512);
+    superblock.set([0x53, 0xef], 56);
+    for (const bytes of [text, superblock, new Uint8Array(512).fill(0xff), text.subarray(0, 5)])
+      expect(code(() => decode(core, bytes))).toBe('COD_EXISTS');
   });
 
   it('detects each flipped bit', () => {
@@ -124,11 +152,11 @@ describe.each(headers)('the header of a %s', (kind, fields, sector, decode, deco
     }
   });
 
-  it('of format 1 whose zeroing was interrupted at any byte of its magic is a state of its own', () => {
+  it('of format 1 whose magic is zeroed is refused', () => {
     const old = concat(sector.subarray(0, 8), words(1, 1, 5));
     for (let length = 1; length <= 8; length++)
-      expect(code(() => decode(core, concat(new Uint8Array(length), old.subarray(length))))).toBe('zeroed1');
-    expect(code(() => decode(core, concat(new Uint8Array(9), old.subarray(9))))).toBe('zeroed');
+      expect(code(() => decode(core, concat(new Uint8Array(length), old.subarray(length))))).toBe('COD_CORRUPT');
+    expect(code(() => decode(core, concat(new Uint8Array(9), old.subarray(9))))).toBe('COD_EXISTS');
   });
 
   it('of the other kind is damage', () => {
@@ -150,6 +178,11 @@ describe.each(headers)('the header of a %s', (kind, fields, sector, decode, deco
     if (kind === 'log') expect(put(64, 1)).toBe('COD_CORRUPT');
     else for (const at of [72, 80, 88]) expect(put(at, 2n ** 33n)).toBe('COD_CORRUPT');
   });
+});
+
+it('the longest checkpoint without a block has 96,768 bytes', () => {
+  const slices = Math.ceil((8 * MAX_BITMAP_BYTES) / SLICE_BLOCKS);
+  expect(MAX_EMPTY_CHECKPOINT_BYTES).toBe(512 + MAX_IDENTITY_BYTES + DIRECTORY_ENTRY_BYTES * slices);
 });
 
 it('refuses to write headers that no reader accepts', () => {

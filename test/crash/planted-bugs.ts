@@ -21,6 +21,7 @@ interface UnitTest {
 
 const SLICES_TEST = 'test/log/checkpoint-slices.test.ts';
 const ADAPTER_TEST = 'test/fs/fs-adapter.test.ts';
+const FOREIGN_TEST = 'test/log/foreign-files.test.ts';
 const FAILED_STEPS_TEST = 'test/log/failed-steps.test.ts';
 const LONG_TRANSACTIONS_TEST = 'test/log/long-transactions.test.ts';
 
@@ -32,6 +33,7 @@ const POISON = 'src/log/poison.ts';
 const PROOF = 'src/log/proof.ts';
 const LOG = 'src/log/write-intent-log.ts';
 const RECOVERY = 'src/log/recovery.ts';
+const SLOTS = 'src/log/slots.ts';
 const CHECKPOINT_WRITER = 'src/log/checkpoint-writer.ts';
 const STATE = 'src/core/copy-state.ts';
 const TARGET = 'src/device/target.ts';
@@ -166,8 +168,27 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
+    name: 'a foreign file taken for ours',
+    test: {
+      file: FOREIGN_TEST,
+      name: 'at disk.bak an image that begins with zeros is refused by a device of a new copy, and stays as it is',
+    },
+    patches: [
+      {
+        file: RECOVERY,
+        find: "      if (decoded.state === 'blank' && bytes > HEADER_BYTES) throw foreignFile();\n",
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a file of ours taken for foreign, since its claim was not durable',
+    test: { file: FOREIGN_TEST, name: 'after a power crash at any operation a new log opens again' },
+    patches: [{ file: SLOTS, find: '    if (isShort) await sync(file);\n', replace: '' }],
+  },
+  {
     name: 'a slot that is overwritten under its valid header',
-    patches: [{ file: CHECKPOINT_WRITER, find: '    await file.write(ZERO_HEADER, 0);\n', replace: '' }],
+    patches: [{ file: CHECKPOINT_WRITER, find: '    await voidHeader(file);\n', replace: '' }],
   },
   {
     name: 'a changed slice that is not written',
@@ -189,9 +210,9 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: "    const file = await this.#options.slots.make('checkpoint', slot);\n    const image",
+        find: "    const file = await this.#make('checkpoint', slot);\n    const image",
         replace:
-          "    const file = await this.#options.slots.make('checkpoint', slot);\n" +
+          "    const file = await this.#make('checkpoint', slot);\n" +
           '    await this.#poison.sync(async () => this.#syncTarget?.());\n    const image',
       },
       {
@@ -640,7 +661,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: '    await this.#poison.sync(() => checkpoint.sync());',
+        find: '    await this.#sync(checkpoint!);',
         replace: '      void checkpoint;',
       },
     ],

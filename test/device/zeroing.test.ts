@@ -8,7 +8,7 @@ import { openDeviceIn } from '../../src/device/open.ts';
 import { Target } from '../../src/device/target.ts';
 import type { InlineDevice } from '../../src/device/types.ts';
 import { Writer } from '../../src/device/writer.ts';
-import type { File, FileSystem } from '../../src/fs/file-system.ts';
+import type { File, FileSystem, OpenOptions } from '../../src/fs/file-system.ts';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
 import { openLog } from '../../src/log/intent-log.ts';
 import type { Clock } from '../../src/platform/clock.ts';
@@ -49,8 +49,8 @@ class SparseFiles implements FileSystem {
     close: async () => undefined,
   };
 
-  async open(name: string, options?: { create?: boolean }): Promise<File> {
-    if (name !== 'disk' || (!this.#isMade && !options?.create)) return this.#metadata.open(name, options);
+  async open(name: string, options?: OpenOptions): Promise<File> {
+    if (name !== 'disk' || (!this.#isMade && !options?.exclusive)) return this.#metadata.open(name, options);
     this.#isMade = true;
     return this.target;
   }

@@ -74,7 +74,8 @@ function loadBase(name: string): Base {
   const images = new Map<string, Image>();
   for (const file of readdirSync(folder).filter((file) => file.startsWith(TARGET))) {
     const bytes = new Uint8Array(readFileSync(new URL(file, folder)));
-    const isSparse = file.includes('.wil') && bytes[8] === 2;
+    // A claimed file has no header yet, which would have its length.
+    const isSparse = file.includes('.wil') && bytes[8] === 2 && bytes.length >= 512;
     images.set(file, {
       bytes,
       size: isSparse ? Number(new DataView(bytes.buffer).getBigUint64(56, true)) : bytes.length,

@@ -205,7 +205,7 @@ async function checkpointUnderWay(): Promise<Kept> {
   // The body is written: the checkpoint has its maps, so these records belong to the next log.
   let isBusy = false;
   copy.fileSystem.before = async ({ kind, name, offset }) => {
-    if (isBusy || kind !== 'write' || name !== `${TARGET}.bak.1` || offset === 0) return;
+    if (isBusy || kind !== 'write' || name !== `${TARGET}.bak.1` || offset < 512) return;
     isBusy = true;
     await copy.writes(15, { below: 2 ** 20 });
   };

@@ -4,6 +4,7 @@
  */
 
 import { describe, expect, it } from 'vitest';
+import { HEADER_BYTES } from '../../src/core/layout.ts';
 import type { FileSystem } from '../../src/fs/file-system.ts';
 import { type Inspection, inspectMetadata } from '../../src/log/inspect.ts';
 
@@ -44,7 +45,7 @@ export function frozenSuite(
         await opened.write(bytes, 0);
         // Fixtures of format 2 logs, which are sparse, omit the zeros at the end. The header has the file's length. A
         // file that waits for its first log has no header.
-        if (!('deviceSize' in expected) && file.name.includes('.wil') && bytes.length > 0) {
+        if (!('deviceSize' in expected) && file.name.includes('.wil') && bytes.length >= HEADER_BYTES) {
           await opened.truncate(Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(56, true)));
         }
         await opened.close();

@@ -221,9 +221,9 @@ describe('a fetched block', () => {
   it('of the background copy is in the log before it is in a checkpoint', async () => {
     const files = new MemoryFiles();
     const seen: unknown[] = [];
-    files.before = async ({ name, offset }) => {
+    files.before = async ({ kind, name }) => {
       // The first step of the checkpoint that makes the complete copy durable. The log before it is the first log.
-      if (name === 'disk.wil' && offset === HEADER - 1) seen.push(await loggedBlocks(files, 'disk.wil.1', 700 * BLOCK));
+      if (kind === 'truncate' && name === 'disk.wil') seen.push(await loggedBlocks(files, 'disk.wil.1', 700 * BLOCK));
     };
     const device = await open(files, bytesSource(pattern(700 * BLOCK)), { hydrate: {} });
     await device.hydrated;
@@ -344,7 +344,7 @@ describe('a checkpoint', () => {
       // Before the old log continues in this one.
       'sync disk.wil',
       `write disk.wil.1 ${HEADER + 2 * (FRAME + RECORD)} + ${FRAME + RECORD}`,
-      `write disk.bak 0 + ${HEADER}`,
+      `write disk.bak ${HEADER - 1} + 1`,
       slice,
       `write disk.bak ${HEADER} + ${entry}`,
       'sync disk',

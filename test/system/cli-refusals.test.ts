@@ -279,6 +279,45 @@ const files: readonly Refusal[] = [
     says: 'metadata',
   },
   {
+    name: 'an image that begins with zeros, at the name of a metadata file',
+    arrange: (dir) => {
+      writeFileSync(join(dir, 'disk.bak'), Buffer.concat([Buffer.alloc(1024), Buffer.from('image')]));
+      return ['copy', makeImage(dir), 'disk'];
+    },
+    code: 'COD_EXISTS',
+    says: 'disk.bak',
+  },
+  ...(['serve', 'copy', 'inspect'] as const).map((command) => ({
+    name: `${command} beside a link at the name of a metadata file`,
+    arrange: (dir: string) => {
+      makeSparse(join(dir, 'victim'), 0);
+      symlinkSync('victim', join(dir, 'disk.wil'));
+      const source = makeImage(dir);
+      if (command === 'inspect') return ['inspect', 'disk'];
+      return [command, source, 'disk', ...(command === 'serve' ? ['--socket', 's'] : [])];
+    },
+    code: 'COD_EXISTS' as const,
+    says: 'disk.wil',
+  })),
+  {
+    name: 'a lock that is a link',
+    arrange: (dir) => {
+      symlinkSync('victim', join(dir, 'disk.lock'));
+      return ['copy', makeImage(dir), 'disk'];
+    },
+    code: 'COD_EXISTS',
+    says: 'disk.lock',
+  },
+  {
+    name: 'a target that is a link to nowhere',
+    arrange: (dir) => {
+      symlinkSync('nowhere', join(dir, 'disk'));
+      return ['copy', makeImage(dir), 'disk'];
+    },
+    code: 'COD_EXISTS',
+    says: 'link',
+  },
+  {
     name: 'a target that is a directory',
     arrange: (dir) => {
       mkdirSync(join(dir, 'disk'));
