@@ -64,7 +64,8 @@ export function openIntentLog(options: OpenIntentLogOptions): Promise<IntentLog>
  * Next, call {@link RecoveredIntentLog.prepare}, make or open the storage, then call {@link RecoveredIntentLog.begin}.
  *
  * @throws {@link CodError} COD_LOCKED when the log has an owner; COD_EXISTS as {@link openIntentLog}; COD_CORRUPT when
- *   the log is damaged; COD_VERSION; COD_NOT_FOUND, COD_NO_SPACE or COD_TARGET_IO when the file system fails; COD_NO_MEMORY.
+ *   the log is damaged; COD_VERSION; COD_NOT_FOUND, COD_NO_SPACE or COD_TARGET_IO when the file system fails;
+ *   COD_NO_MEMORY.
  * @throws `TypeError` or `RangeError` when an option is wrong.
  * @example
  * ```ts

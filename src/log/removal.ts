@@ -12,7 +12,7 @@
 
 import { CopyState } from '../core/copy-state.ts';
 import { bytesOfBlock } from '../core/geometry.ts';
-import { decodeCheckpointHeader, decodeLogHeader, hasMagic } from '../core/headers.ts';
+import { decodeCheckpointHeader, decodeLogHeader, foreignFile, hasMagic } from '../core/headers.ts';
 import { HEADER_BYTES } from '../core/layout.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
@@ -69,8 +69,6 @@ interface Removal extends RemoveCopyOptions {
 }
 
 const SESSION_BYTES = 16;
-/** Metadata of nothing but zeros is ours up to this size: a log begins with so many. */
-const MAX_ZERO_BYTES = 65_536;
 
 /** As `removeCopy` of `copyondemand`, in `environment`. */
 export async function removeCopyIn(environment: Environment, options: Removal): Promise<RemovedCopy> {
@@ -196,23 +194,21 @@ async function readState({ core, environment, slots, file }: Owned): Promise<Fou
 async function refuseForeign(core: Core, slots: Slots): Promise<void> {
   for (const { kind, slot } of ALL_SLOTS) {
     const file = await slots.find(kind, slot);
-    if (file === undefined) continue;
-    const beginning = await beginningOf(file);
-    if (hasMagic(kind, beginning)) refuseNewer(core, kind, beginning.subarray(0, HEADER_BYTES));
-    else if ((await file.size()) > MAX_ZERO_BYTES || beginning.some((byte) => byte !== 0)) {
-      const name = slots.name(kind, slot);
-      const message = `${name} is not metadata of a copy: move it elsewhere first; nothing was removed`;
-      throw new CodError('COD_EXISTS', message, { details: { file: name } });
-    }
+    if (file === undefined || (await isOurs(core, kind, file))) continue;
+    const name = slots.name(kind, slot);
+    throw new CodError('COD_EXISTS', `${name}: ${foreignFile().message}`, { details: { file: name } });
   }
 }
 
-function refuseNewer(core: Core, kind: FileKind, sector: Uint8Array): void {
+async function isOurs(core: Core, kind: FileKind, file: File): Promise<boolean> {
+  const sector = await beginningOf(file);
   try {
-    if (kind === 'log') decodeLogHeader(core, sector);
-    else decodeCheckpointHeader(core, sector);
+    const { state } = kind === 'log' ? decodeLogHeader(core, sector) : decodeCheckpointHeader(core, sector);
+    return state !== 'blank' || (await file.size()) <= HEADER_BYTES;
   } catch (error) {
+    if (isCodError(error, 'COD_EXISTS')) return false;
     if (!isCodError(error, 'COD_CORRUPT')) throw error;
+    return hasMagic(kind, sector);
   }
 }
 
@@ -305,9 +301,9 @@ async function removeMetadata(slots: Slots, last: SlotIndex | undefined): Promis
   }
 }
 
-/** Returns the first bytes of a file, a header or more. */
+/** Returns the bytes of a header, or all of a shorter file. */
 async function beginningOf(file: File): Promise<Uint8Array> {
-  const bytes = new Uint8Array(Math.min(await file.size(), MAX_ZERO_BYTES));
+  const bytes = new Uint8Array(Math.min(await file.size(), HEADER_BYTES));
   await file.read(bytes, 0);
   return bytes;
 }

@@ -12,7 +12,7 @@ function backend(volume = new Volume()): { fileSystem: FileSystem; synced: strin
   const fail = { next: false };
   const fileSystem = fsAdapter({
     fs: volume,
-    flags: { readOnly: 0, readWrite: 2, create: 64 },
+    flags: { readOnly: 0, readWrite: 2, create: 64, exclusive: 128, noFollow: 0 },
     resolve: (name) => `/${name}`,
     sync: async () => undefined,
     syncName: async (path) => {

@@ -27,7 +27,9 @@ function adapter(inPool: boolean, moves: (length: number) => number): { open: ()
   const fs: FsLike = {
     openSync: () => 3,
     closeSync: () => undefined,
-    fstatSync: () => ({ size: 2 ** 40, isFile: () => true }),
+    fstatSync: () => ({ size: 2 ** 40, mode: 0o600, isFile: () => true }),
+    lstatSync: () => ({ isFile: () => true }),
+    fchmodSync: () => undefined,
     readSync: (_fd, _into, _start, length, position) => call(length, position),
     writeSync: (_fd, _from, _start, length, position) => call(length, position),
     ftruncateSync: () => undefined,
@@ -42,7 +44,7 @@ function adapter(inPool: boolean, moves: (length: number) => number): { open: ()
     fs,
     ...(inPool ? { pool } : {}),
     resolve: (name) => name,
-    flags: { readOnly: 0, readWrite: 2, create: 64 },
+    flags: { readOnly: 0, readWrite: 2, create: 64, exclusive: 128, noFollow: 0 },
     sync: async () => undefined,
     syncName: async () => undefined,
   });

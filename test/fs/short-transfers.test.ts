@@ -17,7 +17,7 @@ describe('calls on a pool', () => {
     const volume = shortTransfers(new Volume(), seededRandom(1));
     return fsAdapter({
       fs: volume,
-      flags: { readOnly: 0, readWrite: 2, create: 64 },
+      flags: { readOnly: 0, readWrite: 2, create: 64, exclusive: 128, noFollow: 0 },
       resolve: (name) => `/${name}`,
       pool: {
         loop: nodeEventLoop,

@@ -388,20 +388,20 @@ describe('removeCopy refuses and changes nothing', () => {
     const files = new CrashingFileSystem();
     await put(files, 'disk', IMAGE);
     await put(files, name, foreign[kind]!);
-    await expectRefusal(files, 'COD_EXISTS', `${name} is not metadata of a copy`);
+    await expectRefusal(files, 'COD_EXISTS', `${name}: not metadata of a copy`);
   });
 
   it.each(placed)('%s at %s without a target', async (kind, name) => {
     const files = new CrashingFileSystem();
     await put(files, name, foreign[kind]!);
-    await expectRefusal(files, 'COD_EXISTS', `${name} is not metadata of a copy`);
+    await expectRefusal(files, 'COD_EXISTS', `${name}: not metadata of a copy`);
   });
 
   it.each(placed)('%s at %s in a damaged copy', async (kind, name) => {
     const { files } = await inUse();
     for (const other of ['disk.bak', 'disk.bak.1']) await flip(files, other, 42);
     await put(files, name, foreign[kind]!);
-    await expectRefusal(files, 'COD_EXISTS', `${name} is not metadata of a copy`);
+    await expectRefusal(files, 'COD_EXISTS', `${name}: not metadata of a copy`);
   });
 
   it.each(['', 'damaged '])('a %scopy of a newer version', async (damage) => {

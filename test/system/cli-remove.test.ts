@@ -176,7 +176,7 @@ describe('refuses', () => {
   test.each(FILES.slice(1))('a foreign file at %s', async (name) => {
     const directory = await withCopy();
     writeFileSync(join(directory, name), 'precious');
-    await expectRefusal(directory, 'COD_EXISTS', `${name} is not metadata of a copy`);
+    await expectRefusal(directory, 'COD_EXISTS', `${name}: not metadata of a copy`);
   });
 
   test('metadata of a newer version', async () => {
