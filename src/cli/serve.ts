@@ -31,7 +31,7 @@ import {
 import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
-/** Between two reports of refused clients: a client may try again at once, any number of times. */
+/** Time between two reports of refused clients, since a client may always try again. */
 const REFUSAL_REPORT_MS = 60_000;
 
 /** Writes of clients change the digest. */

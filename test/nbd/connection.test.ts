@@ -11,6 +11,7 @@ import { CodError, type FileSystem, type Source } from '../../src/index.ts';
 import { COMMAND, COMMAND_FLAG, OPTION } from '../../src/nbd/constants.ts';
 import { Connection } from '../../src/nbd/server/connection.ts';
 import type { InlineNbdDevice } from '../../src/nbd/server/export.ts';
+import { ServerMemory } from '../../src/nbd/server/memory.ts';
 import { systemEnvironment } from '../../src/platform/environment.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { seededRandom } from '../../src/testing/index.ts';
@@ -81,7 +82,7 @@ async function connect(
       });
     },
   });
-  new Connection(socket, { exports: new Map([['', { device }]]) });
+  new Connection(socket, { exports: new Map([['', { device }]]), memory: new ServerMemory() });
   const send = async (...requests: Uint8Array[]): Promise<void> => {
     socket.push(Buffer.concat(requests));
     await turn();
@@ -215,6 +216,7 @@ describe.each([
 
   test.each([
     ['4 KiB', BLOCK],
+    ['64 KiB', 64 * 1024],
     ['100 KiB', 100 * 1024],
   ])('a read of %s that completes later has its own reply, after those of later requests', async (_, length) => {
     const late = 3 * BLOCK;

@@ -139,6 +139,7 @@ describe('arbitrary bytes', () => {
           structuredReplies: true,
           hasContexts: true,
           maximumPayloadBytes: 2 ** 20,
+          pieceBytes: 2 ** 15,
         });
         try {
           for (const bytes of sent) {

@@ -17,6 +17,7 @@ const rules: RequestRules = {
   structuredReplies: true,
   hasContexts: true,
   maximumPayloadBytes: 2 ** 16,
+  pieceBytes: 2 ** 12,
 };
 
 /** The requests in bytes that arrive in pieces. */
@@ -26,8 +27,8 @@ function decode(pieces: readonly Uint8Array[], changed: Partial<RequestRules> = 
   for (const piece of pieces) {
     decoder.push(piece);
     while (decoder.next()) {
-      const { type, flags, cookieHigh, cookieLow, offset, length, payload, error } = decoder;
-      found.push({ type, flags, cookieHigh, cookieLow, offset, length, payload, error });
+      const { type, flags, cookieHigh, cookieLow, offset, length, payload, rest, error } = decoder;
+      found.push({ type, flags, cookieHigh, cookieLow, offset, length, payload, rest, error });
     }
   }
   expect(decoder.isPartial).toBe(false);
@@ -53,9 +54,10 @@ describe('requests', () => {
       offset: 4096,
       length: 512,
       payload: new Uint8Array(0),
+      rest: 0,
       error: 0,
     },
-    { type: CMD.write, flags: 1, cookieHigh: 0, cookieLow: 2, offset: 7, length: 1000, payload, error: 0 },
+    { type: CMD.write, flags: 1, cookieHigh: 0, cookieLow: 2, offset: 7, length: 1000, payload, rest: 0, error: 0 },
     {
       type: CMD.flush,
       flags: 0,
@@ -64,6 +66,7 @@ describe('requests', () => {
       offset: 0,
       length: 0,
       payload: new Uint8Array(0),
+      rest: 0,
       error: 0,
     },
     {
@@ -74,6 +77,7 @@ describe('requests', () => {
       offset: 2 ** 20 - 1,
       length: 1000,
       payload: new Uint8Array(0),
+      rest: 0,
       error: ERROR.nospc,
     },
     {
@@ -84,6 +88,7 @@ describe('requests', () => {
       offset: 0,
       length: 1,
       payload: new Uint8Array([9]),
+      rest: 0,
       error: 0,
     },
     {
@@ -94,6 +99,7 @@ describe('requests', () => {
       offset: 0,
       length: 0,
       payload: new Uint8Array(0),
+      rest: 0,
       error: 0,
     },
   ];
@@ -105,6 +111,41 @@ describe('requests', () => {
         sent.subarray(index * step, (index + 1) * step),
       );
       expect(decode(pieces), `in pieces of ${step}`).toEqual(expected);
+    }
+  });
+
+  test('longer than a piece are several writes, which end where pieces end', () => {
+    const long = seededRandom(2).fill(new Uint8Array(10_000));
+    const sent = bytesOf(
+      request({ type: CMD.write, flags: CMD_FLAG.fua, cookie: 8n, offset: 4000, length: 10_000, payload: long }),
+      request({ type: CMD.write, cookie: 9n, offset: 2 ** 20, length: 10_000, payload: long }),
+      request({ type: CMD.write, cookie: 10n, offset: 4000, length: 4096, payload: long.subarray(0, 4096) }),
+    );
+    for (const step of [sent.length, 1, 97, 4096, 5000]) {
+      const pieces = Array.from({ length: Math.ceil(sent.length / step) }, (_, index) =>
+        sent.subarray(index * step, (index + 1) * step),
+      );
+      const found = decode(pieces);
+      expect(
+        found.map(({ cookieLow, flags, offset, length, rest, error }) => [
+          cookieLow,
+          flags,
+          offset,
+          length,
+          rest,
+          error,
+        ]),
+      ).toEqual([
+        [8, 1, 4000, 96, 9904, 0],
+        [8, 1, 4096, 4096, 5808, 0],
+        [8, 1, 8192, 4096, 1712, 0],
+        [8, 1, 12_288, 1712, 0, 0],
+        [9, 0, 2 ** 20, 10_000, 0, ERROR.nospc],
+        [10, 0, 4000, 4096, 0, 0],
+      ]);
+      expect(Buffer.concat(found.slice(0, 4).map(({ payload }) => payload)).equals(long), `steps of ${step}`).toBe(
+        true,
+      );
     }
   });
 

@@ -9,12 +9,15 @@ import type { Duplex } from 'node:stream';
 import { exportInfo, type NbdExport } from './export.ts';
 import { type Agreement, type ExportInfo, Handshake, type HandshakeAction } from './handshake.ts';
 import { LIMITS } from './limits.ts';
+import type { ServerMemory } from './memory.ts';
 import { Session } from './session.ts';
 import { ProtocolError } from './transmission.ts';
 
 /** What a connection serves, and how it is secured. */
 export interface ConnectionOptions {
   readonly exports: ReadonlyMap<string, NbdExport>;
+  /** Shared by all connections of a server. */
+  readonly memory: ServerMemory;
   /** Starts TLS on a socket, as the server. Absent: TLS is not offered. */
   readonly secure?: ((socket: Duplex) => Promise<Duplex>) | undefined;
 }
@@ -131,7 +134,8 @@ export class Connection {
   #transmit(agreement: Agreement, rest: Uint8Array): void {
     clearTimeout(this.#timer);
     const { device } = this.#options.exports.get(agreement.export.name)!;
-    const session = new Session(this.#socket, device, agreement, this.#abort.signal);
+    const { memory } = this.#options;
+    const session = new Session(this.#socket, device, { agreement, memory, signal: this.#abort.signal });
     this.#session = session;
     this.#timer = setInterval(() => session.checkStall(), LIMITS.requestStallMs / 2);
     this.#timer.unref();

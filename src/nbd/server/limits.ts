@@ -25,11 +25,26 @@ export const LIMITS = {
    */
   payloadBytes: DEFAULT_MAX_PAYLOAD_BYTES as number,
   /**
-   * Requests of one client in flight, and their bytes. At a limit no more are read until some complete. A larger number
-   * does not speed up a slow source.
+   * Longer reads and writes are carried out in pieces of this length, so that one request of 32 MiB need not be held.
+   * A power of two: pieces end where blocks end. QEMU's jobs and the kernel send no more in one request.
    */
+  pieceBytes: 2_097_152,
+  /** Requests of one client in flight. At the limit no more are read until some complete. */
   requestsInWork: 512,
-  bytesInWork: 16_777_216,
+  /**
+   * Bytes that one client holds: requests in flight, unsent replies, a payload that has not come whole. At the limit no
+   * more requests are read, so a client holds at most one piece more. More does not speed up a slow source.
+   */
+  clientBytes: 16_777_216,
+  /**
+   * Bytes that all clients hold. At the limit, no more requests are read from those that hold `reservedBytes`. So
+   * clients that do not read their replies slow others down at most to that, and all clients hold at most
+   * `allBytes + connections * (reservedBytes + pieceBytes)`.
+   */
+  allBytes: 268_435_456,
+  reservedBytes: 2_097_152,
+  /** What a block status request holds while its extents are collected: 0.8 MiB as measured (Node 20, 2026). */
+  statusBytes: 1_048_576,
   /**
    * Bytes of replies that wait to be sent, since the client does not read them. At the limit no more requests are read.
    * Enough to keep a socket busy.

@@ -39,6 +39,8 @@ export class Replies {
   readonly #onTaken: () => void;
   #arena: Arena = newArena();
   #spare: Arena | undefined;
+  /** Arenas that are in use or spare. */
+  #arenas = 1;
   /** The bytes from here to `used` are filled and not handed to the socket. */
   #start = 0;
   #detached = 0;
@@ -54,6 +56,11 @@ export class Replies {
   /** Bytes that wait to be sent. */
   get unsentBytes(): number {
     return this.#socket.writableLength + this.#arena.used - this.#start;
+  }
+
+  /** Bytes of all buffers for replies, sent or not. */
+  get heldBytes(): number {
+    return this.#socket.writableLength + this.#arenas * ARENA_BYTES;
   }
 
   /**
@@ -157,6 +164,7 @@ export class Replies {
   #reuse(arena: Arena): void {
     if (arena !== this.#arena) {
       arena.used = 0;
+      if (this.#spare !== undefined) this.#arenas--;
       this.#spare = arena;
     } else if (this.#start === arena.used) {
       arena.used = 0;
@@ -166,6 +174,7 @@ export class Replies {
 
   #nextArena(): void {
     this.#writeArena();
+    if (this.#spare === undefined) this.#arenas++;
     this.#arena = this.#spare ?? newArena();
     this.#spare = undefined;
     this.#start = 0;

@@ -4,6 +4,7 @@ import { Connection } from './connection.ts';
 import { type NbdDevice, type NbdExport, wrongName } from './export.ts';
 import { LIMITS } from './limits.ts';
 import { Listener, type NbdAddress } from './listener.ts';
+import { ServerMemory } from './memory.ts';
 import { type NbdTlsOptions, tlsServer } from './tls.ts';
 
 /** How exports are served, at any address. */
@@ -106,6 +107,7 @@ export function serveAt(
 ): NbdServer {
   /** In the order of their arrival. */
   const connections = new Set<Connection>();
+  const memory = new ServerMemory();
   let refusedCount = 0;
   let closing: Promise<void> | undefined;
   const uris = [...exports.keys()].map((name) => listener.uri(name, secure !== undefined));
@@ -116,7 +118,7 @@ export function serveAt(
       onRefused();
       return;
     }
-    const connection = new Connection(socket, { exports, secure });
+    const connection = new Connection(socket, { exports, memory, secure });
     connections.add(connection);
     connection.closed.then(() => connections.delete(connection)).catch(() => undefined);
   });

@@ -6,6 +6,7 @@
  * - Replies to requests that complete synchronously are sent in one write.
  * - The other requests run concurrently, and each is answered when it completes.
  * - While requests in flight or unsent replies exceed {@link LIMITS}, nothing is read from the socket.
+ * - A long read or write is carried out in pieces, so that its memory is that of one piece.
  */
 
 import type { Duplex } from 'node:stream';
@@ -16,6 +17,8 @@ import { blockStatus, change, failureOf } from './commands.ts';
 import { type InlineNbdDevice, submitRead } from './export.ts';
 import type { Agreement } from './handshake.ts';
 import { LIMITS } from './limits.ts';
+import { BrokenReply, isOneChunk, readInPieces } from './long-read.ts';
+import type { ClientMemory, ServerMemory } from './memory.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { type DetachedReply, Replies } from './replies.ts';
 import {
@@ -30,6 +33,29 @@ import {
 
 /** Replies to reads up to this length are built in the shared buffer: such reads may complete synchronously. */
 const INLINE_READ_BYTES = 2 ** 16;
+
+/** A write whose pieces are in flight. */
+interface PendingWrite extends Cookie {
+  /** Pieces that are not settled; those that have not come count as one. */
+  pieces: number;
+  /** The first failure of a piece. */
+  error: unknown;
+}
+
+/** A piece of input, or a payload that came in several. */
+interface PayloadMemory {
+  readonly bytes: number;
+  /** Writes in flight whose payloads are in it. */
+  writes: number;
+}
+
+/** What a session works with, besides its socket and its device. */
+export interface SessionOptions {
+  readonly agreement: Agreement;
+  readonly memory: ServerMemory;
+  /** Aborted when the client is gone. */
+  readonly signal: AbortSignal;
+}
 
 /** The transmission phase of one connection. */
 export class Session {
@@ -47,15 +73,27 @@ export class Session {
   #working = false;
   #requestsInWork = 0;
   #bytesInWork = 0;
+  readonly #memory: ClientMemory;
+  /** The latest piece of input, with the payloads in it. */
+  #input: PayloadMemory = { bytes: 0, writes: 0 };
+  #inputBuffer: ArrayBufferLike | undefined;
+  /** The write of which more pieces are to come. */
+  #incoming: PendingWrite | undefined;
+  /** A read whose reply must not be mixed with others. No more requests are taken before it is answered. */
+  #lone: Request | undefined;
+  /** Long reads that wait for room for their next piece. */
+  #waiting: (() => void)[] = [];
   /** Whether the socket is paused because a limit is reached. */
   #held = false;
   /** Whether no more requests are taken. */
   #draining = false;
+  /** Whether the client is gone, and none of its requests is in flight. */
+  #isIdle = false;
   #onIdle: (() => void) | undefined;
   /** Calls of {@link checkStall} in a row that found a partial request, with no byte received in between. */
   #stalled = 0;
 
-  constructor(socket: Duplex, device: InlineNbdDevice, agreement: Agreement, signal: AbortSignal) {
+  constructor(socket: Duplex, device: InlineNbdDevice, { agreement, memory, signal }: SessionOptions) {
     const { structuredReplies, contexts } = agreement;
     this.#socket = socket;
     this.#device = device;
@@ -69,7 +107,9 @@ export class Session {
       structuredReplies,
       hasContexts: contexts.length > 0,
       maximumPayloadBytes: LIMITS.payloadBytes,
+      pieceBytes: LIMITS.pieceBytes,
     });
+    this.#memory = memory.join(() => this.#onRoom());
     this.#replies = new Replies(socket, () => this.#onRoom());
     if (device.hydrateRange !== undefined) {
       this.#readAhead = new ReadAhead(device.size, (offset, length) => {
@@ -98,7 +138,10 @@ export class Session {
   /** Takes no more requests. Resolves when none is in flight. */
   async idle(): Promise<void> {
     this.#draining = true;
+    this.#wakeLongReads();
     if (this.#requestsInWork > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
+    this.#isIdle = true;
+    this.#memory.hold(0);
   }
 
   /**
@@ -110,10 +153,13 @@ export class Session {
     if (this.#stalled > 2) this.#socket.destroy();
   }
 
-  get #isFull(): boolean {
+  /** States what the client holds. Returns whether a limit is reached. */
+  #isFull(): boolean {
+    const mayHoldMore = this.#memory.hold(this.#bytesInWork + this.#decoder.heldBytes + this.#replies.heldBytes);
     return (
+      !mayHoldMore ||
+      this.#lone !== undefined ||
       this.#requestsInWork >= LIMITS.requestsInWork ||
-      this.#bytesInWork >= LIMITS.bytesInWork ||
       this.#replies.unsentBytes >= LIMITS.unsentBytes
     );
   }
@@ -122,6 +168,8 @@ export class Session {
     this.#stalled = 0;
     this.#poll.received();
     this.#decoder.push(chunk);
+    this.#inputBuffer = chunk.buffer;
+    this.#input = { bytes: chunk.buffer.byteLength, writes: 0 };
     this.#work();
   };
 
@@ -131,11 +179,13 @@ export class Session {
     let taken = 0;
     try {
       while (!this.#draining) {
-        if (this.#isFull) this.#device.commitWrites?.();
-        if (this.#isFull) {
-          this.#held = true;
-          this.#socket.pause();
-          break;
+        if (this.#isFull()) {
+          this.#device.commitWrites?.();
+          if (this.#isFull()) {
+            this.#held = true;
+            this.#socket.pause();
+            break;
+          }
         }
         if (!this.#decoder.next()) break;
         taken++;
@@ -157,11 +207,14 @@ export class Session {
   }
 
   #onRoom(): void {
+    if (this.#isIdle) return;
+    const isFull = this.#isFull();
+    if (this.#replies.unsentBytes < LIMITS.unsentBytes) this.#wakeLongReads();
     if (this.#draining) {
       this.#endIfDone();
       return;
     }
-    if (!this.#held || this.#isFull) return;
+    if (!this.#held || isFull) return;
     this.#held = false;
     this.#work();
     if (!this.#held && !this.#draining) this.#socket.resume();
@@ -170,10 +223,11 @@ export class Session {
   #take(request: Request): void {
     if (request.type === COMMAND.disconnect) this.drain();
     else if (request.error !== 0) this.#refuse(request, request.error, 'the request is not allowed');
+    else if (request.type === COMMAND.read && request.length > LIMITS.pieceBytes) this.#readLong(request);
     else if (request.type === COMMAND.read) this.#read(request);
     else if (request.type === COMMAND.write) this.#write(request);
-    else if (request.type === COMMAND.blockStatus) this.#begin(request, 0, this.#status);
-    else this.#begin(request, 0, this.#change);
+    else if (request.type === COMMAND.blockStatus) this.#begin(request, this.#status);
+    else this.#begin(request, this.#change);
   }
 
   #read(request: Request): void {
@@ -198,6 +252,50 @@ export class Session {
     } else this.#readLater(request, reading, own ?? this.#replies.detach(replyBytes));
   }
 
+  #readLong(request: Request): void {
+    const kept = copyOf(request);
+    if (!isOneChunk(request, this.#structured)) this.#track(kept, LIMITS.pieceBytes, () => this.#readInPieces(kept));
+    else {
+      this.#lone = kept;
+      this.#startLone();
+    }
+  }
+
+  /** Starts the read that must be alone, once no other request is in flight. */
+  #startLone(): void {
+    const lone = this.#lone;
+    if (lone === undefined || this.#requestsInWork > 0) return;
+    this.#track(lone, LIMITS.pieceBytes, async () => {
+      try {
+        await this.#readInPieces(lone);
+      } catch (error) {
+        if (!(error instanceof BrokenReply)) throw error;
+        this.#socket.destroy();
+      } finally {
+        this.#lone = undefined;
+      }
+    });
+  }
+
+  #readInPieces(request: Request): Promise<void> {
+    return readInPieces(this.#device, request, {
+      structured: this.#structured,
+      signal: this.#signal,
+      room: async () => {
+        if (this.#replies.unsentBytes >= LIMITS.unsentBytes)
+          await new Promise<void>((resolve) => this.#waiting.push(resolve));
+      },
+      send: (bytes) => {
+        this.#replies.send(bytes);
+        this.#replies.flushSoon();
+      },
+    });
+  }
+
+  #wakeLongReads(): void {
+    for (const wake of this.#waiting.splice(0)) wake();
+  }
+
   /** Replies to a read when it completes. Its buffer is not part of the replies that are sent before. */
   #readLater(request: Request, reading: Promise<void>, reply: Uint8Array | DetachedReply): void {
     const { cookieHigh, cookieLow, offset, length } = request;
@@ -207,36 +305,41 @@ export class Session {
         await reading;
         const bytes = reply instanceof Uint8Array ? reply : reply.bytes;
         putReadReply(bytes, 0, { cookieHigh, cookieLow, offset, length }, this.#structured);
-        // Copying a small reply costs less than a separate write to the socket.
-        if (length <= INLINE_READ_BYTES)
-          this.#replies.view(this.#replies.reserve(bytes.length), bytes.length).set(bytes);
-        else this.#send(bytes);
+        this.#send(bytes);
       } finally {
         if (!(reply instanceof Uint8Array)) reply.release();
       }
     });
   }
 
+  /** Writes a whole payload, or a piece of one. The reply follows when all pieces are settled. */
   #write(request: Request): void {
-    const { flags, offset, payload, cookieHigh, cookieLow } = request;
-    if (this.#device.submitWrite === undefined) {
-      this.#begin(request, payload.length, this.#change);
-      return;
-    }
+    const { flags, offset, payload, rest, cookieHigh, cookieLow } = request;
+    const write = this.#incoming ?? { cookieHigh, cookieLow, pieces: 1, error: undefined };
+    if (rest > 0) write.pieces++;
+    this.#incoming = rest > 0 ? write : undefined;
+    const memory = payload.buffer === this.#inputBuffer ? this.#input : { bytes: payload.length, writes: 0 };
+    if (memory.writes++ === 0) this.#bytesInWork += memory.bytes;
     this.#requestsInWork++;
-    this.#bytesInWork += payload.length;
-    this.#device.submitWrite(payload, offset, (flags & COMMAND_FLAG.fua) !== 0, (error) => {
-      if (error === undefined) this.#reply({ cookieHigh, cookieLow }, 0);
-      else this.#fail({ cookieHigh, cookieLow }, error);
-      this.#ended(payload.length);
-    });
+    const settled = (error: unknown): void => {
+      write.error ??= error;
+      if (--write.pieces === 0) {
+        if (write.error === undefined) this.#reply(write, 0);
+        else this.#fail(write, write.error);
+      }
+      this.#ended(--memory.writes === 0 ? memory.bytes : 0);
+    };
+    if (this.#device.submitWrite !== undefined)
+      this.#device.submitWrite(payload, offset, (flags & COMMAND_FLAG.fua) !== 0, settled);
+    // `change` has read the request when it returns.
+    else change(this.#device, request, this.#signal).then(settled, (error) => settled(error ?? new Error('no reason')));
   }
 
-  /** Runs a request while others are taken. `bytes` is the memory that it holds. */
-  #begin(request: Request, bytes: number, task: (request: Request) => Promise<void>): void {
-    const { type, flags, cookieHigh, cookieLow, offset, length, payload } = request;
-    const kept: Request = { type, flags, cookieHigh, cookieLow, offset, length, payload, error: 0 };
-    this.#track(kept, bytes, () => task(kept));
+  /** Runs a request while others are taken. */
+  #begin(request: Request, task: (request: Request) => Promise<void>): void {
+    const kept = copyOf(request);
+    const collects = request.type === COMMAND.blockStatus && (request.flags & COMMAND_FLAG.reqOne) === 0;
+    this.#track(kept, collects ? LIMITS.statusBytes : 0, () => task(kept));
   }
 
   /** Counts a request as in flight until `task` has settled, and replies with an error if it failed. */
@@ -252,6 +355,7 @@ export class Session {
   #ended(bytes: number): void {
     this.#requestsInWork--;
     this.#bytesInWork -= bytes;
+    this.#startLone();
     if (this.#requestsInWork === 0) this.#onIdle?.();
     if (this.#working) return;
     this.#replies.flushSoon();
@@ -268,9 +372,10 @@ export class Session {
     for (const chunk of await blockStatus(this.#device, request, this.#contexts)) this.#send(chunk);
   };
 
-  /** Sends a reply from its own buffer, which counts as unsent until the socket has taken it. */
+  /** Sends a reply: a small one from the shared buffer, since copying it costs less than a separate write. */
   #send(bytes: Uint8Array): void {
-    this.#replies.send(bytes);
+    if (bytes.length > this.#readReplyBytes + INLINE_READ_BYTES) this.#replies.send(bytes);
+    else this.#replies.view(this.#replies.reserve(bytes.length), bytes.length).set(bytes);
   }
 
   #fail(request: Cookie, error: unknown): void {
@@ -298,4 +403,9 @@ export class Session {
     const timer = setTimeout(() => this.#socket.destroy(), LIMITS.drainMs).unref();
     this.#socket.once('close', () => clearTimeout(timer));
   }
+}
+
+/** The decoder is its latest request, so a request that is needed later is copied. */
+function copyOf({ type, flags, cookieHigh, cookieLow, offset, length, payload }: Request): Request {
+  return { type, flags, cookieHigh, cookieLow, offset, length, payload, rest: 0, error: 0 };
 }

@@ -33,6 +33,8 @@ export interface RequestRules {
   /** Whether the client chose a metadata context. */
   readonly hasContexts: boolean;
   readonly maximumPayloadBytes: number;
+  /** A longer write is decoded as several requests, each of which ends at a multiple of this. */
+  readonly pieceBytes: number;
 }
 
 /** One request. The client chose its cookie of 64 bits, stored in two halves. */
@@ -45,6 +47,8 @@ export interface Request {
   readonly length: number;
   /** The bytes of a write; empty for other commands. */
   readonly payload: Uint8Array;
+  /** Bytes of the same write that follow in the next requests, with the same cookie. Its last or only piece: 0. */
+  readonly rest: number;
   /** An `NBD_ERROR` if the request must be refused, else 0. */
   readonly error: number;
 }
@@ -60,6 +64,7 @@ export class RequestDecoder implements Request {
   offset = 0;
   length = 0;
   payload: Uint8Array = EMPTY;
+  rest = 0;
   error = 0;
 
   readonly #rules: RequestRules;
@@ -70,7 +75,7 @@ export class RequestDecoder implements Request {
   /** A header that came in several chunks. */
   readonly #header = new Uint8Array(BYTES.request);
   #headerBytes = 0;
-  /** Bytes of the current write's payload that have not come. */
+  /** Bytes of the current piece of a write's payload that have not come. */
   #missing = 0;
   /** The payload's bytes that have come. Undefined: they are dropped. */
   #pieces: Uint8Array | undefined;
@@ -88,7 +93,12 @@ export class RequestDecoder implements Request {
 
   /** Whether a part of a request has come. */
   get isPartial(): boolean {
-    return this.#headerBytes > 0 || this.#missing > 0;
+    return this.#headerBytes > 0 || this.#missing > 0 || this.rest > 0;
+  }
+
+  /** Memory of a payload that has not come whole. */
+  get heldBytes(): number {
+    return this.#pieces?.length ?? 0;
   }
 
   /**
@@ -98,6 +108,7 @@ export class RequestDecoder implements Request {
    */
   next(): boolean {
     if (this.#missing > 0) return this.#resumePayload();
+    if (this.rest > 0) return this.#nextPiece();
     const chunk = this.#chunk;
     const left = chunk.length - this.#at;
     if (this.#headerBytes > 0 || left < BYTES.request) {
@@ -138,6 +149,26 @@ export class RequestDecoder implements Request {
     // Skipping the payload could mean reading 4 GiB for one header.
     const most = this.#rules.maximumPayloadBytes;
     if (length > most) throw new ProtocolError(`a write of ${length} bytes, at most ${most} are allowed`);
+    // The payload of a refused write is not kept, so it need not be divided.
+    if (this.error === 0 && length > this.#rules.pieceBytes) return this.#cutPiece(length);
+    return this.#takePayload();
+  }
+
+  #nextPiece(): boolean {
+    this.offset += this.length;
+    return this.#cutPiece(this.rest);
+  }
+
+  /** Makes this request the next piece of a write that has `left` more bytes. */
+  #cutPiece(left: number): boolean {
+    const { pieceBytes } = this.#rules;
+    this.length = Math.min(left, pieceBytes - (this.offset % pieceBytes));
+    this.rest = left - this.length;
+    return this.#takePayload();
+  }
+
+  #takePayload(): boolean {
+    const { length } = this;
     const at = this.#at;
     if (length <= this.#chunk.length - at) {
       this.#at += length;
@@ -222,18 +253,22 @@ export function readReplyBytes(structured: boolean): number {
   return structured ? BYTES.structuredReplyHeader + 8 : BYTES.simpleReply;
 }
 
-/** Writes the bytes before the data of a read's reply. The reply is a single chunk with all of the data. */
+/**
+ * Writes the bytes before the data of a read's reply.
+ * @param done whether the reply has no further chunk
+ */
 export function putReadReply(
   bytes: Uint8Array,
   at: number,
   request: Cookie & Pick<Request, 'offset' | 'length'>,
   structured: boolean,
+  done = true,
 ): void {
   if (!structured) {
     putSimpleReply(bytes, at, request, 0);
     return;
   }
-  putChunkHeader(bytes, at, request, { type: REPLY_TYPE.offsetData, done: true, length: 8 + request.length });
+  putChunkHeader(bytes, at, request, { type: REPLY_TYPE.offsetData, done, length: 8 + request.length });
   putU64(bytes, at + BYTES.structuredReplyHeader, request.offset);
 }
 
