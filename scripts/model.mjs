@@ -1,5 +1,5 @@
 /**
- * `npm run model [-- NAME …]`: checks the models of the log's protocol in model/ with Spin.
+ * `npm run model [-- NAME …]`: checks the models of the protocols in model/ with Spin.
  *
  * A correct model must have no error. Each planted mistake must be found, and each known limit must show.
  * Prints one line per model and variant, and the steps that lead to an unexpected error. Exit code 1: a result is not
@@ -61,6 +61,11 @@ const variants = [
   ...changed('checkpoint', 'WRITES=2 CRASHES=1', 'BUG_BARRIER BUG_FIRM BUG_ONE_BY_ONE BUG_SYNC_NEW_ONLY BUG_SWITCH'),
   ...changed('checkpoint', 'WRITES=2 CRASHES=1', 'BUG_HEADER_EARLY'),
   ...changed('checkpoint', 'WRITES=1 CRASHES=2', 'BUG_NO_REWRITE BUG_NO_STANDALONE BUG_NO_CHECKPOINT_SYNC LIMIT_FIRM'),
+  correct('ownership', 'WRITES=2 FLUSHES=2'),
+  ...changed('ownership', 'WRITES=1 FLUSHES=1', 'BUG_FENCE_EARLY BUG_NO_FENCE BUG_REUSE_FILES BUG_LOCK_UNSYNCED'),
+  ...changed('ownership', 'WRITES=1 FLUSHES=1', 'BUG_RELEASE_EARLY BUG_RELEASE_BY_NAME BUG_SOCKET_NAME'),
+  ...changed('ownership', 'WRITES=1 FLUSHES=1', 'LIMIT_LATE_ACKNOWLEDGEMENT LIMIT_LATE_WRITE'),
+  ...changed('ownership', 'WRITES=1 FLUSHES=1', 'BUG_READ_EARLY BUG_BEAT_BY_NAME'),
 ];
 
 /** @param {string} program */

@@ -1,4 +1,4 @@
-/** Checks the models of the log's protocol (model/README.md) with Spin. */
+/** Checks the models of the log and of ownership (model/README.md) with Spin. */
 
 import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
@@ -14,13 +14,14 @@ interface Failure {
   stderr: string;
 }
 
-describeWith(['spin', 'cc'], 'the models of the log', () => {
+describeWith(['spin', 'cc'], 'the models', () => {
   it('have no error, and Spin finds each planted mistake', async () => {
     const { stdout } = await run(process.execPath, ['scripts/model.mjs'], { cwd: root }).catch((error: Failure) => {
       throw new Error(`npm run model failed:\n${error.stdout}${error.stderr}`);
     });
     expect(stdout).toMatch(/^ok {2}records .*: no error/m);
     expect(stdout).toMatch(/^ok {2}checkpoint .*: no error/m);
+    expect(stdout).toMatch(/^ok {2}ownership .*: no error/m);
     expect(stdout).not.toContain('NOT OK');
   });
 
