@@ -101,7 +101,7 @@ async function openExisting(fileSystem: FileSystem, target: string): Promise<Fil
 
 /** Makes the target, readable for those who may read the source. */
 function makeTarget(fileSystem: FileSystem, target: string, { mode = 0o666 }: InlineSource): Promise<File> {
-  return fileSystem.open(target, { exclusive: true, mode: mode & 0o666 });
+  return fileSystem.open(target, { create: true, exclusive: true, mode: mode & 0o666 });
 }
 
 async function resized(file: File, size: number): Promise<File> {

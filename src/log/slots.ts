@@ -84,7 +84,7 @@ export class Slots {
     const name = this.name(kind, slot);
     let file = this.#open.get(name);
     if (file === undefined) {
-      file = await this.fileSystem.open(name, { exclusive: true, mode: 0o600 });
+      file = await this.fileSystem.open(name, { create: true, exclusive: true, mode: 0o600 });
       this.#open.set(name, file);
     }
     if (this.#claimed.has(file)) return file;
