@@ -5,7 +5,7 @@ import type { Done } from '../async/done.ts';
 import { CodError } from '../errors.ts';
 import { InlineCalls } from '../platform/inline-calls.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
-import { pieceBuffer } from '../platform/pages.ts';
+import { pieceBuffer, releasePages } from '../platform/pages.ts';
 import { checkRange } from './range.ts';
 import type { InlineSource, InternalStreamOptions, Source } from './source.ts';
 
@@ -140,6 +140,7 @@ class FileSource implements InlineSource, AsyncDisposable {
       }
     } finally {
       await reading.catch(() => undefined);
+      for (const each of [next, free]) releasePages(each);
     }
   }
 

@@ -8,7 +8,7 @@
  *   cache.
  */
 
-import { PAGE_BYTES, pieceBuffer } from '../platform/pages.ts';
+import { PAGE_BYTES, pieceBuffer, releasePages } from '../platform/pages.ts';
 
 /** A piece of this length stays in a core's cache on its way from the socket to the page cache. */
 const PIECE_BYTES = 256 << 10;
@@ -88,9 +88,16 @@ export class ReceiveQueue {
   /** Drops the received bytes and makes `pull` throw `error`, unless the body was taken to its end. */
   abort(error: unknown): void {
     if (!this.#ended || this.#pieces.length > 0) this.#ended = { error };
-    this.#pieces.length = 0;
+    this.#free.push(...this.#pieces.splice(0));
     this.#queuedBytes = 0;
     this.#wake();
+  }
+
+  /** Releases all buffers. Nothing is pushed or pulled afterwards, and no piece is in use. */
+  release(): void {
+    for (const { bytes } of [...this.#pieces.splice(0), ...this.#free.splice(0)]) releasePages(bytes);
+    if (this.#taken !== undefined) releasePages(this.#taken.bytes);
+    this.#taken = undefined;
   }
 
   /** Resolves to the next piece, valid until the next call, or to undefined at the end. */

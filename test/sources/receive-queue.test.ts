@@ -11,6 +11,18 @@ function body(length: number): Uint8Array {
 }
 
 describe('ReceiveQueue', () => {
+  it('releases the page buffers of all pieces, the one in use too', async () => {
+    const offsets = new Set<number>();
+    for (let round = 0; round < 10; round++) {
+      const queue = new ReceiveQueue(idle, { pieceBytes: PAGE_BYTES });
+      queue.push(body(3 * PAGE_BYTES));
+      for (let pull = 0; pull < 2; pull++) offsets.add((await queue.pull())!.byteOffset);
+      if (round % 2 === 0) queue.abort(new Error('no longer needed'));
+      queue.release();
+    }
+    expect(offsets.size).toBeLessThanOrEqual(3);
+  });
+
   it('returns the received bytes in order, whether producer or consumer is faster', async () => {
     const scenario = fc.record({
       chunks: fc.array(fc.integer({ min: 1, max: 40_000 }), { minLength: 1, maxLength: 30 }),
@@ -42,6 +54,7 @@ describe('ReceiveQueue', () => {
         while (at < bytes.length) take(await queue.pull());
         expect(await queue.pull()).toBeUndefined();
         expectBytes(found, bytes);
+        queue.release();
       }),
       { numRuns: 300 },
     );

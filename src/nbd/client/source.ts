@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { withSignal } from '../../async/with-signal.ts';
 import { CodError } from '../../errors.ts';
 import type { Clock } from '../../platform/clock.ts';
-import { pieceBuffer } from '../../platform/pages.ts';
+import { pieceBuffer, releasePages } from '../../platform/pages.ts';
 import { systemClock } from '../../platform/system-clock.ts';
 import { checkRange } from '../../sources/range.ts';
 import { Backoff, type Retry } from '../../sources/retry.ts';
@@ -155,17 +155,22 @@ class NbdSource implements InlineSource, AsyncDisposable {
       return { buffer, piece, done };
     };
     const window: ReturnType<typeof ask>[] = [];
+    const buffers: Uint8Array[] = [];
     try {
       const pieces = Math.max(MIN_PIECES, STREAM_BYTES / (options.pieceBytes ?? PIECE_BYTES));
-      while (asked < end && window.length < pieces)
-        window.push(ask(pieceBuffer(options.pieceBytes, PIECE_BYTES, length)));
+      while (asked < end && window.length < pieces) {
+        buffers.push(pieceBuffer(options.pieceBytes, PIECE_BYTES, length));
+        window.push(ask(buffers.at(-1)!));
+      }
       for (let next = window.shift(); next !== undefined; next = window.shift()) {
         await next.done;
         yield next.piece;
         if (asked < end) window.push(ask(next.buffer));
       }
     } finally {
+      // Replies that still come go elsewhere from now on.
       over.abort();
+      for (const buffer of buffers) releasePages(buffer);
     }
   }
 
@@ -221,6 +226,10 @@ class NbdSource implements InlineSource, AsyncDisposable {
     this.#closed.signal.addEventListener('abort', onClosed, { once: true });
     try {
       return await task(own.signal);
+    } catch (error) {
+      // Of a read in parts, the other parts may be in flight: their replies must not reach the caller's buffer.
+      own.abort(error);
+      throw error;
     } finally {
       signal?.removeEventListener('abort', onAbort);
       this.#closed.signal.removeEventListener('abort', onClosed);

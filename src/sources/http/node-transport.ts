@@ -203,9 +203,11 @@ class NodeResponse implements HttpResponse {
 
   cancel(): void {
     // Only a body that was received to its end leaves its connection reusable.
-    if (this.queue.isEnded) return;
-    this.#end();
-    this.queue.abort(new Error('the request was ended'));
+    if (!this.queue.isEnded) {
+      this.#end();
+      this.queue.abort(new Error('the request was ended'));
+    }
+    this.queue.release();
   }
 }
 

@@ -37,7 +37,8 @@ export interface HttpResponse {
    */
   pull(): Promise<Uint8Array | undefined>;
   /**
-   * Ends the request. Its connection may be kept if the body was read to its end; otherwise it is closed. Idempotent.
+   * Ends the request. The last piece is not used any more. The connection may be kept if the body was read to its end;
+   * otherwise it is closed. Idempotent.
    */
   cancel(): void;
 }
