@@ -22,7 +22,7 @@ import { Scan, closeScan, feedScan, openScan } from './scan';
 
 export { crc32c } from './crc32c';
 export { cellSum } from './sums';
-export { alloc, failureCode, free, setLimit } from './memory';
+export { alloc, failureCode, free, hasRoom, setLimit } from './memory';
 export { output } from './output';
 export { problemAt } from './problem';
 

@@ -22,6 +22,11 @@ export function failureCode(): i32 {
   return failure;
 }
 
+/** Whether blocks of so many bytes can be cut from the end of the memory without a failure at the limit. */
+export function hasRoom(bytes: u32): bool {
+  return <u64>top + bytes <= <u64>limit;
+}
+
 /** Sets the size in bytes up to which the memory may grow. */
 export function setLimit(bytes: u32): void {
   limit = bytes;

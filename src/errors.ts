@@ -148,7 +148,6 @@ export function isCodError(error: unknown, code?: CodErrorCode): error is CodErr
  *
  * @param what what needed the memory
  */
-export function outOfMemory(what: string, cause: unknown): CodError {
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new CodError('COD_NO_MEMORY', `no memory for ${what}: ${reason}`, { cause });
+export function outOfMemory(what: string, cause?: unknown): CodError {
+  return new CodError('COD_NO_MEMORY', `no memory for ${what}`, { cause });
 }

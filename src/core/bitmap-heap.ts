@@ -23,18 +23,6 @@ export function bitmapsReady(): Promise<unknown> {
   return roaringLibraryInitialize();
 }
 
-/** Whether the heap has room for any one call. Near the end of the heap this takes 1 ms. */
-export function hasHeapRoom(): boolean {
-  try {
-    probe ??= new RoaringUint8Array(8);
-    if (probe.asTypedArray().buffer.byteLength > MAX_HEAP_BYTES - SPARE_BYTES)
-      new RoaringUint8Array(CALL_BYTES).dispose();
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 /** @throws {@link CodError} COD_NO_MEMORY if a call has failed, so that bitmaps may be wrong. */
 export function checkHeap(): void {
   if (failure !== undefined) throw failure;
@@ -54,21 +42,24 @@ export function allocating<T>(calls: () => T): T {
   }
 }
 
-/** As {@link allocating}, before the calls. */
+/** As {@link allocating}, before the calls. Near the end of the heap this takes 1 ms. */
 export function checkRoom(): void {
   checkHeap();
-  if (hasHeapRoom()) return;
-  const message =
-    'the heap of the block maps is full (2 GiB): close other devices of this thread, or use larger blocks';
-  throw new CodError('COD_NO_MEMORY', message);
+  try {
+    probe ??= new RoaringUint8Array(8);
+    if (probe.asTypedArray().buffer.byteLength > MAX_HEAP_BYTES - SPARE_BYTES)
+      new RoaringUint8Array(CALL_BYTES).dispose();
+  } catch (error) {
+    throw outOfMemory('the block maps: close other devices', error);
+  }
 }
 
 /** Returns the error to throw for what roaring-wasm has thrown. */
 export function noMemory(error: unknown): unknown {
   // A use of a bitmap that was disposed; the rest is lack of memory, since arguments and bytes are checked.
   if (error instanceof CodError || error instanceof TypeError) return error;
+  const found = outOfMemory('the block maps: end the process', error);
   // Nothing was written where the JavaScript of roaring-wasm found that it had no memory.
-  if (!(error instanceof Error) || error.name !== 'RuntimeError') return outOfMemory('the block maps', error);
-  failure ??= outOfMemory('the block maps; end the process, since all of them may be wrong', error);
-  return failure;
+  if ((error as Error).name === 'RuntimeError') failure = found;
+  return found;
 }

@@ -24,8 +24,9 @@ import { DirtyMap, type Part } from './dirty-map.ts';
 import { bytesOfBlock, type Geometry, sliceCount } from './geometry.ts';
 import type { GrowingBuffer } from './growing-buffer.ts';
 import { MAX_BLOCK_PARTS, padded, SLICE_BLOCKS } from './layout.ts';
+import { piecesOf } from './pieces.ts';
 import type { Replay } from './replay.ts';
-import { addPiece, type BlockRange, type Piece, type StateRun } from './runs.ts';
+import type { BlockRange, Piece, StateRun } from './runs.ts';
 import { COUNTS, type SliceEntry } from './slice-directory.ts';
 import type { BlockView, DirtyView, ModifiedView } from './views.ts';
 
@@ -42,7 +43,7 @@ const MAX_RUN_BLOCKS = 2 ** 16;
 export class CopyState {
   readonly geometry: Geometry;
   readonly #blocks: BlockMap;
-  readonly #dirty: DirtyMap;
+  #dirty: DirtyMap;
   readonly #modified: BlockMap;
   /** For each slice. */
   readonly #changes: number[];
@@ -76,6 +77,11 @@ export class CopyState {
   /** The number of dirty parts of all blocks. */
   get dirtyParts(): number {
     return this.#dirty.partCount;
+  }
+
+  /** Whether the core has failed: which blocks are dirty is not known any more. */
+  get isLost(): boolean {
+    return this.#dirty.isLost;
   }
 
   get isComplete(): boolean {
@@ -166,39 +172,22 @@ export class CopyState {
   /** @throws {@link CodError} COD_NO_MEMORY if a batch of records may find no memory when it is applied */
   checkMemory(): void {
     checkRoom();
+    this.#dirty.checkMemory();
+  }
+
+  /** The most bytes that {@link moving} takes in a core. */
+  get mostCoreBytes(): number {
+    return this.#dirty.mostBytes;
+  }
+
+  /** Moves what is in the memory of a core to that of another, in steps after which the event loop may turn. */
+  *moving(core: Core): Generator<void, void, undefined> {
+    this.#dirty = yield* this.#dirty.moving(core);
   }
 
   /** Divides a range by who holds its bytes. Neighbours differ. */
   pieces(offset: number, length: number): Piece[] {
-    const { blockSize } = this.geometry;
-    const pieces: Piece[] = [];
-    const end = offset + length;
-    const { start: firstBlock, end: endBlock } = this.blocksOf(offset, length);
-    for (const extent of this.#blocks.extents(firstBlock, endBlock)) {
-      const from = Math.max(offset, extent.start * blockSize);
-      const to = Math.min(end, extent.end * blockSize);
-      if (extent.synced) addPiece(pieces, from, to, 'target');
-      else this.#unsyncedPieces(pieces, from, to, extent);
-    }
-    return pieces;
-  }
-
-  /** Divides the bytes [from, to) of unsynced blocks. */
-  #unsyncedPieces(pieces: Piece[], from: number, to: number, blocks: BlockRange): void {
-    const { blockSize } = this.geometry;
-    let at = from;
-    if (this.#dirty.hasAny(blocks.start, blocks.end)) {
-      for (let block = blocks.start; block < blocks.end; block++) {
-        for (const [start, end] of this.#dirty.parts(block)) {
-          const partStart = Math.min(Math.max(block * blockSize + start, at), to);
-          const partEnd = Math.min(block * blockSize + end, to);
-          addPiece(pieces, at, partStart, 'source');
-          addPiece(pieces, partStart, partEnd, 'target');
-          at = Math.max(at, partEnd);
-        }
-      }
-    }
-    addPiece(pieces, at, to, 'source');
+    return piecesOf(this.#blocks, this.#dirty, this.geometry, { offset, length });
   }
 
   /**

@@ -5,12 +5,12 @@
  * contents have equal bytes, whatever their history.
  */
 
-import { CodError } from '../errors.ts';
+import { CodError, outOfMemory } from '../errors.ts';
 import { COMPLETE, DIRTY, LIMIT, LISTED } from '../wasm/codes.ts';
 import type { Core } from '../wasm/core.ts';
 import { DIRTY_MAP, TABLE } from '../wasm/generated/interface.ts';
-import { blocksOfSlice, bytesOfBlock, checkBlock, checkBlocks, type Geometry } from './geometry.ts';
-import type { GrowingBuffer } from './growing-buffer.ts';
+import { blocksOfSlice, bytesOfBlock, checkBlock, checkBlocks, type Geometry, sliceCount } from './geometry.ts';
+import { GrowingBuffer } from './growing-buffer.ts';
 import { CONTAINER_BLOCKS, MAX_BLOCK_PARTS, SLICE_BLOCKS } from './layout.ts';
 
 /**
@@ -22,6 +22,10 @@ export const DEFAULT_MAX_PARTS: number = 4 * 2 ** 20;
 /** Bytes of a block's entry before its parts, and of each part. */
 const ENTRY_BYTES = 8;
 const PART_BYTES = 8;
+/** A part may need slots of 16 bytes in tables that are filled to a third, and their smaller predecessors. */
+const MOST_BYTES_OF_PART = 160;
+/** The fields of a map, and its list of tables: 12 bytes for each 2^16 of at most 1.5 × 2^33 blocks. */
+const MOST_BYTES_OF_MAP = 2 ** 22;
 /** Blocks and parts that are looked at before the event loop may turn, which takes 1 ms. A table counts as some. */
 const STEP_BLOCKS = 8192;
 const TABLE_COST = 64;
@@ -63,6 +67,11 @@ export class DirtyMap {
     return this.#handle;
   }
 
+  /** Whether the core has failed. */
+  get isLost(): boolean {
+    return this.#core.failure !== undefined;
+  }
+
   get blockCount(): number {
     return this.#core.u32(this.handle + DIRTY_MAP.blocks);
   }
@@ -71,9 +80,21 @@ export class DirtyMap {
     return this.#core.u32(this.handle + DIRTY_MAP.parts);
   }
 
-  /** Whether less than 7/8 of both limits is used. */
+  /** Whether less than 7/8 of both limits is used, and of the memory that this map shares with others. */
   get hasRoom(): boolean {
-    return this.blockCount < this.#maxBlocks * 0.875 && this.partCount < this.#maxParts * 0.875;
+    const isBelowLimits = this.blockCount < this.#maxBlocks * 0.875 && this.partCount < this.#maxParts * 0.875;
+    return isBelowLimits && this.#core.hasRoom(1 / 8);
+  }
+
+  /** @throws {@link CodError} COD_NO_MEMORY if the memory that this map shares with others is nearly full */
+  checkMemory(): void {
+    if (this.#core.hasRoom(1 / 32)) return;
+    throw this.#core.failure ?? outOfMemory('the block maps: close other devices');
+  }
+
+  /** The most bytes that the map takes in a core. Tables and lists that grow leave their old memory behind. */
+  get mostBytes(): number {
+    return this.partCount * MOST_BYTES_OF_PART + MOST_BYTES_OF_MAP;
   }
 
   has(block: number): boolean {
@@ -331,6 +352,19 @@ export class DirtyMap {
       }
       next = block + 1;
     }
+  }
+
+  /** Moves the map to the memory of another core, in steps after which the event loop may turn. */
+  *moving(core: Core): Generator<void, DirtyMap, undefined> {
+    const moved = new DirtyMap(core, this.#geometry);
+    const section = new GrowingBuffer();
+    for (let slice = 0; slice < sliceCount(this.#geometry); slice++) {
+      section.truncate(0);
+      yield* this.serializing(slice, section);
+      yield* moved.loading(slice, section.bytes);
+    }
+    yield* this.disposing();
+    return moved;
   }
 
   /** Returns the memory to the core, in steps after which the event loop may turn. The map cannot be used meanwhile. */

@@ -107,6 +107,7 @@ export class CopyOnDemandDevice implements InlineDevice {
       if (reading === undefined) this.#checkNotPoisoned();
     } catch (error) {
       this.#end();
+      this.#checkNotPoisoned();
       throw error;
     }
     if (reading !== undefined) return this.#ended(reading);
@@ -290,8 +291,11 @@ export class CopyOnDemandDevice implements InlineDevice {
 
   status(): DeviceStatus {
     const { geometry, blocks, dirty } = this.#log.state;
-    const counts = this.#last ?? { syncedBlocks: blocks.count, dirtyBlocks: dirty.blockCount };
     const isPoisoned = this.#log.poisoning !== undefined && this.#state !== 'closed';
+    const counts = this.#last ?? {
+      syncedBlocks: blocks.count,
+      dirtyBlocks: this.#log.state.isLost ? 0 : dirty.blockCount,
+    };
     return {
       size: geometry.size,
       blockSize: geometry.blockSize,

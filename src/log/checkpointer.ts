@@ -172,10 +172,11 @@ export class Checkpointer {
     return inTurns(steps, this.#options.clock);
   }
 
-  /** Ends timers, if the log is not used after all. */
+  /** Ends the timer and frees memory, once nothing is appended any more. */
   stop(): void {
     this.#closed = true;
     this.#timer.stop();
+    this.#log?.dispose();
   }
 
   // What group commit needs
@@ -312,8 +313,7 @@ export class Checkpointer {
       await this.flush().catch(() => undefined);
       throw error;
     } finally {
-      this.#closed = true;
-      this.#timer.stop();
+      this.stop();
       await this.#options.slots.close();
     }
   }
@@ -327,8 +327,7 @@ export class Checkpointer {
       await this.checkpoint();
       await this.#flushes.run(() => this.#checkpoints.run(() => this.#removeFiles()));
     } finally {
-      this.#closed = true;
-      this.#timer.stop();
+      this.stop();
       await this.#options.slots.close();
     }
   }

@@ -156,7 +156,7 @@ export async function recoverFormat1(
     }
     for (const log of [find('log', 1), find('log', 0)]) {
       if (log === undefined) continue;
-      await feedFile(core, log.file, { start: FORMAT1_HEADER_BYTES, end: log.bytes }, (piece) => {
+      await feedFile(log.file, { start: FORMAT1_HEADER_BYTES, end: log.bytes }, (piece) => {
         replay.format1(piece);
         return !replay.hasEnded;
       });

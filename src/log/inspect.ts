@@ -3,7 +3,8 @@
 import { CodError } from '../errors.ts';
 import type { FileSystem } from '../fs/file-system.ts';
 import { readNamed } from '../fs/inline-file.ts';
-import { Core } from '../wasm/core.ts';
+import type { Core } from '../wasm/core.ts';
+import { parsing } from '../wasm/cores.ts';
 import type { MetadataFile } from './recovered-state.ts';
 import { recover } from './recovery.ts';
 import { Slots } from './slots.ts';
@@ -69,35 +70,45 @@ export async function inspectMetadata(
 ): Promise<Inspection> {
   const slots = new Slots(fileSystem, target);
   try {
-    const found = await recover(Core.create(), slots, {
-      size: async () => options.size ?? (await sizeOf(fileSystem, target)),
-      read: (into, offset) => readNamed(fileSystem, target, into, offset),
-    });
-    if (found === undefined)
-      throw new CodError('COD_NOT_FOUND', `${target} has no metadata: it is not a copy, or its copy is finished`);
-    const { state, files } = found;
-    const { geometry, blocks } = state;
-    try {
-      return {
-        target,
-        size: geometry.size,
-        blockSize: geometry.blockSize,
-        totalBlocks: geometry.blockCount,
-        syncedBlocks: blocks.count,
-        synced: Array.from(state.syncedRuns(), ([start, end]) => [start, end - 1] as const),
-        dirty: Array.from(state.dirtyBlocks(), ({ block, parts }) => ({
-          block,
-          ranges: parts.map(([start, end]) => [start, end - start] as const),
-        })),
-        modifiedBlocks: state.modified.count,
-        modified: Array.from(state.modified.runs(), ([start, end]) => [start, end - 1] as const),
-        files,
-      };
-    } finally {
-      state.dispose();
-    }
+    return await parsing((core) => inspect(core, slots, fileSystem, target, options));
   } finally {
     await slots.close();
+  }
+}
+
+async function inspect(
+  core: Core,
+  slots: Slots,
+  fileSystem: FileSystem,
+  target: string,
+  options: { size?: number },
+): Promise<Inspection> {
+  const found = await recover(core, slots, {
+    size: async () => options.size ?? (await sizeOf(fileSystem, target)),
+    read: (into, offset) => readNamed(fileSystem, target, into, offset),
+  });
+  if (found === undefined)
+    throw new CodError('COD_NOT_FOUND', `${target} has no metadata: it is not a copy, or its copy is finished`);
+  const { state, files } = found;
+  const { geometry, blocks } = state;
+  try {
+    return {
+      target,
+      size: geometry.size,
+      blockSize: geometry.blockSize,
+      totalBlocks: geometry.blockCount,
+      syncedBlocks: blocks.count,
+      synced: Array.from(state.syncedRuns(), ([start, end]) => [start, end - 1] as const),
+      dirty: Array.from(state.dirtyBlocks(), ({ block, parts }) => ({
+        block,
+        ranges: parts.map(([start, end]) => [start, end - start] as const),
+      })),
+      modifiedBlocks: state.modified.count,
+      modified: Array.from(state.modified.runs(), ([start, end]) => [start, end - 1] as const),
+      files,
+    };
+  } finally {
+    state.dispose();
   }
 }
 

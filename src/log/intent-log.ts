@@ -17,13 +17,13 @@ import type { BlockView, DirtyView, ModifiedView } from '../core/views.ts';
 import { CodError } from '../errors.ts';
 import type { Lease } from '../fs/file-system.ts';
 import type { Environment } from '../platform/clock.ts';
-import { Core } from '../wasm/core.ts';
+import type { Core } from '../wasm/core.ts';
 import { Announcements, addFilled, EXTENT_NUMBERS, type ReadStorage, type Recorded } from './announcements.ts';
 import { Checkpointer, type LogObserver } from './checkpointer.ts';
 import { GroupCommit } from './group-commit.ts';
 import { takeOwnership } from './ownership.ts';
 import type { RecoveredState } from './recovered-state.ts';
-import { recover } from './recovery.ts';
+import { recoverForUse } from './recovery.ts';
 import { Slots } from './slots.ts';
 import type {
   IntentLog,
@@ -383,12 +383,11 @@ export async function recoverLog(
   const slots = new Slots(fileSystem, name);
   let state: CopyState | undefined;
   try {
-    const core = Core.create();
     const fromTarget = {
       size: async () => size,
       read: async (into: Uint8Array, offset: number) => storage?.read(into, offset) ?? noStorage(name),
     };
-    const found = await recover(core, slots, fromTarget, environment.clock);
+    const { core, found } = await recoverForUse(slots, fromTarget, environment.clock);
     state = found?.state ?? (await CopyState.open(core, shape));
     let session = found?.session;
     if (session === undefined) environment.randomBytes((session = new Uint8Array(SESSION_BYTES)));

@@ -21,12 +21,14 @@ export class Poison {
 
   /** The error with which every call is refused, if the log is poisoned. */
   get error(): CodError | undefined {
+    // A call of another device may have failed: the memory of the core has data of this one, too.
+    if (this.#error === undefined && this.#core.failure !== undefined) this.poison(this.#core.failure);
     return this.#error;
   }
 
   /** @throws {@link CodError} COD_POISONED if the log is poisoned. */
   refuse(): void {
-    if (this.#error !== undefined) throw this.#error;
+    if (this.error !== undefined) throw this.error;
   }
 
   /** Refuses everything from now on. Returns the error for the caller to throw. */

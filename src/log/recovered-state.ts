@@ -2,9 +2,11 @@
 
 import type { CopyState } from '../core/copy-state.ts';
 import type { File } from '../fs/file-system.ts';
-import type { Core } from '../wasm/core.ts';
 import type { Extent } from './proof.ts';
 import type { FileKind } from './slots.ts';
+
+/** Bytes of a piece that {@link feedFile} reads. */
+const PIECE_BYTES = 2 ** 18;
 
 /** A metadata file, as `inspectMetadata` lists it. */
 export interface MetadataFile {
@@ -43,16 +45,15 @@ export interface RecoveredState {
  * call.
  */
 export async function feedFile(
-  core: Core,
   file: File,
   range: { start: number; end: number },
   feed: (piece: Uint8Array) => unknown,
 ): Promise<void> {
-  for (let at = range.start; at < range.end; ) {
-    const length = Math.min(core.staging.length, range.end - at);
-    const piece = core.staging.subarray(0, length);
+  // Not the core's own memory: other tasks use it meanwhile.
+  const buffer = new Uint8Array(Math.max(0, Math.min(PIECE_BYTES, range.end - range.start)));
+  for (let at = range.start; at < range.end; at += buffer.length) {
+    const piece = buffer.subarray(0, range.end - at);
     await file.read(piece, at);
     if (feed(piece) === false) return;
-    at += length;
   }
 }

@@ -19,6 +19,7 @@ import { LogScan, type LogScanResult, Replay } from '../core/replay.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
+import { parsing, sharedCore } from '../wasm/cores.ts';
 import { readCheckpoint } from './checkpoint-reader.ts';
 import { recoverFormat1 } from './format1.ts';
 import { Proof, type ReadTarget } from './proof.ts';
@@ -81,6 +82,31 @@ export async function recover(
       throw missingCheckpoint(name);
   if (old.length === 0) return undefined;
   return recoverFormat1(core, old, makeGeometry({ size: await target.size(), blockSize: FORMAT1_BLOCK_SIZE }), clock);
+}
+
+/**
+ * As {@link recover}, for a device: the state is in the instance of the core that devices share.
+ *
+ * @returns that instance, also if there is no state
+ */
+export async function recoverForUse(
+  slots: Slots,
+  target: { size(): Promise<number>; read: ReadTarget },
+  clock: TurningClock,
+): Promise<{ core: Core; found: RecoveredState | undefined }> {
+  return parsing(async (parser) => {
+    const found = await recover(parser, slots, target, clock);
+    if (found === undefined) return { core: sharedCore(), found };
+    const { state } = found;
+    try {
+      const core = sharedCore(state.mostCoreBytes);
+      await inTurns(state.moving(core), clock);
+      return { core, found };
+    } catch (error) {
+      state.dispose();
+      throw error;
+    }
+  });
 }
 
 /** Rule 1, first half: a damaged header is COD_CORRUPT, and a file that is not ours is COD_EXISTS. */
@@ -267,19 +293,17 @@ async function checkedScan(context: Logs, log: FoundLog): Promise<LogScanResult>
  * frame is firm or not.
  */
 async function replayLog(context: Logs, log: FoundLog, scan: LogScanResult, through: number): Promise<void> {
-  const { core, replay, changed, proof } = context;
+  const { replay, changed, proof } = context;
   const end = Math.ceil(scan.endOffset / SECTOR_BYTES) * SECTOR_BYTES;
   let at = HEADER_BYTES;
   await inFile(log.name, () =>
-    feedFile(core, log.file, { start: HEADER_BYTES, end }, (piece) => {
+    feedFile(log.file, { start: HEADER_BYTES, end }, (piece) => {
       // Whatever follows the last frame in its sector does not count, and may look like a frame.
       piece.fill(0, scan.endOffset - at);
       at += piece.length;
       proof.collect(piece, { from: through, to: scan.frames });
-      const { length } = piece;
       replay.format2(piece, through);
-      // The piece again: the memory of the core may have moved.
-      changed.format2(core.staging.subarray(0, length), scan.frames);
+      changed.format2(piece, scan.frames);
     }),
   );
 }
@@ -293,7 +317,7 @@ async function scanLog({ core, shape }: Logs, { header, file, bytes }: FoundLog)
   }
   const scan = new LogScan(core, shape, { epoch: header.epoch, capacity: header.capacity });
   try {
-    await feedFile(core, file, { start: HEADER_BYTES, end: bytes }, (piece) => scan.feed(piece));
+    await feedFile(file, { start: HEADER_BYTES, end: bytes }, (piece) => scan.feed(piece));
     return scan.finish();
   } finally {
     scan.dispose();

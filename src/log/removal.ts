@@ -18,7 +18,8 @@ import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { readFile } from '../fs/inline-file.ts';
 import type { Environment } from '../platform/clock.ts';
-import { Core } from '../wasm/core.ts';
+import type { Core } from '../wasm/core.ts';
+import { parsing } from '../wasm/cores.ts';
 import { Checkpointer } from './checkpointer.ts';
 import { takeOwnership } from './ownership.ts';
 import type { RecoveredState } from './recovered-state.ts';
@@ -81,7 +82,7 @@ export async function removeCopyIn(environment: Environment, options: Removal): 
   const file = new TargetFile(fileSystem, target);
   try {
     await file.open();
-    return await remove({ core: Core.create(), environment, slots, file }, options);
+    return await parsing((core) => remove({ core, environment, slots, file }, options));
   } finally {
     await Promise.allSettled([file.close(), slots.close()]);
     await lease.release();

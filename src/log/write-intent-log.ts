@@ -118,8 +118,13 @@ export class WriteIntentLog {
       capacity: names.capacity,
     });
     const log = new WriteIntentLog(core, file, names);
-    await file.begin(header, names.capacity, log.#guardSync);
-    return log;
+    try {
+      await file.begin(header, names.capacity, log.#guardSync);
+      return log;
+    } catch (error) {
+      log.dispose();
+      throw error;
+    }
   }
 
   /** Number of frames so far, which is the sequence number of the next frame. */

@@ -8,18 +8,6 @@ const MAX_TIMER_MS = 2 ** 31 - 1;
 /** Undefined in browsers. */
 const { setImmediate: soon } = globalThis as { setImmediate?: (callback: () => void) => unknown };
 
-/** Calls `task` after `ms` milliseconds, however many. Returns a function that cancels the call. */
-function startTimer(task: () => void, ms: number): () => void {
-  // A wait without end needs no timer, which would keep the process running.
-  if (ms === Number.POSITIVE_INFINITY) return () => undefined;
-  let timer: ReturnType<typeof setTimeout>;
-  const start = (left: number): void => {
-    timer = left > MAX_TIMER_MS ? setTimeout(() => start(left - MAX_TIMER_MS), MAX_TIMER_MS) : setTimeout(task, left);
-  };
-  start(ms);
-  return () => clearTimeout(timer);
-}
-
 export const systemClock: Clock = {
   turn: () => new Promise((resolve) => (soon === undefined ? setTimeout(resolve) : soon(resolve))),
   now: () => performance.now(),
@@ -29,14 +17,23 @@ export const systemClock: Clock = {
         reject(signal.reason);
         return;
       }
+      let timer: ReturnType<typeof setTimeout>;
       const onAbort = () => {
-        cancel();
+        clearTimeout(timer);
         reject(signal?.reason);
       };
-      const cancel = startTimer(() => {
-        signal?.removeEventListener('abort', onAbort);
-        resolve();
-      }, ms);
+      const wait = (left: number) => {
+        timer = setTimeout(
+          () => {
+            if (left > MAX_TIMER_MS) return wait(left - MAX_TIMER_MS);
+            signal?.removeEventListener('abort', onAbort);
+            resolve();
+          },
+          Math.min(left, MAX_TIMER_MS),
+        );
+      };
+      // A wait without end needs no timer, which would keep the process running.
+      if (ms !== Number.POSITIVE_INFINITY) wait(ms);
       signal?.addEventListener('abort', onAbort, { once: true });
     }),
 };

@@ -1,5 +1,5 @@
 /**
- * The WASM core: one instance with one memory for each device. No other file uses WebAssembly.
+ * An instance of the WASM core with its memory. cores.ts says which instance has what.
  *
  * Invariants:
  * - Every call goes through a guard. After a trap or a failed growth the state of the memory is unknown, so each later
@@ -8,7 +8,7 @@
  */
 import { CodError, outOfMemory } from '../errors.ts';
 import { FAILED_NOTHING } from './codes.ts';
-import { CORE_SHIFT, CORE_TEXT } from './generated/core-bytes.ts';
+import { CORE_COUNT, CORE_FIRST, CORE_SHIFT, CORE_TEXT } from './generated/core-bytes.ts';
 import type { CoreExports } from './generated/interface.ts';
 
 /** Bytes of {@link Core.staging}. */
@@ -28,10 +28,18 @@ type RawExport = (a?: number, b?: number, c?: number, d?: number, e?: number) =>
 let compiled: WebAssembly.Module | undefined;
 
 function coreBytes(): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(CORE_TEXT.length);
-  // Negative numbers wrap.
-  for (let i = 0; i < bytes.length; i++) bytes[i] = CORE_TEXT.charCodeAt(i) - CORE_SHIFT;
-  return bytes;
+  const bytes: number[] = [];
+  let skipped = 0;
+  for (let i = 0; i < CORE_TEXT.length; i++) {
+    const number = CORE_TEXT.charCodeAt(i) - CORE_FIRST;
+    if (number >= CORE_COUNT) skipped = (number - CORE_COUNT + 1) * CORE_COUNT;
+    else {
+      bytes.push(number + skipped - CORE_SHIFT);
+      skipped = 0;
+    }
+  }
+  // Numbers outside of a byte wrap.
+  return Uint8Array.from(bytes);
 }
 
 function instantiate(bytes: Uint8Array<ArrayBuffer> | undefined): WebAssembly.Instance {
@@ -47,6 +55,7 @@ function instantiate(bytes: Uint8Array<ArrayBuffer> | undefined): WebAssembly.In
 /** An instance of the wasm core with a memory of its own. */
 export class Core {
   readonly exports: CoreExports;
+  readonly #limit: number;
   readonly #memory: WebAssembly.Memory;
   readonly #stagingAt: number;
   #staging: Uint8Array<ArrayBuffer>;
@@ -71,6 +80,7 @@ export class Core {
   private constructor(instance: WebAssembly.Instance, memoryLimit: number) {
     const raw = instance.exports as unknown as Record<string, RawExport> & { memory: WebAssembly.Memory };
     this.#memory = raw.memory;
+    this.#limit = memoryLimit;
     const exports: Record<string, RawExport> = {};
     for (const [name, call] of Object.entries(raw)) {
       if (typeof call === 'function') exports[name] = this.#guard(call, raw['failureCode'] as RawExport);
@@ -96,6 +106,12 @@ export class Core {
   /** The present size of the memory in bytes. */
   get memoryBytes(): number {
     return this.#memory.buffer.byteLength;
+  }
+
+  /** Whether `share` of the memory limit is free behind `bytes` more bytes. False after a failure. */
+  hasRoom(share: number, bytes: number = 0): boolean {
+    const room = share * this.#limit + bytes;
+    return this.#failure === undefined && room <= this.#limit && this.exports.hasRoom(room) !== 0;
   }
 
   /** A view of the memory from `pointer` on, valid until the next call. */
@@ -173,10 +189,6 @@ export class Core {
         { cause: error, details: { memoryBytes } },
       );
     }
-    return new CodError(
-      'COD_NO_MEMORY',
-      `the WASM core cannot grow beyond ${memoryBytes} bytes. This instance is unusable: create a new instance`,
-      { cause: error, details: { memoryBytes } },
-    );
+    return outOfMemory(`more than ${memoryBytes} bytes of the WASM core: create a new instance`, error);
   }
 }

@@ -413,7 +413,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     samples: 1,
     patches: [
       {
-        file: STATE,
+        file: 'src/core/pieces.ts',
         find: "addPiece(pieces, partStart, partEnd, 'target');",
         replace: "addPiece(pieces, partStart, partEnd, 'source');",
       },
@@ -692,8 +692,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: RECOVERY,
-        find: 'changed.format2(core.staging.subarray(0, length), scan.frames);',
-        replace: 'changed.format2(core.staging.subarray(0, length), through);',
+        find: 'changed.format2(piece, scan.frames);',
+        replace: 'changed.format2(piece, through);',
       },
     ],
   },
@@ -780,8 +780,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: 'src/core/dirty-map.ts',
-        find: 'return this.blockCount < this.#maxBlocks * 0.875 && this.partCount < this.#maxParts * 0.875;',
-        replace: 'return true;',
+        find: 'this.blockCount < this.#maxBlocks * 0.875 && this.partCount < this.#maxParts * 0.875;',
+        replace: 'true;',
       },
     ],
   },

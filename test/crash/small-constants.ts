@@ -82,19 +82,4 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
     find: 'const WRITTEN_UNIT_BYTES = 65_536;',
     replace: 'const WRITTEN_UNIT_BYTES = 2 ** 12;',
   },
-  {
-    // Not a limit, but saves time: up to 100 lives share a core. A new core costs as much as the rest of an open.
-    file: 'src/log/intent-log.ts',
-    find: 'const core = Core.create();',
-    replace: `const pool = globalThis as { campaignCore?: { core: Core; uses: number } };
-    if (
-      pool.campaignCore === undefined ||
-      pool.campaignCore.core.failure !== undefined ||
-      pool.campaignCore.uses >= 100
-    ) {
-      pool.campaignCore = { core: Core.create(), uses: 0 };
-    }
-    pool.campaignCore.uses++;
-    const { core } = pool.campaignCore;`,
-  },
 ];

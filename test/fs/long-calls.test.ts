@@ -1,4 +1,4 @@
-/** Reads and writes that are longer than a system call takes. Buffers of this length are not touched: they are free. */
+/** Reads and writes that are longer than a system call takes. Nothing touches buffers of this length: they are free. */
 
 import { describe, expect, it } from 'vitest';
 import type { File } from '../../src/fs/file-system.ts';
