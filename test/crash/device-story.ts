@@ -9,6 +9,8 @@
 import { openDeviceIn } from '../../src/device/open.ts';
 import type { InlineDevice } from '../../src/device/types.ts';
 import { CodError, type CodErrorCode, isCodError } from '../../src/index.ts';
+import { removeCopyIn } from '../../src/log/removal.ts';
+import type { Environment } from '../../src/platform/clock.ts';
 import type { InlineSource } from '../../src/sources/source.ts';
 import type { CrashingFileSystem, Life, Random, SimulatedClock, Story } from '../../src/testing/index.ts';
 import { SECTOR_BYTES } from '../../src/testing/index.ts';
@@ -111,6 +113,10 @@ function sourceOf(
   };
 }
 
+function environmentOf({ clock, random }: Life): Environment {
+  return { clock, randomBytes: (into) => random.fill(into) };
+}
+
 /** Makes the story of one device. */
 export function deviceStory(shape: Shape, machine: Machine, image: Image): Story {
   const { size, blockSize } = shape;
@@ -127,25 +133,23 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   const isWhole = parts[0]!.length === size;
   const changes = new ModifiedHistory(blockSize);
   let device: InlineDevice | undefined;
-  /** Whether removing the metadata of the complete copy has begun. */
+  /** Whether removing the metadata of the complete copy has begun, or removing the copy. */
   let isFinishing = false;
+  let isRemoving = false;
   /** The target, once the copy was found finished. */
   let finished: Uint8Array | undefined;
   /** Which writes since the last check are promised, given the crashes and faults since. */
   let counts: Counting = 'acknowledged';
 
   const open = (life: Life, hydrate: boolean, faults: boolean): Promise<InlineDevice> =>
-    openDeviceIn(
-      { clock: life.clock, randomBytes: (into) => life.random.fill(into) },
-      {
-        source: sourceOf(image, shape, life.clock, life.random.fork(), faults),
-        fileSystem: life.fileSystem,
-        target: image.target,
-        blockSize,
-        hydrate: hydrate ? {} : false,
-        checkpointIntervalMs: INTERVAL_MS,
-      },
-    );
+    openDeviceIn(environmentOf(life), {
+      source: sourceOf(image, shape, life.clock, life.random.fork(), faults),
+      fileSystem: life.fileSystem,
+      target: image.target,
+      blockSize,
+      hydrate: hydrate ? {} : false,
+      checkpointIntervalMs: INTERVAL_MS,
+    });
 
   /** Reads all parts. */
   const readAll = async (from: InlineDevice): Promise<Uint8Array[]> =>
@@ -317,6 +321,22 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     await opened.finish();
   };
 
+  /** Abandons the copy. */
+  const remove = async (opened: InlineDevice, life: Life): Promise<void> => {
+    await opened.close();
+    isRemoving = true;
+    await removeCopyIn(environmentOf(life), { fileSystem: life.fileSystem, target: image.target });
+  };
+
+  /** Whether the copy was abandoned, also by a removal that was interrupted: then all bytes are the source's. */
+  const isAbandoned = (found: readonly Uint8Array[]): boolean =>
+    isRemoving &&
+    parts.every(({ base, length }, index) => {
+      const original = new Uint8Array(length);
+      image.read(original, base);
+      return Buffer.compare(original, found[index]!) === 0;
+    });
+
   /** Compares a target whose metadata is gone. Finishing makes everything durable before it removes any of it. */
   const checkFinished = async ({ fileSystem, crash }: Life, counting: Counting): Promise<void> => {
     const content = await contentOf(fileSystem, image.target);
@@ -339,22 +359,35 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         for (let count = 0; count < shape.steps; count++) await tolerant(step(opened, life.clock, mine));
       };
       await Promise.all([fault, ...Array.from({ length: shape.users }, () => user(random.fork()))]);
-      if (isWhole && random.oneIn(6)) await tolerant(complete(opened));
+      if (random.oneIn(6)) await tolerant(isWhole && random.oneIn(2) ? complete(opened) : remove(opened, life));
       await tolerant(opened.close());
     },
     recover: async (life) => {
       const countsFinished = counts;
       if (life.crash !== 'process') counts = 'durable';
+      const reopen = (): Promise<InlineDevice> => open(life, isWhole && (shape.hydrate || life.isLast), false);
       let opened: InlineDevice;
       try {
-        opened = await open(life, isWhole && (shape.hydrate || life.isLast), false);
+        opened = await reopen();
       } catch (error) {
-        if (!isFinishing || !isCodError(error, 'COD_EXISTS')) throw error;
-        await checkFinished(life, countsFinished);
-        return;
+        if (!isCodError(error, 'COD_EXISTS') || !(isFinishing || isRemoving)) throw error;
+        if (isFinishing) return checkFinished(life, countsFinished);
+        // A power cut may bring back the name of a removed target, but no byte of it.
+        const content = await contentOf(life.fileSystem, image.target);
+        if (content.length > 0) throw error;
+        await life.fileSystem.remove(image.target);
+        opened = await reopen();
       }
       isFinishing = false;
       const found = await readAll(opened);
+      if (isAbandoned(found)) {
+        for (const [index, part] of parts.entries()) {
+          part.history.settle(found[index]!);
+          part.before = found[index]!;
+        }
+        changes.settle(opened.modified);
+      }
+      isRemoving = false;
       const missing = changes.violation(opened.modified, counts) ?? unmarked(opened, found);
       if (missing !== undefined) throw new Error(`after a ${life.crash} crash: ${missing}`);
       changes.settle(opened.modified);

@@ -1,4 +1,4 @@
-/** A process that opens the devices of one folder, in turn or at once, and prints its address space before and after. */
+/** A process that opens the devices of a folder, in turn or at once, and prints its address space before and after. */
 
 import { readFileSync } from 'node:fs';
 import { bytesSource, openDevice } from '../../src/index.ts';
