@@ -90,9 +90,9 @@ function checkSource(log: RecoveredLog, source: Source): void {
   );
 }
 
-async function openExisting(fileSystem: FileSystem, target: string): Promise<File | undefined> {
+async function openExisting(fileSystem: FileSystem, target: string, noFollow = false): Promise<File | undefined> {
   try {
-    return await fileSystem.open(target);
+    return await fileSystem.open(target, { noFollow });
   } catch (error) {
     if (isCodError(error, 'COD_NOT_FOUND')) return undefined;
     throw error;
@@ -152,7 +152,8 @@ async function openTarget(
     await log.prepare();
     return resumeTarget(fileSystem, target, log, source);
   }
-  const existing = await openExisting(fileSystem, target);
+  // A link may lead nowhere, and is not ours either.
+  const existing = await openExisting(fileSystem, target, true);
   if (existing !== undefined) {
     await existing.close();
     throw new CodError('COD_EXISTS', `${target} exists and has no metadata, so it is not a copy: name another target`);

@@ -17,7 +17,7 @@
 
 import { randomBytes, randomInt } from 'node:crypto';
 import * as fs from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { CodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import type { Lease } from './file-system.ts';
@@ -44,8 +44,7 @@ const READ_FLAGS = fs.constants.O_RDONLY | (fs.constants.O_NOFOLLOW ?? 0) | (fs.
  * Takes the lock of the file at `path`, which need not exist, and resolves to its lease. Takes over the lock of a dead
  * owner.
  * @throws {@link CodError} COD_LOCKED if a live process has it, this process included, or if the lock file names no
- * owner; COD_EXISTS if no regular file is at its name, or `path` is a link that leads nowhere; COD_NOT_FOUND if the
- * directory does not exist; COD_TARGET_IO.
+ * owner; COD_EXISTS if no regular file is at its name; COD_NOT_FOUND if the directory does not exist; COD_TARGET_IO.
  */
 export async function lockFile(path: string): Promise<Lease> {
   const file = attempt(`lock ${path}`, () => `${realPath(path)}.lock`);
@@ -72,15 +71,28 @@ export async function lockFile(path: string): Promise<Lease> {
   }
 }
 
-/** Returns `path` without symbolic links. The file itself need not exist. */
+/**
+ * Returns `path` without symbolic links. The file itself need not exist: a link to a file that is missing has the lock
+ * that it will have when the file is there.
+ */
 function realPath(path: string): string {
   try {
     return fs.realpathSync(path);
   } catch (error) {
     if (errnoOf(error) !== 'ENOENT') throw error;
-    // The link would have another real path, and so another lock, once its file exists.
-    if (isOdd(fs, path)) throw existsError(path, 'a symbolic link to a file that does not exist; remove it');
-    return join(fs.realpathSync(dirname(path)), basename(path));
+    const file = join(fs.realpathSync(dirname(path)), basename(path));
+    const target = linkTarget(file);
+    return target === undefined ? file : realPath(resolve(dirname(file), target));
+  }
+}
+
+/** Where a symbolic link leads; undefined if the name is not one. */
+function linkTarget(file: string): string | undefined {
+  try {
+    return fs.readlinkSync(file);
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'EINVAL') return undefined;
+    throw error;
   }
 }
 

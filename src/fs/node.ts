@@ -32,7 +32,7 @@ export interface NodeFileSystemOptions {
  * `bootId` is known on Linux only.
  *
  * Symbolic links are followed unless an option of `open` forbids it. `lock` makes the file `<name>.lock`, for its owner
- * only. It rejects with COD_EXISTS if `name` is a link that leads nowhere, or if its own file is not a regular one.
+ * only, beside the file that a link leads to. It rejects with COD_EXISTS if anything but a regular file has that name.
  *
  * @param directory path of an existing directory. Default: the working directory at the time of the call.
  * @example

@@ -257,10 +257,16 @@ test.skipIf(process.platform === 'win32')('a lock is for its owner only, whateve
   }
 });
 
-test('a link that leads nowhere has no lock: its file would have another', async () => {
-  symlinkSync('nowhere', target);
-  await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_EXISTS', details: { file: target } });
-  expect(readdirSync(directory)).toEqual(['disk.raw']);
+test('a link that leads nowhere has the lock of the file that it names', async () => {
+  mkdirSync(join(directory, 'd'));
+  symlinkSync('further', join(directory, 'd', 'link'));
+  symlinkSync('d/link', target);
+  const lease = await lockFile(target);
+  expect(readdirSync(join(directory, 'd')).sort()).toEqual(['further.lock', 'link']);
+  await expect(lockFile(join(directory, 'd', 'further'))).rejects.toMatchObject({ code: 'COD_LOCKED' });
+  writeFileSync(join(directory, 'd', 'further'), '');
+  await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+  await lease.release();
 });
 
 test('a missing directory is COD_NOT_FOUND', async () => {
