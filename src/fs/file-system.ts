@@ -29,8 +29,19 @@ export interface FileSystem {
    *
    * @throws {@link CodError} COD_LOCKED when the name has an owner; COD_NOT_FOUND when its directory is missing;
    *   COD_EXISTS when another program's file is in the way; COD_NO_SPACE; COD_TARGET_IO.
+   * @throws the signal's reason when the signal is aborted during a wait.
    */
-  lock?(name: string): Promise<Lease>;
+  lock?(name: string, options?: LockOptions): Promise<Lease>;
+}
+
+/** How {@link FileSystem.lock} treats an owner that may be dead. */
+export interface LockOptions {
+  /**
+   * Replaces an owner on another machine when its heartbeat has stood still for 10 s, instead of 30 s. Default: false.
+   */
+  readonly takeOver?: boolean | undefined;
+  /** Aborts the wait for a heartbeat. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** How {@link FileSystem.open} opens a file. */
@@ -59,7 +70,24 @@ export interface OpenOptions {
 /** Ownership of a name. */
 export interface Lease {
   /**
-   * Releases the name. Idempotent.
+   * Returns whether the lease still has the name. False: another owner has taken over, which is final.
+   *
+   * @throws {@link CodError} COD_TARGET_IO when that cannot be known.
+   */
+  check(): Promise<boolean>;
+  /**
+   * Whether the last successful {@link check} is so recent that no other owner can be in its place for 10 s. Absent:
+   * always, since no owner is ever replaced while it lives.
+   */
+  readonly isRecent?: boolean;
+  /** Who has taken over, once {@link check} has returned false. */
+  readonly successor?: string | undefined;
+  /** Whether an owner before may still be alive, so that its files must not be used again. Default: false. */
+  readonly unproved?: boolean;
+  /** Says that new files are in the place of those that an owner before knows. Ends {@link unproved}, durably. */
+  renewed?(): Promise<void>;
+  /**
+   * Releases the name, unless another owner has taken over. Idempotent.
    *
    * @throws {@link CodError} COD_TARGET_IO when the lock file cannot be removed.
    */

@@ -13,7 +13,7 @@ import { CodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import { type EventLoop, InlineCalls } from '../platform/inline-calls.ts';
 import { areWholePages, PAGE_BYTES } from '../platform/pages.ts';
-import type { File, FileSystem, Lease, OpenOptions } from './file-system.ts';
+import type { File, FileSystem, Lease, LockOptions, OpenOptions } from './file-system.ts';
 import type { InlineFile } from './inline-file.ts';
 
 /** The calls of `node:fs` that every backend of this kind has. Each throws an error with the errno as its `code`. */
@@ -65,7 +65,7 @@ export interface FsAdapterOptions {
   /** Files are opened for reading, and nothing on the disk is changed. */
   readonly readOnly?: boolean | undefined;
   readonly bootId?: string | undefined;
-  readonly lock?: ((path: string) => Promise<Lease>) | undefined;
+  readonly lock?: ((path: string, options?: LockOptions) => Promise<Lease>) | undefined;
 }
 
 /** One system call moves at most 2^31 - 4096 bytes, and Node takes lengths as 32-bit integers. */
@@ -85,7 +85,9 @@ export function fsAdapter(options: FsAdapterOptions): FileSystem {
     open: async (name, how = {}) => openFile(options, options.resolve(name), how),
     remove: async (name) => removeFile(options, options.resolve(name)),
     ...(options.bootId === undefined ? {} : { bootId: options.bootId }),
-    ...(lock === undefined || options.readOnly ? {} : { lock: async (name: string) => lock(options.resolve(name)) }),
+    ...(lock === undefined || options.readOnly
+      ? {}
+      : { lock: async (name: string, how?: LockOptions) => lock(options.resolve(name), how) }),
   };
 }
 

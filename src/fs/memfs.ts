@@ -58,6 +58,7 @@ async function lock(volume: MemfsVolume, path: string): Promise<Lease> {
   names.add(path);
   let held = true;
   return {
+    check: async () => held,
     release: async () => {
       if (held) names.delete(path);
       held = false;

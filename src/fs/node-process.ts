@@ -1,7 +1,10 @@
-/** Identifies the boot and the processes of the machine. Complete on Linux; elsewhere some fields are unknown. */
+/** Identifies the machine, the boot and the processes. Complete on Linux; elsewhere some fields are unknown. */
 
+import { createHash } from 'node:crypto';
 import { readFileSync, readlinkSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { errnoOf } from '../platform/errno.ts';
+import { systemClock } from '../platform/system-clock.ts';
 
 /** Identifies a process among all that have or had its number. Unknown fields are absent. */
 export interface ProcessIdentity {
@@ -13,9 +16,51 @@ export interface ProcessIdentity {
   readonly pidNamespace?: string | undefined;
 }
 
+/** The machine that a lock is taken on, with its clocks. Tests pass others. */
+export interface Machine {
+  /** Names the running kernel. */
+  readonly bootId?: string | undefined;
+  /** Names the machine, the same after a reboot. */
+  readonly machineId?: string | undefined;
+  readonly host: string;
+  /** Milliseconds of a clock that never decreases. It may stand still while the machine is suspended. */
+  now(): number;
+  /** Milliseconds of the wall clock. */
+  wallNow(): number;
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Calls `task` each `ms` milliseconds until the returned function is called. Does not keep the process running. */
+  repeat(ms: number, task: () => void): () => void;
+}
+
+let machine: Machine | undefined;
+
+/** Returns the machine that this process runs on. */
+export function thisMachine(): Machine {
+  machine ??= {
+    bootId: bootId(),
+    machineId: machineId(),
+    host: hostname(),
+    now: systemClock.now,
+    wallNow: Date.now,
+    sleep: systemClock.sleep,
+    repeat: (ms, task) => {
+      const timer = setInterval(task, ms).unref();
+      return () => clearInterval(timer);
+    },
+  };
+  return machine;
+}
+
 /** Returns the name of the current boot, or undefined if the system has none. */
 export function bootId(): string | undefined {
   return attempt(() => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim());
+}
+
+/** Returns a hash of the machine's id, which is not for others (machine-id(5)). */
+function machineId(): string | undefined {
+  const id = attempt(() => readFileSync('/etc/machine-id', 'utf8').trim());
+  if (id === undefined || !/^[0-9a-f]{32}$/.test(id)) return undefined;
+  return createHash('sha256').update(`copyondemand ${id}`).digest('hex').slice(0, 32);
 }
 
 /** Returns the identity of this process. */
@@ -30,8 +75,7 @@ export function thisProcess(): ProcessIdentity {
 
 /**
  * Whether `other` may still be running, as seen from `self`. True for another container of the same boot, whose
- * processes cannot be looked up.
- * Another machine that shares the directory over a network looks like an earlier boot, so its processes count as dead.
+ * processes cannot be looked up. A process of another boot counts as dead.
  */
 export function mayBeAlive(other: ProcessIdentity, self: ProcessIdentity): boolean {
   if (other.bootId !== undefined && self.bootId !== undefined && other.bootId !== self.bootId) return false;

@@ -15,13 +15,12 @@ import { CopyState } from '../core/copy-state.ts';
 import { type Geometry, geometry } from '../core/geometry.ts';
 import type { BlockView, DirtyView, ModifiedView } from '../core/views.ts';
 import { CodError } from '../errors.ts';
-import type { Lease } from '../fs/file-system.ts';
 import type { Environment } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
 import { Announcements, addFilled, EXTENT_NUMBERS, type ReadStorage, type Recorded } from './announcements.ts';
 import { Checkpointer, type LogObserver } from './checkpointer.ts';
 import { GroupCommit } from './group-commit.ts';
-import { takeOwnership } from './ownership.ts';
+import { type Ownership, takeOwnership } from './ownership.ts';
 import type { RecoveredState } from './recovered-state.ts';
 import { recoverForUse } from './recovery.ts';
 import { Slots } from './slots.ts';
@@ -133,7 +132,7 @@ export class OpenLog extends StateOfLog implements IntentLog {
   readonly #checkpointer: Checkpointer;
   readonly #commits: GroupCommit;
   readonly #announcements: Announcements;
-  readonly #lease: Lease;
+  readonly #lease: Ownership;
   #closing: Promise<void> | undefined;
 
   constructor(parts: {
@@ -141,7 +140,7 @@ export class OpenLog extends StateOfLog implements IntentLog {
     identity: string | undefined;
     core: Core;
     checkpointer: Checkpointer;
-    lease: Lease;
+    lease: Ownership;
     read: ReadStorage;
   }) {
     super(parts.state);
@@ -277,7 +276,7 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   readonly #found: RecoveredState | undefined;
   readonly #checkpointer: Checkpointer;
   readonly #slots: Slots;
-  readonly #lease: Lease;
+  readonly #lease: Ownership;
   /** The log that was begun: from then on the files and the lease are its own. */
   #begun: OpenLog | undefined;
   #closing: Promise<void> | undefined;
@@ -289,7 +288,7 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
     identity: string | undefined;
     checkpointer: Checkpointer;
     slots: Slots;
-    lease: Lease;
+    lease: Ownership;
   }) {
     super(parts.state);
     this.#core = parts.core;
@@ -353,7 +352,7 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   }
 }
 
-async function closeFiles(slots: Slots, lease: Lease): Promise<void> {
+async function closeFiles(slots: Slots, lease: Ownership): Promise<void> {
   try {
     await slots.close();
   } finally {

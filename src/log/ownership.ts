@@ -1,16 +1,61 @@
 /** One owner of a log at a time. */
 
 import { CodError } from '../errors.ts';
-import type { FileSystem, Lease } from '../fs/file-system.ts';
+import type { FileSystem, Lease, LockOptions } from '../fs/file-system.ts';
 
 /** The names in use of each file system object. They guard a backend without locks within this program. */
 const inUse = new WeakMap<FileSystem, Set<string>>();
 
+/** The lease of a log. */
+export class Ownership {
+  readonly #name: string;
+  readonly #lease: Lease | undefined;
+  readonly #onReleased: () => void;
+  #isReleased = false;
+
+  constructor(name: string, lease: Lease | undefined, onReleased: () => void) {
+    this.#name = name;
+    this.#lease = lease;
+    this.#onReleased = onReleased;
+  }
+
+  /** Whether no other owner can have taken over without that being known. */
+  get isRecent(): boolean {
+    return this.#lease?.isRecent ?? true;
+  }
+
+  /** Whether an owner before may still write to its files. */
+  get unproved(): boolean {
+    return this.#lease?.unproved ?? false;
+  }
+
+  /** Returns why the log is no longer owned, or undefined if it is. */
+  async loss(): Promise<CodError | undefined> {
+    if ((await this.#lease?.check()) ?? true) return undefined;
+    const by = this.#lease?.successor ?? 'another owner';
+    return new CodError('COD_LOCKED', `${this.#name} was taken over by ${by}`, { details: { name: this.#name } });
+  }
+
+  /** The files that an owner before knows are not in use any more. */
+  async renewed(): Promise<void> {
+    await this.#lease?.renewed?.();
+  }
+
+  /** Idempotent. */
+  async release(): Promise<void> {
+    // The name may have another owner since the first release.
+    if (this.#isReleased) return;
+    this.#isReleased = true;
+    this.#onReleased();
+    await this.#lease?.release();
+  }
+}
+
 /**
- * Takes the ownership of `name`; the lease releases it.
+ * Takes the ownership of `name`.
  * @throws {@link CodError} COD_LOCKED if it has an owner; the errors of the file system.
  */
-export async function takeOwnership(fileSystem: FileSystem, name: string): Promise<Lease> {
+export async function takeOwnership(fileSystem: FileSystem, name: string, options?: LockOptions): Promise<Ownership> {
   const names = inUse.get(fileSystem) ?? new Set();
   inUse.set(fileSystem, names);
   if (names.has(name)) {
@@ -18,17 +63,7 @@ export async function takeOwnership(fileSystem: FileSystem, name: string): Promi
   }
   names.add(name);
   try {
-    const lease = await fileSystem.lock?.(name);
-    let isReleased = false;
-    return {
-      release: async () => {
-        // The name may have another owner since the first release.
-        if (isReleased) return;
-        isReleased = true;
-        names.delete(name);
-        await lease?.release();
-      },
-    };
+    return new Ownership(name, await fileSystem.lock?.(name, options), () => names.delete(name));
   } catch (error) {
     names.delete(name);
     throw error;

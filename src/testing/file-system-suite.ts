@@ -6,7 +6,7 @@
 
 import type { FileSystem } from '../fs/file-system.ts';
 import { concurrencyTests, contentTests, inlineTests, sparseTests } from './suite/contents.ts';
-import { closeTests, lockTests, removedTests, sharedHandleTests } from './suite/handles.ts';
+import { closeTests, lockTests, noLockTests, removedTests, sharedHandleTests } from './suite/handles.ts';
 import { nameTests, optionTests, sizeTests } from './suite/names-and-sizes.ts';
 
 /** One test of a {@link fileSystemSuite}. */
@@ -25,7 +25,7 @@ export interface FileSystemSuiteOptions {
   readonly sparse?: boolean;
   /**
    * Whether the file system has `lock`. Without `lock` the suite fails unless this is false: two programs could open
-   * one target.
+   * one target. Then the name of one test says that there is no lock.
    */
   readonly locks?: boolean;
 }
@@ -61,7 +61,7 @@ export function fileSystemSuite(
     ...inlineTests,
     ...concurrencyTests,
     ...closeTests,
-    ...(locks ? lockTests : []),
+    ...(locks ? lockTests : noLockTests),
     ...(sharedHandles ? [...sharedHandleTests, ...removedTests] : []),
     ...(sparse ? sparseTests : []),
   ];

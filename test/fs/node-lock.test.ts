@@ -14,8 +14,9 @@ import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { encodeHead, encodeTail, type Owner, parseOwner } from '../../src/fs/lock-owner.ts';
 import { lockFile } from '../../src/fs/node-lock.ts';
-import { type ProcessIdentity, thisProcess } from '../../src/fs/node-process.ts';
+import { type ProcessIdentity, thisMachine, thisProcess } from '../../src/fs/node-process.ts';
 
 const base = mkdtempSync(join(tmpdir(), 'cod-lock-'));
 const taker = join(base, 'taker.mjs');
@@ -62,11 +63,32 @@ async function kill(child: ChildProcess): Promise<void> {
   children.delete(child);
 }
 
-function leaveLock(owner: Partial<ProcessIdentity> | string, suffix = ''): void {
-  writeFileSync(
-    `${target}.lock${suffix}`,
-    typeof owner === 'string' ? owner : `${JSON.stringify({ ...thisProcess(), ...owner })}\n`,
-  );
+/** The lock of an owner that has no socket, unless `owner` names one. */
+function leaveLock(owner: Partial<Owner> | string, suffix = ''): void {
+  writeFileSync(`${target}.lock${suffix}`, typeof owner === 'string' ? owner : lineOf(owner));
+}
+
+function lineOf(owner: Partial<Owner>): string {
+  const { machineId, host } = thisMachine();
+  const since = '2026-02-03T04:05:06.789Z';
+  const {
+    beat = 0,
+    unproved = false,
+    ...head
+  } = {
+    ...{ token: 'a1', ...thisProcess(), machineId, host, since },
+    ...owner,
+  };
+  return encodeHead(head) + encodeTail({ beat, unproved });
+}
+
+/** The lock that an older version of this package has left. */
+function leaveOldLock(owner: Partial<ProcessIdentity>): void {
+  leaveLock(`${JSON.stringify({ ...thisProcess(), ...owner })}\n`);
+}
+
+function lockOf(path: string): Owner {
+  return parseOwner(readFileSync(`${path}.lock`, 'utf8'))!;
 }
 
 /** Returns the id of a process that has ended. */
@@ -78,8 +100,10 @@ async function deadProcess(): Promise<number> {
 
 async function assertTakenOver(): Promise<void> {
   const lease = await lockFile(target);
-  expect(JSON.parse(readFileSync(`${target}.lock`, 'utf8'))).toEqual(JSON.parse(JSON.stringify(thisProcess())));
-  expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
+  const owner = lockOf(target);
+  expect(owner).toMatchObject(JSON.parse(JSON.stringify(thisProcess())));
+  expect(readdirSync(directory).sort()).toEqual(['disk.raw.lock', `disk.raw.lock.${owner.socket}`]);
+  expect(await lease.check()).toBe(true);
   await lease.release();
   expect(readdirSync(directory)).toEqual([]);
 }
@@ -133,8 +157,13 @@ test('a lock of this process holds for every name of the file', async () => {
 });
 
 describe('a lock is taken over', () => {
-  test('from another boot', async () => {
-    leaveLock({ bootId: 'another' });
+  test('from another boot of the same machine, whose socket refuses', async () => {
+    leaveLock({ bootId: 'another', socket: '0123456789abcdef' });
+    await assertTakenOver();
+  });
+
+  test('of an older version, from a process that has ended', async () => {
+    leaveOldLock({ pid: await deadProcess() });
     await assertTakenOver();
   });
 
@@ -158,12 +187,12 @@ describe('a lock is taken over', () => {
 
 test('files of killed lock takers are removed, and those of a live taker are kept', async () => {
   const pid = await deadProcess();
-  leaveLock({ pid }, '.0123456789abcdef');
-  leaveLock('', '.0123456789abcdee');
-  leaveLock('{"pid":', '.0123456789abcded');
+  leaveLock({ pid }, '.0123456789abcdef.draft');
+  leaveLock('', '.0123456789abcdee.draft');
+  leaveLock('{"token":"', '.0123456789abcded.draft');
   leaveLock({ pid }, '.0123456789abcdec.taker');
   await assertTakenOver();
-  const others = ['.0123456789abcdef', '.backup', '.0123456789abcdef.old'];
+  const others = ['.0123456789abcdef.draft', '.backup', '.0123456789abcdef.old'];
   for (const suffix of others) leaveLock(suffix === others[0] ? {} : { pid }, suffix);
   await (await lockFile(target)).release();
   expect(readdirSync(directory).sort()).toEqual(others.map((suffix) => `disk.raw.lock${suffix}`).sort());
@@ -171,7 +200,7 @@ test('files of killed lock takers are removed, and those of a live taker are kep
 
 describe('a lock holds', () => {
   test('if its owner is in another container, whose processes are invisible', async () => {
-    leaveLock({ pid: await deadProcess(), pidNamespace: 'pid:[1]' });
+    leaveOldLock({ pid: await deadProcess(), pidNamespace: 'pid:[1]' });
     await expect(lockFile(target)).rejects.toMatchObject({
       code: 'COD_LOCKED',
       message: expect.stringContaining('another container'),
@@ -190,9 +219,19 @@ describe('a lock holds', () => {
     },
   );
 
+  test.each<[string, () => Partial<ProcessIdentity>]>([
+    ['lives', () => ({})],
+    ['is of another boot, which it does not tell from another machine', () => ({ bootId: 'another' })],
+    ['is in another container', () => ({ pidNamespace: 'pid:[1]' })],
+  ])('of an older version, if its process %s', async (_, owner) => {
+    leaveOldLock(owner());
+    await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+  });
+
   test('if its file was replaced: the former owner does not remove it', async () => {
     const lease = await lockFile(target);
     leaveLock('garbage');
+    expect(await lease.check()).toBe(false);
     await lease.release();
     expect(readFileSync(`${target}.lock`, 'utf8')).toBe('garbage');
   });
@@ -219,7 +258,7 @@ describe.skipIf(process.platform === 'win32')('what is not a lock of ours stays'
   });
 
   test.each<[string, (line: string) => string]>([
-    ['has another field', (line) => line.replace('}', ',"host":"a"}')],
+    ['has another field', (line) => line.replace('}', ',"hostname":"a"}')],
     ['is longer than a line of ours', (line) => line + ' '.repeat(5000)],
   ])('if what it says %s, although the process that it names is dead', async (_, change) => {
     const content = change(JSON.stringify({ ...thisProcess(), pid: await deadProcess() }));
@@ -230,9 +269,9 @@ describe.skipIf(process.platform === 'win32')('what is not a lock of ours stays'
 
   test('if its name is that of a draft or a taker', async () => {
     const pid = await deadProcess();
-    leaveLock('my notes', '.0123456789abcdef');
+    leaveLock('my notes', '.0123456789abcdef.draft');
     leaveLock('my notes', '.0123456789abcdee.taker');
-    symlinkSync(join(directory, 'victim'), `${target}.lock.0123456789abcded`);
+    symlinkSync(join(directory, 'victim'), `${target}.lock.0123456789abcded.draft`);
     writeFileSync(join(directory, 'victim'), JSON.stringify({ pid }));
     await (await lockFile(target)).release();
     expect(readdirSync(directory).length).toBe(4);
@@ -252,7 +291,8 @@ test.skipIf(process.platform === 'win32')('a lock is for its owner only, whateve
   for (const umask of [0, 0o777]) {
     const before = process.umask(umask);
     const lease = await lockFile(target).finally(() => process.umask(before));
-    expect(lstatSync(`${target}.lock`).mode & 0o777).toBe(0o600);
+    for (const name of [`${target}.lock`, `${target}.lock.${lockOf(target).socket}`])
+      expect(lstatSync(name).mode & 0o777, name).toBe(0o600);
     await lease.release();
   }
 });
@@ -280,7 +320,7 @@ test.each(['free', 'stale'])('exactly one of many concurrent processes gets a %s
     if (kind === 'stale') leaveLock({ pid });
     const answers = await Promise.all(takers.map((child) => ask(child, { take: target })));
     expect([...answers].sort()).toEqual([...Array<string>(5).fill('COD_LOCKED'), 'locked']);
-    expect(readdirSync(directory)).toEqual(['disk.raw.lock']);
+    expect(readdirSync(directory).sort()).toEqual(['disk.raw.lock', `disk.raw.lock.${lockOf(target).socket}`]);
     await ask(takers[answers.indexOf('locked')]!, 'release');
   }
   await Promise.all(takers.map(kill));

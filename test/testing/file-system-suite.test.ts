@@ -65,22 +65,36 @@ test('a file system without locks fails exactly the tests of locks', async () =>
 test('the suite without locks omits only the tests of locks', () => {
   const all = fileSystemSuite(() => memfsFileSystem());
   const others = fileSystemSuite(() => memfsFileSystem(), NO_LOCKS);
-  expect(others.map(({ name }) => name)).toEqual(
-    all.map(({ name }) => name).filter((name) => !name.startsWith('a lock ')),
+  const isOfLocks = (name: string): boolean => /^(a|no) lock/.test(name);
+  expect(others.map(({ name }) => name).filter((name) => !isOfLocks(name))).toEqual(
+    all.map(({ name }) => name).filter((name) => !isOfLocks(name)),
   );
+});
+
+test('the suite without locks says so in the name of a test, which fails if there is a lock', async () => {
+  const finding = (fileSystem: FileSystem) =>
+    fileSystemSuite(() => fileSystem, NO_LOCKS).filter(({ name }) => name.startsWith('no lock: two programs'));
+  const { lock: _, ...without } = memfsFileSystem();
+  expect(finding(without)).toHaveLength(1);
+  await finding(without)[0]!.run();
+  await expect(finding(memfsFileSystem())[0]!.run()).rejects.toThrow('leave out `locks: false`');
 });
 
 /** The latest lease of each name. */
 const owners = new WeakMap<FileSystem, Map<string, Lease>>();
 
 const LOCK_FAULTS: [string, (name: string, whole: FileSystem) => Promise<Lease>][] = [
-  ['a lock excludes no other owner', async () => ({ release: async () => undefined })],
+  ['a lock excludes no other owner', async () => ({ check: async () => true, release: async () => undefined })],
+  [
+    'an owner is told that it is none',
+    async (name, whole) => ({ ...(await whole.lock!(name)), check: async () => false }),
+  ],
   ['one lock holds for all names', (_, whole) => whole.lock!('one')],
   [
     'a released lock stays held',
     async (name, whole) => {
       await whole.lock!(name);
-      return { release: async () => undefined };
+      return { check: async () => true, release: async () => undefined };
     },
   ],
   [
@@ -90,7 +104,7 @@ const LOCK_FAULTS: [string, (name: string, whole: FileSystem) => Promise<Lease>]
       owners.set(whole, owner);
       const lease = await whole.lock!(name);
       owner.set(name, lease);
-      return { release: async () => owner.get(name)!.release() };
+      return { check: async () => true, release: async () => owner.get(name)!.release() };
     },
   ],
   [

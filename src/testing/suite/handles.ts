@@ -60,6 +60,7 @@ export const lockTests: readonly Test[] = [
       await assertCode(lockOf(fileSystem, 'a'), 'COD_LOCKED', 'second lock');
       const other = await lockOf(fileSystem, 'b');
       await other.release();
+      if (!(await lease.check())) throw new Error('check says that the owner has lost its lock');
       await lease.release();
       const again = await lockOf(fileSystem, 'a');
       await lease.release();
@@ -75,6 +76,16 @@ export const lockTests: readonly Test[] = [
       await withFile(fileSystem, 'a', (file) => file.write(pattern(10), 0));
       await lease.release();
       await withFile(fileSystem, 'a', async (file) => assertBytes(await contentOf(file), pattern(10), 'content'));
+    },
+  ],
+];
+
+/** In the place of the tests of locks: a reader of the results sees that there is none. */
+export const noLockTests: readonly Test[] = [
+  [
+    'no lock: two programs can open the same target; only owners of one `FileSystem` object exclude each other',
+    async (fileSystem) => {
+      if (fileSystem.lock !== undefined) throw new Error('the file system has `lock`: leave out `locks: false`');
     },
   ],
 ];
