@@ -30,6 +30,7 @@ export interface CopyFlags extends HttpFlags, RateFlags {
   readonly concurrency?: number;
   /** Path of an order file, which says what to copy first. */
   readonly order?: string;
+  readonly takeOver?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }

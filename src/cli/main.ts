@@ -45,6 +45,7 @@ function withCopyOptions(command: Command): Command {
     .option('--rate-file <file>', 'read a rate or `unlimited` from this file every second')
     .option('--rate-group <name>', 'share the rate in this group of local copies', argument(parseGroupName))
     .option('--order <file>', 'copy the extents of this order file first')
+    .option('--take-over', 'replace an owner on another machine after 10 s without its heartbeat, not 30 s')
     .option('--json', 'print events as JSON lines on stdout, and no progress')
     .option('--quiet', 'print only errors and warnings on stderr');
 }

@@ -54,6 +54,7 @@ export interface ServeFlags extends HttpFlags, RateFlags {
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly tlsCa?: string;
+  readonly takeOver?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }

@@ -20,6 +20,7 @@ export interface TargetCopy {
     readonly streamWhole?: boolean;
     readonly concurrency?: number;
     readonly hydrate?: boolean;
+    readonly takeOver?: boolean;
     readonly quiet?: boolean;
     readonly json?: boolean;
   };
@@ -76,6 +77,7 @@ export async function openTarget({
     fileSystem: nodeFileSystem('.', { direct }),
     target,
     signal,
+    takeOver: flags.takeOver ?? false,
     ...(onRead === undefined ? {} : { onRead }),
     hydrate: (flags.hydrate ?? true) && {
       order,

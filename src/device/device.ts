@@ -104,7 +104,10 @@ export class CopyOnDemandDevice implements InlineDevice {
         this.#parts.onRead?.(offset, into.length);
         reading = this.#reader.read(into, offset, signal);
       }
-      if (reading === undefined) this.#checkNotPoisoned();
+      if (reading === undefined) {
+        this.#checkNotPoisoned();
+        reading = this.#log.fenceIfOld();
+      }
     } catch (error) {
       this.#end();
       this.#checkNotPoisoned();
@@ -120,6 +123,7 @@ export class CopyOnDemandDevice implements InlineDevice {
       await reading;
       // Checked at the end: a sync that failed meanwhile may have dropped writes, so older bytes may have been read.
       this.#checkNotPoisoned();
+      await this.#log.fenceIfOld();
     } finally {
       this.#end();
     }
@@ -229,7 +233,9 @@ export class CopyOnDemandDevice implements InlineDevice {
   async #operation<T>(offset: number, length: number, task: () => Promise<T>): Promise<T> {
     this.#begin(offset, length);
     try {
-      return await task();
+      const result = await task();
+      await this.#log.fenceIfOld();
+      return result;
     } finally {
       this.#end();
     }

@@ -50,7 +50,7 @@ export async function listenAt(path: string, serve: (socket: Socket) => void): P
     removeSocket(path);
     return undefined;
   }
-  fs.rmdirSync(directory);
+  removeDirectory(directory);
   server.unref();
   return {
     close: () => {
@@ -114,10 +114,28 @@ export function connect(path: string): Promise<Socket> {
 export function removeSocket(path: string): void {
   const directory = path + PRIVATE;
   if (typeOf(directory)?.isDirectory()) {
-    for (const name of fs.readdirSync(directory)) removeSocket(join(directory, name));
-    if (fs.readdirSync(directory).length === 0) fs.rmdirSync(directory);
+    for (const name of namesIn(directory)) removeSocket(join(directory, name));
+    if (namesIn(directory).length === 0) removeDirectory(directory);
   }
   if (typeOf(path)?.isSocket()) fs.rmSync(path, { force: true });
+}
+
+function namesIn(directory: string): readonly string[] {
+  return unlessGone(() => fs.readdirSync(directory)) ?? [];
+}
+
+/** Another process may remove it too, as a leftover. */
+function removeDirectory(path: string): void {
+  unlessGone(() => fs.rmdirSync(path));
+}
+
+function unlessGone<T>(call: () => T): T | undefined {
+  try {
+    return call();
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
 }
 
 function typeOf(path: string): fs.Stats | undefined {

@@ -6,8 +6,10 @@
  * - A checkpoint holds at least the state of the moment in which its log begins.
  * - A step that fails has changed nothing, or the copy is poisoned.
  * - A failed sync is not repeated: the copy is poisoned, and what is on disk stays as it is.
+ * - Fence: what is acknowledged as durable, and each removal, follows a check of the ownership after the last sync.
  */
 
+import type { Done } from '../async/done.ts';
 import { Mutex } from '../async/mutex.ts';
 import { inTurns } from '../async/turns.ts';
 import type { CopyState } from '../core/copy-state.ts';
@@ -20,8 +22,9 @@ import { CheckpointWriter } from './checkpoint-writer.ts';
 import { Firmness } from './firmness.ts';
 import { LogFile } from './log-file.ts';
 import { growthBeforeCheckpoint, logCapacity } from './log-size.ts';
+import type { Ownership } from './ownership.ts';
 import { Poison } from './poison.ts';
-import { type FileKind, type SlotIndex, type Slots, slotOf } from './slots.ts';
+import { ALL_SLOTS, type FileKind, type SlotIndex, type Slots, slotOf } from './slots.ts';
 import { Timer } from './timer.ts';
 import { WriteIntentLog } from './write-intent-log.ts';
 
@@ -44,6 +47,7 @@ export interface CheckpointerOptions {
   readonly core: Core;
   readonly clock: Clock;
   readonly slots: Slots;
+  readonly owner: Ownership;
   readonly identity: string | undefined;
   readonly checkpointIntervalMs: number;
   readonly observer: LogObserver;
@@ -147,6 +151,18 @@ export class Checkpointer {
     this.#epoch++;
   }
 
+  /**
+   * As {@link writeStandalone}, and leaves no file that an owner before may write to. A crash leaves the checkpoint that
+   * counted, or the new one, which needs no other file.
+   */
+  async startAnew(): Promise<void> {
+    const { slots } = this.#options;
+    const kept = slotOf(this.#epoch + 1);
+    await slots.remove('checkpoint', kept);
+    await this.writeStandalone();
+    for (const { kind, slot } of ALL_SLOTS) if (kind === 'log' || slot !== kept) await slots.remove(kind, slot);
+  }
+
   /** Makes the checkpoint that counts durable: a killed process may have left it in the page cache only. */
   async syncCheckpoint(): Promise<void> {
     const checkpoint = await this.#options.slots.find('checkpoint', slotOf(this.#epoch));
@@ -165,6 +181,7 @@ export class Checkpointer {
     await this.#writeBase();
     // The log there is void now. Its room is taken early, so that the next checkpoint needs none.
     await this.#logFile(slotOf(this.#epoch + 1));
+    await this.fence();
   }
 
   /** Runs steps, between which the event loop may turn. */
@@ -211,6 +228,20 @@ export class Checkpointer {
   }
 
   // Durability
+
+  /**
+   * Checks that this is still the owner.
+   * @throws {@link CodError} COD_POISONED if another one has taken over; COD_TARGET_IO if that cannot be known.
+   */
+  async fence(): Promise<void> {
+    const loss = await this.#options.owner.loss();
+    if (loss !== undefined) throw this.poison(loss);
+  }
+
+  /** As {@link fence}, unless that was done within the last 10 s. Undefined: it was. */
+  fenceIfOld(): Done {
+    return this.#options.owner.isRecent ? undefined : this.fence();
+  }
 
   /**
    * Makes durable everything that settled before the call. Two syncs; one if nothing was logged since the last flush,
@@ -307,6 +338,7 @@ export class Checkpointer {
     this.#timer.stop();
     try {
       if (this.#poison.error === undefined) await this.checkpoint();
+      else await this.fence();
       await this.#flushes.run(() => undefined);
     } catch (error) {
       // Without room for the next log, a barrier in the present one still makes its records firm.
@@ -338,8 +370,12 @@ export class Checkpointer {
     const { slots } = this.#options;
     await this.writeStandalone();
     const last = slotOf(this.#epoch);
+    // Names are removed, which may be those of another owner's files.
+    await this.fence();
     await slots.removeAllBut('checkpoint', last, (file) => this.#sync(file));
+    await this.fence();
     await slots.remove('checkpoint', last);
+    await this.fence();
   }
 
   // Steps
@@ -378,6 +414,7 @@ export class Checkpointer {
   async #durably(task: () => Promise<void>): Promise<void> {
     try {
       await this.#poison.ifCoreFails(task);
+      await this.fence();
     } catch (error) {
       if (this.refusal === undefined) this.#timer.start();
       throw error;

@@ -73,7 +73,7 @@ export class GroupCommit {
     }
     if (records.length === 0) {
       this.#checkpointer.rewrote();
-      settled();
+      this.#settle([settled]);
       return;
     }
     try {
@@ -216,7 +216,7 @@ export class GroupCommit {
       return;
     }
     if (appended === true) {
-      settle(batch);
+      this.#settle(batch.settled);
       return;
     }
     this.#finishLater(batch, appended);
@@ -226,6 +226,16 @@ export class GroupCommit {
       // The append is in flight: the log may hold what is not noted.
       this.#checkpointer.poison(error);
     }
+  }
+
+  /** Acknowledges, once it is known that no other owner has taken over 10 s ago or earlier. */
+  #settle(acknowledged: readonly Settled[]): void {
+    const checked = this.#checkpointer.fenceIfOld();
+    const settleAll = (error?: unknown): void => {
+      for (const settled of acknowledged) settled(error);
+    };
+    if (checked === undefined) settleAll();
+    else checked.then(settleAll, settleAll);
   }
 
   #finishLater(batch: Batch, appended: boolean | Promise<boolean>): void {
@@ -243,6 +253,7 @@ export class GroupCommit {
     try {
       for (let appended = first; !(await appended); appended = this.#append(batch))
         await this.#checkpointer.checkpoint();
+      await this.#checkpointer.fenceIfOld();
     } catch (error) {
       failure = error;
       this.#checkpointer.firmness.drop(batch.records);

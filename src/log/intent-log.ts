@@ -162,6 +162,11 @@ export class OpenLog extends StateOfLog implements IntentLog {
     return this.#checkpointer.poisoning;
   }
 
+  /** Rejects if another owner has taken over 10 s ago or earlier. Undefined: none has. */
+  fenceIfOld(): Done {
+    return this.#checkpointer.fenceIfOld();
+  }
+
   /** Bytes written to logs and checkpoints since the log was opened. */
   get metadataBytes(): number {
     return this.#checkpointer.metadataBytes;
@@ -312,8 +317,11 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
     this.#checkpointer.attach(() => storage.sync());
     await this.#writeAgain(storage);
     // Both log slots are in use, or the files are of format 1: a checkpoint that needs no log frees them.
-    if (this.#found?.format === 1 || this.#found?.bothLogs) await this.#checkpointer.writeStandalone();
+    if (this.#lease.unproved) await this.#checkpointer.startAnew();
+    else if (this.#found?.format === 1 || this.#found?.bothLogs) await this.#checkpointer.writeStandalone();
     await this.#checkpointer.begin();
+    // Only now is each name durably that of a new file.
+    await this.#lease.renewed();
     this.#begun = new OpenLog({
       core: this.#core,
       state: this.state,
@@ -372,13 +380,13 @@ export async function recoverLog(
   observer: LogObserver = {},
 ): Promise<RecoveredLog> {
   const { fileSystem, name, size, identity, blockSize = DEFAULT_BLOCK_BYTES } = options;
-  const { checkpointIntervalMs = DEFAULT_CHECKPOINT_INTERVAL_MS, storage } = options;
+  const { checkpointIntervalMs = DEFAULT_CHECKPOINT_INTERVAL_MS, storage, takeOver, signal } = options;
   if (typeof name !== 'string' || name === '') throw new TypeError('`name` must be a non-empty string');
   if (!(checkpointIntervalMs > 0))
     throw new RangeError(`checkpointIntervalMs must be above 0, not ${checkpointIntervalMs}`);
   if (size === 0) throw new RangeError('a storage of 0 bytes needs no log');
   const shape = geometry({ size, blockSize });
-  const lease = await takeOwnership(fileSystem, name);
+  const lease = await takeOwnership(fileSystem, name, { takeOver, signal });
   const slots = new Slots(fileSystem, name);
   let state: CopyState | undefined;
   try {
@@ -391,7 +399,7 @@ export async function recoverLog(
     let session = found?.session;
     if (session === undefined) environment.randomBytes((session = new Uint8Array(SESSION_BYTES)));
     const checkpointer = new Checkpointer(
-      { core, clock: environment.clock, slots, identity, checkpointIntervalMs, observer },
+      { core, clock: environment.clock, slots, owner: lease, identity, checkpointIntervalMs, observer },
       state,
       { session, epoch: found?.epoch ?? -1 },
     );

@@ -36,6 +36,12 @@ export class Ownership {
     return new CodError('COD_LOCKED', `${this.#name} was taken over by ${by}`, { details: { name: this.#name } });
   }
 
+  /** @throws {@link CodError} COD_LOCKED if another owner has taken over. */
+  async fence(): Promise<void> {
+    const loss = await this.loss();
+    if (loss !== undefined) throw loss;
+  }
+
   /** The files that an owner before knows are not in use any more. */
   async renewed(): Promise<void> {
     await this.#lease?.renewed?.();

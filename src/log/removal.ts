@@ -21,7 +21,7 @@ import type { Environment } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
 import { parsing } from '../wasm/cores.ts';
 import { Checkpointer } from './checkpointer.ts';
-import { takeOwnership } from './ownership.ts';
+import { type Ownership, takeOwnership } from './ownership.ts';
 import type { RecoveredState } from './recovered-state.ts';
 import { recover } from './recovery.ts';
 import { ALL_SLOTS, type FileKind, type SlotIndex, Slots, slotOf } from './slots.ts';
@@ -82,7 +82,7 @@ export async function removeCopyIn(environment: Environment, options: Removal): 
   const file = new TargetFile(fileSystem, target);
   try {
     await file.open();
-    return await parsing((core) => remove({ core, environment, slots, file }, options));
+    return await parsing((core) => remove({ core, environment, slots, file, lease }, options));
   } finally {
     await Promise.allSettled([file.close(), slots.close()]);
     await lease.release();
@@ -137,10 +137,11 @@ interface Owned {
   readonly environment: Environment;
   readonly slots: Slots;
   readonly file: TargetFile;
+  readonly lease: Ownership;
 }
 
 async function remove(owned: Owned, { signal, confirm }: Removal): Promise<RemovedCopy> {
-  const { core, slots, file } = owned;
+  const { core, slots, file, lease } = owned;
   const found = await readState(owned);
   try {
     // A state that was recovered accounts for all files.
@@ -156,10 +157,13 @@ async function remove(owned: Owned, { signal, confirm }: Removal): Promise<Remov
     };
     await confirm?.(copy);
     signal?.throwIfAborted();
+    await lease.fence();
     const last = isState(found) ? await sayEmpty(owned, found) : undefined;
+    await lease.fence();
     await file.remove();
     await syncNames(slots);
     await removeMetadata(slots, last);
+    await lease.fence();
     return copy;
   } finally {
     if (isState(found)) found.state.dispose();
@@ -249,18 +253,31 @@ function contentsOf(state: CopyState): RemovedContents {
  * Replaces the state by one in which nothing is copied, durably. Returns the slot of its checkpoint, which needs no
  * log. On a disk without room for it, changes nothing that counts, and returns undefined.
  */
-async function sayEmpty({ core, environment, slots }: Owned, found: RecoveredState): Promise<SlotIndex | undefined> {
+async function sayEmpty(
+  { core, environment, slots, lease }: Owned,
+  found: RecoveredState,
+): Promise<SlotIndex | undefined> {
   const { format, identity, epoch, session = new Uint8Array(SESSION_BYTES) } = found;
   if (format === 1) environment.randomBytes(session);
   const empty = await CopyState.open(core, found.state.geometry);
   try {
     const checkpointer = new Checkpointer(
-      { core, clock: environment.clock, slots, identity, checkpointIntervalMs: Number.POSITIVE_INFINITY, observer: {} },
+      {
+        core,
+        clock: environment.clock,
+        slots,
+        owner: lease,
+        identity,
+        checkpointIntervalMs: Number.POSITIVE_INFINITY,
+        observer: {},
+      },
       empty,
       { session, epoch },
     );
     // The checkpoint that counts must survive until the next one does.
     if (format === 2) await checkpointer.syncCheckpoint();
+    // An owner before may still write to a file that it knows.
+    if (lease.unproved) await slots.remove('checkpoint', slotOf(epoch + 1));
     await checkpointer.writeStandalone();
     return slotOf(epoch + 1);
   } catch (error) {

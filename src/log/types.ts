@@ -37,6 +37,12 @@ export interface RecoverIntentLogOptions {
   readonly checkpointIntervalMs?: number;
   /** Names the content that unsynced blocks come from: at most 65,536 bytes of UTF-8. Default: none. */
   readonly identity?: string;
+  /**
+   * Replaces an owner on another machine when its heartbeat has stood still for 10 s, instead of 30 s. Default: false.
+   */
+  readonly takeOver?: boolean;
+  /** Aborts opening; has no effect on the opened log. */
+  readonly signal?: AbortSignal;
   /** Clock and randomness. Default: the machine's. */
   readonly environment?: Environment;
   /**

@@ -9,6 +9,7 @@ import { isCodError } from '../../src/errors.ts';
 import { Checkpointer } from '../../src/log/checkpointer.ts';
 import { inspectMetadata } from '../../src/log/inspect.ts';
 import { type OpenLog, openLog } from '../../src/log/intent-log.ts';
+import { Ownership } from '../../src/log/ownership.ts';
 import { recover } from '../../src/log/recovery.ts';
 import { Slots } from '../../src/log/slots.ts';
 import { SimulatedClock, seededRandom } from '../../src/testing/index.ts';
@@ -375,8 +376,17 @@ describe('a checkpoint that fails', () => {
     const core = Core.create();
     const state = await CopyState.open(core, shape);
     const slots = new Slots(newFiles(), 'log');
+    const owner = new Ownership('log', undefined, () => undefined);
     const checkpointer = new Checkpointer(
-      { core, clock: new SimulatedClock(), slots, identity: undefined, checkpointIntervalMs: 1000, observer: {} },
+      {
+        core,
+        clock: new SimulatedClock(),
+        slots,
+        owner,
+        identity: undefined,
+        checkpointIntervalMs: 1000,
+        observer: {},
+      },
       state,
       { session: SESSION, epoch: -1 },
     );

@@ -19,6 +19,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
 import { claim } from '../../src/core/headers.ts';
+import { parseOwner } from '../../src/fs/lock-owner.ts';
 import { nodeFileSystem } from '../../src/fs/node.ts';
 import { bytesSource, type FileSystem, inspectMetadata, openDevice } from '../../src/index.ts';
 import { openLog, recoverLog } from '../../src/log/intent-log.ts';
@@ -164,7 +165,8 @@ it.skipIf(process.platform === 'win32')('metadata is for its owner only, and a t
       const modes = Object.fromEntries(
         readdirSync(folder).map((name) => [name, (lstatSync(join(folder, name)).mode & 0o777).toString(8)]),
       );
-      const others = [...METADATA, 'disk.lock'].map((name) => [name, '600']);
+      const { socket } = parseOwner(readFileSync(join(folder, 'disk.lock'), 'utf8'))!;
+      const others = [...METADATA, 'disk.lock', `disk.lock.${socket}`].map((name) => [name, '600']);
       expect(modes).toEqual({ ...Object.fromEntries(others), disk: ((0o640 & ~umask) | 0o600).toString(8) });
       await device.close();
     } finally {

@@ -427,7 +427,7 @@ describe('an owner', () => {
     const fileSystem = Object.assign(files, {
       lock: async (name: string) => {
         held.push(name);
-        return { release: async () => void held.splice(held.indexOf(name), 1) };
+        return { check: async () => true, release: async () => void held.splice(held.indexOf(name), 1) };
       },
     });
     const log = await open(fileSystem);

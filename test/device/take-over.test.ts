@@ -1,0 +1,224 @@
+/** Promise 7: what an owner may do after another one has taken its copy over, and what the new one does first. */
+
+import { describe, expect, it } from 'vitest';
+import { type Device, openDevice } from '../../src/index.ts';
+import { bytesSource } from '../../src/sources/bytes.ts';
+import { CrashingFileSystem, exploreCrashes, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
+import { SharedFiles, type SharedOwner } from '../support/shared-files.ts';
+
+const BLOCK = 4096;
+const BLOCKS = 16;
+const SOURCE = new Uint8Array(BLOCKS * BLOCK).fill(1);
+const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
+
+function open(fileSystem: SharedOwner, clock = new SimulatedClock()): Promise<Device> {
+  return openDevice({
+    source: bytesSource(SOURCE, { identity: 'x' }),
+    fileSystem,
+    target: 'disk',
+    hydrate: false,
+    environment: { clock, randomBytes: (into) => into.fill(7) },
+  });
+}
+
+const block = (value: number): Uint8Array => new Uint8Array(BLOCK).fill(value);
+
+async function contentOf(device: Device, index: number): Promise<number> {
+  const found = new Uint8Array(BLOCK);
+  await device.read(found, index * BLOCK);
+  expect(new Set(found).size).toBe(1);
+  return found[0]!;
+}
+
+/** A copy of which block 0 is written and flushed, and block 1 is written. */
+async function begun(): Promise<{
+  files: CrashingFileSystem;
+  shared: SharedFiles;
+  owner: SharedOwner;
+  device: Device;
+}> {
+  const files = new CrashingFileSystem();
+  const shared = new SharedFiles(files);
+  const owner = shared.takeOver();
+  const device = await open(owner);
+  await device.write(block(10), 0);
+  await device.flush();
+  await device.write(block(11), BLOCK);
+  return { files, shared, owner, device };
+}
+
+/** Reads everything, so that the copy can be finished. */
+async function complete(device: Device): Promise<void> {
+  await device.hydrateRange(0, SOURCE.length);
+  await device.hydrated;
+}
+
+const LOST = { code: 'COD_POISONED', message: expect.stringContaining('was taken over by owner 2') };
+
+describe('an owner that was replaced acknowledges no', () => {
+  const calls: [string, (device: Device) => Promise<void>][] = [
+    ['flush', (device) => device.flush()],
+    ['write with FUA', (device) => device.write(block(12), 0, { fua: true })],
+    ['checkpoint', (device) => device.checkpoint()],
+    ['close', (device) => device.close()],
+    ['finish', (device) => device.finish()],
+  ];
+
+  it.each(calls)('%s, if it was replaced before', async (name, call) => {
+    const { shared, owner, device } = await begun();
+    if (name === 'finish') await complete(device);
+    shared.takeOver();
+    await expect(call(device)).rejects.toMatchObject(LOST);
+    if (name !== 'finish')
+      await expect(device.flush()).rejects.toMatchObject({ code: expect.stringMatching(/POISONED|CLOSED/) });
+    await device.close().catch(() => undefined);
+    expect(owner.isReleased).toBe(true);
+  });
+
+  it.each(calls)('%s, if it was replaced during the last sync: the check comes after that', async (name, call) => {
+    const { files, owner, device } = await begun();
+    if (name === 'finish') await complete(device);
+    let checkedAt = 0;
+    let syncedAt = 0;
+    owner.onCheck = () => {
+      checkedAt = files.operationCount;
+    };
+    files.failWhen(({ kind, number }) => {
+      if (kind === 'sync') syncedAt = number;
+      return false;
+    });
+    await call(device);
+    expect(syncedAt).toBeGreaterThan(0);
+    expect(checkedAt).toBeGreaterThanOrEqual(syncedAt);
+    await device.close().catch(() => undefined);
+  });
+
+  it('close, although it was poisoned before', async () => {
+    const { shared, device } = await begun();
+    shared.takeOver();
+    await expect(device.flush()).rejects.toMatchObject(LOST);
+    await expect(device.close()).rejects.toMatchObject(LOST);
+  });
+
+  it('finish that is paused before it removes names, and removes none', async () => {
+    const { files, shared, owner, device } = await begun();
+    await complete(device);
+    await device.flush();
+    let checks = 0;
+    owner.onCheck = () => {
+      if (++checks === 2) shared.takeOver();
+    };
+    await expect(device.finish()).rejects.toMatchObject(LOST);
+    for (const name of METADATA) await (await files.open(name)).close();
+  });
+});
+
+describe('other calls of an owner that was replaced', () => {
+  const calls: [string, (device: Device) => Promise<unknown>][] = [
+    ['write', (device) => device.write(block(13), 2 * BLOCK)],
+    ['write to a block that was written before', (device) => device.write(block(13), 0)],
+    ['read of a synced block', (device) => contentOf(device, 0)],
+    ['read of another block', (device) => contentOf(device, 9)],
+    ['discard', (device) => device.discard(0, BLOCK)],
+    ['zeroing', (device) => device.writeZeroes(0, 512)],
+    ['question for extents', (device) => device.extents(0, BLOCK, 1)],
+    ['request to copy', (device) => device.hydrateRange(0, SOURCE.length)],
+  ];
+
+  it.each(calls)('reject 10 s later: %s', async (_, call) => {
+    const { shared, owner, device } = await begun();
+    shared.takeOver();
+    owner.isRecent = false;
+    await expect(call(device)).rejects.toMatchObject(LOST);
+    expect(device.status().state).toBe('poisoned');
+    await device.close().catch(() => undefined);
+  });
+
+  it.each(calls)('succeed if the check says that it was not: %s', async (_, call) => {
+    const { owner, device } = await begun();
+    owner.isRecent = false;
+    await call(device);
+    expect(owner.isRecent).toBe(true);
+    await device.close();
+  });
+});
+
+it('a check that fails rejects the call, and a later one can succeed', async () => {
+  const { owner, device } = await begun();
+  owner.onCheck = () => {
+    owner.onCheck = () => undefined;
+    throw new Error('no answer');
+  };
+  await expect(device.flush()).rejects.toThrow('no answer');
+  await device.flush();
+  await device.close();
+});
+
+describe('a take-over of an owner that may be alive', () => {
+  it('makes new metadata files, so what the owner before writes late is not read', async () => {
+    const { files, shared, owner, device } = await begun();
+    const before = await Promise.all(METADATA.map((name) => files.open(name)));
+    const next = await open(shared.takeOver());
+    expect(await contentOf(next, 0)).toBe(10);
+    expect(await contentOf(next, 1)).toBe(11);
+    await next.write(block(20), 2 * BLOCK);
+    await next.flush();
+    for (const file of before) await file.write(new Uint8Array(20_000).fill(0xee), 0);
+    owner.isRecent = true;
+    for (let index = 5; index < 9; index++) await device.write(block(30), index * BLOCK);
+    await expect(device.checkpoint()).rejects.toMatchObject(LOST);
+    await next.write(block(21), 3 * BLOCK);
+    const after = new SharedFiles(files.crash({ kind: 'process', random: seededRandom(1) }));
+    const last = await open(after.takeOver());
+    for (const [index, value] of [10, 11, 20, 21].entries()) expect(await contentOf(last, index)).toBe(value);
+    await last.close();
+  });
+
+  it('has new files under all names when it says so', async () => {
+    const { files, shared } = await begun();
+    const old = await Promise.all(METADATA.map((name) => files.open(name)));
+    const owner = shared.takeOver();
+    const next = await open(owner);
+    for (const file of old) await file.truncate(0);
+    for (const name of METADATA) expect(await (await files.open(name)).size(), name).toBeGreaterThan(0);
+    await next.close();
+  });
+
+  it('may crash at any operation, again and again', async () => {
+    const { crashes } = await exploreCrashes(
+      () => {
+        let flushed = 0;
+        let written = 0;
+        return {
+          work: async ({ fileSystem, clock }) => {
+            const device = await open(new SharedFiles(fileSystem).takeOver(), clock as SimulatedClock);
+            for (let value = 1; value <= 6; value++) {
+              written = value;
+              await device.write(block(value + 10), (value % 2) * BLOCK);
+              await device.flush();
+              flushed = value;
+              if (value === 3) await device.checkpoint();
+            }
+            await device.close();
+          },
+          recover: async ({ fileSystem, clock }) => {
+            const shared = new SharedFiles(fileSystem);
+            shared.takeOver();
+            const device = await open(shared.takeOver(), clock as SimulatedClock);
+            for (const parity of [0, 1]) {
+              const found = new Uint8Array(BLOCK);
+              await device.read(found, parity * BLOCK);
+              // A write in flight may be cut short.
+              const least = flushed - ((flushed + parity) % 2);
+              expect(Math.min(...found)).toBeGreaterThanOrEqual(least > 0 ? 10 + least : 1);
+              expect(Math.max(...found)).toBeLessThanOrEqual(10 + written);
+            }
+            await device.close();
+          },
+        };
+      },
+      { seed: 5, crashes: 3, settle: () => new Promise(process.nextTick) },
+    );
+    expect(crashes).toBeGreaterThan(100);
+  });
+});
