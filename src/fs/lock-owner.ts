@@ -1,8 +1,9 @@
 /**
  * The content of a lock file: one line of JSON that names the owner.
  *
- * The line ends with a part of fixed length, which its owner overwrites in place: the beat, and whether an earlier owner
- * may still be alive. Every mixture of two such parts is JSON, so a reader that meets a write sees a changed line.
+ * The line ends with a part of fixed length, which its owner overwrites in place: the beat, and whether an earlier
+ * owner may still be alive. Every mixture of two such parts is JSON, so a reader that meets a write sees a changed
+ * line.
  */
 
 import * as fs from 'node:fs';
@@ -92,7 +93,7 @@ export function isCutShort(line: string): boolean {
 
 /** Returns who an owner is: process, host, and since when it has the lock. */
 export function nameOf({ pid, host, since }: Owner, where = ''): string {
-  return `process ${pid}${where}${host === undefined ? '' : ` on ${host}`}${since === undefined ? '' : ` since ${since}`}`;
+  return [`process ${pid}${where}`, host && `on ${host}`, since && `since ${since}`].filter(Boolean).join(' ');
 }
 
 /** Returns the beginning of a file; undefined if there is none, or a symbolic link. */

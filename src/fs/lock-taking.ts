@@ -232,7 +232,7 @@ export class Taking {
     const fd = attempt(`lock ${file}`, () => openNew(path));
     let sign: SignOfLife | undefined;
     try {
-      // The draft names the socket before there is one, so that whoever removes the draft removes both.
+      // The draft names the socket before there is one, so that a process that removes the draft removes both.
       attempt(`lock ${file}`, () => writeLine(fd, encodeHead(owner) + encodeTail(tail)));
       sign = await listenAt(`${file}.${hex}`, (socket) => this.#serve(socket, token));
       if (sign === undefined) owner = { ...owner, socket: undefined };

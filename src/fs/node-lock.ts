@@ -189,7 +189,7 @@ class NodeLease implements Lease {
     if (this.#isReleased) return;
     const { file, fd, sign } = this.#lock;
     attempt(`unlock ${file}`, () => {
-      // After a pause a taker may be about to replace the lock. If an owner before may be alive, the next one must know.
+      // After a pause a taker may be about to replace the lock. The next owner must know that one before may be alive.
       if (this.#check() && this.#isRecent(this.#beaten) && !this.unproved) this.#removeName();
       else this.#write({ ...this.#tail, beat: RELEASED });
     });
@@ -202,8 +202,8 @@ class NodeLease implements Lease {
   }
 
   /**
-   * Removes the name while takers see this owner alive. A pause of 10 s between the check and the rename could let a
-   * taker in, so what was moved is looked at, and put back if it is another owner's.
+   * Removes the name while takers see this owner alive. A pause of 10 s between the check and the rename could let
+   * a taker in. So what was moved is looked at, and put back if it is another owner's.
    */
   #removeName(): void {
     const { file, fd, draft } = this.#lock;

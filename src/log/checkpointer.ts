@@ -152,8 +152,8 @@ export class Checkpointer {
   }
 
   /**
-   * As {@link writeStandalone}, and leaves no file that an owner before may write to. A crash leaves the checkpoint that
-   * counted, or the new one, which needs no other file.
+   * As {@link writeStandalone}, and leaves no file that an owner before may write to. A crash leaves the checkpoint
+   * that counted, or the new one, which needs no other file.
    */
   async startAnew(): Promise<void> {
     const { slots } = this.#options;

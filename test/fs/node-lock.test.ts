@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync, fork } from 'node:child_process';
+import { type ChildProcess, execFileSync, fork, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   lstatSync,
@@ -12,6 +12,8 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { encodeHead, encodeTail, type Owner, parseOwner } from '../../src/fs/lock-owner.ts';
@@ -20,6 +22,7 @@ import { type ProcessIdentity, thisMachine, thisProcess } from '../../src/fs/nod
 
 const base = mkdtempSync(join(tmpdir(), 'cod-lock-'));
 const taker = join(base, 'taker.mjs');
+const lock = join(base, 'lock.mjs');
 const children = new Set<ChildProcess>();
 let directory: string;
 let target: string;
@@ -28,6 +31,13 @@ beforeAll(async () => {
   await build({
     entryPoints: [join(import.meta.dirname, 'lock-taker.ts')],
     outfile: taker,
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+  });
+  await build({
+    entryPoints: [join(import.meta.dirname, '../../src/fs/node-lock.ts')],
+    outfile: lock,
     bundle: true,
     platform: 'node',
     format: 'esm',
@@ -49,6 +59,28 @@ function startTaker(): ChildProcess {
   children.add(child);
   return child;
 }
+
+/** A taker in PID and network namespaces of its own. It ends with the process that is returned. */
+function startIsolatedTaker(): ChildProcess {
+  const options = ['--pid', '--net', '--fork', '--kill-child', '--mount-proc'];
+  const child = spawn('unshare', [...options, process.execPath, taker], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+  children.add(child);
+  return child;
+}
+
+/** Kills the process in the namespaces. The other one ends once it is gone. */
+async function killIsolated(child: ChildProcess): Promise<void> {
+  const exit = once(child, 'exit');
+  process.kill(Number(readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')), 'SIGKILL');
+  await exit;
+  children.delete(child);
+}
+
+const canIsolate =
+  process.platform === 'linux' &&
+  spawnSync('unshare', ['--pid', '--net', '--fork', '--mount-proc', 'true']).status === 0;
 
 async function ask(child: ChildProcess, request: { take: string } | 'release'): Promise<string> {
   const answer = once(child, 'message');
@@ -121,6 +153,69 @@ test('a lock of a live process holds, and the error names it', async () => {
   expect(await ask(child, 'release')).toBe('released');
   await assertTakenOver();
   await kill(child);
+});
+
+test.skipIf(process.platform === 'win32')('a lock of a stopped process holds', async () => {
+  const child = startTaker();
+  expect(await ask(child, { take: target })).toBe('locked');
+  child.kill('SIGSTOP');
+  await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+  child.kill('SIGCONT');
+  expect(await ask(child, 'release')).toBe('released');
+  await kill(child);
+});
+
+test.skipIf(!canIsolate)(
+  'a lock holds across PID and network namespaces while its owner lives, and no longer',
+  async () => {
+    const [first, second] = [startIsolatedTaker(), startIsolatedTaker()];
+    expect(await ask(first, { take: target })).toBe('locked');
+    expect(await ask(second, { take: target })).toBe('COD_LOCKED');
+    await expect(lockFile(target)).rejects.toMatchObject({
+      code: 'COD_LOCKED',
+      message: expect.stringContaining('in another container'),
+    });
+    await killIsolated(first);
+    expect(await ask(second, { take: target })).toBe('locked');
+    await killIsolated(second);
+    await assertTakenOver();
+  },
+);
+
+test('a lock of a worker thread holds until the worker is terminated', async () => {
+  const worker = new Worker(
+    `const { parentPort, workerData } = require('node:worker_threads');
+    process.on = (_, listener) => parentPort.on('message', listener);
+    process.send = (report) => parentPort.postMessage(report);
+    import(workerData).then(() => parentPort.postMessage('ready'));
+    setInterval(() => undefined, 1000);`,
+    { eval: true, workerData: pathToFileURL(taker).href },
+  );
+  await once(worker, 'message');
+  worker.postMessage({ take: target });
+  expect((await once(worker, 'message'))[0]).toBe('locked');
+  await expect(lockFile(target)).rejects.toMatchObject({ message: expect.stringContaining('by this process') });
+  await worker.terminate();
+  await assertTakenOver();
+});
+
+test.skipIf(process.platform !== 'linux')('a lock of a file with a path too long for a socket', async () => {
+  directory = join(directory, 'x'.repeat(200));
+  mkdirSync(directory);
+  target = join(directory, 'disk.raw');
+  const child = startTaker();
+  expect(await ask(child, { take: target })).toBe('locked');
+  expect(lockOf(target).socket).toBeDefined();
+  await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+  await kill(child);
+  await assertTakenOver();
+});
+
+test('a lock does not keep its process running', async () => {
+  const script = `const { lockFile } = await import(process.argv[1]); await lockFile(process.argv[2]);`;
+  const ended = spawn(process.execPath, ['--input-type=module', '-e', script, pathToFileURL(lock).href, target]);
+  expect((await once(ended, 'exit'))[0]).toBe(0);
+  await assertTakenOver();
 });
 
 test('a lock of a process that was killed is taken over at once', async () => {

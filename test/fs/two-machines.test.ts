@@ -90,7 +90,7 @@ class World {
     }
   }
 
-  /** Lets time pass whenever somebody sleeps, until `work` settles. */
+  /** Lets time pass whenever a machine sleeps, until `work` settles. */
   async run<T>(work: Promise<T>): Promise<T> {
     let isRunning = true;
     const ended = work.then(
@@ -169,7 +169,7 @@ describe('an owner on another machine', () => {
     await lease.release();
   });
 
-  it('is told by its own heartbeat, which does not change the lock of its successor', async () => {
+  it('learns of its successor by its own heartbeat, which does not change the lock of its successor', async () => {
     const [a, b] = [world.machine('a'), world.machine('b')];
     const old = await take(a);
     a.isPaused = true;
