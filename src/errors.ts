@@ -17,7 +17,7 @@
  * - `COD_SIZE_MISMATCH`: copy and source, or log and storage, differ in size.
  * - `COD_CLOSED`: the object was closed, or its worker has ended.
  * - `COD_POISONED`: a sync failed, so unflushed writes may be lost. Open the copy again to recover its durable state.
- * - `COD_READ_ONLY`: the file or the file system was opened for reading only.
+ * - `COD_READ_ONLY`: the file, the file system or the device was opened for reading only.
  * - `COD_INCOMPLETE`: blocks are missing, so the metadata is still needed.
  * - `COD_BUG`: the WebAssembly core trapped. This is a defect of the package.
  */

@@ -45,8 +45,9 @@ export type { Source, SourceExtent } from './sources/source.ts';
  * @throws {@link CodError} COD_EXISTS when the target exists and is no copy, or a file that is not ours has the name of
  *   a metadata file; COD_LOCKED when the target has an owner; COD_SIZE_MISMATCH when source and copy differ in size, or
  *   the source is empty; COD_SOURCE_CHANGED when the copy has another identity; COD_CORRUPT when metadata is damaged or
- *   the target is missing or too short; COD_VERSION; COD_POISONED when a sync failed; COD_NOT_FOUND, COD_NO_SPACE or
- *   COD_TARGET_IO when the file system fails; COD_NO_MEMORY.
+ *   the target is missing or too short; COD_VERSION; COD_POISONED when a sync failed; COD_NOT_FOUND when there is no
+ *   copy to read with `readOnly`, or no directory; COD_NO_SPACE or COD_TARGET_IO when the file system fails;
+ *   COD_NO_MEMORY.
  * @throws `TypeError` or `RangeError` when an option is wrong.
  * @throws the signal's reason when it is aborted.
  * @example

@@ -120,7 +120,7 @@ function program(): Command {
       argument((text) => parseInteger(text, { min: 0, max: 65_535 })),
     )
     .option('--export <name>', 'name the export (default: the empty name)')
-    .option('--read-only', 'refuse writes from clients')
+    .option('--read-only', 'serve an existing copy, and change nothing on the disk')
     .option('--no-hydrate', 'copy only the blocks that clients read')
     .option('--tls-cert <file>', 'require TLS, with this certificate (PEM)')
     .option('--tls-key <file>', 'use this private key for --tls-cert (PEM)')

@@ -6,6 +6,7 @@
 import { readFile } from 'node:fs/promises';
 import { withSignal } from '../async/with-signal.ts';
 import type { Device } from '../device/types.ts';
+import { CodError, isCodError } from '../errors.ts';
 import { wrongName } from '../nbd/server/export.ts';
 import { Listener, type NbdAddress } from '../nbd/server/listener.ts';
 import { type NbdServer, serveAt } from '../nbd/server/server.ts';
@@ -78,7 +79,7 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
   let rate: RateControl | undefined;
   let recording: OrderRecording | undefined;
   try {
-    if (flags.hydrate) rate = new RateControl(flags, rateHooks(emit));
+    if (flags.hydrate && !flags.readOnly) rate = new RateControl(flags, rateHooks(emit));
     const secure = await openTls(flags);
     // Listens before the device is opened: an address that cannot be used must not begin a copy. Early clients wait.
     listener = await openListener(flags);
@@ -86,7 +87,8 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
     source = await withSignal(openSource(uri, flags, signal), signal);
     if (flags.recordOrder !== undefined)
       recording = await recordOrder(flags.recordOrder, source.size, tellRecordingEnded);
-    device = await openTarget({ uri, source, target, flags, signal, rate: rate?.rate, onRead: recording?.onRead });
+    const opening = openTarget({ uri, source, target, flags, signal, rate: rate?.rate, onRead: recording?.onRead });
+    device = await opening.catch(withRemedy);
     const exports = new Map([[flags.export ?? '', { device, readOnly: flags.readOnly ?? false }]]);
     server = serveAt(listener, exports, secure, refusalReports(emit, flags));
     rate?.govern(device);
@@ -110,6 +112,18 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
 
 function tellRecordingEnded(error: unknown): void {
   process.stderr.write(`copyondemand: --record-order has stopped: ${failureOf(error).message}\n`);
+}
+
+/** Errors of a disk that takes no changes, by their errno. */
+const NO_CHANGES: ReadonlySet<unknown> = new Set(['EROFS', 'EACCES', 'EPERM']);
+
+/** Names `--read-only` in the error of a disk on which a copy cannot be opened for writing. */
+function withRemedy(error: unknown): never {
+  if (!isCodError(error)) throw error;
+  const { code, message, details, cause } = error;
+  if (code !== 'COD_NO_SPACE' && !NO_CHANGES.has(details['errno'])) throw error;
+  const remedy = code === 'COD_NO_SPACE' ? 'make room, or serve' : 'serve';
+  throw new CodError(code, `${message}; ${remedy} an existing copy with --read-only`, { details, cause });
 }
 
 /** Returns a function that counts refused clients, and reports their number at most once a minute. */
@@ -137,6 +151,7 @@ function checkFlags(flags: ServeFlags): void {
     tlsCa,
     export: name = '',
     hydrate,
+    readOnly = false,
     rate,
     rateFile,
     rateGroup,
@@ -147,9 +162,10 @@ function checkFlags(flags: ServeFlags): void {
   if ((tlsCert === undefined) !== (tlsKey === undefined))
     throw new UsageError('--tls-cert and --tls-key must be used together');
   if (tlsCa !== undefined && tlsCert === undefined) throw new UsageError('--tls-ca needs --tls-cert and --tls-key');
-  if (!hydrate && [rate, rateFile, rateGroup, order].some((flag) => flag !== undefined)) {
+  if ((!hydrate || readOnly) && [rate, rateFile, rateGroup, order].some((flag) => flag !== undefined)) {
     throw new UsageError(
-      '--rate, --rate-file, --rate-group and --order need the background copy, which --no-hydrate turns off',
+      '--rate, --rate-file, --rate-group and --order need the background copy, ' +
+        `which ${hydrate ? '--read-only' : '--no-hydrate'} turns off`,
     );
   }
   const wrong = wrongName(name);

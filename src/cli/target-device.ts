@@ -21,6 +21,7 @@ export interface TargetCopy {
     readonly concurrency?: number;
     readonly hydrate?: boolean;
     readonly takeOver?: boolean;
+    readonly readOnly?: boolean;
     readonly quiet?: boolean;
     readonly json?: boolean;
   };
@@ -72,10 +73,12 @@ export async function openTarget({
   const [{ openDevice }, { nodeFileSystem }] = await modules();
   const order =
     flags.order === undefined ? [] : await (await import('./order-file.ts')).readOrder(flags.order, source.size);
+  const { readOnly = false } = flags;
   return openDevice({
     source,
-    fileSystem: nodeFileSystem('.', { direct }),
+    fileSystem: nodeFileSystem('.', { direct, readOnly }),
     target,
+    readOnly,
     signal,
     takeOver: flags.takeOver ?? false,
     ...(onRead === undefined ? {} : { onRead }),

@@ -130,7 +130,10 @@ export class CopyOnDemandDevice implements InlineDevice {
   }
 
   hydrateRange(offset: number, length: number, options: { signal?: AbortSignal } = {}): Promise<void> {
-    return this.#operation(offset, length, () => this.#reader.hydrate(offset, length, options.signal));
+    return this.#operation(offset, length, async () => {
+      // What a read-only device fetches, it cannot keep.
+      if (!this.#log.readOnly) await this.#reader.hydrate(offset, length, options.signal);
+    });
   }
 
   extents(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]> {
@@ -202,7 +205,10 @@ export class CopyOnDemandDevice implements InlineDevice {
   }
 
   checkpoint(): Promise<void> {
-    return this.#operation(0, 0, () => this.#log.checkpoint());
+    return this.#operation(0, 0, async () => {
+      this.#target.assertWritable();
+      await this.#log.checkpoint();
+    });
   }
 
   // Operations
@@ -221,9 +227,13 @@ export class CopyOnDemandDevice implements InlineDevice {
   /** Begins an operation that changes the target. */
   #beginChange(offset: number, length: number): void {
     this.#begin(offset, length);
-    if (this.#log.poisoning === undefined) return;
-    this.#end();
-    throw this.#log.poisoning;
+    try {
+      this.#target.assertWritable();
+      this.#checkNotPoisoned();
+    } catch (error) {
+      this.#end();
+      throw error;
+    }
   }
 
   #end(): void {
@@ -340,6 +350,7 @@ export class CopyOnDemandDevice implements InlineDevice {
 
   async finish(): Promise<void> {
     if (this.#closing !== undefined) throw new CodError('COD_CLOSED', 'the device is closed');
+    this.#target.assertWritable();
     if (this.#state !== 'hydrated') throw this.#incomplete();
     this.#closing = this.#shutDown(() => this.#log.remove());
     await this.#closing;

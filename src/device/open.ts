@@ -28,6 +28,13 @@ export interface OpenDeviceOptions {
    * copy's reads do not count. Must not throw. Made for a `ReadRecorder`.
    */
   readonly onRead?: (offset: number, length: number) => void;
+  /**
+   * Opens a copy that exists for reading only. Nothing on the disk is changed and no lock is taken, so a full or
+   * read-only disk is no obstacle. What the target misses is read from the source and not kept; there is no background
+   * copy. Changes, `checkpoint` and `finish` reject with COD_READ_ONLY, and `hydrateRange` has no effect. No other
+   * device may open the copy for writing meanwhile: this one would not see its writes. Default: false.
+   */
+  readonly readOnly?: boolean;
   /** Bytes of a block: a power of two from 4096 to 2^26. A copy that resumes keeps its block size. Default: 4096. */
   readonly blockSize?: number;
   /**
@@ -94,9 +101,13 @@ function checkSource(log: RecoveredLog, source: Source): void {
   );
 }
 
-async function openExisting(fileSystem: FileSystem, target: string, noFollow = false): Promise<File | undefined> {
+async function openExisting(
+  fileSystem: FileSystem,
+  target: string,
+  how: { readOnly: boolean; noFollow?: boolean },
+): Promise<File | undefined> {
   try {
-    return await fileSystem.open(target, { noFollow });
+    return await fileSystem.open(target, how);
   } catch (error) {
     if (isCodError(error, 'COD_NOT_FOUND')) return undefined;
     throw error;
@@ -125,12 +136,15 @@ async function resumeTarget(
   log: RecoveredLog,
   source: InlineSource,
 ): Promise<File> {
-  const { size, state } = log;
-  const file = await openExisting(fileSystem, target);
+  const { size, state, readOnly } = log;
+  const file = await openExisting(fileSystem, target, { readOnly });
   const found = await file?.size();
   if (file !== undefined && found === size) return file;
-  if (state.isEmpty && !found) return resized(file ?? (await makeTarget(fileSystem, target, source)), size);
+  if (state.isEmpty && !found && !readOnly)
+    return resized(file ?? (await makeTarget(fileSystem, target, source)), size);
   await file?.close();
+  if (state.isEmpty && !found)
+    throw new CodError('COD_NOT_FOUND', `nothing of ${target} is copied yet: open it for writing once, or the source`);
   if (found === undefined) {
     throw new CodError(
       'COD_CORRUPT',
@@ -145,6 +159,10 @@ async function resumeTarget(
   );
 }
 
+function noCopy(why: string): CodError {
+  return new CodError('COD_NOT_FOUND', `${why}; only a copy that exists can be opened for reading only`);
+}
+
 /** Opens the target: a new one, which must not exist, or the one that the copy has. */
 async function openTarget(
   fileSystem: FileSystem,
@@ -153,15 +171,17 @@ async function openTarget(
   source: InlineSource,
 ): Promise<File> {
   if (!log.isNew) {
-    await log.prepare();
+    if (!log.readOnly) await log.prepare();
     return resumeTarget(fileSystem, target, log, source);
   }
   // A link may lead nowhere, and is not ours either.
-  const existing = await openExisting(fileSystem, target, true);
+  const existing = await openExisting(fileSystem, target, { readOnly: log.readOnly, noFollow: true });
   if (existing !== undefined) {
     await existing.close();
+    if (log.readOnly) throw noCopy(`${target} has no metadata, as an ordinary image: open it as a file`);
     throw new CodError('COD_EXISTS', `${target} exists and has no metadata, so it is not a copy: name another target`);
   }
+  if (log.readOnly) throw noCopy(`there is no copy at ${target}`);
   await log.prepare();
   return resized(await makeTarget(fileSystem, target, source), log.size);
 }
@@ -169,7 +189,7 @@ async function openTarget(
 /** As `openDevice` of `copyondemand`, in `environment`. */
 export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<InlineDevice> {
   checkOptions(options);
-  const { source, fileSystem, target, signal, takeOver, blockSize, checkpointIntervalMs } = options;
+  const { source, fileSystem, target, signal, takeOver, blockSize, checkpointIntervalMs, readOnly = false } = options;
   if (source.size === 0)
     throw new CodError('COD_SIZE_MISMATCH', 'the source is empty (0 bytes): there is nothing to copy');
   signal?.throwIfAborted();
@@ -179,6 +199,7 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
     {
       fileSystem,
       name: target,
+      readOnly,
       size: source.size,
       ...(source.identity === undefined ? {} : { identity: source.identity }),
       ...(blockSize === undefined ? {} : { blockSize }),
@@ -212,7 +233,7 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
       log,
       target: opened,
       isBlank: recovered.isNew,
-      hydrate: options.hydrate ?? {},
+      hydrate: readOnly ? false : (options.hydrate ?? {}),
       onRead: options.onRead,
       events,
     });

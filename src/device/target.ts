@@ -13,9 +13,11 @@ import type { TurningClock } from '../async/turns.ts';
 import { BitSet } from '../core/bit-set.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import type { BlockRange } from '../core/runs.ts';
+import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import { type InlineFile, readFile, writeFile } from '../fs/inline-file.ts';
-import type { OpenLog, OpenTransaction } from '../log/intent-log.ts';
+import type { OpenLog } from '../log/intent-log.ts';
+import type { OpenTransaction } from '../log/transaction.ts';
 import { type HeldLock, type LockMode, RangeLock } from './range-lock.ts';
 import { isZero } from './zeros.ts';
 
@@ -78,9 +80,18 @@ export class Target {
     return Math.min(end, Math.max(offset, unit * WRITTEN_UNIT_BYTES));
   }
 
-  /** Locks the blocks that the bytes touch. */
+  /**
+   * Locks the blocks that the bytes touch.
+   * @throws {@link CodError} COD_READ_ONLY for a change of a target that is only read.
+   */
   lock(offset: number, length: number, mode: LockMode): MaybePromise<HeldLock> {
+    if (mode !== 'read') this.assertWritable();
     return this.#locks.acquire(this.state.blocksOf(offset, length), mode);
+  }
+
+  /** @throws {@link CodError} COD_READ_ONLY if the target is only read. */
+  assertWritable(): void {
+    if (this.log.readOnly) throw new CodError('COD_READ_ONLY', 'the device was opened for reading only');
   }
 
   /** Reads the file as it is; the caller holds the lock. */

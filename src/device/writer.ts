@@ -8,7 +8,7 @@
 
 import { type Done, promised, type Settled } from '../async/done.ts';
 import type { CopyState } from '../core/copy-state.ts';
-import type { OpenTransaction } from '../log/intent-log.ts';
+import type { OpenTransaction } from '../log/transaction.ts';
 import type { Fetcher } from './fetcher.ts';
 import type { HeldLock } from './range-lock.ts';
 import type { Target } from './target.ts';

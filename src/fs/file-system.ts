@@ -32,6 +32,14 @@ export interface FileSystem {
    * @throws the signal's reason when the signal is aborted during a wait.
    */
   lock?(name: string, options?: LockOptions): Promise<Lease>;
+  /**
+   * Checks that `name` has no owner that may be alive. Takes and changes nothing. A backend with `lock` should have it:
+   * without it, a reader cannot tell that another program has the copy open.
+   *
+   * @throws {@link CodError} COD_LOCKED when the name has an owner; COD_NOT_FOUND when its directory is missing;
+   *   COD_EXISTS when another program's file is in the way; COD_TARGET_IO.
+   */
+  assertNotOwned?(name: string): Promise<void>;
 }
 
 /** How {@link FileSystem.lock} treats an owner that may be dead. */

@@ -66,6 +66,7 @@ export interface FsAdapterOptions {
   readonly readOnly?: boolean | undefined;
   readonly bootId?: string | undefined;
   readonly lock?: ((path: string, options?: LockOptions) => Promise<Lease>) | undefined;
+  readonly assertNotOwned?: ((path: string) => void | Promise<void>) | undefined;
 }
 
 /** One system call moves at most 2^31 - 4096 bytes, and Node takes lengths as 32-bit integers. */
@@ -80,7 +81,7 @@ const MIN_DIRECT_BYTES = 128 << 10;
 
 /** Returns the file system that `options` describe. Does no I/O. */
 export function fsAdapter(options: FsAdapterOptions): FileSystem {
-  const { lock } = options;
+  const { lock, assertNotOwned } = options;
   return {
     open: async (name, how = {}) => openFile(options, options.resolve(name), how),
     remove: async (name) => removeFile(options, options.resolve(name)),
@@ -88,6 +89,9 @@ export function fsAdapter(options: FsAdapterOptions): FileSystem {
     ...(lock === undefined || options.readOnly
       ? {}
       : { lock: async (name: string, how?: LockOptions) => lock(options.resolve(name), how) }),
+    ...(assertNotOwned === undefined
+      ? {}
+      : { assertNotOwned: async (name: string) => assertNotOwned(options.resolve(name)) }),
   };
 }
 

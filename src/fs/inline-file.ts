@@ -29,7 +29,7 @@ export function writeFile(file: InlineFile, from: Uint8Array, offset: number): D
 
 /** Reads from a file that is closed between the calls, since a handle may be exclusive. */
 export async function readNamed(fileSystem: FileSystem, name: string, into: Uint8Array, offset: number): Promise<void> {
-  const file = await fileSystem.open(name);
+  const file = await fileSystem.open(name, { readOnly: true });
   try {
     await file.read(into, offset);
   } finally {

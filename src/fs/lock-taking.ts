@@ -114,11 +114,7 @@ export class Taking {
     const { signal } = this.#options;
     for (let count = 1; count <= ATTEMPTS; count++) {
       signal?.throwIfAborted();
-      let former = await this.#formerOwner();
-      while (former === 'watch') {
-        await this.#machine.sleep(WATCH_MS, signal);
-        former = await this.#formerOwner();
-      }
+      const former = await this.#deadOwner();
       const lock = await this.#attempt(former);
       if (lock === 'watch') {
         count--;
@@ -129,6 +125,20 @@ export class Taking {
       } else await new Promise((resolve) => setTimeout(resolve, randomInt(WAIT_MS * count)));
     }
     throw lockedError(this.#file, 'other processes are taking over this lock: try again');
+  }
+
+  /** @throws {@link CodError} COD_LOCKED if the lock has an owner that may be alive. */
+  async assertNotOwned(): Promise<void> {
+    await this.#deadOwner();
+  }
+
+  /** As {@link #formerOwner}, once it is known. */
+  async #deadOwner(): Promise<Former | undefined> {
+    for (;;) {
+      const former = await this.#formerOwner();
+      if (former !== 'watch') return former;
+      await this.#machine.sleep(WATCH_MS, this.#options.signal);
+    }
   }
 
   /**

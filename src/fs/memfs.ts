@@ -47,14 +47,14 @@ export function memfsFileSystem(volume: MemfsVolume = new Volume(), options: Mem
     syncName: async () => {},
     bootId: 'bootId' in options ? options.bootId : 'memfs',
     lock: (path) => lock(volume, path),
+    assertNotOwned: (path) => refuseOwned(locks.get(volume), path),
   });
 }
 
 async function lock(volume: MemfsVolume, path: string): Promise<Lease> {
   const names = locks.get(volume) ?? new Set();
   locks.set(volume, names);
-  if (names.has(path))
-    throw new CodError('COD_LOCKED', `${path} is in use by this process: close it first`, { details: { path } });
+  refuseOwned(names, path);
   names.add(path);
   let held = true;
   return {
@@ -64,4 +64,9 @@ async function lock(volume: MemfsVolume, path: string): Promise<Lease> {
       held = false;
     },
   };
+}
+
+function refuseOwned(names: ReadonlySet<string> | undefined, path: string): void {
+  if (names?.has(path))
+    throw new CodError('COD_LOCKED', `${path} is in use by this process: close it first`, { details: { path } });
 }

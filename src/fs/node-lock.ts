@@ -70,6 +70,17 @@ export async function lockFile(path: string, options: NodeLockOptions = {}): Pro
 }
 
 /**
+ * Checks that no owner that may be alive has the lock of the file at `path`. Takes and changes nothing. Waits for the
+ * heartbeat of an owner on another machine.
+ * @throws {@link CodError} as {@link lockFile}.
+ */
+export async function assertNotOwned(path: string, options: NodeLockOptions = {}): Promise<void> {
+  const machine = options.machine ?? thisMachine();
+  const file = attempt(`look at the lock of ${path}`, () => `${realPath(path)}.lock`);
+  await new Taking(file, machine, options).assertNotOwned();
+}
+
+/**
  * Returns `path` without symbolic links. The file itself need not exist: a link to a file that is missing has the lock
  * that it will have when the file is there.
  */

@@ -6,7 +6,7 @@ import { errnoOf } from '../platform/errno.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import type { FileSystem } from './file-system.ts';
 import { fsAdapter } from './fs-adapter.ts';
-import { lockFile } from './node-lock.ts';
+import { assertNotOwned, lockFile } from './node-lock.ts';
 import { bootId } from './node-process.ts';
 
 /** Options of {@link nodeFileSystem}. */
@@ -72,6 +72,7 @@ export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions =
     readOnly: options.readOnly,
     bootId: bootId(),
     lock: lockFile,
+    assertNotOwned,
   });
 }
 

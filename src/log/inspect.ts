@@ -68,7 +68,7 @@ export async function inspectMetadata(
   target: string,
   options: { size?: number } = {},
 ): Promise<Inspection> {
-  const slots = new Slots(fileSystem, target);
+  const slots = new Slots(fileSystem, target, { readOnly: true });
   try {
     return await parsing((core) => inspect(core, slots, fileSystem, target, options));
   } finally {
@@ -114,7 +114,7 @@ async function inspect(
 
 async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
   try {
-    const file = await fileSystem.open(target);
+    const file = await fileSystem.open(target, { readOnly: true });
     try {
       return await file.size();
     } finally {

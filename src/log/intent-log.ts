@@ -8,22 +8,25 @@
  * - Recovering changes nothing on disk. `prepare` makes what was found, or a new log, durable. So a storage that exists
  *   always has a log, and a storage without one belongs to others.
  * - A log has one owner from `recover` until `close`.
+ * - A log that is only read has no owner. Its checkpointer never begins, so that it has nothing to flush and no file to
+ *   write: `flush`, `checkpoint` and `close` change nothing on disk.
  */
 
 import { type Done, promised, type Settled } from '../async/done.ts';
 import { CopyState } from '../core/copy-state.ts';
-import { type Geometry, geometry } from '../core/geometry.ts';
+import { geometry } from '../core/geometry.ts';
 import type { BlockView, DirtyView, ModifiedView } from '../core/views.ts';
 import { CodError } from '../errors.ts';
 import type { Environment } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
-import { Announcements, addFilled, EXTENT_NUMBERS, type ReadStorage, type Recorded } from './announcements.ts';
+import { Announcements, EXTENT_NUMBERS, type ReadStorage } from './announcements.ts';
 import { Checkpointer, type LogObserver } from './checkpointer.ts';
 import { GroupCommit } from './group-commit.ts';
-import { type Ownership, takeOwnership } from './ownership.ts';
+import { assertNotOwned, Ownership, takeOwnership } from './ownership.ts';
 import type { RecoveredState } from './recovered-state.ts';
 import { recoverForUse } from './recovery.ts';
 import { Slots } from './slots.ts';
+import { OpenTransaction } from './transaction.ts';
 import type {
   IntentLog,
   OpenIntentLogOptions,
@@ -43,58 +46,6 @@ interface Storage {
   read(into: Uint8Array, offset: number): Done;
   write?(from: Uint8Array, offset: number): Done;
   sync(): Promise<void>;
-}
-
-/** The records of a transaction that has none. Never changed. */
-const NOTHING: number[] = [];
-
-/** A transaction of {@link OpenLog}. */
-export class OpenTransaction implements Transaction, Recorded {
-  records: number[] = NOTHING;
-  extents: number[] = NOTHING;
-  readonly #announcements: Announcements;
-  readonly #geometry: Geometry;
-  isCommitted = false;
-
-  constructor(announcements: Announcements, geometry: Geometry) {
-    this.#announcements = announcements;
-    this.#geometry = geometry;
-  }
-
-  /** Whether the transaction is from the log with this geometry. */
-  isOf(geometry: Geometry): boolean {
-    return this.#geometry === geometry;
-  }
-
-  async intend(offset: number, bytes: Uint8Array): Promise<void> {
-    await this.announce(offset, bytes);
-  }
-
-  /** As {@link intend}, now or later. */
-  announce(offset: number, bytes: Uint8Array): Done {
-    this.#check(offset, bytes.length);
-    return bytes.length === 0 ? undefined : this.#announcements.write(this, offset, bytes);
-  }
-
-  async fill(offset: number, bytes: Uint8Array): Promise<void> {
-    this.#check(offset, bytes.length);
-    await this.#announcements.change(offset, bytes);
-    // Only now: a copy that could not be announced must not be made, and so must not be recorded.
-    this.filled(offset, bytes.length);
-  }
-
-  /** As {@link fill}, of bytes whose change is announced elsewhere. */
-  filled(offset: number, length: number): void {
-    this.#check(offset, length);
-    if (length > 0) addFilled(this, offset, length);
-  }
-
-  #check(offset: number, length: number): void {
-    if (this.isCommitted) throw new TypeError('the transaction is already committed: begin a new one');
-    const { size } = this.#geometry;
-    const isInside = Number.isSafeInteger(offset) && offset >= 0 && offset + length <= size;
-    if (!isInside) throw new RangeError(`${length} bytes at ${offset} are not within the storage (${size} bytes)`);
-  }
 }
 
 /** The state of a log, as its users see it. */
@@ -129,6 +80,8 @@ abstract class StateOfLog {
 /** A log in use, with what our own device needs beside {@link IntentLog}. */
 export class OpenLog extends StateOfLog implements IntentLog {
   readonly identity: string | undefined;
+  /** Whether the storage must not be changed. */
+  readonly readOnly: boolean;
   readonly #checkpointer: Checkpointer;
   readonly #commits: GroupCommit;
   readonly #announcements: Announcements;
@@ -141,10 +94,12 @@ export class OpenLog extends StateOfLog implements IntentLog {
     core: Core;
     checkpointer: Checkpointer;
     lease: Ownership;
+    readOnly: boolean;
     read: ReadStorage;
   }) {
     super(parts.state);
     this.identity = parts.identity;
+    this.readOnly = parts.readOnly;
     this.#checkpointer = parts.checkpointer;
     this.#lease = parts.lease;
     this.#commits = new GroupCommit(parts.state, parts.checkpointer);
@@ -282,6 +237,8 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   readonly #checkpointer: Checkpointer;
   readonly #slots: Slots;
   readonly #lease: Ownership;
+  /** Whether the log that follows is only read. */
+  readonly readOnly: boolean;
   /** The log that was begun: from then on the files and the lease are its own. */
   #begun: OpenLog | undefined;
   #closing: Promise<void> | undefined;
@@ -294,6 +251,7 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
     checkpointer: Checkpointer;
     slots: Slots;
     lease: Ownership;
+    readOnly: boolean;
   }) {
     super(parts.state);
     this.#core = parts.core;
@@ -302,6 +260,7 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
     this.#checkpointer = parts.checkpointer;
     this.#slots = parts.slots;
     this.#lease = parts.lease;
+    this.readOnly = parts.readOnly;
   }
 
   get isNew(): boolean {
@@ -314,14 +273,16 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   }
 
   async begin(storage: Storage): Promise<OpenLog> {
-    this.#checkpointer.attach(() => storage.sync());
-    await this.#writeAgain(storage);
-    // Both log slots are in use, or the files are of format 1: a checkpoint that needs no log frees them.
-    if (this.#lease.unproved) await this.#checkpointer.startAnew();
-    else if (this.#found?.format === 1 || this.#found?.bothLogs) await this.#checkpointer.writeStandalone();
-    await this.#checkpointer.begin();
-    // Only now is each name durably that of a new file.
-    await this.#lease.renewed();
+    if (!this.readOnly) {
+      this.#checkpointer.attach(() => storage.sync());
+      await this.#writeAgain(storage);
+      // Both log slots are in use, or the files are of format 1: a checkpoint that needs no log frees them.
+      if (this.#lease.unproved) await this.#checkpointer.startAnew();
+      else if (this.#found?.format === 1 || this.#found?.bothLogs) await this.#checkpointer.writeStandalone();
+      await this.#checkpointer.begin();
+      // Only now is each name durably that of a new file.
+      await this.#lease.renewed();
+    }
     this.#begun = new OpenLog({
       core: this.#core,
       state: this.state,
@@ -329,6 +290,7 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
       read: (into, offset) => storage.read(into, offset),
       checkpointer: this.#checkpointer,
       lease: this.#lease,
+      readOnly: this.readOnly,
     });
     return this.#begun;
   }
@@ -371,31 +333,38 @@ async function closeFiles(slots: Slots, lease: Ownership): Promise<void> {
 /**
  * Recovers the log `name`, or gets ready to make it. Changes nothing on disk.
  *
+ * @param options.readOnly takes no lock: the log that follows cannot be changed. Default: false.
  * @throws {@link CodError} COD_LOCKED if the log has an owner; COD_CORRUPT, COD_VERSION; the errors of the file system.
  * `TypeError`, `RangeError` for wrong options.
  */
 export async function recoverLog(
   environment: Environment,
-  options: RecoverIntentLogOptions,
+  options: RecoverIntentLogOptions & { readonly readOnly?: boolean },
   observer: LogObserver = {},
 ): Promise<RecoveredLog> {
   const { fileSystem, name, size, identity, blockSize = DEFAULT_BLOCK_BYTES } = options;
   const { checkpointIntervalMs = DEFAULT_CHECKPOINT_INTERVAL_MS, storage, takeOver, signal } = options;
+  const { readOnly = false } = options;
   if (typeof name !== 'string' || name === '') throw new TypeError('`name` must be a non-empty string');
   if (!(checkpointIntervalMs > 0))
     throw new RangeError(`checkpointIntervalMs must be above 0, not ${checkpointIntervalMs}`);
   if (size === 0) throw new RangeError('a storage of 0 bytes needs no log');
   const shape = geometry({ size, blockSize });
-  const lease = await takeOwnership(fileSystem, name, { takeOver, signal });
-  const slots = new Slots(fileSystem, name);
+  const lease = readOnly
+    ? new Ownership(name, undefined, () => undefined)
+    : await takeOwnership(fileSystem, name, { takeOver, signal });
+  const slots = new Slots(fileSystem, name, { readOnly });
   let state: CopyState | undefined;
   try {
+    if (readOnly) await assertNotOwned(fileSystem, name);
     const fromTarget = {
       size: async () => size,
       read: async (into: Uint8Array, offset: number) => storage?.read(into, offset) ?? noStorage(name),
     };
     const { core, found } = await recoverForUse(slots, fromTarget, environment.clock);
     state = found?.state ?? (await CopyState.open(core, shape));
+    // An owner that came meanwhile has changed what was read.
+    if (readOnly) await assertNotOwned(fileSystem, name);
     let session = found?.session;
     if (session === undefined) environment.randomBytes((session = new Uint8Array(SESSION_BYTES)));
     const checkpointer = new Checkpointer(
@@ -411,6 +380,7 @@ export async function recoverLog(
       checkpointer,
       slots,
       lease,
+      readOnly,
     });
   } catch (error) {
     state?.dispose();

@@ -64,9 +64,7 @@ export class Ownership {
 export async function takeOwnership(fileSystem: FileSystem, name: string, options?: LockOptions): Promise<Ownership> {
   const names = inUse.get(fileSystem) ?? new Set();
   inUse.set(fileSystem, names);
-  if (names.has(name)) {
-    throw new CodError('COD_LOCKED', `${name} is already open in this program; close it first`, { details: { name } });
-  }
+  refuseOpen(names, name);
   names.add(name);
   try {
     return new Ownership(name, await fileSystem.lock?.(name, options), () => names.delete(name));
@@ -74,4 +72,18 @@ export async function takeOwnership(fileSystem: FileSystem, name: string, option
     names.delete(name);
     throw error;
   }
+}
+
+/**
+ * Checks that `name` has no owner, and takes nothing.
+ * @throws {@link CodError} COD_LOCKED if it has an owner; the errors of the file system.
+ */
+export async function assertNotOwned(fileSystem: FileSystem, name: string): Promise<void> {
+  refuseOpen(inUse.get(fileSystem), name);
+  await fileSystem.assertNotOwned?.(name);
+}
+
+function refuseOpen(names: ReadonlySet<string> | undefined, name: string): void {
+  if (names?.has(name))
+    throw new CodError('COD_LOCKED', `${name} is already open in this program; close it first`, { details: { name } });
 }

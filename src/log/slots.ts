@@ -47,13 +47,16 @@ export const ALL_SLOTS: readonly { readonly kind: FileKind; readonly slot: SlotI
 export class Slots {
   readonly fileSystem: FileSystem;
   readonly target: string;
+  readonly #readOnly: boolean;
   readonly #open = new Map<string, File>();
   /** The files that say durably that they are ours. */
   readonly #claimed = new WeakSet<File>();
 
-  constructor(fileSystem: FileSystem, target: string) {
+  /** @param options.readOnly nothing is changed. Default: false. */
+  constructor(fileSystem: FileSystem, target: string, options: { readOnly?: boolean } = {}) {
     this.fileSystem = fileSystem;
     this.target = target;
+    this.#readOnly = options.readOnly ?? false;
   }
 
   name(kind: FileKind, slot: SlotIndex): string {
@@ -66,7 +69,7 @@ export class Slots {
     const known = this.#open.get(name);
     if (known !== undefined) return known;
     try {
-      const file = await this.fileSystem.open(name, { noFollow: true });
+      const file = await this.fileSystem.open(name, { noFollow: true, readOnly: this.#readOnly });
       this.#open.set(name, file);
       return file;
     } catch (error) {

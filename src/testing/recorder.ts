@@ -60,6 +60,7 @@ export class FileSystemRecorder {
       open: (name, options) => this.#open(name, options ?? {}),
       remove: (name) => this.#call({ op: 'remove', name }, () => inner.remove(name)),
       ...(inner.lock === undefined ? {} : { lock: (name: string) => inner.lock!(name) }),
+      ...(inner.assertNotOwned && { assertNotOwned: (name: string) => inner.assertNotOwned!(name) }),
     };
   }
 

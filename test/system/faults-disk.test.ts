@@ -159,4 +159,18 @@ describe.runIf(canMountDisks())('on a full disk', () => {
     disk.resize(40 * MIB);
     await finish(disk.directory, IMAGE);
   });
+
+  test('`serve` that cannot begin names `--read-only`, which needs a copy', async () => {
+    const disk = smallDisk(BLOCK);
+    const image = join(temporaryDirectory(), 'image');
+    writeFileSync(image, IMAGE);
+    const serve = ['serve', image, join(disk.directory, 'disk'), '--socket', join(temporaryDirectory(), 's')];
+    const full = await runCommand(serve);
+    expect(full.exitCode).toBe(1);
+    expect(full.stderr).toMatch(/^copyondemand: COD_NO_SPACE: .+ an existing copy with --read-only\n$/);
+    const reading = await runCommand([...serve, '--read-only']);
+    expect(reading.stderr).toMatch(/^copyondemand: COD_NOT_FOUND: .+\n$/);
+    const usage = await runCommand([...serve, '--read-only', '--rate', '1M']);
+    expect(usage).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('--read-only turns off') });
+  });
 });

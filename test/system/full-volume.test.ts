@@ -8,7 +8,7 @@ import { bytesSource, type Device, openDevice } from '../../src/index.ts';
 import { nodeFileSystem } from '../../src/node.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
-import { mountVolume, obstacleToVolumes, type VolumeType, volumeTools } from '../support/loop-volume.ts';
+import { mountVolume, obstacleToVolumes, runTool, type VolumeType, volumeTools } from '../support/loop-volume.ts';
 import { describeWith } from '../support/tools.ts';
 
 const BLOCK = 4096;
@@ -51,8 +51,9 @@ describe.skipIf(reason !== undefined)(reason === undefined ? 'a full volume' : `
   /** Opens a device with some blocks written and others in part, and both slots in use; then fills the volume. */
   async function prepare(type: VolumeType) {
     const { mounted } = mountVolume(type, VOLUME_BYTES);
-    const open = (): Promise<Device> =>
+    const open = (readOnly = false): Promise<Device> =>
       openDevice({
+        readOnly,
         source: bytesSource(IMAGE, { identity: 'image' }),
         fileSystem: nodeFileSystem(mounted),
         target: 'disk',
@@ -86,7 +87,25 @@ describe.skipIf(reason !== undefined)(reason === undefined ? 'a full volume' : `
       await found.read(bytes, 0);
       expectBytes(bytes, model);
     };
-    return { device, write, writeAgain, makeRoom, expectModel, open };
+    return { mounted, device, write, writeAgain, makeRoom, expectModel, open };
+  }
+
+  for (const type of ['ext4', 'xfs', 'btrfs'] as const) {
+    describeWith(volumeTools(type), `of ${type}`, () => {
+      test('is no obstacle to reading, and neither is one that is mounted read-only', async () => {
+        const { mounted, device, expectModel, open } = await prepare(type);
+        // btrfs has no room for the last checkpoint.
+        await device.close().catch((error: unknown) => expect(error).toMatchObject({ code: 'COD_NO_SPACE' }));
+        for (const mode of ['rw', 'ro']) {
+          runTool('mount', '-o', `remount,${mode}`, mounted);
+          const reader = await open(true);
+          await expectModel(reader);
+          await reader.flush();
+          await reader.close();
+        }
+        await expect(open()).rejects.toMatchObject({ code: 'COD_TARGET_IO', details: { errno: 'EROFS' } });
+      });
+    });
   }
 
   for (const type of ['ext4', 'xfs'] as const) {

@@ -93,7 +93,9 @@ describeWith(['nbdinfo'], 'nbdinfo', () => {
   });
 
   test('lists a read-only export, and refuses another name', async () => {
-    const { uri, ...served } = await serveSlowly({ flags: ['--export', 'a', '--read-only'] });
+    const { args, stop } = await serveSlowly();
+    await stop();
+    const { uri, ...served } = await startServe(...args, '--export', 'a', '--read-only');
     const list = JSON.parse(await mustRun('nbdinfo', '--json', '--list', uri.replace('/a?', '/?'))) as NbdInfo;
     expect(list.exports.map((each) => each['export-name'])).toEqual(['a']);
     expect(list.exports[0]).toMatchObject({ is_read_only: true, can_trim: false, can_zero: false, can_flush: true });

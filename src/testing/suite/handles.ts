@@ -69,6 +69,19 @@ export const lockTests: readonly Test[] = [
     },
   ],
   [
+    'a lock is seen by `assertNotOwned`, which takes nothing, if the file system has that method',
+    async (fileSystem) => {
+      await fileSystem.assertNotOwned?.('a');
+      const lease = await lockOf(fileSystem, 'a');
+      if (fileSystem.assertNotOwned === undefined) return lease.release();
+      await assertCode(fileSystem.assertNotOwned('a'), 'COD_LOCKED', 'look at an owned name');
+      await fileSystem.assertNotOwned('b');
+      await lease.release();
+      await fileSystem.assertNotOwned('a');
+      await (await lockOf(fileSystem, 'a')).release();
+    },
+  ],
+  [
     'a lock needs no file, and the file can be used while the lock is held',
     async (fileSystem) => {
       const lease = await lockOf(fileSystem, 'a');
