@@ -52,6 +52,16 @@ const JOINED_CHECKPOINT: readonly Patch[] = [
   },
 ];
 const REMOVAL = 'src/log/removal.ts';
+const INTENT_LOG = 'src/log/intent-log.ts';
+const NODE_LOCK = 'src/fs/node-lock.ts';
+const LOCK_TAKING = 'src/fs/lock-taking.ts';
+const TAKE_OVER_TEST = 'test/device/take-over.test.ts';
+const TWO_MACHINES_TEST = 'test/fs/two-machines.test.ts';
+/** Beginnings of names of tests. */
+const REPLACED = 'an owner that was replaced acknowledges no';
+const MAY_LIVE = 'a take-over of an owner that may be alive';
+const ELSEWHERE = 'an owner on another machine';
+const NODE_LOCK_TEST = 'test/fs/node-lock.test.ts';
 
 /** The exploration of a removal that crashes in one way. */
 function removalTest(copy: string, kind: 'process' | 'power'): UnitTest {
@@ -846,5 +856,131 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       name: 'a removal syncs a name beside the target between the removal of the target and that of the metadata',
     },
     patches: [{ file: REMOVAL, find: '    await syncNames(slots);\n', replace: '    void syncNames;\n' }],
+  },
+  {
+    name: 'one owner: a flush that checks the lock before its syncs',
+    test: {
+      file: TAKE_OVER_TEST,
+      name: `${REPLACED} flush, if it was replaced during the last sync: the check comes after that`,
+    },
+    patches: [
+      {
+        file: CHECKPOINTER,
+        find: '      await this.#poison.ifCoreFails(task);\n      await this.fence();\n',
+        replace: '      await this.fence();\n      await this.#poison.ifCoreFails(task);\n',
+      },
+    ],
+  },
+  {
+    name: 'one owner: a flush that does not check the lock',
+    test: { file: TAKE_OVER_TEST, name: `${REPLACED} flush, if it was replaced before` },
+    patches: [
+      {
+        file: CHECKPOINTER,
+        find: '      await this.#poison.ifCoreFails(task);\n      await this.fence();\n',
+        replace: '      await this.#poison.ifCoreFails(task);\n',
+      },
+    ],
+  },
+  {
+    name: 'one owner: a take-over that uses the files of an owner that may be alive',
+    test: {
+      file: TAKE_OVER_TEST,
+      name: `${MAY_LIVE} makes new metadata files, so what the owner before writes late is not read`,
+    },
+    patches: [
+      {
+        file: INTENT_LOG,
+        find: 'if (this.#lease.unproved) await this.#checkpointer.startAnew();\n    else if (',
+        replace: 'if (',
+      },
+    ],
+  },
+  {
+    name: 'one owner: a take-over that removes the files before the new checkpoint is durable',
+    test: {
+      file: TAKE_OVER_TEST,
+      name: `${MAY_LIVE} may crash at any operation, again and again`,
+    },
+    patches: [
+      {
+        file: CHECKPOINTER,
+        find: "    await slots.remove('checkpoint', kept);\n",
+        replace: '    for (const { kind, slot } of ALL_SLOTS) await slots.remove(kind, slot);\n',
+      },
+    ],
+  },
+  {
+    name: 'one owner: a finish that removes names after the lock is lost',
+    test: {
+      file: TAKE_OVER_TEST,
+      name: `${REPLACED} finish that is paused before it removes names, and removes none`,
+    },
+    patches: [
+      {
+        file: CHECKPOINTER,
+        find: "owner's files.\n    await this.fence();\n",
+        replace: "owner's files.\n",
+      },
+    ],
+  },
+  {
+    name: 'one owner: a lock that is released before the last checkpoint',
+    test: {
+      file: TAKE_OVER_TEST,
+      name: `${REPLACED} close before its last operation: the lock is held until then`,
+    },
+    patches: [
+      {
+        file: INTENT_LOG,
+        find: '    try {\n      await closeFiles();\n',
+        replace: '    try {\n      await this.#lease.release();\n      await closeFiles();\n',
+      },
+    ],
+  },
+  {
+    name: 'one owner: a lock that has its name before its content is synced',
+    test: { file: NODE_LOCK_TEST, name: 'the content of a lock is synced before it gets its name' },
+    patches: [{ file: LOCK_TAKING, find: '        fs.fsyncSync(fd);\n', replace: '' }],
+  },
+  {
+    name: 'one owner: a release that removes the lock by its name',
+    test: {
+      file: TWO_MACHINES_TEST,
+      name: `${ELSEWHERE} is replaced when its heartbeat has stood still (takeOver: false, after 30000 ms)`,
+    },
+    patches: [
+      {
+        file: NODE_LOCK,
+        find: 'if (this.#check() && this.#isRecent(this.#beaten) && !this.unproved)',
+        replace: 'if (true)',
+      },
+      { file: NODE_LOCK, find: '    if (!isFile(fd, file)) return;\n', replace: '' },
+      { file: NODE_LOCK, find: '    if (!isFile(fd, draft)) fs.linkSync(draft, file);\n', replace: '' },
+    ],
+  },
+  {
+    name: 'one owner: a beat that is written to the name of the lock',
+    test: {
+      file: TWO_MACHINES_TEST,
+      name: `${ELSEWHERE} learns of its successor by its own heartbeat, and leaves the lock alone`,
+    },
+    patches: [
+      {
+        file: NODE_LOCK,
+        find: 'fs.writeSync(this.#lock.fd, ',
+        replace: "fs.writeSync(fs.openSync(this.#lock.file, 'r+'), ",
+      },
+    ],
+  },
+  {
+    name: "one owner: a socket's name that is used again",
+    test: {
+      file: TWO_MACHINES_TEST,
+      name: `${ELSEWHERE} is replaced when its heartbeat has stood still (takeOver: false, after 30000 ms)`,
+    },
+    patches: [
+      { file: LOCK_TAKING, find: "randomBytes(8).toString('hex')", replace: "randomBytes(8).fill(1).toString('hex')" },
+    ],
   },
 ];

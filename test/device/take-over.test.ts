@@ -93,6 +93,19 @@ describe('an owner that was replaced acknowledges no', () => {
     await device.close().catch(() => undefined);
   });
 
+  it('close before its last operation: the lock is held until then', async () => {
+    const { files, owner, device } = await begun();
+    let operations = 0;
+    files.failWhen(() => {
+      operations++;
+      expect(owner.isReleased).toBe(false);
+      return false;
+    });
+    await device.close();
+    expect(operations).toBeGreaterThan(0);
+    expect(owner.isReleased).toBe(true);
+  });
+
   it('close, although it was poisoned before', async () => {
     const { shared, device } = await begun();
     shared.takeOver();

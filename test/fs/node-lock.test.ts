@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, fork, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import {
+import fs, {
   lstatSync,
   mkdirSync,
   mkdtempSync,
@@ -10,6 +10,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, relative } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -209,6 +210,33 @@ test.skipIf(process.platform !== 'linux')('a lock of a file with a path too long
   await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED' });
   await kill(child);
   await assertTakenOver();
+});
+
+test('the content of a lock is synced before it gets its name', async () => {
+  const { fsyncSync, linkSync, renameSync } = fs;
+  const calls: string[] = [];
+  const wrapped = { fsyncSync, linkSync, renameSync };
+  for (const [name, call] of Object.entries(wrapped) as [keyof typeof wrapped, (...given: unknown[]) => void][])
+    fs[name] = (...given: unknown[]): void => {
+      calls.push(name);
+      call(...given);
+    };
+  syncBuiltinESMExports();
+  try {
+    const pid = await deadProcess();
+    const lease = await lockFile(target);
+    expect(calls.filter((name) => name !== 'renameSync')).toEqual(['fsyncSync', 'linkSync']);
+    await lease.release();
+    leaveLock({ pid });
+    calls.length = 0;
+    await (await lockFile(target)).release();
+    expect(calls.indexOf('fsyncSync')).toBeGreaterThanOrEqual(0);
+    // The socket is moved before, the lock after: to the taker's name, and to its own.
+    expect(calls.slice(calls.indexOf('fsyncSync')).filter((name) => name === 'renameSync')).toHaveLength(3);
+  } finally {
+    Object.assign(fs, wrapped);
+    syncBuiltinESMExports();
+  }
 });
 
 test('a lock does not keep its process running', async () => {

@@ -153,6 +153,7 @@ describe('an owner on another machine', () => {
     expect(old.successor).toMatch(/^process \d+ on host-b since /);
     await old.release();
     expect(ownerNow()).toMatchObject({ host: 'host-b' });
+    expect(lockNames()).toEqual(['disk.raw.lock', `disk.raw.lock.${ownerNow()!.socket}`]);
     expect(await lease.check()).toBe(true);
     await lease.renewed!();
     await lease.release();
@@ -169,13 +170,17 @@ describe('an owner on another machine', () => {
     await lease.release();
   });
 
-  it('learns of its successor by its own heartbeat, which does not change the lock of its successor', async () => {
+  it('learns of its successor by its own heartbeat, and leaves the lock alone', async () => {
     const [a, b] = [world.machine('a'), world.machine('b')];
     const old = await take(a);
     a.isPaused = true;
     const lease = await take(b);
     const before = ownerNow();
-    a.isPaused = b.isPaused = false;
+    a.isPaused = false;
+    b.isPaused = true;
+    world.pass(5000);
+    expect(ownerNow()).toEqual(before);
+    b.isPaused = false;
     world.pass(5000);
     expect(ownerNow()).toEqual({ ...before, beat: before!.beat! + 1 });
     expect(old.successor).toMatch(/host-b/);
