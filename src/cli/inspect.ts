@@ -1,6 +1,5 @@
 /** `copyondemand inspect`: prints what the metadata of a copy says. Reads only. */
 
-import { existsSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { CodError, isCodError } from '../errors.ts';
 import { nodeFileSystem } from '../fs/node.ts';
@@ -10,10 +9,6 @@ import { UsageError } from './failure.ts';
 import { drawCells, drawLegend, mapCells } from './map-picture.ts';
 import { columnsOf, hasColour } from './terminal.ts';
 import { counted, formatBytes, formatPercent } from './units.ts';
-
-/** Attempts to read the metadata. A running copy changes its files, so that one attempt may fail. */
-const LOOKS = 10;
-const LOOK_AGAIN_MS = 50;
 
 /** Parsed options of the command. */
 export interface InspectFlags {
@@ -45,21 +40,12 @@ export async function inspect(target: string, flags: InspectFlags): Promise<void
  */
 export async function inspectTarget(target: string, { size }: { readonly size?: number }): Promise<Inspection> {
   const fileSystem = nodeFileSystem(dirname(target), { readOnly: true });
-  for (let look = 1; ; look++) {
-    try {
-      const inspection = await inspectMetadata(fileSystem, basename(target), size === undefined ? {} : { size });
-      checkSize(inspection, size);
-      return { ...inspection, target };
-    } catch (error) {
-      if (
-        look === LOOKS ||
-        !(isCodError(error, 'COD_CORRUPT') || isCodError(error, 'COD_SHORT_READ')) ||
-        !existsSync(`${target}.lock`)
-      ) {
-        throw explain(error, target);
-      }
-      await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN_MS));
-    }
+  try {
+    const inspection = await inspectMetadata(fileSystem, basename(target), size === undefined ? {} : { size });
+    checkSize(inspection, size);
+    return { ...inspection, target };
+  } catch (error) {
+    throw explain(error, target);
   }
 }
 

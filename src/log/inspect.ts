@@ -1,13 +1,15 @@
 /** Reads the metadata of a copy without changing anything on disk. */
 
-import { CodError } from '../errors.ts';
+import { CodError, isCodError } from '../errors.ts';
 import type { FileSystem } from '../fs/file-system.ts';
 import { readNamed } from '../fs/inline-file.ts';
-import type { Core } from '../wasm/core.ts';
 import { parsing } from '../wasm/cores.ts';
-import type { MetadataFile } from './recovered-state.ts';
-import { recover } from './recovery.ts';
-import { Slots } from './slots.ts';
+import type { MetadataFile, RecoveredState } from './recovered-state.ts';
+import { recover, recoverCheckpoint } from './recovery.ts';
+import { ALL_SLOTS, beginningOf, Slots } from './slots.ts';
+
+/** Readings of the metadata, of which an owner may disturb all but one. */
+const MAX_LOOKS = 50;
 
 /** The state of a copy according to its metadata. All ranges are ascending, and touching ranges are merged. */
 export interface Inspection {
@@ -39,15 +41,16 @@ export interface Inspection {
 }
 
 /**
- * Reads the metadata of a copy, and changes nothing. While a device has the copy open, its files may change during the
- * call and look damaged: repeat the call then.
+ * Reads the metadata of a copy, and changes nothing. The result is also right while a device has the copy open: each
+ * block is in a state that it had during the call, and nothing that was acknowledged before the call is missing.
  *
  * @param target name of the copy
  * @param options.size the device's size in bytes, for metadata of format 1, which does not store it. Default: the size
  *   of the target.
  * @throws {@link CodError} COD_NOT_FOUND when the copy has no metadata, or the size is unknown; COD_EXISTS when a file
  *   that is not ours has the name of a metadata file; COD_CORRUPT when metadata is damaged; COD_VERSION when a newer
- *   version wrote it; COD_TARGET_IO or COD_LOCKED when a file cannot be read.
+ *   version wrote it; COD_TARGET_IO or COD_LOCKED when a file cannot be read;
+ *   COD_LOCKED when an owner changes the files faster than they can be read.
  * @example
  * ```ts
  * import { bytesSource, inspectMetadata, openDevice } from 'copyondemand';
@@ -68,28 +71,84 @@ export async function inspectMetadata(
   target: string,
   options: { size?: number } = {},
 ): Promise<Inspection> {
+  let verdict: string | undefined;
+  let enough: number | undefined;
+  for (let looks = 0; looks < MAX_LOOKS; looks++) {
+    const before = await headersOf(fileSystem, target);
+    const [outcome] = await Promise.allSettled([inspectAll(fileSystem, target, options)]);
+    if ((await headersOf(fileSystem, target)) === before) {
+      if (outcome.status === 'fulfilled') return outcome.value;
+      // An owner may have appended to a log meanwhile. Files that stand still show the same damage again.
+      const again = `${outcome.reason} ${before}`;
+      if (again === verdict || isCodError(outcome.reason, 'COD_LOCKED')) throw outcome.reason;
+      verdict = again;
+      continue;
+    }
+    // The log of a checkpoint two epochs later than one of this call begins during this call, so that checkpoint
+    // contains whatever its log would say of the time before the call.
+    const found = await inspectCheckpoint(fileSystem, target, (epoch) => epoch >= (enough ??= epoch + 2));
+    if (found !== undefined) return found;
+  }
+  throw new CodError('COD_LOCKED', `${target}: its owner changes the metadata faster than it can be read: try again`, {
+    details: { target },
+  });
+}
+
+/** The headers of all metadata files, to be compared: each step that voids what was read before changes one. */
+async function headersOf(fileSystem: FileSystem, target: string): Promise<string> {
   const slots = new Slots(fileSystem, target, { readOnly: true });
   try {
-    return await parsing((core) => inspect(core, slots, fileSystem, target, options));
+    const headers = ALL_SLOTS.map(async ({ kind, slot }) => {
+      const file = await slots.find(kind, slot);
+      return file === undefined ? 'absent' : (await beginningOf(file)).join();
+    });
+    // The reading of what cannot be read tells why.
+    return (await Promise.allSettled(headers)).map((each) => (each.status === 'fulfilled' ? each.value : '')).join();
   } finally {
     await slots.close();
   }
 }
 
-async function inspect(
-  core: Core,
-  slots: Slots,
+async function inspectAll(fileSystem: FileSystem, target: string, options: { size?: number }): Promise<Inspection> {
+  const slots = new Slots(fileSystem, target, { readOnly: true });
+  try {
+    return await parsing(async (core) => {
+      const found = await recover(core, slots, {
+        size: async () => options.size ?? (await sizeOf(fileSystem, target)),
+        read: (into, offset) => readNamed(fileSystem, target, into, offset),
+        isLive: true,
+      });
+      if (found === undefined)
+        throw new CodError('COD_NOT_FOUND', `${target} has no metadata: it is not a copy, or its copy is finished`);
+      return inspectionOf(target, found);
+    });
+  } finally {
+    await slots.close();
+  }
+}
+
+/** Returns undefined if the newest checkpoint is not enough, or was overwritten meanwhile. */
+async function inspectCheckpoint(
   fileSystem: FileSystem,
   target: string,
-  options: { size?: number },
-): Promise<Inspection> {
-  const found = await recover(core, slots, {
-    size: async () => options.size ?? (await sizeOf(fileSystem, target)),
-    read: (into, offset) => readNamed(fileSystem, target, into, offset),
-  });
-  if (found === undefined)
-    throw new CodError('COD_NOT_FOUND', `${target} has no metadata: it is not a copy, or its copy is finished`);
-  const { state, files } = found;
+  isEnough: (epoch: number) => boolean,
+): Promise<Inspection | undefined> {
+  const slots = new Slots(fileSystem, target, { readOnly: true });
+  try {
+    return await parsing(async (core) => {
+      const found = await recoverCheckpoint(core, slots, isEnough);
+      return found && inspectionOf(target, found);
+    });
+  } catch (error) {
+    if (isCodError(error)) return undefined;
+    throw error;
+  } finally {
+    await slots.close();
+  }
+}
+
+/** Disposes of the state. */
+function inspectionOf(target: string, { state, files }: RecoveredState): Inspection {
   const { geometry, blocks } = state;
   try {
     return {

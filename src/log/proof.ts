@@ -50,6 +50,8 @@ export class Proof {
   /** The claims about each cell, in the order of the logs. */
   readonly #claims = new Map<number, Claim[]>();
   #count = 0;
+  /** The judged cells whose bytes no claim matches, and the sums of their bytes. */
+  readonly lost: Map<number, number> = new Map();
 
   constructor(core: Core, size: number) {
     this.#core = core;
@@ -103,12 +105,15 @@ export class Proof {
   /**
    * Reads every claimed cell once, and applies what is proved to the state.
    *
+   * @param seen judges these cells only: first by these sums of what they once read as, and then by a read
    * @returns the cells with proved bytes, ascending and merged
    * @throws the error of `read`, unless the target is missing or too short: that proves nothing
    */
-  async judge(read: ReadTarget, state: CopyState): Promise<Extent[]> {
+  async judge(read: ReadTarget, state: CopyState, seen?: ReadonlyMap<number, number>): Promise<Extent[]> {
     const proved: { offset: number; length: number }[] = [];
-    const cells = [...this.#claims.keys()].sort((one, other) => one - other);
+    const cells = [...this.#claims.keys()]
+      .filter((cell) => seen === undefined || (seen.has(cell) && !this.#apply(state, cell, seen.get(cell)!)))
+      .sort((one, other) => one - other);
     const buffer = new Uint8Array(READ_CELLS * CELL_BYTES);
     for (let index = 0; index < cells.length; ) {
       const first = cells[index]!;
@@ -120,7 +125,11 @@ export class Proof {
       for (let cell = first; isThere && cell < first + count; cell++) {
         const at = (cell - first) * CELL_BYTES;
         const content = bytes.subarray(at, at + CELL_BYTES);
-        if (!this.#apply(state, cell, this.#core.cellSum(content))) continue;
+        const sum = this.#core.cellSum(content);
+        if (!this.#apply(state, cell, sum)) {
+          this.lost.set(cell, sum);
+          continue;
+        }
         const offset = start + at;
         const last = proved.at(-1);
         if (last !== undefined && last.offset + last.length === offset) last.length += content.length;

@@ -22,9 +22,19 @@ import type { Core } from '../wasm/core.ts';
 import { parsing, sharedCore } from '../wasm/cores.ts';
 import { readCheckpoint } from './checkpoint-reader.ts';
 import { recoverFormat1 } from './format1.ts';
-import { Proof, type ReadTarget } from './proof.ts';
+import { type Extent, Proof, type ReadTarget } from './proof.ts';
 import { feedFile, type MetadataFile, type RecoveredState } from './recovered-state.ts';
 import { ALL_SLOTS, type FileKind, type SlotIndex, type Slots, slotOf } from './slots.ts';
+
+/** The target, as recovery reads it. */
+interface Storage {
+  size(): Promise<number>;
+  readonly read: ReadTarget;
+  readonly isLive?: boolean;
+}
+
+/** The logs of a live copy are read at most this often. */
+const MAX_LOOKS = 50;
 
 type Header = CheckpointHeader | LogHeader;
 
@@ -63,17 +73,18 @@ function corrupt(message: string, details: Record<string, unknown> = {}): CodErr
  *
  * @param target.size returns the device's size in bytes. Called only for format 1, which does not store it.
  * @param target.read reads the target. Called only for records behind the last barrier.
+ * @param target.isLive whether an owner may change target and logs meanwhile. The headers must stay as they are.
  * @param clock lets the event loop turn between steps
  * @throws {@link CodError} COD_CORRUPT, COD_VERSION, and the errors of the file system.
  */
 export async function recover(
   core: Core,
   slots: Slots,
-  target: { size(): Promise<number>; read: ReadTarget },
+  target: Storage,
   clock: TurningClock = {},
 ): Promise<RecoveredState | undefined> {
   const found = await readHeaders(core, slots);
-  if (found.some(({ header }) => typeof header === 'object')) return recoverFormat2(core, found, target.read, clock);
+  if (found.some(({ header }) => typeof header === 'object')) return recoverFormat2(core, found, target, clock);
   const old = found.filter(({ header }) => header === 'format1');
   // Rule 2: the first checkpoint was being made. No log is made before it is durable, and unless it converts a copy of
   // format 1, it has no block.
@@ -91,7 +102,7 @@ export async function recover(
  */
 export async function recoverForUse(
   slots: Slots,
-  target: { size(): Promise<number>; read: ReadTarget },
+  target: Storage,
   clock: TurningClock,
 ): Promise<{ core: Core; found: RecoveredState | undefined }> {
   return parsing(async (parser) => {
@@ -109,10 +120,30 @@ export async function recoverForUse(
   });
 }
 
+/**
+ * Recovers the state of the newest checkpoint, which is at least that of the moment in which its log began. Its sums
+ * prove it, so its owner may do anything meanwhile. Returns undefined if there is none, or if `isEnough` refuses its
+ * epoch.
+ */
+export async function recoverCheckpoint(
+  core: Core,
+  slots: Slots,
+  isEnough: (epoch: number) => boolean,
+): Promise<RecoveredState | undefined> {
+  // The checkpoints last, since they change soon.
+  const found = await readHeaders(core, slots, [...ALL_SLOTS].reverse());
+  const newest = found.reduce(
+    (epoch, { kind, header }) =>
+      kind === 'checkpoint' && typeof header === 'object' ? Math.max(epoch, header.epoch) : epoch,
+    -1,
+  );
+  return newest >= 0 && isEnough(newest) ? recoverFormat2(core, found, undefined, {}) : undefined;
+}
+
 /** Rule 1, first half: a damaged header is COD_CORRUPT, and a file that is not ours is COD_EXISTS. */
-async function readHeaders(core: Core, slots: Slots): Promise<FoundFile[]> {
+async function readHeaders(core: Core, slots: Slots, order = ALL_SLOTS): Promise<FoundFile[]> {
   const found: FoundFile[] = [];
-  for (const { kind, slot } of ALL_SLOTS) {
+  for (const { kind, slot } of order) {
     const name = slots.name(kind, slot);
     const state = await inFile(name, async () => {
       const file = await slots.find(kind, slot);
@@ -135,31 +166,29 @@ function missingCheckpoint(file: string): CodError {
   return corrupt(`${file}: a checkpoint is missing`, { file });
 }
 
+/** @param target undefined: no log counts */
 async function recoverFormat2(
   core: Core,
   found: readonly FoundFile[],
-  read: ReadTarget,
+  target: Storage | undefined,
   clock: TurningClock,
 ): Promise<RecoveredState> {
   const { checkpoints, logs } = ofOneSession(found);
   const checkpoint = newestCheckpoint(checkpoints, logs);
   const { header } = checkpoint;
-  refuseLaterLogs(logs, header.epoch);
+  if (target !== undefined) refuseLaterLogs(logs, header.epoch);
   const shape = makeGeometry({ size: header.size, blockSize: header.blockSize });
   const state = await CopyState.open(core, shape);
-  const replay = new Replay(core, shape);
-  const changed = new Replay(core, shape, 'changed');
-  const proof = new Proof(core, shape.size);
   try {
     const { file } = checkpoint;
     const identity = await inFile(checkpoint.name, () => readCheckpoint({ core, file, header, clock }, state));
     const checkpointRecords = state.dirtyParts;
-    const { scans, bothLogs } = await replayLogs({ core, shape, replay, changed, proof, logs }, header);
-    await inTurns(state.merging(replay), clock);
-    const proved = await proof.judge(read, state);
-    await inTurns(state.mergingModified(changed), clock);
+    const { scans, bothLogs, proved } =
+      target === undefined ? NO_LOGS : await readLogs({ core, shape, logs, clock }, header, state, target);
     const isThere = ({ header }: FoundFile): boolean => typeof header === 'object' || header === 'format1';
-    const files = found.filter(isThere).map((file) => listed(file, scans.get(file.name)));
+    const files = inOrder(found)
+      .filter(isThere)
+      .map((file) => listed(file, scans.get(file.name)));
     return {
       format: 2,
       state,
@@ -173,10 +202,67 @@ async function recoverFormat2(
   } catch (error) {
     state.dispose();
     throw error;
+  }
+}
+
+/** What the logs say. */
+interface LogsRead {
+  readonly scans: ReadonlyMap<string, LogScanResult>;
+  readonly bothLogs: boolean;
+  readonly proved: readonly Extent[];
+  readonly lost: ReadonlyMap<number, number>;
+}
+
+const NO_LOGS: LogsRead = { scans: new Map(), bothLogs: false, proved: [], lost: new Map() };
+
+/**
+ * Adds to the state what the logs say.
+ *
+ * Between the reads of log and target, a live owner may change a cell, so that it matches no record that was read. The
+ * record of what it read as is in the log then, or a barrier has made its records firm: reading the logs again tells. A
+ * cell is lost only if it still reads the same after that.
+ */
+async function readLogs(
+  context: LogsContext,
+  checkpoint: CheckpointHeader,
+  state: CopyState,
+  { read, isLive = false }: Storage,
+): Promise<LogsRead> {
+  let found = await readLogsOnce(context, checkpoint, state, read);
+  for (let looks = 1, isSettled = !isLive; !isSettled && found.lost.size > 0 && looks < MAX_LOOKS; looks++) {
+    const { lost } = found;
+    found = await readLogsOnce(context, checkpoint, state, read, lost);
+    isSettled = [...found.lost].every(([cell, sum]) => lost.get(cell) === sum);
+  }
+  return found;
+}
+
+async function readLogsOnce(
+  context: LogsContext,
+  checkpoint: CheckpointHeader,
+  state: CopyState,
+  read: ReadTarget,
+  seen?: ReadonlyMap<number, number>,
+): Promise<LogsRead> {
+  const { core, shape, clock } = context;
+  const replay = new Replay(core, shape);
+  const changed = new Replay(core, shape, 'changed');
+  const proof = new Proof(core, shape.size);
+  try {
+    const replayed = await replayLogs({ ...context, replay, changed, proof }, checkpoint);
+    await inTurns(state.merging(replay), clock);
+    const proved = await proof.judge(read, state, seen);
+    await inTurns(state.mergingModified(changed), clock);
+    return { ...replayed, proved, lost: proof.lost };
   } finally {
     replay.dispose();
     changed.dispose();
   }
+}
+
+/** The order of {@link ALL_SLOTS}. */
+function inOrder(found: readonly FoundFile[]): FoundFile[] {
+  return ALL_SLOTS.flatMap(({ kind, slot }) => found.filter((file) => file.kind === kind && file.slot === slot));
 }
 
 function listed({ name, kind, header, bytes }: FoundFile, scan: LogScanResult | undefined): MetadataFile {
@@ -224,15 +310,19 @@ function refuseLaterLogs(logs: readonly FoundLog[], epoch: number): void {
   });
 }
 
-/** What reading the logs needs. */
-interface Logs {
+interface LogsContext {
   readonly core: Core;
   readonly shape: Geometry;
+  readonly logs: readonly FoundLog[];
+  readonly clock: TurningClock;
+}
+
+/** What reading the logs needs. */
+interface Logs extends LogsContext {
   readonly replay: Replay;
   /** Collects the blocks that users changed. */
   readonly changed: Replay;
   readonly proof: Proof;
-  readonly logs: readonly FoundLog[];
 }
 
 /** Rules 3 to 5: replays the log of the checkpoint's epoch, and the next one if it counts. */

@@ -24,7 +24,7 @@ import { Checkpointer } from './checkpointer.ts';
 import { type Ownership, takeOwnership } from './ownership.ts';
 import type { RecoveredState } from './recovered-state.ts';
 import { recover } from './recovery.ts';
-import { ALL_SLOTS, type FileKind, type SlotIndex, Slots, slotOf } from './slots.ts';
+import { ALL_SLOTS, beginningOf, type FileKind, type SlotIndex, Slots, slotOf } from './slots.ts';
 
 /** Options of `removeCopy`. */
 export interface RemoveCopyOptions {
@@ -317,11 +317,4 @@ async function removeMetadata(slots: Slots, last: SlotIndex | undefined): Promis
     await file.sync();
     await slots.remove(kind, slot);
   }
-}
-
-/** Returns the bytes of a header, or all of a shorter file. */
-async function beginningOf(file: File): Promise<Uint8Array> {
-  const bytes = new Uint8Array(Math.min(await file.size(), HEADER_BYTES));
-  await file.read(bytes, 0);
-  return bytes;
 }

@@ -25,6 +25,13 @@ export async function voidHeader(file: File): Promise<void> {
   await file.write(ZERO_BYTE, HEADER_BYTES - 1);
 }
 
+/** Returns the bytes of a header, or all of a shorter file. */
+export async function beginningOf(file: File): Promise<Uint8Array> {
+  const bytes = new Uint8Array(Math.min(await file.size(), HEADER_BYTES));
+  await file.read(bytes, 0);
+  return bytes;
+}
+
 /** Returns the slot of an epoch. */
 export function slotOf(epoch: number): SlotIndex {
   return (epoch % 2) as SlotIndex;

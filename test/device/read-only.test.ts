@@ -151,7 +151,7 @@ describe('a device that is only read', () => {
     const writer = await open(fileSystem);
     await expect(open(another, { readOnly: true })).rejects.toMatchObject({ code: 'COD_LOCKED' });
     await writer.close();
-    // Readers exclude nobody.
+    // Readers exclude neither a writer nor each other.
     const readers = [await open(another, { readOnly: true }), await open(another, { readOnly: true })];
     await (await open(fileSystem)).close();
     for (const reader of readers) await reader.close();
