@@ -11,7 +11,7 @@ import { build } from 'esbuild';
 import { makeSmaller } from './scripts/lib/smaller.mjs';
 
 const BESIDE_ROARING_BYTES = 30_000;
-const OWN_BYTES = 55_000;
+const OWN_BYTES = 56_000;
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 const ownFolder = 'node_modules/.cache/size';

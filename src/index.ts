@@ -21,7 +21,7 @@ export type {
   HydrateOptions,
 } from './device/types.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
-export type { File, FileSystem, Lease, OpenOptions } from './fs/file-system.ts';
+export type { File, FileSystem, Lease, LeaseOptions, OpenOptions } from './fs/file-system.ts';
 export { type Inspection, inspectMetadata } from './log/inspect.ts';
 export type { MetadataFile } from './log/recovered-state.ts';
 export type { RemoveCopyOptions, RemovedContents, RemovedCopy } from './log/removal.ts';

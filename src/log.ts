@@ -11,7 +11,7 @@ import { systemEnvironment } from './platform/environment.ts';
 export type { BlockRange } from './core/runs.ts';
 export type { BlockRun, BlockView, DirtyView, ModifiedView } from './core/views.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
-export type { File, FileSystem, Lease, OpenOptions } from './fs/file-system.ts';
+export type { File, FileSystem, Lease, LeaseOptions, OpenOptions } from './fs/file-system.ts';
 export type {
   IntentLog,
   LogStorage,

@@ -3,7 +3,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { gzipSync } from 'node:zlib';
+import { deflateRawSync } from 'node:zlib';
 import { buildSingleFiles } from './single-files.mjs';
 import { makeSmaller } from './smaller.mjs';
 import { StepError } from './steps.mjs';
@@ -21,7 +21,7 @@ const DATA = /"data:application\/octet-stream;base64,([A-Za-z0-9+/=]+)"/;
 const INSTANTIATE = '.then((binary) => WebAssembly.instantiate(binary, imports))';
 const INFLATE =
   '.then((packed) => new Response(new Blob([packed]).stream().pipeThrough(' +
-  'new DecompressionStream("gzip"))).arrayBuffer())';
+  'new DecompressionStream("deflate-raw"))).arrayBuffer())';
 
 /**
  * Compresses the wasm module in roaring-wasm, and inflates it where it is instantiated. A server cannot compress the
@@ -36,7 +36,7 @@ const packedRoaring = {
       const module = DATA.exec(text)?.[1];
       if (module === undefined || text.split(INSTANTIATE).length !== 2)
         throw new StepError(`${path} has changed: its wasm module is not where the build expects it`, '', 1);
-      const packed = gzipSync(Buffer.from(module, 'base64'), { level: 9 }).toString('base64');
+      const packed = deflateRawSync(Buffer.from(module, 'base64'), { level: 9, memLevel: 9 }).toString('base64');
       return { contents: text.replace(module, packed).replace(INSTANTIATE, INFLATE + INSTANTIATE), loader: 'js' };
     });
   },

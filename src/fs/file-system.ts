@@ -31,7 +31,7 @@ export interface FileSystem {
    *   COD_EXISTS when another program's file is in the way; COD_NO_SPACE; COD_TARGET_IO.
    * @throws the signal's reason when the signal is aborted during a wait.
    */
-  lock?(name: string, options?: LockOptions): Promise<Lease>;
+  lock?(name: string, options?: LeaseOptions): Promise<Lease>;
   /**
    * Checks that `name` has no owner that may be alive. Takes and changes nothing. A backend with `lock` should have it:
    * without it, a reader cannot tell that another program has the copy open.
@@ -43,7 +43,7 @@ export interface FileSystem {
 }
 
 /** How {@link FileSystem.lock} treats an owner that may be dead. */
-export interface LockOptions {
+export interface LeaseOptions {
   /**
    * Replaces an owner on another machine when its heartbeat has stood still for 10 s, instead of 30 s. Default: false.
    */

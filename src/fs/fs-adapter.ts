@@ -13,7 +13,7 @@ import { CodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import { type EventLoop, InlineCalls } from '../platform/inline-calls.ts';
 import { areWholePages, PAGE_BYTES } from '../platform/pages.ts';
-import type { File, FileSystem, Lease, LockOptions, OpenOptions } from './file-system.ts';
+import type { File, FileSystem, Lease, LeaseOptions, OpenOptions } from './file-system.ts';
 import type { InlineFile } from './inline-file.ts';
 
 /** The calls of `node:fs` that every backend of this kind has. Each throws an error with the errno as its `code`. */
@@ -65,7 +65,7 @@ export interface FsAdapterOptions {
   /** Files are opened for reading, and nothing on the disk is changed. */
   readonly readOnly?: boolean | undefined;
   readonly bootId?: string | undefined;
-  readonly lock?: ((path: string, options?: LockOptions) => Promise<Lease>) | undefined;
+  readonly lock?: ((path: string, options?: LeaseOptions) => Promise<Lease>) | undefined;
   readonly assertNotOwned?: ((path: string) => void | Promise<void>) | undefined;
 }
 
@@ -88,7 +88,7 @@ export function fsAdapter(options: FsAdapterOptions): FileSystem {
     ...(options.bootId === undefined ? {} : { bootId: options.bootId }),
     ...(lock === undefined || options.readOnly
       ? {}
-      : { lock: async (name: string, how?: LockOptions) => lock(options.resolve(name), how) }),
+      : { lock: async (name: string, how?: LeaseOptions) => lock(options.resolve(name), how) }),
     ...(assertNotOwned === undefined
       ? {}
       : { assertNotOwned: async (name: string) => assertNotOwned(options.resolve(name)) }),

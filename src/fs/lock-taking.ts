@@ -6,7 +6,7 @@ import type { Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import type { CodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
-import type { LockOptions } from './file-system.ts';
+import type { LeaseOptions } from './file-system.ts';
 import { isOdd } from './fs-adapter.ts';
 import {
   attempt,
@@ -52,7 +52,7 @@ const LOCAL: ReadonlySet<number> = new Set([
 ]);
 
 /** Options of {@link lockFile}, beside those of `lock`. */
-export interface NodeLockOptions extends LockOptions {
+export interface NodeLockOptions extends LeaseOptions {
   /** Default: this machine. */
   readonly machine?: Machine | undefined;
   /** Is given each connection to the owner's socket, and the token of the lease. */

@@ -1,7 +1,7 @@
 /** One owner of a log at a time. */
 
 import { CodError } from '../errors.ts';
-import type { FileSystem, Lease, LockOptions } from '../fs/file-system.ts';
+import type { FileSystem, Lease, LeaseOptions } from '../fs/file-system.ts';
 
 /** The names in use of each file system object. They guard a backend without locks within this program. */
 const inUse = new WeakMap<FileSystem, Set<string>>();
@@ -61,7 +61,7 @@ export class Ownership {
  * Takes the ownership of `name`.
  * @throws {@link CodError} COD_LOCKED if it has an owner; the errors of the file system.
  */
-export async function takeOwnership(fileSystem: FileSystem, name: string, options?: LockOptions): Promise<Ownership> {
+export async function takeOwnership(fileSystem: FileSystem, name: string, options?: LeaseOptions): Promise<Ownership> {
   const names = inUse.get(fileSystem) ?? new Set();
   inUse.set(fileSystem, names);
   refuseOpen(names, name);

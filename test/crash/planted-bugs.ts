@@ -891,7 +891,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: INTENT_LOG,
-        find: 'if (this.#lease.unproved) await this.#checkpointer.startAnew();\n    else if (',
+        find: 'if (this.#lease.unproved) await this.#checkpointer.startAnew();\n      else if (',
         replace: 'if (',
       },
     ],

@@ -7,7 +7,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
-import type { Lease, LockOptions } from '../../src/fs/file-system.ts';
+import type { Lease, LeaseOptions } from '../../src/fs/file-system.ts';
 import { parseOwner } from '../../src/fs/lock-owner.ts';
 import { lockFile } from '../../src/fs/node-lock.ts';
 import type { Machine } from '../../src/fs/node-process.ts';
@@ -105,7 +105,7 @@ class World {
   }
 }
 
-function take(machine: Machine, options: LockOptions = {}): Promise<Lease> {
+function take(machine: Machine, options: LeaseOptions = {}): Promise<Lease> {
   return world.run(lockFile(target, { ...options, machine }));
 }
 
