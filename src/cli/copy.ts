@@ -10,15 +10,8 @@ import { jsonLines } from './json-lines.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { type HttpFlags, openSource, parseSourceUri } from './source-uri.ts';
-import {
-  checkTarget,
-  followCopy,
-  openTarget,
-  preloadDevice,
-  syncedBytes,
-  type TargetCopy,
-  tellStart,
-} from './target-device.ts';
+import { syncedBytes } from './synced-bytes.ts';
+import { checkTarget, followCopy, openTarget, preloadDevice, type TargetCopy, tellStart } from './target-device.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 
 const TICK_MS = 200;

@@ -11,6 +11,7 @@ import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
 import type { InspectFlags } from './inspect.ts';
 import type { RemoveFlags } from './remove.ts';
 import type { ServeFlags } from './serve.ts';
+import type { StatusFlags } from './status.ts';
 import { parseGroupName, parseInteger, parseRate, parseSha256, parseSize } from './units.ts';
 
 const SIZES = 'Sizes: bytes, or with k, M, G, T (powers of 1024).';
@@ -133,6 +134,16 @@ function program(): Command {
     );
 
   program
+    .command('status')
+    .summary('show what the owner of a copy does')
+    .description('Asks the process that owns the copy at TARGET. Without an owner: what its metadata says.')
+    .argument('<target>', 'the path of a copy')
+    .option('--json', 'print one JSON object on stdout')
+    .option('--watch', 'print it again each second, until no process owns the copy')
+    .addHelpText('after', `\n${EXIT_CODES}`)
+    .action(async (target: string, flags: StatusFlags) => (await import('./status.ts')).status(target, flags));
+
+  program
     .command('inspect')
     .summary('show the state of a copy')
     .description('Shows the state of the copy at TARGET, from its metadata. Changes nothing.')
@@ -184,7 +195,9 @@ async function main(): Promise<number> {
   process.stdout.on('error', onOutputError);
   try {
     if (process.argv.length <= 2)
-      throw new UsageError('missing command: use copy, serve, inspect, remove or demo, or see `copyondemand --help`');
+      throw new UsageError(
+        'missing command: use copy, serve, status, inspect, remove or demo, or see `copyondemand --help`',
+      );
     await program().parseAsync();
     return EXIT.done;
   } catch (error) {

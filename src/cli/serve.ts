@@ -20,15 +20,8 @@ import { type OrderRecording, recordOrder } from './order-file.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { type HttpFlags, openSource, parseSourceUri } from './source-uri.ts';
-import {
-  checkTarget,
-  followCopy,
-  openTarget,
-  preloadDevice,
-  syncedBytes,
-  type TargetCopy,
-  tellStart,
-} from './target-device.ts';
+import { syncedBytes } from './synced-bytes.ts';
+import { checkTarget, followCopy, openTarget, preloadDevice, type TargetCopy, tellStart } from './target-device.ts';
 import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;

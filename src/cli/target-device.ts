@@ -2,12 +2,13 @@
 
 import { withSignal } from '../async/with-signal.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
-import type { Device, DeviceStatus } from '../device/types.ts';
+import type { Device } from '../device/types.ts';
 import type { Source } from '../sources/source.ts';
 import { UsageError } from './failure.ts';
 import type { Emit } from './json-lines.ts';
 import type { Progress } from './progress.ts';
 import { type SourceUri, showSourceUri } from './source-uri.ts';
+import { syncedBytes } from './synced-bytes.ts';
 import { formatBytes } from './units.ts';
 
 /** A copy that one run of the command begins or resumes. */
@@ -35,7 +36,8 @@ export function checkTarget(target: string): void {
   if (target === '') throw new UsageError('TARGET is empty: give a path that does not exist yet, or a copy to resume');
 }
 
-const modules = () => Promise.all([import('../index.ts'), import('../fs/node.ts')]);
+const modules = () =>
+  Promise.all([import('../index.ts'), import('../fs/node.ts'), import('../control/server.ts'), import('./status.ts')]);
 
 /**
  * Starts loading the device's modules while the source is asked for its size. {@link openTarget} reports a failed
@@ -70,13 +72,17 @@ export async function openTarget({
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
   }
-  const [{ openDevice }, { nodeFileSystem }] = await modules();
+  const [{ openDevice }, { servingFileSystem }, { serveControl }, { statusOf }] = await modules();
+  let status: (() => object) | undefined;
+  const opening = { target, pid: process.pid, state: 'opening' };
   const order =
     flags.order === undefined ? [] : await (await import('./order-file.ts')).readOrder(flags.order, source.size);
   const { readOnly = false } = flags;
-  return openDevice({
+  const device = await openDevice({
     source,
-    fileSystem: nodeFileSystem('.', { direct, readOnly }),
+    fileSystem: servingFileSystem('.', { direct, readOnly }, (socket, token) =>
+      serveControl(socket, token, (command) => (command === 'status' ? (status?.() ?? opening) : undefined)),
+    ),
     target,
     readOnly,
     signal,
@@ -90,11 +96,8 @@ export async function openTarget({
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Math.max(1, source.size) } : {}),
     },
   });
-}
-
-/** Returns the bytes of all synced blocks. The last block may be short. */
-export function syncedBytes({ size, blockSize, totalBlocks, syncedBlocks }: DeviceStatus): number {
-  return syncedBlocks === totalBlocks ? size : Math.min(size, syncedBlocks * blockSize);
+  status = statusOf(device, { target, source: showSourceUri(uri) });
+  return device;
 }
 
 /**

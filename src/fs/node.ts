@@ -6,6 +6,7 @@ import { errnoOf } from '../platform/errno.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import type { FileSystem } from './file-system.ts';
 import { fsAdapter } from './fs-adapter.ts';
+import type { NodeLockOptions } from './lock-taking.ts';
 import { assertNotOwned, lockFile } from './node-lock.ts';
 import { bootId } from './node-process.ts';
 
@@ -47,6 +48,18 @@ export interface NodeFileSystemOptions {
  * ```
  */
 export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions = {}): FileSystem {
+  return servingFileSystem(directory, options);
+}
+
+/**
+ * As {@link nodeFileSystem}.
+ * @param serve is given each connection to the socket of a lock, and the token of its lease
+ */
+export function servingFileSystem(
+  directory: string,
+  options: NodeFileSystemOptions,
+  serve?: NodeLockOptions['serve'],
+): FileSystem {
   const base = resolve(directory);
   return fsAdapter({
     fs,
@@ -71,7 +84,7 @@ export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions =
     syncName,
     readOnly: options.readOnly,
     bootId: bootId(),
-    lock: lockFile,
+    lock: (path, how) => lockFile(path, { ...how, serve }),
     assertNotOwned,
   });
 }

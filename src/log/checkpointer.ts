@@ -153,14 +153,19 @@ export class Checkpointer {
 
   /**
    * As {@link writeStandalone}, and leaves no file that an owner before may write to. A crash leaves the checkpoint
-   * that counted, or the new one, which needs no other file.
+   * that counted, or the new one, which needs no other file. A name is removed after a check: this owner may have been
+   * replaced meanwhile, and then the name leads to a file of its successor.
    */
   async startAnew(): Promise<void> {
-    const { slots } = this.#options;
     const kept = slotOf(this.#epoch + 1);
-    await slots.remove('checkpoint', kept);
+    await this.#removeName('checkpoint', kept);
     await this.writeStandalone();
-    for (const { kind, slot } of ALL_SLOTS) if (kind === 'log' || slot !== kept) await slots.remove(kind, slot);
+    for (const { kind, slot } of ALL_SLOTS) if (kind === 'log' || slot !== kept) await this.#removeName(kind, slot);
+  }
+
+  async #removeName(kind: FileKind, slot: SlotIndex): Promise<void> {
+    await this.fence();
+    await this.#options.slots.remove(kind, slot);
   }
 
   /** Makes the checkpoint that counts durable: a killed process may have left it in the page cache only. */

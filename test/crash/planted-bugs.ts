@@ -905,8 +905,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: "    await slots.remove('checkpoint', kept);\n",
-        replace: '    for (const { kind, slot } of ALL_SLOTS) await slots.remove(kind, slot);\n',
+        find: "    await this.#removeName('checkpoint', kept);\n",
+        replace: '    for (const { kind, slot } of ALL_SLOTS) await this.#removeName(kind, slot);\n',
       },
     ],
   },

@@ -197,6 +197,19 @@ describe('a take-over of an owner that may be alive', () => {
     await next.close();
   });
 
+  it('removes no name of a third owner that has taken over meanwhile', async () => {
+    const { files, shared } = await begun();
+    const second = shared.takeOver();
+    let checks = 0;
+    let third: Promise<Device> | undefined;
+    second.onCheck = () => {
+      if (++checks === 2) third = open(shared.takeOver());
+    };
+    await open(second).catch((error: unknown) => expect(error).toMatchObject({ code: 'COD_POISONED' }));
+    await (await third!).close();
+    for (const name of METADATA) await (await files.open(name)).close();
+  });
+
   it('may crash at any operation, again and again', async () => {
     const { crashes } = await exploreCrashes(
       () => {

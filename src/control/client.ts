@@ -1,0 +1,54 @@
+/** The client's side of the control channel. */
+
+import { realpathSync } from 'node:fs';
+import { CodError, type CodErrorCode } from '../errors.ts';
+import { parseOwner, RELEASED, readIfThere } from '../fs/lock-owner.ts';
+import { connect, mayBeListening } from '../fs/lock-socket.ts';
+import { errnoOf, ioError } from '../platform/errno.ts';
+import { lineOf, onLines } from './server.ts';
+
+/**
+ * Asks the owner of `target`. Resolves to its answer, or to undefined if no process owns it.
+ * @throws {@link CodError} COD_NOT_RUNNING if the owner does not answer, or is on another machine; the owner's error.
+ */
+export async function askOwner(target: string, command: string): Promise<Record<string, unknown> | undefined> {
+  const file = lockOf(target);
+  const line = file === undefined ? undefined : readIfThere(file);
+  const owner = line === undefined ? undefined : parseOwner(line);
+  if (line === undefined || owner?.beat === RELEASED) return undefined;
+  const path = `${file}.${owner?.socket}`;
+  if (owner?.socket !== undefined && !(await mayBeListening(path))) return undefined;
+  try {
+    if (owner?.socket === undefined) throw new Error('it has no control socket');
+    return await ask(path, lineOf({ token: owner.token }) + lineOf({ command }));
+  } catch (cause) {
+    if (cause instanceof CodError) throw cause;
+    throw new CodError('COD_NOT_RUNNING', `the owner of ${target} does not answer`, { cause, details: { target } });
+  }
+}
+
+function lockOf(target: string): string | undefined {
+  try {
+    return `${realpathSync(target)}.lock`;
+  } catch (cause) {
+    if (errnoOf(cause) === 'ENOENT') return undefined;
+    throw ioError(`read ${target}`, cause);
+  }
+}
+
+async function ask(path: string, request: string): Promise<Record<string, unknown>> {
+  const socket = await connect(path);
+  return new Promise((resolve, reject) => {
+    socket.on('error', reject);
+    socket.on('close', () => reject(new Error('the connection ended')));
+    socket.setTimeout(5000, () => socket.destroy());
+    onLines(socket, (line) => {
+      const { error, ...answer } = JSON.parse(line) as { error?: { code: CodErrorCode; message: string } };
+      if (error === undefined) resolve(answer);
+      else reject(CodError.fromJSON({ name: 'CodError', details: {}, ...error }));
+      socket.destroy();
+      return false;
+    });
+    socket.write(request);
+  });
+}
