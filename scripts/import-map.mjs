@@ -16,7 +16,7 @@ import { root, StepError, say, script } from './lib/steps.mjs';
 const LAYERS = [
   ['cli', 'web'],
   ['entries'],
-  ['browser', 'nbd/server', 'nbd/client'],
+  ['browser', 'control', 'nbd/server', 'nbd/client'],
   ['device', 'nbd'],
   ['log', 'testing'],
   ['core'],

@@ -16,8 +16,8 @@
  * - `COD_VERSION`: a newer version wrote the file.
  * - `COD_SIZE_MISMATCH`: copy and source, or log and storage, differ in size.
  * - `COD_CLOSED`: the object was closed, or its worker has ended.
- * - `COD_POISONED`: a sync failed, or another owner has taken over, so unflushed writes may be lost. Open the copy again
- *   to recover its durable state.
+ * - `COD_POISONED`: a sync failed, or another owner has taken over, so unflushed writes may be lost. Open the copy
+ *   again to recover its durable state.
  * - `COD_READ_ONLY`: the file, the file system or the device was opened for reading only.
  * - `COD_NOT_RUNNING`: no process on this machine owns the target, or its owner does not answer.
  * - `COD_UNSUPPORTED`: the other side does not know the request.

@@ -1,8 +1,8 @@
 /**
  * The owner's side of the control channel, over its socket (fs/lock-socket.ts).
  *
- * One JSON object per line. A client's first line is `{"token":…}` with the token of the lock, so that a stale path never
- * reaches another copy. Each further line is `{"command":…}` and gets one line as its answer.
+ * One JSON object per line. A client's first line is `{"token":…}` with the token of the lock, so that a stale path
+ * never reaches another copy. Each further line is `{"command":…}` and gets one line as its answer.
  */
 
 import type { Socket } from 'node:net';

@@ -273,6 +273,14 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   }
 
   async begin(storage: Storage): Promise<OpenLog> {
+    try {
+      return await this.#begin(storage);
+    } catch (error) {
+      throw await this.#lease.causeOf(error);
+    }
+  }
+
+  async #begin(storage: Storage): Promise<OpenLog> {
     if (!this.readOnly) {
       this.#checkpointer.attach(() => storage.sync());
       await this.#writeAgain(storage);
@@ -362,7 +370,10 @@ export async function recoverLog(
       read: async (into: Uint8Array, offset: number) => storage?.read(into, offset) ?? noStorage(name),
     };
     const { core, found } = await recoverForUse(slots, fromTarget, environment.clock);
-    state = found?.state ?? (await CopyState.open(core, shape));
+    state = found?.state;
+    // The open files are those of a successor, unless this is still the owner.
+    await lease.fence();
+    state ??= await CopyState.open(core, shape);
     // An owner that came meanwhile has changed what was read.
     if (readOnly) await assertNotOwned(fileSystem, name);
     let session = found?.session;
@@ -384,8 +395,9 @@ export async function recoverLog(
     });
   } catch (error) {
     state?.dispose();
+    const cause = await lease.causeOf(error);
     await closeFiles(slots, lease);
-    throw error;
+    throw cause;
   }
 }
 

@@ -36,6 +36,11 @@ export class Ownership {
     return new CodError('COD_LOCKED', `${this.#name} was taken over by ${by}`, { details: { name: this.#name } });
   }
 
+  /** Returns the cause of an error: files that another owner was changing explain any. */
+  async causeOf(error: unknown): Promise<unknown> {
+    return (await this.loss().catch(() => undefined)) ?? error;
+  }
+
   /** @throws {@link CodError} COD_LOCKED if another owner has taken over. */
   async fence(): Promise<void> {
     const loss = await this.loss();

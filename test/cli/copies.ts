@@ -58,7 +58,7 @@ export async function crashCopy(source: string, directory: string, name = 'disk'
   const alive = join(directory, 'alive');
   mkdirSync(alive);
   const device = await beginCopy(source, join(alive, name));
-  cpSync(alive, directory, { recursive: true, filter: (path) => !path.endsWith('.lock') });
+  cpSync(alive, directory, { recursive: true, filter: (path) => !path.includes('.lock') });
   await device.close();
   return join(directory, name);
 }

@@ -197,15 +197,37 @@ describe('a take-over of an owner that may be alive', () => {
     await next.close();
   });
 
+  it('writes to no file of a successor that has made it before the metadata was read', async () => {
+    const { files } = await begun();
+    const again = new SharedFiles(files.clone());
+    const first = again.takeOver();
+    let next: Promise<Device> | undefined;
+    const paused = {
+      ...first,
+      open: async (name: string, options?: object) => {
+        next ??= open(again.takeOver());
+        await next;
+        return again.files.open(name, options);
+      },
+    };
+    await expect(open(paused)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+    const device = await next!;
+    await device.write(block(20), 0);
+    await device.close();
+    const last = await open(new SharedFiles(again.files).takeOver());
+    expect(await contentOf(last, 0)).toBe(20);
+    await last.close();
+  });
+
   it('removes no name of a third owner that has taken over meanwhile', async () => {
     const { files, shared } = await begun();
     const second = shared.takeOver();
     let checks = 0;
     let third: Promise<Device> | undefined;
     second.onCheck = () => {
-      if (++checks === 2) third = open(shared.takeOver());
+      if (++checks === 3) third = open(shared.takeOver());
     };
-    await open(second).catch((error: unknown) => expect(error).toMatchObject({ code: 'COD_POISONED' }));
+    await open(second).catch((error: unknown) => expect(error).toMatchObject({ code: 'COD_LOCKED' }));
     await (await third!).close();
     for (const name of METADATA) await (await files.open(name)).close();
   });
