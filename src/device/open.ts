@@ -163,6 +163,16 @@ function noCopy(why: string): CodError {
   return new CodError('COD_NOT_FOUND', `${why}; only a copy that exists can be opened for reading only`);
 }
 
+/** A target that cannot be opened may be a link that leads nowhere, which must stay as it is. */
+async function refuseLink(fileSystem: FileSystem, target: string): Promise<void> {
+  try {
+    await (await openExisting(fileSystem, target, { readOnly: true, noFollow: true }))?.close();
+  } catch (cause) {
+    if (!isCodError(cause, 'COD_EXISTS')) throw cause;
+    throw new CodError('COD_EXISTS', `${target} is a link that leads nowhere: name another target`, { cause });
+  }
+}
+
 /** Opens the target: a new one, which must not exist, or the one that the copy has. */
 async function openTarget(
   fileSystem: FileSystem,
@@ -174,13 +184,13 @@ async function openTarget(
     if (!log.readOnly) await log.prepare();
     return resumeTarget(fileSystem, target, log, source);
   }
-  // A link may lead nowhere, and is not ours either.
-  const existing = await openExisting(fileSystem, target, { readOnly: log.readOnly, noFollow: true });
+  const existing = await openExisting(fileSystem, target, { readOnly: log.readOnly });
   if (existing !== undefined) {
     await existing.close();
     if (log.readOnly) throw noCopy(`${target} has no metadata, as an ordinary image: open it as a file`);
     throw new CodError('COD_EXISTS', `${target} exists and has no metadata, so it is not a copy: name another target`);
   }
+  await refuseLink(fileSystem, target);
   if (log.readOnly) throw noCopy(`there is no copy at ${target}`);
   await log.prepare();
   return resized(await makeTarget(fileSystem, target, source), log.size);

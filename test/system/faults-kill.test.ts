@@ -99,7 +99,7 @@ async function runAndKill(
 /** Reads a copy of the files, so that the state for the next process stays as it is. */
 async function readElsewhere(directory: string, image: string): Promise<{ found: Uint8Array; syncedBlocks: number }> {
   const elsewhere = temporaryDirectory();
-  cpSync(directory, elsewhere, { recursive: true, filter: (path) => !path.endsWith('.lock') });
+  cpSync(directory, elsewhere, { recursive: true, filter: (path) => !path.includes('.lock') });
   const source = await fileSource(image);
   const device = await openDevice({ source, fileSystem: nodeFileSystem(elsewhere), target: 'disk', hydrate: false });
   const { syncedBlocks } = device.status();
