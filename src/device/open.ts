@@ -148,8 +148,7 @@ async function resumeTarget(
   if (found === undefined) {
     throw new CodError(
       'COD_CORRUPT',
-      `${target} is missing, but its metadata lists ${state.blocks.count} copied blocks: ` +
-        `restore the file, or ${REMOVE}`,
+      `${target} is missing, but its metadata lists ${state.blocks.count} blocks: ` + `restore the file, or ${REMOVE}`,
     );
   }
   throw new CodError(
@@ -187,8 +186,8 @@ async function openTarget(
   const existing = await openExisting(fileSystem, target, { readOnly: log.readOnly });
   if (existing !== undefined) {
     await existing.close();
-    if (log.readOnly) throw noCopy(`${target} has no metadata, as an ordinary image: open it as a file`);
-    throw new CodError('COD_EXISTS', `${target} exists and has no metadata, so it is not a copy: name another target`);
+    if (log.readOnly) throw noCopy(`${target} has no metadata: open it as a file`);
+    throw new CodError('COD_EXISTS', `${target} exists and has no metadata: name another target`);
   }
   await refuseLink(fileSystem, target);
   if (log.readOnly) throw noCopy(`there is no copy at ${target}`);

@@ -180,7 +180,7 @@ describe('a device that is only read', () => {
     await (await fileSystem.open('disk', { create: true })).write(IMAGE, 0);
     await expect(open(fileSystem, { readOnly: true })).rejects.toMatchObject({
       ...notFound,
-      message: expect.stringContaining('ordinary image'),
+      message: expect.stringContaining('has no metadata'),
     });
     const copy = new MemoryFiles();
     await makeCopy(copy);
