@@ -24,7 +24,7 @@ import { readCheckpoint } from './checkpoint-reader.ts';
 import { recoverFormat1 } from './format1.ts';
 import { type Extent, Proof, type ReadTarget } from './proof.ts';
 import { feedFile, type MetadataFile, type RecoveredState } from './recovered-state.ts';
-import { ALL_SLOTS, type FileKind, type SlotIndex, type Slots, slotOf } from './slots.ts';
+import { ALL_SLOTS, beginningOf, type FileKind, type SlotIndex, type Slots, slotOf } from './slots.ts';
 
 /** The target, as recovery reads it. */
 interface Storage {
@@ -149,10 +149,7 @@ async function readHeaders(core: Core, slots: Slots, order = ALL_SLOTS): Promise
       const file = await slots.find(kind, slot);
       if (file === undefined) return undefined;
       const bytes = await file.size();
-      const sector = new Uint8Array(HEADER_BYTES);
-      const length = Math.min(bytes, HEADER_BYTES);
-      await file.read(sector.subarray(0, length), 0);
-      const read = sector.subarray(0, length);
+      const read = await beginningOf(file);
       const decoded = kind === 'log' ? decodeLogHeader(core, read) : decodeCheckpointHeader(core, read);
       if (decoded.state === 'blank' && bytes > HEADER_BYTES) throw foreignFile();
       return { name, kind, slot, file, bytes, header: decoded.state === 'valid' ? decoded.header : decoded.state };
