@@ -688,7 +688,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a copy that is recorded while a write of its block is in flight',
-    where: /^(four writers|blocks of 64 KiB|many blocks), process, /,
+    where: /^faults, six writers, process, /,
     patches: [
       {
         file: TARGET,
