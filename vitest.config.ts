@@ -103,6 +103,7 @@ const config: ViteUserConfig = {
           include: [
             'test/**/*.long.test.ts',
             'test/device/concurrency.test.ts',
+            'test/fs/owners.test.ts',
             'test/fuzz/fuzz.test.ts',
             'test/system/cli-copy.test.ts',
             'test/system/faults-kill.test.ts',

@@ -80,8 +80,13 @@ export async function openTarget({
   const { readOnly = false } = flags;
   const device = await openDevice({
     source,
-    fileSystem: servingFileSystem('.', { direct, readOnly }, (socket, token) =>
-      serveControl(socket, token, (command) => (command === 'status' ? (status?.() ?? opening) : undefined)),
+    fileSystem: servingFileSystem(
+      '.',
+      { direct, readOnly },
+      {
+        serve: (socket, token) =>
+          serveControl(socket, token, (command) => (command === 'status' ? (status?.() ?? opening) : undefined)),
+      },
     ),
     target,
     readOnly,

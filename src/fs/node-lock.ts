@@ -38,10 +38,14 @@ import {
   type Tail,
 } from './lock-owner.ts';
 import { type Lock, type NodeLockOptions, Taking } from './lock-taking.ts';
+import { removeName, restoreNames } from './moved-names.ts';
 import { type Machine, thisMachine } from './node-process.ts';
 
 /** Locks held in this thread: by machine, the real paths of the lock files. */
 const held = new WeakMap<Machine, Set<string>>();
+
+/** Follows the name of a copy. */
+const LOCK = '.lock';
 
 const BEAT_MS = 5000;
 /** What was known by a check is true for so long: shorter than a beat has to stand still. */
@@ -55,14 +59,23 @@ const RECENT_MS = 10_000;
  */
 export async function lockFile(path: string, options: NodeLockOptions = {}): Promise<Lease> {
   const machine = options.machine ?? thisMachine();
-  const file = attempt(`lock ${path}`, () => `${realPath(path)}.lock`);
+  const file = attempt(`lock ${path}`, () => `${realPath(path)}${LOCK}`);
   const files = held.get(machine) ?? new Set();
   held.set(machine, files);
   if (files.has(file)) throw lockedError(file, `${path} is in use by this process: close it first`);
   files.add(file);
   try {
     const lock = await new Taking(file, machine, options).take();
-    return new NodeLease(lock, machine, () => files.delete(file));
+    // The target may be elsewhere, behind a link, and be removed there.
+    const names = { copies: [path, file.slice(0, -LOCK.length)], resolve: options.resolve ?? resolve };
+    const lease = new NodeLease(lock, machine, names, () => files.delete(file));
+    try {
+      lease.restoreNames();
+      return lease;
+    } catch (error) {
+      await lease.release();
+      throw error;
+    }
   } catch (error) {
     files.delete(file);
     throw error;
@@ -76,7 +89,7 @@ export async function lockFile(path: string, options: NodeLockOptions = {}): Pro
  */
 export async function assertNotOwned(path: string, options: NodeLockOptions = {}): Promise<void> {
   const machine = options.machine ?? thisMachine();
-  const file = attempt(`look at the lock of ${path}`, () => `${realPath(path)}.lock`);
+  const file = attempt(`look at the lock of ${path}`, () => `${realPath(path)}${LOCK}`);
   await new Taking(file, machine, options).assertNotOwned();
 }
 
@@ -111,9 +124,17 @@ interface Moment {
   readonly wall: number;
 }
 
+interface Names {
+  /** Paths with which the names of the copy's files begin. */
+  readonly copies: readonly string[];
+  /** Returns the path of a name. */
+  resolve(name: string): string;
+}
+
 class NodeLease implements Lease {
   readonly #lock: Lock;
   readonly #machine: Machine;
+  readonly #names: Names;
   readonly #onReleased: () => void;
   readonly #stopBeating: () => void;
   #tail: Tail;
@@ -122,9 +143,10 @@ class NodeLease implements Lease {
   #successor: Owner | undefined;
   #isReleased = false;
 
-  constructor(lock: Lock, machine: Machine, onReleased: () => void) {
+  constructor(lock: Lock, machine: Machine, names: Names, onReleased: () => void) {
     this.#lock = lock;
     this.#machine = machine;
+    this.#names = names;
     this.#onReleased = onReleased;
     this.#tail = lock.tail;
     this.#checked = this.#beaten = this.#now();
@@ -188,7 +210,20 @@ class NodeLease implements Lease {
     this.#tail = tail;
   }
 
+  async remove(name: string): Promise<void> {
+    const path = this.#names.resolve(name);
+    const copy = this.#names.copies.find((each) => path.startsWith(each)) ?? path;
+    attempt(`remove ${path}`, () => removeName(path, copy, () => this.#check()));
+  }
+
+  /** The copy has all its names again, whatever an owner before has moved aside. */
+  restoreNames(): void {
+    attempt(`look for files of ${this.#lock.file}`, () => this.#names.copies.forEach(restoreNames));
+  }
+
   async renewed(): Promise<void> {
+    // What an owner before has moved aside since the lock was taken is not needed any more.
+    if (this.unproved && this.#check()) this.restoreNames();
     attempt(`write ${this.#lock.file}`, () => {
       if (!this.unproved) return;
       this.#write({ ...this.#tail, unproved: false });

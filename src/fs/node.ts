@@ -53,14 +53,15 @@ export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions =
 
 /**
  * As {@link nodeFileSystem}.
- * @param serve is given each connection to the socket of a lock, and the token of its lease
+ * @param owner as whom locks are taken, and what is given each connection to the socket of a lock
  */
 export function servingFileSystem(
   directory: string,
   options: NodeFileSystemOptions,
-  serve?: NodeLockOptions['serve'],
+  owner: Pick<NodeLockOptions, 'serve' | 'machine'> = {},
 ): FileSystem {
   const base = resolve(directory);
+  const pathOf = (name: string): string => resolve(base, name);
   return fsAdapter({
     fs,
     flags: {
@@ -73,7 +74,7 @@ export function servingFileSystem(
       // Absent on Windows.
       noFollow: fs.constants.O_NOFOLLOW ?? 0,
     },
-    resolve: (name) => resolve(base, name),
+    resolve: pathOf,
     pool: {
       loop: nodeEventLoop,
       read,
@@ -84,7 +85,7 @@ export function servingFileSystem(
     syncName,
     readOnly: options.readOnly,
     bootId: bootId(),
-    lock: (path, how) => lockFile(path, { ...how, serve }),
+    lock: (path, how) => lockFile(path, { ...how, ...owner, resolve: pathOf }),
     assertNotOwned,
   });
 }
@@ -117,7 +118,9 @@ function openDirect(fd: number): number | undefined {
 async function syncName(path: string): Promise<void> {
   if (process.platform === 'win32') return;
   try {
-    const directory = await fs.promises.open(dirname(await fs.promises.realpath(path)), 'r');
+    // Another owner may have moved the name aside for a moment, and puts it back.
+    const file = await fs.promises.realpath(path).catch(() => path);
+    const directory = await fs.promises.open(dirname(file), 'r');
     await directory.sync().finally(() => directory.close());
   } catch (error) {
     if (!NO_NAME_TO_SYNC.has(errnoOf(error) ?? '')) throw error;

@@ -153,19 +153,14 @@ export class Checkpointer {
 
   /**
    * As {@link writeStandalone}, and leaves no file that an owner before may write to. A crash leaves the checkpoint
-   * that counted, or the new one, which needs no other file. A name is removed after a check: this owner may have been
-   * replaced meanwhile, and then the name leads to a file of its successor.
+   * that counted, or the new one, which needs no other file.
    */
   async startAnew(): Promise<void> {
     const kept = slotOf(this.#epoch + 1);
-    await this.#removeName('checkpoint', kept);
+    const { slots } = this.#options;
+    await slots.remove('checkpoint', kept);
     await this.writeStandalone();
-    for (const { kind, slot } of ALL_SLOTS) if (kind === 'log' || slot !== kept) await this.#removeName(kind, slot);
-  }
-
-  async #removeName(kind: FileKind, slot: SlotIndex): Promise<void> {
-    await this.fence();
-    await this.#options.slots.remove(kind, slot);
+    for (const { kind, slot } of ALL_SLOTS) if (kind === 'log' || slot !== kept) await slots.remove(kind, slot);
   }
 
   /** Makes the checkpoint that counts durable: a killed process may have left it in the page cache only. */
@@ -363,6 +358,9 @@ export class Checkpointer {
     try {
       await this.checkpoint();
       await this.#flushes.run(() => this.#checkpoints.run(() => this.#removeFiles()));
+    } catch (error) {
+      await this.fence();
+      throw error;
     } finally {
       this.stop();
       await this.#options.slots.close();
@@ -375,12 +373,8 @@ export class Checkpointer {
     const { slots } = this.#options;
     await this.writeStandalone();
     const last = slotOf(this.#epoch);
-    // Names are removed, which may be those of another owner's files.
-    await this.fence();
     await slots.removeAllBut('checkpoint', last, (file) => this.#sync(file));
-    await this.fence();
     await slots.remove('checkpoint', last);
-    await this.fence();
   }
 
   // Steps
@@ -475,6 +469,8 @@ export class Checkpointer {
     this.#metadataBytes += image.writtenBytes;
     this.#flushed = Math.max(this.#flushed, this.#checkpointed);
     this.#rewrittenFlushed = Math.max(this.#rewrittenFlushed, rewritten);
+    // What only the checkpoint before needs is void from now on. A successor that has not seen this one needs it.
+    await this.fence();
   }
 
   // Checkpoints in the background

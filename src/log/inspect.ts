@@ -6,10 +6,8 @@ import { readNamed } from '../fs/inline-file.ts';
 import { parsing } from '../wasm/cores.ts';
 import type { MetadataFile, RecoveredState } from './recovered-state.ts';
 import { recover, recoverCheckpoint } from './recovery.ts';
-import { ALL_SLOTS, beginningOf, Slots } from './slots.ts';
-
-/** Readings of the metadata, of which an owner may disturb all but one. */
-const MAX_LOOKS = 50;
+import { Slots } from './slots.ts';
+import { readUndisturbed } from './undisturbed.ts';
 
 /** The state of a copy according to its metadata. All ranges are ascending, and touching ranges are merged. */
 export interface Inspection {
@@ -71,42 +69,15 @@ export async function inspectMetadata(
   target: string,
   options: { size?: number } = {},
 ): Promise<Inspection> {
-  let verdict: string | undefined;
   let enough: number | undefined;
-  for (let looks = 0; looks < MAX_LOOKS; looks++) {
-    const before = await headersOf(fileSystem, target);
-    const [outcome] = await Promise.allSettled([inspectAll(fileSystem, target, options)]);
-    if ((await headersOf(fileSystem, target)) === before) {
-      if (outcome.status === 'fulfilled') return outcome.value;
-      // An owner may have appended to a log meanwhile. Files that stand still show the same damage again.
-      const again = `${outcome.reason} ${before}`;
-      if (again === verdict || isCodError(outcome.reason, 'COD_LOCKED')) throw outcome.reason;
-      verdict = again;
-      continue;
-    }
+  return readUndisturbed(
+    fileSystem,
+    target,
+    () => inspectAll(fileSystem, target, options),
     // The log of a checkpoint two epochs later than one of this call begins during this call, so that checkpoint
     // contains whatever its log would say of the time before the call.
-    const found = await inspectCheckpoint(fileSystem, target, (epoch) => epoch >= (enough ??= epoch + 2));
-    if (found !== undefined) return found;
-  }
-  throw new CodError('COD_LOCKED', `${target}: its owner changes the metadata faster than it can be read: try again`, {
-    details: { target },
-  });
-}
-
-/** The headers of all metadata files, to be compared: each step that voids what was read before changes one. */
-async function headersOf(fileSystem: FileSystem, target: string): Promise<string> {
-  const slots = new Slots(fileSystem, target, { readOnly: true });
-  try {
-    const headers = ALL_SLOTS.map(async ({ kind, slot }) => {
-      const file = await slots.find(kind, slot);
-      return file === undefined ? 'absent' : (await beginningOf(file)).join();
-    });
-    // The reading of what cannot be read tells why.
-    return (await Promise.allSettled(headers)).map((each) => (each.status === 'fulfilled' ? each.value : '')).join();
-  } finally {
-    await slots.close();
-  }
+    () => inspectCheckpoint(fileSystem, target, (epoch) => epoch >= (enough ??= epoch + 2)),
+  );
 }
 
 async function inspectAll(fileSystem: FileSystem, target: string, options: { size?: number }): Promise<Inspection> {

@@ -34,6 +34,7 @@ import type {
   RecoverIntentLogOptions,
   Transaction,
 } from './types.ts';
+import { readUndisturbed } from './undisturbed.ts';
 
 const DEFAULT_BLOCK_BYTES = 4096;
 const DEFAULT_CHECKPOINT_INTERVAL_MS = 10_000;
@@ -268,7 +269,8 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   }
 
   async prepare(): Promise<void> {
-    if (this.#found === undefined) await this.#checkpointer.writeStandalone();
+    if (this.#found === undefined)
+      await (this.#lease.unproved ? this.#checkpointer.startAnew() : this.#checkpointer.writeStandalone());
     else if (this.#found.format === 2) await this.#checkpointer.syncCheckpoint();
   }
 
@@ -361,16 +363,25 @@ export async function recoverLog(
   const lease = readOnly
     ? new Ownership(name, undefined, () => undefined)
     : await takeOwnership(fileSystem, name, { takeOver, signal });
-  const slots = new Slots(fileSystem, name, { readOnly });
+  const slots = new Slots(fileSystem, name, { readOnly, owner: lease });
   let state: CopyState | undefined;
   try {
     if (readOnly) await assertNotOwned(fileSystem, name);
     const fromTarget = {
       size: async () => size,
       read: async (into: Uint8Array, offset: number) => storage?.read(into, offset) ?? noStorage(name),
+      isLive: lease.unproved,
     };
-    const { core, found } = await recoverForUse(slots, fromTarget, environment.clock);
-    state = found?.state;
+    const read = async (): Promise<Awaited<ReturnType<typeof recoverForUse>>> => {
+      await slots.close();
+      state?.dispose();
+      state = undefined;
+      const recovered = await recoverForUse(slots, fromTarget, environment.clock);
+      state = recovered.found?.state;
+      return recovered;
+    };
+    // An owner before that wakes up may have begun many steps since its last check.
+    const { core, found } = await (lease.unproved ? readUndisturbed(fileSystem, name, read) : read());
     // The open files are those of a successor, unless this is still the owner.
     await lease.fence();
     state ??= await CopyState.open(core, shape);

@@ -47,6 +47,17 @@ export class Ownership {
     if (loss !== undefined) throw loss;
   }
 
+  /**
+   * Removes a name, unless another owner has taken over.
+   * @throws {@link CodError} as {@link fence}; COD_TARGET_IO
+   */
+  async remove(fileSystem: FileSystem, name: string): Promise<void> {
+    await this.fence();
+    // A lease that can be lost looks again at what it has moved: this owner may be paused, and replaced, right here.
+    await (this.#lease?.remove?.(name) ?? fileSystem.remove(name));
+    await this.fence();
+  }
+
   /** The files that an owner before knows are not in use any more. */
   async renewed(): Promise<void> {
     await this.#lease?.renewed?.();

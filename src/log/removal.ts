@@ -78,11 +78,13 @@ export async function removeCopyIn(environment: Environment, options: Removal): 
     throw new TypeError('`target` must be a file name, a non-empty string');
   signal?.throwIfAborted();
   const lease = await takeOwnership(fileSystem, metadata);
-  const slots = new Slots(fileSystem, metadata);
+  const slots = new Slots(fileSystem, metadata, { owner: lease });
   const file = new TargetFile(fileSystem, target);
   try {
     await file.open();
     return await parsing((core) => remove({ core, environment, slots, file, lease }, options));
+  } catch (error) {
+    throw await lease.causeOf(error);
   } finally {
     await Promise.allSettled([file.close(), slots.close()]);
     await lease.release();
@@ -119,12 +121,12 @@ class TargetFile {
   }
 
   /** Removes the target. A power cut may bring the name back, but none of the bytes. */
-  async remove(): Promise<void> {
+  async remove(owner: Ownership): Promise<void> {
     if (this.#file === undefined) return;
     await this.#file.truncate(0);
     await this.#file.sync();
     await this.#file.close();
-    await this.#fileSystem.remove(this.name);
+    await owner.remove(this.#fileSystem, this.name);
   }
 
   async close(): Promise<void> {
@@ -160,10 +162,9 @@ async function remove(owned: Owned, { signal, confirm }: Removal): Promise<Remov
     await lease.fence();
     const last = isState(found) ? await sayEmpty(owned, found) : undefined;
     await lease.fence();
-    await file.remove();
+    await file.remove(lease);
     await syncNames(slots);
-    await removeMetadata(slots, last);
-    await lease.fence();
+    await removeMetadata(owned, last);
     return copy;
   } finally {
     if (isState(found)) found.state.dispose();
@@ -304,7 +305,7 @@ async function syncNames(slots: Slots): Promise<void> {
  * The checkpoint of `last` goes last. Without one, files that do not count go first: as long as the others can be read,
  * they tell that the files are ours, and later their magic does.
  */
-async function removeMetadata(slots: Slots, last: SlotIndex | undefined): Promise<void> {
+async function removeMetadata({ slots, lease }: Owned, last: SlotIndex | undefined): Promise<void> {
   const found: { kind: FileKind; slot: SlotIndex; file: File; rank: number }[] = [];
   for (const { kind, slot } of ALL_SLOTS) {
     const file = await slots.find(kind, slot);
@@ -313,6 +314,8 @@ async function removeMetadata(slots: Slots, last: SlotIndex | undefined): Promis
     found.push({ kind, slot, file, rank });
   }
   for (const { kind, slot, file } of found.sort((one, other) => one.rank - other.rank)) {
+    // The file was opened by its name, which may have been a successor's by then.
+    await lease.fence();
     await file.truncate(0);
     await file.sync();
     await slots.remove(kind, slot);

@@ -10,6 +10,7 @@ import { claim } from '../core/headers.ts';
 import { HEADER_BYTES } from '../core/layout.ts';
 import { isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
+import type { Ownership } from './ownership.ts';
 
 /** The kind of a metadata file: a checkpoint of the maps (`.bak`), or a write-intent log (`.wil`). */
 export type FileKind = 'checkpoint' | 'log';
@@ -55,15 +56,20 @@ export class Slots {
   readonly fileSystem: FileSystem;
   readonly target: string;
   readonly #readOnly: boolean;
+  readonly #owner: Ownership | undefined;
   readonly #open = new Map<string, File>();
   /** The files that say durably that they are ours. */
   readonly #claimed = new WeakSet<File>();
 
-  /** @param options.readOnly nothing is changed. Default: false. */
-  constructor(fileSystem: FileSystem, target: string, options: { readOnly?: boolean } = {}) {
+  /**
+   * @param options.readOnly nothing is changed. Default: false.
+   * @param options.owner whose files these are. Undefined: names are neither made nor removed.
+   */
+  constructor(fileSystem: FileSystem, target: string, options: { readOnly?: boolean; owner?: Ownership } = {}) {
     this.fileSystem = fileSystem;
     this.target = target;
     this.#readOnly = options.readOnly ?? false;
+    this.#owner = options.owner;
   }
 
   name(kind: FileKind, slot: SlotIndex): string {
@@ -88,7 +94,8 @@ export class Slots {
   /**
    * Returns the file of a slot that does not count: the one that recovery found, or a new one. The first call in each
    * life voids its header and claims the file, durably if it has nothing else.
-   * @throws {@link CodError} COD_EXISTS if another program has made the file since recovery looked.
+   * @throws {@link CodError} COD_EXISTS if another program has made the file since recovery looked; COD_LOCKED if
+   * another owner has taken over.
    */
   async make(kind: FileKind, slot: SlotIndex, sync: (file: File) => Promise<void>): Promise<File> {
     const name = this.name(kind, slot);
@@ -96,6 +103,8 @@ export class Slots {
     if (file === undefined) {
       file = await this.fileSystem.open(name, { create: true, exclusive: true, mode: 0o600 });
       this.#open.set(name, file);
+      // An owner that was replaced meanwhile leaves an empty file, which says nothing.
+      await this.#owner?.fence();
     }
     if (this.#claimed.has(file)) return file;
     const isShort = (await file.size()) <= HEADER_BYTES;
@@ -107,12 +116,15 @@ export class Slots {
     return file;
   }
 
-  /** Closes and removes a file. What it said must be void, durably, before. */
+  /**
+   * Closes and removes a file. What it said must be void, durably, before.
+   * @throws {@link CodError} COD_LOCKED if another owner has taken over: its file stays.
+   */
   async remove(kind: FileKind, slot: SlotIndex): Promise<void> {
     const name = this.name(kind, slot);
     await this.#open.get(name)?.close();
     this.#open.delete(name);
-    await this.fileSystem.remove(name);
+    await this.#owner!.remove(this.fileSystem, name);
   }
 
   /** Voids and removes each file but one: logs first, so that no log is without its checkpoint. */

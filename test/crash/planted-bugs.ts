@@ -60,6 +60,9 @@ const TWO_MACHINES_TEST = 'test/fs/two-machines.test.ts';
 /** Beginnings of names of tests. */
 const REPLACED = 'an owner that was replaced acknowledges no';
 const MAY_LIVE = 'a take-over of an owner that may be alive';
+const REPLACED_BEFORE = 'an owner that is replaced right before it';
+const OWNERSHIP = 'src/log/ownership.ts';
+const MOVED_NAMES_TEST = 'test/fs/moved-names.test.ts';
 const ELSEWHERE = 'an owner on another machine';
 const NODE_LOCK_TEST = 'test/fs/node-lock.test.ts';
 
@@ -826,8 +829,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: REMOVAL,
-        find: '    await file.remove();\n    await syncNames(slots);\n    await removeMetadata(slots, last);\n',
-        replace: '    await removeMetadata(slots, last);\n    await file.remove();\n',
+        find: '    await file.remove(lease);\n    await syncNames(slots);\n    await removeMetadata(owned, last);\n',
+        replace: '    await removeMetadata(owned, last);\n    await file.remove(lease);\n',
       },
     ],
   },
@@ -905,8 +908,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: "    await this.#removeName('checkpoint', kept);\n",
-        replace: '    for (const { kind, slot } of ALL_SLOTS) await this.#removeName(kind, slot);\n',
+        find: "    await slots.remove('checkpoint', kept);\n",
+        replace: '    for (const { kind, slot } of ALL_SLOTS) await slots.remove(kind, slot);\n',
       },
     ],
   },
@@ -918,9 +921,62 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     },
     patches: [
       {
-        file: CHECKPOINTER,
-        find: "owner's files.\n    await this.fence();\n",
-        replace: "owner's files.\n",
+        file: OWNERSHIP,
+        find: '    await this.fence();\n    // A lease that',
+        replace: '    // A lease that',
+      },
+      {
+        file: OWNERSHIP,
+        find: 'this.#lease?.remove?.(name) ?? fileSystem.remove(name)',
+        replace: 'fileSystem.remove(name)',
+      },
+    ],
+  },
+  {
+    name: 'one owner: a name that is removed after a check, in a take-over',
+    test: {
+      file: TAKE_OVER_TEST,
+      name: `${REPLACED_BEFORE} removes a name in a take-over leaves the name of its successor (2)`,
+    },
+    patches: [
+      {
+        file: OWNERSHIP,
+        find: 'this.#lease?.remove?.(name) ?? fileSystem.remove(name)',
+        replace: 'fileSystem.remove(name)',
+      },
+    ],
+  },
+  {
+    name: 'one owner: a check before the name is moved aside',
+    test: {
+      file: MOVED_NAMES_TEST,
+      name: 'a name is removed by its owner, which looks whether it still is when the name is gone',
+    },
+    patches: [
+      {
+        file: 'src/fs/moved-names.ts',
+        find: '    const isMoved = hasMoved(path, aside);\n',
+        replace: '    if (!isOwner()) return;\n    const isMoved = hasMoved(path, aside);\n',
+      },
+      { file: 'src/fs/moved-names.ts', find: 'isMine = isOwner();', replace: 'isMine = true;' },
+    ],
+  },
+  {
+    name: 'one owner: a new file that is written before a check',
+    test: { file: TAKE_OVER_TEST, name: `${REPLACED_BEFORE} makes a name says nothing in it (1)` },
+    patches: [{ file: 'src/log/slots.ts', find: '      await this.#owner?.fence();\n', replace: '' }],
+  },
+  {
+    name: 'one owner: files that change while a successor reads them',
+    test: {
+      file: TAKE_OVER_TEST,
+      name: `${MAY_LIVE} reads what that owner changes meanwhile as it was at one moment`,
+    },
+    patches: [
+      {
+        file: INTENT_LOG,
+        find: 'lease.unproved ? readUndisturbed(fileSystem, name, read) : read()',
+        replace: 'read()',
       },
     ],
   },

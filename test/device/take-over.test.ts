@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { type Device, openDevice } from '../../src/index.ts';
+import { removeCopyIn } from '../../src/log/removal.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { CrashingFileSystem, exploreCrashes, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
 import { SharedFiles, type SharedOwner } from '../support/shared-files.ts';
@@ -9,6 +10,7 @@ import { SharedFiles, type SharedOwner } from '../support/shared-files.ts';
 const BLOCK = 4096;
 const BLOCKS = 16;
 const SOURCE = new Uint8Array(BLOCKS * BLOCK).fill(1);
+const ENVIRONMENT = { clock: new SimulatedClock(), randomBytes: (into: Uint8Array) => into.fill(7) };
 const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
 
 function open(fileSystem: SharedOwner, clock = new SimulatedClock()): Promise<Device> {
@@ -167,7 +169,137 @@ it('a check that fails rejects the call, and a later one can succeed', async () 
   await device.close();
 });
 
+/** Lets `next` happen right before the change of a name with this number. Returns whether there was one. */
+function pauseAt(owner: SharedOwner, number: number, next: () => Promise<void>): () => boolean {
+  let changes = 0;
+  owner.onName = async () => {
+    if (++changes === number) await next();
+  };
+  return () => changes >= number;
+}
+
+describe('an owner that is replaced right before it', () => {
+  const STEPS = [1, 2, 3, 4];
+
+  /** Another owner writes block 2, and leaves. */
+  async function succeed(shared: SharedFiles): Promise<void> {
+    const device = await open(shared.takeOver());
+    await device.write(block(20), 2 * BLOCK);
+    await device.close();
+  }
+
+  async function expectKept(shared: SharedFiles): Promise<void> {
+    const last = await open(shared.takeOver());
+    for (const [index, value] of [10, 11, 20].entries()) expect(await contentOf(last, index)).toBe(value);
+    await last.close();
+  }
+
+  it.each(STEPS)('removes a name in a take-over leaves the name of its successor (%i)', async (step) => {
+    const { shared } = await begun();
+    const second = shared.takeOver();
+    const wasPaused = pauseAt(second, step + (step > 1 ? 1 : 0), () => succeed(shared));
+    await expect(open(second)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+    expect(wasPaused()).toBe(true);
+    await expectKept(shared);
+  });
+
+  it.each(STEPS)('removes a name in a finish leaves the name of its successor (%i)', async (step) => {
+    const { shared, owner, device } = await begun();
+    await complete(device);
+    const wasPaused = pauseAt(owner, step, () => succeed(shared));
+    await expect(device.finish()).rejects.toMatchObject(LOST);
+    expect(wasPaused()).toBe(true);
+    await expectKept(shared);
+  });
+
+  it.each([1, 2, 3, 4, 5])('removes a name of a copy leaves the name of its successor (%i)', async (step) => {
+    const { shared, device } = await begun();
+    await device.close();
+    const owner = shared.takeOver();
+    // The names of an owner before go first, then the target: it is empty then, and so is the copy.
+    const wasPaused = pauseAt(owner, step, () => succeed(shared));
+    const removal = removeCopyIn(ENVIRONMENT, { fileSystem: owner, target: 'disk' });
+    await expect(removal).rejects.toMatchObject({ code: 'COD_LOCKED' });
+    expect(wasPaused()).toBe(true);
+    const last = await open(shared.takeOver());
+    expect(await contentOf(last, 2)).toBe(20);
+    await last.close();
+  });
+
+  it.each(STEPS)('makes a name says nothing in it (%i)', async (step) => {
+    const files = new CrashingFileSystem();
+    const shared = new SharedFiles(files);
+    const first = shared.takeOver();
+    pauseAt(first, step, async () => {
+      const device = await open(shared.takeOver());
+      await complete(device);
+      await device.finish();
+    });
+    await expect(open(first)).rejects.toMatchObject({ code: expect.stringMatching(/LOCKED|EXISTS/) });
+    for (const name of METADATA) {
+      const file = await files.open(name).catch(() => undefined);
+      expect((await file?.size()) ?? 0, name).toBe(0);
+    }
+    // The finished copy is an image, as it was.
+    const found = new Uint8Array(SOURCE.length);
+    await (await files.open('disk')).read(found, 0);
+    expect(found).toEqual(SOURCE);
+    await expect(open(shared.takeOver())).rejects.toMatchObject({ code: 'COD_EXISTS' });
+  });
+});
+
 describe('a take-over of an owner that may be alive', () => {
+  it('reads what that owner changes meanwhile as it was at one moment', async () => {
+    for (let start = 1, isLast = false; !isLast; start++) {
+      const { files, shared, device } = await begun();
+      let operations = 0;
+      let checkpoint: Promise<unknown> | undefined;
+      const next = shared.takeOver();
+      // The old owner wakes up, and ends what it has begun.
+      files.failWhen(() => {
+        if (++operations === start) checkpoint = device.checkpoint().catch((error: unknown) => error);
+        return false;
+      });
+      const opened = await open(next);
+      isLast = checkpoint === undefined;
+      if (!isLast) expect(await checkpoint).toMatchObject(LOST);
+      for (const [index, value] of [10, 11].entries()) expect(await contentOf(opened, index)).toBe(value);
+      await opened.close();
+    }
+  });
+
+  it('may happen while that owner is opening, and be cut short', async () => {
+    const random = seededRandom(3);
+    for (let round = 0; round < 50; round++) {
+      const { files } = await begun();
+      const before = files.clone();
+      const shared = new SharedFiles(before);
+      const first = shared.takeOver();
+      const second = { owner: first, at: 1 + random.below(80), crashAt: 1 + random.below(80) };
+      let operations = 0;
+      before.failWhen(({ number }) => {
+        if (++operations === second.at) {
+          before.crashAt(number + second.crashAt);
+          void open(shared.takeOver()).catch(() => undefined);
+        }
+        return false;
+      });
+      await Promise.race([
+        open(first).then(
+          () => undefined,
+          () => undefined,
+        ),
+        before.crashed,
+      ]);
+      await Promise.race([before.crashed, new Promise((resolve) => setImmediate(resolve))]);
+      const after = new SharedFiles(before.crash({ kind: 'process', random }));
+      after.takeOver();
+      const last = await open(after.takeOver());
+      for (const [index, value] of [10, 11].entries()) expect(await contentOf(last, index)).toBe(value);
+      await last.close();
+    }
+  });
+
   it('makes new metadata files, so what the owner before writes late is not read', async () => {
     const { files, shared, owner, device } = await begun();
     const before = await Promise.all(METADATA.map((name) => files.open(name)));

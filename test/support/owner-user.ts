@@ -1,22 +1,25 @@
 /**
- * A process for owners.long.test.ts, on a machine whose clocks run faster. It opens the copy, says so, reports what it
- * reads, writes growing numbers to a block that no other owner has, reports each that is flushed, and closes.
+ * A process for owners.test.ts, on a machine whose clocks run faster. It opens the copy, says so, reports what it reads,
+ * writes growing numbers to a block that no other owner has, reports each that is flushed, and closes.
  *
- * Arguments: directory, name of the machine, and how much faster its clocks run.
+ * It pauses now and then right before a system call that changes a name, for longer than a take-over needs.
+ *
+ * Arguments: directory, name of the machine, how much faster its clocks run, and of how many such calls one is late.
  */
 
-import { join } from 'node:path';
-import { lockFile } from '../../src/fs/node-lock.ts';
+import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+import { servingFileSystem } from '../../src/fs/node.ts';
 import type { Machine } from '../../src/fs/node-process.ts';
 import { type CodError, openDevice } from '../../src/index.ts';
-import { nodeFileSystem } from '../../src/node.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 
-const [directory, name, speedText] = process.argv.slice(2) as [string, string, string];
+const [directory, name, speedText, pauseText] = process.argv.slice(2) as [string, string, string, string];
 const speed = Number(speedText);
 const BLOCK = 4096;
 const BLOCKS = 2048;
 const WRITES = 30;
+const LONGEST_PAUSE_MS = 400;
 
 const machine: Machine = {
   bootId: `boot-${name}`,
@@ -36,6 +39,21 @@ const machine: Machine = {
   },
 };
 
+/** Holds up the whole process, as a stop does, right before one of many calls. The kernel still answers at its socket. */
+function late<A extends unknown[], R>(call: (...args: A) => R, isLate: (...args: A) => boolean = () => true) {
+  return (...args: A): R => {
+    if (isLate(...args) && Math.random() * Number(pauseText) < 1)
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Math.random() * LONGEST_PAUSE_MS);
+    return call(...args);
+  };
+}
+
+fs.linkSync = late(fs.linkSync);
+fs.renameSync = late(fs.renameSync);
+fs.unlinkSync = late(fs.unlinkSync);
+fs.openSync = late(fs.openSync, (_, flags) => (Number(flags) & fs.constants.O_CREAT) !== 0);
+syncBuiltinESMExports();
+
 /** The parent gives each owner a block of its own. */
 let onNumber: (block: number) => void;
 process.on('message', (block: number) => onNumber(block));
@@ -45,10 +63,9 @@ function send(message: unknown): Promise<void> {
 }
 
 async function own(): Promise<void> {
-  const files = nodeFileSystem(directory);
   const device = await openDevice({
     source: bytesSource(new Uint8Array(BLOCK * BLOCKS), { identity: 'zeros' }),
-    fileSystem: { ...files, lock: (path, options) => lockFile(join(directory, path), { ...options, machine }) },
+    fileSystem: servingFileSystem(directory, {}, { machine }),
     target: 'disk',
     hydrate: false,
   });

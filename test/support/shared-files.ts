@@ -8,6 +8,8 @@ export interface SharedOwner extends FileSystem {
   isRecent: boolean;
   /** Called before each check. */
   onCheck: () => void;
+  /** Called before a name is made or removed, as if the owner were paused right before that. */
+  onName: (change: 'make' | 'remove', name: string) => void | Promise<void>;
   /** Whether the owner has released its lock. */
   isReleased: boolean;
 }
@@ -40,14 +42,25 @@ export class SharedFiles {
         return unproved;
       },
       renewed: async () => void (unproved = false),
+      remove: async (name) => {
+        await owner.onName('remove', name);
+        if (number === this.#owners) await this.files.remove(name);
+      },
       release: async () => void (owner.isReleased = true),
     });
     const owner: SharedOwner = {
       isRecent: true,
       onCheck: () => undefined,
+      onName: () => undefined,
       isReleased: false,
-      open: (name, options) => this.files.open(name, options),
-      remove: (name) => this.files.remove(name),
+      open: async (name, options) => {
+        if (options?.create) await owner.onName('make', name);
+        return this.files.open(name, options);
+      },
+      remove: async (name) => {
+        await owner.onName('remove', name);
+        await this.files.remove(name);
+      },
       lock: async () => lease(owner),
     };
     return owner;
