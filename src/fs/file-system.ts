@@ -95,8 +95,8 @@ export interface Lease {
   /** Says that new files are in the place of those that an owner before knows. Ends {@link unproved}, durably. */
   renewed?(): Promise<void>;
   /**
-   * As {@link FileSystem.remove}, and leaves a file of an owner that has taken over, whenever it did: {@link check} then
-   * returns false. A lease that others can take over should have it.
+   * As {@link FileSystem.remove}, and leaves a file of an owner that has taken over, whenever it did: {@link check}
+   * then returns false. A lease that others can take over should have it.
    *
    * @throws {@link CodError} COD_TARGET_IO.
    */

@@ -55,7 +55,7 @@ const LOCAL: ReadonlySet<number> = new Set([
 export interface NodeLockOptions extends LeaseOptions {
   /** Default: this machine. */
   readonly machine?: Machine | undefined;
-  /** Returns the path of a name that the lease is told to remove. Default: as of a path. */
+  /** Returns the path of a name that the lease removes. Default: as of a path. */
   readonly resolve?: ((name: string) => string) | undefined;
   /** Is given each connection to the owner's socket, and the token of the lease. */
   readonly serve?: ((socket: Socket, token: string) => void) | undefined;

@@ -1,9 +1,9 @@
 /**
  * Removes a name of a copy, although its owner may be paused before any step, and replaced meanwhile.
  *
- * The name is moved aside first: `<copy>` and what follows it become `<copy>.lock.<16 hex>.moved` and what follows it,
- * which is never used again. Then the owner looks whether it is still the owner. If it is, what it has moved is its own.
- * Otherwise it may be its successor's, and is put back.
+ * The name is moved aside first: `<copy><rest>` becomes `<copy>.lock.<16 hex>.moved<rest>`, which is never used again.
+ * Then the owner looks whether it is still the owner. If it is, what it has moved is its own. Otherwise it may be its
+ * successor's, and is put back.
  *
  * Invariants:
  * - An owner that was replaced removes nothing, and replaces nothing.

@@ -1,6 +1,6 @@
 /**
- * A process for owners.test.ts, on a machine whose clocks run faster. It opens the copy, says so, reports what it reads,
- * writes growing numbers to a block that no other owner has, reports each that is flushed, and closes.
+ * A process for owners.test.ts, on a machine whose clocks run faster. It opens the copy, says so, reports what it
+ * reads, writes growing numbers to a block that no other owner has, reports each that is flushed, and closes.
  *
  * It pauses now and then right before a system call that changes a name, for longer than a take-over needs.
  *
@@ -39,7 +39,7 @@ const machine: Machine = {
   },
 };
 
-/** Holds up the whole process, as a stop does, right before one of many calls. The kernel still answers at its socket. */
+/** Holds up the process, as a stop does, right before one of many calls. The kernel still answers at its socket. */
 function late<A extends unknown[], R>(call: (...args: A) => R, isLate: (...args: A) => boolean = () => true) {
   return (...args: A): R => {
     if (isLate(...args) && Math.random() * Number(pauseText) < 1)
