@@ -101,6 +101,8 @@ export interface Lease {
    * @throws {@link CodError} COD_TARGET_IO.
    */
   remove?(name: string): Promise<void>;
+  /** Puts back what {@link remove} of an owner before has moved aside, if that is how it removes a name. */
+  restore?(): Promise<void>;
   /**
    * Releases the name, unless another owner has taken over. Idempotent.
    *

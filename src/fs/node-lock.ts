@@ -70,7 +70,7 @@ export async function lockFile(path: string, options: NodeLockOptions = {}): Pro
     const names = { copies: [path, file.slice(0, -LOCK.length)], resolve: options.resolve ?? resolve };
     const lease = new NodeLease(lock, machine, names, () => files.delete(file));
     try {
-      lease.restoreNames();
+      await lease.restore();
       return lease;
     } catch (error) {
       await lease.release();
@@ -216,14 +216,13 @@ class NodeLease implements Lease {
     attempt(`remove ${path}`, () => removeName(path, copy, () => this.#check()));
   }
 
-  /** The copy has all its names again, whatever an owner before has moved aside. */
-  restoreNames(): void {
+  async restore(): Promise<void> {
     attempt(`look for files of ${this.#lock.file}`, () => this.#names.copies.forEach(restoreNames));
   }
 
   async renewed(): Promise<void> {
     // What an owner before has moved aside since the lock was taken is not needed any more.
-    if (this.unproved && this.#check()) this.restoreNames();
+    if (this.unproved && this.#check()) await this.restore();
     attempt(`write ${this.#lock.file}`, () => {
       if (!this.unproved) return;
       this.#write({ ...this.#tail, unproved: false });

@@ -373,12 +373,18 @@ export async function recoverLog(
       isLive: lease.unproved,
     };
     const read = async (): Promise<Awaited<ReturnType<typeof recoverForUse>>> => {
-      await slots.close();
-      state?.dispose();
-      state = undefined;
-      const recovered = await recoverForUse(slots, fromTarget, environment.clock);
-      state = recovered.found?.state;
-      return recovered;
+      for (;;) {
+        await slots.close();
+        state?.dispose();
+        state = undefined;
+        const [outcome] = await Promise.allSettled([recoverForUse(slots, fromTarget, environment.clock)]);
+        if (outcome.status === 'fulfilled') state = outcome.value.found?.state;
+        // An owner that was replaced may have held a name aside for a moment.
+        await lease.restore();
+        if (await slots.findMore()) continue;
+        if (outcome.status === 'rejected') throw outcome.reason;
+        return outcome.value;
+      }
     };
     // An owner before that wakes up may have begun many steps since its last check.
     const { core, found } = await (lease.unproved ? readUndisturbed(fileSystem, name, read) : read());

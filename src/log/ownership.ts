@@ -58,6 +58,11 @@ export class Ownership {
     await this.fence();
   }
 
+  /** Each file has its name again, unless an owner before moves it aside after this call. */
+  async restore(): Promise<void> {
+    await this.#lease?.restore?.();
+  }
+
   /** The files that an owner before knows are not in use any more. */
   async renewed(): Promise<void> {
     await this.#lease?.renewed?.();

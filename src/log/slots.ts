@@ -58,6 +58,8 @@ export class Slots {
   readonly #readOnly: boolean;
   readonly #owner: Ownership | undefined;
   readonly #open = new Map<string, File>();
+  /** The names that were missing. */
+  readonly #missed = new Set<string>();
   /** The files that say durably that they are ours. */
   readonly #claimed = new WeakSet<File>();
 
@@ -86,9 +88,17 @@ export class Slots {
       this.#open.set(name, file);
       return file;
     } catch (error) {
-      if (isCodError(error, 'COD_NOT_FOUND')) return undefined;
-      throw error;
+      if (!isCodError(error, 'COD_NOT_FOUND')) throw error;
+      this.#missed.add(name);
+      return undefined;
     }
+  }
+
+  /** Returns whether any file that {@link find} has missed is there now. */
+  async findMore(): Promise<boolean> {
+    for (const { kind, slot } of ALL_SLOTS)
+      if (this.#missed.has(this.name(kind, slot)) && (await this.find(kind, slot)) !== undefined) return true;
+    return false;
   }
 
   /**
@@ -143,6 +153,7 @@ export class Slots {
   async close(): Promise<void> {
     const files = [...this.#open.values()];
     this.#open.clear();
+    this.#missed.clear();
     const closed = await Promise.allSettled(files.map((file) => file.close()));
     for (const outcome of closed) if (outcome.status === 'rejected') throw outcome.reason;
   }

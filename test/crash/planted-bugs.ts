@@ -967,6 +967,14 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [{ file: 'src/log/slots.ts', find: '      await this.#owner?.fence();\n', replace: '' }],
   },
   {
+    name: 'one owner: a name that is missing for a moment while a successor reads',
+    test: {
+      file: TAKE_OVER_TEST,
+      name: `${MAY_LIVE} finds the names that an earlier owner holds aside while it reads`,
+    },
+    patches: [{ file: INTENT_LOG, find: '        if (await slots.findMore()) continue;\n', replace: '' }],
+  },
+  {
     name: 'one owner: files that change while a successor reads them',
     test: {
       file: TAKE_OVER_TEST,

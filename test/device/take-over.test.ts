@@ -268,6 +268,23 @@ describe('a take-over of an owner that may be alive', () => {
     }
   });
 
+  it('finds the names that an earlier owner holds aside while it reads', async () => {
+    for (let at = 1, isLast = false; !isLast; at++) {
+      const { files, device } = await begun();
+      files.crashAt(files.operationCount + at);
+      const checkpoint = device.checkpoint().then(() => (isLast = true));
+      await Promise.race([files.crashed, checkpoint]);
+      const after = files.crash({ kind: 'process', random: seededRandom(at) });
+      for (const name of METADATA) {
+        const owner = new SharedFiles(after.clone()).takeOver();
+        owner.hidden = name;
+        const next = await open(owner);
+        for (const [index, value] of [10, 11].entries()) expect(await contentOf(next, index)).toBe(value);
+        await next.close();
+      }
+    }
+  });
+
   it('may happen while that owner is opening, and be cut short', async () => {
     const random = seededRandom(3);
     for (let round = 0; round < 50; round++) {

@@ -1,5 +1,6 @@
 /** One storage that several owners use, as machines do over a network. The test decides when an owner is replaced. */
 
+import { CodError } from '../../src/errors.ts';
 import type { FileSystem, Lease } from '../../src/fs/file-system.ts';
 
 /** An owner, as its device sees the storage. */
@@ -10,6 +11,8 @@ export interface SharedOwner extends FileSystem {
   onCheck: () => void;
   /** Called before a name is made or removed, as if the owner were paused right before that. */
   onName: (change: 'make' | 'remove', name: string) => void | Promise<void>;
+  /** A name that an owner before holds aside, until this one puts it back. */
+  hidden: string | undefined;
   /** Whether the owner has released its lock. */
   isReleased: boolean;
 }
@@ -42,6 +45,7 @@ export class SharedFiles {
         return unproved;
       },
       renewed: async () => void (unproved = false),
+      restore: async () => void (owner.hidden = undefined),
       remove: async (name) => {
         await owner.onName('remove', name);
         if (number === this.#owners) await this.files.remove(name);
@@ -52,9 +56,11 @@ export class SharedFiles {
       isRecent: true,
       onCheck: () => undefined,
       onName: () => undefined,
+      hidden: undefined,
       isReleased: false,
       open: async (name, options) => {
         if (options?.create) await owner.onName('make', name);
+        if (name === owner.hidden) throw new CodError('COD_NOT_FOUND', `${name} is moved aside`);
         return this.files.open(name, options);
       },
       remove: async (name) => {
