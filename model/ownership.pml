@@ -2,7 +2,7 @@
  * Two owners on two machines with one shared storage: a device of one cell.
  *
  * Purpose: that a take-over loses nothing that was flushed, although the old owner may be paused before any of its
- * steps, and for any time. Rules 10 to 15 of model/README.md.
+ * steps, and for any time. Rules 10 to 16 of model/README.md.
  * Checked: promise 7. An owner acknowledges no flush or close whose check came after the take-over. If the check came
  * before, the new owner has recovered what the flush covers, whenever the acknowledgement comes. Nothing is lost that
  * either owner has flushed, and each read gives a write or the source's content (promises 2 and 3).
@@ -63,12 +63,18 @@
 #define SYNC_AGAIN 14
 #define CREATE_FILES 15
 #define DONE 16
+#define MOVE_ASIDE 17
+#define CHECK_REMOVAL 18
+#define PUT_BACK 19
+#define REMOVE_MOVED 20
 
 /* The storage. */
 byte target;
 byte lock;
 bool lockIsWritten = true;    /* the content of the lock file is in the storage, too */
 byte metadata;                /* the owner whose checkpoint and log the names lead to */
+byte name;                    /* the owner of the file that one more name leads to; NONE: it is missing */
+byte aside = NONE;            /* the owner of the file that the old owner has moved aside; NONE: nothing is */
 bool base[2];                 /* the checkpoint of an owner: the target holds the cell */
 byte fileOf[2];               /* the file of an owner's log */
 byte frameOwner[2 * MAX_FRAMES]; /* of a file and a place: 1 + the owner of the frame there; 0: none */
@@ -80,6 +86,7 @@ byte stored[2];
 
 /* The memory of the owners. */
 bool running[2];
+byte removeStep;
 byte types[2 * MAX_FRAMES];
 byte arguments[2 * MAX_FRAMES];
 byte sequence[2];
@@ -388,7 +395,7 @@ inline create_files() {
 #endif
   base[1] = believed; recorded[1] = believed; isFirm[1] = believed;
   acked[1] = recovered;
-  metadata = 1;
+  metadata = 1; name = 1;
   believed = false; content = 0;
   running[1] = true;
   printf("the take-over is complete\n")
@@ -428,6 +435,33 @@ end:
   od
 }
 
+/*
+ * Rule 16: the old owner removes a name whose file it does not need. The file of the new owner at this name is needed.
+ * The old owner has checked the lock before.
+ */
+active proctype remover() {
+end:
+  do
+  :: d_step { !ended && removeStep == IDLE && running[0] && lock == 0 ->
+       printf("owner 0 is about to remove a name\n"); removeStep = MOVE_ASIDE }
+#ifdef BUG_REMOVE_BY_NAME
+  :: d_step { !ended && removeStep == MOVE_ASIDE -> name = NONE; removeStep = DONE }
+#else
+  :: d_step { !ended && removeStep == MOVE_ASIDE -> aside = name; name = NONE; removeStep = CHECK_REMOVAL }
+#endif
+#ifdef BUG_REMOVE_UNCHECKED
+  :: d_step { !ended && removeStep == CHECK_REMOVAL -> removeStep = REMOVE_MOVED }
+#else
+  :: d_step { !ended && removeStep == CHECK_REMOVAL -> removeStep = (lock == 0 -> REMOVE_MOVED : PUT_BACK) }
+#endif
+  /* A link, which fails if the name is taken. Then the next owner decides. */
+  :: d_step { !ended && removeStep == PUT_BACK ->
+       if :: name == NONE -> name = aside; aside = NONE :: else fi;
+       removeStep = DONE }
+  :: d_step { !ended && removeStep == REMOVE_MOVED -> aside = NONE; removeStep = DONE }
+  od
+}
+
 /* The new owner reads the cell while it runs. It sees its own page cache. */
 active proctype reader() {
 end:
@@ -452,6 +486,11 @@ inline cut_power() {
   printf("the power is cut\n");
   assert(lockIsWritten);               /* else: the lock is empty, and no process may take it */
   dirty[0] = 0; dirty[1] = 0;
+  /* The third owner puts back what was moved aside, if the name is free. */
+#ifndef BUG_LEFT_ASIDE
+  if :: name == NONE -> name = aside :: else fi;
+#endif
+  assert(metadata == 0 || name == 1);  /* else: a file of the new owner has lost its name */
   judge(metadata);
   check_value(flushed)
 }

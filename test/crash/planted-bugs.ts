@@ -914,17 +914,12 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'one owner: a finish that removes names after the lock is lost',
+    name: 'one owner: a name that is removed after a check, in a finish',
     test: {
       file: TAKE_OVER_TEST,
-      name: `${REPLACED} finish that is paused before it removes names, and removes none`,
+      name: `${REPLACED_BEFORE} removes a name in a finish leaves the name of its successor (1)`,
     },
     patches: [
-      {
-        file: OWNERSHIP,
-        find: '    await this.fence();\n    // A lease that',
-        replace: '    // A lease that',
-      },
       {
         file: OWNERSHIP,
         find: 'this.#lease?.remove?.(name) ?? fileSystem.remove(name)',

@@ -189,6 +189,7 @@ describe('an owner that is replaced right before it', () => {
   }
 
   async function expectKept(shared: SharedFiles): Promise<void> {
+    for (const name of METADATA) await (await shared.files.open(name)).close();
     const last = await open(shared.takeOver());
     for (const [index, value] of [10, 11, 20].entries()) expect(await contentOf(last, index)).toBe(value);
     await last.close();
