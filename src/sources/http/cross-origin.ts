@@ -3,10 +3,16 @@
 import type { HttpRequest } from './transport.ts';
 
 /**
- * Returns what must change so that a page can read `url`. Undefined if CORS is not the cause, or if there is no page.
- * The test is a request without a readable response: if the server answers it, the first one lacked permission.
+ * Returns what must change so that a page can read `url`. Undefined if there is no page, or if the server does not
+ * answer. The tests are requests without a range: first one whose answer the page may not read, then one that needs
+ * permission. If the latter succeeds, CORS is not the cause, but the body of a range: browsers cannot decode compressed
+ * ranges.
  */
-export async function whyUnreadable({ url, headers, signal }: HttpRequest): Promise<string | undefined> {
+export async function whyUnreadable({
+  url,
+  headers: { range: _, ...headers },
+  signal,
+}: HttpRequest): Promise<string | undefined> {
   const page = globalThis.location?.origin;
   if (page === undefined || page === url.origin) return undefined;
   const where = `${url.origin}${url.pathname}`;
@@ -14,7 +20,10 @@ export async function whyUnreadable({ url, headers, signal }: HttpRequest): Prom
     return `a page over https cannot read ${where}; use https`;
   }
   if (!(await answers(url, signal))) return undefined;
-  const own = Object.keys(headers).filter((name) => name !== 'range');
+  if (await answers(url, signal, { mode: 'cors', headers })) {
+    return `the browser cannot read ranges of ${where}; if the server compresses them, turn compression off`;
+  }
+  const own = Object.keys(headers);
   const allowed = own.length === 0 ? '' : `, and answer OPTIONS with "Access-Control-Allow-Headers: ${own.join(', ')}"`;
   return (
     `${where} does not allow other origins (CORS); ` +
@@ -23,9 +32,10 @@ export async function whyUnreadable({ url, headers, signal }: HttpRequest): Prom
   );
 }
 
-async function answers(url: URL, signal: AbortSignal): Promise<boolean> {
+/** Whether the server answers, by default without permission to read the answer. */
+async function answers(url: URL, signal: AbortSignal, how: RequestInit = { mode: 'no-cors' }): Promise<boolean> {
   try {
-    await fetch(url, { method: 'HEAD', mode: 'no-cors', cache: 'no-store', credentials: 'omit', signal });
+    await fetch(url, { method: 'HEAD', cache: 'no-store', credentials: 'omit', signal, ...how });
     return true;
   } catch {
     return false;
