@@ -27,7 +27,7 @@ export { estimateStorage, persistStorage, type StorageEstimate } from './fs/opfs
 export type { Clock } from './platform/clock.ts';
 export type { HttpSourceOptions } from './sources/http/source.ts';
 export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';
-export type { Retry } from './sources/retry.ts';
+export type { Retry, RetryReport, StallLimits } from './sources/retry.ts';
 
 /**
  * Opens the copy of a source in the origin private file system: begins it, or resumes it after any crash.

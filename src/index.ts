@@ -29,9 +29,10 @@ export type { FileKind } from './log/slots.ts';
 export type { Clock, Environment } from './platform/clock.ts';
 export { blobSource } from './sources/blob.ts';
 export { bytesSource } from './sources/bytes.ts';
+export type { UrlFunction } from './sources/http/location.ts';
 export { type HttpSourceOptions, httpSource } from './sources/http/source.ts';
 export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';
-export type { Retry } from './sources/retry.ts';
+export type { Retry, RetryReport, StallLimits } from './sources/retry.ts';
 export type { Source, SourceExtent } from './sources/source.ts';
 
 /**

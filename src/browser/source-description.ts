@@ -2,11 +2,11 @@
 
 import { blobSource } from '../sources/blob.ts';
 import { httpSource } from '../sources/http/source.ts';
-import type { Retry } from '../sources/retry.ts';
+import type { Retry, StallLimits } from '../sources/retry.ts';
 import type { Source } from '../sources/source.ts';
 
 /** An image on a server, with those options of `httpSource` that can be sent to a worker. */
-export interface UrlSource {
+export interface UrlSource extends Readonly<StallLimits> {
   /** http or https. A relative URL is relative to the page. */
   readonly url: string | URL;
   /** Sent with each request to the URL's own origin only. Most headers cost a preflight. Default: none. */
@@ -24,12 +24,11 @@ export interface UrlSource {
    */
   readonly allowWholeBody?: boolean;
   /** Retries of failed requests. */
-  readonly retry?: Retry;
+  readonly retry?: Omit<Retry, 'onRetry'>;
   /**
-   * Milliseconds. If no byte comes for this time while one is due, the request is ended and the rest is requested
-   * again. Default: 15,000.
+   * Accepts another ETag as the same content if Last-Modified and size are equal, as some mirrors need. Default: false.
    */
-  readonly stallTimeoutMs?: number;
+  readonly sameSource?: boolean;
 }
 
 /** The image for `openDevice` in a page: a URL, a URL with options, a `File` that the user picked, or any `Blob`. */

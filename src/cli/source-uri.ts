@@ -21,6 +21,7 @@ export interface HttpFlags {
   readonly retries?: number;
   /** Seconds. */
   readonly timeout?: number;
+  readonly sameSource?: boolean;
 }
 
 const KINDS = 'a path, or a URL with http://, https://, nbd://, nbds:// or nbd+unix://';
@@ -85,10 +86,10 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
   }
   const { httpSource } = await import('../sources/http/source.ts');
   try {
-    return await httpSource(uri.url, { ...options, signal });
+    return await httpSource(uri.url, { ...options, sameSource: flags.sameSource ?? false, signal });
   } catch (error) {
     // The library's errors for wrong arguments are wrong options or a wrong URL here.
-    if (error instanceof TypeError || error instanceof URIError) throw new UsageError(error.message);
+    if (error instanceof TypeError) throw new UsageError(error.message);
     throw hinted(error);
   }
 }

@@ -1,6 +1,7 @@
 /** The read-only origin of a copy. */
 
 import type { Done } from '../async/done.ts';
+import type { RetryReport } from './retry.ts';
 
 /** A run of bytes of one kind. */
 export interface SourceExtent {
@@ -64,6 +65,8 @@ export interface InternalStreamOptions {
 
 /** What our own sources offer beyond {@link Source}. Internal. */
 export interface InlineSource extends Source {
+  /** Called for each failed request that is tried again, before the delay. Its owner may set it. */
+  onRetry?: ((retry: RetryReport) => void) | undefined;
   /** Permission bits of the file that is read: the copy is not readable for others than the file. Default: 0o666. */
   readonly mode?: number;
   /**

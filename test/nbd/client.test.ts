@@ -7,7 +7,7 @@ import { type ReadRequest, ReplyParser, type StatusRequest } from '../../src/nbd
 import { COMMAND } from '../../src/nbd/constants.ts';
 import { type NbdSourceOptions, nbdSource } from '../../src/nbd.ts';
 import { seededRandom } from '../../src/testing/index.ts';
-import { TestClock } from '../sources/test-clock.ts';
+import { STALL_MS, TestClock } from '../sources/test-clock.ts';
 import { expectBytes } from '../support/bytes.ts';
 import {
   CONTEXT,
@@ -24,6 +24,22 @@ import {
 } from '../support/nbd-server.ts';
 
 const CONTENT = seededRandom(1).fill(new Uint8Array(3 * 2 ** 20 + 512));
+
+/** A clock that tells when the client has looked at the time, as it does for received bytes. */
+class DripClock extends TestClock {
+  #onNow: () => void = () => {};
+
+  override now(): number {
+    this.#onNow();
+    return super.now();
+  }
+
+  asked(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#onNow = resolve;
+    });
+  }
+}
 
 async function serve(options: NbdServerOptions = {}, content = CONTENT): Promise<TestNbdServer> {
   const server = await TestNbdServer.start(content, options);
@@ -251,6 +267,42 @@ describe('a failed read is retried', () => {
     const { source, clock } = await open(server);
     expectBytes(await readOf(source, 0, 100), CONTENT.subarray(0, 100));
     expect(server.connections).toBe(2);
+  });
+
+  test('after a reply that drips', async () => {
+    const clock = new DripClock();
+    const server = await serve({
+      behaviour: async (ask) => {
+        if (ask.connection > 0) return ask.send();
+        const reply = chunk(ask.cookie, 1, Buffer.concat([u64(ask.offset), Buffer.alloc(ask.length)]));
+        for (let at = 0; at < 3; at++) {
+          clock.pass(STALL_MS - 1);
+          const received = clock.asked();
+          ask.socket.write(reply.subarray(at, at + 1));
+          await received;
+        }
+        return clock.wake();
+      },
+    });
+    const { source } = await open(server, { clock });
+    expectBytes(await readOf(source, 0, 100), CONTENT.subarray(0, 100));
+    expect(server.connections).toBe(2);
+  });
+
+  test('but not while a server answers small requests slowly', async () => {
+    const clock = new TestClock();
+    const server = await serve({
+      behaviour: (ask) => {
+        clock.pass(STALL_MS - 1);
+        ask.send();
+      },
+    });
+    const { source } = await open(server, { clock });
+    for (let round = 0; round < 5; round++) {
+      expectBytes(await readOf(source, 0, 100), CONTENT.subarray(0, 100));
+      clock.wake();
+    }
+    expect(server.connections).toBe(1);
   });
 
   test.each([5, 12, 108])('after error %i of the server', async (error) => {

@@ -87,10 +87,10 @@ describe('what waits on the clock', () => {
   it('is the patience with a server that sends nothing', async () => {
     const stop = new AbortController();
     let expired = 0;
-    const watch = (limitMs: number): StallWatch =>
-      new StallWatch({ clock: systemClock, limitMs, signal: stop.signal, expire: () => expired++ });
-    for (const limitMs of [40 * DAY_MS, Number.POSITIVE_INFINITY])
-      void watch(limitMs).during(new Promise(() => undefined));
+    for (const stallTimeoutMs of [40 * DAY_MS, Number.POSITIVE_INFINITY]) {
+      const limits = { stallTimeoutMs, minBytesPerSecond: 1024 };
+      new StallWatch({ clock: systemClock, limits, signal: stop.signal, expire: () => expired++ }).begin();
+    }
     await passUntil(40 * DAY_MS - 1);
     expect(expired).toBe(0);
     await passUntil(80 * DAY_MS);

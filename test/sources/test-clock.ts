@@ -24,9 +24,19 @@ export class TestClock implements Clock {
     });
   }
 
+  /** Lets time pass. Wakes no sleeper. */
+  pass(ms: number): void {
+    this.#now += ms;
+  }
+
   /** Lets the longest wait for a byte pass. */
   stall(): void {
-    this.#now += STALL_MS;
+    this.pass(STALL_MS);
+    this.wake();
+  }
+
+  /** Ends all waits for a byte, as if their timers were due. */
+  wake(): void {
     for (const stall of this.#stalls.splice(0)) stall.resolve();
   }
 }

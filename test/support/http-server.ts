@@ -9,6 +9,7 @@ export interface Ask {
   readonly index: number;
   /** Number of the request on its connection, from 0. */
   readonly indexOnConnection: number;
+  readonly method: string;
   readonly path: string;
   readonly headers: Readonly<Record<string, string>>;
   /** The range [start, end) of the Range header, or the whole content without one. */
@@ -130,6 +131,7 @@ export class HostileServer {
     return {
       index: this.asks.length,
       indexOnConnection,
+      method: requestLine.split(' ')[0] ?? '',
       path: requestLine.split(' ')[1] ?? '',
       headers,
       start,

@@ -7,7 +7,8 @@ import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type SecureContextOptions } from 'node:tls';
 import { CodError } from '../../errors.ts';
 import type { Clock } from '../../platform/clock.ts';
-import { PassingError } from '../../sources/retry.ts';
+import { PassingError, type StallLimits } from '../../sources/retry.ts';
+import { StallWatch } from '../../sources/stall-watch.ts';
 import { BYTES, COMMAND, MAGIC } from '../constants.ts';
 import type { NbdLocation } from '../uri.ts';
 import { type NbdExportInfo, Negotiation } from './negotiation.ts';
@@ -25,8 +26,8 @@ export interface NbdConnectionOptions {
   readonly what: string;
   readonly tls: NbdTls;
   readonly clock: Clock;
-  /** The connection ends if no byte comes for this time while one is due, or if the handshake takes longer in all. */
-  readonly stallTimeoutMs: number;
+  /** When a connection counts as stalled. A handshake may take as long as the longest silence. */
+  readonly limits: Required<StallLimits>;
 }
 
 /** Longer reads are split, so that replies to other requests come in between. */
@@ -38,13 +39,12 @@ const MAX_STATUS_BYTES = 2 ** 30;
 
 export class NbdConnection {
   readonly info: NbdExportInfo;
-  readonly #options: NbdConnectionOptions;
   readonly #socket: Socket;
   readonly #parser: ReplyParser;
   readonly #over = new AbortController();
   #waiting: (() => void)[] = [];
   #cookie = 0;
-  #lastByteMs: number;
+  readonly #watch: StallWatch;
   /** Receives the replies to aborted reads. */
   #scratch: Uint8Array | undefined;
 
@@ -56,7 +56,8 @@ export class NbdConnection {
   static open(options: NbdConnectionOptions, signal: AbortSignal): Promise<NbdConnection> {
     return new Promise((resolve, reject) => {
       signal.throwIfAborted();
-      const { location, what, clock, stallTimeoutMs } = options;
+      const { location, what, clock } = options;
+      const { stallTimeoutMs } = options.limits;
       const settled = new AbortController();
       let socket: Socket = 'socket' in location.at ? connectTcp({ path: location.at.socket }) : connectTcp(location.at);
       const fail = (error: unknown) => {
@@ -123,15 +124,14 @@ export class NbdConnection {
   }
 
   private constructor(options: NbdConnectionOptions, socket: Socket, info: NbdExportInfo) {
-    this.#options = options;
     this.#socket = socket;
     this.info = info;
     this.#parser = new ReplyParser({ what: options.what, ...info });
-    this.#lastByteMs = options.clock.now();
+    const { clock, limits } = options;
+    this.#watch = new StallWatch({ clock, limits, signal: this.#over.signal, expire: (why) => this.#end(why) });
     socket.on('data', (bytes) => this.#onData(bytes));
     socket.on('error', (error) => this.#end(explained(error, options.what)));
     socket.on('close', () => this.#end(new PassingError('the server closed the connection')));
-    void this.#watch();
   }
 
   /** Whether the connection can be used, as far as is known. */
@@ -199,6 +199,9 @@ export class NbdConnection {
     if (!this.usable) throw this.#over.signal.reason;
     await new Promise<void>((resolve, reject) => {
       const settle = (error?: Error) => {
+        // Replies to many small requests may be few bytes.
+        this.#watch.restart();
+        if (this.#parser.pending === 0) this.#watch.end();
         signal.removeEventListener('abort', onAbort);
         this.#wakeWaiting();
         if (error === undefined) resolve();
@@ -212,7 +215,7 @@ export class NbdConnection {
         reject(signal.reason);
       };
       signal.addEventListener('abort', onAbort, { once: true });
-      if (this.#parser.pending === 0) this.#lastByteMs = this.#options.clock.now();
+      this.#watch.begin();
       this.#parser.add(++this.#cookie, request);
       this.#send(request.kind === 'read' ? COMMAND.read : COMMAND.blockStatus, request);
     });
@@ -234,20 +237,11 @@ export class NbdConnection {
   }
 
   #onData(bytes: Uint8Array): void {
-    this.#lastByteMs = this.#options.clock.now();
+    this.#watch.received(bytes.length);
     try {
       this.#parser.push(bytes);
     } catch (error) {
       this.#end(error as Error);
-    }
-  }
-
-  async #watch(): Promise<void> {
-    const { clock, stallTimeoutMs } = this.#options;
-    while (this.usable) {
-      const idleMs = this.#parser.pending === 0 ? 0 : clock.now() - this.#lastByteMs;
-      if (idleMs >= stallTimeoutMs) this.#end(new PassingError(`the server sent nothing for ${stallTimeoutMs} ms`));
-      else await clock.sleep(stallTimeoutMs - idleMs, this.#over.signal).catch(() => undefined);
     }
   }
 

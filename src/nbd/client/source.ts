@@ -9,14 +9,14 @@ import type { Clock } from '../../platform/clock.ts';
 import { pieceBuffer, releasePages } from '../../platform/pages.ts';
 import { systemClock } from '../../platform/system-clock.ts';
 import { checkRange } from '../../sources/range.ts';
-import { Backoff, type Retry } from '../../sources/retry.ts';
+import { Retries, type Retry, type RetryReport, type StallLimits } from '../../sources/retry.ts';
 import type { InlineSource, InternalStreamOptions, Source, SourceExtent } from '../../sources/source.ts';
 import { type NbdLocation, parseNbdUri, showNbdLocation } from '../uri.ts';
 import { NbdConnection, type NbdConnectionOptions, type NbdTls } from './connection.ts';
 import type { AllocationRun } from './replies.ts';
 
 /** Options of {@link nbdSource}. */
-export interface NbdSourceOptions {
+export interface NbdSourceOptions extends StallLimits {
   /**
    * TLS settings for `nbds://`. Each setting replaces that of the URI's `tls-certificates`. Default: Node's certificate
    * authorities, and no client certificate.
@@ -24,11 +24,6 @@ export interface NbdSourceOptions {
   tls?: NbdTls;
   /** Retries of failed requests. */
   retry?: Retry;
-  /**
-   * Milliseconds, or Infinity. If no byte comes for this time while one is due, the connection is closed, and its
-   * requests are repeated on a new one. Default: 15,000.
-   */
-  stallTimeoutMs?: number;
   /**
    * Names the content of the export, since NBD does not. A copy does not resume against another identity. Default:
    * none.
@@ -104,20 +99,24 @@ class NbdSource implements InlineSource, AsyncDisposable {
   declare readonly identity?: string;
   extents?: (offset: number, length: number) => Promise<readonly SourceExtent[]>;
   readonly #connectionOptions: NbdConnectionOptions;
-  readonly #retry: Retry;
-  readonly #random: () => number;
+  readonly #retries: Retries;
   readonly #closed = new AbortController();
   #connection: NbdConnection | undefined;
   #connecting: Promise<NbdConnection> | undefined;
 
   constructor(location: NbdLocation, tls: NbdTls, options: NbdSourceOptions) {
-    const { clock = systemClock, stallTimeoutMs = 15_000, retry = {}, random = Math.random, identity } = options;
-    this.#connectionOptions = { location, tls, clock, stallTimeoutMs, what: showNbdLocation(location) };
+    const { clock = systemClock, stallTimeoutMs = 15_000, minBytesPerSecond = 1024 } = options;
+    const { retry = {}, random = Math.random, identity } = options;
+    const limits = { stallTimeoutMs, minBytesPerSecond };
+    this.#connectionOptions = { location, tls, clock, limits, what: showNbdLocation(location) };
     // Each request in flight adds a listener, so Node's warning of a leak is turned off.
     setMaxListeners(0, this.#closed.signal);
-    this.#retry = retry;
-    this.#random = random;
+    this.#retries = new Retries(retry, { clock, random });
     if (identity !== undefined) this.identity = identity;
+  }
+
+  set onRetry(listener: ((retry: RetryReport) => void) | undefined) {
+    this.#retries.onRetry = listener;
   }
 
   async open(signal: AbortSignal): Promise<NbdSource> {
@@ -241,15 +240,7 @@ class NbdSource implements InlineSource, AsyncDisposable {
     { attempts, signal }: { attempts: number; signal: AbortSignal },
     task: (connection: NbdConnection) => Promise<T>,
   ): Promise<T> {
-    const { clock, what: exported } = this.#connectionOptions;
-    const { attempts: given = attempts, baseDelayMs = 250, maxDelayMs = 10_000 } = this.#retry;
-    const backoff = new Backoff(`${exported}: ${what}`, {
-      attempts: given,
-      baseDelayMs,
-      maxDelayMs,
-      clock,
-      random: this.#random,
-    });
+    const backoff = this.#retries.backoff(`${this.#connectionOptions.what}: ${what}`, attempts);
     for (;;) {
       try {
         return await task(await withSignal(this.#connect(), signal));

@@ -1,6 +1,6 @@
 /** Parses the response to a range request, and checks that it answers this request. Pure. */
 
-import { CodError } from '../../errors.ts';
+import { CodError, type CodErrorCode } from '../../errors.ts';
 import { PassingError, retryAfterMs } from '../retry.ts';
 import type { HttpResponse } from './transport.ts';
 
@@ -19,40 +19,79 @@ export class Asked {
     this.pieceBytes = pieceBytes;
   }
 
+  /** The value of the header. */
+  get range(): string {
+    return `bytes=${this.start}-${this.end - 1}`;
+  }
+
   /** Names the request in messages. Built only for them. */
   get what(): string {
     return `GET ${this.#resource}, bytes ${this.start}-${this.end - 1}`;
   }
 }
 
-/** The state of the resource at opening. */
-export interface Known {
-  readonly size: number;
-  readonly identity: string | undefined;
+/** What names the content of a response. */
+interface Validators {
+  readonly etag: string;
+  readonly modified: string;
 }
 
-/** `range`: the body is the requested range. `whole`: the server ignored the range and sends everything. */
-export type AnswerKind = 'range' | 'whole';
+/** The state of the resource at opening. */
+export interface Known extends Validators {
+  readonly size: number;
+}
 
+/** The part of the body that is the answer. */
+export interface Slice {
+  /** Bytes of the body before the requested ones. */
+  readonly skip: number;
+  /** Requested bytes in the body: from the first one on, at least one. */
+  readonly length: number;
+  /** Whether the body must end there. */
+  readonly mustEnd: boolean;
+}
+
+/** A server that sends larger slices than requested is used up to this many bytes before the requested ones. */
+const MAX_SKIP_BYTES = 2 ** 24;
 const CORS_HINT = 'a server of another origin must send "Access-Control-Expose-Headers: Content-Range, ETag"';
+const TAG_HINT = 'if the content is the same, accept it by sameSource (option --same-source)';
 
 /**
- * Returns size and identity from the response to the first request, which is for byte 0.
- * @throws {@link CodError} COD_NOT_FOUND or COD_SOURCE_IO when the response cannot be the origin of a source;
- *   {@link PassingError} when a retry may succeed.
+ * Returns what the response to the first request, which is for byte 0, tells. `size` is undefined if the server does
+ * not tell it there (`bytes 0-0/*`).
+ * @throws {@link CodError} COD_SOURCE_IO when the response cannot be the origin of a source; {@link PassingError} when
+ *   a retry may succeed.
  */
-export function readOpening(response: HttpResponse, asked: Asked, allowWholeBody: boolean): Known {
-  if (response.status === 416 && unsatisfiedSize(response) === 0) return { size: 0, identity: identityOf(response, 0) };
-  const kind = kindOf(response, asked);
-  if (kind === 'range') {
+export function readOpening(
+  response: HttpResponse,
+  asked: Asked,
+  allowWholeBody: boolean,
+): Validators & { readonly size: number | undefined } {
+  const validators = validatorsOf(response);
+  if (response.status === 416 && unsatisfiedSize(response) === 0) return { ...validators, size: 0 };
+  if (isRange(response, asked)) {
     const { start, end, size } = contentRange(response, asked);
-    if (start !== 0 || end !== 1) throw new PassingError(`the server sent bytes ${start}-${end - 1} instead of 0-0`);
-    return { size, identity: identityOf(response, size) };
+    if (start !== 0) throw new PassingError(`the server sent bytes ${start}-${end - 1} instead of 0-0`);
+    return { ...validators, size };
   }
   const size = contentLength(response);
   if (size === undefined) throw new CodError('COD_SOURCE_IO', `${asked.what}: the server sends no Content-Length`);
   if (size > 0 && !allowWholeBody) throw ignoresRanges(asked);
-  return { size, identity: identityOf(response, size) };
+  return { ...validators, size };
+}
+
+/**
+ * Returns the total size from the response to a HEAD, or to a request for the last byte. Undefined if it does not tell
+ * the size. A server that does not know a range for the last byte may send byte 0, which tells nothing.
+ */
+export function readTotal(response: HttpResponse): number | undefined {
+  const { status } = response;
+  if (isEncoded(response)) return undefined;
+  if (status === 200) return contentLength(response);
+  const [, , first, last, total] = CONTENT_RANGE.exec(response.header('content-range') ?? '') ?? [];
+  if (status !== 206 || last === undefined) return undefined;
+  if (total !== '*') return Number(total);
+  return first === last && last !== '0' ? Number(last) + 1 : undefined;
 }
 
 /**
@@ -60,57 +99,75 @@ export function readOpening(response: HttpResponse, asked: Asked, allowWholeBody
  * @throws {@link CodError} COD_SOURCE_CHANGED when the size or the identity is another than at opening; otherwise as
  *   {@link readOpening}.
  */
-export function checkAnswer(response: HttpResponse, asked: Asked, known: Known, allowWholeBody: boolean): AnswerKind {
+export function checkAnswer(
+  response: HttpResponse,
+  asked: Asked,
+  known: Known,
+  options: { readonly allowWholeBody: boolean; readonly sameSource: boolean },
+): Slice {
   if (response.status === 416) throw changedSize(asked, known, unsatisfiedSize(response));
-  const kind = kindOf(response, asked);
   const announced = contentLength(response);
-  if (kind === 'range') {
-    const { start, end, size } = contentRange(response, asked);
+  if (isRange(response, asked)) {
+    const { start, end, size = known.size } = contentRange(response, asked);
     if (size !== known.size) throw changedSize(asked, known, size);
-    checkIdentity(response, asked, known);
-    if (start !== asked.start || end !== asked.end)
+    checkIdentity(response, asked, known, options.sameSource);
+    // A server may send less than requested (RFC 9110, section 15.3.7). Caches send larger, aligned slices.
+    const skip = asked.start - start;
+    if (skip < 0 || skip > MAX_SKIP_BYTES || end <= asked.start || end > size)
       throw new PassingError(`the server sent the wrong range, bytes ${start}-${end - 1}`);
     if (announced !== undefined && announced !== end - start) {
       throw new PassingError(`Content-Length is ${announced}, but the range has ${end - start} bytes`);
     }
-    return kind;
+    return { skip, length: Math.min(end, asked.end) - asked.start, mustEnd: end <= asked.end };
   }
   if (announced !== undefined && announced !== known.size) throw changedSize(asked, known, announced);
-  checkIdentity(response, asked, known);
-  if (!allowWholeBody) throw ignoresRanges(asked);
-  return kind;
+  checkIdentity(response, asked, known, options.sameSource);
+  if (!options.allowWholeBody) throw ignoresRanges(asked);
+  return { skip: asked.start, length: asked.end - asked.start, mustEnd: asked.end === known.size };
 }
 
-function kindOf(response: HttpResponse, asked: Asked): AnswerKind {
+/** Whether the body of a response with this status can be used, or the status tells the size. */
+export function isUsable(status: number): boolean {
+  return status === 200 || status === 206 || status === 416;
+}
+
+/**
+ * Returns the error for a response that is not {@link isUsable}.
+ * @param said what its body says
+ */
+export function refusal(response: HttpResponse, asked: Asked, said: string | undefined): Error {
   const { status } = response;
-  const details = { status };
+  const says = said === undefined ? '' : `; the server says "${said}"`;
+  const details = { status, ...(said === undefined ? {} : { said }) };
+  const final = (code: CodErrorCode, why: string) => new CodError(code, `${asked.what}: ${why}${says}`, { details });
   if (status === 404 || status === 410)
-    throw new CodError('COD_NOT_FOUND', `${asked.what}: ${status}, the server has no such file; check the URL`, {
-      details,
-    });
+    return final('COD_NOT_FOUND', `${status}, the server has no such file; check the URL`);
   if (status === 401 || status === 403) {
-    const message =
-      `${asked.what}: ${status}, the server denies access; ` +
-      'pass credentials as username and password, in the URL, or as headers';
-    throw new CodError('COD_SOURCE_IO', message, { details });
+    const advice = 'pass credentials as username and password, in the URL, or as headers';
+    return final('COD_SOURCE_IO', `${status}, the server denies access; ${advice}`);
   }
-  const passing =
-    status === 408 || status === 425 || status === 429 || (status >= 500 && status !== 501 && status !== 505);
-  if (passing)
-    throw new PassingError(`status ${status}`, { retryAfterMs: retryAfterMs(response.header('retry-after')) });
-  if (status !== 200 && status !== 206)
-    throw new CodError('COD_SOURCE_IO', `${asked.what}: unexpected status ${status}`, { details });
-  const encoding = response.header('content-encoding')?.toLowerCase() ?? 'identity';
-  if (encoding !== 'identity') {
-    throw new CodError(
-      'COD_SOURCE_IO',
-      `${asked.what}: the server compresses the file (${encoding}), so its ranges cannot be used; turn compression off`,
-      {
-        details,
-      },
-    );
+  if (status === 408 || status === 425 || status === 429 || (status >= 500 && status !== 501 && status !== 505)) {
+    const retryAfter = retryAfterMs(response.header('retry-after'));
+    return new PassingError(`status ${status}${says}`, { retryAfterMs: retryAfter, isCrowded: CROWDED.has(status) });
   }
-  return status === 206 ? 'range' : 'whole';
+  const why = status >= 300 && status < 400 ? 'the server sends a redirect without a Location' : 'unexpected status';
+  return final('COD_SOURCE_IO', `${why} (${status})`);
+}
+
+/** Statuses of a server that allows fewer connections. */
+const CROWDED: ReadonlySet<number> = new Set([429, 503]);
+
+function isRange(response: HttpResponse, asked: Asked): boolean {
+  if (isEncoded(response)) {
+    const encoding = response.header('content-encoding');
+    const why = `the server compresses the file (${encoding}), so its ranges cannot be used; turn compression off`;
+    throw new CodError('COD_SOURCE_IO', `${asked.what}: ${why}`, { details: { status: response.status } });
+  }
+  return response.status === 206;
+}
+
+function isEncoded(response: HttpResponse): boolean {
+  return (response.header('content-encoding') ?? 'identity').toLowerCase() !== 'identity';
 }
 
 /** A strong ETag (RFC 9110, section 8.8.3). */
@@ -121,39 +178,54 @@ const STRONG_ETAG = /^"[^"]*"$/;
  * Last-Modified and the size: if it differs, so does the content, but equal tags do not prove equal bytes (RFC 9110,
  * section 8.8.3.2).
  */
-function identityOf(response: HttpResponse, size: number): string | undefined {
-  const etag = response.header('etag') ?? '';
+export function identityOf({ etag, modified, size }: Known): string | undefined {
   if (STRONG_ETAG.test(etag)) return `etag:${etag}`;
-  const modified = response.header('last-modified') ?? '';
   if (etag === '' && modified === '') return undefined;
   return `${etag && `weak:${etag};`}${modified && `modified:${modified};`}size:${size}`;
 }
 
-function checkIdentity(response: HttpResponse, asked: Asked, known: Known): void {
-  const identity = identityOf(response, known.size);
-  if (identity === known.identity) return;
-  const message =
-    `${asked.what}: the file was ${known.identity ?? 'without ETag and Last-Modified'} at opening, ` +
-    `and is now ${identity ?? 'without either'}`;
-  throw new CodError('COD_SOURCE_CHANGED', message, { details: { atOpen: known.identity, now: identity } });
+function validatorsOf(response: HttpResponse): Validators {
+  return { etag: response.header('etag') ?? '', modified: response.header('last-modified') ?? '' };
 }
 
-function contentRange(response: HttpResponse, asked: Asked): { start: number; end: number; size: number } {
+function checkIdentity(response: HttpResponse, asked: Asked, known: Known, sameSource: boolean): void {
+  const now = { ...validatorsOf(response), size: known.size };
+  const [identity, atOpen] = [identityOf(now), identityOf(known)];
+  if (identity === atOpen) return;
+  const onlyTag = now.modified !== '' && now.modified === known.modified;
+  if (onlyTag && sameSource) return;
+  const message =
+    `${asked.what}: the file was ${atOpen ?? 'without ETag and Last-Modified'} at opening, ` +
+    `and is now ${identity ?? 'without either'}`;
+  throw new CodError(
+    'COD_SOURCE_CHANGED',
+    onlyTag ? `${message}, with equal Last-Modified and size; ${TAG_HINT}` : message,
+    {
+      details: { atOpen, now: identity, ...(onlyTag ? { etag: now.etag } : {}) },
+    },
+  );
+}
+
+function contentRange(response: HttpResponse, asked: Asked): { start: number; end: number; size: number | undefined } {
   const value = response.header('content-range');
   if (value === undefined)
     throw new CodError('COD_SOURCE_IO', `${asked.what}: the response has no Content-Range; ${CORS_HINT}`);
-  const match = /^bytes (\d+)-(\d+)\/(\d+)$/i.exec(value);
-  const [start, last, size] = [Number(match?.[1]), Number(match?.[2]), Number(match?.[3])];
-  if (!match || !Number.isSafeInteger(size) || start > last || last >= size) {
+  const match = CONTENT_RANGE.exec(value);
+  const [start, last] = [Number(match?.[2]), Number(match?.[3])];
+  const size = match?.[4] === '*' ? undefined : Number(match?.[4]);
+  if (!match || !Number.isSafeInteger(size ?? last) || start > last || (size !== undefined && last >= size)) {
     throw new PassingError(`malformed Content-Range ${JSON.stringify(value.slice(0, 60))}`);
   }
   return { start, end: last + 1, size };
 }
 
+/** The value, or several equal ones. */
+const CONTENT_RANGE = /^(bytes (\d+)-(\d+)\/(\d+|\*))(?:, \1)*$/i;
+
 /** Returns the length of the body in bytes, as the head of the response announces it. */
 export function contentLength(response: HttpResponse): number | undefined {
-  const value = response.header('content-length');
-  return value !== undefined && /^\d{1,15}$/.test(value) ? Number(value) : undefined;
+  const value = /^(\d{1,15})(?:, \1)*$/.exec(response.header('content-length') ?? '')?.[1];
+  return value === undefined ? undefined : Number(value);
 }
 
 function unsatisfiedSize(response: HttpResponse): number | undefined {

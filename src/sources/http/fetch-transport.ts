@@ -36,8 +36,8 @@ export function fetchTransport(): HttpTransport {
   };
 }
 
-async function request({ url, headers, signal }: HttpRequest): Promise<HttpResponse> {
-  const options: RequestInit = { headers, signal, cache: 'no-store', redirect: 'manual' };
+async function request({ method, url, headers, signal }: HttpRequest): Promise<HttpResponse> {
+  const options: RequestInit = { method: method ?? 'GET', headers, signal, cache: 'no-store', redirect: 'manual' };
   let response = await fetch(url, options);
   if (response.type === 'opaqueredirect') {
     // A browser hides the redirect's target, and would send the headers to any origin whose preflight accepts them.
@@ -66,6 +66,8 @@ class FetchResponse implements HttpResponse {
   }
 
   header(name: string): string | undefined {
+    // A page may not see that another origin's response is encoded, and the length would be that of the encoded bytes.
+    if (name === 'content-length' && this.status === 206 && this.#response.type === 'cors') return undefined;
     return this.#response.headers.get(name) ?? undefined;
   }
 

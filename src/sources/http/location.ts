@@ -1,17 +1,44 @@
 /**
  * The address of a resource. Follows redirects, remembers where they led, and sends credentials to their own origin
  * only.
+ *
+ * Requests start at the address whose last answer was accepted. After a failure they alternate between that address
+ * and the original URL, which may lead to another mirror.
  */
 
 import { CodError } from '../../errors.ts';
 import type { HttpResponse, HttpTransport, InternalHttpRequest } from './transport.ts';
 
-type RequestOptions = Pick<InternalHttpRequest, 'signal' | 'pieceBytes'>;
+type RequestOptions = Pick<InternalHttpRequest, 'method' | 'signal' | 'pieceBytes'>;
+
+/** Returns the URL to use from now on. */
+export type UrlFunction = () => string | URL | Promise<string | URL>;
+
+interface LocationOptions {
+  readonly headers?: Record<string, string>;
+  readonly username?: string;
+  readonly password?: string;
+}
+
+/** A response, and where it came from. */
+export interface Located {
+  readonly response: HttpResponse;
+  /** Where redirects led. */
+  readonly url: URL;
+  /** The original URL at the time of the request. */
+  readonly original: URL;
+  /** Whether the address of the accepted answers has refused the request. */
+  readonly wasRefused: boolean;
+}
 
 const MAX_REDIRECTS = 5;
+/** Requests to the original URL after a refusal by the address that it leads to. */
+const MAX_RESOLUTIONS = 2;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
-/** Statuses of the response to a signed URL that has expired. */
-const EXPIRED: ReadonlySet<number> = new Set([401, 403, 404, 410]);
+/** Statuses of the response to a signed URL that has expired, and of a mirror without the file. */
+const REFUSED: ReadonlySet<number> = new Set([401, 403, 404, 410]);
+/** Statuses that a new URL of the function may cure. S3 sends 400 for an expired token. */
+const DENIED: ReadonlySet<number> = new Set([400, 401, 403]);
 const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/i;
 const RESERVED: ReadonlySet<string> = new Set([
   'range',
@@ -22,27 +49,44 @@ const RESERVED: ReadonlySet<string> = new Set([
   'transfer-encoding',
   'accept-encoding',
 ]);
+/** Shorter values are not removed from a server's message: they also occur in ordinary words. */
+const MIN_SECRET_CHARACTERS = 4;
 
 export class HttpLocation {
-  readonly #original: URL;
-  readonly #headers: Readonly<Record<string, string>>;
   readonly #transport: HttpTransport;
-  /** The URL that the last redirect led to, or else the original. */
-  #current: URL;
+  readonly #options: LocationOptions;
+  readonly #renew: UrlFunction | undefined;
+  #renewing: Promise<void> | undefined;
+  #original!: URL;
+  #headers!: Readonly<Record<string, string>>;
+  /** Where the next request starts. */
+  #current!: URL;
+  /** Where the last accepted answer came from. */
+  #proven!: URL;
 
-  /** @throws `TypeError` if the URL is not http or https, or if a header is malformed or reserved. */
-  constructor(
+  /** @throws `TypeError` if the URL is malformed or not http or https, or if a header is malformed or reserved. */
+  static async open(
     transport: HttpTransport,
-    url: string | URL,
-    options: { headers?: Record<string, string>; username?: string; password?: string },
-  ) {
+    url: string | URL | UrlFunction,
+    options: LocationOptions,
+  ): Promise<HttpLocation> {
+    const location = new HttpLocation(transport, typeof url === 'function' ? url : undefined, options);
+    location.#use(typeof url === 'function' ? await url() : url);
+    return location;
+  }
+
+  private constructor(transport: HttpTransport, renew: UrlFunction | undefined, options: LocationOptions) {
     this.#transport = transport;
-    const given = new URL(url);
+    this.#renew = renew;
+    this.#options = options;
+  }
+
+  #use(url: string | URL): void {
+    const given = parsed(url);
     if (!isHttp(given)) throw new TypeError(`${given.protocol}// is not http:// or https://`);
-    const username = options.username ?? decodeURIComponent(given.username);
-    const password = options.password ?? decodeURIComponent(given.password);
-    this.#original = this.#current = withoutCredentials(given);
-    this.#headers = { ...checkedHeaders(options.headers ?? {}), ...basic(username, password) };
+    const { headers = {}, username = decoded(given.username), password = decoded(given.password) } = this.#options;
+    this.#headers = { ...checkedHeaders(headers), ...basic(username, password) };
+    this.#original = this.#current = this.#proven = withoutCredentials(given);
   }
 
   /** Returns the URL for messages: without credentials, and without the query, which may contain a signature. */
@@ -50,37 +94,85 @@ export class HttpLocation {
     return shown(this.#original);
   }
 
+  /** Where the next request starts. */
+  get current(): URL {
+    return this.#current;
+  }
+
   /**
-   * Sends a GET for `range` and follows redirects. If a remembered redirect has expired, starts from the original URL.
+   * Sends a request and follows redirects. If the address that a redirect led to refuses, asks the original URL again.
+   * If that is denied, asks the function for another URL, once.
    */
-  async get(range: string, how: RequestOptions): Promise<HttpResponse> {
-    const redirected = this.#current !== this.#original;
-    const response = await this.#follow(range, how);
-    if (!redirected || !EXPIRED.has(response.status)) return response;
-    response.cancel();
-    this.forgetRedirect();
-    return this.#follow(range, how);
+  async get(range: string | undefined, how: RequestOptions): Promise<Located> {
+    let from = this.#current;
+    let wasRefused = false;
+    let resolutions = 0;
+    let renewed = false;
+    for (let last = ''; ; ) {
+      const original = this.#original;
+      const { response, url } = await this.#follow(from, range, how);
+      const found = { response, url, original, wasRefused };
+      if (!REFUSED.has(response.status) && !(this.#renew && DENIED.has(response.status))) return found;
+      if (url.href !== original.href && url.href !== last && resolutions++ < MAX_RESOLUTIONS) {
+        last = url.href;
+        if (this.#current === from) this.#current = original;
+      } else if (this.#renew && DENIED.has(response.status) && !renewed) {
+        renewed = true;
+        if (this.#original === original) await this.#renewed();
+      } else return found;
+      response.cancel();
+      wasRefused ||= from === this.#proven || renewed;
+      from = this.#original;
+    }
   }
 
-  /** Makes the next request start at the original URL. */
-  forgetRedirect(): void {
-    this.#current = this.#original;
+  #renewed(): Promise<void> {
+    this.#renewing ??= (async () => this.#use(await this.#renew!()))().finally(() => {
+      this.#renewing = undefined;
+    });
+    return this.#renewing;
   }
 
-  async #follow(range: string, how: RequestOptions): Promise<HttpResponse> {
-    let url = this.#current;
+  /** Makes further requests start where an accepted answer came from. */
+  accepted({ url, original }: Located): void {
+    if (original === this.#original) this.#proven = this.#current = url;
+  }
+
+  /** Makes the next request start elsewhere, after one that started at `from` has failed. */
+  failed(from: URL): void {
+    this.#current = from === this.#original ? this.#proven : this.#original;
+  }
+
+  /** Whether an answer is of another mirror than the accepted answers, and the mirror of those may still work. */
+  isElsewhere({ url, wasRefused }: Located): boolean {
+    return !wasRefused && url.href !== this.#proven.href;
+  }
+
+  /** Returns a server's text without queries of URLs, and without what we sent it as a secret. */
+  hide(text: string): string {
+    const values = [...this.#original.searchParams.values(), ...this.#current.searchParams.values()];
+    for (const value of Object.values(this.#headers)) values.push(value, ...value.split(' '));
+    let hidden = text.replace(/\?[^\s?]+/g, '?…').replace(/((?:sig\w*|token|password|secret|credential)=)\S+/gi, '$1…');
+    for (const value of values) if (value.length >= MIN_SECRET_CHARACTERS) hidden = hidden.replaceAll(value, '…');
+    return hidden;
+  }
+
+  async #follow(
+    from: URL,
+    range: string | undefined,
+    how: RequestOptions,
+  ): Promise<{ response: HttpResponse; url: URL }> {
+    let url = from;
     for (let hops = 0; ; hops++) {
       const own = url.origin === this.#original.origin ? this.#headers : {};
-      const response = await this.#transport.request({ ...how, url, headers: { ...own, range } });
-      if (!REDIRECTS.has(response.status)) {
+      const headers = range === undefined ? own : { ...own, range };
+      const response = await this.#transport.request({ ...how, url, headers });
+      const location = response.header('location');
+      if (!REDIRECTS.has(response.status) || location === undefined) {
         if (response.url.href !== url.href) url = checkedHop(url, withoutCredentials(response.url));
-        this.#current = url.href === this.#original.href ? this.#original : url;
-        return response;
+        return { response, url: url.href === this.#original.href ? this.#original : url };
       }
       response.cancel();
-      const location = response.header('location');
-      if (location === undefined)
-        throw new CodError('COD_SOURCE_IO', `${shown(url)} sends a redirect without a Location`);
       if (hops === MAX_REDIRECTS)
         throw new CodError('COD_SOURCE_IO', `${this}: more than ${MAX_REDIRECTS} redirects, the last to ${shown(url)}`);
       url = checkedHop(url, resolve(location, url));
@@ -88,11 +180,29 @@ export class HttpLocation {
   }
 }
 
+/** Parses a URL. The platform's own error would contain its query and credentials. */
+function parsed(url: string | URL): URL {
+  try {
+    return new URL(url);
+  } catch {
+    throw new TypeError('the URL is malformed: use http://host/path or https://host/path');
+  }
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    throw new TypeError('user or password in the URL has a malformed percent-encoding: write % as %25');
+  }
+}
+
 function resolve(location: string, base: URL): URL {
   try {
     return withoutCredentials(new URL(location, base));
-  } catch (cause) {
-    throw new CodError('COD_SOURCE_IO', `${shown(base)} redirects to an invalid URL`, { cause });
+  } catch {
+    // The cause would contain the URL's query.
+    throw new CodError('COD_SOURCE_IO', `${shown(base)} redirects to an invalid URL`);
   }
 }
 

@@ -11,8 +11,8 @@ import { Duplex } from 'node:stream';
 
 const READ_BYTES = 256 << 10;
 /**
- * Shorter reads are copied. The parser keeps references to a response's head (at most 16 KiB) until the head is
- * complete, however many reads that takes.
+ * Shorter reads are copied. The parser keeps references to a response's head (at most 64 KiB) until the head is
+ * complete. Of the reads that are not copied, two are longer than a head, and a buffer is reused for the third.
  */
 const COPIED_BYTES = 32 << 10;
 

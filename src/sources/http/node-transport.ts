@@ -10,6 +10,10 @@ import type { HttpResponse, HttpTransport, InternalHttpRequest } from './transpo
 const MAX_IDLE = 16;
 /** Limit for idle connections, since a NAT drops them silently. The source watches connections in use. */
 const IDLE_MS = 30_000;
+/** The head of a response, which proxies and object stores fill with cookies and policies. */
+const MAX_HEAD_BYTES = 65_536;
+/** Headers that a response has once. Several equal ones count as one. */
+const SINGLE: ReadonlySet<string> = new Set(['content-range', 'content-length', 'etag', 'last-modified', 'location']);
 
 /**
  * Returns a transport with its own connections, which are kept for later requests. It uses no proxies. Idle connections
@@ -105,15 +109,15 @@ class Connection {
       // The source watches for stalls.
       headersTimeout: 0,
       bodyTimeout: 0,
-      maxHeaderSize: 16_384,
+      maxHeaderSize: MAX_HEAD_BYTES,
     });
     this.#client.on('disconnect', () => {
       this.isKept = false;
     });
   }
 
-  /** Sends a GET and resolves with the head of the response. Calls `whenFree` when the body has ended. */
-  send({ url, headers, signal, pieceBytes }: InternalHttpRequest, whenFree: () => void): Promise<HttpResponse> {
+  /** Sends a request and resolves with the head of the response. Calls `whenFree` when the body has ended. */
+  send({ method, url, headers, signal, pieceBytes }: InternalHttpRequest, whenFree: () => void): Promise<HttpResponse> {
     return new Promise((resolve, reject) => {
       let response: NodeResponse | undefined;
       const onAbort = () => {
@@ -128,7 +132,7 @@ class Connection {
       signal.addEventListener('abort', onAbort, { once: true });
       this.#client.dispatch(
         {
-          method: 'GET',
+          method: method ?? 'GET',
           path: url.pathname + url.search,
           headers: { 'user-agent': 'copyondemand', accept: '*/*', 'accept-encoding': 'identity', ...headers },
         },
@@ -194,7 +198,11 @@ class NodeResponse implements HttpResponse {
 
   header(name: string): string | undefined {
     const value = this.#fields[name];
-    return Array.isArray(value) ? value.join(', ') : value;
+    if (!Array.isArray(value)) return value;
+    const different = [...new Set(value)];
+    if (different.length > 1 && SINGLE.has(name))
+      throw new CodError('COD_SOURCE_IO', `the server sends ${different.length} different headers ${name}`);
+    return different.join(', ');
   }
 
   pull(): Promise<Uint8Array | undefined> {

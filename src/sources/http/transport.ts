@@ -1,10 +1,12 @@
 /** What the HTTP source needs of the platform: a GET, the head of its response, and the body pulled piece by piece. */
 
-/** A GET of {@link HttpTransport.request}. */
+/** A request of {@link HttpTransport.request}. */
 export interface HttpRequest {
   /** http or https, without credentials. */
   readonly url: URL;
-  /** By name in lower case. `range` is always one of them. */
+  /** Default: GET. A transport may send a GET instead of a HEAD: the body is not read. */
+  readonly method?: 'HEAD' | undefined;
+  /** By name in lower case. A GET always has `range`. */
   readonly headers: Readonly<Record<string, string>>;
   /** When aborted, the request ends immediately and frees its socket. Pending calls reject with the signal's reason. */
   readonly signal: AbortSignal;
@@ -46,7 +48,7 @@ export interface HttpResponse {
 /** Sends requests, which may overlap without limit. A CodError is final; after any other error a retry may succeed. */
 export interface HttpTransport {
   /**
-   * Sends a GET and resolves to the head of the response. The caller follows redirects that the platform shows.
+   * Sends a request and resolves to the head of the response. The caller follows redirects that the platform shows.
    *
    * @throws {@link CodError} when a retry is pointless; any other error when a retry may succeed.
    * @throws the signal's reason when the request's signal is aborted.
