@@ -8,7 +8,7 @@
  * Invariants:
  * - A number of stretches or a length that the user gave is never changed.
  * - Without a measurement every value has a default, so that the copy never waits for a measurement.
- * - Within a rate no stretch is added, since more requests do not make the copy faster.
+ * - Within a rate stretches are added only until the rate is met.
  */
 
 import type { Clock } from '../platform/clock.ts';
@@ -46,6 +46,8 @@ const WINDOW_MS = 500;
 const WORTH_IT = 1.1;
 /** Time after a stream that was not worth it until the next attempt: the line may have changed. */
 const RETRY_MORE_MS = 15_000;
+/** The rate is met at this part of it: pieces come at any time of a window. */
+const MET = 0.9;
 
 /** What the user decided, and what the source can do. */
 export interface GovernorOptions extends Pick<HydrateOptions, 'concurrency' | 'extentBytes' | 'rateBytesPerSecond'> {
@@ -175,8 +177,9 @@ export class Governor {
       this.#quietUntilMs = now + RETRY_MORE_MS;
       return false;
     }
-    const isLimited = this.limiter.rate !== undefined;
-    this.#isTrying = !isLimited && rate > 0 && now >= this.#quietUntilMs && this.#stretchCount < MAX_CONCURRENCY;
+    // Readers take their bytes from the same rate, so the limiter may hold back a copy that is slower than the rate.
+    const isMet = this.limiter.delayMs > 0 || rate >= this.#ratePerMs * MET;
+    this.#isTrying = !isMet && rate > 0 && now >= this.#quietUntilMs && this.#stretchCount < MAX_CONCURRENCY;
     if (this.#isTrying) this.#stretchCount++;
     return this.#isTrying;
   }

@@ -77,7 +77,20 @@ describe('the number of stretches', () => {
     await run.stop();
   });
 
-  it('stays while a rate limit is set, and rises when the limit is removed', async () => {
+  it('rises until a rate limit is met', async () => {
+    const run = new Run((stretches) => stretches * 1000, { rateBytesPerSecond: 3.5e6 });
+    expect(await run.windows(6)).toEqual([2, 3, 4, 4, 4, 4]);
+    await run.stop();
+  });
+
+  it('stays while the limit holds the copy back, since readers use the rest', async () => {
+    const run = new Run(() => 1000, { rateBytesPerSecond: 3.5e6 });
+    run.governor.limiter.spend(35e6);
+    expect(await run.windows(6)).toEqual([1, 1, 1, 1, 1, 1]);
+    await run.stop();
+  });
+
+  it('stays while a rate limit is met, and rises when the limit is removed', async () => {
     const run = new Run((stretches) => stretches * 1000, { rateBytesPerSecond: 1e6 });
     expect(await run.windows(3)).toEqual([1, 1, 1]);
     run.governor.limiter.set(undefined);
