@@ -50,6 +50,7 @@ function handlersOf(device: InlineDevice): Handlers {
     extents: ({ offset, length, limit }) => device.extents(offset, length, limit),
     flush: () => device.flush(),
     checkpoint: () => device.checkpoint(),
+    snapshot: ({ to }) => device.snapshot(to),
     finish: () => device.finish(),
     status: () => device.status(),
     setRate: ({ bytesPerSecond }) => device.setRate(bytesPerSecond),

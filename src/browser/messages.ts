@@ -36,6 +36,7 @@ export interface Operations {
   extents: Operation<Range & { readonly limit: number }, readonly DeviceExtent[]>;
   flush: Operation<undefined, void>;
   checkpoint: Operation<undefined, void>;
+  snapshot: Operation<{ readonly to: string }, void>;
   finish: Operation<undefined, void>;
   status: Operation<undefined, DeviceStatus>;
   setRate: Operation<{ readonly bytesPerSecond: number | undefined }, void>;

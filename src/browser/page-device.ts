@@ -238,6 +238,10 @@ class PageDevice implements BrowserDevice {
     return this.#ask('checkpoint', undefined);
   }
 
+  snapshot(to: string): Promise<void> {
+    return this.#ask('snapshot', { to });
+  }
+
   events(options: { signal?: AbortSignal } = {}): AsyncIterable<DeviceEvent> {
     return this.#events.subscribe(options.signal);
   }

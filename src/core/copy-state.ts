@@ -423,6 +423,15 @@ export class CopyState {
     }
   }
 
+  /** Blocks that this state holds are modified if they are in `other`, in steps after which the event loop may turn. */
+  *modifyingAs(other: CopyState): Generator<void, void, undefined> {
+    for (let slice = 0; slice < this.#changes.length; slice++) {
+      this.#modified.unite(slice, other.#modified);
+      yield* this.#modified.retaining(slice, this.#blocks, this.#dirty.listsOf(slice));
+      yield;
+    }
+  }
+
   /** As {@link dispose}, in steps after which the event loop may turn. */
   *disposing(): Generator<void, void, undefined> {
     yield* this.#dirty.disposing();

@@ -20,6 +20,7 @@ import { Fetcher } from './fetcher.ts';
 import { Filler } from './filler.ts';
 import { Hydrator } from './hydrator.ts';
 import { Reader } from './reader.ts';
+import { type SnapshotOrigin, Snapshots } from './snapshot.ts';
 import { Target } from './target.ts';
 import type { DeviceEvent, DeviceExtent, DeviceState, DeviceStatus, HydrateOptions, InlineDevice } from './types.ts';
 import { Writer } from './writer.ts';
@@ -35,6 +36,7 @@ export interface DeviceParts {
   readonly hydrate: false | HydrateOptions;
   readonly onRead: ((offset: number, length: number) => void) | undefined;
   readonly events: EventStream<DeviceEvent>;
+  readonly origin: SnapshotOrigin;
 }
 
 export class CopyOnDemandDevice implements InlineDevice {
@@ -47,6 +49,8 @@ export class CopyOnDemandDevice implements InlineDevice {
   readonly #hydrator: Hydrator;
   readonly #reader: Reader;
   readonly #writer: Writer;
+  readonly #snapshots: Snapshots;
+  readonly #stopping = new AbortController();
   readonly #hydrated = new Deferred<void>();
   #hydrating: Promise<void> = Promise.resolve();
   #fetchedBytes = 0;
@@ -76,6 +80,7 @@ export class CopyOnDemandDevice implements InlineDevice {
     this.#hydrator = new Hydrator(clock, source, filler, this.#fetcher, hydrate || {});
     this.#reader = new Reader(this.#target, this.#fetcher, this.#hydrator);
     this.#writer = new Writer(this.#target, this.#fetcher);
+    this.#snapshots = new Snapshots(parts.origin, this.#target);
     this.#state = hydrate === false ? 'idle' : 'hydrating';
     if (hydrate !== false) this.#hydrating = this.#hydrate();
     this.#checkComplete();
@@ -209,6 +214,10 @@ export class CopyOnDemandDevice implements InlineDevice {
       this.#target.assertWritable();
       await this.#log.checkpoint();
     });
+  }
+
+  snapshot(to: string): Promise<void> {
+    return this.#operation(0, 0, () => this.#snapshots.take(to, this.#stopping.signal));
   }
 
   // Operations
@@ -368,6 +377,7 @@ export class CopyOnDemandDevice implements InlineDevice {
   async #shutDown(closeLog: () => Promise<void>): Promise<void> {
     const reason = new CodError('COD_CLOSED', 'the device is closed');
     this.#hydrator.stop(reason);
+    this.#stopping.abort(reason);
     try {
       await this.#fetcher.close(reason);
       await this.#hydrating;

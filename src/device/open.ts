@@ -245,6 +245,7 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
       hydrate: readOnly ? false : (options.hydrate ?? {}),
       onRead: options.onRead,
       events,
+      origin: { environment, fileSystem, name: target },
     });
   } catch (error) {
     // The log first: it may sync the target.

@@ -39,6 +39,8 @@ export class Target {
   /** The units of a new target that were written. Undefined: of an older target nothing is known. */
   readonly #written: BitSet | undefined;
   readonly #clock: TurningClock;
+  /** Called when a user's change has ended, however it ended, while its lock is held. Must not throw. */
+  onChanged: ((offset: number, length: number) => void) | undefined;
   /** For zeroing, unless it is in use: new buffers for many short pieces keep the garbage collector busy. */
   #buffer: Uint8Array | undefined;
 

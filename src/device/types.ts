@@ -176,6 +176,27 @@ export interface Device extends AsyncDisposable {
    */
   readonly hydrated: Promise<void>;
   /**
+   * Makes a consistent copy of target and metadata under another name, while the device is in use: the image as it is
+   * at one moment of the call. It is durable when the promise resolves. With the same source `openDevice` resumes it,
+   * also on another machine.
+   *
+   * - If the file system has `clone`, the target is cloned. Otherwise its bytes are copied, and holes stay holes. Bytes
+   *   that the background copy adds meanwhile may be missing.
+   * - Reads continue. At the end, changes wait for a short time, and so do reads of blocks for which a change waits.
+   * - A copied target can be read by its owner only. A cloned one has the permissions of the target.
+   * - Snapshots of a device are taken one after another. Closing the device aborts them.
+   * - A failure leaves nothing of the snapshot. A crash may leave an unfinished one, which holds nothing: `openDevice`
+   *   refuses it, and `removeCopy` removes it.
+   *
+   * @param to name in the same directory: like `target` up to the last `/`. Neither a file of this name nor metadata
+   *   may exist.
+   * @throws {@link CodError} COD_EXISTS when one of the names is taken; COD_LOCKED when another snapshot is taken under
+   *   the name; COD_NO_SPACE, COD_NO_MEMORY or COD_TARGET_IO, and the device continues; COD_READ_ONLY; COD_POISONED;
+   *   COD_CLOSED.
+   * @throws `TypeError` when `to` is no name; `RangeError` when it is in another directory, or names the copy itself.
+   */
+  snapshot(to: string): Promise<void>;
+  /**
    * Limits the background copy to a rate from now on; `undefined` removes the limit.
    *
    * @param bytesPerSecond above 0

@@ -62,6 +62,7 @@ export class Writer {
 
   #writeLocked(from: Uint8Array, offset: number, lock: HeldLock, settled: Settled): void {
     const ended: Settled = (error) => {
+      this.#target.onChanged?.(offset, from.length);
       lock.release();
       settled(error);
     };
@@ -108,6 +109,7 @@ export class Writer {
       try {
         await this.#zeroLocked(at, stop - at, length <= MAX_SUMMED_ZEROES);
       } finally {
+        this.#target.onChanged?.(at, stop - at);
         lock.release();
       }
       at = stop;

@@ -33,6 +33,15 @@ export interface FileSystem {
    */
   lock?(name: string, options?: LeaseOptions): Promise<Lease>;
   /**
+   * Makes the file `to`, which shares the storage of `from` until one of them changes (reflink). It holds what `from`
+   * reads as at a moment of the call, and is durable after a later `sync`. A failed call leaves no file. Optional:
+   * without it, bytes are copied.
+   *
+   * @throws {@link CodError} COD_UNSUPPORTED when the file system cannot do that; COD_EXISTS when `to` exists;
+   *   COD_NOT_FOUND; COD_NO_SPACE; COD_TARGET_IO.
+   */
+  clone?(from: string, to: string): Promise<void>;
+  /**
    * Checks that `name` has no owner that may be alive. Takes and changes nothing. A backend with `lock` should have it:
    * without it, a reader cannot tell that another program has the copy open.
    *

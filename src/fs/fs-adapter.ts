@@ -65,6 +65,8 @@ export interface FsAdapterOptions {
   /** Files are opened for reading, and nothing on the disk is changed. */
   readonly readOnly?: boolean | undefined;
   readonly bootId?: string | undefined;
+  /** As {@link FileSystem.clone}, of paths. Throws the error of the system. */
+  readonly clone?: ((from: string, to: string) => Promise<void>) | undefined;
   readonly lock?: ((path: string, options?: LeaseOptions) => Promise<Lease>) | undefined;
   readonly assertNotOwned?: ((path: string) => void | Promise<void>) | undefined;
 }
@@ -81,11 +83,14 @@ const MIN_DIRECT_BYTES = 128 << 10;
 
 /** Returns the file system that `options` describe. Does no I/O. */
 export function fsAdapter(options: FsAdapterOptions): FileSystem {
-  const { lock, assertNotOwned } = options;
+  const { clone, lock, assertNotOwned } = options;
   return {
     open: async (name, how = {}) => openFile(options, options.resolve(name), how),
     remove: async (name) => removeFile(options, options.resolve(name)),
     ...(options.bootId === undefined ? {} : { bootId: options.bootId }),
+    ...(clone === undefined || options.readOnly
+      ? {}
+      : { clone: async (from: string, to: string) => cloneFile(clone, options.resolve(from), options.resolve(to)) }),
     ...(lock === undefined || options.readOnly
       ? {}
       : { lock: async (name: string, how?: LeaseOptions) => lock(options.resolve(name), how) }),
@@ -154,6 +159,21 @@ function removeFile({ fs, readOnly }: FsAdapterOptions, path: string): void {
     fs.unlinkSync(path);
   } catch (cause) {
     if (errnoOf(cause) !== 'ENOENT') throw ioError(`remove ${path}`, cause, { path });
+  }
+}
+
+/** Errors of a file system that cannot clone files, or not these two, and of a platform without the call. */
+const NO_CLONE: ReadonlySet<string> = new Set(['ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'ENOTTY', 'EINVAL', 'EXDEV']);
+
+async function cloneFile(clone: NonNullable<FsAdapterOptions['clone']>, path: string, copyPath: string): Promise<void> {
+  try {
+    await clone(path, copyPath);
+  } catch (cause) {
+    const errno = errnoOf(cause) ?? '';
+    const code = errno === 'EEXIST' ? 'COD_EXISTS' : NO_CLONE.has(errno) ? 'COD_UNSUPPORTED' : undefined;
+    const details = { path: copyPath };
+    if (code === undefined) throw ioError(`clone ${path} as ${copyPath}`, cause, details);
+    throw new CodError(code, `clone ${path} as ${copyPath}: ${(cause as Error).message}`, { cause, details });
   }
 }
 

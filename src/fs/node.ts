@@ -10,6 +10,8 @@ import type { NodeLockOptions } from './lock-taking.ts';
 import { assertNotOwned, lockFile } from './node-lock.ts';
 import { bootId } from './node-process.ts';
 
+const { COPYFILE_EXCL, COPYFILE_FICLONE_FORCE } = fs.constants;
+
 /** Options of {@link nodeFileSystem}. */
 export interface NodeFileSystemOptions {
   /**
@@ -34,6 +36,7 @@ export interface NodeFileSystemOptions {
  *
  * Symbolic links are followed unless an option of `open` forbids it. `lock` makes the file `<name>.lock`, for its owner
  * only, beside the file that a link leads to. It rejects with COD_EXISTS if anything but a regular file has that name.
+ * `clone` works on file systems with reflinks, such as xfs and btrfs.
  *
  * @param directory path of an existing directory. Default: the working directory at the time of the call.
  * @example
@@ -86,6 +89,7 @@ export function servingFileSystem(
     readOnly: options.readOnly,
     bootId: bootId(),
     lock: (path, how) => lockFile(path, { ...how, ...owner, resolve: pathOf }),
+    clone: (from, to) => fs.promises.copyFile(from, to, COPYFILE_EXCL | COPYFILE_FICLONE_FORCE),
     assertNotOwned,
   });
 }

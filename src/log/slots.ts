@@ -149,6 +149,15 @@ export class Slots {
     }
   }
 
+  /** Closes and removes every file that is open, the last one first. */
+  async removeOpen(): Promise<void> {
+    for (const [name, file] of [...this.#open].reverse()) {
+      await file.close();
+      this.#open.delete(name);
+      await this.fileSystem.remove(name);
+    }
+  }
+
   /** Closes every file, even if closing one of them fails. */
   async close(): Promise<void> {
     const files = [...this.#open.values()];

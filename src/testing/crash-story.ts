@@ -117,7 +117,7 @@ export async function tellStory(story: Story, plan: StoryPlan, options: StoryOpt
   const begin = { ...options.fileSystem, random: first.fork(), clock };
   let life: Life = {
     number: 0,
-    fileSystem: options.initial?.clone(begin) ?? new CrashingFileSystem(begin),
+    fileSystem: options.initial?.duplicate(begin) ?? new CrashingFileSystem(begin),
     clock,
     random: first,
     crash: undefined,

@@ -150,7 +150,7 @@ export class CrashingFileSystem implements FileSystem {
    *
    * @param options replaces options of this file system
    */
-  clone(options: CrashingFileSystemOptions = {}): CrashingFileSystem {
+  duplicate(options: CrashingFileSystemOptions = {}): CrashingFileSystem {
     const copy = new CrashingFileSystem({ ...this.#options, ...options });
     copy.#disk = this.#disk.clone();
     return copy;
@@ -160,7 +160,7 @@ export class CrashingFileSystem implements FileSystem {
    * Puts single files back to what they hold in `earlier`, durably, as a restore from a backup does. A file that
    * `earlier` does not have is removed. An open file stays the one that was opened.
    *
-   * @param earlier a {@link clone} from an earlier moment
+   * @param earlier a {@link duplicate} from an earlier moment
    * @param names the files; the others stay as they are
    */
   putBack(earlier: CrashingFileSystem, names: Iterable<string>): void {

@@ -7,7 +7,7 @@
 import type { FileSystem } from '../fs/file-system.ts';
 import { concurrencyTests, contentTests, inlineTests, sparseTests } from './suite/contents.ts';
 import { closeTests, lockTests, noLockTests, removedTests, sharedHandleTests } from './suite/handles.ts';
-import { nameTests, optionTests, sizeTests } from './suite/names-and-sizes.ts';
+import { cloneTests, nameTests, optionTests, sizeTests } from './suite/names-and-sizes.ts';
 
 /** One test of a {@link fileSystemSuite}. */
 export interface ConformanceTest {
@@ -55,6 +55,7 @@ export function fileSystemSuite(
   const { sharedHandles = true, sparse = true, locks = true } = options;
   const tests = [
     ...nameTests,
+    ...cloneTests,
     ...optionTests,
     ...sizeTests,
     ...contentTests,

@@ -118,6 +118,22 @@ describe('the interface is that of a device', () => {
     expectBytes(await bytesAt(again, 0, IMAGE_BYTES), model);
   });
 
+  test('takes a snapshot, which opens as another copy', async () => {
+    const target = newTarget();
+    const device = await open({ target, hydrate: false });
+    const model = image.slice();
+    model.set(random(BLOCK, 1), 3 * BLOCK);
+    await device.write(model.slice(3 * BLOCK, 4 * BLOCK), 3 * BLOCK);
+    await device.snapshot(`${target}.copy`);
+    await device.write(random(BLOCK, 2), 3 * BLOCK);
+    await expect(device.snapshot(`${target}.copy`)).rejects.toMatchObject({ code: 'COD_EXISTS' });
+    await expect(device.snapshot('')).rejects.toThrow(TypeError);
+    await device.close();
+    const snapshot = await open({ target: `${target}.copy`, hydrate: false });
+    expectBytes(await bytesAt(snapshot, 0, IMAGE_BYTES), model);
+    await snapshot.close();
+  });
+
   test('answers each of many concurrent requests with its own bytes', async () => {
     const device = await open();
     const reads = Array.from({ length: 200 }, async (_, index) =>

@@ -41,6 +41,8 @@ const WRITER = 'src/device/writer.ts';
 const FILLER = 'src/device/filler.ts';
 const FETCHER = 'src/device/fetcher.ts';
 const ADAPTER = 'src/fs/fs-adapter.ts';
+const SNAPSHOT = 'src/device/snapshot.ts';
+const SNAPSHOT_METADATA = 'src/log/snapshot-metadata.ts';
 
 const JOINED_CHECKPOINT: readonly Patch[] = [
   {
@@ -73,6 +75,12 @@ function removalTest(copy: string, kind: 'process' | 'power'): UnitTest {
     file: 'test/log/removal.test.ts',
     name: `removing ${copy} ${promise} (${kind}, exclusive: false, disk full: false)`,
   };
+}
+
+/** A promise of snapshots while users write, without a background copy. */
+function snapshotTest(cloned: boolean, promise: string): UnitTest {
+  const group = `a snapshot while users write (cloned: ${cloned}, background copy: ${cloned})`;
+  return { file: 'test/device/snapshot.test.ts', name: `${group} ${promise}` };
 }
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
@@ -1040,6 +1048,83 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     },
     patches: [
       { file: LOCK_TAKING, find: "randomBytes(8).toString('hex')", replace: "randomBytes(8).fill(1).toString('hex')" },
+    ],
+  },
+  {
+    name: 'a snapshot whose gate is not closed',
+    test: snapshotTest(true, 'is the image of one moment'),
+    patches: [
+      {
+        file: SNAPSHOT,
+        find: "const gate = await this.#target.lock(0, this.size, 'read');",
+        replace: 'const gate = { release: () => undefined };',
+      },
+    ],
+  },
+  {
+    name: 'a snapshot that lacks what was written since it was taken for the last time',
+    test: snapshotTest(false, 'is the image of one moment'),
+    patches: [{ file: SNAPSHOT, find: '      await this.#takeChanged();\n      if (', replace: '      if (' }],
+  },
+  {
+    name: 'a snapshot whose state is the one of the device after its gate was opened',
+    test: snapshotTest(false, 'is the image of one moment'),
+    patches: [
+      {
+        file: SNAPSHOT,
+        find: '    await log.flush();\n  }\n',
+        replace: '    await log.flush();\n    await this.#take(0, this.size, { isNew: true });\n  }\n',
+      },
+    ],
+  },
+  {
+    name: 'a change that is noted for a snapshot before it is recorded',
+    test: snapshotTest(true, 'is the image of one moment'),
+    patches: [
+      {
+        file: WRITER,
+        find: '      this.#target.onChanged?.(offset, from.length);\n      lock.release();',
+        replace: '      lock.release();',
+      },
+      {
+        file: WRITER,
+        find: '    const transaction = this.#target.log.begin();\n    let written',
+        replace:
+          '    const transaction = this.#target.log.begin();\n' +
+          '    this.#target.onChanged?.(offset, from.length);\n    let written',
+      },
+    ],
+  },
+  {
+    name: 'a snapshot that counts before its target is durable',
+    test: snapshotTest(false, 'is complete, refused or absent after a crash at any operation (power)'),
+    patches: [
+      {
+        file: SNAPSHOT,
+        find: 'metadata.commit(target.log.identity, () => file.sync())',
+        replace: 'metadata.commit(target.log.identity, async () => undefined)',
+      },
+    ],
+  },
+  {
+    name: 'an unfinished snapshot that opens as a copy of the source',
+    test: snapshotTest(false, 'is complete, refused or absent after a crash at any operation (process)'),
+    patches: [
+      {
+        file: SNAPSHOT,
+        find: 'SnapshotMetadata.claim({ environment, fileSystem, name: to, geometry }, signal)',
+        replace: 'SnapshotMetadata.claim({ environment, fileSystem, name: to, geometry }, signal, target.log.identity)',
+      },
+      {
+        file: SNAPSHOT_METADATA,
+        find: 'signal: AbortSignal): Promise<SnapshotMetadata> {',
+        replace: 'signal: AbortSignal, identity?: string): Promise<SnapshotMetadata> {',
+      },
+      {
+        file: SNAPSHOT_METADATA,
+        find: 'await claimed.#write(-1, UNFINISHED, undefined);',
+        replace: 'await claimed.#write(-1, identity, undefined);',
+      },
     ],
   },
 ];

@@ -718,12 +718,12 @@ describe('a killed process', () => {
         await rig.clock.advance((seconds * 1000) / 4);
         const { syncedBlocks } = device.status();
         expect(syncedBlocks).toBeGreaterThan(0);
-        const left = rig.fileSystem.clone();
+        const left = rig.fileSystem.duplicate();
         const { syncedBlocks: kept } = await inspectMetadata(left, 'disk');
         const lost = (syncedBlocks - kept) * BLOCK;
         expect(lost).toBeLessThanOrEqual(Math.max(16, mibPerSecond) * MIB + 2 * MIB);
       }
-      expect((await inspectMetadata(rig.fileSystem.clone(), 'disk')).syncedBlocks).toBeGreaterThan(0);
+      expect((await inspectMetadata(rig.fileSystem.duplicate(), 'disk')).syncedBlocks).toBeGreaterThan(0);
     },
   );
 });

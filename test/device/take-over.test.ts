@@ -349,7 +349,7 @@ describe('a take-over of an owner that may be alive', () => {
 
   it('writes to no file of a successor that has made it before the metadata was read', async () => {
     const { files } = await begun();
-    const again = new SharedFiles(files.clone());
+    const again = new SharedFiles(files.duplicate());
     const first = again.takeOver();
     let next: Promise<Device> | undefined;
     const paused = {

@@ -64,7 +64,7 @@ it('is refused, or reads as what was written there; only an older state of the s
   const last = new Uint8Array(BLOCKS).fill(SOURCE);
   const moments: Moment[] = [];
   const note = async (): Promise<void> => {
-    const files = fileSystem.clone();
+    const files = fileSystem.duplicate();
     moments.push({ files, epochs: await Promise.all(FILES.map((name) => epochOf(files, name))) });
   };
   await note();
@@ -80,7 +80,7 @@ it('is refused, or reads as what was written there; only an older state of the s
   const seen = { refused: 0, newest: 0, older: 0 };
   for (const moment of moments.slice(0, -1)) {
     for (const names of SUBSETS) {
-      const files = now.files.clone();
+      const files = now.files.duplicate();
       files.putBack(moment.files, names);
       let opened: InlineDevice;
       try {

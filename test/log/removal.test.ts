@@ -164,7 +164,7 @@ const copies: Record<string, () => Promise<Before>> = {
       let found: CrashingFileSystem | undefined;
       // The first sync makes the body durable, and the second one the header.
       files.failWhen(({ kind, name }) => {
-        if (kind === 'sync' && name.includes('.bak') && ++syncs === 2) found = files.clone();
+        if (kind === 'sync' && name.includes('.bak') && ++syncs === 2) found = files.duplicate();
         return false;
       });
       await device.checkpoint();
@@ -320,7 +320,7 @@ describe.each(Object.entries(copies))('removing %s', (name, make) => {
   );
 
   it('removes exactly its files, and says what they held', async () => {
-    const files = before.files.clone();
+    const files = before.files.duplicate();
     await put(files, 'disk.raw', IMAGE);
     await put(files, 'disk.bak.old', IMAGE);
     const there = await contentsOf(files);
@@ -475,7 +475,7 @@ describe('a removal', () => {
   it('that failed at any operation can be repeated', async () => {
     const { files } = await inUse();
     for (let number = 1; ; number++) {
-      const failing = files.clone();
+      const failing = files.duplicate();
       failing.failAt(number);
       const options = { fileSystem: failing, target: 'disk', environment: newEnvironment() };
       const first = await removeCopy(options).then(

@@ -554,7 +554,7 @@ describe('putting files back', () => {
   test('restores the content of an earlier moment, synced or not, and removes what did not exist', async () => {
     const fileSystem = new CrashingFileSystem();
     const a = await created(fileSystem, 'a', filled(700, 1));
-    const earlier = fileSystem.clone();
+    const earlier = fileSystem.duplicate();
     await a.write(filled(900, 2), 0);
     await created(fileSystem, 'b', filled(1, 3));
     await created(fileSystem, 'c', filled(1, 4));
@@ -569,7 +569,7 @@ describe('putting files back', () => {
   test('changes neither the earlier moment nor an open file', async () => {
     const fileSystem = new CrashingFileSystem();
     const a = await created(fileSystem, 'a', filled(10, 1));
-    const earlier = fileSystem.clone();
+    const earlier = fileSystem.duplicate();
     fileSystem.putBack(earlier, ['a']);
     await a.write(filled(10, 2), 0);
     expect(await contentOf(fileSystem, 'a')).toEqual(filled(10, 1));

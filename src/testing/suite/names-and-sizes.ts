@@ -58,6 +58,39 @@ export const nameTests: readonly Test[] = [
   ],
 ];
 
+export const cloneTests: readonly Test[] = [
+  [
+    'a clone, where there are clones, is a new file with the same bytes, and neither changes with the other',
+    async (fileSystem) => {
+      const { clone } = fileSystem;
+      if (clone === undefined) return;
+      await withFile(fileSystem, 'a', async (file) => {
+        await file.write(pattern(10_000), 0);
+        await assertCode(fileSystem.open('b'), 'COD_NOT_FOUND', 'open');
+        try {
+          await clone.call(fileSystem, 'a', 'b');
+        } catch (error) {
+          if ((error as { code?: unknown }).code !== 'COD_UNSUPPORTED') throw error;
+          await assertCode(fileSystem.open('b'), 'COD_NOT_FOUND', 'open after a refusal');
+          return;
+        }
+        await file.write(pattern(5000, 1), 0);
+        await withFile(fileSystem, 'b', async (copy) => {
+          await copy.sync();
+          assertBytes(await contentOf(copy), pattern(10_000), 'clone');
+          await copy.write(pattern(10_000, 2), 0);
+        });
+        assertBytes(await contentOf(file), concat(pattern(5000, 1), pattern(10_000).subarray(5000)), 'content');
+        await assertCode(clone.call(fileSystem, 'a', 'b'), 'COD_EXISTS', 'clone');
+        await assertCode(clone.call(fileSystem, 'c', 'd'), 'COD_NOT_FOUND', 'clone of a missing file');
+        await withFile(fileSystem, 'b', async (copy) =>
+          assertBytes(await contentOf(copy), pattern(10_000, 2), 'clone again'),
+        );
+      });
+    },
+  ],
+];
+
 export const optionTests: readonly Test[] = [
   [
     'an exclusive open makes a new file, and rejects with COD_EXISTS if there is one, whose bytes stay',
