@@ -11,6 +11,7 @@ import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
 import type { InspectFlags } from './inspect.ts';
 import type { RemoveFlags } from './remove.ts';
 import type { ServeFlags } from './serve.ts';
+import type { SnapshotFlags } from './snapshot.ts';
 import type { StatusFlags } from './status.ts';
 import { parseGroupName, parseInteger, parseRate, parseSha256, parseSize } from './units.ts';
 
@@ -144,6 +145,22 @@ function program(): Command {
     .action(async (target: string, flags: StatusFlags) => (await import('./status.ts')).status(target, flags));
 
   program
+    .command('snapshot')
+    .summary('copy a copy as it is now, also while it is in use')
+    .description(
+      'Makes TO a consistent copy of the copy at TARGET, with its metadata, in the same directory.\n' +
+        'The process that owns the copy does it while it serves. Without an owner, this process does it.\n' +
+        'File systems with reflinks (xfs, btrfs) share the bytes. Otherwise they are copied.',
+    )
+    .argument('<target>', 'the path of a copy')
+    .argument('<to>', 'a path in the same directory that does not exist yet')
+    .option('--json', 'print one JSON object on stdout')
+    .addHelpText('after', `\n${EXIT_CODES}`)
+    .action(async (target: string, to: string, flags: SnapshotFlags) =>
+      (await import('./snapshot.ts')).snapshot(target, to, flags),
+    );
+
+  program
     .command('inspect')
     .summary('show the state of a copy')
     .description('Shows the state of the copy at TARGET, from its metadata. Changes nothing.')
@@ -196,7 +213,7 @@ async function main(): Promise<number> {
   try {
     if (process.argv.length <= 2)
       throw new UsageError(
-        'missing command: use copy, serve, status, inspect, remove or demo, or see `copyondemand --help`',
+        'missing command: use copy, serve, status, snapshot, inspect, remove or demo, or see `copyondemand --help`',
       );
     await program().parseAsync();
     return EXIT.done;

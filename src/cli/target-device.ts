@@ -1,8 +1,10 @@
 /** What `copy` and `serve` share: opening the device over a target, and reporting the progress of the copy. */
 
 import { withSignal } from '../async/with-signal.ts';
+import type { Answer } from '../control/server.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
 import type { Device } from '../device/types.ts';
+import { CodError } from '../errors.ts';
 import type { Source } from '../sources/source.ts';
 import { UsageError } from './failure.ts';
 import type { Emit } from './json-lines.ts';
@@ -37,7 +39,13 @@ export function checkTarget(target: string): void {
 }
 
 const modules = () =>
-  Promise.all([import('../index.ts'), import('../fs/node.ts'), import('../control/server.ts'), import('./status.ts')]);
+  Promise.all([
+    import('../index.ts'),
+    import('../fs/node.ts'),
+    import('../control/server.ts'),
+    import('./status.ts'),
+    import('./snapshot.ts'),
+  ]);
 
 /**
  * Starts loading the device's modules while the source is asked for its size. {@link openTarget} reports a failed
@@ -72,9 +80,15 @@ export async function openTarget({
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
   }
-  const [{ openDevice }, { servingFileSystem }, { serveControl }, { statusOf }] = await modules();
-  let status: (() => object) | undefined;
+  const [{ openDevice }, { servingFileSystem }, { serveControl }, { statusOf }, { answerSnapshot }] = await modules();
+  let opened: { readonly device: Device; readonly status: () => object } | undefined;
   const opening = { target, pid: process.pid, state: 'opening' };
+  const answer: Answer = (command, request) => {
+    if (command === 'status') return opened?.status() ?? opening;
+    if (command !== 'snapshot') return undefined;
+    if (opened !== undefined) return answerSnapshot(opened.device, target, request);
+    return Promise.reject(new CodError('COD_NOT_RUNNING', `${target} is being opened; try again`));
+  };
   const order =
     flags.order === undefined ? [] : await (await import('./order-file.ts')).readOrder(flags.order, source.size);
   const { readOnly = false } = flags;
@@ -83,10 +97,7 @@ export async function openTarget({
     fileSystem: servingFileSystem(
       '.',
       { direct, readOnly },
-      {
-        serve: (socket, token) =>
-          serveControl(socket, token, (command) => (command === 'status' ? (status?.() ?? opening) : undefined)),
-      },
+      { serve: (socket, token) => serveControl(socket, token, answer) },
     ),
     target,
     readOnly,
@@ -101,7 +112,7 @@ export async function openTarget({
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Math.max(1, source.size) } : {}),
     },
   });
-  status = statusOf(device, { target, source: showSourceUri(uri) });
+  opened = { device, status: statusOf(device, { target, source: showSourceUri(uri) }) };
   return device;
 }
 

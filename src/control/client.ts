@@ -7,11 +7,18 @@ import { connect, mayBeListening } from '../fs/lock-socket.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import { lineOf, onLines } from './server.ts';
 
+const PATIENCE_MS = 5000;
+
 /**
- * Asks the owner of `target`. Resolves to its answer, or to undefined if no process owns it.
+ * Asks the owner of `target`. Resolves to its answer, or to undefined if no process owns it. With `argument` the answer
+ * may take any time.
  * @throws {@link CodError} COD_NOT_RUNNING if the owner does not answer, or is on another machine; the owner's error.
  */
-export async function askOwner(target: string, command: string): Promise<Record<string, unknown> | undefined> {
+export async function askOwner(
+  target: string,
+  command: string,
+  argument?: Readonly<Record<string, string>>,
+): Promise<Record<string, unknown> | undefined> {
   const file = lockOf(target);
   const line = file === undefined ? undefined : readIfThere(file);
   const owner = line === undefined ? undefined : parseOwner(line);
@@ -20,7 +27,8 @@ export async function askOwner(target: string, command: string): Promise<Record<
   if (owner?.socket !== undefined && !(await mayBeListening(path))) return undefined;
   try {
     if (owner?.socket === undefined) throw new Error('it has no control socket');
-    return await ask(path, lineOf({ token: owner.token }) + lineOf({ command }));
+    const request = lineOf({ token: owner.token }) + lineOf({ ...argument, command });
+    return await ask(path, request, argument === undefined ? PATIENCE_MS : 0);
   } catch (cause) {
     if (cause instanceof CodError) throw cause;
     throw new CodError('COD_NOT_RUNNING', `the owner of ${target} does not answer`, { cause, details: { target } });
@@ -36,12 +44,13 @@ function lockOf(target: string): string | undefined {
   }
 }
 
-async function ask(path: string, request: string): Promise<Record<string, unknown>> {
+/** @param patienceMs milliseconds of silence after which the owner does not answer; 0: any time */
+async function ask(path: string, request: string, patienceMs: number): Promise<Record<string, unknown>> {
   const socket = await connect(path);
   return new Promise((resolve, reject) => {
     socket.on('error', reject);
     socket.on('close', () => reject(new Error('the connection ended')));
-    socket.setTimeout(5000, () => socket.destroy());
+    socket.setTimeout(patienceMs, () => socket.destroy());
     onLines(socket, (line) => {
       const { error, ...answer } = JSON.parse(line) as { error?: { code: CodErrorCode; message: string } };
       if (error === undefined) resolve(answer);

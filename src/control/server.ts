@@ -2,15 +2,20 @@
  * The owner's side of the control channel, over its socket (fs/lock-socket.ts).
  *
  * One JSON object per line. A client's first line is `{"token":…}` with the token of the lock, so that a stale path
- * never reaches another copy. Each further line is `{"command":…}` and gets one line as its answer.
+ * never reaches another copy. Each further line is `{"command":…}`, perhaps with arguments, and gets one line as its
+ * answer.
  */
 
 import type { Socket } from 'node:net';
+import type { MaybePromise } from '../async/done.ts';
+import { isCodError } from '../errors.ts';
 
 const MAX_LINE_BYTES = 65_536;
 
-/** Answers a command with an object. Undefined: there is no such command. */
-export type Answer = (command: string) => object | undefined;
+type Request = Readonly<Record<string, unknown>>;
+
+/** Answers a command with an object, now or later. Undefined: there is no such command. Its rejection is an answer. */
+export type Answer = (command: string, request: Request) => MaybePromise<object> | undefined;
 
 /** Serves a connection. */
 export function serveControl(socket: Socket, token: string, answer: Answer): void {
@@ -23,10 +28,22 @@ export function serveControl(socket: Socket, token: string, answer: Answer): voi
       return isTrusted;
     }
     const command = request?.['command'];
-    const unknown = (): object => failure('COD_UNSUPPORTED', `unknown command ${JSON.stringify(command)}`);
-    socket.write(lineOf((typeof command === 'string' ? answer(command) : undefined) ?? unknown()));
+    const found = typeof command === 'string' ? answer(command, request!) : undefined;
+    if (found instanceof Promise) void answerLater(socket, found);
+    else socket.write(lineOf(found ?? failure('COD_UNSUPPORTED', `unknown command ${JSON.stringify(command)}`)));
     return true;
   });
+}
+
+/** A client that waits for its answer is not silent. */
+async function answerLater(socket: Socket, found: Promise<object>): Promise<void> {
+  const { timeout = 0 } = socket;
+  socket.setTimeout(0);
+  const answer = await found.catch((error: unknown) =>
+    isCodError(error) ? failure(error.code, error.message) : failure('COD_UNSUPPORTED', String(error)),
+  );
+  socket.setTimeout(timeout);
+  socket.write(lineOf(answer));
 }
 
 function failure(code: string, message: string): object {
@@ -38,7 +55,7 @@ export function lineOf(value: object): string {
   return `${JSON.stringify(value)}\n`;
 }
 
-function parse(line: string): Readonly<Record<string, unknown>> | undefined {
+function parse(line: string): Request | undefined {
   try {
     const value: unknown = JSON.parse(line);
     return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
