@@ -54,6 +54,8 @@ function handlersOf(device: InlineDevice): Handlers {
     finish: () => device.finish(),
     status: () => device.status(),
     setRate: ({ bytesPerSecond }) => device.setRate(bytesPerSecond),
+    pause: () => device.pause(),
+    resume: () => device.resume(),
     countSynced: ({ start, end, parts }) => device.countBlocks(start, end, parts).synced,
     countDirty: ({ start, end, parts }) => device.countBlocks(start, end, parts).dirty,
   };

@@ -40,6 +40,8 @@ export interface Operations {
   finish: Operation<undefined, void>;
   status: Operation<undefined, DeviceStatus>;
   setRate: Operation<{ readonly bytesPerSecond: number | undefined }, void>;
+  pause: Operation<undefined, void>;
+  resume: Operation<undefined, void>;
   countSynced: Operation<Parts, Float64Array>;
   countDirty: Operation<Parts, Float64Array>;
 }
@@ -103,7 +105,9 @@ export interface WorkerOptions {
   /** The URL of the worker's page. */
   readonly page: string;
   /** The image. */
-  readonly source: SourceDescription;
+  readonly source: SourceDescription | undefined;
+  /** Accepts another identity as the same content. Default: false. */
+  readonly sameSource?: boolean;
   /** Name of the copy in `directory`. */
   readonly target: string;
   /** Path of the directory that holds the copy, with `/` between names; `''` is the root. */
@@ -136,9 +140,15 @@ export type FromWorker =
   | { readonly kind: 'failed'; readonly error: WireError }
   | { readonly kind: 'closed'; readonly error?: WireError };
 
-/** To all workers of one target. */
+/** What a source was when it was opened. */
+export interface KnownSource {
+  readonly size: number;
+  readonly identity: string | undefined;
+}
+
+/** To all workers of one target. A source that cannot be opened now is unknown. */
 export type ToWorkers =
-  | { readonly kind: 'hello'; readonly workerId: string; readonly size: number; readonly identity: string | undefined }
+  | { readonly kind: 'hello'; readonly workerId: string; readonly source: KnownSource | undefined }
   /** The sender owns the device. */
   | { readonly kind: 'announce' };
 

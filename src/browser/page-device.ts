@@ -27,8 +27,13 @@ const MAX_PARTS = 2 ** 24;
 
 /** Options of `openDevice` in a page. */
 export interface OpenBrowserDeviceOptions {
-  /** The image. */
-  readonly source: BrowserSource;
+  /** The image. A new copy needs it; a complete copy opens without it, or while it is away. Default: none. */
+  readonly source?: BrowserSource | undefined;
+  /**
+   * Accepts another identity of the source as the same content, and stores it. The size must be the same. Default:
+   * false.
+   */
+  readonly sameSource?: boolean;
   /** Name of the copy in the origin private file system, without `/`. Its metadata is beside it. */
   readonly target: string;
   /** Path of the directory that holds the copy, with `/` between names. Made if it is missing. Default: the root. */
@@ -94,7 +99,8 @@ export interface BrowserDevice extends Device {
 /** `makeWorker` starts the worker if {@link OpenBrowserDeviceOptions.worker} is not given. */
 export function openPageDevice(options: OpenBrowserDeviceOptions, makeWorker: () => Worker): Promise<BrowserDevice> {
   return new Promise((resolve, reject) => {
-    const { signal, target, directory = '', tabs = 'share', hydrate, blockSize, checkpointIntervalMs } = options;
+    const { signal, source, target, directory = '', tabs = 'share' } = options;
+    const { sameSource, hydrate, blockSize, checkpointIntervalMs } = options;
     if (typeof target !== 'string' || target === '' || target.includes('/'))
       throw new TypeError('`target` must be a file name without a slash');
     if (globalThis.navigator?.locks === undefined)
@@ -102,7 +108,8 @@ export function openPageDevice(options: OpenBrowserDeviceOptions, makeWorker: ()
     signal?.throwIfAborted();
     const workerOptions: Omit<WorkerOptions, 'workerId'> = {
       page: location.href,
-      source: describeSource(options.source),
+      source: source === undefined ? undefined : describeSource(source),
+      ...(sameSource === undefined ? {} : { sameSource }),
       target,
       directory,
       tabs,
@@ -280,6 +287,14 @@ class PageDevice implements BrowserDevice {
     if (bytesPerSecond !== undefined && !(bytesPerSecond > 0))
       throw new RangeError(`the rate must be above 0 bytes per second, not ${bytesPerSecond}`);
     this.#ask('setRate', { bytesPerSecond }).catch(() => undefined);
+  }
+
+  pause(): void {
+    this.#ask('pause', undefined).catch(() => undefined);
+  }
+
+  resume(): void {
+    this.#ask('resume', undefined).catch(() => undefined);
   }
 
   close(): Promise<void> {

@@ -8,10 +8,10 @@
  */
 
 import { openDeviceIn } from '../device/open.ts';
+import type { InlineDevice } from '../device/types.ts';
 import { CodError } from '../errors.ts';
 import { opfsDirectory, opfsFileSystem } from '../fs/opfs.ts';
 import { systemEnvironment } from '../platform/environment.ts';
-import type { Source } from '../sources/source.ts';
 import { DeviceHost, type Seat } from './device-host.ts';
 import { deviceLock, guestChannel, hold, keyOf, released, workerLock } from './lock-names.ts';
 import {
@@ -19,6 +19,7 @@ import {
   type FromDevice,
   type FromWorker,
   fromWire,
+  type KnownSource,
   type ToDevice,
   type ToGuest,
   type ToWorker,
@@ -32,6 +33,8 @@ import { openSource, type SourceDescription } from './source-description.ts';
 
 /** A tab that does not share waits this long for the owner's address, and is then refused without it. */
 const INTRODUCTION_MS = 2000;
+/** A tab that shares compares its source with the owner's, if its server answers within this time. */
+const COMPARISON_MS = 5000;
 
 /** The used part of a dedicated worker's global scope. */
 export interface WorkerScope extends Pick<EventTarget, 'addEventListener'> {
@@ -51,13 +54,17 @@ export function runDeviceWorker(scope: WorkerScope): void {
   });
 }
 
+async function inspectSource(description: SourceDescription): Promise<KnownSource> {
+  const source = await openSource(description);
+  const { size, identity } = source;
+  await source.close();
+  return { size, identity };
+}
+
 /** Tells the page what a source is. Requests one byte. */
 async function inspect(page: Port<FromWorker>, description: SourceDescription): Promise<void> {
   try {
-    const source = await openSource(description);
-    const { size, identity } = source;
-    await source.close();
-    page.post({ kind: 'inspected', inspection: { size, identity } });
+    page.post({ kind: 'inspected', inspection: await inspectSource(description) });
   } catch (error) {
     page.post({ kind: 'failed', error: toWire(error) });
   }
@@ -74,12 +81,12 @@ class DeviceWorker {
   readonly #guests = new Map<string, { channel: BroadcastChannel; seat: Seat }>();
   /** Ends the wait for the device's lock, or releases the lock. */
   readonly #done = new AbortController();
-  #source: Source | undefined;
+  #known: Promise<KnownSource | undefined> | undefined;
   /** Runs the page's calls, here or in the owner's worker; undefined while there is no owner. */
   #serve: ((message: ToDevice) => void) | undefined;
   /** This worker holds the device's lock. */
   #held = false;
-  #host: { readonly host: DeviceHost; readonly welcome: () => Welcome } | undefined;
+  #host: { readonly host: DeviceHost; readonly welcome: () => Welcome; readonly device: InlineDevice } | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(page: Port<FromWorker>, options: WorkerOptions) {
@@ -102,11 +109,10 @@ class DeviceWorker {
     try {
       await hold(workerLock(this.#key, this.#options.workerId));
       this.#page.post({ kind: 'started' });
-      this.#source = await openSource(this.#options.source);
       receive<ToWorkers>(this.#everybody, (message) => this.#takeFromWorkers(message));
       receive<ToGuest>(this.#fromOwner, (message) => this.#takeFromOwner(message));
       if (await this.#tryLock()) return await this.#own();
-      this.#hello();
+      await this.#hello();
       if (this.#options.tabs === 'refuse') setTimeout(() => this.#refuse(undefined), INTRODUCTION_MS);
       await navigator.locks.request(deviceLock(this.#key), { signal: this.#done.signal }, () => this.#own());
     } catch (error) {
@@ -136,9 +142,10 @@ class DeviceWorker {
   async #own(): Promise<void> {
     this.#held = true;
     this.#serve = undefined;
-    const { target, directory, hydrate, blockSize, checkpointIntervalMs } = this.#options;
+    const { source, target, directory, sameSource = false, hydrate, blockSize, checkpointIntervalMs } = this.#options;
     const device = await openDeviceIn(systemEnvironment, {
-      source: this.#source!,
+      source: source && (() => openSource(source)),
+      sameSource,
       fileSystem: opfsFileSystem(await opfsDirectory(directory)),
       target,
       ...(hydrate === undefined ? {} : { hydrate }),
@@ -153,7 +160,7 @@ class DeviceWorker {
       status: device.status(),
       owner: this.#owner,
     });
-    this.#host = { host, welcome };
+    this.#host = { host, welcome, device };
     this.#page.post({ kind: 'ready', role: 'owner', welcome: welcome() });
     const seat = host.serve(this.#page, { guest: false });
     this.#serve = (message) => seat.take(message);
@@ -163,23 +170,31 @@ class DeviceWorker {
 
   #takeFromWorkers(message: ToWorkers): void {
     if (message.kind === 'announce') {
-      if (!this.#held) this.#hello();
+      if (!this.#held) void this.#hello();
     } else if (this.#held) this.#greet(message);
   }
 
-  #hello(): void {
-    const { size, identity } = this.#source!;
-    this.#everybody.postMessage([
-      { kind: 'hello', workerId: this.#options.workerId, size, identity } satisfies ToWorkers,
-    ]);
+  async #hello(): Promise<void> {
+    this.#known ??= this.#askSource();
+    const source = await this.#known;
+    const hello: ToWorkers = { kind: 'hello', workerId: this.#options.workerId, source };
+    if (!this.#held && !this.#done.signal.aborted) this.#everybody.postMessage([hello]);
+  }
+
+  /** What this tab's source is. Undefined: not known, or of no interest. */
+  async #askSource(): Promise<KnownSource | undefined> {
+    const { source, tabs, sameSource } = this.#options;
+    if (source === undefined || sameSource || tabs === 'refuse') return undefined;
+    const late = new Promise<undefined>((resolve) => setTimeout(resolve, COMPARISON_MS));
+    return Promise.race([inspectSource(source).catch(() => undefined), late]);
   }
 
   /** Answers the worker of another tab, and serves it from now on unless it is refused. */
-  #greet({ workerId, size, identity }: ToWorkers & { kind: 'hello' }): void {
+  #greet({ workerId, source }: ToWorkers & { kind: 'hello' }): void {
     if (this.#guests.has(workerId) || this.#closing !== undefined) return;
     const channel = new BroadcastChannel(guestChannel(this.#key, workerId));
     const port = batchingPort<ToGuest>((messages) => channel.postMessage(messages));
-    const refusal = this.#differs(size, identity);
+    const refusal = source && this.#differs(source);
     if (refusal !== undefined || this.#host === undefined) {
       port.post(
         refusal === undefined ? { kind: 'opening', owner: this.#owner } : { kind: 'refused', error: toWire(refusal) },
@@ -203,9 +218,10 @@ class DeviceWorker {
   }
 
   /** The reason why a tab with such a source cannot share this device. */
-  #differs(size: number, identity: string | undefined): CodError | undefined {
+  #differs({ size, identity }: KnownSource): CodError | undefined {
     const { target } = this.#options;
-    const own = this.#source!;
+    if (this.#host === undefined) return undefined;
+    const own = this.#host.device;
     if (size !== own.size)
       return new CodError(
         'COD_SIZE_MISMATCH',
@@ -254,7 +270,6 @@ class DeviceWorker {
     let outcome: FromWorker & { kind: 'closed' } = { kind: 'closed' };
     try {
       await this.#host?.host.close();
-      await this.#source?.close();
     } catch (error) {
       outcome = { kind: 'closed', error: toWire(error) };
     }

@@ -1,20 +1,20 @@
 /** `copyondemand copy`: makes a complete, durable copy of a source. The same command resumes an interrupted copy. */
 
-import { withSignal } from '../async/with-signal.ts';
-import type { Device } from '../device/types.ts';
+import type { Device, InlineDevice } from '../device/types.ts';
 import { CodError } from '../errors.ts';
-import type { Source } from '../sources/source.ts';
 import { failureOf, Interrupted } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
-import { type HttpFlags, openSource, parseSourceUri } from './source-uri.ts';
+import { type HttpFlags, parseSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
-import { checkTarget, followCopy, openTarget, preloadDevice, type TargetCopy, tellStart } from './target-device.ts';
+import { checkTarget, followCopy, type GiveUp, openTarget, type TargetCopy, tellStart } from './target-device.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 
 const TICK_MS = 200;
+/** The command gives up when the copy has not got further for this time. */
+const PATIENCE_MS = 120_000;
 
 /** Parsed options of the command. */
 export interface CopyFlags extends HttpFlags, RateFlags {
@@ -23,6 +23,7 @@ export interface CopyFlags extends HttpFlags, RateFlags {
   readonly concurrency?: number;
   /** Path of an order file, which says what to copy first. */
   readonly order?: string;
+  readonly sameSource?: boolean;
   readonly takeOver?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
@@ -39,15 +40,12 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   const progress = progressFor(process.stderr, { quiet: flags.quiet === true || flags.json === true });
   const interruption = listenForInterruption();
   const { signal } = interruption;
-  let source: Source | undefined;
-  let device: Device | undefined;
+  let device: InlineDevice | undefined;
   let rate: RateControl | undefined;
   try {
     rate = new RateControl(flags, rateHooks(emit));
-    preloadDevice();
-    source = await withSignal(openSource(uri, flags, signal), signal);
-    device = await openTarget({ uri, source, target, flags, signal, rate: rate.rate, direct: true });
-    await run({ rate, uri, source, device, target, flags, signal, emit, progress });
+    device = await openTarget({ uri, target, flags, signal, rate: rate.rate, direct: true });
+    await run({ rate, uri, device, target, flags, signal, emit, progress });
   } catch (error) {
     progress.end();
     const reported = await close(device, error);
@@ -56,7 +54,6 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
     throw reported;
   } finally {
     rate?.stop();
-    await source?.close();
     interruption.stop();
   }
 }
@@ -79,7 +76,7 @@ async function close(device: Device | undefined, error: unknown): Promise<unknow
 
 interface Copying extends TargetCopy {
   readonly flags: CopyFlags;
-  readonly device: Device;
+  readonly device: InlineDevice;
   readonly rate: RateControl;
 }
 
@@ -90,7 +87,7 @@ async function run(copying: Copying): Promise<void> {
   const verification = 'verify the complete copy with --sha256';
   const resumedBytes = tellStart(device, copying, flags.sha256 === undefined ? verification : undefined);
   rate.govern(device);
-  await followCopy(device, copying, TICK_MS);
+  await followCopy(device, copying, { tickMs: TICK_MS, giveUp: givingUp(copying) });
   const { sourceBytes } = device.status();
   if (flags.sha256 !== undefined) await verify({ ...copying, size, sha256: flags.sha256 });
   await device.finish();
@@ -103,6 +100,19 @@ async function run(copying: Copying): Promise<void> {
     `${target}: complete, ${formatBytes(size)} in ${formatDuration(seconds)} ` +
       `(${formatRate(bytesPerSecond)})${verified}\n`,
   );
+}
+
+/**
+ * Gives up after two minutes without progress, or as `--retries` says. Waits for no source that never was the copy's in
+ * this run, or that does not exist.
+ */
+function givingUp({ device, flags }: Copying): GiveUp {
+  const final: ReadonlySet<string> = new Set(['COD_SOURCE_CHANGED', 'COD_SIZE_MISMATCH', 'COD_NOT_FOUND']);
+  return ({ type, code }, idleMs) =>
+    type === 'source-changed' ||
+    flags.retries !== undefined ||
+    idleMs >= PATIENCE_MS ||
+    (final.has(code) && device.status().sourceBytes === 0);
 }
 
 interface Verification extends Pick<TargetCopy, 'target' | 'signal' | 'emit' | 'progress'> {

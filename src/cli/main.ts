@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { CopyFlags } from './copy.ts';
 import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
+import type { FinishFlags } from './finish.ts';
 import type { InspectFlags } from './inspect.ts';
 import type { RemoveFlags } from './remove.ts';
 import type { ServeFlags } from './serve.ts';
@@ -47,6 +48,7 @@ function withCopyOptions(command: Command): Command {
     .option('--rate-file <file>', 'read a rate or `unlimited` from this file every second')
     .option('--rate-group <name>', 'share the rate in this group of local copies', argument(parseGroupName))
     .option('--order <file>', 'copy the extents of this order file first')
+    .option('--same-source', 'accept a source of another identity as the same content')
     .option('--take-over', 'replace an owner on another machine after 10 s without its heartbeat, not 30 s')
     .option('--json', 'print events as JSON lines on stdout, and no progress')
     .option('--quiet', 'print only errors and warnings on stderr');
@@ -108,12 +110,14 @@ function program(): Command {
     .summary('serve an image over NBD while it is copied')
     .description(
       'Serves SOURCE over NBD while it is copied to TARGET. Clients may read and write.\n' +
+        'Without SOURCE: serves a copy that exists. A complete copy needs no source.\n' +
         'After an interruption, the same command resumes. Metadata stays beside TARGET.\n' +
         'Prints "listening on URI" when clients can connect.\n' +
         'SIGTERM or SIGINT completes requests in flight, takes a checkpoint and exits 0.',
     )
+    .usage('[options] [source] <target>')
     .argument('<source>', SOURCE)
-    .argument('<target>', TARGET)
+    .argument('[target]', TARGET)
     .option('--socket <path>', 'listen on a unix socket that only this user can open')
     .option('--host <address>', 'listen on this TCP address (default: 127.0.0.1)')
     .option(
@@ -130,9 +134,10 @@ function program(): Command {
     .option('--record-order <file>', 'record the order of reads in this file, for --order');
   withNetworkOptions(withCopyOptions(serve))
     .addHelpText('after', `\n${RATES}\n${EXIT_CODES}`)
-    .action(async (source: string, target: string, flags: ServeFlags) =>
-      (await import('./serve.ts')).serve(source, target, flags),
-    );
+    .action(async (source: string, target: string | undefined, flags: ServeFlags) => {
+      const { serve } = await import('./serve.ts');
+      await (target === undefined ? serve(undefined, source, flags) : serve(source, target, flags));
+    });
 
   program
     .command('status')
@@ -170,6 +175,17 @@ function program(): Command {
     .option('--size <size>', 'assume this image size if TARGET is missing (format 1)', argument(parseSize))
     .addHelpText('after', `\n${SIZES}`)
     .action(async (target: string, flags: InspectFlags) => (await import('./inspect.ts')).inspect(target, flags));
+
+  program
+    .command('finish')
+    .summary('make a complete copy an ordinary file')
+    .description('Removes the metadata of the complete copy at TARGET. Needs no source, and may be repeated.')
+    .argument('<target>', 'the path of a complete copy')
+    .option('--take-over', 'replace an owner on another machine after 10 s without its heartbeat, not 30 s')
+    .option('--json', 'print one JSON object on stdout')
+    .option('--quiet', 'print only errors on stderr')
+    .addHelpText('after', `\n${EXIT_CODES}`)
+    .action(async (target: string, flags: FinishFlags) => (await import('./finish.ts')).finish(target, flags));
 
   program
     .command('remove')
@@ -213,7 +229,7 @@ async function main(): Promise<number> {
   try {
     if (process.argv.length <= 2)
       throw new UsageError(
-        'missing command: use copy, serve, status, snapshot, inspect, remove or demo, or see `copyondemand --help`',
+        'missing command: use copy, serve, status, snapshot, inspect, finish, remove or demo, or see `copyondemand --help`',
       );
     await program().parseAsync();
     return EXIT.done;

@@ -35,18 +35,34 @@ export interface OrderRecording {
   close(): Promise<void>;
 }
 
+/** An order, and the image that it is for. */
+export interface Order {
+  readonly path: string;
+  /** Bytes of the image. */
+  readonly size: number;
+  readonly extents: readonly ByteExtent[];
+}
+
 /**
- * Returns the order in the file at `path`, for an image of `size` bytes.
- * @throws {@link CodError} COD_NOT_FOUND; COD_CORRUPT, naming the line, if it is no order file; COD_VERSION;
- * COD_SIZE_MISMATCH if it is for another image.
+ * Returns the order in the file at `path`.
+ * @throws {@link CodError} COD_NOT_FOUND; COD_CORRUPT, naming the line, if it is no order file; COD_VERSION.
  */
-export async function readOrder(path: string, size: number): Promise<ByteExtent[]> {
+export async function readOrder(path: string): Promise<Order> {
   const file = await nodeFileSystem('.', { readOnly: true }).open(path);
   try {
-    return parseOrder(await textOf(file, path), { path, size }).extents;
+    const { extents, size } = parseOrder(await textOf(file, path), path);
+    return { path, size, extents };
   } finally {
     await file.close();
   }
+}
+
+/** @throws {@link CodError} COD_SIZE_MISMATCH if an order is for another image than one of `size` bytes. */
+export function checkOrderSize({ path, size: found }: Pick<Order, 'path' | 'size'>, size: number): void {
+  if (found === size) return;
+  throw new CodError('COD_SIZE_MISMATCH', `${path} is for an image of ${found} bytes, but this image has ${size}`, {
+    details: { path, size, orderSize: found },
+  });
 }
 
 /**
@@ -169,14 +185,15 @@ async function beginOrContinue(file: File, { path, size }: Named): Promise<Parse
   if (head.startsWith(text)) {
     // A new file, or one whose head was torn by a crash.
     await file.write(Buffer.from(head, 'latin1'), 0);
-    return { extents: [], bytes: head.length };
+    return { extents: [], bytes: head.length, size };
   }
   if (!TITLE.test(text.slice(0, text.indexOf('\n')))) {
     throw new CodError('COD_EXISTS', `${path} exists and is not an order file: remove it or use another path`, {
       details: { path },
     });
   }
-  const known = parseOrder(text, { path, size });
+  const known = parseOrder(text, path);
+  checkOrderSize({ path, size: known.size }, size);
   await file.truncate(known.bytes);
   return known;
 }
@@ -190,9 +207,11 @@ interface ParsedOrder {
   readonly extents: ByteExtent[];
   /** Length up to the end of the last complete line. */
   readonly bytes: number;
+  /** Bytes of the image. */
+  readonly size: number;
 }
 
-function parseOrder(text: string, { path, size }: Named): ParsedOrder {
+function parseOrder(text: string, path: string): ParsedOrder {
   const bytes = text.lastIndexOf('\n') + 1;
   const [title = '', sizeLine = '', ...lines] = text.slice(0, bytes).split('\n').slice(0, -1);
   const version = TITLE.exec(title)?.[1];
@@ -204,11 +223,7 @@ function parseOrder(text: string, { path, size }: Named): ParsedOrder {
   }
   const found = SIZE.exec(sizeLine)?.[1];
   if (found === undefined) throw corrupt(path, 'line 2 must be like `size 1073741824`');
-  if (Number(found) !== size) {
-    throw new CodError('COD_SIZE_MISMATCH', `${path} is for an image of ${found} bytes, but this image has ${size}`, {
-      details: { path, size, orderSize: Number(found) },
-    });
-  }
+  const size = Number(found);
   const extents = lines.map((line, index) => {
     const match = EXTENT.exec(line);
     const extent = { offset: Number(match?.[1]), length: Number(match?.[2]) };
@@ -221,7 +236,7 @@ function parseOrder(text: string, { path, size }: Named): ParsedOrder {
     }
     return extent;
   });
-  return { extents, bytes };
+  return { extents, bytes, size };
 }
 
 function corrupt(path: string, what: string): CodError {

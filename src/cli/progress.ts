@@ -25,6 +25,8 @@ export interface Phase {
 export interface Progress {
   begin(phase: Phase): Promise<void>;
   update(bytes: number): void;
+  /** Prints a line of text. */
+  note(text: string): void;
   /** Ends the phase and restores the terminal. Idempotent. */
   end(): void;
 }
@@ -50,7 +52,7 @@ export class Speedometer {
 
 /** Returns the progress for a stream. It shows nothing if `quiet`. */
 export function progressFor(stream: WriteStream, options: { quiet: boolean }): Progress {
-  if (options.quiet) return { begin: async () => {}, update: () => {}, end: () => {} };
+  if (options.quiet) return { begin: async () => {}, update: () => {}, note: () => {}, end: () => {} };
   return stream.isTTY ? new BarProgress(stream) : new LineProgress(stream);
 }
 
@@ -62,6 +64,7 @@ export function describeProgress({ bytes, total, speed }: { bytes: number; total
 
 class BarProgress implements Progress {
   readonly #stream: WriteStream;
+  #bytes = 0;
   #bar: SingleBar | undefined;
   #phase: Phase | undefined;
   #speed = new Speedometer();
@@ -76,6 +79,7 @@ class BarProgress implements Progress {
     this.#phase = phase;
     this.#speed = new Speedometer();
     this.#speed.update(phase.initial);
+    this.#bytes = phase.initial;
     this.#bar = new SingleBar({
       stream: this.#stream,
       format: `${phase.label} {bar} {text}`,
@@ -95,7 +99,15 @@ class BarProgress implements Progress {
     const phase = this.#phase!;
     const text = describeProgress({ bytes, total: phase.total, speed: this.#speed.update(bytes) });
     const room = columnsOf(this.#stream) - phase.label.length - this.#barColumns(phase) - 3;
+    this.#bytes = bytes;
     this.#bar?.update(bytes, { text: text.slice(0, Math.max(0, room)) });
+  }
+
+  note(text: string): void {
+    const bytes = this.#bytes;
+    this.#bar?.stop();
+    this.#stream.write(`${text}\n`);
+    this.#bar?.start(this.#phase!.total, bytes, { text: '' });
   }
 
   #barColumns({ label }: Phase): number {
@@ -131,6 +143,10 @@ class LineProgress implements Progress {
     if (this.#phase === undefined || now - this.#shownAt < LINE_INTERVAL_MS) return;
     this.#shownAt = now;
     this.#stream.write(`${this.#phase.label}: ${describeProgress({ bytes, total: this.#phase.total, speed })}\n`);
+  }
+
+  note(text: string): void {
+    this.#stream.write(`${text}\n`);
   }
 
   end(): void {

@@ -1,27 +1,26 @@
 /**
  * `copyondemand serve`: serves a source over NBD while it is copied, and after the copy is complete. It resumes after
- * crashes and restarts.
+ * crashes and restarts. A copy that exists is served before its source is there, and without it.
  */
 
 import { readFile } from 'node:fs/promises';
 import { withSignal } from '../async/with-signal.ts';
-import type { Device } from '../device/types.ts';
+import type { Device, InlineDevice } from '../device/types.ts';
 import { CodError, isCodError } from '../errors.ts';
 import { wrongName } from '../nbd/server/export.ts';
 import { Listener, type NbdAddress } from '../nbd/server/listener.ts';
 import { type NbdServer, serveAt } from '../nbd/server/server.ts';
 import { tlsServer } from '../nbd/server/tls.ts';
 import { ioError } from '../platform/errno.ts';
-import type { Source } from '../sources/source.ts';
 import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { type Emit, jsonLines } from './json-lines.ts';
 import { type OrderRecording, recordOrder } from './order-file.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
-import { type HttpFlags, openSource, parseSourceUri } from './source-uri.ts';
+import { type HttpFlags, parseSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
-import { checkTarget, followCopy, openTarget, preloadDevice, type TargetCopy, tellStart } from './target-device.ts';
+import { checkTarget, followCopy, openTarget, type TargetCopy, tellStart } from './target-device.ts';
 import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
@@ -48,6 +47,7 @@ export interface ServeFlags extends HttpFlags, RateFlags {
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly tlsCa?: string;
+  readonly sameSource?: boolean;
   readonly takeOver?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
@@ -55,10 +55,11 @@ export interface ServeFlags extends HttpFlags, RateFlags {
 
 /**
  * Serves until a signal arrives.
+ * @param sourceText undefined: serves a copy that exists without its source
  * @throws the error of the options, the listener, the source or the device.
  */
-export async function serve(sourceText: string, target: string, flags: ServeFlags): Promise<void> {
-  const uri = parseSourceUri(sourceText);
+export async function serve(sourceText: string | undefined, target: string, flags: ServeFlags): Promise<void> {
+  const uri = sourceText === undefined ? undefined : parseSourceUri(sourceText);
   checkTarget(target);
   checkFlags(flags);
   const emit = jsonLines(process.stdout, { enabled: flags.json === true });
@@ -66,8 +67,7 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
   const interruption = listenForInterruption();
   const { signal } = interruption;
   let listener: Listener | undefined;
-  let source: Source | undefined;
-  let device: Device | undefined;
+  let device: InlineDevice | undefined;
   let server: NbdServer | undefined;
   let rate: RateControl | undefined;
   let recording: OrderRecording | undefined;
@@ -76,16 +76,25 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
     const secure = await openTls(flags);
     // Listens before the device is opened: an address that cannot be used must not begin a copy. Early clients wait.
     listener = await openListener(flags);
-    preloadDevice();
-    source = await withSignal(openSource(uri, flags, signal), signal);
-    if (flags.recordOrder !== undefined)
-      recording = await recordOrder(flags.recordOrder, source.size, tellRecordingEnded);
-    const opening = openTarget({ uri, source, target, flags, signal, rate: rate?.rate, onRead: recording?.onRead });
+    const { recordOrder: recordPath } = flags;
+    const opening = openTarget({
+      uri,
+      target,
+      flags,
+      signal,
+      rate: rate?.rate,
+      ...(recordPath !== undefined && {
+        onSize: async (size) => {
+          recording ??= await recordOrder(recordPath, size, tellRecordingEnded);
+        },
+        onRead: (offset: number, length: number) => recording?.onRead(offset, length),
+      }),
+    });
     device = await opening.catch(withRemedy);
     const exports = new Map([[flags.export ?? '', { device, readOnly: flags.readOnly ?? false }]]);
     server = serveAt(listener, exports, secure, refusalReports(emit, flags));
     rate?.govern(device);
-    await run({ uri, source, target, device, server, flags, signal, emit, progress });
+    await run({ uri, target, device, server, flags, signal, emit, progress });
   } catch (error) {
     progress.end();
     const reported = await shutDown(server, listener, device, error);
@@ -98,7 +107,6 @@ export async function serve(sourceText: string, target: string, flags: ServeFlag
   } finally {
     rate?.stop();
     await recording?.close();
-    await source?.close();
     interruption.stop();
   }
 }
@@ -205,7 +213,7 @@ async function asUsage<T>(task: () => T | Promise<T>): Promise<T> {
 
 interface Serving extends TargetCopy {
   readonly flags: ServeFlags;
-  readonly device: Device;
+  readonly device: InlineDevice;
   readonly server: NbdServer;
 }
 
@@ -216,13 +224,12 @@ async function run(serving: Serving): Promise<never> {
   emit('listening', { uri: server.uris[0] });
   if (!flags.json) process.stdout.write(`listening on ${server.uris[0]}\n`);
   try {
-    await followCopy(device, serving, TICK_MS);
+    await followCopy(device, serving, { tickMs: TICK_MS });
     if (!flags.quiet && !flags.json)
       process.stderr.write(`${target}: complete, ${formatBytes(device.size)}; still serving\n`);
   } catch (error) {
     if (error instanceof Interrupted) throw error;
-    // Clients still get the copied blocks, and from the source whatever it still delivers. The same command resumes the
-    // copy.
+    // The device is poisoned. The same command recovers its durable state.
     progress.end();
     const { exitCode: _, ...fields } = failureOf(error);
     emit('failed', fields);

@@ -58,25 +58,30 @@ export function showSourceUri(uri: SourceUri): string {
   return shown(uri.url);
 }
 
+/** @throws {@link UsageError} for options that do not apply to this kind of source. */
+export function checkSourceFlags(uri: SourceUri, flags: HttpFlags): void {
+  const { retry: _, stallTimeoutMs, ...http } = httpOptions(flags);
+  if (uri.kind === 'http') return;
+  if (Object.keys(http).length > 0)
+    throw new UsageError(
+      `--header, --user and --stream-whole need an HTTP source, not ${uri.kind === 'file' ? 'a path' : 'NBD'}`,
+    );
+  if (uri.kind === 'file' && stallTimeoutMs !== undefined)
+    throw new UsageError('--timeout needs a network source, not a path');
+}
+
 /**
  * Opens a source.
- * @throws {@link UsageError} for options that do not apply to this kind of source; the errors of the source.
+ * @throws {@link UsageError} for options that the source refuses; the errors of the source.
  */
 export async function openSource(uri: SourceUri, flags: HttpFlags, signal: AbortSignal): Promise<Source> {
   const options = httpOptions(flags);
   if (uri.kind === 'file') {
-    const given = Object.keys(options);
-    if (given.length > 0)
-      throw new UsageError(
-        '--header, --user, --stream-whole, --retries and --timeout need a network source, not a path',
-      );
     const { fileSource } = await import('../sources/file.ts');
     return fileSource(uri.path);
   }
   if (uri.kind === 'nbd') {
-    const { retry, stallTimeoutMs, ...others } = options;
-    if (Object.keys(others).length > 0)
-      throw new UsageError('--header, --user and --stream-whole need an HTTP source, not NBD');
+    const { retry, stallTimeoutMs } = options;
     const { nbdSourceAt } = await import('../nbd/client/source.ts');
     return nbdSourceAt(uri.location, {
       signal,

@@ -37,11 +37,14 @@ export interface CopyStatus {
 }
 
 /** Returns a function that says what a device does, and remembers its last error. */
-export function statusOf(device: Device, { target, source }: { target: string; source: string }): () => CopyStatus {
+export function statusOf(
+  device: Device,
+  { target, source }: { target: string; source: string | null },
+): () => CopyStatus {
   let lastError: CopyStatus['lastError'] = null;
   const follow = async (): Promise<void> => {
     for await (const event of device.events())
-      if (event.type === 'error') lastError = { code: event.code, message: event.message };
+      if (event.type === 'error' || event.type === 'retry') lastError = { code: event.code, message: event.message };
   };
   void follow();
   return () => {
@@ -60,9 +63,9 @@ export function statusOf(device: Device, { target, source }: { target: string; s
       secondsLeft: bytesPerSecond > 0 ? Math.ceil((status.size - syncedBytes(status)) / bytesPerSecond) : null,
       source,
       lastError,
-      retries: null,
+      retries: status.retries,
       clients: null,
-      paused: false,
+      paused: status.state === 'paused',
     };
   };
 }

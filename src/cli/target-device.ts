@@ -1,26 +1,27 @@
-/** What `copy` and `serve` share: opening the device over a target, and reporting the progress of the copy. */
+/**
+ * What `copy`, `serve` and `finish` share: opening the device over a target, and reporting the progress of the copy.
+ */
 
 import { withSignal } from '../async/with-signal.ts';
 import type { Answer } from '../control/server.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
-import type { Device } from '../device/types.ts';
-import { CodError } from '../errors.ts';
-import type { Source } from '../sources/source.ts';
+import type { Device, DeviceEvent, InlineDevice } from '../device/types.ts';
+import { CodError, type CodErrorCode } from '../errors.ts';
 import { UsageError } from './failure.ts';
 import type { Emit } from './json-lines.ts';
 import type { Progress } from './progress.ts';
-import { type SourceUri, showSourceUri } from './source-uri.ts';
+import { checkSourceFlags, type HttpFlags, openSource, type SourceUri, showSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { formatBytes } from './units.ts';
 
 /** A copy that one run of the command begins or resumes. */
 export interface TargetCopy {
-  readonly uri: SourceUri;
-  readonly source: Source;
+  /** Undefined: a copy that exists is used without its source. */
+  readonly uri: SourceUri | undefined;
   readonly target: string;
-  readonly flags: {
+  readonly flags: HttpFlags & {
     readonly order?: string;
-    readonly streamWhole?: boolean;
+    readonly sameSource?: boolean;
     readonly concurrency?: number;
     readonly hydrate?: boolean;
     readonly takeOver?: boolean;
@@ -47,36 +48,32 @@ const modules = () =>
     import('./snapshot.ts'),
   ]);
 
-/**
- * Starts loading the device's modules while the source is asked for its size. {@link openTarget} reports a failed
- * import.
- */
-export function preloadDevice(): void {
-  modules().catch(() => undefined);
-}
-
-interface OpenTarget extends Pick<TargetCopy, 'uri' | 'source' | 'target' | 'flags' | 'signal'> {
-  readonly rate: number | undefined;
+interface OpenTarget extends Pick<TargetCopy, 'uri' | 'target' | 'flags' | 'signal'> {
+  readonly rate?: number | undefined;
+  /** Called with the size of a new copy, before anything is made. If it rejects, no copy begins. */
+  readonly onSize?: (size: number) => Promise<void>;
   readonly onRead?: OpenDeviceOptions['onRead'] | undefined;
   /** The target is not read before it is complete, so long writes may bypass the page cache. */
   readonly direct?: boolean;
 }
 
 /**
- * Opens the device over a target: begins a copy, or resumes it.
+ * Opens the device over a target: begins a copy, or resumes it. A copy that exists does not wait for its source.
  * @throws {@link CodError} COD_EXISTS if the source is the target; the errors of the order file and of `openDevice`.
+ * {@link UsageError} for options that the source does not have.
  */
 export async function openTarget({
   uri,
-  source,
   target,
   flags,
   signal,
   rate,
+  onSize,
   onRead,
   direct = false,
-}: OpenTarget): Promise<Device> {
-  if (uri.kind === 'file') {
+}: OpenTarget): Promise<InlineDevice> {
+  if (uri !== undefined) checkSourceFlags(uri, flags);
+  if (uri?.kind === 'file') {
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
   }
@@ -89,11 +86,29 @@ export async function openTarget({
     if (opened !== undefined) return answerSnapshot(opened.device, target, request);
     return Promise.reject(new CodError('COD_NOT_RUNNING', `${target} is being opened; try again`));
   };
-  const order =
-    flags.order === undefined ? [] : await (await import('./order-file.ts')).readOrder(flags.order, source.size);
+  const orders = flags.order === undefined ? undefined : await import('./order-file.ts');
+  const order = await orders?.readOrder(flags.order!);
+  const checkSize = async (size: number): Promise<void> => {
+    if (order !== undefined) orders!.checkOrderSize(order, size);
+    await onSize?.(size);
+  };
   const { readOnly = false } = flags;
-  const device = await openDevice({
+  let device: InlineDevice | undefined;
+  const source =
+    uri &&
+    (async () => {
+      const opened = await openSource(uri, flags, signal);
+      try {
+        if (device === undefined) await checkSize(opened.size);
+        return opened;
+      } catch (error) {
+        await opened.close();
+        throw error;
+      }
+    });
+  device = (await openDevice({
     source,
+    sameSource: flags.sameSource ?? false,
     fileSystem: servingFileSystem(
       '.',
       { direct, readOnly },
@@ -105,27 +120,37 @@ export async function openTarget({
     takeOver: flags.takeOver ?? false,
     ...(onRead === undefined ? {} : { onRead }),
     hydrate: (flags.hydrate ?? true) && {
-      order,
+      ...(order === undefined ? {} : { order: order.extents }),
       ...(rate === undefined ? {} : { rateBytesPerSecond: rate }),
       ...(flags.concurrency === undefined ? {} : { concurrency: flags.concurrency }),
       // Without ranges, each stretch downloads everything before it again. One stretch of the whole source avoids that.
-      ...(flags.streamWhole ? { concurrency: 1, extentBytes: Math.max(1, source.size) } : {}),
+      ...(flags.streamWhole ? { concurrency: 1, extentBytes: Number.MAX_SAFE_INTEGER } : {}),
     },
-  });
-  opened = { device, status: statusOf(device, { target, source: showSourceUri(uri) }) };
+  })) as InlineDevice;
+  try {
+    await checkSize(device.size);
+  } catch (error) {
+    await device.close().catch(() => undefined);
+    throw error;
+  }
+  opened = { device, status: statusOf(device, { target, source: shownSource(uri) }) };
   return device;
+}
+
+function shownSource(uri: SourceUri | undefined): string | null {
+  return uri === undefined ? null : showSourceUri(uri);
 }
 
 /**
  * Reports the start of a copy, and a source without identity. Returns the bytes that the target holds already.
  * @param verification how to verify the complete copy; undefined if this run does
  */
-export function tellStart(device: Device, copy: TargetCopy, verification: string | undefined): number {
-  const { uri, source, target, flags, emit } = copy;
-  const { size } = device;
+export function tellStart(device: InlineDevice, copy: TargetCopy, verification: string | undefined): number {
+  const { uri, target, flags, emit } = copy;
+  const { size, identity } = device;
   const resumedBytes = syncedBytes(device.status());
-  emit('start', { source: showSourceUri(uri), identity: source.identity ?? null, target, size, resumedBytes });
-  if (source.identity === undefined) warn(noIdentity(uri, verification), emit);
+  emit('start', { source: shownSource(uri), identity: identity ?? null, target, size, resumedBytes });
+  if (uri !== undefined && identity === undefined) warn(noIdentity(uri, verification), emit);
   if (!flags.quiet && !flags.json && resumedBytes > 0) {
     process.stderr.write(`${target}: resumes at ${formatBytes(resumedBytes)} of ${formatBytes(size)}\n`);
   }
@@ -148,16 +173,22 @@ function warn(message: string, emit: Emit): void {
   process.stderr.write(`copyondemand: warning: ${message}\n`);
 }
 
+/** Decides whether a copy is given up after a failure, given the time since it got further. */
+export type GiveUp = (event: DeviceEvent & { type: 'retry' | 'source-changed' }, idleMs: number) => boolean;
+
 /**
  * Reports progress until the copy is complete.
- * @throws the cause if the copy cannot continue; `Interrupted` after a signal.
+ * @param giveUp default: never
+ * @throws the cause if the copy cannot continue, or is given up; `Interrupted` after a signal.
  */
 export async function followCopy(
   device: Device,
-  { signal, emit, progress }: TargetCopy,
-  tickMs: number,
+  copy: TargetCopy,
+  { tickMs, giveUp = () => false }: { readonly tickMs: number; readonly giveUp?: GiveUp },
 ): Promise<void> {
+  const { signal, emit, progress } = copy;
   const { size } = device;
+  let progressedAt = performance.now();
   await progress.begin({ label: 'copying', total: size, initial: syncedBytes(device.status()) });
   let shown = -1;
   const tick = () => {
@@ -166,6 +197,7 @@ export async function followCopy(
     progress.update(bytes);
     if (bytes === shown) return;
     shown = bytes;
+    progressedAt = performance.now();
     const { sourceBytes, hydrateBytesPerSecond } = status;
     emit('progress', {
       phase: 'copying',
@@ -176,12 +208,48 @@ export async function followCopy(
     });
   };
   const timer = setInterval(tick, tickMs);
+  const over = new AbortController();
+  const failures = tellFailures(device, copy, over.signal, (event) => {
+    tick();
+    if (event.code === UsageError.name) throw new UsageError(event.message);
+    if (giveUp(event, performance.now() - progressedAt)) throw errorOf(event);
+  });
   try {
-    await withSignal(device.hydrated, signal);
+    await withSignal(Promise.race([device.hydrated, failures]), signal);
     tick();
     progress.end();
     emit('hydrated', { bytes: size, sourceBytes: device.status().sourceBytes });
   } finally {
     clearInterval(timer);
+    over.abort();
   }
+}
+
+function errorOf({ code, message }: { code: string; message: string }): Error {
+  return code.startsWith('COD_')
+    ? new CodError(code as CodErrorCode, message)
+    : Object.assign(new Error(message), { name: code });
+}
+
+/** Tells of the attempts that fail. On stderr only of the first, and when the copy goes on. Rejects as `check` throws. */
+async function tellFailures(
+  device: Device,
+  { target, emit, progress }: TargetCopy,
+  signal: AbortSignal,
+  check: (event: DeviceEvent & { type: 'retry' | 'source-changed' }) => void,
+): Promise<never> {
+  for await (const event of device.events({ signal })) {
+    if (event.type === 'recovered') {
+      emit('recovered', {});
+      progress.note(`${target}: the copy continues`);
+    } else if (event.type === 'retry' || event.type === 'source-changed') {
+      check(event);
+      const { type, ...fields } = event;
+      emit(type, fields);
+      if (event.type === 'source-changed' || event.attempt === 1)
+        progress.note(`${target}: ${event.code}: ${event.message}; still trying`);
+    }
+  }
+  // The device is closed, or its copy complete: `hydrated` tells.
+  return new Promise<never>(() => undefined);
 }

@@ -11,24 +11,25 @@
 import { Deferred, type Done, type Settled } from '../async/done.ts';
 import type { EventStream } from '../async/event-stream.ts';
 import type { ModifiedView } from '../core/views.ts';
-import { CodError, isCodError } from '../errors.ts';
+import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { OpenLog } from '../log/intent-log.ts';
-import type { Clock } from '../platform/clock.ts';
-import type { InlineSource } from '../sources/source.ts';
+import type { Environment } from '../platform/clock.ts';
 import { Fetcher } from './fetcher.ts';
 import { Filler } from './filler.ts';
-import { Hydrator } from './hydrator.ts';
+import { Hydrator, type Room } from './hydrator.ts';
+import type { Origin } from './origin.ts';
 import { Reader } from './reader.ts';
-import { type SnapshotOrigin, Snapshots } from './snapshot.ts';
+import { Retries } from './retries.ts';
+import { type SnapshotPlace, Snapshots } from './snapshot.ts';
 import { Target } from './target.ts';
 import type { DeviceEvent, DeviceExtent, DeviceState, DeviceStatus, HydrateOptions, InlineDevice } from './types.ts';
 import { Writer } from './writer.ts';
 
-/** The parts of a device. It owns all of them but the source. */
+/** The parts of a device. It owns all of them. */
 export interface DeviceParts {
-  readonly clock: Clock;
-  readonly source: InlineSource;
+  readonly environment: Environment;
+  readonly origin: Origin;
   readonly log: OpenLog;
   readonly target: File;
   /** Whether the target was just made, so that all of it reads as zeros. */
@@ -36,7 +37,9 @@ export interface DeviceParts {
   readonly hydrate: false | HydrateOptions;
   readonly onRead: ((offset: number, length: number) => void) | undefined;
   readonly events: EventStream<DeviceEvent>;
-  readonly origin: SnapshotOrigin;
+  readonly place: SnapshotPlace;
+  /** Resolves to the room on the target's disk, or to undefined if it is not known. */
+  readonly room: () => Promise<Room | undefined>;
 }
 
 export class CopyOnDemandDevice implements InlineDevice {
@@ -47,10 +50,12 @@ export class CopyOnDemandDevice implements InlineDevice {
   readonly #target: Target;
   readonly #fetcher: Fetcher;
   readonly #hydrator: Hydrator;
+  readonly #retries: Retries;
+  /** Aborted when the device is closed or poisoned. */
+  readonly #over = new AbortController();
   readonly #reader: Reader;
   readonly #writer: Writer;
   readonly #snapshots: Snapshots;
-  readonly #stopping = new AbortController();
   readonly #hydrated = new Deferred<void>();
   #hydrating: Promise<void> = Promise.resolve();
   #fetchedBytes = 0;
@@ -63,7 +68,8 @@ export class CopyOnDemandDevice implements InlineDevice {
   #last: Pick<DeviceStatus, 'syncedBlocks' | 'dirtyBlocks'> | undefined;
 
   constructor(parts: DeviceParts) {
-    const { clock, source, log, hydrate } = parts;
+    const { environment, origin, log, hydrate } = parts;
+    const { clock } = environment;
     this.#parts = parts;
     this.#log = log;
     this.size = log.size;
@@ -71,23 +77,33 @@ export class CopyOnDemandDevice implements InlineDevice {
     this.#target = new Target(log, parts.target, { isBlank: parts.isBlank, clock });
     const filler = new Filler(this.#target);
     this.#fetcher = new Fetcher({
-      source,
+      origin,
       filler,
       clock,
       onFetched: (bytes) => this.#fetched(bytes),
       onStored: () => this.#checkComplete(),
     });
-    this.#hydrator = new Hydrator(clock, source, filler, this.#fetcher, hydrate || {});
+    const onChange = () => this.#tellProgress();
+    this.#retries = new Retries(environment, parts.events, onChange);
+    this.#hydrator = new Hydrator(
+      { clock, origin, target: filler, demand: this.#fetcher, retries: this.#retries, room: parts.room, onChange },
+      hydrate || {},
+    );
+    origin.onChange = onChange;
     this.#reader = new Reader(this.#target, this.#fetcher, this.#hydrator);
     this.#writer = new Writer(this.#target, this.#fetcher);
-    this.#snapshots = new Snapshots(parts.origin, this.#target);
-    this.#state = hydrate === false ? 'idle' : 'hydrating';
-    if (hydrate !== false) this.#hydrating = this.#hydrate();
+    this.#snapshots = new Snapshots(parts.place, this.#target);
+    this.#state = hydrate === false ? 'idle' : log.state.isComplete ? 'hydrating' : this.#hydrator.state;
+    if (hydrate !== false && !log.state.isComplete) this.#hydrating = this.#hydrate();
     this.#checkComplete();
   }
 
   get modified(): ModifiedView {
     return this.#log.modified;
+  }
+
+  get identity(): string | undefined {
+    return this.#log.identity;
   }
 
   get hydrated(): Promise<void> {
@@ -156,9 +172,8 @@ export class CopyOnDemandDevice implements InlineDevice {
 
   /** Divides a run that only the source holds by the source's extents. */
   async #zeros(extent: DeviceExtent, offset: number): Promise<readonly DeviceExtent[]> {
-    const { source } = this.#parts;
-    if (extent.state !== 'unsynced' || source.extents === undefined) return [extent];
-    const found = await source.extents(offset, extent.length);
+    const found = extent.state === 'unsynced' && (await this.#parts.origin.source?.extents?.(offset, extent.length));
+    if (!found) return [extent];
     return found.map(({ length, zero }) => ({ length, state: 'unsynced', zero }));
   }
 
@@ -217,7 +232,7 @@ export class CopyOnDemandDevice implements InlineDevice {
   }
 
   snapshot(to: string): Promise<void> {
-    return this.#operation(0, 0, () => this.#snapshots.take(to, this.#stopping.signal));
+    return this.#operation(0, 0, () => this.#snapshots.take(to, this.#over.signal));
   }
 
   // Operations
@@ -280,13 +295,15 @@ export class CopyOnDemandDevice implements InlineDevice {
     try {
       await this.#hydrator.run();
       this.#checkComplete();
-    } catch (error) {
-      if (this.#closing === undefined && !this.#isCompleting) this.#fail(error);
+    } catch {
+      // The device is closed or poisoned.
     }
   }
 
   #fetched(bytes: number): void {
     this.#fetchedBytes += bytes;
+    this.#parts.origin.answered();
+    this.#retries.answered();
     this.#hydrator.limiter.spend(bytes);
   }
 
@@ -294,19 +311,42 @@ export class CopyOnDemandDevice implements InlineDevice {
   #checkComplete(): void {
     if (this.#isCompleting || this.#closing !== undefined || !this.#log.state.isComplete) return;
     this.#isCompleting = true;
-    this.#log.checkpoint().then(
-      () => {
-        if (this.#state !== 'closed') this.#setState('hydrated');
-        this.#hydrated.resolve();
-      },
-      (error: unknown) => this.#fail(error),
-    );
+    // The background copy notices the end.
+    this.#retries.wake();
+    void this.#complete();
   }
 
-  #fail(error: unknown): void {
-    this.#parts.events.emit(errorEvent(error));
-    this.#setState('failed');
+  async #complete(): Promise<void> {
+    for (;;) {
+      try {
+        await this.#log.checkpoint();
+        break;
+      } catch (error) {
+        if (this.#over.signal.aborted) return;
+        try {
+          await this.#retries.wait(error, this.#over.signal);
+        } catch {
+          return;
+        }
+      }
+    }
+    this.#retries.succeeded();
+    if (this.#state !== 'closed') this.#setState('hydrated');
+    this.#hydrated.resolve();
+  }
+
+  /** Ends the copy, since no call but `close` is possible any more. */
+  poisoned(error: CodError): void {
+    this.#over.abort(error);
+    this.#hydrator.stop(error);
     this.#hydrated.reject(error);
+  }
+
+  /** Tells what the background copy does, if that has changed. */
+  #tellProgress(): void {
+    const { state } = this.#hydrator;
+    const isRunning = ['hydrating', 'paused', 'waiting'].includes(this.#state);
+    if (isRunning && state !== this.#state && !this.#over.signal.aborted) this.#setState(state);
   }
 
   #setState(state: DeviceState): void {
@@ -331,6 +371,7 @@ export class CopyOnDemandDevice implements InlineDevice {
       hydrateBytesPerSecond: this.#state === 'hydrating' ? this.#hydrator.bytesPerSecond : 0,
       rateBytesPerSecond: this.#hydrator.limiter.rate,
       metadataBytes: this.#log.metadataBytes,
+      retries: this.#retries.count,
     };
   }
 
@@ -348,6 +389,14 @@ export class CopyOnDemandDevice implements InlineDevice {
       throw new RangeError(`the rate must be above 0 bytes per second, not ${bytesPerSecond}`);
     }
     this.#hydrator.limiter.set(bytesPerSecond);
+  }
+
+  pause(): void {
+    this.#hydrator.pause();
+  }
+
+  resume(): void {
+    this.#hydrator.resume();
   }
 
   // The end
@@ -376,8 +425,8 @@ export class CopyOnDemandDevice implements InlineDevice {
 
   async #shutDown(closeLog: () => Promise<void>): Promise<void> {
     const reason = new CodError('COD_CLOSED', 'the device is closed');
+    this.#over.abort(reason);
     this.#hydrator.stop(reason);
-    this.#stopping.abort(reason);
     try {
       await this.#fetcher.close(reason);
       await this.#hydrating;
@@ -389,6 +438,7 @@ export class CopyOnDemandDevice implements InlineDevice {
       this.#setState('closed');
       this.#parts.events.end();
       this.#hydrated.reject(reason);
+      await this.#parts.origin.close(reason);
       await this.#target.close();
     }
   }
@@ -396,13 +446,6 @@ export class CopyOnDemandDevice implements InlineDevice {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
-}
-
-/** The event for an error. */
-export function errorEvent(error: unknown): DeviceEvent {
-  const name = error instanceof Error ? error.name : 'Error';
-  const message = error instanceof Error ? error.message : String(error);
-  return { type: 'error', code: isCodError(error) ? error.code : name, message };
 }
 
 /** Adds an extent, joined with the last one if both are alike. */

@@ -14,8 +14,8 @@ import { newBytes } from '../core/new-bytes.ts';
 import type { BlockRange } from '../core/runs.ts';
 import type { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
-import type { InlineSource } from '../sources/source.ts';
 import type { Filler } from './filler.ts';
+import type { Origin } from './origin.ts';
 
 const MAX_BUFFERED_BYTES = 2 ** 25;
 
@@ -45,7 +45,7 @@ interface Entry extends Fetch {
 }
 
 export class Fetcher {
-  readonly #source: InlineSource;
+  readonly #origin: Origin;
   readonly #filler: Filler;
   readonly #clock: Clock;
   readonly #onFetched: (bytes: number) => void;
@@ -59,13 +59,13 @@ export class Fetcher {
   #closed: CodError | undefined;
 
   constructor(parts: {
-    source: InlineSource;
+    origin: Origin;
     filler: Filler;
     clock: Clock;
     onFetched(bytes: number): void;
     onStored(): void;
   }) {
-    this.#source = parts.source;
+    this.#origin = parts.origin;
     this.#filler = parts.filler;
     this.#clock = parts.clock;
     this.#onFetched = parts.onFetched;
@@ -184,11 +184,11 @@ export class Fetcher {
 
   #read(entry: Entry, offset: number): Done {
     const { bytes } = entry;
-    if (this.#source.submitRead !== undefined && bytes.length <= MAX_INLINE_BYTES) {
-      return this.#source.submitRead(bytes, offset);
+    if (this.#origin.source?.submitRead !== undefined && bytes.length <= MAX_INLINE_BYTES) {
+      return this.#origin.submitRead(bytes, offset);
     }
     entry.abort = new AbortController();
-    return this.#source.read(bytes, offset, { signal: entry.abort.signal });
+    return this.#origin.read(bytes, offset, entry.abort.signal);
   }
 
   #await(entry: Entry, reading: Promise<void>): void {

@@ -9,18 +9,23 @@
  * Invariants:
  * - The target's write of a block returns before the block is recorded.
  * - A block is recorded after all bytes of its stretch up to its end are on the target.
- * - The first failure stops every worker, and `run` rejects with it. What came before the failure is recorded.
+ * - The first failure ends the attempt and stops its workers. What came before the failure is recorded. The next
+ *   attempt follows after a wait, for as long as the device lives.
+ * - A pause ends the attempt as a failure does, without the wait.
  */
 
+import { withSignal } from '../async/with-signal.ts';
 import type { BlockRange } from '../core/runs.ts';
+import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
-import type { InlineSource } from '../sources/source.ts';
 import { Governor } from './governor.ts';
 import { HydrationOrder } from './hydration-order.ts';
+import type { Origin } from './origin.ts';
 import type { RateLimiter } from './rate-limiter.ts';
+import type { Retries } from './retries.ts';
 import { SourcePieces, wrongLength } from './source-pieces.ts';
 import { type Stretch, Stretches, type StretchTarget } from './stretches.ts';
-import type { HydrateOptions } from './types.ts';
+import type { DeviceState, HydrateOptions } from './types.ts';
 
 /** A reader delays each piece of the copy by at most this, so that constant reading does not stop the copy. */
 const GIVE_WAY_MS = 20;
@@ -33,10 +38,18 @@ const FLUSH_BYTES = 2 ** 26;
 const DIRECT_FLUSH_BYTES = 2 ** 28;
 /**
  * It is also flushed after this many bytes if this time has passed since the last flush began: a process that is killed
- * loses what was copied after the last flush.
+ * loses what was copied after the last flush. The first flushes of a device need less, each twice that of the one
+ * before: a device that is killed early, again and again, gets further.
  */
 const MIN_FLUSH_BYTES = 2 ** 24;
+const FIRST_FLUSH_BYTES = 2 ** 18;
 const FLUSH_INTERVAL_MS = 500;
+/** If the copy does not fit on the disk, so much stays free for users' writes: this, and this part of the disk. */
+const HELD_BACK_BYTES = 2 ** 26;
+const HELD_BACK_PART = 0.01;
+/** The room on the disk is asked for again after this many bytes. */
+const ROOM_BYTES = 2 ** 26;
+const PAUSED = new Error('the background copy is paused');
 
 /** What the background copy needs of the target and of the state of the copy. */
 export interface HydrationTarget extends StretchTarget {
@@ -60,15 +73,41 @@ export interface DemandReads {
   idle(): Promise<void>;
 }
 
+/** Room on the disk in bytes. */
+export interface Room {
+  readonly free: number;
+  readonly total: number;
+}
+
+export interface HydratorParts {
+  readonly clock: Clock;
+  readonly origin: Origin;
+  readonly target: HydrationTarget;
+  readonly demand: DemandReads;
+  readonly retries: Retries;
+  /** Resolves to the room on the target's disk, or to undefined if it is not known. */
+  readonly room: () => Promise<Room | undefined>;
+  /** Called after {@link Hydrator.state} may have changed. */
+  readonly onChange: () => void;
+}
+
 export class Hydrator {
   readonly #clock: Clock;
+  readonly #parts: HydratorParts;
   readonly #source: SourcePieces;
   readonly #target: HydrationTarget;
   readonly #demand: DemandReads;
   readonly #governor: Governor;
   readonly #order: HydrationOrder;
   readonly #stretches: Stretches;
-  readonly #stop: AbortController = new AbortController();
+  /** Ends the copy. */
+  readonly #end = new AbortController();
+  /** Ends the present attempt. */
+  #stop: AbortController = new AbortController();
+  #isPaused = false;
+  #onResume: () => void = () => undefined;
+  /** Bytes that may be copied before the room on the disk is asked for again. */
+  #roomLeft = 0;
   /** Where the next stretch is looked for first. */
   #cursor = 0;
   #workers = 0;
@@ -77,23 +116,38 @@ export class Hydrator {
   #failure: { error: unknown } | undefined;
   #unflushedBytes = 0;
   #isFlushing = false;
+  #minFlushBytes = FIRST_FLUSH_BYTES;
   #flushedAtMs: number;
 
-  constructor(
-    clock: Clock,
-    source: InlineSource,
-    target: HydrationTarget,
-    demand: DemandReads,
-    options: HydrateOptions,
-  ) {
+  constructor(parts: HydratorParts, options: HydrateOptions) {
+    const { clock, origin, target, demand, retries } = parts;
+    this.#parts = parts;
     this.#clock = clock;
-    this.#source = new SourcePieces(source);
+    this.#source = new SourcePieces(origin);
     this.#target = target;
     this.#demand = demand;
-    this.#governor = new Governor(clock, { ...options, streams: source.stream !== undefined });
+    this.#governor = new Governor(clock, {
+      ...options,
+      // Most sources stream, so one that is not here yet counts as such.
+      get streams() {
+        return origin.source === undefined || origin.source.stream !== undefined;
+      },
+    });
     this.#order = new HydrationOrder(options.order ?? [], target.geometry);
     this.#flushedAtMs = clock.now();
-    this.#stretches = new Stretches({ clock, target, onRecordFailure: (error) => this.#stop.abort(error) });
+    this.#stretches = new Stretches({
+      clock,
+      target,
+      onRecord: () => retries.succeeded(),
+      onRecordFailure: (error) => this.#stop.abort(error),
+    });
+  }
+
+  /** What the copy does, as long as it has not ended. */
+  get state(): DeviceState & ('hydrating' | 'paused' | 'waiting') {
+    if (this.#isPaused) return 'paused';
+    const { origin, retries } = this.#parts;
+    return origin.source === undefined || retries.isRetrying ? 'waiting' : 'hydrating';
   }
 
   /** Bytes taken from the source so far. */
@@ -112,28 +166,82 @@ export class Hydrator {
 
   /**
    * Copies until every block is synced.
-   * @throws the error of the source or the target; the reason of {@link stop}.
+   * @throws the reason of {@link stop}.
    */
   async run(): Promise<void> {
-    const governing = this.#governor.run(this.#stop.signal, () => {
+    const { signal } = this.#end;
+    const governing = this.#governor.run(signal, () => {
       // Without a worker the round is over, and the next one starts all of them.
       if (this.#workers > 0) this.#startWorkers();
     });
     try {
       while (this.#target.syncedBlocks < this.#target.geometry.blockCount) {
-        await this.#round();
-        if (this.#failure !== undefined) throw this.#failure.error;
-        this.#stop.signal.throwIfAborted();
+        signal.throwIfAborted();
+        if (this.#isPaused) await withSignal(new Promise<void>((resolve) => (this.#onResume = resolve)), signal);
+        else await this.#try();
       }
     } finally {
-      this.#stop.abort(undefined);
+      this.#end.abort(undefined);
       await governing;
     }
   }
 
   /** Ends the copy with `reason`, at the next piece. */
   stop(reason: unknown): void {
+    this.#end.abort(reason);
     this.#stop.abort(reason);
+  }
+
+  /** Ends the requests in flight, at their next piece, and begins none until {@link resume}. */
+  pause(): void {
+    this.#isPaused = true;
+    this.#stop.abort(PAUSED);
+    this.#parts.retries.wake();
+    this.#parts.onChange();
+  }
+
+  resume(): void {
+    this.#isPaused = false;
+    this.#onResume();
+    this.#parts.onChange();
+  }
+
+  /** One attempt, and the wait after its failure. */
+  async #try(): Promise<void> {
+    const { origin, retries } = this.#parts;
+    this.#stop = new AbortController();
+    this.#failure = undefined;
+    const { signal } = this.#stop;
+    try {
+      await withSignal(origin.mayCome ? origin.obtain() : new Promise(() => undefined), signal);
+      await this.#findRoom();
+      await this.#round();
+      if (this.#failure !== undefined) throw (this.#failure as { error: unknown }).error;
+      signal.throwIfAborted();
+    } catch (error) {
+      this.#end.signal.throwIfAborted();
+      if (!this.#isPaused) await retries.wait(error, this.#end.signal);
+    }
+  }
+
+  /**
+   * Makes sure that the copy leaves room for users' writes, if it does not fit on the disk as a whole.
+   * @throws {@link CodError} COD_NO_SPACE
+   */
+  async #findRoom(): Promise<void> {
+    this.#roomLeft = ROOM_BYTES;
+    const room = await this.#parts.room();
+    const { syncedBlocks, geometry } = this.#target;
+    const missing = (geometry.blockCount - syncedBlocks) * geometry.blockSize;
+    if (room === undefined || room.free >= missing) return;
+    const heldBack = Math.max(HELD_BACK_BYTES, room.total * HELD_BACK_PART);
+    this.#roomLeft = Math.min(ROOM_BYTES, room.free - heldBack);
+    if (this.#roomLeft > 0) return;
+    throw new CodError(
+      'COD_NO_SPACE',
+      `the disk has ${room.free} bytes free, and the copy needs ${missing}; ` +
+        `it leaves ${Math.round(heldBack)} bytes to writes: make room`,
+    );
   }
 
   /**
@@ -258,6 +366,8 @@ export class Hydrator {
       stretch.advance(piece.length);
       this.#governor.count(piece.length);
       this.#flushAfter(piece.length);
+      this.#roomLeft -= piece.length;
+      if (this.#roomLeft <= 0) await this.#findRoom();
       if (stretch.isRecordDue) await stretch.startNextRecord();
       // At least one block must be whole, so that the next request for the stretch gets further.
       if (stretch.at < end && stretch.filled > stretch.start && this.#governor.isHeldUp) return true;
@@ -285,6 +395,7 @@ export class Hydrator {
     this.#unflushedBytes += bytes;
     if (this.#isFlushing || !this.#isFlushDue) return;
     this.#unflushedBytes = 0;
+    this.#minFlushBytes = Math.min(MIN_FLUSH_BYTES, 2 * this.#minFlushBytes);
     this.#flushedAtMs = this.#clock.now();
     this.#isFlushing = true;
     this.#target
@@ -297,7 +408,7 @@ export class Hydrator {
   }
 
   get #isFlushDue(): boolean {
-    if (this.#unflushedBytes < MIN_FLUSH_BYTES) return false;
+    if (this.#unflushedBytes < this.#minFlushBytes) return false;
     const limit = this.#pieceBytes === undefined ? FLUSH_BYTES : DIRECT_FLUSH_BYTES;
     return this.#unflushedBytes >= limit || this.#clock.now() - this.#flushedAtMs >= FLUSH_INTERVAL_MS;
   }

@@ -4,16 +4,29 @@ import { EventStream } from '../async/event-stream.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { readFile, readNamed, writeFile } from '../fs/inline-file.ts';
-import { type RecoveredLog, recoverLog } from '../log/intent-log.ts';
+import { type OpenLog, type RecoveredLog, recoverLogOf } from '../log/intent-log.ts';
 import type { Environment } from '../platform/clock.ts';
 import type { InlineSource, Source } from '../sources/source.ts';
-import { CopyOnDemandDevice, errorEvent } from './device.ts';
+import { CopyOnDemandDevice } from './device.ts';
+import type { Room } from './hydrator.ts';
+import { Origin, type OriginCopy } from './origin.ts';
+import { describe } from './retries.ts';
 import type { DeviceEvent, HydrateOptions, InlineDevice } from './types.ts';
 
 /** Options of `openDevice`. */
 export interface OpenDeviceOptions {
-  /** The origin of the image, 1 byte or more. It belongs to the caller: closing the device does not close it. */
-  readonly source: Source;
+  /**
+   * The origin of the image, 1 byte or more, or a function that opens it. A new copy needs it once; a copy that exists
+   * opens without it.
+   *
+   * - A source object belongs to the caller: closing the device does not close it.
+   * - The function is called when the source is needed, and again after a request has failed, until it succeeds. What
+   *   it returns belongs to the device. An incomplete copy is usable at once, whatever the function does.
+   * - A source that holds another image than the copy is not used: see the event `source-changed`.
+   *
+   * Default: none. Reads of what is missing reject with COD_SOURCE_IO then.
+   */
+  readonly source?: Source | (() => Promise<Source>) | undefined;
   /** Where the copy is stored. One object may serve any number of copies. */
   readonly fileSystem: FileSystem;
   /**
@@ -46,6 +59,11 @@ export interface OpenDeviceOptions {
    * Replaces an owner on another machine when its heartbeat has stood still for 10 s, instead of 30 s. Default: false.
    */
   readonly takeOver?: boolean;
+  /**
+   * Accepts another identity of the source as the same content, and stores it. The size must be the same. Default:
+   * false.
+   */
+  readonly sameSource?: boolean;
   /** Aborts opening; has no effect on the opened device. */
   readonly signal?: AbortSignal;
   /** Clock and randomness. Default: the machine's. */
@@ -53,52 +71,31 @@ export interface OpenDeviceOptions {
 }
 
 const REMOVE = 'remove the copy (`copyondemand remove`, `removeCopy`)';
-/** What to do about a source that is not the copy's. */
-const OTHER_SOURCE = `use the original source or another target, or ${REMOVE}`;
-
 function checkOptions(options: OpenDeviceOptions): void {
   const { source, hydrate, checkpointIntervalMs, target } = options;
+  if (source !== undefined && typeof source !== 'function' && typeof source?.read !== 'function')
+    throw new TypeError('`source` must be a source, or a function that opens one');
   if (typeof target !== 'string' || target === '')
     throw new TypeError('`target` must be a file name, a non-empty string');
   if (checkpointIntervalMs !== undefined && !(checkpointIntervalMs > 0))
     throw new RangeError(`checkpointIntervalMs must be above 0, not ${checkpointIntervalMs}`);
   if (hydrate === undefined || hydrate === false) return;
-  const { concurrency, extentBytes, rateBytesPerSecond, order } = hydrate;
+  const { concurrency, extentBytes, rateBytesPerSecond } = hydrate;
   if (concurrency !== undefined && !(Number.isInteger(concurrency) && concurrency > 0))
     throw new RangeError(`hydrate.concurrency must be an integer above 0, not ${concurrency}`);
   if (extentBytes !== undefined && !(extentBytes > 0))
     throw new RangeError(`hydrate.extentBytes must be above 0, not ${extentBytes}`);
   if (rateBytesPerSecond !== undefined && !(rateBytesPerSecond > 0))
     throw new RangeError(`hydrate.rateBytesPerSecond must be above 0, not ${rateBytesPerSecond}`);
-  for (const { offset, length } of order ?? []) {
-    if (
-      !Number.isSafeInteger(offset) ||
-      !Number.isSafeInteger(length) ||
-      offset < 0 ||
-      length < 0 ||
-      offset + length > source.size
-    )
-      throw new RangeError(
-        `hydrate.order: ${length} bytes at ${offset} are not within the source (${source.size} bytes)`,
-      );
-  }
 }
 
-/** A copy resumes from the same content only: the target holds a part of it. */
-function checkSource(log: RecoveredLog, source: Source): void {
-  if (log.size !== source.size) {
-    const message = `the copy has ${log.size} bytes, but the source has ${source.size}: ${OTHER_SOURCE}`;
-    throw new CodError('COD_SIZE_MISMATCH', message, {
-      details: { size: log.size, sourceSize: source.size },
-    });
+function checkOrder({ hydrate }: OpenDeviceOptions, size: number): void {
+  if (hydrate === undefined || hydrate === false) return;
+  for (const { offset, length } of hydrate.order ?? []) {
+    const isInside = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0;
+    if (!isInside || offset + length > size)
+      throw new RangeError(`hydrate.order: ${length} bytes at ${offset} are not within the source (${size} bytes)`);
   }
-  if (log.identity === undefined || log.identity === source.identity) return;
-  const now = source.identity ?? 'without identity';
-  throw new CodError(
-    'COD_SOURCE_CHANGED',
-    `the copy was made from ${log.identity}, but the source is ${now}: ${OTHER_SOURCE}`,
-    { details: { identity: log.identity, sourceIdentity: source.identity } },
-  );
 }
 
 async function openExisting(
@@ -114,8 +111,9 @@ async function openExisting(
   }
 }
 
-/** Makes the target, readable for those who may read the source. */
-function makeTarget(fileSystem: FileSystem, target: string, { mode = 0o666 }: InlineSource): Promise<File> {
+/** Makes the target, readable for those who may read the source. Of a source that is away that is not known. */
+function makeTarget(fileSystem: FileSystem, target: string, source: InlineSource | undefined): Promise<File> {
+  const { mode = 0o666 } = source ?? { mode: 0o600 };
   return fileSystem.open(target, { create: true, exclusive: true, mode: mode & 0o666 });
 }
 
@@ -134,7 +132,7 @@ async function resumeTarget(
   fileSystem: FileSystem,
   target: string,
   log: RecoveredLog,
-  source: InlineSource,
+  source: InlineSource | undefined,
 ): Promise<File> {
   const { size, state, readOnly } = log;
   const file = await openExisting(fileSystem, target, { readOnly });
@@ -177,80 +175,139 @@ async function openTarget(
   fileSystem: FileSystem,
   target: string,
   log: RecoveredLog,
-  source: InlineSource,
+  source: InlineSource | undefined,
 ): Promise<File> {
   if (!log.isNew) {
     if (!log.readOnly) await log.prepare();
     return resumeTarget(fileSystem, target, log, source);
   }
-  const existing = await openExisting(fileSystem, target, { readOnly: log.readOnly });
-  if (existing !== undefined) {
-    await existing.close();
-    if (log.readOnly) throw noCopy(`${target} has no metadata: open it as a file`);
-    throw new CodError('COD_EXISTS', `${target} exists and has no metadata: name another target`);
-  }
+  await refuseExisting(fileSystem, target, log.readOnly);
   await refuseLink(fileSystem, target);
   if (log.readOnly) throw noCopy(`there is no copy at ${target}`);
   await log.prepare();
   return resized(await makeTarget(fileSystem, target, source), log.size);
 }
 
+/** @throws {@link CodError} if there is a file, which is not a copy. */
+async function refuseExisting(fileSystem: FileSystem, target: string, readOnly: boolean): Promise<void> {
+  const existing = await openExisting(fileSystem, target, { readOnly });
+  if (existing === undefined) return;
+  await existing.close();
+  if (readOnly) throw noCopy(`${target} has no metadata: open it as a file`);
+  throw new CodError('COD_EXISTS', `${target} exists and has no metadata: name another target`);
+}
+
+/** The error of a call without a source where there is no copy. */
+async function missingCopy(fileSystem: FileSystem, target: string): Promise<CodError> {
+  const existing = await openExisting(fileSystem, target, { readOnly: true });
+  await existing?.close();
+  const isImage = existing !== undefined;
+  const what = isImage
+    ? `${target} has no metadata, so it is an ordinary image and no copy: use it as a file`
+    : `there is no copy at ${target}: name the source of a new one`;
+  return new CodError('COD_NOT_FOUND', what, { details: { target, isImage } });
+}
+
+/** The size of a target, 0 if there is none. */
+async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
+  const file = await openExisting(fileSystem, target, { readOnly: true });
+  try {
+    return (await file?.size()) ?? 0;
+  } finally {
+    await file?.close();
+  }
+}
+
 /** As `openDevice` of `copyondemand`, in `environment`. */
 export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<InlineDevice> {
   checkOptions(options);
   const { source, fileSystem, target, signal, takeOver, blockSize, checkpointIntervalMs, readOnly = false } = options;
-  if (source.size === 0)
-    throw new CodError('COD_SIZE_MISMATCH', 'the source is empty (0 bytes): there is nothing to copy');
+  const { sameSource = false } = options;
   signal?.throwIfAborted();
   const events = new EventStream<DeviceEvent>();
-  const recovered = await recoverLog(
-    environment,
-    {
-      fileSystem,
-      name: target,
-      readOnly,
-      size: source.size,
-      ...(source.identity === undefined ? {} : { identity: source.identity }),
-      ...(blockSize === undefined ? {} : { blockSize }),
-      ...(checkpointIntervalMs === undefined ? {} : { checkpointIntervalMs }),
-      ...(signal === undefined ? {} : { signal }),
-      ...(takeOver === undefined ? {} : { takeOver }),
-      storage: { read: (into, offset) => readNamed(fileSystem, target, into, offset) },
-    },
-    {
-      checkpoint: (bytes) => events.emit({ type: 'checkpoint', bytes }),
-      poisoned: (error) => {
-        events.emit(errorEvent(error));
-        events.emit({ type: 'state', state: 'poisoned' });
-      },
-    },
-  );
+  const origin = new Origin({ clock: environment.clock, events, source, sameSource });
+  let device: CopyOnDemandDevice | undefined;
+  let recovered: RecoveredLog | undefined;
   let file: File | undefined;
   try {
-    if (!recovered.isNew) checkSource(recovered, source);
+    const log = (recovered = await recoverLogOf(
+      environment,
+      {
+        fileSystem,
+        name: target,
+        readOnly,
+        content: async () => {
+          if (source === undefined) throw await missingCopy(fileSystem, target);
+          return origin.first(signal);
+        },
+        // The target's size is that of the source, unless a program cut it: the source tells.
+        size: async () =>
+          origin.source?.size ?? ((await sizeOf(fileSystem, target)) || (await origin.first(signal)).size),
+        ...(blockSize === undefined ? {} : { blockSize }),
+        ...(checkpointIntervalMs === undefined ? {} : { checkpointIntervalMs }),
+        ...(signal === undefined ? {} : { signal }),
+        ...(takeOver === undefined ? {} : { takeOver }),
+        storage: { read: (into, offset) => readNamed(fileSystem, target, into, offset) },
+      },
+      {
+        checkpoint: (bytes) => events.emit({ type: 'checkpoint', bytes }),
+        poisoned: (error) => {
+          events.emit({ type: 'error', ...describe(error) });
+          events.emit({ type: 'state', state: 'poisoned' });
+          device?.poisoned(error);
+        },
+      },
+    ));
+    checkOrder(options, log.size);
+    let begun: OpenLog | undefined;
+    const copy: OriginCopy = {
+      size: log.size,
+      get identity() {
+        return (begun ?? log).identity;
+      },
+      rename: async (identity) => {
+        if (readOnly) return;
+        await (begun ?? log).rename(identity);
+        // A failure is that of the next checkpoint, too.
+        begun?.checkpoint().catch(() => undefined);
+      },
+    };
+    await origin.bind(copy);
     signal?.throwIfAborted();
-    const opened = (file = await openTarget(fileSystem, target, recovered, source));
-    const log = await recovered.begin({
+    const opened = (file = await openTarget(fileSystem, target, log, origin.source));
+    begun = await log.begin({
       read: (into, offset) => readFile(opened, into, offset),
       write: (from, offset) => writeFile(opened, from, offset),
       sync: () => opened.sync(),
     });
     signal?.throwIfAborted();
-    return new CopyOnDemandDevice({
-      clock: environment.clock,
-      source,
-      log,
+    return (device = new CopyOnDemandDevice({
+      environment,
+      origin,
+      log: begun,
       target: opened,
-      isBlank: recovered.isNew,
+      isBlank: log.isNew,
       hydrate: readOnly ? false : (options.hydrate ?? {}),
       onRead: options.onRead,
       events,
-      origin: { environment, fileSystem, name: target },
-    });
+      place: { environment, fileSystem, name: target },
+      room: () => roomOf(fileSystem, target),
+    }));
   } catch (error) {
     // The log first: it may sync the target.
-    await recovered.close().catch(() => undefined);
+    await recovered?.close().catch(() => undefined);
     await file?.close().catch(() => undefined);
+    await origin.close(error);
     throw error;
+  }
+}
+
+/** The room on the disk of a target, if its file system knows it. */
+async function roomOf(fileSystem: FileSystem, target: string): Promise<Room | undefined> {
+  try {
+    const free = await fileSystem.freeBytes?.(target);
+    return free === undefined ? undefined : { free, total: (await fileSystem.volumeBytes?.(target)) ?? 0 };
+  } catch {
+    return undefined;
   }
 }

@@ -41,7 +41,7 @@ const REST_BYTES = 2 ** 24;
 const MAX_ROUNDS = 4;
 
 /** Where the device and its snapshots are. */
-export interface SnapshotOrigin {
+export interface SnapshotPlace {
   readonly environment: Environment;
   readonly fileSystem: FileSystem;
   /** Name of the device's target. */
@@ -50,27 +50,27 @@ export interface SnapshotOrigin {
 
 /** Takes the snapshots of one device, one after another. */
 export class Snapshots {
-  readonly #origin: SnapshotOrigin;
+  readonly #place: SnapshotPlace;
   readonly #target: Target;
   readonly #turns = new Mutex();
   #canClone: boolean;
 
-  constructor(origin: SnapshotOrigin, target: Target) {
-    this.#origin = origin;
+  constructor(place: SnapshotPlace, target: Target) {
+    this.#place = place;
     this.#target = target;
-    this.#canClone = origin.fileSystem.clone !== undefined;
+    this.#canClone = place.fileSystem.clone !== undefined;
   }
 
   /** As `snapshot` of a device. An abort leaves nothing of the snapshot. */
   async take(to: string, signal: AbortSignal): Promise<void> {
-    checkName(this.#origin.name, to);
+    checkName(this.#place.name, to);
     this.#target.assertWritable();
     await this.#turns.run(() => this.#take(to, signal));
   }
 
   async #take(to: string, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
-    const { environment, fileSystem } = this.#origin;
+    const { environment, fileSystem } = this.#place;
     const target = this.#target;
     const { geometry } = target.state;
     const metadata = await SnapshotMetadata.claim({ environment, fileSystem, name: to, geometry }, signal);
@@ -96,7 +96,7 @@ export class Snapshots {
   async #makeTarget(work: Collection, file: SnapshotFile): Promise<void> {
     if (this.#canClone) {
       try {
-        await work.run(() => file.clone(this.#origin.name));
+        await work.run(() => file.clone(this.#place.name));
         return;
       } catch (error) {
         if (!isCodError(error, 'COD_UNSUPPORTED')) throw error;

@@ -37,6 +37,8 @@ export interface StretchTarget {
 export interface StretchParts {
   readonly clock: Pick<Clock, 'now'>;
   readonly target: StretchTarget;
+  /** Called after blocks were recorded. */
+  readonly onRecord: () => void;
   /** Called if a record that a reader waits for fails. */
   readonly onRecordFailure: (error: unknown) => void;
 }
@@ -143,6 +145,7 @@ export class Stretch implements BlockRange {
   async #recordUntil(end: number): Promise<void> {
     if (end <= this.#recorded) return;
     await this.#parts.target.filled({ start: this.#recorded, end });
+    this.#parts.onRecord();
     this.#recorded = Math.max(this.#recorded, end);
     this.#filled = Math.max(this.#filled, end);
     this.#wake(end);

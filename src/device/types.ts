@@ -8,14 +8,15 @@ import type { ModifiedView } from '../core/views.ts';
  * What a device is doing.
  *
  * - `hydrating`: the background copy runs.
+ * - `paused`: the background copy waits for {@link Device.resume}.
+ * - `waiting`: the background copy waits for its source, or for room on the disk. It continues by itself.
  * - `idle`: there is no background copy, and the target is not complete.
  * - `hydrated`: the target is a complete, durable copy.
- * - `failed`: the background copy has ended with an error. Reads and writes still work.
  * - `poisoned`: a sync failed. Reads, writes and flushes reject with COD_POISONED. Opening again recovers the durable
  *   state.
  * - `closed`: the device was closed or finished.
  */
-export type DeviceState = 'hydrating' | 'idle' | 'hydrated' | 'failed' | 'poisoned' | 'closed';
+export type DeviceState = 'hydrating' | 'paused' | 'waiting' | 'idle' | 'hydrated' | 'poisoned' | 'closed';
 
 /** How the background copy works. The device chooses what is not given. */
 export interface HydrateOptions {
@@ -57,6 +58,8 @@ export interface DeviceStatus {
   readonly rateBytesPerSecond: number | undefined;
   /** Bytes written to logs and checkpoints since the device was opened. */
   readonly metadataBytes: number;
+  /** Attempts of the background copy that have failed since the device was opened. */
+  readonly retries: number;
 }
 
 /** A maximal run of bytes in one state. */
@@ -78,8 +81,26 @@ export type DeviceEvent =
   | { readonly type: 'state'; readonly state: DeviceState }
   /** A checkpoint is durable; `bytes` is its size. */
   | { readonly type: 'checkpoint'; readonly bytes: number }
-  /** The background copy or the log failed; `code` is that of a `CodError`, or the error's name. */
+  /** The log failed; `code` is that of a `CodError`, or the error's name. */
   | { readonly type: 'error'; readonly code: string; readonly message: string }
+  /**
+   * An attempt of the background copy failed, the `attempt`th in a row. The next one begins after `delayMs`, 30,000 at
+   * most, or earlier if a read finds the source. `code` as of `error`.
+   */
+  | {
+      readonly type: 'retry';
+      readonly code: string;
+      readonly message: string;
+      readonly attempt: number;
+      readonly delayMs: number;
+    }
+  /** The background copy got further after one or more `retry`. */
+  | { readonly type: 'recovered' }
+  /**
+   * The source holds another image, so the device does not use it: it proved that by the same answer over a minute. The
+   * device asks again, and continues when the image is back. `code` is COD_SOURCE_CHANGED or COD_SIZE_MISMATCH.
+   */
+  | { readonly type: 'source-changed'; readonly code: string; readonly message: string }
   /** This consumer was too slow and missed `count` events. */
   | { readonly type: 'lost'; readonly count: number };
 
@@ -96,7 +117,8 @@ export interface Device extends AsyncDisposable {
    * Fills `into` with the bytes from `offset` on. Fetches missing blocks from the source and stores them afterwards.
    *
    * @param offset bytes from the beginning of the device
-   * @throws {@link CodError} COD_SOURCE_IO, COD_NOT_FOUND, COD_SHORT_READ or COD_SOURCE_CHANGED when the source fails;
+   * @throws {@link CodError} COD_SOURCE_IO when bytes are missing and the source is not available; COD_SOURCE_IO,
+   *   COD_NOT_FOUND, COD_SHORT_READ or COD_SOURCE_CHANGED when the source fails;
    *   COD_TARGET_IO or COD_SHORT_READ when the target fails; COD_POISONED; COD_CLOSED.
    * @throws the signal's reason when it is aborted.
    */
@@ -169,10 +191,10 @@ export interface Device extends AsyncDisposable {
    */
   events(options?: { signal?: AbortSignal }): AsyncIterable<DeviceEvent>;
   /**
-   * Resolves when the target is a complete, durable copy. Never an unhandled rejection.
+   * Resolves when the target is a complete, durable copy. Never an unhandled rejection. It stays pending while the
+   * source is away or holds another image, and while the disk is full: the copy continues by itself.
    *
-   * @throws {@link CodError} COD_CLOSED when the device is closed first; the error of the source or of the target when
-   *   the copy cannot continue.
+   * @throws {@link CodError} COD_CLOSED when the device is closed first; COD_POISONED.
    */
   readonly hydrated: Promise<void>;
   /**
@@ -203,10 +225,14 @@ export interface Device extends AsyncDisposable {
    * @throws `RangeError` for any other number.
    */
   setRate(bytesPerSecond: number | undefined): void;
+  /** Stops the background copy until {@link resume}. Reads still fetch what they need. No effect without one. */
+  pause(): void;
+  /** Continues the background copy. */
+  resume(): void;
   /**
    * Aborts reads that wait for the source, completes writes in flight, takes a checkpoint and closes the files. Every
-   * acknowledged change is durable when the promise resolves, unless the device was poisoned before. Idempotent. The
-   * source stays open: it belongs to the caller.
+   * acknowledged change is durable when the promise resolves, unless the device was poisoned before. Idempotent. A
+   * source object stays open: it belongs to the caller. A source that a function returned is closed.
    *
    * @throws {@link CodError} COD_POISONED when a sync failed; COD_NO_SPACE or COD_TARGET_IO when the checkpoint cannot
    *   be written. The device is closed all the same.
@@ -226,6 +252,8 @@ export interface Device extends AsyncDisposable {
 export interface InlineDevice extends Device {
   /** The blocks that were written since they were copied. */
   readonly modified: ModifiedView;
+  /** The name of the source's content that the copy stores. */
+  readonly identity: string | undefined;
   /** As {@link Device.read}. `into` belongs to the device until the read is done. May throw. */
   submitRead(into: Uint8Array, offset: number, signal?: AbortSignal): Done;
   /** As {@link Device.write}. `settled` is called synchronously, by {@link commitWrites}, or later. */

@@ -49,6 +49,15 @@ export interface FileSystem {
    *   COD_EXISTS when another program's file is in the way; COD_TARGET_IO.
    */
   assertNotOwned?(name: string): Promise<void>;
+  /**
+   * Returns the free bytes of the volume that holds `name`, for the user of this process. With it, a background copy
+   * that does not fit on the volume leaves room for users' writes.
+   *
+   * @throws {@link CodError} or another error when that is not known.
+   */
+  freeBytes?(name: string): Promise<number>;
+  /** Returns the bytes of the volume that holds `name`. Default: unknown. */
+  volumeBytes?(name: string): Promise<number>;
 }
 
 /** How {@link FileSystem.lock} treats an owner that may be dead. */

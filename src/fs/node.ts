@@ -65,7 +65,7 @@ export function servingFileSystem(
 ): FileSystem {
   const base = resolve(directory);
   const pathOf = (name: string): string => resolve(base, name);
-  return fsAdapter({
+  const files = fsAdapter({
     fs,
     flags: {
       // O_NONBLOCK, since opening a FIFO would block until its other end is opened. It has no effect on regular files,
@@ -92,6 +92,20 @@ export function servingFileSystem(
     clone: (from, to) => fs.promises.copyFile(from, to, COPYFILE_EXCL | COPYFILE_FICLONE_FORCE),
     assertNotOwned,
   });
+  return {
+    ...files,
+    freeBytes: async (name) => {
+      const path = pathOf(name);
+      // A block device has all of its room.
+      if (!(await fs.promises.stat(path)).isFile()) return Number.POSITIVE_INFINITY;
+      const { bavail, bsize } = await fs.promises.statfs(path);
+      return bavail * bsize;
+    },
+    volumeBytes: async (name) => {
+      const { blocks, bsize } = await fs.promises.statfs(pathOf(name));
+      return blocks * bsize;
+    },
+  };
 }
 
 function read(fd: number, into: Uint8Array, position: number): Promise<number> {

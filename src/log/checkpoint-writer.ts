@@ -70,8 +70,6 @@ export interface CheckpointWriterOptions {
   readonly core: Core;
   readonly clock: TurningClock;
   readonly session: Uint8Array;
-  /** The source's identity in UTF-8. */
-  readonly identity: Uint8Array | undefined;
   /** Runs a step that reads the maps. After a failure nothing may use them again. */
   readonly guardMaps: <T>(step: () => Promise<T>) => Promise<T>;
   /** Runs a sync, and makes sure that a failed sync is not repeated. */
@@ -81,8 +79,10 @@ export interface CheckpointWriterOptions {
 export class CheckpointWriter {
   readonly #options: CheckpointWriterOptions;
   readonly #state: CopyState;
+  /** The source's identity in UTF-8. */
+  #identity: Uint8Array | undefined;
   /** Where the slices begin in both files. */
-  readonly #start: number;
+  #start: number;
   readonly #slots: readonly [SlotContents, SlotContents] = [
     { places: [], hasStrayHeader: false },
     { places: [], hasStrayHeader: false },
@@ -92,7 +92,14 @@ export class CheckpointWriter {
   constructor(options: CheckpointWriterOptions, state: CopyState) {
     this.#options = options;
     this.#state = state;
-    this.#start = slicesStart(state.geometry, options.identity?.length ?? 0);
+    this.#start = slicesStart(state.geometry, 0);
+  }
+
+  /** Stores another identity from the next checkpoint on. Slices may move, so all are written again. */
+  rename(identity: Uint8Array | undefined): void {
+    this.#identity = identity;
+    this.#start = slicesStart(this.#state.geometry, identity?.length ?? 0);
+    for (const slot of this.#slots) slot.places.length = 0;
   }
 
   /**
@@ -210,7 +217,7 @@ export class CheckpointWriter {
 
   /** The identity and the directory. */
   #directory(entries: readonly SliceEntry[]): Uint8Array {
-    const { identity = new Uint8Array(0) } = this.#options;
+    const identity = this.#identity ?? new Uint8Array(0);
     const bytes = newBytes(padded(identity.length) + entries.length * DIRECTORY_ENTRY_BYTES);
     bytes.set(identity);
     encodeDirectory(entries, bytes.subarray(padded(identity.length)));
@@ -222,7 +229,7 @@ export class CheckpointWriter {
     entries: readonly SliceEntry[],
     directory: Uint8Array,
   ): Uint8Array {
-    const { core, session, identity } = this.#options;
+    const { core, session } = this.#options;
     const { size, blockSize } = this.#state.geometry;
     return encodeCheckpointHeader(core, {
       session,
@@ -232,7 +239,7 @@ export class CheckpointWriter {
       standalone,
       bytes: this.#extentOf(entries).end,
       directoryChecksum: core.crc32c(directory),
-      identityBytes: identity?.length,
+      identityBytes: this.#identity?.length,
       ...countsOf(entries),
     });
   }

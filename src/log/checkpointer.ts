@@ -48,6 +48,7 @@ export interface CheckpointerOptions {
   readonly clock: Clock;
   readonly slots: Slots;
   readonly owner: Ownership;
+  /** See {@link Checkpointer.identity}. */
   readonly identity: string | undefined;
   readonly checkpointIntervalMs: number;
   readonly observer: LogObserver;
@@ -92,6 +93,7 @@ export class Checkpointer {
   readonly #timer: Timer;
   #closed = false;
   #metadataBytes = 0;
+  #identity: string | undefined;
 
   /** @throws `RangeError` if the identity is longer than {@link MAX_IDENTITY_BYTES} */
   constructor(options: CheckpointerOptions, state: CopyState, names: { session: Uint8Array; epoch: number }) {
@@ -101,11 +103,6 @@ export class Checkpointer {
     this.firmness = new Firmness(state.geometry.blockSize);
     this.#session = names.session;
     this.#epoch = names.epoch;
-    const identity = options.identity === undefined ? undefined : new TextEncoder().encode(options.identity);
-    const bytes = identity?.length ?? 0;
-    if (bytes > MAX_IDENTITY_BYTES) {
-      throw new RangeError(`the source's identity has ${bytes} bytes, at most ${MAX_IDENTITY_BYTES} are allowed`);
-    }
     this.#poison = new Poison(options.core, (error) => {
       this.#timer.stop();
       options.observer.poisoned?.(error);
@@ -115,17 +112,38 @@ export class Checkpointer {
         core: options.core,
         clock: options.clock,
         session: names.session,
-        identity,
         guardMaps: (step) => this.#poison.ifFailing(step),
         guardSync: (sync) => this.#poison.sync(sync),
       },
       state,
     );
+    this.#rename(options.identity);
   }
 
   /** The name of the source's content that checkpoints store. */
   get identity(): string | undefined {
-    return this.#options.identity;
+    return this.#identity;
+  }
+
+  #rename(identity: string | undefined): void {
+    const bytes = identity === undefined ? undefined : new TextEncoder().encode(identity);
+    if (bytes !== undefined && bytes.length > MAX_IDENTITY_BYTES) {
+      throw new RangeError(
+        `the source's identity has ${bytes.length} bytes, at most ${MAX_IDENTITY_BYTES} are allowed`,
+      );
+    }
+    this.#identity = identity;
+    this.#writer.rename(bytes);
+  }
+
+  /**
+   * Stores another identity from the next checkpoint on, which the next call of {@link checkpoint} takes.
+   * @throws `RangeError` as the constructor.
+   */
+  async rename(identity: string | undefined): Promise<void> {
+    // A checkpoint that is being written has one identity throughout.
+    await this.#checkpoints.run(() => this.#rename(identity));
+    this.#checkpointed = -1;
   }
 
   /** Bytes written to logs and checkpoints so far. */

@@ -80,7 +80,6 @@ abstract class StateOfLog {
 
 /** A log in use, with what our own device needs beside {@link IntentLog}. */
 export class OpenLog extends StateOfLog implements IntentLog {
-  readonly identity: string | undefined;
   /** Whether the storage must not be changed. */
   readonly readOnly: boolean;
   readonly #checkpointer: Checkpointer;
@@ -91,7 +90,6 @@ export class OpenLog extends StateOfLog implements IntentLog {
 
   constructor(parts: {
     state: CopyState;
-    identity: string | undefined;
     core: Core;
     checkpointer: Checkpointer;
     lease: Ownership;
@@ -99,7 +97,6 @@ export class OpenLog extends StateOfLog implements IntentLog {
     read: ReadStorage;
   }) {
     super(parts.state);
-    this.identity = parts.identity;
     this.readOnly = parts.readOnly;
     this.#checkpointer = parts.checkpointer;
     this.#lease = parts.lease;
@@ -111,6 +108,15 @@ export class OpenLog extends StateOfLog implements IntentLog {
       read: parts.read,
       log: this.#commits,
     });
+  }
+
+  get identity(): string | undefined {
+    return this.#checkpointer.identity;
+  }
+
+  /** Stores another identity from the next {@link checkpoint} on. */
+  rename(identity: string | undefined): Promise<void> {
+    return this.#checkpointer.rename(identity);
   }
 
   /** Why the log refuses everything, if it is poisoned. */
@@ -268,6 +274,11 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
     return this.#found === undefined;
   }
 
+  /** The log that begins stores this identity instead of {@link identity}. */
+  rename(identity: string | undefined): Promise<void> {
+    return this.#checkpointer.rename(identity);
+  }
+
   async prepare(): Promise<void> {
     if (this.#found === undefined)
       await (this.#lease.unproved ? this.#checkpointer.startAnew() : this.#checkpointer.writeStandalone());
@@ -296,7 +307,6 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
     this.#begun = new OpenLog({
       core: this.#core,
       state: this.state,
-      identity: this.#checkpointer.identity,
       read: (into, offset) => storage.read(into, offset),
       checkpointer: this.#checkpointer,
       lease: this.#lease,
@@ -340,26 +350,55 @@ async function closeFiles(slots: Slots, lease: Ownership): Promise<void> {
   }
 }
 
+/** Options of {@link recoverLogOf}. */
+export interface RecoverLogOptions extends Omit<RecoverIntentLogOptions, 'size' | 'identity'> {
+  /** Takes no lock: the log that follows cannot be changed. Default: false. */
+  readonly readOnly?: boolean;
+  /** Describes what a new log is about. Called only for a new log. */
+  content(): Promise<{ readonly size: number; readonly identity?: string | undefined }>;
+  /** Returns the size of the storage in bytes. Called only for format 1, which does not store it. */
+  size(): Promise<number>;
+}
+
 /**
- * Recovers the log `name`, or gets ready to make it. Changes nothing on disk.
+ * Recovers the log `name`, or gets ready to make it. Changes nothing on disk. The log that begins has the options'
+ * identity.
  *
- * @param options.readOnly takes no lock: the log that follows cannot be changed. Default: false.
  * @throws {@link CodError} COD_LOCKED if the log has an owner; COD_CORRUPT, COD_VERSION; the errors of the file system.
  * `TypeError`, `RangeError` for wrong options.
  */
-export async function recoverLog(
+export async function recoverLog(environment: Environment, options: RecoverIntentLogOptions): Promise<RecoveredLog> {
+  const { size, identity, ...others } = options;
+  if (size === 0) throw new RangeError('a storage of 0 bytes needs no log');
+  geometry({ size, blockSize: options.blockSize ?? DEFAULT_BLOCK_BYTES });
+  const recovered = await recoverLogOf(environment, {
+    ...others,
+    content: async () => ({ size, identity }),
+    size: async () => size,
+  });
+  try {
+    await recovered.rename(identity);
+    return recovered;
+  } catch (error) {
+    await recovered.close();
+    throw error;
+  }
+}
+
+/** As {@link recoverLog}, and says what a log is about that exists. Its identity stays. */
+export async function recoverLogOf(
   environment: Environment,
-  options: RecoverIntentLogOptions & { readonly readOnly?: boolean },
+  options: RecoverLogOptions,
   observer: LogObserver = {},
 ): Promise<RecoveredLog> {
-  const { fileSystem, name, size, identity, blockSize = DEFAULT_BLOCK_BYTES } = options;
+  const { fileSystem, name, blockSize = DEFAULT_BLOCK_BYTES } = options;
   const { checkpointIntervalMs = DEFAULT_CHECKPOINT_INTERVAL_MS, storage, takeOver, signal } = options;
   const { readOnly = false } = options;
   if (typeof name !== 'string' || name === '') throw new TypeError('`name` must be a non-empty string');
   if (!(checkpointIntervalMs > 0))
     throw new RangeError(`checkpointIntervalMs must be above 0, not ${checkpointIntervalMs}`);
-  if (size === 0) throw new RangeError('a storage of 0 bytes needs no log');
-  const shape = geometry({ size, blockSize });
+  // Refuses a wrong block size before anything is asked for.
+  geometry({ size: 1, blockSize });
   const lease = readOnly
     ? new Ownership(name, undefined, () => undefined)
     : await takeOwnership(fileSystem, name, { takeOver, signal });
@@ -368,7 +407,7 @@ export async function recoverLog(
   try {
     if (readOnly) await assertNotOwned(fileSystem, name);
     const fromTarget = {
-      size: async () => size,
+      size: () => options.size(),
       read: async (into: Uint8Array, offset: number) => storage?.read(into, offset) ?? noStorage(name),
       isLive: lease.unproved,
     };
@@ -390,7 +429,8 @@ export async function recoverLog(
     const { core, found } = await (lease.unproved ? readUndisturbed(fileSystem, name, read) : read());
     // The open files are those of a successor, unless this is still the owner.
     await lease.fence();
-    state ??= await CopyState.open(core, shape);
+    const { size, identity } = state === undefined ? await options.content() : { size: 0, identity: found?.identity };
+    state ??= await CopyState.open(core, geometry({ size, blockSize }));
     // An owner that came meanwhile has changed what was read.
     if (readOnly) await assertNotOwned(fileSystem, name);
     let session = found?.session;
@@ -404,7 +444,7 @@ export async function recoverLog(
       core,
       found,
       state,
-      identity: found === undefined ? identity : found.identity,
+      identity,
       checkpointer,
       slots,
       lease,

@@ -19,7 +19,8 @@ const CALL_BYTES = 1 << 30;
 
 /**
  * Opens the file or block device at `path` as a source. An empty file is a source of size 0. A file's identity is its
- * device, inode, size and modification time. A block device has none.
+ * inode, size and modification time. The number of its volume changes at each mount, so it does not count. A block
+ * device has no identity.
  *
  * Reads reject with COD_SHORT_READ when the file was truncated, and with COD_SOURCE_CHANGED when it was written to,
  * even by a program that puts the modification time back. The source checks for changes at least once for each 64 KiB,
@@ -79,7 +80,7 @@ class FileSource implements InlineSource, AsyncDisposable {
     this.#seen = stats;
     this.size = size;
     this.mode = Number(stats.mode) & 0o777;
-    if (stats.isFile()) this.identity = `file:${stats.dev}:${stats.ino}:${stats.size}:${stats.mtimeNs}`;
+    if (stats.isFile()) this.identity = `file:${stats.ino}:${stats.size}:${stats.mtimeNs}`;
   }
 
   async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {

@@ -4,7 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
-import { type OrderRecording, readOrder, recordOrder } from '../../src/cli/order-file.ts';
+import { checkOrderSize, type OrderRecording, readOrder, recordOrder } from '../../src/cli/order-file.ts';
 import { CrashingFileSystem } from '../../src/testing/index.ts';
 import { temporaryDirectory } from './temporary.ts';
 
@@ -15,6 +15,13 @@ function orderIn(text: string): string {
   const path = join(temporaryDirectory(), 'order');
   writeFileSync(path, text);
   return path;
+}
+
+/** As the command reads an order for an image of {@link SIZE} bytes. */
+async function extentsIn(path: string) {
+  const order = await readOrder(path);
+  checkOrderSize(order, SIZE);
+  return order.extents;
 }
 
 const fail = (error: unknown): never => {
@@ -38,7 +45,7 @@ describe('a recorded order', () => {
     expect(readFileSync(path, 'utf8')).toMatch(
       /^copyondemand order 1\nsize 1073741824\n\d+ 1073737728 4096\n\d+ 0 16384\n$/,
     );
-    expect(await readOrder(path, SIZE)).toEqual([
+    expect(await extentsIn(path)).toEqual([
       { offset: SIZE - 4096, length: 4096 },
       { offset: 0, length: 16_384 },
     ]);
@@ -48,11 +55,11 @@ describe('a recorded order', () => {
     const path = join(temporaryDirectory(), 'order');
     const recording = await record(path);
     recording.onRead(4096, 4096);
-    await vi.waitFor(async () => expect(await readOrder(path, SIZE)).toEqual([{ offset: 4096, length: 4096 }]), {
+    await vi.waitFor(async () => expect(await extentsIn(path)).toEqual([{ offset: 4096, length: 4096 }]), {
       timeout: 30_000,
     });
     recording.onRead(0, 4096);
-    await vi.waitFor(async () => expect(await readOrder(path, SIZE)).toHaveLength(2), { timeout: 30_000 });
+    await vi.waitFor(async () => expect(await extentsIn(path)).toHaveLength(2), { timeout: 30_000 });
   });
 
   test('is continued by the next run, without its torn line and without duplicates', async () => {
@@ -104,7 +111,7 @@ describe('a recorded order', () => {
 describe('an order file', () => {
   test('is read without its torn last line', async () => {
     for (const tail of ['7', '7 4096', '7 4096 40', '7 4096 4096']) {
-      expect(await readOrder(orderIn(`${HEAD}5 0 4096\n${tail}`), SIZE)).toEqual([{ offset: 0, length: 4096 }]);
+      expect(await extentsIn(orderIn(`${HEAD}5 0 4096\n${tail}`))).toEqual([{ offset: 0, length: 4096 }]);
     }
   });
 
@@ -141,15 +148,15 @@ describe('an order file', () => {
       says: 'more than',
     },
   ])('with $name is refused', async ({ text, code, says }) => {
-    const opening = readOrder(orderIn(text), SIZE);
+    const opening = extentsIn(orderIn(text));
     await expect(opening).rejects.toMatchObject({ code, message: expect.stringContaining(says) });
   });
 
   test('that is missing, or a directory, is refused', async () => {
     const directory = temporaryDirectory();
     mkdirSync(join(directory, 'sub'));
-    await expect(readOrder(join(directory, 'order'), SIZE)).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
-    await expect(readOrder(join(directory, 'sub'), SIZE)).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
+    await expect(extentsIn(join(directory, 'order'))).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
+    await expect(extentsIn(join(directory, 'sub'))).rejects.toMatchObject({ code: 'COD_TARGET_IO' });
   });
 
   test('with arbitrary text is an order or refused', async () => {
@@ -157,7 +164,7 @@ describe('an order file', () => {
       fc.asyncProperty(fc.string({ unit: fc.constantFrom(...'0123456789 \n-.ax') }), async (tail) => {
         const text = HEAD + tail;
         const path = orderIn(text);
-        const found = await readOrder(path, SIZE).catch((error: { code: string }) => error.code);
+        const found = await extentsIn(path).catch((error: { code: string }) => error.code);
         if (typeof found === 'string') expect(found).toBe('COD_CORRUPT');
         else
           for (const { offset, length } of found)

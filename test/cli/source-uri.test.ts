@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { UsageError } from '../../src/cli/failure.ts';
-import { httpOptions, openSource, parseSourceUri, showSourceUri } from '../../src/cli/source-uri.ts';
+import { checkSourceFlags, httpOptions, parseSourceUri, showSourceUri } from '../../src/cli/source-uri.ts';
 import { parseNbdUri } from '../../src/nbd/uri.ts';
 
 describe('SOURCE', () => {
@@ -68,13 +68,20 @@ describe('options over HTTP', () => {
     expect(() => httpOptions(flags)).toThrow(UsageError);
   });
 
-  test('are refused with a path', async () => {
-    const opening = openSource(parseSourceUri('disk.raw'), { retries: 1 }, new AbortController().signal);
-    await expect(opening).rejects.toThrow(UsageError);
+  test.each([{ user: 'a:b' }, { header: ['a: b'] }, { streamWhole: true }, { timeout: 1 }])(
+    'are refused with a path: %o',
+    (flags) => {
+      expect(() => checkSourceFlags(parseSourceUri('disk.raw'), flags)).toThrow(UsageError);
+    },
+  );
+
+  test('of retries are allowed with a path: they say when `copy` gives up', () => {
+    checkSourceFlags(parseSourceUri('disk.raw'), { retries: 1 });
   });
 
-  test('are refused with NBD if NBD has no equivalent', async () => {
-    const opening = openSource(parseSourceUri('nbd://127.0.0.1:9/'), { user: 'a:b' }, new AbortController().signal);
-    await expect(opening).rejects.toThrow(UsageError);
+  test('are refused with NBD if NBD has no equivalent', () => {
+    const uri = parseSourceUri('nbd://127.0.0.1:9/');
+    expect(() => checkSourceFlags(uri, { user: 'a:b' })).toThrow(UsageError);
+    checkSourceFlags(uri, { retries: 1, timeout: 1 });
   });
 });

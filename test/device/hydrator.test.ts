@@ -9,6 +9,7 @@ import type { InlineSource } from '../../src/sources/source.ts';
 import { CrashingFileSystem, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { ControlledSource, TimedSource } from '../support/controlled-source.ts';
+import { nextEvent } from '../support/device-events.ts';
 
 const BLOCK = 4096;
 const MIB = 2 ** 20;
@@ -346,6 +347,7 @@ describe('a reader', () => {
     const bytes = pattern(MIB);
     const source = new ControlledSource(bytes, { pieceBytes: () => 50_000 });
     const device = await rig.open(source);
+    const retry = nextEvent(device, 'retry');
     const first = await source.next();
     rig.fileSystem.failWhen(({ kind, name }) => kind === 'write' && name.startsWith('disk.wil'), {
       code: 'COD_NO_SPACE',
@@ -354,7 +356,7 @@ describe('a reader', () => {
     first.release();
     await source.next();
     expectBytes(await source.serve(readSome(device, 5 * BLOCK, 100), isRead), bytes.slice(5 * BLOCK, 5 * BLOCK + 100));
-    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    expect(await retry).toMatchObject({ code: 'COD_NO_SPACE' });
     rig.fileSystem.clearFaults();
   });
 
@@ -372,12 +374,13 @@ describe('a reader', () => {
     await immediate();
     expect(source.pending.filter(isRead)).toEqual([]);
     const piece = await source.next(isStream);
+    const retry = nextEvent(device, 'retry');
     if (how === 'breaks') piece.fail();
     else piece.end();
-    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    expect(await retry).toMatchObject({ code: 'COD_SOURCE_IO' });
     (await source.next(isRead)).release();
     expectBytes(await reading, bytes.slice(at, at + 2 * BLOCK));
-    expect(device.status().state).toBe('failed');
+    expect(device.status().state).toBe('waiting');
   });
 
   it('that waits for the copy rejects when its signal is aborted or the device is closed', async () => {
@@ -591,7 +594,7 @@ describe('the rate limit', () => {
 });
 
 describe('an error', () => {
-  it('stops all streams and rejects `hydrated` with its cause; earlier bytes are kept', async () => {
+  it('stops all streams and is told; earlier bytes are kept', async () => {
     const rig = new Rig();
     const bytes = pattern(MIB);
     const source = new ControlledSource(bytes, { pieceBytes: () => 8 * BLOCK });
@@ -599,13 +602,13 @@ describe('an error', () => {
     for (let pieces = 0; pieces < 3; pieces++) (await source.next(({ ask }) => ask.offset === 0)).release();
     await rig.clock.advance(0);
     await rig.clock.advance(0);
-    const cause = new Error('the line is cut');
-    (await source.next(({ ask }) => ask.offset === 64 * BLOCK)).fail(cause);
-    await expect(device.hydrated).rejects.toBe(cause);
+    const retry = nextEvent(device, 'retry');
+    (await source.next(({ ask }) => ask.offset === 64 * BLOCK)).fail(new Error('the line is cut'));
+    expect(await retry).toMatchObject({ code: 'Error', message: 'the line is cut', attempt: 1 });
     await immediate();
     expect(source.asks.map(({ outcome }) => outcome)).toEqual(['aborted', 'failed', 'aborted']);
     expect(source.pending).toEqual([]);
-    expect(device.status()).toMatchObject({ state: 'failed', syncedBlocks: 24 });
+    expect(device.status()).toMatchObject({ state: 'waiting', syncedBlocks: 24, hydrateBytesPerSecond: 0 });
     await device.close();
     const again = new ControlledSource(bytes);
     const second = await rig.open(again);
@@ -619,8 +622,9 @@ describe('an error', () => {
     const source = new ControlledSource(pattern(MIB), { pieceBytes: () => 8 * BLOCK });
     const device = await rig.open(source);
     rig.fileSystem.failWhen(({ kind, name }) => kind === 'write' && name === 'disk', { code: 'COD_NO_SPACE' });
+    const retry = nextEvent(device, 'retry');
     (await source.next()).release();
-    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
+    expect(await retry).toMatchObject({ code: 'COD_NO_SPACE' });
     await immediate();
     expect(source.asks.map(({ outcome }) => outcome)).toEqual(['returned']);
   });
@@ -635,10 +639,10 @@ describe('an error', () => {
       code: 'COD_NO_SPACE',
       stays: true,
     });
-    const cause = new Error('the line is cut');
-    next.fail(cause);
-    await expect(device.hydrated).rejects.toBe(cause);
-    expect(device.status()).toMatchObject({ state: 'failed', syncedBlocks: 0 });
+    const retry = nextEvent(device, 'retry');
+    next.fail(new Error('the line is cut'));
+    expect(await retry).toMatchObject({ message: 'the line is cut' });
+    expect(device.status()).toMatchObject({ state: 'waiting', syncedBlocks: 0 });
   });
 
   it.each([
@@ -652,6 +656,7 @@ describe('an error', () => {
       const bytes = pattern(size);
       const source = new ControlledSource(bytes, { pieceBytes: () => BLOCK + 1 });
       const device = await rig.open(source, { concurrency: 1, extentBytes: 4 * BLOCK });
+      const retry = nextEvent(device, 'retry');
       for (let count = 0; count < pieces; count++) (await source.next()).release();
       const answer = await source.next();
       if (last === 'end') answer.end();
@@ -659,7 +664,7 @@ describe('an error', () => {
         answer.bytes = new Uint8Array(size).fill(0xee);
         answer.release();
       }
-      await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+      expect(await retry).toMatchObject({ code: 'COD_SOURCE_IO' });
       expect(source.asks.length).toBe(1);
       expectBytes(await source.serve(readSome(device, 0, size)), bytes);
       await device.close();
@@ -682,8 +687,9 @@ describe('an error', () => {
     const source = new ControlledSource(bytes, { extents, pieceBytes: () => BLOCK });
     const device = await rig.open(source, { concurrency: 1 });
     (await source.next()).release();
+    const retry = nextEvent(device, 'retry');
     (await source.next(({ offset }) => offset === BLOCK)).end();
-    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    expect(await retry).toMatchObject({ code: 'COD_SOURCE_IO' });
     expectBytes(await source.serve(readSome(device, 0, 16 * BLOCK)), bytes);
   });
 
@@ -696,7 +702,7 @@ describe('an error', () => {
     const bytes = pattern(10 * BLOCK);
     const source = new ControlledSource(bytes, { extents: () => runs });
     const device = await rig.open(source);
-    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    expect(await nextEvent(device, 'retry')).toMatchObject({ code: 'COD_SOURCE_IO' });
     expect((await rig.target()).length).toBe(10 * BLOCK);
     expectBytes(await source.serve(readSome(device, 0, 10 * BLOCK)), bytes);
   });

@@ -41,6 +41,7 @@ class Rig {
         nextUnsynced: (from, limit) => next((block) => !synced.has(block), from, limit),
         filled: (blocks) => this.#filled(blocks),
       },
+      onRecord: () => undefined,
       onRecordFailure: (error) => this.failures.push(error),
     });
   }

@@ -277,7 +277,7 @@ describe('a take-over of an owner that may be alive', () => {
       await Promise.race([files.crashed, checkpoint]);
       const after = files.crash({ kind: 'process', random: seededRandom(at) });
       for (const name of METADATA) {
-        const owner = new SharedFiles(after.clone()).takeOver();
+        const owner = new SharedFiles(after.duplicate()).takeOver();
         owner.hidden = name;
         const next = await open(owner);
         for (const [index, value] of [10, 11].entries()) expect(await contentOf(next, index)).toBe(value);
@@ -290,7 +290,7 @@ describe('a take-over of an owner that may be alive', () => {
     const random = seededRandom(3);
     for (let round = 0; round < 50; round++) {
       const { files } = await begun();
-      const before = files.clone();
+      const before = files.duplicate();
       const shared = new SharedFiles(before);
       const first = shared.takeOver();
       const second = { owner: first, at: 1 + random.below(80), crashAt: 1 + random.below(80) };

@@ -2,9 +2,11 @@
 
 import { Volume } from 'memfs';
 import { afterEach, describe, expect, it } from 'vitest';
+import { EventStream } from '../../src/async/event-stream.ts';
 import { Fetcher } from '../../src/device/fetcher.ts';
 import { Filler } from '../../src/device/filler.ts';
 import { openDeviceIn } from '../../src/device/open.ts';
+import { Origin } from '../../src/device/origin.ts';
 import { Target } from '../../src/device/target.ts';
 import type { InlineDevice } from '../../src/device/types.ts';
 import { Writer } from '../../src/device/writer.ts';
@@ -162,7 +164,13 @@ describe('zeroing a new target while others store bytes', () => {
     const target = new Target(log, files.target, { isBlank: true, clock });
     const filler = new Filler(target);
     const nothing = (): void => undefined;
-    const fetcher = new Fetcher({ source: sevens(size), filler, clock, onFetched: nothing, onStored: nothing });
+    const fetcher = new Fetcher({
+      origin: new Origin({ clock, events: new EventStream(), source: sevens(size), sameSource: false }),
+      filler,
+      clock,
+      onFetched: nothing,
+      onStored: nothing,
+    });
     return { files, log, target, filler, writer: new Writer(target, fetcher) };
   }
 

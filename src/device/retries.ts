@@ -1,0 +1,94 @@
+/**
+ * Waits between the attempts of a device that never gives up, and tells of them.
+ *
+ * The delay after failure n is random within [d / 2, d], where d = min(30 s, 0.5 s × 2^(n - 1)). A success starts again
+ * at n = 1.
+ */
+
+import type { EventStream } from '../async/event-stream.ts';
+import { withSignal } from '../async/with-signal.ts';
+import { isCodError } from '../errors.ts';
+import type { Environment } from '../platform/clock.ts';
+import type { DeviceEvent } from './types.ts';
+
+const BASE_DELAY_MS = 500;
+const MAX_DELAY_MS = 30_000;
+/** An answer of the source ends a wait that has lasted so long. */
+const MIN_WAIT_MS = 1000;
+
+export class Retries {
+  readonly #environment: Environment;
+  readonly #events: EventStream<DeviceEvent>;
+  readonly #onChange: () => void;
+  readonly #waiting = new Set<AbortController>();
+  #attempt = 0;
+  #count = 0;
+  #needsRoom = false;
+  #sinceMs = 0;
+
+  /** @param onChange called when {@link isRetrying} may have changed */
+  constructor(environment: Environment, events: EventStream<DeviceEvent>, onChange: () => void) {
+    this.#environment = environment;
+    this.#events = events;
+    this.#onChange = onChange;
+  }
+
+  /** Failures so far. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Whether an attempt has failed and none has succeeded since. */
+  get isRetrying(): boolean {
+    return this.#attempt > 0;
+  }
+
+  /** Tells of a failure. Resolves when it is time for the next attempt. @throws the signal's reason. */
+  async wait(error: unknown, signal: AbortSignal): Promise<void> {
+    const attempt = ++this.#attempt;
+    this.#count++;
+    this.#needsRoom = isCodError(error, 'COD_NO_SPACE');
+    this.#sinceMs = this.#environment.clock.now();
+    const random = new Uint8Array(1);
+    this.#environment.randomBytes(random);
+    const longestMs = Math.min(MAX_DELAY_MS, BASE_DELAY_MS * 2 ** (attempt - 1));
+    const delayMs = Math.round((longestMs * (1 + random[0]! / 255)) / 2);
+    this.#events.emit({ type: 'retry', ...describe(error), attempt, delayMs });
+    this.#onChange();
+    const waiting = new AbortController();
+    this.#waiting.add(waiting);
+    try {
+      const slept = this.#environment.clock.sleep(delayMs, waiting.signal).catch(() => undefined);
+      await withSignal(slept, signal);
+    } finally {
+      waiting.abort();
+      this.#waiting.delete(waiting);
+    }
+  }
+
+  /** The source has answered a read: ends a wait for it. A wait for room goes on. */
+  answered(): void {
+    if (this.#waiting.size === 0 || this.#needsRoom) return;
+    if (this.#environment.clock.now() - this.#sinceMs >= MIN_WAIT_MS) this.wake();
+  }
+
+  /** Ends all waits. */
+  wake(): void {
+    for (const waiting of this.#waiting) waiting.abort();
+  }
+
+  /** An attempt got further. */
+  succeeded(): void {
+    if (this.#attempt === 0) return;
+    this.#attempt = 0;
+    this.#events.emit({ type: 'recovered' });
+    this.#onChange();
+  }
+}
+
+/** The code and the message of an error, for an event. */
+export function describe(error: unknown): { code: string; message: string } {
+  const name = error instanceof Error ? error.name : 'Error';
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: isCodError(error) ? error.code : name, message };
+}
