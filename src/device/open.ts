@@ -141,8 +141,7 @@ async function resumeTarget(
   if (state.isEmpty && !found && !readOnly)
     return resized(file ?? (await makeTarget(fileSystem, target, source)), size);
   await file?.close();
-  if (state.isEmpty && !found)
-    throw new CodError('COD_NOT_FOUND', `nothing of ${target} is copied yet: open it for writing once, or the source`);
+  if (state.isEmpty && !found) throw noCopy(`nothing of ${target} is copied yet`);
   if (found === undefined) {
     throw new CodError(
       'COD_CORRUPT',

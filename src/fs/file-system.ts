@@ -110,7 +110,10 @@ export interface Lease {
   readonly successor?: string | undefined;
   /** Whether an owner before may still be alive, so that its files must not be used again. Default: false. */
   readonly unproved?: boolean;
-  /** Says that new files are in the place of those that an owner before knows. Ends {@link unproved}, durably. */
+  /**
+   * Says that the owner's files are made, and new ones are in the place of those that an owner before knows. Ends
+   * {@link unproved}, durably.
+   */
   renewed?(): Promise<void>;
   /**
    * As {@link FileSystem.remove}, and leaves a file of an owner that has taken over, whenever it did: {@link check}
@@ -121,6 +124,11 @@ export interface Lease {
   remove?(name: string): Promise<void>;
   /** Puts back what {@link remove} of an owner before has moved aside, if that is how it removes a name. */
   restore?(): Promise<void>;
+  /**
+   * Runs `step`. If it rejects with COD_NO_SPACE and the lease keeps room back for a full disk, gives that room up,
+   * runs `step` once more, and keeps back what is left. Absent: the backend keeps no room back.
+   */
+  withRoom?(step: () => void | Promise<void>): Promise<void>;
   /**
    * Releases the name, unless another owner has taken over. Idempotent.
    *

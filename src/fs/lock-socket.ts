@@ -11,7 +11,8 @@ import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
 import { connect as connectTo, createServer, type Server, type Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
-import { errnoOf } from '../platform/errno.ts';
+import { isCodError } from '../errors.ts';
+import { errnoOf, ioError } from '../platform/errno.ts';
 
 /** Bytes of a socket's path on every platform. */
 const MAX_PATH_BYTES = 103;
@@ -32,7 +33,7 @@ export interface SignOfLife {
 /**
  * Listens at `path`. Returns undefined where that is impossible.
  * @param serve is given each connection
- * @throws the error of the directory at `path`
+ * @throws the error of the directory at `path`; that of the socket if the disk is full
  */
 export async function listenAt(path: string, serve: (socket: Socket) => void): Promise<SignOfLife | undefined> {
   if (process.platform === 'win32') return undefined;
@@ -45,9 +46,10 @@ export async function listenAt(path: string, serve: (socket: Socket) => void): P
     await withShortPath(bound, (short) => listen(server, short));
     fs.chmodSync(bound, 0o600);
     fs.renameSync(bound, path);
-  } catch {
+  } catch (error) {
     server.close();
     removeSocket(path);
+    if (isCodError(ioError('listen', error), 'COD_NO_SPACE')) throw error;
     return undefined;
   }
   removeDirectory(directory);

@@ -4,7 +4,7 @@ import { randomBytes, randomInt } from 'node:crypto';
 import * as fs from 'node:fs';
 import type { Socket } from 'node:net';
 import { basename, dirname, join } from 'node:path';
-import type { CodError } from '../errors.ts';
+import { CodError, isCodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import type { LeaseOptions } from './file-system.ts';
 import { isOdd } from './fs-adapter.ts';
@@ -26,6 +26,7 @@ import {
 } from './lock-owner.ts';
 import { listenAt, mayBeListening, removeSocket, type SignOfLife } from './lock-socket.ts';
 import { type Machine, mayBeAlive, type ProcessIdentity, thisProcess } from './node-process.ts';
+import { removeSpare } from './node-spare.ts';
 
 const ATTEMPTS = 50;
 /** The longest random delay is this long, times the number of attempts. */
@@ -117,7 +118,7 @@ export class Taking {
     for (let count = 1; count <= ATTEMPTS; count++) {
       signal?.throwIfAborted();
       const former = await this.#deadOwner();
-      const lock = await this.#attempt(former);
+      const lock = await this.#attemptWithRoom(former);
       if (lock === 'watch') {
         count--;
         await this.#machine.sleep(WATCH_MS, signal);
@@ -204,6 +205,21 @@ export class Taking {
   #isOnLocalDisk(): boolean {
     this.#isLocal ??= attempt(`lock ${this.#file}`, () => LOCAL.has(fs.statfsSync(dirname(this.#file)).type));
     return this.#isLocal;
+  }
+
+  /** As {@link #attempt}. On a full disk, gives up the spare file of an owner that is gone, and tries again once. */
+  async #attemptWithRoom(former: Former | undefined, isAgain = false): Promise<Lock | 'watch' | undefined> {
+    try {
+      return await this.#attempt(former);
+    } catch (error) {
+      if (!isCodError(error, 'COD_NO_SPACE')) throw error;
+      // Another taker may have removed it already.
+      removeSpare(this.#file);
+      if (!isAgain) return this.#attemptWithRoom(former, true);
+      const { message, details, cause } = error;
+      const remedy = 'and no spare file is left: make room, or open the copy with `readOnly`';
+      throw new CodError('COD_NO_SPACE', `${message}; ${remedy}`, { details, cause });
+    }
   }
 
   /** Returns undefined if another process interfered. */

@@ -19,10 +19,12 @@
  * - The new owner removes the files of processes that were killed on the way. A process whose empty draft was removed
  *   that way tries again.
  * - No link is followed, and no file is removed or replaced that does not read as one of ours.
+ * - A taker that finds no room gives up the spare file (node-spare.ts), once it has seen that the owner is dead.
  */
 
 import * as fs from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
+import { isCodError } from '../errors.ts';
 import { errnoOf } from '../platform/errno.ts';
 import type { Lease } from './file-system.ts';
 import {
@@ -40,6 +42,7 @@ import {
 import { type Lock, type NodeLockOptions, Taking } from './lock-taking.ts';
 import { removeName, restoreNames } from './moved-names.ts';
 import { type Machine, thisMachine } from './node-process.ts';
+import { makeSpare, removeSpare } from './node-spare.ts';
 
 /** Locks held in this thread: by machine, the real paths of the lock files. */
 const held = new WeakMap<Machine, Set<string>>();
@@ -48,6 +51,10 @@ const held = new WeakMap<Machine, Set<string>>();
 const LOCK = '.lock';
 
 const BEAT_MS = 5000;
+/** Beats from one look at the spare file to the next: it may be missing or short. */
+const BEATS_TO_SPARE = 12;
+/** Names of the metadata files, behind the name of the lock. */
+const METADATA = ['.bak', '.bak.1', '.wil', '.wil.1'];
 /** What was known by a check is true for so long: shorter than a beat has to stand still. */
 const RECENT_MS = 10_000;
 
@@ -67,7 +74,7 @@ export async function lockFile(path: string, options: NodeLockOptions = {}): Pro
   try {
     const lock = await new Taking(file, machine, options).take();
     // The target may be elsewhere, behind a link, and be removed there.
-    const names = { copies: [path, file.slice(0, -LOCK.length)], resolve: options.resolve ?? resolve };
+    const names = { path, copies: [path, file.slice(0, -LOCK.length)], resolve: options.resolve ?? resolve };
     const lease = new NodeLease(lock, machine, names, () => files.delete(file));
     try {
       await lease.restore();
@@ -125,6 +132,8 @@ interface Moment {
 }
 
 interface Names {
+  /** The copy's path, as it was given. */
+  readonly path: string;
   /** Paths with which the names of the copy's files begin. */
   readonly copies: readonly string[];
   /** Returns the path of a name. */
@@ -142,6 +151,8 @@ class NodeLease implements Lease {
   #beaten: Moment;
   #successor: Owner | undefined;
   #isReleased = false;
+  /** The making of the spare file. Undefined: this lease has no metadata files, so it needs none. */
+  #spare: Promise<void> | undefined;
 
   constructor(lock: Lock, machine: Machine, names: Names, onReleased: () => void) {
     this.#lock = lock;
@@ -197,7 +208,7 @@ class NodeLease implements Lease {
       this.#beaten = this.#now();
       this.#write({ ...this.#tail, beat: this.#tail.beat + 1 });
       // Not known to be recent any more, if it fails: the next call checks again.
-      this.#check();
+      if (this.#check() && this.#spare !== undefined && this.#tail.beat % BEATS_TO_SPARE === 0) void this.#makeSpare();
     } catch {
       // The next check tells.
     }
@@ -228,11 +239,34 @@ class NodeLease implements Lease {
       this.#write({ ...this.#tail, unproved: false });
       fs.fdatasyncSync(this.#lock.fd);
     });
+    await this.#makeSpare();
+  }
+
+  #makeSpare(): Promise<void> {
+    this.#spare = (this.#spare ?? Promise.resolve()).then(() => makeSpare(this.#lock.file));
+    return this.#spare;
+  }
+
+  async withRoom(step: () => void | Promise<void>): Promise<void> {
+    try {
+      await step();
+    } catch (error) {
+      if (!isCodError(error, 'COD_NO_SPACE')) throw error;
+      await this.#spare;
+      if (!removeSpare(this.#lock.file)) throw error;
+      try {
+        await step();
+      } finally {
+        // At once, before a write of the copy takes the room.
+        if (this.#spare !== undefined) await this.#makeSpare();
+      }
+    }
   }
 
   async release(): Promise<void> {
     if (this.#isReleased) return;
     const { file, fd, sign } = this.#lock;
+    await this.#spare;
     attempt(`unlock ${file}`, () => {
       // After a pause a taker may be about to replace the lock. The next owner must know that one before may be alive.
       if (this.#check() && this.#isRecent(this.#beaten) && !this.unproved) this.#removeName();
@@ -253,6 +287,12 @@ class NodeLease implements Lease {
   #removeName(): void {
     const { file, fd, draft } = this.#lock;
     if (!isFile(fd, file)) return;
+    // A copy that was closed opens on a full disk, too. One that was finished or removed leaves nothing.
+    if (!METADATA.some((suffix) => fs.existsSync(this.#names.path + suffix))) {
+      removeSpare(file);
+      // Another file, if the target was moved and a link left in its place.
+      removeSpare(`${this.#names.path}.lock`);
+    }
     fs.renameSync(file, draft);
     if (!isFile(fd, draft)) fs.linkSync(draft, file);
     this.#lock.sign?.close();

@@ -37,6 +37,7 @@ export interface NodeFileSystemOptions {
  * Symbolic links are followed unless an option of `open` forbids it. `lock` makes the file `<name>.lock`, for its owner
  * only, beside the file that a link leads to. It rejects with COD_EXISTS if anything but a regular file has that name.
  * `clone` works on file systems with reflinks, such as xfs and btrfs.
+ * The owner of a copy keeps 256 KiB of the disk back in `<name>.lock.spare`.
  *
  * @param directory path of an existing directory. Default: the working directory at the time of the call.
  * @example

@@ -165,7 +165,7 @@ export class Checkpointer {
 
   /** Takes a checkpoint that needs no log, in the slot that does not count. */
   async writeStandalone(): Promise<void> {
-    await this.#writeCheckpoint(this.#epoch + 1, undefined);
+    await this.#options.owner.withRoom(() => this.#writeCheckpoint(this.#epoch + 1, undefined));
     this.#epoch++;
   }
 
@@ -194,11 +194,12 @@ export class Checkpointer {
 
   /** Begins a log in the slot that does not count, and takes the checkpoint that it follows. */
   async begin(): Promise<void> {
-    const log = await this.#createLog(this.#epoch + 1);
-    this.#switchTo(log);
-    await this.#writeBase();
-    // The log there is void now. Its room is taken early, so that the next checkpoint needs none.
-    await this.#logFile(slotOf(this.#epoch + 1));
+    await this.#options.owner.withRoom(async () => {
+      if (!this.#log) this.#switchTo(await this.#createLog(this.#epoch + 1));
+      if (this.#baseMissing) await this.#writeBase();
+      // The log there is void now. Its room is taken early, so that the next checkpoint needs none.
+      await this.#logFile(slotOf(this.#epoch + 1));
+    });
     await this.fence();
   }
 
@@ -430,7 +431,7 @@ export class Checkpointer {
   /** Runs a task that makes the state durable. After a failure, the timer tries again. */
   async #durably(task: () => Promise<void>): Promise<void> {
     try {
-      await this.#poison.ifCoreFails(task);
+      await this.#options.owner.withRoom(() => this.#poison.ifCoreFails(task));
       await this.fence();
     } catch (error) {
       if (this.refusal === undefined) this.#timer.start();

@@ -296,7 +296,7 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   async #begin(storage: Storage): Promise<OpenLog> {
     if (!this.readOnly) {
       this.#checkpointer.attach(() => storage.sync());
-      await this.#writeAgain(storage);
+      await this.#lease.withRoom(() => this.#writeAgain(storage));
       // Both log slots are in use, or the files are of format 1: a checkpoint that needs no log frees them.
       if (this.#lease.unproved) await this.#checkpointer.startAnew();
       else if (this.#found?.format === 1 || this.#found?.bothLogs) await this.#checkpointer.writeStandalone();

@@ -68,6 +68,11 @@ export class Ownership {
     await this.#lease?.renewed?.();
   }
 
+  /** Runs a step, and once more if the disk is full and the owner keeps room back for that. */
+  withRoom(step: () => void | Promise<void>): void | Promise<void> {
+    return this.#lease?.withRoom?.(step) ?? step();
+  }
+
   /** Idempotent. */
   async release(): Promise<void> {
     // The name may have another owner since the first release.

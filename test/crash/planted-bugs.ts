@@ -44,6 +44,9 @@ const ADAPTER = 'src/fs/fs-adapter.ts';
 const SNAPSHOT = 'src/device/snapshot.ts';
 const SNAPSHOT_METADATA = 'src/log/snapshot-metadata.ts';
 
+const DURABLE_STEP = '      await this.#options.owner.withRoom(() => this.#poison.ifCoreFails(task));\n';
+const FENCE = '      await this.fence();\n';
+
 const JOINED_CHECKPOINT: readonly Patch[] = [
   {
     file: CHECKPOINTER,
@@ -877,8 +880,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: '      await this.#poison.ifCoreFails(task);\n      await this.fence();\n',
-        replace: '      await this.fence();\n      await this.#poison.ifCoreFails(task);\n',
+        find: DURABLE_STEP + FENCE,
+        replace: FENCE + DURABLE_STEP,
       },
     ],
   },
@@ -888,8 +891,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: '      await this.#poison.ifCoreFails(task);\n      await this.fence();\n',
-        replace: '      await this.#poison.ifCoreFails(task);\n',
+        find: DURABLE_STEP + FENCE,
+        replace: DURABLE_STEP,
       },
     ],
   },

@@ -166,7 +166,7 @@ it.skipIf(process.platform === 'win32')('metadata is for its owner only, and a t
         readdirSync(folder).map((name) => [name, (lstatSync(join(folder, name)).mode & 0o777).toString(8)]),
       );
       const { socket } = parseOwner(readFileSync(join(folder, 'disk.lock'), 'utf8'))!;
-      const others = [...METADATA, 'disk.lock', `disk.lock.${socket}`].map((name) => [name, '600']);
+      const others = [...METADATA, 'disk.lock', 'disk.lock.spare', `disk.lock.${socket}`].map((name) => [name, '600']);
       expect(modes).toEqual({ ...Object.fromEntries(others), disk: ((0o640 & ~umask) | 0o600).toString(8) });
       await device.close();
     } finally {
