@@ -14,6 +14,7 @@ export type CopyEvent =
   | 'failed'
   | 'refused'
   | 'verified'
+  | 'changed'
   | 'done'
   | 'error';
 

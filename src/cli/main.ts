@@ -6,6 +6,7 @@
 
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import type { ChangesFlags } from './changes.ts';
 import type { CopyFlags } from './copy.ts';
 import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
 import type { FinishFlags } from './finish.ts';
@@ -188,6 +189,18 @@ function program(): Command {
     .action(async (target: string, flags: FinishFlags) => (await import('./finish.ts')).finish(target, flags));
 
   program
+    .command('changes')
+    .summary('list what users modified')
+    .description(
+      'Lists the extents of TARGET that users modified since they were copied, in whole blocks.\n' +
+        'Each line has offset and length in bytes. Changes nothing; the copy may be in use.',
+    )
+    .argument('<target>', 'the path of a copy')
+    .option('--json', 'print one JSON object for each extent, and one at the end')
+    .addHelpText('after', `\n${EXIT_CODES}`)
+    .action(async (target: string, flags: ChangesFlags) => (await import('./changes.ts')).changes(target, flags));
+
+  program
     .command('remove')
     .summary('abandon a copy: remove it with its metadata')
     .description(
@@ -228,9 +241,7 @@ async function main(): Promise<number> {
   process.stdout.on('error', onOutputError);
   try {
     if (process.argv.length <= 2)
-      throw new UsageError(
-        'missing command: use copy, serve, status, snapshot, inspect, finish, remove or demo, or see `copyondemand --help`',
-      );
+      throw new UsageError('missing command: see `copyondemand --help`, or try `copyondemand demo`');
     await program().parseAsync();
     return EXIT.done;
   } catch (error) {

@@ -28,7 +28,7 @@ import { piecesOf } from './pieces.ts';
 import type { Replay } from './replay.ts';
 import type { BlockRange, Piece, StateRun } from './runs.ts';
 import { COUNTS, type SliceEntry } from './slice-directory.ts';
-import type { BlockView, DirtyView, ModifiedView } from './views.ts';
+import type { BlockView, DirtyView, ModifiedRuns } from './views.ts';
 
 /** A slice as it was serialized: all of its entry in a directory but its place and checksum. */
 export type SerializedSlice = Omit<SliceEntry, 'offset' | 'checksum'>;
@@ -70,7 +70,7 @@ export class CopyState {
     return this.#dirty;
   }
 
-  get modified(): ModifiedView {
+  get modified(): ModifiedRuns {
     return this.#modified;
   }
 

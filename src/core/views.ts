@@ -47,6 +47,12 @@ export interface ModifiedView {
   runs(from?: number): Iterable<readonly [start: number, end: number]>;
 }
 
+/** What our own NBD server needs beside {@link ModifiedView}. */
+export interface ModifiedRuns extends ModifiedView {
+  /** Yields the maximal runs of blocks within [start, end), ascending. `synced` says that their blocks are modified. */
+  extents(start: number, end: number): Iterable<BlockRun>;
+}
+
 /** The parts of unsynced blocks that were written, as users of the log see them. */
 export interface DirtyView {
   /** The number of blocks that have such parts. */

@@ -10,7 +10,7 @@
 
 import { Deferred, type Done, type Settled } from '../async/done.ts';
 import type { EventStream } from '../async/event-stream.ts';
-import type { ModifiedView } from '../core/views.ts';
+import type { ModifiedRuns } from '../core/views.ts';
 import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { OpenLog } from '../log/intent-log.ts';
@@ -98,7 +98,7 @@ export class CopyOnDemandDevice implements InlineDevice {
     this.#checkComplete();
   }
 
-  get modified(): ModifiedView {
+  get modified(): ModifiedRuns {
     return this.#log.modified;
   }
 

@@ -2,7 +2,7 @@
 
 import type { Done, Settled } from '../async/done.ts';
 import type { ByteExtent } from '../core/range-set.ts';
-import type { ModifiedView } from '../core/views.ts';
+import type { ModifiedRuns } from '../core/views.ts';
 
 /**
  * What a device is doing.
@@ -251,7 +251,7 @@ export interface Device extends AsyncDisposable {
 /** What our own NBD server and worker use beside {@link Device}: calls that complete before they return if they can. */
 export interface InlineDevice extends Device {
   /** The blocks that were written since they were copied. */
-  readonly modified: ModifiedView;
+  readonly modified: ModifiedRuns;
   /** The name of the source's content that the copy stores. */
   readonly identity: string | undefined;
   /** As {@link Device.read}. `into` belongs to the device until the read is done. May throw. */

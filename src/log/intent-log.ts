@@ -15,7 +15,7 @@
 import { type Done, promised, type Settled } from '../async/done.ts';
 import { CopyState } from '../core/copy-state.ts';
 import { geometry } from '../core/geometry.ts';
-import type { BlockView, DirtyView, ModifiedView } from '../core/views.ts';
+import type { BlockView, DirtyView, ModifiedRuns } from '../core/views.ts';
 import { CodError } from '../errors.ts';
 import type { Environment } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
@@ -73,7 +73,7 @@ abstract class StateOfLog {
     return this.state.dirty;
   }
 
-  get modified(): ModifiedView {
+  get modified(): ModifiedRuns {
     return this.state.modified;
   }
 }

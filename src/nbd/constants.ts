@@ -134,6 +134,9 @@ export const COPY_STATE = 'copyondemand:state';
 /** Status of an extent in {@link COPY_STATE}. `dirty`: unsynced and written in part. */
 export const COPY_STATE_VALUE = { synced: 0, unsynced: 1, dirty: 2 } as const;
 
+/** Which extents users modified since they were copied: 1, as in `qemu:dirty-bitmap`; all others: 0. */
+export const MODIFIED_BLOCKS = 'copyondemand:modified';
+
 /** Lengths on the wire in bytes: of a whole message, or of what precedes its payload. */
 export const BYTES = {
   /** Both magic numbers and the flags. */

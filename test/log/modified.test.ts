@@ -1,6 +1,7 @@
 /** The map of modified blocks: what is in it after each kind of change, crash and checkpoint. */
 
 import { describe, expect, it } from 'vitest';
+import type { ModifiedView } from '../../src/core/views.ts';
 import { openDeviceIn } from '../../src/device/open.ts';
 import type { InlineDevice } from '../../src/device/types.ts';
 import { CodError } from '../../src/errors.ts';
@@ -29,7 +30,7 @@ async function copy(device: InlineDevice, offset: number, length: number): Promi
   await new Promise(setImmediate);
 }
 
-function modifiedIn(device: { readonly modified: InlineDevice['modified'] }): number[][] {
+function modifiedIn(device: { readonly modified: ModifiedView }): number[][] {
   return Array.from(device.modified.runs(), ([start, end]) => [start, end]);
 }
 

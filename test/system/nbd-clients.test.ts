@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished, test } from 'vitest';
 import { seededRandom } from '../../src/testing/index.ts';
-import { eventsOf } from '../cli/command.ts';
+import { eventsOf, runCommand } from '../cli/command.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { mustRun, runProgram, type Served, startProgram, startServe } from '../support/programs.ts';
@@ -74,7 +74,7 @@ describeWith(['nbdinfo'], 'nbdinfo', () => {
     expect(info.exports[0]).toMatchObject({
       'export-name': 'boot/disk 1',
       'export-size': IMAGE_BYTES - 512,
-      contexts: ['base:allocation', 'copyondemand:state'],
+      contexts: ['base:allocation', 'copyondemand:state', 'copyondemand:modified'],
       is_read_only: false,
       is_rotational: false,
       can_cache: true,
@@ -127,6 +127,35 @@ describeWith(['nbdinfo'], 'nbdinfo', () => {
     const allocation = JSON.parse(await mustRun('nbdinfo', '--json', '--map', served.uri)) as MapEntry[];
     expect(allocation.map(({ offset, length, type }) => [offset, length, type])).toEqual([[0, IMAGE_BYTES - 512, 0]]);
     await stopInOrder(served);
+  });
+});
+
+describeWith(['nbdinfo', 'nbdsh'], 'nbdinfo --map=copyondemand:modified', () => {
+  test('maps what users modified, as `changes` lists it while the copy is in use and at rest', async () => {
+    const served = await serveSlowly({ flags: ['--no-hydrate'] });
+    const end = IMAGE_BYTES - 512;
+    await mustRun(
+      'nbdsh',
+      '-u',
+      served.uri,
+      '-c',
+      `h.pread(65536, ${MiB}); h.pwrite(b"x" * 4096, ${MiB} + 8192); h.pwrite(b"x" * 100, ${2 * MiB} + 4090)
+h.zero(8192, 3 * ${MiB}); h.pwrite(b"x", ${end - 1}); h.flush()`,
+    );
+    const modified = [
+      [MiB + 8192, 4096],
+      [2 * MiB, 8192],
+      [3 * MiB, 8192],
+      [end - 3584, 3584],
+    ];
+    const map = JSON.parse(await mustRun('nbdinfo', '--json', '--map=copyondemand:modified', served.uri)) as MapEntry[];
+    expect(map.filter(({ type }) => type === 1).map(({ offset, length }) => [offset, length])).toEqual(modified);
+    expect(map.filter(({ type }) => type === 0).length).toBe(4);
+    expect(map.reduce((at, { offset, length }) => (offset === at ? at + length : Number.NaN), 0)).toBe(end);
+    const lines = modified.map(([offset, length]) => `${offset} ${length}\n`).join('');
+    expect(await runCommand(['changes', served.target])).toMatchObject({ exitCode: 0, stdout: lines });
+    await stopInOrder(served);
+    expect(await runCommand(['changes', served.target])).toMatchObject({ exitCode: 0, stdout: lines });
   });
 });
 

@@ -2,8 +2,16 @@
 
 import type { DeviceExtent } from '../../device/types.ts';
 import { isCodError } from '../../errors.ts';
-import { COMMAND, COMMAND_FLAG, NBD_ERROR } from '../constants.ts';
-import { CONTEXTS, type NbdDevice } from './export.ts';
+import {
+  ALLOCATION_FLAG,
+  BASE_ALLOCATION,
+  COMMAND,
+  COMMAND_FLAG,
+  COPY_STATE,
+  COPY_STATE_VALUE,
+  NBD_ERROR,
+} from '../constants.ts';
+import { CONTEXTS, type InlineNbdDevice, type NbdDevice } from './export.ts';
 import { LIMITS } from './limits.ts';
 import { blockStatusChunk, type Request, type StatusExtent } from './transmission.ts';
 
@@ -58,16 +66,32 @@ async function zero(device: NbdDevice, flags: number, offset: number, length: nu
 
 /** Returns the reply to a block status request: one chunk for each of `contexts`, which are ids. */
 export async function blockStatus(
-  device: NbdDevice,
+  device: InlineNbdDevice,
   request: Request,
   contexts: readonly number[],
 ): Promise<readonly Uint8Array[]> {
-  const one = (request.flags & COMMAND_FLAG.reqOne) !== 0;
-  const found = await device.extents!(request.offset, request.length, one ? 1 : LIMITS.statusExtents);
+  const limit = (request.flags & COMMAND_FLAG.reqOne) !== 0 ? 1 : LIMITS.statusExtents;
+  const found = await device.extents!(request.offset, request.length, limit);
   return contexts.map((context, index) => {
-    const extents = merge(found, CONTEXTS[context - 1]!.statusOf);
+    const extents = statusExtents(device, request, CONTEXTS[context - 1]!, { found, limit });
     return blockStatusChunk(request, context, extents, index === contexts.length - 1);
   });
+}
+
+function statusExtents(
+  device: InlineNbdDevice,
+  request: Request,
+  context: string,
+  { found, limit }: { found: readonly DeviceExtent[]; limit: number },
+): StatusExtent[] {
+  switch (context) {
+    case BASE_ALLOCATION:
+      return merge(found, ({ zero }) => (zero ? ALLOCATION_FLAG.hole | ALLOCATION_FLAG.zero : 0));
+    case COPY_STATE:
+      return merge(found, ({ state }) => COPY_STATE_VALUE[state]);
+    default:
+      return modifiedExtents(device, request, limit);
+  }
 }
 
 function merge(extents: readonly DeviceExtent[], statusOf: (extent: DeviceExtent) => number): StatusExtent[] {
@@ -79,6 +103,20 @@ function merge(extents: readonly DeviceExtent[], statusOf: (extent: DeviceExtent
     else merged.push({ length: extent.length, status });
   }
   return merged;
+}
+
+/** Returns up to `limit` extents of blocks that users modified, and of others. */
+function modifiedExtents(device: InlineNbdDevice, { offset, length }: Request, limit: number): StatusExtent[] {
+  const { blockSize } = device;
+  const end = offset + length;
+  const extents: StatusExtent[] = [];
+  const runs = device.modified!.extents(Math.floor(offset / blockSize), Math.ceil(end / blockSize));
+  for (const { start, end: stop, synced } of runs) {
+    if (extents.length >= limit) break;
+    const bytes = Math.min(end, stop * blockSize) - Math.max(offset, start * blockSize);
+    extents.push({ length: bytes, status: synced ? 1 : 0 });
+  }
+  return extents;
 }
 
 /**

@@ -2,7 +2,7 @@
 
 import type { Done } from '../../async/done.ts';
 import type { DeviceExtent, InlineDevice } from '../../device/types.ts';
-import { ALLOCATION_FLAG, BASE_ALLOCATION, COPY_STATE, COPY_STATE_VALUE, TRANSMISSION_FLAG } from '../constants.ts';
+import { BASE_ALLOCATION, COPY_STATE, MODIFIED_BLOCKS, TRANSMISSION_FLAG } from '../constants.ts';
 import type { ExportInfo } from './handshake.ts';
 import { LIMITS } from './limits.ts';
 
@@ -37,13 +37,15 @@ export interface NbdDevice {
   hydrateRange?(offset: number, length: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
    * Returns up to `limit` extents from `offset` on. Serves `NBD_CMD_BLOCK_STATUS` with the contexts `base:allocation`
-   * and `copyondemand:state`; absent: there are no contexts.
+   * and `copyondemand:state`, and for a device of `openDevice` also `copyondemand:modified`. Absent: there are no
+   * contexts.
    */
   extents?(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]>;
 }
 
 /** A device whose calls may complete synchronously, as those of `openDevice` do. */
-export type InlineNbdDevice = NbdDevice & Partial<Pick<InlineDevice, 'submitRead' | 'submitWrite' | 'commitWrites'>>;
+export type InlineNbdDevice = NbdDevice &
+  Partial<Pick<InlineDevice, 'submitRead' | 'submitWrite' | 'commitWrites' | 'modified'>>;
 
 /** Reads, synchronously if the device can. */
 export function submitRead(device: InlineNbdDevice, into: Uint8Array, offset: number, signal: AbortSignal): Done {
@@ -93,12 +95,15 @@ export function exportInfo(name: string, { device, readOnly = false, description
     minimumBlockBytes: 1,
     preferredBlockBytes: Math.min(Math.max(512, device.blockSize), LIMITS.payloadBytes),
     maximumPayloadBytes: LIMITS.payloadBytes,
-    contexts: device.extents === undefined ? [] : CONTEXTS.map((context) => context.name),
+    contexts: contextsOf(device),
   };
 }
 
-/** The metadata contexts, with the status that each gives an extent. A context's id is its index plus 1. */
-export const CONTEXTS: readonly { readonly name: string; readonly statusOf: (extent: DeviceExtent) => number }[] = [
-  { name: BASE_ALLOCATION, statusOf: ({ zero }) => (zero ? ALLOCATION_FLAG.hole | ALLOCATION_FLAG.zero : 0) },
-  { name: COPY_STATE, statusOf: ({ state }) => COPY_STATE_VALUE[state] },
-];
+/** The metadata contexts. A context's id is its index plus 1. */
+export const CONTEXTS: readonly string[] = [BASE_ALLOCATION, COPY_STATE, MODIFIED_BLOCKS];
+
+/** The contexts of an export: a beginning of {@link CONTEXTS}. */
+function contextsOf(device: InlineNbdDevice): readonly string[] {
+  if (device.extents === undefined) return [];
+  return device.modified === undefined ? CONTEXTS.slice(0, 2) : CONTEXTS;
+}
