@@ -20,7 +20,7 @@
  *   again to recover its durable state.
  * - `COD_READ_ONLY`: the file, the file system or the device was opened for reading only.
  * - `COD_NOT_RUNNING`: no process on this machine owns the target, or its owner does not answer.
- * - `COD_UNSUPPORTED`: the other side does not know the request, or the file system cannot do it.
+ * - `COD_UNSUPPORTED`: the other side does not know the request, or the file system or the format cannot do it.
  * - `COD_INCOMPLETE`: blocks are missing, so the metadata is still needed.
  * - `COD_BUG`: the WebAssembly core trapped. This is a defect of the package.
  */

@@ -4,6 +4,7 @@
  * @packageDocumentation
  */
 
+import { type ExportedLog, type ExportFormat1Options, exportFormat1In } from './log/export.ts';
 import { openLog, recoverLog } from './log/intent-log.ts';
 import type { IntentLog, OpenIntentLogOptions, RecoveredIntentLog, RecoverIntentLogOptions } from './log/types.ts';
 import { systemEnvironment } from './platform/environment.ts';
@@ -12,6 +13,7 @@ export type { BlockRange } from './core/runs.ts';
 export type { BlockRun, BlockView, DirtyView, ModifiedView } from './core/views.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export type { File, FileSystem, Lease, LeaseOptions, OpenOptions } from './fs/file-system.ts';
+export type { ExportedLog, ExportFormat1Options } from './log/export.ts';
 export type {
   IntentLog,
   LogStorage,
@@ -86,4 +88,39 @@ export function openIntentLog(options: OpenIntentLogOptions): Promise<IntentLog>
  */
 export function recoverIntentLog(options: RecoverIntentLogOptions): Promise<RecoveredIntentLog> {
   return recoverLog(options.environment ?? systemEnvironment, options);
+}
+
+/**
+ * Converts the files of a log that was closed cleanly to format 1, for datto/copyondemand and other programs that read
+ * no other. The storage stays as it is.
+ *
+ * When the promise resolves, only `<name>.bak` is left, durably. A crash leaves the log in one format or the other:
+ * repeat the call then. A log that is in format 1 already stays so. Opening the log converts it to format 2 again.
+ *
+ * Format 1 has no place for the identity of the source's content and for the map of modified blocks: both are lost.
+ *
+ * @throws {@link CodError} COD_UNSUPPORTED when the log was not closed cleanly, or has another block size than 4096;
+ *   COD_LOCKED when it has an owner; COD_NOT_FOUND when there is no log; COD_CORRUPT when it is damaged; COD_EXISTS
+ *   when a file that is not ours has the name of one of its files; COD_VERSION. Nothing has changed then.
+ * @throws {@link CodError} COD_NO_SPACE, COD_POISONED or COD_TARGET_IO when the file system fails; COD_NO_MEMORY.
+ * @throws `TypeError` when `name` is no file name.
+ * @throws the signal's reason when it is aborted.
+ * @example
+ * ```ts
+ * import { bytesSource, openDevice } from 'copyondemand';
+ * import { exportFormat1 } from 'copyondemand/log';
+ * import { memfsFileSystem } from 'copyondemand/memfs';
+ *
+ * const fileSystem = memfsFileSystem();
+ * const source = bytesSource(new Uint8Array(2 ** 20), { identity: 'version 7' });
+ * const device = await openDevice({ source, fileSystem, target: 'disk.raw', hydrate: false });
+ * await device.write(new Uint8Array(8192).fill(1), 4096);
+ * await device.close();
+ *
+ * const { syncedBlocks, identity } = await exportFormat1({ fileSystem, name: 'disk.raw' });
+ * console.log(syncedBlocks, identity); // 2 version 7
+ * ```
+ */
+export function exportFormat1(options: ExportFormat1Options): Promise<ExportedLog> {
+  return exportFormat1In(options.environment ?? systemEnvironment, options);
 }

@@ -215,6 +215,23 @@ function program(): Command {
     .action(async (target: string, flags: RemoveFlags) => (await import('./remove.ts')).remove(target, flags));
 
   program
+    .command('export')
+    .summary('convert the metadata of a copy for an older program')
+    .description(
+      'Converts the metadata of the copy at TARGET to format 1, that of datto/copyondemand.\n' +
+        'The copy must have been closed cleanly. Only TARGET.bak is left.\n' +
+        'After a crash the same command continues. The next `copy` or `serve` converts it back.',
+    )
+    .argument('<target>', 'the path of a copy')
+    .requiredOption(
+      '--format <n>',
+      'the format: 1',
+      argument((text) => parseInteger(text, { min: 1, max: 1 })),
+    )
+    .addHelpText('after', `\n${EXIT_CODES}`)
+    .action(async (target: string) => (await import('./export.ts')).exportCopy(target));
+
+  program
     .command('demo')
     .summary('copy, crash and resume a sample image')
     .description('Copies, crashes, resumes and verifies a sample image in a temporary directory.')

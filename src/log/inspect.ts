@@ -142,7 +142,8 @@ function inspectionOf(target: string, { state, files }: RecoveredState): Inspect
   }
 }
 
-async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
+/** Returns the size of the target, for metadata of format 1. */
+export async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
   try {
     const file = await fileSystem.open(target, { readOnly: true });
     try {
