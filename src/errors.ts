@@ -12,7 +12,7 @@
  * - `COD_NO_MEMORY`: there is no memory for the block maps, for bytes or for a WebAssembly instance.
  * - `COD_EXISTS`: the name is taken by a file that is not ours, or by a file of another kind.
  * - `COD_LOCKED`: another device, process or tab uses the file or the address.
- * - `COD_CORRUPT`: metadata is damaged, or the target does not match its metadata.
+ * - `COD_CORRUPT`: metadata is damaged, or the target does not match its metadata, or a source's image is damaged.
  * - `COD_VERSION`: a newer version wrote the file.
  * - `COD_SIZE_MISMATCH`: copy and source, or log and storage, differ in size.
  * - `COD_CLOSED`: the object was closed, or its worker has ended.
@@ -20,7 +20,8 @@
  *   again to recover its durable state.
  * - `COD_READ_ONLY`: the file, the file system or the device was opened for reading only.
  * - `COD_NOT_RUNNING`: no process on this machine owns the target, or its owner does not answer.
- * - `COD_UNSUPPORTED`: the other side does not know the request, or the file system or the format cannot do it.
+ * - `COD_UNSUPPORTED`: the image's format cannot be used, the file system or the format of the metadata cannot do it, or
+ *   the other side does not know the request.
  * - `COD_INCOMPLETE`: blocks are missing, so the metadata is still needed.
  * - `COD_BUG`: the WebAssembly core trapped. This is a defect of the package.
  */

@@ -32,6 +32,9 @@ export { bytesSource } from './sources/bytes.ts';
 export type { UrlFunction } from './sources/http/location.ts';
 export { type HttpSourceOptions, httpSource } from './sources/http/source.ts';
 export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';
+export { type ImageSourceOptions, imageSource } from './sources/image.ts';
+export type { Qcow2File } from './sources/qcow2/chain.ts';
+export { type Qcow2SourceOptions, qcow2Source } from './sources/qcow2/source.ts';
 export type { Retry, RetryReport, StallLimits } from './sources/retry.ts';
 export type { Source, SourceExtent } from './sources/source.ts';
 
