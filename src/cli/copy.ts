@@ -3,6 +3,7 @@
 import type { Device, InlineDevice } from '../device/types.ts';
 import { CodError } from '../errors.ts';
 import { failureOf, Interrupted } from './failure.ts';
+import type { ImageFlags } from './image.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 import { progressFor } from './progress.ts';
@@ -17,7 +18,7 @@ const TICK_MS = 200;
 const PATIENCE_MS = 120_000;
 
 /** Parsed options of the command. */
-export interface CopyFlags extends HttpFlags, RateFlags {
+export interface CopyFlags extends HttpFlags, ImageFlags, RateFlags {
   /** Lower-case hex. */
   readonly sha256?: string;
   readonly concurrency?: number;

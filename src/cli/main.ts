@@ -55,9 +55,16 @@ function withCopyOptions(command: Command): Command {
     .option('--quiet', 'print only errors and warnings on stderr');
 }
 
-/** Adds the options that apply to sources over a network. */
-function withNetworkOptions(command: Command): Command {
+/** Adds the options that say how the image is read and requested. */
+function withSourceOptions(command: Command): Command {
   return command
+    .addOption(
+      new Option('--format <format>', 'read SOURCE in this format (default: as its bytes tell)').choices([
+        'raw',
+        'qcow2',
+      ]),
+    )
+    .option('--backing <file>', 'a qcow2 needs this backing file or URL, or `allow`: those that it names')
     .addOption(
       new Option('--header <line>', "send this HTTP header, 'Name: value' (repeatable)").argParser(
         (line: string, lines?: string[]) => [...(lines ?? []), line],
@@ -100,7 +107,7 @@ function program(): Command {
       'send at most n requests at a time (default: adaptive)',
       argument((text) => parseInteger(text, { min: 1, max: 64 })),
     );
-  withNetworkOptions(withCopyOptions(copy))
+  withSourceOptions(withCopyOptions(copy))
     .addHelpText('after', `\n${RATES}\n${EXIT_CODES}`)
     .action(async (source: string, target: string, flags: CopyFlags) =>
       (await import('./copy.ts')).copy(source, target, flags),
@@ -133,7 +140,7 @@ function program(): Command {
     .option('--tls-key <file>', 'use this private key for --tls-cert (PEM)')
     .option('--tls-ca <file>', 'require client certificates of this CA (PEM)')
     .option('--record-order <file>', 'record the order of reads in this file, for --order');
-  withNetworkOptions(withCopyOptions(serve))
+  withSourceOptions(withCopyOptions(serve))
     .addHelpText('after', `\n${RATES}\n${EXIT_CODES}`)
     .action(async (source: string, target: string | undefined, flags: ServeFlags) => {
       const { serve } = await import('./serve.ts');

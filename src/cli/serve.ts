@@ -13,6 +13,7 @@ import { type NbdServer, serveAt } from '../nbd/server/server.ts';
 import { tlsServer } from '../nbd/server/tls.ts';
 import { ioError } from '../platform/errno.ts';
 import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
+import type { ImageFlags } from './image.ts';
 import { listenForInterruption } from './interruption.ts';
 import { type Emit, jsonLines } from './json-lines.ts';
 import { type OrderRecording, recordOrder } from './order-file.ts';
@@ -32,7 +33,7 @@ const VERIFICATION =
   'verify a complete copy without writes of clients by `copyondemand copy --sha256` with the same SOURCE and TARGET';
 
 /** Parsed options of the command. */
-export interface ServeFlags extends HttpFlags, RateFlags {
+export interface ServeFlags extends HttpFlags, ImageFlags, RateFlags {
   readonly socket?: string;
   readonly host?: string;
   readonly port?: number;

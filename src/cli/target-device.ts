@@ -8,9 +8,10 @@ import type { OpenDeviceOptions } from '../device/open.ts';
 import type { Device, DeviceEvent, InlineDevice } from '../device/types.ts';
 import { CodError, type CodErrorCode } from '../errors.ts';
 import { UsageError } from './failure.ts';
+import { type ImageFlags, openImage } from './image.ts';
 import type { Emit } from './json-lines.ts';
 import type { Progress } from './progress.ts';
-import { checkSourceFlags, type HttpFlags, openSource, type SourceUri, showSourceUri } from './source-uri.ts';
+import { checkSourceFlags, type HttpFlags, type SourceUri, showSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { formatBytes } from './units.ts';
 
@@ -19,16 +20,17 @@ export interface TargetCopy {
   /** Undefined: a copy that exists is used without its source. */
   readonly uri: SourceUri | undefined;
   readonly target: string;
-  readonly flags: HttpFlags & {
-    readonly order?: string;
-    readonly sameSource?: boolean;
-    readonly concurrency?: number;
-    readonly hydrate?: boolean;
-    readonly takeOver?: boolean;
-    readonly readOnly?: boolean;
-    readonly quiet?: boolean;
-    readonly json?: boolean;
-  };
+  readonly flags: HttpFlags &
+    ImageFlags & {
+      readonly order?: string;
+      readonly sameSource?: boolean;
+      readonly concurrency?: number;
+      readonly hydrate?: boolean;
+      readonly takeOver?: boolean;
+      readonly readOnly?: boolean;
+      readonly quiet?: boolean;
+      readonly json?: boolean;
+    };
   readonly signal: AbortSignal;
   readonly emit: Emit;
   readonly progress: Progress;
@@ -97,7 +99,7 @@ export async function openTarget({
   const source =
     uri &&
     (async () => {
-      const opened = await openSource(uri, flags, signal);
+      const opened = await openImage(uri, flags, signal);
       try {
         if (device === undefined) await checkSize(opened.size);
         return opened;

@@ -1,0 +1,88 @@
+/** The image in SOURCE as a disk: `--format` and `--backing`. */
+
+import { dirname, isAbsolute, join } from 'node:path';
+import { CodError } from '../errors.ts';
+import type { Qcow2SourceOptions } from '../sources/qcow2/source.ts';
+import type { Source } from '../sources/source.ts';
+import { type HttpFlags, openSource, parseSourceUri, type SourceUri, showSourceUri } from './source-uri.ts';
+
+/** Parsed options that say how the image is read. */
+export interface ImageFlags {
+  readonly format?: 'raw' | 'qcow2';
+  /** `allow`, or a SOURCE. */
+  readonly backing?: string;
+}
+
+/**
+ * Opens the disk in a source.
+ * @throws as {@link openSource} and `imageSource`
+ */
+export async function openImage(uri: SourceUri, flags: HttpFlags & ImageFlags, signal: AbortSignal): Promise<Source> {
+  const [source, { imageSource }] = await Promise.all([openSource(uri, flags, signal), import('../sources/image.ts')]);
+  const { format, backing, streamWhole = false } = flags;
+  const openFile = backing === undefined ? undefined : fileOpener({ uri, source, flags, backing, signal });
+  try {
+    return await imageSource(source, {
+      // A server without ranges would send everything before the last bytes.
+      headOnly: streamWhole,
+      signal,
+      ...(format === undefined ? {} : { format }),
+      ...(openFile === undefined ? {} : { openFile }),
+    });
+  } catch (error) {
+    await source.close();
+    throw error;
+  }
+}
+
+/** Returns a function that opens what a qcow2 image needs: the file that `--backing` gives, or those that it names. */
+function fileOpener({
+  uri,
+  source,
+  flags,
+  backing,
+  signal,
+}: {
+  uri: SourceUri;
+  source: Source;
+  flags: HttpFlags;
+  backing: string;
+  signal: AbortSignal;
+}): Required<Qcow2SourceOptions>['openFile'] {
+  const places = new Map<Source, SourceUri>([[source, uri]]);
+  return async ({ name, namedBy }) => {
+    if (backing !== 'allow' && places.size > 1)
+      throw refused(name, 'the disk needs more than the one file that --backing gives: use --backing allow');
+    const place = backing === 'allow' ? placeOf(name, places.get(namedBy)!) : parseSourceUri(backing);
+    const file = await openSource(place, flagsFor(place, uri, flags), signal);
+    places.set(file, place);
+    return file;
+  };
+}
+
+/** Where the file is that an image names. An image on a server never leads to another server or to a local file. */
+function placeOf(name: string, namedBy: SourceUri): SourceUri {
+  if (namedBy.kind === 'file') {
+    const path = name.replace(/^file:/, '');
+    if (/^[a-z][a-z0-9+.-]*:/i.test(path)) throw refused(name, 'it is not a path: give it with --backing');
+    return { kind: 'file', path: isAbsolute(path) ? path : join(dirname(namedBy.path), path) };
+  }
+  if (namedBy.kind === 'http') {
+    const url = URL.canParse(name, namedBy.url) ? new URL(name, namedBy.url) : undefined;
+    if (url?.origin !== namedBy.url.origin) throw refused(name, 'it is not on the same server: give it with --backing');
+    return { kind: 'http', url };
+  }
+  throw refused(name, `${showSourceUri(namedBy)} has no folder: give it with --backing`);
+}
+
+/** Credentials are for the server of SOURCE only. */
+function flagsFor(place: SourceUri, uri: SourceUri, flags: HttpFlags): HttpFlags {
+  if (place.kind === 'file') return {};
+  if (place.kind === 'http' && uri.kind === 'http' && place.url.origin === uri.url.origin) return flags;
+  const { retries, timeout } = flags;
+  return { ...(retries === undefined ? {} : { retries }), ...(timeout === undefined ? {} : { timeout }) };
+}
+
+function refused(name: string, why: string): CodError {
+  return new CodError('COD_UNSUPPORTED', `qcow2: the image needs ${name}, but ${why}`, { details: { name } });
+}
