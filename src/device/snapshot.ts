@@ -32,12 +32,14 @@ const CHUNK_BYTES = 2 ** 20;
 const DIRTY_CHUNK_BYTES = 2 ** 17;
 /** Runs of one state that are looked up at a time. */
 const RUNS = 16;
+/** Short steps share a turn of the event loop: a turn costs more than copying a block. */
+const STEP_MS = 1;
 /** Zeros are left out in units of this many bytes, so that holes stay holes. */
 const ZERO_UNIT_BYTES = 65_536;
 /** The target is synced after this many bytes, so that the disk writes while the copy continues. */
 const SYNC_BYTES = 2 ** 26;
 /** The gate is closed when no more than this is left to copy, or after so many rounds. */
-const REST_BYTES = 2 ** 24;
+const REST_BYTES = 2 ** 22;
 const MAX_ROUNDS = 4;
 
 /** Where the device and its snapshots are. */
@@ -114,10 +116,9 @@ export class Snapshots {
 function checkName(target: string, to: string): void {
   if (typeof to !== 'string' || to === '') throw new TypeError('`to` must be a file name, a non-empty string');
   const directory = (name: string): string => name.slice(0, name.lastIndexOf('/') + 1);
-  if (directory(to) !== directory(target))
-    throw new RangeError(`the snapshot ${to} must be in the directory of ${target}`);
-  if (to === directory(to)) throw new TypeError('`to` must be a file name, not a directory');
-  if (isNameOf(target, to)) throw new RangeError(`${to} is a name of the copy itself: name the snapshot otherwise`);
+  if (directory(to) !== directory(target)) throw new RangeError(`${to} is not in the directory of ${target}`);
+  if (to === directory(to) || isNameOf(target, to))
+    throw new RangeError(`${to} cannot be the name of a snapshot of ${target}`);
 }
 
 /** The target of a snapshot. */
@@ -179,6 +180,7 @@ class Collection {
   #file: File | undefined;
   readonly #buffer = newBytes(CHUNK_BYTES);
   #unsyncedBytes = 0;
+  #turnedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(parts: {
     environment: Environment;
@@ -219,9 +221,9 @@ class Collection {
     const { log } = this.#target;
     await this.#take(0, this.size, { isNew: true });
     await inTurns(this.#state.modifyingAs(this.#target.state), this.#clock);
+    // What the disk writes now delays no change later.
+    await (this.#file === undefined ? log.flush() : this.#file.sync());
     for (let round = 1; round < MAX_ROUNDS && this.#restBytes > REST_BYTES; round++) await this.#takeChanged();
-    // What a flush writes now delays no change later.
-    await log.flush();
     const gate = await this.#target.lock(0, this.size, 'read');
     try {
       await this.#takeChanged();
@@ -256,7 +258,7 @@ class Collection {
     }
   }
 
-  /** Takes what the target holds of [start, end). `isNew`: it is taken for the first time, and is no change of a user. */
+  /** Takes what the target holds of [start, end). `isNew`: for the first time, not since a user has changed it. */
   async #take(start: number, end: number, how: { isNew: boolean }): Promise<void> {
     for (let at = start; at < end; ) {
       for (const { state, length } of this.#target.state.runs(at, end - at, RUNS)) {
@@ -303,9 +305,12 @@ class Collection {
     await file.sync();
   }
 
+  /** Lets the event loop turn, if it has not for {@link STEP_MS}. */
   async #turn(): Promise<void> {
-    await this.#clock.turn?.();
     this.#signal.throwIfAborted();
+    if (this.#clock.now() - this.#turnedAtMs < STEP_MS) return;
+    await this.#clock.turn?.();
+    this.#turnedAtMs = this.#clock.now();
   }
 
   /** Ends the notes. */

@@ -156,31 +156,28 @@ function causeOf(error: unknown): unknown {
 
 /** @throws {@link CodError} COD_EXISTS if a file of another program or copy has one of the names. */
 async function refuseTaken({ environment, fileSystem, name, geometry }: SnapshotPlace, slots: Slots): Promise<void> {
-  const storage = { size: async () => geometry.size, read: async () => notRead(name) };
+  // Nothing of what is found is used, so nothing needs a proof.
+  const read = () => Promise.reject(new CodError('COD_NOT_FOUND', name));
+  const storage = { size: async () => geometry.size, read };
   const found = await parsing(async (core) => {
     const found = await recover(core, slots, storage, environment.clock);
     found?.state.dispose();
     return found;
   }).catch((cause: unknown) => {
     if (!isCodError(cause, 'COD_CORRUPT') && !isCodError(cause, 'COD_VERSION')) throw cause;
-    throw new CodError('COD_EXISTS', `${cause.message}: name another snapshot`, { cause, details: cause.details });
+    throw new CodError('COD_EXISTS', cause.message, { cause, details: cause.details });
   });
   if (found?.identity === UNFINISHED) throw exists(found.files[0]!.name, `${UNFINISHED}: remove it`);
-  if (found !== undefined) throw exists(found.files[0]!.name, 'the file exists: name another snapshot');
+  if (found !== undefined) throw exists(found.files[0]!.name, 'the file exists');
   try {
     await (await fileSystem.open(name, { readOnly: true })).close();
   } catch (error) {
     if (isCodError(error, 'COD_NOT_FOUND')) return;
     throw error;
   }
-  throw exists(name, 'the file exists: name another snapshot');
+  throw exists(name, 'the file exists');
 }
 
 function exists(file: string, what: string): CodError {
   return new CodError('COD_EXISTS', `${file}: ${what}`, { details: { file } });
-}
-
-/** Nothing of what is found is used, so nothing needs a proof. */
-function notRead(name: string): never {
-  throw new CodError('COD_NOT_FOUND', `${name} is not read`);
 }
