@@ -439,6 +439,7 @@ end:
  * Rule 16: the old owner removes a name whose file it does not need. The file of the new owner at this name is needed.
  * The old owner has checked the lock before.
  */
+#ifdef REMOVAL
 active proctype remover() {
 end:
   do
@@ -461,6 +462,7 @@ end:
   :: d_step { !ended && removeStep == REMOVE_MOVED -> aside = NONE; removeStep = DONE }
   od
 }
+#endif
 
 /* The new owner reads the cell while it runs. It sees its own page cache. */
 active proctype reader() {

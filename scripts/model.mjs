@@ -65,8 +65,9 @@ const variants = [
   ...changed('ownership', 'WRITES=1 FLUSHES=1', 'BUG_FENCE_EARLY BUG_NO_FENCE BUG_REUSE_FILES BUG_LOCK_UNSYNCED'),
   ...changed('ownership', 'WRITES=1 FLUSHES=1', 'BUG_RELEASE_EARLY BUG_RELEASE_BY_NAME BUG_SOCKET_NAME'),
   ...changed('ownership', 'WRITES=1 FLUSHES=1', 'LIMIT_LATE_ACKNOWLEDGEMENT LIMIT_LATE_WRITE'),
-  ...changed('ownership', 'WRITES=1 FLUSHES=1', 'BUG_READ_EARLY BUG_BEAT_BY_NAME BUG_REMOVE_BY_NAME'),
-  ...changed('ownership', 'WRITES=1 FLUSHES=1', 'BUG_REMOVE_UNCHECKED BUG_LEFT_ASIDE'),
+  ...changed('ownership', 'WRITES=1 FLUSHES=1', 'BUG_READ_EARLY BUG_BEAT_BY_NAME'),
+  correct('ownership', 'WRITES=1 FLUSHES=1 REMOVAL'),
+  ...changed('ownership', 'WRITES=1 FLUSHES=1 REMOVAL', 'BUG_REMOVE_BY_NAME BUG_REMOVE_UNCHECKED BUG_LEFT_ASIDE'),
 ];
 
 /** @param {string} program */

@@ -97,7 +97,7 @@ function movedNames(copy: string): { readonly aside: string; readonly path: stri
 }
 
 /** Returns false if there is no file to be renamed. */
-function hasMoved(from: string, to: string): boolean {
+export function hasMoved(from: string, to: string): boolean {
   try {
     fs.renameSync(from, to);
     return true;

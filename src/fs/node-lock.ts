@@ -40,7 +40,7 @@ import {
   type Tail,
 } from './lock-owner.ts';
 import { type Lock, type NodeLockOptions, Taking } from './lock-taking.ts';
-import { removeName, restoreNames } from './moved-names.ts';
+import { hasMoved, removeName, restoreNames } from './moved-names.ts';
 import { type Machine, thisMachine } from './node-process.ts';
 import { makeSpare, removeSpare } from './node-spare.ts';
 
@@ -293,7 +293,8 @@ class NodeLease implements Lease {
       // Another file, if the target was moved and a link left in its place.
       removeSpare(`${this.#names.path}.lock`);
     }
-    fs.renameSync(file, draft);
+    // Missing: a successor has released it already.
+    if (!hasMoved(file, draft)) return;
     if (!isFile(fd, draft)) fs.linkSync(draft, file);
     this.#lock.sign?.close();
     fs.rmSync(draft, { force: true });

@@ -18,7 +18,7 @@ const [directory, name, speedText, pauseText] = process.argv.slice(2) as [string
 const speed = Number(speedText);
 const BLOCK = 4096;
 const BLOCKS = 2048;
-const WRITES = 30;
+const WRITES = 10;
 const LONGEST_PAUSE_MS = 400;
 
 const machine: Machine = {
