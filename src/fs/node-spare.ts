@@ -1,6 +1,6 @@
 /**
- * The spare file of a lock, `<name>.lock.spare`: room that its owner gives up while a lock, a barrier or a checkpoint is
- * written on a full disk, and takes back afterwards. It is a help, not a promise: where it cannot be made, there is
+ * The spare file of a lock, `<name>.lock.spare`: room that its owner gives up while a lock, a barrier or a checkpoint
+ * is written on a full disk, and takes back afterwards. It is a help, not a promise: where it cannot be made, there is
  * none, and on a disk that is almost full it is short.
  *
  * A file that is not ours stays as it is. Ours begins with {@link MAGIC}, or with a part of that where it ends.

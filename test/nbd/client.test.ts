@@ -289,6 +289,15 @@ describe('a failed read is retried', () => {
     expect(server.connections).toBe(2);
   });
 
+  test('but not while nothing is requested', async () => {
+    const server = await serve();
+    const { source, clock } = await open(server);
+    await readOf(source, 0, 100);
+    clock.stall();
+    expectBytes(await readOf(source, 0, 100), CONTENT.subarray(0, 100));
+    expect(server.connections).toBe(1);
+  });
+
   test('but not while a server answers small requests slowly', async () => {
     const clock = new TestClock();
     const server = await serve({

@@ -9,7 +9,7 @@ import type { InlineSource } from '../../src/sources/source.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { type Ask, type Behaviour, HostileServer } from '../support/http-server.ts';
-import { TestClock } from './test-clock.ts';
+import { STALL_MS, TestClock } from './test-clock.ts';
 
 const SIZE = 300_001;
 const CONTENT = seededRandom(3).fill(new Uint8Array(SIZE));
@@ -103,7 +103,23 @@ describe.each([
       await expect(open(server.url)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
     });
 
+    it('but not with more than 16 MiB before the requested bytes', async () => {
+      const size = 2 ** 30;
+      const server = await serve((ask) => {
+        const range = `bytes 0-${ask.index === 0 ? 0 : 2 ** 29 + 9}/${size}`;
+        const length = ask.index === 0 ? '1' : undefined;
+        ask.send({ headers: { 'content-range': range, 'content-length': length }, body: CONTENT.subarray(0, 1) });
+      });
+      const source = await open(server.url);
+      await expect(source.read(new Uint8Array(10), 2 ** 29)).rejects.toThrow('wrong range');
+    });
+
     if (name === 'undici') {
+      it('but not with two different ETags', async () => {
+        const server = await serve((ask) => ask.send({ headers: { etag: '"v1"\r\netag: "v2"' } }));
+        await expect(open(server.url)).rejects.toThrow('2 different headers etag');
+      });
+
       it('with 60 KiB of headers, and no more than 64', async () => {
         let length = 60 << 10;
         const server = await serve((ask) => ask.send({ headers: { 'x-policy': 'x'.repeat(length) } }));
@@ -210,6 +226,34 @@ describe.each([
       const source = await open(server.url);
       await expectRead(source);
       expect(server.asks.slice(2).map(({ path }) => path)).toEqual(['/mirror0', '/disk.img', '/mirror1', '/mirror0']);
+    });
+
+    it('asks the original again after a mirror drips', async () => {
+      const clock = new TestClock();
+      let begun!: (ask: Ask) => void;
+      const dripping = new Promise<Ask>((resolve) => {
+        begun = resolve;
+      });
+      const server = await serve((ask) => {
+        if (ask.path === '/disk.img') redirect(ask, `/mirror${ask.index}`);
+        else if (ask.path !== '/mirror0' || ask.end === 1) ask.send();
+        else {
+          ask.send({ body: false });
+          begun(ask);
+        }
+      });
+      const source = await open(server.url, { clock });
+      const stream = source.stream!(0, 1000);
+      for (let at = 0; at < 3; at++) {
+        const piece = stream.next();
+        const { socket } = await dripping;
+        clock.pass(STALL_MS - 1);
+        socket.write(CONTENT.subarray(at, at + 1));
+        await piece;
+      }
+      clock.wake();
+      for await (const _ of stream);
+      expect(server.asks.slice(2).map(({ path }) => path)).toEqual(['/mirror0', '/disk.img', '/mirror3']);
     });
 
     it('rejects if the mirror is gone and the other one has another ETag, unless it is the same source', async () => {
@@ -425,21 +469,50 @@ describe.each([
 
   it('stops a stream for a reader if the server allows one connection, and resumes it', async () => {
     let busy: Ask | undefined;
-    const server = await serve((ask) => {
+    /** Requests after the stream's when the reader is answered. */
+    let answeredBy = 0;
+    const server = await serve(async (ask) => {
       if (busy !== undefined && !busy.socket.destroyed) return ask.send({ status: 503, body: '' });
+      // A stream that is resumed too early comes before this answer.
+      if (ask.start === 200_000)
+        for (let turn = 0; turn < 50; turn++) await new Promise((resolve) => setImmediate(resolve));
       busy = ask.end - ask.start > 1000 ? ask : undefined;
+      answeredBy = ask.start === 200_000 ? server.asks.length - 2 : answeredBy;
       if (ask.index !== 1) return ask.send();
       ask.send({ body: false });
       return ask.socket.write(CONTENT.subarray(ask.start, 1000));
     });
     const clock = new TestClock();
-    const source = await open(server.url, { clock });
+    const reports: string[] = [];
+    const onRetry = ({ message }: RetryReport) => reports.push(message);
+    const source = await open(server.url, { clock, retry: { attempts: 4, onRetry } });
     const stream = source.stream!(0, SIZE);
     const pieces = [(await stream.next()).value!.slice()];
+    const waiting = stream.next();
     // The server notices the end of a connection a moment later, so the reader may be refused twice.
     await expectRead(source, 200_000, 10);
+    pieces.push((await waiting).value!.slice());
     for await (const piece of stream) pieces.push(piece.slice());
     expectBytes(Buffer.concat(pieces), CONTENT);
+    const [read, rest] = ['bytes=200000-200009', `bytes=1000-${SIZE - 1}`];
+    const later = server.ranges.slice(2);
+    expect([...new Set(later)]).toEqual([read, rest]);
+    expect(later.indexOf(rest)).toBe(later.length - 1);
+    expect(answeredBy).toBe(later.length - 1);
+    expect(reports.every((message) => message.includes('bytes 200000-200009: status 503'))).toBe(true);
     expect(clock.delays.length).toBeLessThanOrEqual(2);
+  });
+
+  it('stops a stream only once for a reader that a server always refuses', async () => {
+    const server = await serve((ask) => {
+      if (ask.index > 1) return ask.send({ status: 503, body: '' });
+      if (ask.index === 0) return ask.send();
+      ask.send({ body: false });
+      return ask.socket.write(CONTENT.subarray(ask.start, 1000));
+    });
+    const source = await open(server.url);
+    await source.stream!(0, SIZE).next();
+    await expect(source.read(new Uint8Array(10), 5)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    expect(server.asks.length).toBe(2 + 1 + 4);
   });
 });

@@ -237,7 +237,7 @@ describe.skipIf(reason !== undefined)(reason === undefined ? 'a full volume' : `
       // There is a record to flush, and a state to write.
       await device.flush();
       await device.checkpoint();
-      // Overwriting needs room, too.
+      // Overwriting needs room, too, so there is nothing more to flush.
       for (let round = 0; round < 600; round++) {
         await expect(writeAgain()).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
         await device.flush();
