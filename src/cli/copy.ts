@@ -45,7 +45,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   let rate: RateControl | undefined;
   try {
     rate = new RateControl(flags, rateHooks(emit));
-    device = await openTarget({ uri, target, flags, signal, rate: rate.rate, direct: true });
+    device = await openTarget({ uri, target, flags, signal, rate: rate.rate, direct: true, asksFirst: true });
     await run({ rate, uri, device, target, flags, signal, emit, progress });
   } catch (error) {
     progress.end();

@@ -43,7 +43,8 @@ export function checkTarget(target: string): void {
 
 const modules = () =>
   Promise.all([
-    import('../index.ts'),
+    import('../device/open.ts'),
+    import('../platform/environment.ts'),
     import('../fs/node.ts'),
     import('../control/server.ts'),
     import('./status.ts'),
@@ -57,6 +58,8 @@ interface OpenTarget extends Pick<TargetCopy, 'uri' | 'target' | 'flags' | 'sign
   readonly onRead?: OpenDeviceOptions['onRead'] | undefined;
   /** The target is not read before it is complete, so long writes may bypass the page cache. */
   readonly direct?: boolean;
+  /** As of `openDeviceIn`. */
+  readonly asksFirst?: boolean;
 }
 
 /**
@@ -73,13 +76,21 @@ export async function openTarget({
   onSize,
   onRead,
   direct = false,
+  asksFirst = false,
 }: OpenTarget): Promise<InlineDevice> {
   if (uri !== undefined) checkSourceFlags(uri, flags);
   if (uri?.kind === 'file') {
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target);
   }
-  const [{ openDevice }, { servingFileSystem }, { serveControl }, { statusOf }, { answerSnapshot }] = await modules();
+  const [
+    { openDeviceIn },
+    { systemEnvironment },
+    { servingFileSystem },
+    { serveControl },
+    { statusOf },
+    { answerSnapshot },
+  ] = await modules();
   let opened: { readonly device: Device; readonly status: () => object } | undefined;
   const opening = { target, pid: process.pid, state: 'opening' };
   const answer: Answer = (command, request) => {
@@ -108,7 +119,7 @@ export async function openTarget({
         throw error;
       }
     });
-  device = (await openDevice({
+  const options: OpenDeviceOptions = {
     source,
     sameSource: flags.sameSource ?? false,
     fileSystem: servingFileSystem(
@@ -128,7 +139,8 @@ export async function openTarget({
       // Without ranges, each stretch downloads everything before it again. One stretch of the whole source avoids that.
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Number.MAX_SAFE_INTEGER } : {}),
     },
-  })) as InlineDevice;
+  };
+  device = await openDeviceIn(systemEnvironment, options, { asksFirst });
   try {
     await checkSize(device.size);
   } catch (error) {
@@ -233,7 +245,7 @@ function errorOf({ code, message }: { code: string; message: string }): Error {
     : Object.assign(new Error(message), { name: code });
 }
 
-/** Tells of the attempts that fail. On stderr only of the first, and when the copy goes on. Rejects as `check` throws. */
+/** Reports failed attempts; on stderr only the first, and when the copy continues. Rejects as `check` throws. */
 async function tellFailures(
   device: Device,
   { target, emit, progress }: TargetCopy,

@@ -1,6 +1,7 @@
 /** Opening a device: a new copy, or one that resumes. */
 
 import { EventStream } from '../async/event-stream.ts';
+import { withSignal } from '../async/with-signal.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { readFile, readNamed, writeFile } from '../fs/inline-file.ts';
@@ -217,8 +218,16 @@ async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
   }
 }
 
-/** As `openDevice` of `copyondemand`, in `environment`. */
-export async function openDeviceIn(environment: Environment, options: OpenDeviceOptions): Promise<InlineDevice> {
+/**
+ * As `openDevice` of `copyondemand`, in `environment`.
+ * @param asksFirst asks the source of an incomplete copy before anything changes, and rejects with its error, unless
+ * that is COD_SOURCE_IO, which may pass.
+ */
+export async function openDeviceIn(
+  environment: Environment,
+  options: OpenDeviceOptions,
+  { asksFirst = false }: { asksFirst?: boolean } = {},
+): Promise<InlineDevice> {
   checkOptions(options);
   const { source, fileSystem, target, signal, takeOver, blockSize, checkpointIntervalMs, readOnly = false } = options;
   const { sameSource = false } = options;
@@ -272,6 +281,11 @@ export async function openDeviceIn(environment: Environment, options: OpenDevice
       },
     };
     await origin.bind(copy);
+    if (asksFirst && !log.state.isComplete) {
+      await withSignal(origin.obtain(), signal).catch((error: unknown) => {
+        if (!isCodError(error, 'COD_SOURCE_IO')) throw error;
+      });
+    }
     signal?.throwIfAborted();
     const opened = (file = await openTarget(fileSystem, target, log, origin.source));
     begun = await log.begin({

@@ -66,7 +66,7 @@ export class Retries {
     }
   }
 
-  /** The source has answered a read: ends a wait for it. A wait for room goes on. */
+  /** The source has answered a read: ends a wait for it. Does not end a wait for room. */
   answered(): void {
     if (this.#waiting.size === 0 || this.#needsRoom) return;
     if (this.#environment.clock.now() - this.#sinceMs >= MIN_WAIT_MS) this.wake();

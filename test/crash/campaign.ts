@@ -98,6 +98,26 @@ const SHAPES: readonly (Shape & {
     faults: true,
     samples: 20,
   },
+  {
+    name: 'a source that comes and goes',
+    size: 12 * 4096 + 100,
+    blockSize: 4096,
+    hydrate: true,
+    users: 3,
+    steps: 6,
+    source: 'comes and goes',
+    samples: 20,
+  },
+  {
+    name: 'no source',
+    size: 12 * 4096 + 100,
+    blockSize: 4096,
+    hydrate: true,
+    users: 3,
+    steps: 6,
+    source: 'absent',
+    samples: 20,
+  },
   { name: 'many blocks', size: 40 * 4096 + 1, blockSize: 4096, hydrate: true, users: 4, steps: 30, samples: 30 },
 ];
 const GOLDEN_SAMPLES = 4;

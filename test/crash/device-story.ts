@@ -31,6 +31,11 @@ export interface Shape {
   readonly inline?: boolean;
   /** Whether target and source fail at random. */
   readonly faults?: boolean;
+  /**
+   * `absent`: after a crash, users work without the source. `comes and goes`: the source is a function that fails at
+   * random or returns another image, and so do the reads of what it returns. Default: the source is always there.
+   */
+  readonly source?: 'absent' | 'comes and goes';
 }
 
 /** A range that the story uses and checks, and its initial content. Begins with a block. */
@@ -61,6 +66,7 @@ export interface Machine {
 }
 
 const INTERVAL_MS = 50;
+const PATIENCE_MS = 300_000;
 const CELL_BYTES = 4096;
 
 /** Bytes that were compared with a promise. */
@@ -113,6 +119,24 @@ function sourceOf(
   };
 }
 
+/** A function that opens the source, and often fails or opens another one. A new copy needs it once. */
+function unreliable(image: Image, shape: Shape, life: Life, isNew: boolean): () => Promise<InlineSource> {
+  const { clock } = life;
+  const random = life.random.fork();
+  let isNeeded = isNew;
+  return async () => {
+    await clock.sleep(random.below(20));
+    if (isNeeded) {
+      isNeeded = false;
+      return sourceOf(image, shape, clock, random.fork(), true);
+    }
+    if (random.oneIn(3)) throw new CodError('COD_SOURCE_IO', 'injected absence');
+    if (image.identity === undefined || random.oneIn(2)) return sourceOf(image, shape, clock, random.fork(), true);
+    const other: Image = { ...image, identity: 'another image', read: (into) => void into.fill(0xee) };
+    return sourceOf(other, shape, clock, random.fork(), false);
+  };
+}
+
 function environmentOf({ clock, random }: Life): Environment {
   return { clock, randomBytes: (into) => random.fill(into) };
 }
@@ -138,12 +162,19 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   let isRemoving = false;
   /** The target, once the copy was found finished. */
   let finished: Uint8Array | undefined;
+  /** Whether no device has opened the copy so far. */
+  let isNew = true;
   /** Which writes since the last check are promised, given the crashes and faults since. */
   let counts: Counting = 'acknowledged';
 
-  const open = (life: Life, hydrate: boolean, faults: boolean): Promise<InlineDevice> =>
+  const open = (life: Life, hydrate: boolean, how: 'faults' | 'reliable' | 'absent'): Promise<InlineDevice> =>
     openDeviceIn(environmentOf(life), {
-      source: sourceOf(image, shape, life.clock, life.random.fork(), faults),
+      source:
+        how === 'absent'
+          ? undefined
+          : how === 'faults' && shape.source === 'comes and goes'
+            ? unreliable(image, shape, life, isNew)
+            : sourceOf(image, shape, life.clock, life.random.fork(), how === 'faults' && (shape.faults ?? false)),
       fileSystem: life.fileSystem,
       target: image.target,
       blockSize,
@@ -269,7 +300,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     try {
       await work;
     } catch (error) {
-      if (!shape.faults || !FAULTS.some((code) => isCodError(error, code))) throw error;
+      if (!(shape.faults || shape.source) || !FAULTS.some((code) => isCodError(error, code))) throw error;
     }
   };
 
@@ -314,9 +345,11 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   };
 
   /** Completes the copy and removes its metadata. */
-  const complete = async (opened: InlineDevice): Promise<void> => {
+  const complete = async (opened: InlineDevice, clock: SimulatedClock): Promise<void> => {
     await opened.hydrateRange(0, size);
-    await opened.hydrated;
+    // The copy waits for room as long as a disk is full, and that may be forever here.
+    const late = clock.sleep(PATIENCE_MS).then(() => Promise.reject(new CodError('COD_NO_SPACE', 'no room so far')));
+    await Promise.race([opened.hydrated, late]);
     isFinishing = true;
     await opened.finish();
   };
@@ -349,7 +382,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   return {
     work: async (life) => {
       if (finished !== undefined) return;
-      const opened = device ?? (await open(life, shape.hydrate, shape.faults ?? false));
+      const opened = device ?? (await open(life, shape.hydrate, 'faults'));
       // Format 1 has modified blocks from the start.
       if (device === undefined) changes.settle(opened.modified);
       device = undefined;
@@ -359,13 +392,15 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         for (let count = 0; count < shape.steps; count++) await tolerant(step(opened, life.clock, mine));
       };
       await Promise.all([fault, ...Array.from({ length: shape.users }, () => user(random.fork()))]);
-      if (random.oneIn(6)) await tolerant(isWhole && random.oneIn(2) ? complete(opened) : remove(opened, life));
+      if (random.oneIn(6))
+        await tolerant(isWhole && random.oneIn(2) ? complete(opened, life.clock) : remove(opened, life));
       await tolerant(opened.close());
     },
     recover: async (life) => {
+      isNew = false;
       const countsFinished = counts;
       if (life.crash !== 'process') counts = 'durable';
-      const reopen = (): Promise<InlineDevice> => open(life, isWhole && (shape.hydrate || life.isLast), false);
+      const reopen = (): Promise<InlineDevice> => open(life, isWhole && (shape.hydrate || life.isLast), 'reliable');
       let opened: InlineDevice;
       try {
         opened = await reopen();
@@ -399,8 +434,11 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         parts[index]!.before = found[index]!;
       }
       counts = 'acknowledged';
-      if (!life.isLast) device = opened;
-      else if (isWhole && life.random.oneIn(2)) await finish(life, opened, found);
+      if (!life.isLast && shape.source === undefined) device = opened;
+      else if (!life.isLast) {
+        await opened.close();
+        device = await open(life, shape.hydrate, shape.source === 'absent' ? 'absent' : 'faults');
+      } else if (isWhole && life.random.oneIn(2)) await finish(life, opened, found);
       else await opened.close();
     },
   };

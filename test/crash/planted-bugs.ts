@@ -40,6 +40,8 @@ const TARGET = 'src/device/target.ts';
 const WRITER = 'src/device/writer.ts';
 const FILLER = 'src/device/filler.ts';
 const FETCHER = 'src/device/fetcher.ts';
+const HYDRATOR = 'src/device/hydrator.ts';
+const ORIGIN = 'src/device/origin.ts';
 const ADAPTER = 'src/fs/fs-adapter.ts';
 const SNAPSHOT = 'src/device/snapshot.ts';
 const SNAPSHOT_METADATA = 'src/log/snapshot-metadata.ts';
@@ -1127,6 +1129,28 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         file: SNAPSHOT_METADATA,
         find: 'await claimed.#write(-1, UNFINISHED, undefined);',
         replace: 'await claimed.#write(-1, identity, undefined);',
+      },
+    ],
+  },
+  {
+    name: 'a source of another image that is used',
+    test: {
+      file: 'test/device/origin.test.ts',
+      name: 'another image that takes the place of the image in the middle leaves no byte in the copy',
+    },
+    patches: [{ file: ORIGIN, find: 'if (identity === copy.identity) return;', replace: 'if (copy.size > 0) return;' }],
+  },
+  {
+    name: 'a background copy that ends at its first failure',
+    test: {
+      file: 'test/device/origin.test.ts',
+      name: 'an incomplete copy asks again with growing delays of at most 30 s, tells of each attempt, and never ends',
+    },
+    patches: [
+      {
+        file: HYDRATOR,
+        find: 'if (!this.#isPaused) await retries.wait(error, this.#end.signal);',
+        replace: 'if (!this.#isPaused) throw error;',
       },
     ],
   },

@@ -431,7 +431,7 @@ export function deviceSuite(
         }
       });
 
-      it('of the background copy is told, the device works meanwhile, and the copy continues by itself', async () => {
+      it('of the background copy is an event; the device works, and the copy continues by itself', async () => {
         const bytes = pattern(3 * 2 ** 20);
         let broken = true;
         const { source } = watched(bytes, async (_offset, length) => {

@@ -594,7 +594,7 @@ describe('the rate limit', () => {
 });
 
 describe('an error', () => {
-  it('stops all streams and is told; earlier bytes are kept', async () => {
+  it('stops all streams and is an event; earlier bytes are kept', async () => {
     const rig = new Rig();
     const bytes = pattern(MIB);
     const source = new ControlledSource(bytes, { pieceBytes: () => 8 * BLOCK });

@@ -285,7 +285,7 @@ describe('a new copy', () => {
 });
 
 describe('another image', () => {
-  it('is not used; it is reported when it has proved it for a minute, and the old image is taken up again', async () => {
+  it('is not used, and reported when it has proved it for a minute; the old image is taken up again', async () => {
     const rig = new Rig();
     await rig.partCopied();
     rig.answer = { bytes: OTHER, identity: 'v2' };

@@ -48,7 +48,7 @@ const usage: readonly Row[] = [
   { name: 'no target', arrange: () => ['copy', 'a'], says: "'target'" },
   { name: 'no source', arrange: () => ['copy'], says: "'source'" },
   { name: 'one argument too many', arrange: () => ['copy', 'a', 'b', 'c'], says: 'too many arguments' },
-  { name: 'serve without a target', arrange: () => ['serve', 'a'], says: "'target'" },
+  { name: 'serve without a target', arrange: () => ['serve'], says: "'source'" },
   { name: 'serve with an empty target', arrange: () => ['serve', 'a', ''], says: 'TARGET is empty' },
   {
     name: 'serve on a socket and a port',
@@ -184,9 +184,14 @@ const usage: readonly Row[] = [
     says: 'name:password',
   },
   {
+    name: 'a timeout with a path',
+    arrange: (dir) => ['copy', makeImage(dir), 'b', '--timeout', '1'],
+    says: 'needs a network source',
+  },
+  {
     name: 'HTTP options with a path',
-    arrange: (dir) => ['copy', makeImage(dir), 'b', '--retries', '1'],
-    says: 'need a network source',
+    arrange: (dir) => ['copy', makeImage(dir), 'b', '--user', 'a:b'],
+    says: 'need an HTTP source',
   },
 ];
 

@@ -10,6 +10,7 @@ import { seededRandom } from '../../src/testing/index.ts';
 import { eventsOf, runCommand } from '../cli/command.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { expectBytes } from '../support/bytes.ts';
+import { nextEvent } from '../support/device-events.ts';
 import { canMountDisks, smallDisk } from '../support/small-disk.ts';
 
 const MIB = 2 ** 20;
@@ -45,11 +46,11 @@ describe.runIf(canMountDisks())('on a full disk', () => {
     expect(readdirSync(directory)).toEqual(['disk']);
   };
 
-  test('the background copy fails, reads work, and the next device completes the copy when there is room', async () => {
+  test('the background copy waits, reads and writes work, and the copy continues when there is room', async () => {
     const disk = smallDisk(6 * MIB);
     const device = await open(disk.directory);
-    await expect(device.hydrated).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
-    expect(device.status().state).toBe('failed');
+    expect(await nextEvent(device, 'retry')).toMatchObject({ code: 'COD_NO_SPACE' });
+    expect(device.status().state).toBe('waiting');
     const { syncedBlocks } = device.status();
     expectBytes(await readAll(device), IMAGE);
     disk.resize(40 * MIB);
@@ -58,6 +59,7 @@ describe.runIf(canMountDisks())('on a full disk', () => {
     await device.write(written, 10 * MIB + 1);
     model.set(written, 10 * MIB + 1);
     await device.flush();
+    await device.hydrated;
     expectBytes(await readAll(device), model);
     await device.close();
     const again = await open(disk.directory, false);
@@ -140,7 +142,7 @@ describe.runIf(canMountDisks())('on a full disk', () => {
     const disk = smallDisk(6 * MIB);
     const image = join(temporaryDirectory(), 'image');
     writeFileSync(image, IMAGE);
-    const command = ['copy', image, join(disk.directory, 'disk'), '--json'];
+    const command = ['copy', image, join(disk.directory, 'disk'), '--json', '--retries', '0'];
     const full = await runCommand(command);
     expect(full.exitCode).toBe(1);
     expect(full.stderr).toMatch(/^copyondemand: COD_NO_SPACE: .+\n$/);
@@ -149,7 +151,6 @@ describe.runIf(canMountDisks())('on a full disk', () => {
     disk.resize(40 * MIB);
     const again = await runCommand(command);
     expect(again).toMatchObject({ exitCode: 0, stderr: '' });
-    expect(eventsOf(again)[0]!['resumedBytes']).toBeGreaterThan(MIB);
     expectBytes(new Uint8Array(readFileSync(join(disk.directory, 'disk'))), IMAGE);
     expect(readdirSync(disk.directory)).toEqual(['disk']);
   });

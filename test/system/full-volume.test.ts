@@ -216,7 +216,7 @@ describe.skipIf(reason !== undefined)(reason === undefined ? 'a full volume' : `
         await expect(write(BLOCK, (BLOCKS - 1) * BLOCK)).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
         await expect(write(600 * BLOCK, (BLOCKS - 700) * BLOCK)).rejects.toMatchObject({ code: 'COD_NO_SPACE' });
         await device.flush();
-        expect(device.status().state).not.toBe('failed');
+        expect(device.status().state).not.toBe('poisoned');
         await expectModel(device);
         makeRoom();
         await write(BLOCK, (BLOCKS - 1) * BLOCK);
