@@ -7,6 +7,7 @@ import type { Inspection } from '../log/inspect.ts';
 import { inspectMetadata } from '../log/inspect.ts';
 import { UsageError } from './failure.ts';
 import { drawCells, drawLegend, mapCells } from './map-picture.ts';
+import { withRepairAdvice } from './repair-advice.ts';
 import { columnsOf, hasColour } from './terminal.ts';
 import { counted, formatBytes, formatPercent } from './units.ts';
 
@@ -45,7 +46,7 @@ export async function inspectTarget(target: string, { size }: { readonly size?: 
     checkSize(inspection, size);
     return { ...inspection, target };
   } catch (error) {
-    throw explain(error, target);
+    throw await withRepairAdvice(explain(error, target), target);
   }
 }
 

@@ -1,6 +1,6 @@
 /** Events for scripts: one JSON object per line, on stdout. */
 
-/** Events of `--json`. The last event is `done` or `error`, and the only one of `remove`. */
+/** Events of `--json`. The last event is `done` or `error`, and the only one of `remove` and `repair`. */
 export type CopyEvent =
   | 'start'
   | 'warning'

@@ -12,6 +12,7 @@ import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
 import type { FinishFlags } from './finish.ts';
 import type { InspectFlags } from './inspect.ts';
 import type { RemoveFlags } from './remove.ts';
+import type { RepairFlags } from './repair.ts';
 import type { ServeFlags } from './serve.ts';
 import type { SnapshotFlags } from './snapshot.ts';
 import type { StatusFlags } from './status.ts';
@@ -220,6 +221,19 @@ function program(): Command {
     .option('--json', 'print one JSON object on stdout')
     .addHelpText('after', `\n${EXIT_CODES}`)
     .action(async (target: string, flags: RemoveFlags) => (await import('./remove.ts')).remove(target, flags));
+
+  program
+    .command('repair')
+    .summary('repair damaged metadata of a copy')
+    .description(
+      'Says what can be saved from the damaged metadata of the copy at TARGET, and what would be lost.\n' +
+        'With --yes it does so. The old metadata is kept in files that end with .old.',
+    )
+    .argument('<target>', 'the path of a copy')
+    .option('--yes', 'repair it')
+    .option('--json', 'print one JSON object on stdout')
+    .addHelpText('after', `\n${EXIT_CODES}`)
+    .action(async (target: string, flags: RepairFlags) => (await import('./repair.ts')).repair(target, flags));
 
   program
     .command('export')

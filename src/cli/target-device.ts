@@ -11,6 +11,7 @@ import { UsageError } from './failure.ts';
 import { type ImageFlags, openImage } from './image.ts';
 import type { Emit } from './json-lines.ts';
 import type { Progress } from './progress.ts';
+import { withRepairAdvice } from './repair-advice.ts';
 import { checkSourceFlags, type HttpFlags, type SourceUri, showSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { formatBytes } from './units.ts';
@@ -140,7 +141,9 @@ export async function openTarget({
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Number.MAX_SAFE_INTEGER } : {}),
     },
   };
-  device = await openDeviceIn(systemEnvironment, options, { asksFirst });
+  device = await openDeviceIn(systemEnvironment, options, { asksFirst }).catch(async (error: unknown) => {
+    throw await withRepairAdvice(error, target);
+  });
   try {
     await checkSize(device.size);
   } catch (error) {

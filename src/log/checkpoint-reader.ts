@@ -55,7 +55,8 @@ export async function readCheckpoint(checkpoint: CheckpointFile, state: CopyStat
   return identity;
 }
 
-async function readDirectory(
+/** Reads identity and directory. @throws {@link CodError} COD_CORRUPT if their checksum does not match. */
+export async function readDirectory(
   { core, file, header }: CheckpointFile,
   { geometry }: CopyState,
 ): Promise<{ identity: Uint8Array | undefined; entries: SliceEntry[] }> {
@@ -69,8 +70,8 @@ async function readDirectory(
   return { identity: identityBytes === undefined ? undefined : bytes.subarray(0, identityBytes), entries };
 }
 
-/** Reads a slice and checks its checksum. */
-async function readSlice(
+/** Reads a slice. @throws {@link CodError} COD_CORRUPT if its checksum does not match. */
+export async function readSlice(
   { core, file, clock }: CheckpointFile,
   { slice, entry, into }: { slice: number; entry: SliceEntry; into: Uint8Array },
 ): Promise<void> {

@@ -57,7 +57,7 @@ export async function exportFormat1In(environment: Environment, options: ExportF
   if (typeof name !== 'string' || name === '') throw new TypeError('`name` must be a non-empty string');
   signal?.throwIfAborted();
   const lease = await takeOwnership(fileSystem, name, { signal });
-  const slots = new Slots(fileSystem, name);
+  const slots = new Slots(fileSystem, name, { owner: lease });
   try {
     return await parsing((core) => exportLog({ core, environment, slots, lease }, options));
   } finally {

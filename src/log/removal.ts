@@ -231,7 +231,8 @@ function noCopy(target: string, exists: boolean): CodError {
   return new CodError('COD_NOT_FOUND', `${what}; nothing was removed`, { details: { target } });
 }
 
-function contentsOf(state: CopyState): RemovedContents {
+/** What the target holds according to a state. */
+export function contentsOf(state: CopyState): RemovedContents {
   const { geometry } = state;
   const bytesOf = (runs: Iterable<readonly [start: number, end: number]>): number => {
     let bytes = 0;
@@ -280,6 +281,8 @@ async function sayEmpty(
     // An owner before may still write to a file that it knows.
     if (lease.unproved) await slots.remove('checkpoint', slotOf(epoch + 1));
     await checkpointer.writeStandalone();
+    await lease.fence();
+    await emptyAllBut(slots, slotOf(epoch + 1));
     return slotOf(epoch + 1);
   } catch (error) {
     // Removing the target makes room, but metadata may be left then that misses its target.
@@ -287,6 +290,15 @@ async function sayEmpty(
     throw error;
   } finally {
     empty.dispose();
+  }
+}
+
+/** Empties all files but a checkpoint: what they say is not true once the target is empty. */
+async function emptyAllBut(slots: Slots, kept: SlotIndex): Promise<void> {
+  for (const { kind, slot } of [...ALL_SLOTS].reverse()) {
+    const file = kind === 'checkpoint' && slot === kept ? undefined : await slots.find(kind, slot);
+    await file?.truncate(0);
+    await file?.sync();
   }
 }
 

@@ -65,9 +65,13 @@ export class Slots {
 
   /**
    * @param options.readOnly nothing is changed. Default: false.
-   * @param options.owner whose files these are. Undefined: names are neither made nor removed.
+   * @param options.owner whose files these are
    */
-  constructor(fileSystem: FileSystem, target: string, options: { readOnly?: boolean; owner?: Ownership } = {}) {
+  constructor(
+    fileSystem: FileSystem,
+    target: string,
+    options: { readOnly: true; owner?: Ownership } | { readOnly?: boolean; owner: Ownership },
+  ) {
     this.fileSystem = fileSystem;
     this.target = target;
     this.#readOnly = options.readOnly ?? false;

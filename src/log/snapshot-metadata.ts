@@ -62,7 +62,7 @@ export class SnapshotMetadata {
   static async claim(place: SnapshotPlace, signal: AbortSignal): Promise<SnapshotMetadata> {
     const { fileSystem, name, geometry } = place;
     const lease = await takeOwnership(fileSystem, name, { signal });
-    const slots = new Slots(fileSystem, name);
+    const slots = new Slots(fileSystem, name, { owner: lease });
     let claimed: SnapshotMetadata | undefined;
     try {
       await refuseTaken(place, slots);

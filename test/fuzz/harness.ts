@@ -71,7 +71,7 @@ async function readState(fileSystem: FileSystem, size: number, via: FuzzCase['vi
     );
     return { size: found.size, truth: union([...synced, ...dirty]), modified, identity: undefined };
   }
-  const found = await recover(core, new Slots(fileSystem, TARGET), {
+  const found = await recover(core, new Slots(fileSystem, TARGET, { readOnly: true }), {
     size: async () => size,
     read: async (into, offset) => (await fileSystem.open(TARGET)).read(into, offset),
   });

@@ -375,8 +375,8 @@ describe('a checkpoint that fails', () => {
     const shape = geometry({ size: SIZE, blockSize: BLOCK });
     const core = Core.create();
     const state = await CopyState.open(core, shape);
-    const slots = new Slots(newFiles(), 'log');
     const owner = new Ownership('log', undefined, () => undefined);
+    const slots = new Slots(newFiles(), 'log', { owner });
     const checkpointer = new Checkpointer(
       {
         core,
@@ -447,7 +447,7 @@ describe('a checkpoint whose directory contradicts itself', () => {
     const name = epochOf(image) % 2 === 0 ? 'log.bak' : 'log.bak.1';
     const core = Core.create();
     try {
-      const slots = new Slots(newFiles(new Map([[name, image]])), 'log');
+      const slots = new Slots(newFiles(new Map([[name, image]])), 'log', { readOnly: true });
       const found = await recover(core, slots, { size: async () => SIZE, read: readZeros });
       const { count } = found!.state.blocks;
       found!.state.dispose();

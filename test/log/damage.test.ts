@@ -84,7 +84,7 @@ class Opener {
       size: async () => SIZE,
       read: (into: Uint8Array, offset: number) => readNamed(files, 'disk', into, offset),
     };
-    const found = await recover(core, new Slots(files, 'disk'), target);
+    const found = await recover(core, new Slots(files, 'disk', { readOnly: true }), target);
     if (found === undefined) return 'nothing';
     const { state, epoch, bothLogs, format, session, identity } = found;
     const maps = [[...state.syncedRuns()], [...state.dirtyBlocks()]];

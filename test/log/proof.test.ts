@@ -213,7 +213,7 @@ describe('records behind the last barrier', () => {
 
 describe('a recovery', () => {
   async function recovered(files: MemoryFiles, size: number): Promise<{ state: unknown; proved: readonly Extent[] }> {
-    const found = await recover(core, new Slots(files, 'disk'), {
+    const found = await recover(core, new Slots(files, 'disk', { readOnly: true }), {
       size: async () => size,
       read: async (into, offset) => (await files.open('disk')).read(into, offset),
     });

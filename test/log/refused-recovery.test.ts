@@ -39,7 +39,7 @@ async function outcome(core: Core, images: Map<string, Image>, size: number): Pr
 async function outcomeIn(core: Core, files: MemoryFiles, size: number): Promise<string> {
   const target = { size: async () => size, read: async (into: Uint8Array) => void into.fill(0) };
   try {
-    const found = await recover(core, new Slots(files, 'disk.raw'), target);
+    const found = await recover(core, new Slots(files, 'disk.raw', { readOnly: true }), target);
     found?.state.dispose();
     return found === undefined ? 'nothing' : 'a state';
   } catch (error) {

@@ -1,0 +1,66 @@
+/** `copyondemand repair`: says what can be saved from damaged metadata, and with `--yes` does it. */
+
+import { nodeFileSystem } from '../fs/node.ts';
+import { type RepairPlan, repairIn } from '../log/repair.ts';
+import { systemEnvironment } from '../platform/environment.ts';
+import { failureOf, UsageError } from './failure.ts';
+import { listenForInterruption } from './interruption.ts';
+import { jsonLines } from './json-lines.ts';
+import { formatBytes } from './units.ts';
+
+/** Parsed options of the command. */
+export interface RepairFlags {
+  readonly yes?: boolean;
+  readonly json?: boolean;
+}
+
+/**
+ * Prints a plan for the copy at TARGET, and with `--yes` repairs it.
+ * @throws {@link UsageError} if TARGET is empty; the errors of {@link repairIn}.
+ */
+export async function repair(target: string, { yes = false, json = false }: RepairFlags): Promise<void> {
+  const emit = jsonLines(process.stdout, { enabled: json });
+  const interruption = listenForInterruption();
+  try {
+    if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
+    const plan = await repairIn(systemEnvironment, {
+      fileSystem: nodeFileSystem('.', { readOnly: !yes }),
+      target,
+      apply: yes,
+      signal: interruption.signal,
+      onPlan: (plan) => {
+        if (!json) process.stdout.write(describe(target, plan));
+      },
+    });
+    const isRepaired = yes && plan.problems.length > 0;
+    emit('done', { target, ...plan, isRepaired });
+    if (json || plan.problems.length === 0) return;
+    const saved = `the old metadata is kept in ${plan.saved.join(', ')}`;
+    process.stderr.write(
+      `${target}: ${isRepaired ? `repaired; ${saved}` : 'nothing was changed: pass --yes to repair it'}\n`,
+    );
+  } catch (error) {
+    const { exitCode: _, ...fields } = failureOf(error);
+    emit('error', fields);
+    throw error;
+  } finally {
+    interruption.stop();
+  }
+}
+
+function describe(target: string, plan: RepairPlan): string {
+  const { problems, size, copiedBytes, modifiedBytes, lostBytes, losesIdentity } = plan;
+  if (problems.length === 0) return `${target}: nothing is damaged\n`;
+  const written = modifiedBytes === 0 ? '' : `, of which users wrote at most ${formatBytes(modifiedBytes)}`;
+  const lost =
+    lostBytes === 0
+      ? 'nothing that users wrote'
+      : `at most ${formatBytes(lostBytes)} that users wrote; these bytes are copied from the source again`;
+  return [
+    ...problems.map((problem) => `damaged   ${problem}`),
+    `survives  ${formatBytes(copiedBytes)} of ${formatBytes(size)}${written}`,
+    `lost      ${lost}`,
+    ...(losesIdentity ? ['lost      the identity of the source: resume the copy from the same source only'] : []),
+    '',
+  ].join('\n');
+}
