@@ -3,9 +3,9 @@
  *
  *   own → read → checkpoint in `.bak.1` → remove the rest → format 1 in `.bak` → empty `.bak.1` → remove it
  *
- * Each step is durable before the next begins. Until `.bak.1` is empty, its standalone checkpoint of format 2
- * counts, and a file of format 1 beside it does not; then `.bak` does. So a crash leaves one format or the other, and the
- * same call continues.
+ * Each step is durable before the next begins. Until `.bak.1` is empty, its standalone checkpoint of
+ * format 2 counts, and a file of format 1 beside it does not; then `.bak` does. So a crash leaves one format or the
+ * other, and the same call continues.
  */
 
 import { FORMAT1_BLOCK_SIZE } from '../core/layout.ts';

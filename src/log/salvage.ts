@@ -136,7 +136,7 @@ function refuseSeveralCopies(valid: readonly Part<CheckpointHeader | LogHeader>[
       size === header.size &&
       blockSize === header.blockSize;
     if (isSame) continue;
-    const message = `${name} and ${first!.name} are of different copies: move those that are not this copy's, try again`;
+    const message = `${name} and ${first!.name} are of different copies: move those of the other copy, try again`;
     throw corrupt(message, { file: name });
   }
 }
@@ -337,9 +337,9 @@ function epochsOfDamagedLogs(parts: readonly Part[]): { part: Part; epoch: numbe
 }
 
 /**
- * Whether what is intact accounts for all that was ever recorded. Rule 1: a checkpoint *E* is intact, and nothing
- * follows it but what logs *E* and *E* + 1 have, which are undamaged. It need not be the newest: checkpoint *E* + 1 holds
- * what log *E* says, as long as that log goes on to its end.
+ * Whether what is intact accounts for all that was ever recorded: a checkpoint *E* is intact, and nothing follows it
+ * but what logs *E* and *E* + 1 have, which are undamaged. It need not be the newest: checkpoint *E* + 1 holds what log
+ * *E* says, provided that log *E* ends with `CONTINUED`.
  */
 function isAllThere(checkpoints: readonly ReadCheckpoint[], logs: readonly ReadLog[], parts: readonly Part[]): boolean {
   const newest = checkpoints.find(({ isIntact }) => isIntact);

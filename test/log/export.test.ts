@@ -240,7 +240,7 @@ describe('refuses and changes nothing', () => {
     await device.close();
   });
 
-  it('a file without metadata, and a name that is none', async () => {
+  it('a file without metadata, and an invalid name', async () => {
     const files = new MemoryFiles(new Map([['disk', { bytes: IMAGE, size: SIZE }]]));
     await expectRefusal(files, 'COD_NOT_FOUND', 'no metadata');
     await expect(exportFormat1({ fileSystem: files, name: '' })).rejects.toThrow(TypeError);

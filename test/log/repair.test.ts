@@ -29,6 +29,8 @@ import {
 } from './states.ts';
 
 const HEADER_BYTES = 512;
+/** The states of each operation that are damaged: a repair reads every log as a whole, several times. */
+const STEPS = 6;
 const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
 const environment = { clock: new SimulatedClock(), randomBytes: (into: Uint8Array) => void into.fill(99) };
 
@@ -165,9 +167,11 @@ describe.each(['left', 'synced'] as const)('with the target as %s', (target) => 
     expect(tally.refused).toBeGreaterThan(20);
   });
 
-  it.each(inBetween)('$name is repaired at each of its steps', async ({ states }) => {
+  it.each(inBetween)('$name is repaired at some of its steps', async ({ states }) => {
     const tally = newTally();
-    for (const state of states) await checkAll(state, target, 9973, tally);
+    const stride = Math.ceil(states.length / STEPS);
+    for (const [index, state] of states.entries())
+      if (index % stride === stride - 1) await checkAll(state, target, 9973, tally);
     expect(tally.failures).toEqual([]);
     expect([...tally.others]).toEqual([]);
   });

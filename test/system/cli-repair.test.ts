@@ -41,10 +41,14 @@ test('says what survives and changes nothing; with --yes it repairs, and the cop
   expect(plan).toMatchObject({
     exitCode: 0,
     stderr: 'disk: nothing was changed: pass --yes to repair it\n',
-    stdout: expect.stringMatching(
-      /^damaged {3}disk\.bak: checkpoint header: .+\nsurvives {2}256 KiB of 1 MiB, of which users wrote at most 100 bytes\nlost {6}nothing that users wrote\n$/,
-    ),
   });
+  const [damaged, ...rest] = plan.stdout.split('\n');
+  expect(damaged).toMatch(/^damaged {3}disk\.bak: checkpoint header: ./);
+  expect(rest).toEqual([
+    'survives  256 KiB of 1 MiB, of which users wrote at most 100 bytes',
+    'lost      nothing that users wrote',
+    '',
+  ]);
   expect(contentsOf(directory)).toEqual(before);
   const repaired = await run(directory, 'repair', 'disk', '--yes');
   expect(repaired).toMatchObject({ exitCode: 0, stdout: plan.stdout });
