@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import ts from 'typescript';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { tinyImage } from './sources/qcow2/tiny-image.ts';
 import { type Example, examplesIn } from './support/docstrings.ts';
 import { TestNbdServer } from './support/nbd-server.ts';
 import { bundleUser, ENTRIES } from './support/own-package.ts';
@@ -142,6 +143,7 @@ describe('an example runs', () => {
     for (const [shown, used] of places) code = code.replaceAll(shown, used);
     const cwd = await mkdtemp(join(folder, 'run-'));
     await writeFile(join(cwd, 'image.raw'), readFileSync(join(folder, 'image.raw')));
+    await writeFile(join(cwd, 'disk.qcow2'), tinyImage().bytes);
     const { stdout } = await promisify(execFile)(process.execPath, [await bundleUser(code)], { cwd });
     expect(stdout.split('\n').slice(0, -1)).toEqual(example.output);
   });

@@ -1,6 +1,8 @@
 /**
  * `node bench/lib/slow-server.mjs FILE LATENCY_MS`: serves a file over HTTP, with a delay before each response. Prints
  * its port. A separate process, so that it does not share a CPU core with the benchmark.
+ *
+ * `/counts` answers with the requests so far and the bytes of their bodies, as JSON.
  */
 
 import { openSync, readSync, statSync } from 'node:fs';
@@ -10,7 +12,10 @@ const [file, latency] = process.argv.slice(2);
 const latencyMs = Number(latency);
 const { size } = statSync(file);
 const fd = openSync(file, 'r');
+const counts = { requests: 0, bytes: 0 };
 const server = createServer((request, response) => {
+  if (request.url === '/counts') return response.end(JSON.stringify(counts));
+  counts.requests++;
   const match = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
   const start = match ? Number(match[1]) : 0;
   const end = match?.[2] ? Math.min(Number(match[2]), size - 1) : size - 1;
@@ -32,6 +37,7 @@ const server = createServer((request, response) => {
       const piece = Buffer.allocUnsafe(Math.min(262_144, end - at + 1));
       readSync(fd, piece, 0, piece.length, at);
       at += piece.length;
+      counts.bytes += piece.length;
       if (response.write(piece)) setImmediate(step);
       else response.once('drain', step);
     };

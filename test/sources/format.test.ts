@@ -1,4 +1,4 @@
-/** Containers and archives are told from disks. */
+/** Containers and archives are refused, and disks are not. */
 
 import { execFileSync } from 'node:child_process';
 import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

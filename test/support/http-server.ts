@@ -15,6 +15,8 @@ export interface Ask {
   /** The range [start, end) of the Range header, or the whole content without one. */
   readonly start: number;
   readonly end: number;
+  /** Asks for the first byte, or for the first or last bytes that tell a disk from a container. */
+  readonly isOpening: boolean;
   readonly socket: Socket;
   /**
    * Sends a correct response, except for the overrides. A header of `undefined` is omitted. `body: false` sends only
@@ -132,6 +134,7 @@ export class HostileServer {
       index: this.asks.length,
       indexOnConnection,
       method: requestLine.split(' ')[0] ?? '',
+      isOpening: end - start <= 1024,
       path: requestLine.split(' ')[1] ?? '',
       headers,
       start,

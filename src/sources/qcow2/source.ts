@@ -175,38 +175,39 @@ class Qcow2Source implements InlineSource, AsyncDisposable {
   /** Fills `into` with the bytes of segments, side by side. */
   async #fill(into: Uint8Array, segments: readonly Segment[], signal: AbortSignal | undefined): Promise<void> {
     let at = 0;
-    const tasks: (() => Promise<void>)[] = [];
-    const over = new AbortController();
+    const parts: [Uint8Array, Exclude<Segment, { kind: 'zero' }>][] = [];
     for (const segment of segments) {
       const part = into.subarray(at, at + segment.length);
       at += segment.length;
       if (segment.kind === 'zero') part.fill(0);
-      else tasks.push(() => this.#fillPart(part, segment, signal, over.signal));
+      else parts.push([part, segment]);
     }
-    if (tasks.length === 1) return tasks[0]!();
+    if (parts.length < 2) {
+      for (const [part, segment] of parts) await this.#fillPart(part, segment, signal);
+      return;
+    }
+    const over = new AbortController();
+    const either = signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]);
     const work = async (): Promise<void> => {
       try {
-        for (let next = tasks.shift(); next !== undefined; next = tasks.shift()) await next();
+        for (let next = parts.shift(); next !== undefined; next = parts.shift()) await this.#fillPart(...next, either);
       } catch (error) {
-        tasks.length = 0;
+        parts.length = 0;
         over.abort(error);
-        throw error;
       }
     };
     // None may write into the caller's buffer when this has ended.
-    await Promise.allSettled(Array.from({ length: Math.min(CONCURRENCY, tasks.length) }, work));
-    if (over.signal.aborted) throw over.signal.reason;
+    await Promise.all(Array.from({ length: Math.min(CONCURRENCY, parts.length) }, work));
+    over.signal.throwIfAborted();
   }
 
   async #fillPart(
     part: Uint8Array,
     segment: Exclude<Segment, { kind: 'zero' }>,
     signal: AbortSignal | undefined,
-    over: AbortSignal,
   ): Promise<void> {
-    const either = signal === undefined ? over : AbortSignal.any([signal, over]);
-    if (segment.kind === 'data') return segment.file.read(part, segment.offset, { signal: either });
-    const whole = await withSignal(this.#clusters.get(segment), either);
+    if (segment.kind === 'data') return segment.file.read(part, segment.offset, signal === undefined ? {} : { signal });
+    const whole = await withSignal(this.#clusters.get(segment), signal);
     part.set(whole.subarray(segment.skip, segment.skip + segment.length));
   }
 }
