@@ -8,12 +8,8 @@ import { openDeviceIn } from '../device/open.ts';
 import type { Device } from '../device/types.ts';
 import { CodError, isCodError } from '../errors.ts';
 import { nodeFileSystem } from '../fs/node.ts';
-import { recover } from '../log/recovery.ts';
-import { Slots } from '../log/slots.ts';
 import { systemEnvironment } from '../platform/environment.ts';
 import { ioError } from '../platform/errno.ts';
-import type { Source } from '../sources/source.ts';
-import { parsing } from '../wasm/cores.ts';
 import { failureOf, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
@@ -86,11 +82,10 @@ function directoryOf(path: string): string {
   }
 }
 
-/** Opens the copy, which has no owner, and takes the snapshot. */
+/** Opens the copy, which has no owner, without its source, and takes the snapshot. */
 async function takeHere(target: string, name: string, signal: AbortSignal): Promise<void> {
   const fileSystem = nodeFileSystem();
   const device = await openDeviceIn(systemEnvironment, {
-    source: await absentSource(target),
     fileSystem,
     target,
     hydrate: false,
@@ -100,28 +95,5 @@ async function takeHere(target: string, name: string, signal: AbortSignal): Prom
     await withSignal(device.snapshot(beside(target, name)), signal);
   } finally {
     await device.close();
-  }
-}
-
-/** A source like the one of the copy, which is not needed: nothing is read from it. */
-async function absentSource(target: string): Promise<Source> {
-  const fileSystem = nodeFileSystem('.', { readOnly: true });
-  const slots = new Slots(fileSystem, target, { readOnly: true });
-  const file = await fileSystem.open(target);
-  const read = (): Promise<never> =>
-    Promise.reject(new CodError('COD_SOURCE_IO', `the source of ${target} is not open`));
-  try {
-    const storage = { size: () => file.size(), read: (into: Uint8Array, at: number) => file.read(into, at) };
-    return await parsing(async (core) => {
-      const found = await recover(core, slots, storage, systemEnvironment.clock);
-      if (found === undefined)
-        throw new CodError('COD_NOT_FOUND', `${target} has no metadata: copy it as an ordinary file`);
-      const { size } = found.state.geometry;
-      found.state.dispose();
-      const { identity } = found;
-      return { size, ...(identity === undefined ? {} : { identity }), read, close: async () => undefined };
-    });
-  } finally {
-    await Promise.all([file.close(), slots.close()]);
   }
 }

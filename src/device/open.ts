@@ -6,6 +6,7 @@ import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { readFile, readNamed, writeFile } from '../fs/inline-file.ts';
 import { type OpenLog, type RecoveredLog, recoverLogOf } from '../log/intent-log.ts';
+import { UNFINISHED } from '../log/snapshot-metadata.ts';
 import type { Environment } from '../platform/clock.ts';
 import type { InlineSource, Source } from '../sources/source.ts';
 import { CopyOnDemandDevice } from './device.ts';
@@ -72,6 +73,7 @@ export interface OpenDeviceOptions {
 }
 
 const REMOVE = 'remove the copy (`copyondemand remove`, `removeCopy`)';
+
 function checkOptions(options: OpenDeviceOptions): void {
   const { source, hydrate, checkpointIntervalMs, target } = options;
   if (source !== undefined && typeof source !== 'function' && typeof source?.read !== 'function')
@@ -267,6 +269,8 @@ export async function openDeviceIn(
       },
     ));
     checkOrder(options, log.size);
+    if (log.identity === UNFINISHED)
+      throw new CodError('COD_INCOMPLETE', `${target} is ${UNFINISHED}: ${REMOVE}`, { details: { target } });
     let begun: OpenLog | undefined;
     const copy: OriginCopy = {
       size: log.size,

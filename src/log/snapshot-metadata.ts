@@ -25,7 +25,7 @@ import { ALL_SLOTS, Slots, slotName } from './slots.ts';
 const SESSION_BYTES = 16;
 
 /** The identity of a snapshot that is not complete. Only a source of this identity could be used with it. */
-const UNFINISHED = 'an unfinished snapshot';
+export const UNFINISHED = 'an unfinished snapshot';
 
 /** What making a snapshot needs, and its name. */
 export interface SnapshotPlace {

@@ -232,7 +232,7 @@ function snapshotStory(
       // A claim that is no checkpoint yet, as a new copy leaves it, is no copy.
       if (!isTaken && !found.includes('snap')) return await snapshot.close();
     } catch (error) {
-      if (isTaken || !isCodError(error, 'COD_SOURCE_CHANGED')) throw error;
+      if (isTaken || !isCodError(error, 'COD_INCOMPLETE')) throw error;
       await removeCopy({ fileSystem, target: 'snap', environment });
       expect(await namesIn(fileSystem)).toEqual([]);
       return;
@@ -436,7 +436,7 @@ describe.each([{ clones: false }, { clones: true }])('a snapshot (cloned: $clone
     await device.close();
     const again = await open(left!);
     await expect(again.snapshot('snap3')).rejects.toThrow('snap3.bak: an unfinished snapshot: remove it');
-    await expect(open(left!, { target: 'snap3' })).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
+    await expect(open(left!, { target: 'snap3' })).rejects.toMatchObject({ code: 'COD_INCOMPLETE' });
     await removeCopy({ fileSystem: left!, target: 'snap3', environment: newEnvironment() });
     await again.snapshot('snap3');
     await again.close();
