@@ -4,9 +4,9 @@
  *   node bench/snapshot.mjs [--size MIB] [--rounds N] [--directory PATH] [--json]
  *
  * The device is complete, and its writer is as busy as it can be. The longest write of a round is the time for which
- * the gate was closed, and whatever else held it. A directory on xfs or btrfs shows clones beside copies; elsewhere there
- * are only copies. Prints medians over rounds. Exits with 1 if a snapshot holds the event loop for more than 10 ms in
- * half of the rounds. Needs `npm run build` first.
+ * the gate was closed, and whatever else held it. A directory on xfs or btrfs shows clones beside copies; elsewhere
+ * there are only copies. Prints medians over rounds. Exits with 1 if a snapshot holds the event loop for more than 10
+ * ms in half of the rounds. Needs `npm run build` first.
  */
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
