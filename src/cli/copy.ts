@@ -1,7 +1,8 @@
 /** `copyondemand copy`: makes a complete, durable copy of a source. The same command resumes an interrupted copy. */
 
+import { stat } from 'node:fs/promises';
 import type { Device, InlineDevice } from '../device/types.ts';
-import { CodError } from '../errors.ts';
+import { CodError, isCodError } from '../errors.ts';
 import { failureOf, Interrupted } from './failure.ts';
 import type { ImageFlags } from './image.ts';
 import { listenForInterruption } from './interruption.ts';
@@ -11,6 +12,7 @@ import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { type HttpFlags, parseSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { checkTarget, followCopy, type GiveUp, openTarget, type TargetCopy, tellStart } from './target-device.ts';
+import { Troubles } from './troubles.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 
 const TICK_MS = 200;
@@ -43,19 +45,55 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   const { signal } = interruption;
   let device: InlineDevice | undefined;
   let rate: RateControl | undefined;
+  const troubles = new Troubles({ target, emit, progress });
   try {
     rate = new RateControl(flags, rateHooks(emit));
-    device = await openTarget({ uri, target, flags, signal, rate: rate.rate, direct: true, asksFirst: true });
+    device = await openTarget({ uri, target, flags, signal, troubles, rate: rate.rate, direct: true, asksFirst: true });
     await run({ rate, uri, device, target, flags, signal, emit, progress });
   } catch (error) {
     progress.end();
-    const reported = await close(device, error);
+    const reported = await (isImage(error) ? confirm(target, { flags, signal, emit, progress }) : close(device, error));
+    if (reported === undefined) return;
     const { exitCode: _, ...fields } = failureOf(reported);
     emit('error', fields);
     throw reported;
   } finally {
     rate?.stop();
     interruption.stop();
+  }
+}
+
+/** Whether there is an image without metadata already, as a copy that is finished is. */
+function isImage(error: unknown): boolean {
+  return isCodError(error, 'COD_EXISTS') && error.details['isImage'] === true;
+}
+
+/** Returns undefined if --sha256 says that the image at the target is the finished copy, and else the error to report. */
+async function confirm(
+  target: string,
+  { flags, signal, emit, progress }: Pick<Copying, 'flags' | 'signal' | 'emit' | 'progress'>,
+): Promise<unknown> {
+  const { sha256 } = flags;
+  try {
+    if (sha256 === undefined) {
+      const message = `${target} exists and has no metadata: if it is the finished copy, confirm it with --sha256`;
+      return new CodError('COD_EXISTS', `${message}; otherwise name another target`, { details: { target } });
+    }
+    const started = performance.now();
+    const { size } = await stat(target);
+    const found = await digest({ target, size, signal, emit, progress });
+    if (found !== sha256) {
+      const message = `${target} exists, and its SHA-256 is ${found}, not ${sha256}: name another target`;
+      return new CodError('COD_EXISTS', message, { details: { target, sha256: found, expected: sha256 } });
+    }
+    emit('verified', { sha256 });
+    const seconds = Number(((performance.now() - started) / 1000).toFixed(3));
+    emit('done', { bytes: size, seconds, sourceBytes: 0, bytesPerSecond: 0 });
+    if (!flags.quiet && !flags.json) process.stderr.write(`${target}: complete already, SHA-256 verified\n`);
+    return undefined;
+  } catch (error) {
+    progress.end();
+    return error;
   }
 }
 
@@ -111,7 +149,8 @@ function givingUp({ device, flags }: Copying): GiveUp {
   const final: ReadonlySet<string> = new Set(['COD_SOURCE_CHANGED', 'COD_SIZE_MISMATCH', 'COD_NOT_FOUND']);
   return ({ type, code }, idleMs) =>
     type === 'source-changed' ||
-    flags.retries !== undefined ||
+    // A source that retries has not failed yet.
+    (flags.retries !== undefined && device.status().state === 'waiting') ||
     idleMs >= PATIENCE_MS ||
     (final.has(code) && device.status().sourceBytes === 0);
 }
@@ -121,12 +160,8 @@ interface Verification extends Pick<TargetCopy, 'target' | 'signal' | 'emit' | '
   readonly sha256: string;
 }
 
-/**
- * Verifies the digest of the complete target.
- * @throws {@link CodError} COD_CORRUPT if the digest differs. The metadata stays, so that nothing has to be fetched
- * again.
- */
-async function verify({ target, size, sha256, signal, emit, progress }: Verification): Promise<void> {
+/** Returns the SHA-256 of a file, and reports the progress. */
+async function digest({ target, size, signal, emit, progress }: Omit<Verification, 'sha256'>): Promise<string> {
   const { sha256OfFile } = await import('./hash.ts');
   await progress.begin({ label: 'verifying', total: size, initial: 0 });
   let emitted = performance.now();
@@ -141,6 +176,17 @@ async function verify({ target, size, sha256, signal, emit, progress }: Verifica
     },
   });
   progress.end();
+  return found;
+}
+
+/**
+ * Verifies the digest of the complete target.
+ * @throws {@link CodError} COD_CORRUPT if the digest differs. The metadata stays, so that nothing has to be fetched
+ * again.
+ */
+async function verify({ sha256, ...file }: Verification): Promise<void> {
+  const { target, emit } = file;
+  const found = await digest(file);
   if (found !== sha256) {
     throw new CodError(
       'COD_CORRUPT',

@@ -22,6 +22,7 @@ import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { type HttpFlags, parseSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { checkTarget, followCopy, openTarget, type TargetCopy, tellStart } from './target-device.ts';
+import { Troubles } from './troubles.ts';
 import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
@@ -79,6 +80,7 @@ export async function serve(sourceText: string | undefined, target: string, flag
     listener = await openListener(flags);
     const { recordOrder: recordPath } = flags;
     const opening = openTarget({
+      troubles: new Troubles({ target, emit, progress }),
       uri,
       target,
       flags,

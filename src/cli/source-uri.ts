@@ -4,6 +4,7 @@ import { CodError } from '../errors.ts';
 import { isNbdScheme, type NbdLocation, parseNbdUri, showNbdLocation } from '../nbd/uri.ts';
 import { shown } from '../sources/http/location.ts';
 import type { HttpSourceOptions } from '../sources/http/source.ts';
+import type { RetryReport } from '../sources/retry.ts';
 import type { Source } from '../sources/source.ts';
 import { UsageError } from './failure.ts';
 
@@ -22,6 +23,8 @@ export interface HttpFlags {
   /** Seconds. */
   readonly timeout?: number;
   readonly sameSource?: boolean;
+  /** Gets each request that is tried again. */
+  readonly onRetry?: (report: RetryReport) => void;
 }
 
 const KINDS = 'a path, or a URL with http://, https://, nbd://, nbds:// or nbd+unix://';
@@ -100,12 +103,13 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
 }
 
 /** @throws {@link UsageError} */
-export function httpOptions({ header, user, streamWhole, retries, timeout }: HttpFlags): HttpSourceOptions {
+export function httpOptions({ header, user, streamWhole, retries, timeout, onRetry }: HttpFlags): HttpSourceOptions {
   const options: HttpSourceOptions = {};
   if (header !== undefined) options.headers = Object.fromEntries(header.map(splitHeader));
   if (user !== undefined) Object.assign(options, splitUser(user));
   if (streamWhole) options.allowWholeBody = true;
   if (retries !== undefined) options.retry = { attempts: retries + 1 };
+  if (onRetry !== undefined) options.retry = { ...options.retry, onRetry };
   if (timeout !== undefined) options.stallTimeoutMs = timeout * 1000;
   return options;
 }

@@ -7,6 +7,7 @@ import type { Answer } from '../control/server.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
 import type { Device, DeviceEvent, InlineDevice } from '../device/types.ts';
 import { CodError, type CodErrorCode } from '../errors.ts';
+import type { RetryReport } from '../sources/retry.ts';
 import { UsageError } from './failure.ts';
 import { type ImageFlags, openImage } from './image.ts';
 import type { Emit } from './json-lines.ts';
@@ -14,6 +15,7 @@ import type { Progress } from './progress.ts';
 import { withRepairAdvice } from './repair-advice.ts';
 import { checkSourceFlags, type HttpFlags, type SourceUri, showSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
+import { Troubles } from './troubles.ts';
 import { formatBytes } from './units.ts';
 
 /** A copy that one run of the command begins or resumes. */
@@ -53,6 +55,8 @@ const modules = () =>
   ]);
 
 interface OpenTarget extends Pick<TargetCopy, 'uri' | 'target' | 'flags' | 'signal'> {
+  /** Reports failures before the device is open. Default: they are not reported. */
+  readonly troubles?: Troubles;
   readonly rate?: number | undefined;
   /** Called with the size of a new copy, before anything is made. If it rejects, no copy begins. */
   readonly onSize?: (size: number) => Promise<void>;
@@ -73,6 +77,7 @@ export async function openTarget({
   target,
   flags,
   signal,
+  troubles,
   rate,
   onSize,
   onRead,
@@ -108,10 +113,14 @@ export async function openTarget({
   };
   const { readOnly = false } = flags;
   let device: InlineDevice | undefined;
+  // The device tells of the retries of a source that it has.
+  const onRetry = (report: RetryReport): void => {
+    if (device === undefined) troubles?.retry(report);
+  };
   const source =
     uri &&
     (async () => {
-      const opened = await openImage(uri, flags, signal);
+      const opened = await openImage(uri, { ...flags, onRetry }, signal);
       try {
         if (device === undefined) await checkSize(opened.size);
         return opened;
@@ -248,24 +257,20 @@ function errorOf({ code, message }: { code: string; message: string }): Error {
     : Object.assign(new Error(message), { name: code });
 }
 
-/** Reports failed attempts; on stderr only the first, and when the copy continues. Rejects as `check` throws. */
+/** Reports failed attempts. Rejects as `check` throws. */
 async function tellFailures(
   device: Device,
-  { target, emit, progress }: TargetCopy,
+  copy: TargetCopy,
   signal: AbortSignal,
   check: (event: DeviceEvent & { type: 'retry' | 'source-changed' }) => void,
 ): Promise<never> {
+  const troubles = new Troubles(copy);
   for await (const event of device.events({ signal })) {
-    if (event.type === 'recovered') {
-      emit('recovered', {});
-      progress.note(`${target}: the copy continues`);
-    } else if (event.type === 'retry' || event.type === 'source-changed') {
-      check(event);
-      const { type, ...fields } = event;
-      emit(type, fields);
-      if (event.type === 'source-changed' || event.attempt === 1)
-        progress.note(`${target}: ${event.code}: ${event.message}; still trying`);
-    }
+    if (event.type === 'recovered') troubles.recovered();
+    if (event.type !== 'retry' && event.type !== 'source-changed') continue;
+    check(event);
+    if (event.type === 'retry') troubles.retry(event);
+    else troubles.changed(event);
   }
   // The device is closed, or its copy complete: `hydrated` tells.
   return new Promise<never>(() => undefined);

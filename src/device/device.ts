@@ -90,6 +90,7 @@ export class CopyOnDemandDevice implements InlineDevice {
       hydrate || {},
     );
     origin.onChange = onChange;
+    origin.onRetry = (retry) => this.#retries.noted(retry);
     this.#reader = new Reader(this.#target, this.#fetcher, this.#hydrator);
     this.#writer = new Writer(this.#target, this.#fetcher);
     this.#snapshots = new Snapshots(parts.place, this.#target);

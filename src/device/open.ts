@@ -196,7 +196,9 @@ async function refuseExisting(fileSystem: FileSystem, target: string, readOnly: 
   if (existing === undefined) return;
   await existing.close();
   if (readOnly) throw noCopy(`${target} has no metadata: open it as a file`);
-  throw new CodError('COD_EXISTS', `${target} exists and has no metadata: name another target`);
+  throw new CodError('COD_EXISTS', `${target} exists and has no metadata: name another target`, {
+    details: { target, isImage: true },
+  });
 }
 
 /** The error of a call without a source where there is no copy. */

@@ -17,7 +17,7 @@ import { withSignal } from '../async/with-signal.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { InlineSource, Source } from '../sources/source.ts';
-import { describe } from './retries.ts';
+import { describe, type SourceRetry } from './retries.ts';
 import type { DeviceEvent } from './types.ts';
 
 /** A demand read waits so long for a source that is being opened. */
@@ -50,6 +50,8 @@ export interface OriginOptions {
 export class Origin {
   /** Called after a source came or went. */
   onChange: () => void = () => undefined;
+  /** Called when a source tries a request again by itself. */
+  onRetry: (retry: SourceRetry) => void = () => undefined;
   readonly #options: OriginOptions;
   readonly #open: (() => Promise<Source>) | undefined;
   readonly #closed = new AbortController();
@@ -98,6 +100,7 @@ export class Origin {
     if (source === undefined) return;
     try {
       await this.#accept(source);
+      this.#listen(source);
     } catch (error) {
       this.#source = undefined;
       this.#why = error;
@@ -125,6 +128,7 @@ export class Origin {
         await this.#discard(source);
         throw error;
       }
+      this.#listen(source);
       this.#source = source;
     } catch (error) {
       this.#why = error;
@@ -160,6 +164,10 @@ export class Origin {
       });
     }
     await copy.rename(identity);
+  }
+
+  #listen(source: InlineSource): void {
+    if ('onRetry' in source) source.onRetry = (retry) => this.onRetry(retry);
   }
 
   /** Counts an answer of another image. Tells of it once, when the answers prove it. */

@@ -9,7 +9,11 @@ import type { EventStream } from '../async/event-stream.ts';
 import { withSignal } from '../async/with-signal.ts';
 import { isCodError } from '../errors.ts';
 import type { Environment } from '../platform/clock.ts';
+import type { InlineSource } from '../sources/source.ts';
 import type { DeviceEvent } from './types.ts';
+
+/** What a source tells of a request that it tries again. */
+export type SourceRetry = Parameters<NonNullable<InlineSource['onRetry']>>[0];
 
 const BASE_DELAY_MS = 500;
 const MAX_DELAY_MS = 30_000;
@@ -23,6 +27,7 @@ export class Retries {
   readonly #waiting = new Set<AbortController>();
   #attempt = 0;
   #count = 0;
+  #isTold = false;
   #needsRoom = false;
   #sinceMs = 0;
 
@@ -46,14 +51,13 @@ export class Retries {
   /** Tells of a failure. Resolves when it is time for the next attempt. @throws the signal's reason. */
   async wait(error: unknown, signal: AbortSignal): Promise<void> {
     const attempt = ++this.#attempt;
-    this.#count++;
     this.#needsRoom = isCodError(error, 'COD_NO_SPACE');
     this.#sinceMs = this.#environment.clock.now();
     const random = new Uint8Array(1);
     this.#environment.randomBytes(random);
     const longestMs = Math.min(MAX_DELAY_MS, BASE_DELAY_MS * 2 ** (attempt - 1));
     const delayMs = Math.round((longestMs * (1 + random[0]! / 255)) / 2);
-    this.#events.emit({ type: 'retry', ...describe(error), attempt, delayMs });
+    this.#tell({ ...describe(error), attempt, delayMs });
     this.#onChange();
     const waiting = new AbortController();
     this.#waiting.add(waiting);
@@ -64,6 +68,17 @@ export class Retries {
       waiting.abort();
       this.#waiting.delete(waiting);
     }
+  }
+
+  /** A source tries a request again by itself. */
+  noted({ code, message, attempt, delayMs }: SourceRetry): void {
+    this.#tell({ code, message, attempt, delayMs });
+  }
+
+  #tell(report: Omit<DeviceEvent & { type: 'retry' }, 'type'>): void {
+    this.#count++;
+    this.#isTold = true;
+    this.#events.emit({ type: 'retry', ...report });
   }
 
   /** The source has answered a read: ends a wait for it. Does not end a wait for room. */
@@ -79,7 +94,8 @@ export class Retries {
 
   /** An attempt got further. */
   succeeded(): void {
-    if (this.#attempt === 0) return;
+    if (!this.#isTold) return;
+    this.#isTold = false;
     this.#attempt = 0;
     this.#events.emit({ type: 'recovered' });
     this.#onChange();

@@ -491,3 +491,31 @@ describe('a pause', () => {
     expect(states).toEqual(['paused', 'waiting', 'hydrating', 'hydrated']);
   });
 });
+
+describe('a source that tries requests again by itself', () => {
+  it.each(['object', 'function'] as const)('is heard, and the end of its trouble, too (an %s)', async (how) => {
+    const rig = new Rig();
+    let retry: ((report: object) => void) | undefined;
+    const report = { code: 'COD_SOURCE_IO', message: 'HTTP status 503', attempt: 1, delayMs: 200 };
+    const inner = bytesSource(IMAGE);
+    const source: Source & { onRetry: typeof retry } = {
+      size: SIZE,
+      set onRetry(listener: typeof retry) {
+        retry = listener;
+      },
+      read: async (into, offset, options) => {
+        retry?.(report);
+        await inner.read(into, offset, options);
+      },
+      close: () => inner.close(),
+    };
+    const device = await rig.open({ source: how === 'object' ? source : async () => source });
+    await device.hydrated;
+    await device.close();
+    await immediate();
+    expect(rig.told('retry')[0]).toEqual({ type: 'retry', ...report });
+    expect(rig.told('recovered').length).toBeGreaterThan(0);
+    // The device itself did not fail, so it did not wait.
+    expect(rig.told('state').map(({ state }) => state)).not.toContain('waiting');
+  });
+});

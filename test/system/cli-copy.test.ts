@@ -1,7 +1,17 @@
 /** `copy` as a process: to completion, interrupted, killed at any moment, and resumed. */
 
 import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, readdirSync, readSync, rmSync, truncateSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { sha256OfFile } from '../../src/cli/hash.ts';
@@ -149,6 +159,24 @@ test('copies a file with --rate, --concurrency and --sha256, and prints nothing 
   expect(result.stderr).toMatch(/^disk: complete, 1 MiB in .+ SHA-256 verified\n$/);
   expect(await sha256OfFile(join(directory, 'disk'))).toBe(await sha256OfFile(image));
   expect(readdirSync(directory).sort()).toEqual(['disk', 'image']);
+});
+
+test('the same command after success confirms the copy by its digest, and never advises to remove it', async () => {
+  const directory = temporaryDirectory();
+  const { size } = statSync(makeImage(directory));
+  const command = ['copy', 'image', 'disk'];
+  expect(await runCommand(command, { cwd: directory })).toMatchObject({ exitCode: 0 });
+  const digest = await sha256OfFile(join(directory, 'image'));
+  const confirmed = await runCommand([...command, '--json', '--sha256', digest], { cwd: directory });
+  expect(confirmed).toMatchObject({ exitCode: 0, stderr: '' });
+  expect(eventsOf(confirmed).at(-1)).toMatchObject({ event: 'done', bytes: size, sourceBytes: 0 });
+  for (const rest of [[], ['--sha256', '0'.repeat(64)]]) {
+    const refused = await runCommand([...command, ...rest], { cwd: directory });
+    expect(refused.exitCode).toBe(1);
+    expect(refused.stderr).toMatch(/COD_EXISTS: disk exists.*name another target/);
+    expect(refused.stderr).not.toContain('remove');
+  }
+  expect(await sha256OfFile(join(directory, 'disk'))).toBe(digest);
 });
 
 test('--quiet prints nothing', async () => {

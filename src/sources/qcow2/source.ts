@@ -5,6 +5,7 @@ import { CodError } from '../../errors.ts';
 import { systemClock } from '../../platform/system-clock.ts';
 import { formatOf } from '../format.ts';
 import { checkRange } from '../range.ts';
+import type { RetryReport } from '../retry.ts';
 import type { InlineSource, InternalStreamOptions, Source, SourceExtent } from '../source.ts';
 import { Chain, type Qcow2File } from './chain.ts';
 import { ClusterCache } from './cluster-cache.ts';
@@ -90,6 +91,11 @@ class Qcow2Source implements InlineSource, AsyncDisposable {
     this.mode = chain.mode;
     const { identity } = chain;
     if (identity !== undefined) this.identity = identity;
+  }
+
+  set onRetry(listener: ((retry: RetryReport) => void) | undefined) {
+    const file: InlineSource = this.#file;
+    if ('onRetry' in file) file.onRetry = listener;
   }
 
   async read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {

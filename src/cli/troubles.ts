@@ -1,0 +1,55 @@
+/** What a person and a program learn of a copy that fails and continues. */
+
+import type { DeviceEvent } from '../device/types.ts';
+import type { RetryReport } from '../sources/retry.ts';
+import type { Emit } from './json-lines.ts';
+import type { Progress } from './progress.ts';
+
+/** While failures follow each other, one of them is told on stderr in each minute. */
+const QUIET_MS = 60_000;
+
+interface Told {
+  readonly target: string;
+  readonly emit: Emit;
+  readonly progress: Progress;
+}
+
+/**
+ * Reports failed attempts: each as an event; on stderr the first one, one a minute after that, and the end of the
+ * trouble.
+ */
+export class Troubles {
+  readonly #copy: Told;
+  readonly #now: () => number;
+  #toldAtMs: number | undefined;
+
+  constructor(copy: Told, now: () => number = () => performance.now()) {
+    this.#copy = copy;
+    this.#now = now;
+  }
+
+  retry(report: RetryReport | (DeviceEvent & { type: 'retry' })): void {
+    const { code, message, attempt, delayMs } = report;
+    this.#copy.emit('retry', { code, message, attempt, delayMs });
+    const now = this.#now();
+    if (this.#toldAtMs !== undefined && now - this.#toldAtMs < QUIET_MS) return;
+    this.#toldAtMs = now;
+    this.#note(`${code}: ${message}; still trying`);
+  }
+
+  changed({ code, message }: DeviceEvent & { type: 'source-changed' }): void {
+    this.#copy.emit('source-changed', { code, message });
+    this.#note(`${code}: ${message}; still trying`);
+  }
+
+  recovered(): void {
+    this.#copy.emit('recovered', {});
+    if (this.#toldAtMs === undefined) return;
+    this.#toldAtMs = undefined;
+    this.#note('the copy continues');
+  }
+
+  #note(text: string): void {
+    this.#copy.progress.note(`${this.#copy.target}: ${text}`);
+  }
+}
