@@ -68,7 +68,7 @@ function isImage(error: unknown): boolean {
   return isCodError(error, 'COD_EXISTS') && error.details['isImage'] === true;
 }
 
-/** Returns undefined if --sha256 says that the image at the target is the finished copy, and else the error to report. */
+/** Returns undefined if --sha256 says that the target is the finished copy, and else the error to report. */
 async function confirm(
   target: string,
   { flags, signal, emit, progress }: Pick<Copying, 'flags' | 'signal' | 'emit' | 'progress'>,

@@ -5,7 +5,7 @@ import type { RetryReport } from '../sources/retry.ts';
 import type { Emit } from './json-lines.ts';
 import type { Progress } from './progress.ts';
 
-/** While failures follow each other, one of them is told on stderr in each minute. */
+/** While failures follow each other, stderr has one of them in each minute. */
 const QUIET_MS = 60_000;
 
 interface Told {

@@ -127,6 +127,11 @@ export class DiskView {
       },
     );
     session.onSourceChanged = (error) => this.#stop(error);
+    session.onTrouble = (error) => {
+      if (this.#stopped) return;
+      if (error === undefined) this.#problem.replaceChildren();
+      else this.#complain(error);
+    };
     this.#tell();
     void hex.show(BOOT_TABLE_AT);
   }

@@ -1,6 +1,13 @@
 /** An open disk: its device, the reads of the page, and the speed of the copy. */
 
-import { type BrowserDevice, type DeviceStatus, isCodError, openDevice } from '../browser.ts';
+import {
+  type BrowserDevice,
+  CodError,
+  type CodErrorCode,
+  type DeviceStatus,
+  isCodError,
+  openDevice,
+} from '../browser.ts';
 import { type CopyRecord, type Image, idOf, keepRecord, nameOf, placeOf, recordOf } from './copies.ts';
 import type { Bytes } from './volumes/bytes.ts';
 
@@ -19,6 +26,8 @@ export interface RateSample {
 
 const TICK_MS = 250;
 const KEPT_MS = 60_000;
+/** A source that fails so often and then works is not worth a message. */
+const QUIET_ATTEMPTS = 2;
 const SMOOTHED_TICKS = 5;
 /** Rate of a resting background copy, in bytes per second; demand reads are not limited. */
 const RESTING_RATE = 1;
@@ -34,6 +43,8 @@ export class Session implements Bytes {
   readonly rates: RateSample[] = [];
   /** Called when a read finds that the source has changed. While the background copy is paused, only reads find out. */
   onSourceChanged: ((error: unknown) => void) | undefined;
+  /** Called when the copy fails again and again, and without an error when it continues. */
+  onTrouble: ((error: CodError | undefined) => void) | undefined;
   #rate: number | undefined;
   #resting: boolean;
   /**
@@ -55,6 +66,7 @@ export class Session implements Bytes {
     this.#ticks = [{ atMs: performance.now(), sourceBytes: device.status().sourceBytes }];
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     this.#keep();
+    void this.#follow();
   }
 
   /**
@@ -170,6 +182,18 @@ export class Session implements Bytes {
     }
     if (this.#kept !== this.syncedBytes) this.#keep();
     for (const listener of this.#listeners) listener();
+  }
+
+  async #follow(): Promise<void> {
+    for await (const event of this.device.events()) {
+      if (event.type === 'recovered') this.onTrouble?.(undefined);
+      if (event.type !== 'retry' && event.type !== 'source-changed') continue;
+      const error = new CodError(event.code as CodErrorCode, event.message);
+      if (isCodError(error, 'COD_SOURCE_CHANGED') || isCodError(error, 'COD_SIZE_MISMATCH'))
+        this.onSourceChanged?.(error);
+      else if (event.type === 'retry' && (event.attempt > QUIET_ATTEMPTS || isCodError(error, 'COD_NO_SPACE')))
+        this.onTrouble?.(error);
+    }
   }
 
   #keep(): void {

@@ -22,7 +22,7 @@ test('leaves one file of format 1, says what that does not hold, and the copy co
     'disk: exported to format 1, 64 of 256 blocks copied; ' +
       'format 1 does not hold the identity of the source and which blocks users modified\n',
   );
-  expect(readdirSync(directory).sort()).toEqual(['disk', 'disk.bak', 'image']);
+  expect(readdirSync(directory).sort()).toEqual(['disk', 'disk.bak', 'disk.lock.spare', 'image']);
   expect(readFormat1(new Uint8Array(readFileSync(join(directory, 'disk.bak'))))).toEqual(STATE);
   expect(await run()).toMatchObject({ exitCode: 0, stderr: 'disk: in format 1 already\n' });
 

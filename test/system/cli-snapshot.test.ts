@@ -69,7 +69,7 @@ test('of an owner that was killed, the command takes the snapshot itself', async
   await server.result;
   const result = await runCommand(['snapshot', 'disk', 'snap', '--json'], { cwd: directory });
   expect(JSON.parse(result.stdout)).toEqual({ event: 'done', target: 'disk', to: 'snap', pid: null });
-  expect(readdirSync(directory).filter((name) => name.includes('.lock'))).toEqual([]);
+  expect(readdirSync(directory).filter((name) => name.match(/\.lock(?!\.spare)/))).toEqual([]);
   await expectSnapshot(directory, 'snap', CRASHED);
   await expectSnapshot(directory, 'disk', CRASHED);
 });
