@@ -7,6 +7,7 @@ const NAMES = [
   'core.mjs',
   'write-path.mjs',
   'checkpoint-stall.mjs',
+  'fence.mjs',
   'snapshot.mjs',
   'copy.mjs',
   'nbd.mjs',

@@ -25,6 +25,7 @@ export { type ConformanceTest, type FileSystemSuiteOptions, fileSystemSuite } fr
 export { type Random, seededRandom } from './random.ts';
 export { FileSystemRecorder, type RecorderOptions } from './recorder.ts';
 export { type ReplayOptions, replayTrace } from './replayer.ts';
+export { SharedStorage, type StorageOwner } from './shared-storage.ts';
 export { shortTransfers, type TransferCalls } from './short-transfers.ts';
 export { SimulatedClock, type SimulatedClockOptions } from './simulated-clock.ts';
 export type { TraceBytes, TraceStep } from './trace.ts';

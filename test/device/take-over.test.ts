@@ -4,8 +4,14 @@ import { describe, expect, it } from 'vitest';
 import { type Device, openDevice } from '../../src/index.ts';
 import { removeCopyIn } from '../../src/log/removal.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
-import { CrashingFileSystem, exploreCrashes, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
-import { SharedFiles, type SharedOwner } from '../support/shared-files.ts';
+import {
+  CrashingFileSystem,
+  exploreCrashes,
+  SharedStorage,
+  SimulatedClock,
+  type StorageOwner,
+  seededRandom,
+} from '../../src/testing/index.ts';
 
 const BLOCK = 4096;
 const BLOCKS = 16;
@@ -13,7 +19,7 @@ const SOURCE = new Uint8Array(BLOCKS * BLOCK).fill(1);
 const ENVIRONMENT = { clock: new SimulatedClock(), randomBytes: (into: Uint8Array) => into.fill(7) };
 const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
 
-function open(fileSystem: SharedOwner, clock = new SimulatedClock()): Promise<Device> {
+function open(fileSystem: StorageOwner, clock = new SimulatedClock()): Promise<Device> {
   return openDevice({
     source: bytesSource(SOURCE, { identity: 'x' }),
     fileSystem,
@@ -35,12 +41,12 @@ async function contentOf(device: Device, index: number): Promise<number> {
 /** A copy of which block 0 is written and flushed, and block 1 is written. */
 async function begun(): Promise<{
   files: CrashingFileSystem;
-  shared: SharedFiles;
-  owner: SharedOwner;
+  shared: SharedStorage;
+  owner: StorageOwner;
   device: Device;
 }> {
   const files = new CrashingFileSystem();
-  const shared = new SharedFiles(files);
+  const shared = new SharedStorage(files);
   const owner = shared.takeOver();
   const device = await open(owner);
   await device.write(block(10), 0);
@@ -170,7 +176,7 @@ it('a check that fails rejects the call, and a later one can succeed', async () 
 });
 
 /** Lets `next` happen right before the change of a name with this number. Returns whether there was one. */
-function pauseAt(owner: SharedOwner, number: number, next: () => Promise<void>): () => boolean {
+function pauseAt(owner: StorageOwner, number: number, next: () => Promise<void>): () => boolean {
   let changes = 0;
   owner.onName = async () => {
     if (++changes === number) await next();
@@ -182,13 +188,13 @@ describe('an owner that is replaced right before it', () => {
   const STEPS = [1, 2, 3, 4];
 
   /** Another owner writes block 2, and leaves. */
-  async function succeed(shared: SharedFiles): Promise<void> {
+  async function succeed(shared: SharedStorage): Promise<void> {
     const device = await open(shared.takeOver());
     await device.write(block(20), 2 * BLOCK);
     await device.close();
   }
 
-  async function expectKept(shared: SharedFiles): Promise<void> {
+  async function expectKept(shared: SharedStorage): Promise<void> {
     for (const name of METADATA) await (await shared.files.open(name)).close();
     const last = await open(shared.takeOver());
     for (const [index, value] of [10, 11, 20].entries()) expect(await contentOf(last, index)).toBe(value);
@@ -229,7 +235,7 @@ describe('an owner that is replaced right before it', () => {
 
   it.each(STEPS)('makes a name says nothing in it (%i)', async (step) => {
     const files = new CrashingFileSystem();
-    const shared = new SharedFiles(files);
+    const shared = new SharedStorage(files);
     const first = shared.takeOver();
     pauseAt(first, step, async () => {
       const device = await open(shared.takeOver());
@@ -277,7 +283,7 @@ describe('a take-over of an owner that may be alive', () => {
       await Promise.race([files.crashed, checkpoint]);
       const after = files.crash({ kind: 'process', random: seededRandom(at) });
       for (const name of METADATA) {
-        const owner = new SharedFiles(after.duplicate()).takeOver();
+        const owner = new SharedStorage(after.duplicate()).takeOver();
         owner.hidden = name;
         const next = await open(owner);
         for (const [index, value] of [10, 11].entries()) expect(await contentOf(next, index)).toBe(value);
@@ -291,7 +297,7 @@ describe('a take-over of an owner that may be alive', () => {
     for (let round = 0; round < 50; round++) {
       const { files } = await begun();
       const before = files.duplicate();
-      const shared = new SharedFiles(before);
+      const shared = new SharedStorage(before);
       const first = shared.takeOver();
       const second = { owner: first, at: 1 + random.below(80), crashAt: 1 + random.below(80) };
       let operations = 0;
@@ -310,7 +316,7 @@ describe('a take-over of an owner that may be alive', () => {
         before.crashed,
       ]);
       await Promise.race([before.crashed, new Promise((resolve) => setImmediate(resolve))]);
-      const after = new SharedFiles(before.crash({ kind: 'process', random }));
+      const after = new SharedStorage(before.crash({ kind: 'process', random }));
       after.takeOver();
       const last = await open(after.takeOver());
       for (const [index, value] of [10, 11].entries()) expect(await contentOf(last, index)).toBe(value);
@@ -331,7 +337,7 @@ describe('a take-over of an owner that may be alive', () => {
     for (let index = 5; index < 9; index++) await device.write(block(30), index * BLOCK);
     await expect(device.checkpoint()).rejects.toMatchObject(LOST);
     await next.write(block(21), 3 * BLOCK);
-    const after = new SharedFiles(files.crash({ kind: 'process', random: seededRandom(1) }));
+    const after = new SharedStorage(files.crash({ kind: 'process', random: seededRandom(1) }));
     const last = await open(after.takeOver());
     for (const [index, value] of [10, 11, 20, 21].entries()) expect(await contentOf(last, index)).toBe(value);
     await last.close();
@@ -349,7 +355,7 @@ describe('a take-over of an owner that may be alive', () => {
 
   it('writes to no file of a successor that has made it before the metadata was read', async () => {
     const { files } = await begun();
-    const again = new SharedFiles(files.duplicate());
+    const again = new SharedStorage(files.duplicate());
     const first = again.takeOver();
     let next: Promise<Device> | undefined;
     const paused = {
@@ -364,7 +370,7 @@ describe('a take-over of an owner that may be alive', () => {
     const device = await next!;
     await device.write(block(20), 0);
     await device.close();
-    const last = await open(new SharedFiles(again.files).takeOver());
+    const last = await open(new SharedStorage(again.files).takeOver());
     expect(await contentOf(last, 0)).toBe(20);
     await last.close();
   });
@@ -389,7 +395,7 @@ describe('a take-over of an owner that may be alive', () => {
         let written = 0;
         return {
           work: async ({ fileSystem, clock }) => {
-            const device = await open(new SharedFiles(fileSystem).takeOver(), clock as SimulatedClock);
+            const device = await open(new SharedStorage(fileSystem).takeOver(), clock as SimulatedClock);
             for (let value = 1; value <= 6; value++) {
               written = value;
               await device.write(block(value + 10), (value % 2) * BLOCK);
@@ -400,7 +406,7 @@ describe('a take-over of an owner that may be alive', () => {
             await device.close();
           },
           recover: async ({ fileSystem, clock }) => {
-            const shared = new SharedFiles(fileSystem);
+            const shared = new SharedStorage(fileSystem);
             shared.takeOver();
             const device = await open(shared.takeOver(), clock as SimulatedClock);
             for (const parity of [0, 1]) {
