@@ -374,6 +374,8 @@ describe.each([
       ['text', 400, 'no\u001b[31m\u202e disk\u0000\n', 'no [31m disk'],
       ['entities of control characters', 400, '<Error><Code>A&#27;[2J&#x202E;B</Code></Error>', 'A [2J B'],
       ['no text', 400, '', undefined],
+      ['bytes that are no text', 400, Uint8Array.of(65, 0xff, 66), undefined],
+      ['text that is cut', 400, Uint8Array.of(65, 0xe2, 0x82), 'A'],
       [
         'retries',
         503,
@@ -382,7 +384,7 @@ describe.each([
       ],
       ['a redirect without Location', 301, '<Error><Code>PermanentRedirect</Code></Error>', 'PermanentRedirect'],
     ])('%s', async (_, status, body, said) => {
-      const server = await serve((ask) => ask.send({ status, body: Buffer.from(body) }));
+      const server = await serve((ask) => ask.send({ status, body: Buffer.from(body as Uint8Array) }));
       const error = await open(server.url).catch((caught: Error) => caught.message);
       if (said === undefined) expect(error).not.toContain('says');
       else expect(error).toContain(`; the server says "${said}"`);

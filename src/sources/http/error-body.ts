@@ -37,7 +37,10 @@ export async function readErrorBody(
   return text.length > MAX_CHARACTERS ? `${text.slice(0, MAX_CHARACTERS)}…` : text;
 }
 
-function meaningOf(text: string): string {
+function meaningOf(body: string): string {
+  // A character may be cut at the end. Anywhere else, it is no text.
+  const text = body.replace(/\uFFFD+$/, '');
+  if (text.includes('\uFFFD')) return '';
   const code = field(text, 'Code', 'status', 'reason', 'error');
   const message = field(text, 'Message', 'error_description');
   if (code !== '' || message !== '') return code && message ? `${code}: ${message}` : code || message;
