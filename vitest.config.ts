@@ -105,6 +105,7 @@ const config: ViteUserConfig = {
             'test/device/concurrency.test.ts',
             'test/fs/owners.test.ts',
             'test/fuzz/fuzz.test.ts',
+            'test/log/repair.test.ts',
             'test/sources/qcow2/fuzz.test.ts',
             'test/system/cli-copy.test.ts',
             'test/system/faults-kill.test.ts',
