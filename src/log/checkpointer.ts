@@ -50,8 +50,9 @@ export interface CheckpointerOptions {
   readonly owner: Ownership;
   /** See {@link Checkpointer.identity}. */
   readonly identity: string | undefined;
-  readonly checkpointIntervalMs: number;
-  readonly observer: LogObserver;
+  /** Default: Infinity, never by itself. */
+  readonly checkpointIntervalMs?: number;
+  readonly observer?: LogObserver;
 }
 
 export class Checkpointer {
@@ -98,14 +99,16 @@ export class Checkpointer {
   /** @throws `RangeError` if the identity is longer than {@link MAX_IDENTITY_BYTES} */
   constructor(options: CheckpointerOptions, state: CopyState, names: { session: Uint8Array; epoch: number }) {
     this.#options = options;
-    this.#timer = new Timer(options.clock, options.checkpointIntervalMs, () => this.#makeDurable());
+    this.#timer = new Timer(options.clock, options.checkpointIntervalMs ?? Number.POSITIVE_INFINITY, () =>
+      this.#makeDurable(),
+    );
     this.#state = state;
     this.firmness = new Firmness(state.geometry.blockSize);
     this.#session = names.session;
     this.#epoch = names.epoch;
     this.#poison = new Poison(options.core, (error) => {
       this.#timer.stop();
-      options.observer.poisoned?.(error);
+      options.observer?.poisoned?.(error);
     });
     this.#writer = new CheckpointWriter(
       {
@@ -469,7 +472,7 @@ export class Checkpointer {
     this.firmness.firm(this.#generation);
     this.#before = undefined;
     this.#baseMissing = false;
-    this.#options.observer.checkpoint?.(this.#checkpointBytes);
+    this.#options.observer?.checkpoint?.(this.#checkpointBytes);
   }
 
   /** Writes the checkpoint of an epoch into its slot: standalone, or followed by `log`. Durable when it resolves. */

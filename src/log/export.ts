@@ -141,8 +141,6 @@ async function convert({ core, environment, slots, lease }: Owned, found: Recove
       slots,
       owner: lease,
       identity,
-      checkpointIntervalMs: Number.POSITIVE_INFINITY,
-      observer: {},
     },
     state,
     { session: session!, epoch: found.epoch },

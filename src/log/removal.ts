@@ -270,8 +270,6 @@ async function sayEmpty(
         slots,
         owner: lease,
         identity,
-        checkpointIntervalMs: Number.POSITIVE_INFINITY,
-        observer: {},
       },
       empty,
       { session, epoch },

@@ -282,8 +282,6 @@ class Repair {
             slots,
             owner: lease,
             identity,
-            checkpointIntervalMs: Number.POSITIVE_INFINITY,
-            observer: {},
           },
           state,
           { session, epoch: slot - 1 },

@@ -104,8 +104,6 @@ export class SnapshotMetadata {
         slots: this.#slots,
         owner: this.#lease,
         identity,
-        checkpointIntervalMs: Number.POSITIVE_INFINITY,
-        observer: {},
       },
       this.state,
       { session: this.#session, epoch },
