@@ -86,7 +86,7 @@ describeWith(qemuTools, 'a qcow2 image', () => {
   });
 
   test('resumes after a kill, and is the same image only', async () => {
-    const server = await serveFile(image, { bytesPerSecond: 3e6 });
+    const server = await serveFile(image, { bytesPerSecond: 8e5 });
     onTestFinished(() => server.close());
     const args = ['copy', server.url, target, '--quiet'];
     const copied = (event: JsonEvent) => event.event === 'progress' && Number(event['bytes']) > 1e6;
