@@ -1,7 +1,7 @@
 /** `copyondemand changes`: lists the extents that users modified since they were copied. Reads only. */
 
 import type { Inspection } from '../log/inspect.ts';
-import { failureOf, UsageError } from './failure.ts';
+import { emitError, UsageError } from './failure.ts';
 import { inspectTarget } from './inspect.ts';
 import { jsonLines } from './json-lines.ts';
 import { counted, formatBytes } from './units.ts';
@@ -41,8 +41,7 @@ export async function changes(target: string, { json = false }: ChangesFlags): P
     if (files.some(({ format }) => format === 1) && !files.some(({ format }) => format === 2))
       process.stderr.write(`${target}: format 1 does not say who wrote a block, so every copied block is listed\n`);
   } catch (error) {
-    const { exitCode: _, ...fields } = failureOf(error);
-    emit('error', fields);
+    emitError(emit, error);
     throw error;
   }
 }

@@ -3,7 +3,7 @@
 import { stat } from 'node:fs/promises';
 import type { Device, InlineDevice } from '../device/types.ts';
 import { CodError, isCodError } from '../errors.ts';
-import { failureOf, Interrupted } from './failure.ts';
+import { emitError, Interrupted } from './failure.ts';
 import type { ImageFlags } from './image.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
@@ -54,8 +54,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
     progress.end();
     const reported = await (isImage(error) ? confirm(target, { flags, signal, emit, progress }) : close(device, error));
     if (reported === undefined) return;
-    const { exitCode: _, ...fields } = failureOf(reported);
-    emit('error', fields);
+    emitError(emit, reported);
     throw reported;
   } finally {
     rate?.stop();

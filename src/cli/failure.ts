@@ -1,6 +1,7 @@
 /** How a command ends: its exit code, and the line that reports an error. */
 
 import { isCodError } from '../errors.ts';
+import type { Emit } from './json-lines.ts';
 
 /** Exit codes of the command. */
 export const EXIT = { done: 0, failed: 1, usage: 2, interrupted: 130 } as const;
@@ -36,4 +37,10 @@ export function failureOf(error: unknown): Failure {
 /** Returns the line for stderr. */
 export function failureLine({ exitCode, code, message }: Failure): string {
   return `copyondemand: ${exitCode === EXIT.failed ? `${code}: ` : ''}${message}\n`;
+}
+
+/** Prints the event of an error that ends the command. */
+export function emitError(emit: Emit, error: unknown): void {
+  const { exitCode: _, ...fields } = failureOf(error);
+  emit('error', fields);
 }

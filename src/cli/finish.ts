@@ -1,7 +1,7 @@
 /** `copyondemand finish`: makes a complete copy an ordinary file, by removing its metadata. Needs no source. */
 
 import { isCodError } from '../errors.ts';
-import { failureOf } from './failure.ts';
+import { emitError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 import { checkTarget, openTarget } from './target-device.ts';
@@ -30,8 +30,7 @@ export async function finish(target: string, flags: FinishFlags): Promise<void> 
     const what = bytes === undefined ? 'has no metadata already' : `complete, ${formatBytes(bytes)}; metadata removed`;
     process.stderr.write(`${target}: ${what}\n`);
   } catch (error) {
-    const { exitCode: _, ...fields } = failureOf(error);
-    emit('error', fields);
+    emitError(emit, error);
     throw error;
   } finally {
     interruption.stop();

@@ -3,7 +3,7 @@
 import { nodeFileSystem } from '../fs/node.ts';
 import { type RepairPlan, repairIn } from '../log/repair.ts';
 import { systemEnvironment } from '../platform/environment.ts';
-import { failureOf, UsageError } from './failure.ts';
+import { emitError, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 import { formatBytes } from './units.ts';
@@ -40,8 +40,7 @@ export async function repair(target: string, { yes = false, json = false }: Repa
       `${target}: ${isRepaired ? `repaired; ${saved}` : 'nothing was changed: pass --yes to repair it'}\n`,
     );
   } catch (error) {
-    const { exitCode: _, ...fields } = failureOf(error);
-    emit('error', fields);
+    emitError(emit, error);
     throw error;
   } finally {
     interruption.stop();

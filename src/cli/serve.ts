@@ -12,7 +12,7 @@ import { Listener, type NbdAddress } from '../nbd/server/listener.ts';
 import { type NbdServer, serveAt } from '../nbd/server/server.ts';
 import { tlsServer } from '../nbd/server/tls.ts';
 import { ioError } from '../platform/errno.ts';
-import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
+import { emitError, failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
 import type { ImageFlags } from './image.ts';
 import { listenForInterruption } from './interruption.ts';
 import { type Emit, jsonLines } from './json-lines.ts';
@@ -102,8 +102,7 @@ export async function serve(sourceText: string | undefined, target: string, flag
     progress.end();
     const reported = await shutDown(server, listener, device, error);
     if (reported !== undefined) {
-      const { exitCode: _, ...fields } = failureOf(reported);
-      emit('error', fields);
+      emitError(emit, reported);
       throw reported;
     }
     emit('done', device === undefined ? {} : { bytes: syncedBytes(device.status()) });

@@ -10,7 +10,7 @@ import { CodError, isCodError } from '../errors.ts';
 import { nodeFileSystem } from '../fs/node.ts';
 import { systemEnvironment } from '../platform/environment.ts';
 import { ioError } from '../platform/errno.ts';
-import { failureOf, UsageError } from './failure.ts';
+import { emitError, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 
@@ -46,8 +46,7 @@ export async function snapshot(target: string, to: string, { json = false }: Sna
     emit('done', { target, to, pid: owner?.['pid'] ?? null });
     if (!json) process.stderr.write(`${to}: a snapshot of ${target}\n`);
   } catch (error) {
-    const { exitCode: _, ...fields } = failureOf(error);
-    emit('error', fields);
+    emitError(emit, error);
     throw error;
   } finally {
     interruption.stop();
