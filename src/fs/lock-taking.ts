@@ -3,7 +3,7 @@
 import { randomBytes, randomInt } from 'node:crypto';
 import * as fs from 'node:fs';
 import type { Socket } from 'node:net';
-import { basename, dirname, join } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { CodError, isCodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import type { LeaseOptions } from './file-system.ts';
@@ -39,6 +39,8 @@ const TAKER = '.taker';
 const DRAFT = '.draft';
 /** Suffix of a draft or a taker, after the lock's name and a dot. */
 const OWN_NAME = /^[0-9a-f]{16}(\.taker|\.draft)$/;
+/** That of a socket, or of the directory in which it is bound. */
+const SOCKET_NAME = /^([0-9a-f]{16})(\.new)?$/;
 
 /** File systems of one machine, as statfs(2) names them. */
 const LOCAL: ReadonlySet<number> = new Set([
@@ -123,7 +125,7 @@ export class Taking {
         count--;
         await this.#machine.sleep(WATCH_MS, signal);
       } else if (lock !== undefined) {
-        await this.#removeLeftovers(former);
+        await this.#removeLeftovers();
         return lock;
       } else await new Promise((resolve) => setTimeout(resolve, randomInt(WAIT_MS * count)));
     }
@@ -334,12 +336,11 @@ export class Taking {
   }
 
   /**
-   * Removes the socket of the owner before, and the files of dead processes. Only the lock's owner calls this.
-   * Leftovers do no harm, so they may stay where removing is not allowed.
+   * Removes the files of dead processes, and the sockets of owners that were replaced. Only the lock's owner calls
+   * this. Leftovers do no harm, so they may stay where removing is not allowed.
    */
-  async #removeLeftovers(former: Former | undefined): Promise<void> {
+  async #removeLeftovers(): Promise<void> {
     try {
-      if (former?.owner.socket !== undefined) removeSocket(`${this.#file}.${former.owner.socket}`);
       for (const { path } of this.#ownNames()) {
         const line = isOdd(fs, path) ? undefined : readIfThere(path);
         if (line === undefined) continue;
@@ -347,9 +348,21 @@ export class Taking {
         const isDead = owner === undefined ? isCutShort(line) : (await this.#judge(owner)) === 'dead';
         if (isDead) this.#removeFiles(path, owner);
       }
+      for (const hex of this.#sockets()) if (!this.#isNamed(hex)) removeSocket(`${this.#file}.${hex}`);
     } catch (error) {
       if (errnoOf(error) === undefined) throw error;
     }
+  }
+
+  /**
+   * Whether a socket that was seen belongs to a taker or to the owner. Its file was a draft before there was a socket,
+   * and moves on in this order only. So the answer false is final, also if this process is paused and replaced.
+   */
+  #isNamed(hex: string): boolean {
+    const names = [DRAFT, TAKER].map((suffix) => `${this.#file}.${hex}${suffix}`);
+    if (names.some((path) => fs.existsSync(path))) return true;
+    const owner = parseOwner(readIfThere(this.#file) ?? '');
+    return owner === undefined || owner.socket === hex;
   }
 
   #removeFiles(path: string, owner: Owner | undefined): void {
@@ -359,12 +372,23 @@ export class Taking {
 
   /** Returns the drafts and takers beside the lock file. */
   #ownNames(): { readonly path: string; readonly isTaker: boolean }[] {
-    const directory = dirname(this.#file);
+    return this.#endings()
+      .filter((end) => OWN_NAME.test(end))
+      .map((end) => ({ path: `${this.#file}.${end}`, isTaker: end.endsWith(TAKER) }));
+  }
+
+  /** Returns the names of the sockets beside the lock file, each behind the lock's name and a dot. */
+  #sockets(): readonly string[] {
+    return this.#endings().flatMap((end) => SOCKET_NAME.exec(end)?.[1] ?? []);
+  }
+
+  /** Returns what follows the lock's name and a dot, in the names beside it. */
+  #endings(): readonly string[] {
     const prefix = `${basename(this.#file)}.`;
     return fs
-      .readdirSync(directory)
-      .filter((name) => name.startsWith(prefix) && OWN_NAME.test(name.slice(prefix.length)))
-      .map((name) => ({ path: join(directory, name), isTaker: name.endsWith(TAKER) }));
+      .readdirSync(dirname(this.#file))
+      .filter((name) => name.startsWith(prefix))
+      .map((name) => name.slice(prefix.length));
   }
 
   /** Says who the owner is, and what to do. */

@@ -6,6 +6,7 @@ import fs, {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -319,6 +320,30 @@ test('files of killed lock takers are removed, and those of a live taker are kep
   for (const suffix of others) leaveLock(suffix === others[0] ? {} : { pid }, suffix);
   await (await lockFile(target)).release();
   expect(readdirSync(directory).sort()).toEqual(others.map((suffix) => `disk.raw.lock${suffix}`).sort());
+});
+
+test.skipIf(process.platform === 'win32')('the socket of an owner whose taker was killed is removed', async () => {
+  const child = startTaker();
+  expect(await ask(child, { take: target })).toBe('locked');
+  await kill(child);
+  // The taker replaced the lock. Before it had removed the owner's socket, it was killed.
+  leaveLock({ pid: child.pid! });
+  mkdirSync(`${target}.lock.0123456789abcdef.new`);
+  expect(readdirSync(directory).length).toBe(3);
+  await assertTakenOver();
+});
+
+test.skipIf(process.platform === 'win32')('a socket that a draft or a taker names stays', async () => {
+  const child = startTaker();
+  expect(await ask(child, { take: target })).toBe('locked');
+  const { socket } = lockOf(target);
+  for (const suffix of ['draft', 'taker']) {
+    renameSync(`${target}.lock`, `${target}.lock.${socket}.${suffix}`);
+    await (await lockFile(target)).release();
+    expect(readdirSync(directory).sort()).toEqual([`disk.raw.lock.${socket}`, `disk.raw.lock.${socket}.${suffix}`]);
+    renameSync(`${target}.lock.${socket}.${suffix}`, `${target}.lock`);
+  }
+  await kill(child);
 });
 
 describe('a lock holds', () => {
