@@ -21,7 +21,7 @@ export type {
   HydrateOptions,
 } from './device/types.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
-export type { File, FileSystem, Lease, LeaseOptions, OpenOptions } from './fs/file-system.ts';
+export type { File, FileSystem, Image, Lease, LeaseOptions, OpenOptions } from './fs/file-system.ts';
 export { type Inspection, inspectMetadata } from './log/inspect.ts';
 export type { MetadataFile } from './log/recovered-state.ts';
 export type { RemoveCopyOptions, RemovedContents, RemovedCopy } from './log/removal.ts';
@@ -29,6 +29,7 @@ export type { FileKind } from './log/slots.ts';
 export type { Clock, Environment } from './platform/clock.ts';
 export { blobSource } from './sources/blob.ts';
 export { bytesSource } from './sources/bytes.ts';
+export { grownSource } from './sources/grown.ts';
 export type { UrlFunction } from './sources/http/location.ts';
 export { type HttpSourceOptions, httpSource } from './sources/http/source.ts';
 export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';

@@ -4,7 +4,7 @@
  * @packageDocumentation
  */
 
-export type { File, FileSystem, Lease, LeaseOptions, OpenOptions } from './fs/file-system.ts';
+export type { File, FileSystem, Image, Lease, LeaseOptions, OpenOptions } from './fs/file-system.ts';
 export { type NodeFileSystemOptions, nodeFileSystem } from './fs/node.ts';
 export { fileSource } from './sources/file.ts';
 export type { Source, SourceExtent } from './sources/source.ts';

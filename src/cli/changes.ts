@@ -9,6 +9,8 @@ import { counted, formatBytes } from './units.ts';
 /** Parsed options of the command. */
 export interface ChangesFlags {
   readonly json?: boolean;
+  /** Prefix of the names of the metadata. */
+  readonly metadata?: string;
 }
 
 /** Extents are written to stdout in pieces of so many lines. */
@@ -18,11 +20,11 @@ const LINES = 4096;
  * Prints the modified extents of the copy at TARGET, ascending and merged.
  * @throws {@link UsageError} if TARGET is empty; the errors of {@link inspectTarget}.
  */
-export async function changes(target: string, { json = false }: ChangesFlags): Promise<void> {
+export async function changes(target: string, { json = false, ...flags }: ChangesFlags): Promise<void> {
   const emit = jsonLines(process.stdout, { enabled: json });
   try {
     if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
-    const inspection = await inspectTarget(target, {});
+    const inspection = await inspectTarget(target, flags);
     const { size, blockSize, modified, files } = inspection;
     let bytes = 0;
     let lines = '';

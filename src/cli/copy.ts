@@ -3,6 +3,7 @@
 import { stat } from 'node:fs/promises';
 import type { Device, InlineDevice } from '../device/types.ts';
 import { CodError, isCodError } from '../errors.ts';
+import { bytesBeforeGrowth } from '../sources/grown.ts';
 import { emitError, Interrupted } from './failure.ts';
 import type { ImageFlags } from './image.ts';
 import { listenForInterruption } from './interruption.ts';
@@ -28,6 +29,11 @@ export interface CopyFlags extends HttpFlags, ImageFlags, RateFlags {
   readonly order?: string;
   readonly sameSource?: boolean;
   readonly takeOver?: boolean;
+  /** The copy has the size of its target, a block device. */
+  readonly grow?: boolean;
+  readonly overwrite?: boolean;
+  /** Prefix of the names of the metadata. */
+  readonly metadata?: string;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
@@ -52,7 +58,9 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
     await run({ rate, uri, device, target, flags, signal, emit, progress });
   } catch (error) {
     progress.end();
-    const reported = await (isImage(error) ? confirm(target, { flags, signal, emit, progress }) : close(device, error));
+    const reported = await (isImage(error)
+      ? confirm(target, error, { flags, signal, emit, progress })
+      : close(device, error));
     if (reported === undefined) return;
     emitError(emit, reported);
     throw reported;
@@ -63,23 +71,30 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
 }
 
 /** Whether there is an image without metadata already, as a copy that is finished is. */
-function isImage(error: unknown): boolean {
+function isImage(error: unknown): error is CodError {
   return isCodError(error, 'COD_EXISTS') && error.details['isImage'] === true;
 }
 
 /** Returns undefined if --sha256 says that the target is the finished copy, and else the error to report. */
 async function confirm(
   target: string,
+  error: CodError,
   { flags, signal, emit, progress }: Pick<Copying, 'flags' | 'signal' | 'emit' | 'progress'>,
 ): Promise<unknown> {
   const { sha256 } = flags;
+  const { size: bytes, identity } = error.details as { size?: number; identity?: string };
+  // A file has a size of its own.
+  const isDevice = bytes !== undefined;
   try {
     if (sha256 === undefined) {
-      const message = `${target} exists and has no metadata: if it is the finished copy, confirm it with --sha256`;
-      return new CodError('COD_EXISTS', `${message}; otherwise name another target`, { details: { target } });
+      const [what, remedy] = isDevice
+        ? [error.message, '']
+        : [`${target} exists and has no metadata`, '; otherwise name another target'];
+      const message = `${what}; if it is the finished copy, confirm it with --sha256${remedy}`;
+      return new CodError('COD_EXISTS', message, { details: { target } });
     }
     const started = performance.now();
-    const { size } = await stat(target);
+    const size = isDevice ? imageBytes(bytes, identity) : (await stat(target)).size;
     const found = await digest({ target, size, signal, emit, progress });
     if (found !== sha256) {
       const message = `${target} exists, and its SHA-256 is ${found}, not ${sha256}: name another target`;
@@ -94,6 +109,11 @@ async function confirm(
     progress.end();
     return error;
   }
+}
+
+/** Bytes of the image at the beginning of a copy. */
+function imageBytes(copyBytes: number, identity: string | undefined): number {
+  return bytesBeforeGrowth(identity) ?? copyBytes;
 }
 
 /** Closes a device after an error. Returns the error to report. */
@@ -127,7 +147,8 @@ async function run(copying: Copying): Promise<void> {
   rate.govern(device);
   await followCopy(device, copying, { tickMs: TICK_MS, giveUp: givingUp(copying) });
   const { sourceBytes } = device.status();
-  if (flags.sha256 !== undefined) await verify({ ...copying, size, sha256: flags.sha256 });
+  if (flags.sha256 !== undefined)
+    await verify({ ...copying, size: imageBytes(size, device.identity), sha256: flags.sha256 });
   await device.finish();
   const seconds = (performance.now() - started) / 1000;
   const bytesPerSecond = Math.round((size - resumedBytes) / seconds);
@@ -166,6 +187,7 @@ async function digest({ target, size, signal, emit, progress }: Omit<Verificatio
   let emitted = performance.now();
   const found = await sha256OfFile(target, {
     signal,
+    bytes: size,
     onProgress: (bytes) => {
       const now = performance.now();
       if (now - emitted < TICK_MS) return;

@@ -6,17 +6,24 @@ import { systemEnvironment } from '../platform/environment.ts';
 import { UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 
+/** Parsed options of the command. */
+export interface ExportFlags {
+  /** Prefix of the names of the metadata. */
+  readonly metadata?: string;
+}
+
 /**
  * Converts the metadata of the copy at TARGET, and says what format 1 does not hold.
  * @throws {@link UsageError} if TARGET is empty; the errors of `exportFormat1`.
  */
-export async function exportCopy(target: string): Promise<void> {
+export async function exportCopy(target: string, { metadata = target }: ExportFlags): Promise<void> {
   if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
   const interruption = listenForInterruption();
   try {
     const { isConverted, totalBlocks, syncedBlocks } = await exportFormat1In(systemEnvironment, {
       fileSystem: nodeFileSystem(),
-      name: target,
+      name: metadata,
+      target,
       signal: interruption.signal,
     });
     const what = isConverted

@@ -12,6 +12,8 @@ export interface FinishFlags {
   readonly json?: boolean;
   readonly quiet?: boolean;
   readonly takeOver?: boolean;
+  /** Prefix of the names of the metadata. */
+  readonly metadata?: string;
 }
 
 /**

@@ -8,6 +8,8 @@ const PIECE_BYTES = 2 ** 22;
 /** Options of {@link sha256OfFile}. */
 export interface HashOptions {
   readonly signal?: AbortSignal;
+  /** Hashes no more than so many bytes. */
+  readonly bytes?: number;
   /** Called with the number of bytes hashed so far. */
   readonly onProgress?: (bytes: number) => void;
   /** Called with each piece before it is hashed. May change it. */
@@ -15,13 +17,16 @@ export interface HashOptions {
 }
 
 /** Returns the digest of the file at `path` in lower-case hex. Reads the next piece while one is hashed. */
-export async function sha256OfFile(path: string, { signal, onProgress, patch }: HashOptions = {}): Promise<string> {
+export async function sha256OfFile(
+  path: string,
+  { signal, bytes = Number.POSITIVE_INFINITY, onProgress, patch }: HashOptions = {},
+): Promise<string> {
   const hash = createHash('sha256');
   const file = await open(path, 'r');
   try {
     const buffers = [Buffer.allocUnsafeSlow(PIECE_BYTES), Buffer.allocUnsafeSlow(PIECE_BYTES)];
     const readAt = (offset: number, buffer: Buffer) => {
-      const reading = file.read(buffer, 0, buffer.length, offset);
+      const reading = file.read(buffer, 0, Math.min(buffer.length, bytes - offset), offset);
       reading.catch(() => {});
       return reading;
     };

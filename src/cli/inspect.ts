@@ -1,6 +1,6 @@
 /** `copyondemand inspect`: prints what the metadata of a copy says. Reads only. */
 
-import { basename, dirname } from 'node:path';
+import { basename, dirname, resolve } from 'node:path';
 import { CodError, isCodError } from '../errors.ts';
 import { nodeFileSystem } from '../fs/node.ts';
 import type { Inspection } from '../log/inspect.ts';
@@ -14,6 +14,8 @@ import { counted, formatBytes, formatPercent } from './units.ts';
 /** Parsed options of the command. */
 export interface InspectFlags {
   readonly json?: boolean;
+  /** Prefix of the names of the metadata. */
+  readonly metadata?: string;
   readonly map?: boolean;
   /** Bytes. */
   readonly size?: number;
@@ -39,14 +41,21 @@ export async function inspect(target: string, flags: InspectFlags): Promise<void
  * @throws {@link CodError} COD_SIZE_MISMATCH if the copy has another size than `size`; the errors of
  * {@link inspectMetadata}.
  */
-export async function inspectTarget(target: string, { size }: { readonly size?: number }): Promise<Inspection> {
-  const fileSystem = nodeFileSystem(dirname(target), { readOnly: true });
+export async function inspectTarget(
+  target: string,
+  { size, metadata }: Pick<InspectFlags, 'size' | 'metadata'>,
+): Promise<Inspection> {
+  const prefix = metadata ?? target;
+  const fileSystem = nodeFileSystem(dirname(prefix), { readOnly: true });
   try {
-    const inspection = await inspectMetadata(fileSystem, basename(target), size === undefined ? {} : { size });
+    const inspection = await inspectMetadata(fileSystem, resolve(target), {
+      metadata: basename(prefix),
+      ...(size === undefined ? {} : { size }),
+    });
     checkSize(inspection, size);
     return { ...inspection, target };
   } catch (error) {
-    throw await withRepairAdvice(explain(error, target), target);
+    throw await withRepairAdvice(explain(error, target), target, metadata);
   }
 }
 

@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { ChangesFlags } from './changes.ts';
 import type { CopyFlags } from './copy.ts';
+import type { ExportFlags } from './export.ts';
 import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
 import type { FinishFlags } from './finish.ts';
 import type { InspectFlags } from './inspect.ts';
@@ -43,15 +44,25 @@ function version(): string {
   return manifest.version;
 }
 
+/** Adds the option that says where the metadata is. */
+function withMetadata(command: Command): Command {
+  return command.option(
+    '--metadata <prefix>',
+    'the metadata is in files whose names begin with this path (default: TARGET)',
+  );
+}
+
 /** Adds the options of the background copy and of the output. */
 function withCopyOptions(command: Command): Command {
-  return command
+  return withMetadata(command)
     .option('--rate <rate>', 'limit the copy to a rate such as 20M (default: none)', argument(parseRate))
     .option('--rate-file <file>', 'read a rate or `unlimited` from this file every second')
     .option('--rate-group <name>', 'share the rate in this group of local copies', argument(parseGroupName))
     .option('--order <file>', 'copy the extents of this order file first')
     .option('--same-source', 'accept a source of another identity as the same content')
     .option('--take-over', 'replace an owner on another machine after 10 s without its heartbeat, not 30 s')
+    .option('--grow', 'TARGET is a block device: the copy has its size, with zeros behind the image')
+    .option('--overwrite', 'TARGET is a block device: replace what it seems to hold')
     .option('--json', 'print events as JSON lines on stdout, and no progress')
     .option('--quiet', 'print only errors and warnings on stderr');
 }
@@ -148,8 +159,7 @@ function program(): Command {
       await (target === undefined ? serve(undefined, source, flags) : serve(source, target, flags));
     });
 
-  program
-    .command('status')
+  withMetadata(program.command('status'))
     .summary('show what the owner of a copy does')
     .description('Asks the process that owns the copy at TARGET. Without an owner: what its metadata says.')
     .argument('<target>', 'the path of a copy')
@@ -158,8 +168,7 @@ function program(): Command {
     .addHelpText('after', `\n${EXIT_CODES}`)
     .action(async (target: string, flags: StatusFlags) => (await import('./status.ts')).status(target, flags));
 
-  program
-    .command('snapshot')
+  withMetadata(program.command('snapshot'))
     .summary('copy a copy as it is now, also while it is in use')
     .description(
       'Makes TO a consistent copy of the copy at TARGET, with its metadata, in the same directory.\n' +
@@ -174,8 +183,7 @@ function program(): Command {
       (await import('./snapshot.ts')).snapshot(target, to, flags),
     );
 
-  program
-    .command('inspect')
+  withMetadata(program.command('inspect'))
     .summary('show the state of a copy')
     .description('Shows the state of the copy at TARGET, from its metadata. Changes nothing.')
     .argument('<target>', 'the path of a copy')
@@ -185,8 +193,7 @@ function program(): Command {
     .addHelpText('after', `\n${SIZES}`)
     .action(async (target: string, flags: InspectFlags) => (await import('./inspect.ts')).inspect(target, flags));
 
-  program
-    .command('finish')
+  withMetadata(program.command('finish'))
     .summary('make a complete copy an ordinary file')
     .description('Removes the metadata of the complete copy at TARGET. Needs no source, and may be repeated.')
     .argument('<target>', 'the path of a complete copy')
@@ -196,8 +203,7 @@ function program(): Command {
     .addHelpText('after', `\n${EXIT_CODES}`)
     .action(async (target: string, flags: FinishFlags) => (await import('./finish.ts')).finish(target, flags));
 
-  program
-    .command('changes')
+  withMetadata(program.command('changes'))
     .summary('list what users modified')
     .description(
       'Lists the extents of TARGET that users modified since they were copied, in whole blocks.\n' +
@@ -208,8 +214,7 @@ function program(): Command {
     .addHelpText('after', `\n${EXIT_CODES}`)
     .action(async (target: string, flags: ChangesFlags) => (await import('./changes.ts')).changes(target, flags));
 
-  program
-    .command('remove')
+  withMetadata(program.command('remove'))
     .summary('abandon a copy: remove it with its metadata')
     .description(
       'Removes the copy at TARGET and its metadata, and nothing else.\n' +
@@ -222,8 +227,7 @@ function program(): Command {
     .addHelpText('after', `\n${EXIT_CODES}`)
     .action(async (target: string, flags: RemoveFlags) => (await import('./remove.ts')).remove(target, flags));
 
-  program
-    .command('repair')
+  withMetadata(program.command('repair'))
     .summary('repair damaged metadata of a copy')
     .description(
       'Says what can be saved from the damaged metadata of the copy at TARGET, and what would be lost.\n' +
@@ -235,8 +239,7 @@ function program(): Command {
     .addHelpText('after', `\n${EXIT_CODES}`)
     .action(async (target: string, flags: RepairFlags) => (await import('./repair.ts')).repair(target, flags));
 
-  program
-    .command('export')
+  withMetadata(program.command('export'))
     .summary('convert the metadata of a copy for an older program')
     .description(
       'Converts the metadata of the copy at TARGET to format 1, that of datto/copyondemand.\n' +
@@ -250,7 +253,7 @@ function program(): Command {
       argument((text) => parseInteger(text, { min: 1, max: 1 })),
     )
     .addHelpText('after', `\n${EXIT_CODES}`)
-    .action(async (target: string) => (await import('./export.ts')).exportCopy(target));
+    .action(async (target: string, flags: ExportFlags) => (await import('./export.ts')).exportCopy(target, flags));
 
   program
     .command('demo')

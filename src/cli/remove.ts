@@ -15,6 +15,8 @@ import { formatBytes } from './units.ts';
 export interface RemoveFlags {
   readonly yes?: boolean;
   readonly json?: boolean;
+  /** Prefix of the names of the metadata. */
+  readonly metadata?: string;
 }
 
 /**
@@ -22,7 +24,10 @@ export interface RemoveFlags {
  * @throws {@link UsageError} without `--yes` on no terminal; {@link Interrupted} if the answer is not yes; the errors
  * of `removeCopy`.
  */
-export async function remove(target: string, { yes = false, json = false }: RemoveFlags): Promise<void> {
+export async function remove(
+  target: string,
+  { yes = false, json = false, metadata = target }: RemoveFlags,
+): Promise<void> {
   const emit = jsonLines(process.stdout, { enabled: json });
   const interruption = listenForInterruption();
   const { signal } = interruption;
@@ -32,7 +37,7 @@ export async function remove(target: string, { yes = false, json = false }: Remo
     const removed = await removeCopyIn(systemEnvironment, {
       fileSystem: nodeFileSystem(),
       target: fileOf(target),
-      metadata: target,
+      metadata,
       signal,
       confirm: async (copy) => {
         loss = copy;
@@ -85,15 +90,16 @@ function fieldsOf(target: string, { files, contents }: RemovedCopy): Readonly<Re
 }
 
 /** Says in one line what a removal loses. */
-export function describeLoss(target: string, { contents, targetBytes }: RemovedCopy): string {
+export function describeLoss(target: string, { contents, targetBytes, keepsTarget }: RemovedCopy): string {
   if (contents === undefined) return `${target}: its metadata cannot be read; what users wrote would be lost`;
   const { size, copiedBytes, modifiedBytes } = contents;
   const part = copiedBytes === 0 ? 'nothing' : formatBytes(copiedBytes);
   const copied =
     copiedBytes === size ? `a complete image of ${formatBytes(size)}` : `${part} of ${formatBytes(size)} copied`;
   if (targetBytes === undefined) return `${target}: the file is missing; according to its metadata ${copied}`;
-  const isOdd = copiedBytes > 0 && targetBytes !== size;
+  const isOdd = copiedBytes > 0 && targetBytes !== size && !keepsTarget;
   const odd = isOdd ? `; the file has ${formatBytes(targetBytes)}, so another program changed it` : '';
   const written = `${formatBytes(modifiedBytes)} written by users exist only here`;
-  return `${target}: ${copied}; ${modifiedBytes === 0 ? 'users wrote nothing' : written}${odd}`;
+  const kept = keepsTarget ? '; the block device keeps its content' : '';
+  return `${target}: ${copied}; ${modifiedBytes === 0 ? 'users wrote nothing' : written}${odd}${kept}`;
 }

@@ -12,13 +12,15 @@ import { formatBytes } from './units.ts';
 export interface RepairFlags {
   readonly yes?: boolean;
   readonly json?: boolean;
+  /** Prefix of the names of the metadata. */
+  readonly metadata?: string;
 }
 
 /**
  * Prints a plan for the copy at TARGET, and with `--yes` repairs it.
  * @throws {@link UsageError} if TARGET is empty; the errors of {@link repairIn}.
  */
-export async function repair(target: string, { yes = false, json = false }: RepairFlags): Promise<void> {
+export async function repair(target: string, { yes = false, json = false, metadata }: RepairFlags): Promise<void> {
   const emit = jsonLines(process.stdout, { enabled: json });
   const interruption = listenForInterruption();
   try {
@@ -26,6 +28,7 @@ export async function repair(target: string, { yes = false, json = false }: Repa
     const plan = await repairIn(systemEnvironment, {
       fileSystem: nodeFileSystem('.', { readOnly: !yes }),
       target,
+      metadata,
       apply: yes,
       signal: interruption.signal,
       onPlan: (plan) => {

@@ -51,6 +51,11 @@ export interface ServeFlags extends HttpFlags, ImageFlags, RateFlags {
   readonly tlsCa?: string;
   readonly sameSource?: boolean;
   readonly takeOver?: boolean;
+  /** The copy has the size of its target, a block device. */
+  readonly grow?: boolean;
+  readonly overwrite?: boolean;
+  /** Prefix of the names of the metadata. */
+  readonly metadata?: string;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }

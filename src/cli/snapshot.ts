@@ -17,6 +17,8 @@ import { jsonLines } from './json-lines.ts';
 /** Parsed options of the command. */
 export interface SnapshotFlags {
   readonly json?: boolean;
+  /** Prefix of the names of the metadata of TARGET. */
+  readonly metadata?: string;
 }
 
 /**
@@ -24,7 +26,7 @@ export interface SnapshotFlags {
  * @throws {@link UsageError} if TO is not another name in the same directory; COD_NOT_FOUND if TARGET is not a copy;
  * the errors of `Device.snapshot`.
  */
-export async function snapshot(target: string, to: string, { json = false }: SnapshotFlags): Promise<void> {
+export async function snapshot(target: string, to: string, { json = false, metadata }: SnapshotFlags): Promise<void> {
   const emit = jsonLines(process.stdout, { enabled: json });
   const interruption = listenForInterruption();
   const { signal } = interruption;
@@ -34,10 +36,10 @@ export async function snapshot(target: string, to: string, { json = false }: Sna
     if (directoryOf(to) !== directory || basename(to) === basename(target))
       throw new UsageError(`TO must be another name in the directory of TARGET, ${directory}`);
     const ask = (): Promise<Record<string, unknown> | undefined> =>
-      withSignal(askOwner(target, 'snapshot', { directory, name: basename(to) }), signal);
+      withSignal(askOwner(metadata ?? target, 'snapshot', { directory, name: basename(to) }), signal);
     let owner = await ask();
     try {
-      if (owner === undefined) await takeHere(target, basename(to), signal);
+      if (owner === undefined) await takeHere({ target, metadata }, basename(to), signal);
     } catch (error) {
       // Another process may have become the owner meanwhile.
       owner = isCodError(error, 'COD_LOCKED') ? await ask() : undefined;
@@ -82,11 +84,16 @@ function directoryOf(path: string): string {
 }
 
 /** Opens the copy, which has no owner, without its source, and takes the snapshot. */
-async function takeHere(target: string, name: string, signal: AbortSignal): Promise<void> {
+async function takeHere(
+  { target, metadata }: { target: string; metadata: string | undefined },
+  name: string,
+  signal: AbortSignal,
+): Promise<void> {
   const fileSystem = nodeFileSystem();
   const device = await openDeviceIn(systemEnvironment, {
     fileSystem,
     target,
+    metadata,
     hydrate: false,
     signal,
   });

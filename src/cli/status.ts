@@ -14,6 +14,8 @@ const WATCH_MS = 1000;
 export interface StatusFlags {
   readonly json?: boolean;
   readonly watch?: boolean;
+  /** Prefix of the names of the metadata. */
+  readonly metadata?: string;
 }
 
 /** What the command prints with `--json`. Null: not known. */
@@ -77,17 +79,21 @@ export function statusOf(
  */
 export async function status(target: string, flags: StatusFlags): Promise<void> {
   if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
+  const place = flags.metadata ?? target;
   for (;;) {
-    const found = ((await askOwner(target, 'status')) as CopyStatus | undefined) ?? (await fromMetadata(target));
+    const found = ((await askOwner(place, 'status')) as CopyStatus | undefined) ?? (await fromMetadata(target, flags));
     process.stdout.write(flags.json ? `${JSON.stringify(found)}\n` : describe(found));
     if (!flags.watch || found.pid === null) return;
     await sleep(WATCH_MS);
   }
 }
 
-async function fromMetadata(target: string): Promise<CopyStatus> {
+async function fromMetadata(target: string, { metadata }: StatusFlags): Promise<CopyStatus> {
   try {
-    const { size, blockSize, syncedBlocks, totalBlocks } = await inspectTarget(target, {});
+    const { size, blockSize, syncedBlocks, totalBlocks } = await inspectTarget(
+      target,
+      metadata === undefined ? {} : { metadata },
+    );
     const counts = { size, blockSize, syncedBlocks, totalBlocks };
     const unknown = { rateBytesPerSecond: null, secondsLeft: null, source: null, lastError: null, retries: null };
     return {
@@ -102,7 +108,7 @@ async function fromMetadata(target: string): Promise<CopyStatus> {
     };
   } catch (error) {
     // The owner may have begun since it was looked for: its files change, or its copy is complete now.
-    const found = isCodError(error) ? await askOwner(target, 'status') : undefined;
+    const found = isCodError(error) ? await askOwner(metadata ?? target, 'status') : undefined;
     if (found === undefined) throw error;
     return found as unknown as CopyStatus;
   }

@@ -2,11 +2,15 @@
  * What `copy`, `serve` and `finish` share: opening the device over a target, and reporting the progress of the copy.
  */
 
+import { stat } from 'node:fs/promises';
 import { withSignal } from '../async/with-signal.ts';
 import type { Answer } from '../control/server.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
 import type { Device, DeviceEvent, InlineDevice } from '../device/types.ts';
 import { CodError, type CodErrorCode } from '../errors.ts';
+import { blockDeviceBytes } from '../platform/block-device.ts';
+import { ioError } from '../platform/errno.ts';
+import { grownSource } from '../sources/grown.ts';
 import type { RetryReport } from '../sources/retry.ts';
 import { UsageError } from './failure.ts';
 import { type ImageFlags, openImage } from './image.ts';
@@ -31,6 +35,10 @@ export interface TargetCopy {
       readonly hydrate?: boolean;
       readonly takeOver?: boolean;
       readonly readOnly?: boolean;
+      readonly grow?: boolean;
+      readonly overwrite?: boolean;
+      /** Prefix of the names of the metadata. */
+      readonly metadata?: string;
       readonly quiet?: boolean;
       readonly json?: boolean;
     };
@@ -87,7 +95,7 @@ export async function openTarget({
   if (uri !== undefined) checkSourceFlags(uri, flags);
   if (uri?.kind === 'file') {
     const { refuseSameFile } = await import('./same-file.ts');
-    await refuseSameFile(uri.path, target);
+    await refuseSameFile(uri.path, target, flags.metadata);
   }
   const [
     { openDeviceIn },
@@ -111,6 +119,7 @@ export async function openTarget({
     if (order !== undefined) orders!.checkOrderSize(order, size);
     await onSize?.(size);
   };
+  const grownBytes = flags.grow ? await deviceBytes(target) : undefined;
   const { readOnly = false } = flags;
   let device: InlineDevice | undefined;
   // The device tells of the retries of a source that it has.
@@ -120,7 +129,8 @@ export async function openTarget({
   const source =
     uri &&
     (async () => {
-      const opened = await openImage(uri, { ...flags, onRetry }, signal);
+      const image = await openImage(uri, { ...flags, onRetry }, signal);
+      const opened = grownBytes === undefined ? image : grownSource(image, Math.max(grownBytes, image.size));
       try {
         if (device === undefined) await checkSize(opened.size);
         return opened;
@@ -138,6 +148,8 @@ export async function openTarget({
       { serve: (socket, token) => serveControl(socket, token, answer) },
     ),
     target,
+    metadata: flags.metadata,
+    overwrite: flags.overwrite ?? false,
     readOnly,
     signal,
     takeOver: flags.takeOver ?? false,
@@ -151,7 +163,7 @@ export async function openTarget({
     },
   };
   device = await openDeviceIn(systemEnvironment, options, { asksFirst }).catch(async (error: unknown) => {
-    throw await withRepairAdvice(error, target);
+    throw await withRepairAdvice(error, target, flags.metadata);
   });
   try {
     await checkSize(device.size);
@@ -161,6 +173,15 @@ export async function openTarget({
   }
   opened = { device, status: statusOf(device, { target, source: shownSource(uri) }) };
   return device;
+}
+
+/** Returns the size of a block device. @throws {@link UsageError} if the target is something else. */
+async function deviceBytes(target: string): Promise<number> {
+  const stats = await stat(target, { bigint: true }).catch((cause: unknown) => {
+    throw ioError(`look at ${target}`, cause, { path: target });
+  });
+  if (!stats.isBlockDevice()) throw new UsageError('--grow needs a block device as TARGET');
+  return blockDeviceBytes(stats.rdev);
 }
 
 function shownSource(uri: SourceUri | undefined): string | null {

@@ -1,9 +1,9 @@
 /** The client's side of the control channel. */
 
-import { realpathSync } from 'node:fs';
 import { CodError, type CodErrorCode } from '../errors.ts';
 import { parseOwner, RELEASED, readIfThere } from '../fs/lock-owner.ts';
 import { connect, mayBeListening } from '../fs/lock-socket.ts';
+import { lockFileOf } from '../fs/node-lock.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import { lineOf, onLines } from './server.ts';
 
@@ -37,7 +37,7 @@ export async function askOwner(
 
 function lockOf(target: string): string | undefined {
   try {
-    return `${realpathSync(target)}.lock`;
+    return lockFileOf(target);
   } catch (cause) {
     if (errnoOf(cause) === 'ENOENT') return undefined;
     throw ioError(`read ${target}`, cause);

@@ -34,8 +34,22 @@ export interface OpenDeviceOptions {
   /**
    * Name of the copy in the file system. Its metadata is beside it: `<target>.bak`, `<target>.bak.1`, `<target>.wil`,
    * `<target>.wil.1`. A symbolic link is followed if it leads to a file.
+   *
+   * A block device that is at least as long as the source can be a target too. It needs `metadata`.
    */
   readonly target: string;
+  /**
+   * Prefix of the metadata files' names, in the place of `target`. A copy must always be opened with the same prefix.
+   * On another volume than the target, it recovers from crashes all the same, but a snapshot of one of both volumes is
+   * no copy. Default: `target`.
+   */
+  readonly metadata?: string | undefined;
+  /**
+   * Begins a copy on a block device although it seems to hold something, such as a file system or this very image, and
+   * replaces that.
+   * Default: false.
+   */
+  readonly overwrite?: boolean;
   /** Options of the background copy. False: no background copy. Default: `{}`. */
   readonly hydrate?: false | HydrateOptions;
   /**
@@ -75,11 +89,13 @@ export interface OpenDeviceOptions {
 const REMOVE = 'remove the copy (`copyondemand remove`, `removeCopy`)';
 
 function checkOptions(options: OpenDeviceOptions): void {
-  const { source, hydrate, checkpointIntervalMs, target } = options;
+  const { source, hydrate, checkpointIntervalMs, target, metadata } = options;
   if (source !== undefined && typeof source !== 'function' && typeof source?.read !== 'function')
     throw new TypeError('`source` must be a source, or a function that opens one');
   if (typeof target !== 'string' || target === '')
     throw new TypeError('`target` must be a file name, a non-empty string');
+  if (metadata !== undefined && (typeof metadata !== 'string' || metadata === ''))
+    throw new TypeError('`metadata` must be the beginning of file names, a non-empty string');
   if (checkpointIntervalMs !== undefined && !(checkpointIntervalMs > 0))
     throw new RangeError(`checkpointIntervalMs must be above 0, not ${checkpointIntervalMs}`);
   if (hydrate === undefined || hydrate === false) return;
@@ -140,7 +156,7 @@ async function resumeTarget(
   const { size, state, readOnly } = log;
   const file = await openExisting(fileSystem, target, { readOnly });
   const found = await file?.size();
-  if (file !== undefined && found === size) return file;
+  if (file !== undefined && (found === size || (file.deviceContents && found! > size))) return file;
   if (state.isEmpty && !found && !readOnly)
     return resized(file ?? (await makeTarget(fileSystem, target, source)), size);
   await file?.close();
@@ -172,31 +188,61 @@ async function refuseLink(fileSystem: FileSystem, target: string): Promise<void>
   }
 }
 
+/**
+ * Gets ready for a new copy on a block device.
+ * @throws {@link CodError} COD_SIZE_MISMATCH if it is too small; COD_EXISTS if it seems to hold something
+ */
+async function prepareDevice(
+  file: File,
+  log: RecoveredLog,
+  source: Source,
+  { target, overwrite }: OpenDeviceOptions,
+): Promise<File> {
+  try {
+    const bytes = await file.size();
+    if (bytes < log.size) {
+      const message = `${target} has ${bytes} bytes, but the image has ${log.size}: use a larger device`;
+      throw new CodError('COD_SIZE_MISMATCH', message, { details: { target, bytes, size: log.size } });
+    }
+    const found = overwrite ? undefined : await file.deviceContents!(source);
+    if (found !== undefined) {
+      const message = `${target} seems to hold ${found}: replace it with \`overwrite\` (\`--overwrite\`)`;
+      const { size, identity } = log;
+      throw new CodError('COD_EXISTS', message, { details: { target, isImage: true, size, identity } });
+    }
+    await log.prepare();
+    return file;
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
 /** Opens the target: a new one, which must not exist, or the one that the copy has. */
 async function openTarget(
-  fileSystem: FileSystem,
-  target: string,
+  options: OpenDeviceOptions,
   log: RecoveredLog,
   source: InlineSource | undefined,
 ): Promise<File> {
+  const { fileSystem, target } = options;
   if (!log.isNew) {
     if (!log.readOnly) await log.prepare();
     return resumeTarget(fileSystem, target, log, source);
   }
-  await refuseExisting(fileSystem, target, log.readOnly);
+  const existing = await openExisting(fileSystem, target, { readOnly: log.readOnly });
+  if (existing?.deviceContents && !log.readOnly) return prepareDevice(existing, log, source!, options);
+  await existing?.close();
+  if (existing !== undefined) throw noNewCopy(target, log.readOnly);
   await refuseLink(fileSystem, target);
   if (log.readOnly) throw noCopy(`there is no copy at ${target}`);
   await log.prepare();
   return resized(await makeTarget(fileSystem, target, source), log.size);
 }
 
-/** @throws {@link CodError} if there is a file, which is not a copy. */
-async function refuseExisting(fileSystem: FileSystem, target: string, readOnly: boolean): Promise<void> {
-  const existing = await openExisting(fileSystem, target, { readOnly });
-  if (existing === undefined) return;
-  await existing.close();
-  if (readOnly) throw noCopy(`${target} has no metadata: open it as a file`);
-  throw new CodError('COD_EXISTS', `${target} exists and has no metadata: name another target`, {
+/** The error for a file that is not a copy. */
+function noNewCopy(target: string, readOnly: boolean): CodError {
+  if (readOnly) return noCopy(`${target} has no metadata: open it as a file`);
+  return new CodError('COD_EXISTS', `${target} exists and has no metadata: name another target`, {
     details: { target, isImage: true },
   });
 }
@@ -234,7 +280,7 @@ export async function openDeviceIn(
 ): Promise<InlineDevice> {
   checkOptions(options);
   const { source, fileSystem, target, signal, takeOver, blockSize, checkpointIntervalMs, readOnly = false } = options;
-  const { sameSource = false } = options;
+  const { sameSource = false, metadata = target } = options;
   signal?.throwIfAborted();
   const events = new EventStream<DeviceEvent>();
   const origin = new Origin({ clock: environment.clock, events, source, sameSource });
@@ -246,7 +292,7 @@ export async function openDeviceIn(
       environment,
       {
         fileSystem,
-        name: target,
+        name: metadata,
         readOnly,
         content: async () => {
           if (source === undefined) throw await missingCopy(fileSystem, target);
@@ -293,7 +339,7 @@ export async function openDeviceIn(
       });
     }
     signal?.throwIfAborted();
-    const opened = (file = await openTarget(fileSystem, target, log, origin.source));
+    const opened = (file = await openTarget(options, log, origin.source));
     begun = await log.begin({
       read: (into, offset) => readFile(opened, into, offset),
       write: (from, offset) => writeFile(opened, from, offset),
@@ -305,11 +351,11 @@ export async function openDeviceIn(
       origin,
       log: begun,
       target: opened,
-      isBlank: log.isNew,
+      isBlank: log.isNew && opened.deviceContents === undefined,
       hydrate: readOnly ? false : (options.hydrate ?? {}),
       onRead: options.onRead,
       events,
-      place: { environment, fileSystem, name: target },
+      place: { environment, fileSystem, name: target, metadata },
       room: () => roomOf(fileSystem, target),
     }));
   } catch (error) {

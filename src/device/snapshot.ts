@@ -19,7 +19,7 @@ import { inTurns } from '../async/turns.ts';
 import { BlockMap } from '../core/block-map.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import { newBytes } from '../core/new-bytes.ts';
-import { isCodError } from '../errors.ts';
+import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { isNameOf, SnapshotMetadata } from '../log/snapshot-metadata.ts';
 import type { Environment } from '../platform/clock.ts';
@@ -48,6 +48,8 @@ export interface SnapshotPlace {
   readonly fileSystem: FileSystem;
   /** Name of the device's target. */
   readonly name: string;
+  /** Prefix of the names of the device's metadata. */
+  readonly metadata: string;
 }
 
 /** Takes the snapshots of one device, one after another. */
@@ -65,7 +67,9 @@ export class Snapshots {
 
   /** As `snapshot` of a device. An abort leaves nothing of the snapshot. */
   async take(to: string, signal: AbortSignal): Promise<void> {
-    checkName(this.#place.name, to);
+    checkName(this.#place, to);
+    if (this.#target.isDevice)
+      throw new CodError('COD_UNSUPPORTED', `${this.#place.name} is a block device: take a snapshot of its volume`);
     this.#target.assertWritable();
     await this.#turns.run(() => this.#take(to, signal));
   }
@@ -113,11 +117,11 @@ export class Snapshots {
 /**
  * @throws `TypeError` if `to` is no name; `RangeError` if it is in another directory, or is a name of the device's own.
  */
-function checkName(target: string, to: string): void {
+function checkName({ name: target, metadata }: SnapshotPlace, to: string): void {
   if (typeof to !== 'string' || to === '') throw new TypeError('`to` must be a file name, a non-empty string');
   const directory = (name: string): string => name.slice(0, name.lastIndexOf('/') + 1);
   if (directory(to) !== directory(target)) throw new RangeError(`${to} is not in the directory of ${target}`);
-  if (to === directory(to) || isNameOf(target, to))
+  if (to === directory(to) || isNameOf(target, to) || isNameOf(metadata, to))
     throw new RangeError(`${to} cannot be the name of a snapshot of ${target}`);
 }
 

@@ -60,6 +60,10 @@ export class Target {
     return this.#isBlank;
   }
 
+  get isDevice(): boolean {
+    return this.#file.deviceContents !== undefined;
+  }
+
   /** Length of large writes that the file handles best, if it matters. */
   get preferredWriteBytes(): number | undefined {
     return this.#file.preferredWriteBytes;

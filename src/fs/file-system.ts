@@ -137,12 +137,28 @@ export interface Lease {
   release(): Promise<void>;
 }
 
+/** The bytes that a device is to hold. A source is one. */
+export interface Image {
+  /** Bytes. */
+  readonly size: number;
+  /** Fills `into` with the bytes from `offset` on. */
+  read(into: Uint8Array, offset: number): Promise<void>;
+}
+
 /**
  * An open file. Calls may overlap; a backend need not order overlapping calls on the same bytes. Every call but
  * {@link close} rejects with COD_CLOSED once the file is closed. An offset or end that is not a safe integer from 0 on
  * rejects with `RangeError`. A file that was opened with `readOnly` rejects changes with COD_READ_ONLY.
  */
 export interface File {
+  /**
+   * Names what a block device seems to hold, such as a file system, or `image` itself. Undefined: nothing that
+   * is known. Absent: the file is no block device. The size of a block device cannot be changed, and it holds any bytes
+   * where nothing was written.
+   *
+   * @throws as the device and the image are read.
+   */
+  deviceContents?(image: Image): Promise<string | undefined>;
   /**
    * Returns the file's size in bytes.
    *

@@ -13,7 +13,7 @@ import { CodError } from '../errors.ts';
 import { errnoOf, ioError } from '../platform/errno.ts';
 import { type EventLoop, InlineCalls } from '../platform/inline-calls.ts';
 import { areWholePages, PAGE_BYTES } from '../platform/pages.ts';
-import type { File, FileSystem, Lease, LeaseOptions, OpenOptions } from './file-system.ts';
+import type { File, FileSystem, Image, Lease, LeaseOptions, OpenOptions } from './file-system.ts';
 import type { InlineFile } from './inline-file.ts';
 
 /** The calls of `node:fs` that every backend of this kind has. Each throws an error with the errno as its `code`. */
@@ -36,6 +36,15 @@ export interface FsLike {
   ftruncateSync(fd: number, size: number): void;
   /** Removes the file at `path`. */
   unlinkSync(path: string): void;
+}
+
+/** A block device that is open. */
+export interface BlockDevice {
+  /** The descriptor to use from now on. */
+  readonly fd: number;
+  readonly bytes: number;
+  /** As {@link File.deviceContents}. */
+  contents(file: File, image: Image): Promise<string | undefined>;
 }
 
 /** A backend, as the adapter uses it. */
@@ -65,6 +74,11 @@ export interface FsAdapterOptions {
   /** Files are opened for reading, and nothing on the disk is changed. */
   readonly readOnly?: boolean | undefined;
   readonly bootId?: string | undefined;
+  /**
+   * Returns a block device that was opened. Unless it is only read, no other program has it then. Undefined: the
+   * descriptor is none. Absent: there are none.
+   */
+  readonly deviceOf?: ((fd: number, path: string, readOnly: boolean) => BlockDevice | undefined) | undefined;
   /** As {@link FileSystem.clone}, of paths. Throws the error of the system. */
   readonly clone?: ((from: string, to: string) => Promise<void>) | undefined;
   readonly lock?: ((path: string, options?: LeaseOptions) => Promise<Lease>) | undefined;
@@ -110,7 +124,11 @@ function openFile(options: FsAdapterOptions, path: string, how: OpenOptions): Fi
     // Before the open, which has effects of its own on some devices, and follows links on some platforms.
     if (noFollow && isOdd(fs, path)) throw notRegular('COD_EXISTS', path);
     fd = fs.openSync(path, flagsOf(options.flags, { ...how, readOnly }), mode);
-    if (!fs.fstatSync(fd).isFile()) throw notRegular(noFollow ? 'COD_EXISTS' : 'COD_TARGET_IO', path);
+    if (!fs.fstatSync(fd).isFile()) {
+      const device = noFollow ? undefined : options.deviceOf?.(fd, path, readOnly);
+      if (device === undefined) throw notRegular(noFollow ? 'COD_EXISTS' : 'COD_TARGET_IO', path);
+      return new AdapterFile(options, path, device.fd, { readOnly, device });
+    }
     if (exclusive) keepForOwner(fs, fd);
   } catch (cause) {
     if (fd !== undefined) fs.closeSync(fd);
@@ -121,7 +139,7 @@ function openFile(options: FsAdapterOptions, path: string, how: OpenOptions): Fi
     if (noFollow && errno === 'ELOOP') throw notRegular('COD_EXISTS', path, cause);
     throw ioError(`open ${path}`, cause, { path });
   }
-  return new AdapterFile(options, path, fd, readOnly);
+  return new AdapterFile(options, path, fd, { readOnly });
 }
 
 function flagsOf(
@@ -185,10 +203,12 @@ function readOnlyError(operation: string, path: string): CodError {
 type Pool = NonNullable<FsAdapterOptions['pool']>;
 
 class AdapterFile implements InlineFile {
+  declare deviceContents?: NonNullable<File['deviceContents']>;
   readonly #options: FsAdapterOptions;
   readonly #path: string;
   readonly #fd: number;
   readonly #readOnly: boolean;
+  readonly #deviceBytes: number | undefined;
   readonly #inline: InlineCalls | undefined;
   /** Another descriptor of the file, for writes that bypass the page cache. */
   readonly #directFd: number | undefined;
@@ -200,11 +220,18 @@ class AdapterFile implements InlineFile {
   #running = 0;
   #onIdle: (() => void) | undefined;
 
-  constructor(options: FsAdapterOptions, path: string, fd: number, readOnly: boolean) {
+  constructor(
+    options: FsAdapterOptions,
+    path: string,
+    fd: number,
+    { readOnly, device }: { readOnly: boolean; device?: BlockDevice },
+  ) {
     this.#options = options;
     this.#path = path;
     this.#fd = fd;
     this.#readOnly = readOnly;
+    this.#deviceBytes = device?.bytes;
+    if (device !== undefined) this.deviceContents = (image) => device.contents(this, image);
     if (options.pool !== undefined) this.#inline = new InlineCalls(options.pool.loop);
     this.#directFd = readOnly ? undefined : options.pool?.openDirect?.(fd);
     this.#isDirect = this.#directFd !== undefined;
@@ -216,7 +243,7 @@ class AdapterFile implements InlineFile {
 
   async size(): Promise<number> {
     this.#assertOpen();
-    return this.#attempt('size', () => this.#options.fs.fstatSync(this.#fd).size);
+    return this.#deviceBytes ?? this.#attempt('size', () => this.#options.fs.fstatSync(this.#fd).size);
   }
 
   async read(into: Uint8Array, offset: number): Promise<void> {
@@ -325,6 +352,8 @@ class AdapterFile implements InlineFile {
   async truncate(size: number): Promise<void> {
     this.#assertWritable('truncate');
     assertRange(size, 0);
+    if (this.#deviceBytes !== undefined)
+      throw this.#error('truncate', new Error('a block device has a size that cannot change'));
     this.#attempt({ name: 'truncate', offset: size, length: 0 }, () => this.#options.fs.ftruncateSync(this.#fd, size));
   }
 

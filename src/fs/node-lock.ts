@@ -24,7 +24,7 @@
 
 import * as fs from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { isCodError } from '../errors.ts';
+import { CodError, isCodError } from '../errors.ts';
 import { errnoOf } from '../platform/errno.ts';
 import type { Lease } from './file-system.ts';
 import {
@@ -62,11 +62,13 @@ const RECENT_MS = 10_000;
  * Takes the lock of the file at `path`, which need not exist, and resolves to its lease. Takes over the lock of a dead
  * owner.
  * @throws {@link CodError} COD_LOCKED if its owner is alive, or if the lock file names no owner; COD_EXISTS if no
- * regular file is at its name; COD_NOT_FOUND if the directory does not exist; COD_TARGET_IO.
+ * regular file is at its name; COD_NOT_FOUND if the directory does not exist; COD_UNSUPPORTED for a block device;
+ * COD_TARGET_IO.
  */
 export async function lockFile(path: string, options: NodeLockOptions = {}): Promise<Lease> {
   const machine = options.machine ?? thisMachine();
-  const file = attempt(`lock ${path}`, () => `${realPath(path)}${LOCK}`);
+  const file = attempt(`lock ${path}`, () => lockFileOf(path));
+  refuseDevice(file.slice(0, -LOCK.length));
   const files = held.get(machine) ?? new Set();
   held.set(machine, files);
   if (files.has(file)) throw lockedError(file, `${path} is in use by this process: close it first`);
@@ -96,8 +98,23 @@ export async function lockFile(path: string, options: NodeLockOptions = {}): Pro
  */
 export async function assertNotOwned(path: string, options: NodeLockOptions = {}): Promise<void> {
   const machine = options.machine ?? thisMachine();
-  const file = attempt(`look at the lock of ${path}`, () => `${realPath(path)}${LOCK}`);
+  const file = attempt(`look at the lock of ${path}`, () => lockFileOf(path));
   await new Taking(file, machine, options).assertNotOwned();
+}
+
+/** A lock file beside a block device would not survive a reboot. */
+function refuseDevice(path: string): void {
+  if (!fs.lstatSync(path, { throwIfNoEntry: false })?.isBlockDevice()) return;
+  throw new CodError(
+    'COD_UNSUPPORTED',
+    `${path} is a block device: say where its metadata is, with \`metadata\` (\`--metadata PREFIX\`)`,
+    { details: { path } },
+  );
+}
+
+/** Returns the path of the lock file of `path`. Throws the error of the system. */
+export function lockFileOf(path: string): string {
+  return `${realPath(path)}${LOCK}`;
 }
 
 /**

@@ -2,10 +2,13 @@
 
 import * as fs from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import { CodError } from '../errors.ts';
+import { blockDeviceBytes } from '../platform/block-device.ts';
 import { errnoOf } from '../platform/errno.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
+import { contentsOfDevice } from './device-contents.ts';
 import type { FileSystem } from './file-system.ts';
-import { fsAdapter } from './fs-adapter.ts';
+import { type BlockDevice, fsAdapter } from './fs-adapter.ts';
 import type { NodeLockOptions } from './lock-taking.ts';
 import { assertNotOwned, lockFile } from './node-lock.ts';
 import { bootId } from './node-process.ts';
@@ -36,6 +39,8 @@ export interface NodeFileSystemOptions {
  *
  * Symbolic links are followed unless an option of `open` forbids it. `lock` makes the file `<name>.lock`, for its owner
  * only, beside the file that a link leads to. It rejects with COD_EXISTS if anything but a regular file has that name.
+ * A block device can be opened too, on Linux. For writing it is opened for this program alone, else COD_LOCKED. It has
+ * no `lock`: the metadata of a copy on it needs a prefix elsewhere.
  * `clone` works on file systems with reflinks, such as xfs and btrfs.
  * The owner of a copy keeps 256 KiB of the disk back in `<name>.lock.spare`.
  *
@@ -89,6 +94,7 @@ export function servingFileSystem(
     syncName,
     readOnly: options.readOnly,
     bootId: bootId(),
+    deviceOf,
     lock: (path, how) => lockFile(path, { ...how, ...owner, resolve: pathOf }),
     clone: (from, to) => fs.promises.copyFile(from, to, COPYFILE_EXCL | COPYFILE_FICLONE_FORCE),
     assertNotOwned,
@@ -107,6 +113,26 @@ export function servingFileSystem(
       return blocks * bsize;
     },
   };
+}
+
+/**
+ * @throws {@link CodError} COD_LOCKED if another program has the device: a file system that is mounted, swap, another
+ * volume, or a program that opened it with O_EXCL (open(2))
+ */
+function deviceOf(fd: number, path: string, readOnly: boolean): BlockDevice | undefined {
+  const stats = fs.fstatSync(fd, { bigint: true });
+  if (!stats.isBlockDevice()) return undefined;
+  const device = { fd, bytes: blockDeviceBytes(stats.rdev), contents: contentsOfDevice };
+  if (readOnly) return device;
+  try {
+    const claimed = fs.openSync(path, fs.constants.O_RDWR | fs.constants.O_EXCL);
+    fs.closeSync(fd);
+    return { ...device, fd: claimed };
+  } catch (cause) {
+    if (errnoOf(cause) !== 'EBUSY') throw cause;
+    const message = `${path} is in use: unmount it, or stop the program that has opened it`;
+    throw new CodError('COD_LOCKED', message, { cause, details: { path } });
+  }
 }
 
 function read(fd: number, into: Uint8Array, position: number): Promise<number> {

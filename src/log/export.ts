@@ -29,6 +29,8 @@ export interface ExportFormat1Options {
   readonly fileSystem: FileSystem;
   /** Prefix of the log's files, which is the name of the copy if a device made them. */
   readonly name: string;
+  /** Name of the storage, for its size and its bytes. Default: `name`. */
+  readonly target?: string;
   /** Aborts the call before it changes anything; has no effect later. */
   readonly signal?: AbortSignal;
   /** Clock and randomness. Default: the machine's. */
@@ -73,14 +75,15 @@ interface Owned {
   readonly lease: Ownership;
 }
 
-async function exportLog(owned: Owned, { fileSystem, name, signal }: ExportFormat1Options): Promise<ExportedLog> {
+async function exportLog(owned: Owned, options: ExportFormat1Options): Promise<ExportedLog> {
+  const { fileSystem, name, target = name, signal } = options;
   const { core, environment, slots, lease } = owned;
   const found = await recover(
     core,
     slots,
     {
-      size: () => sizeOf(fileSystem, name),
-      read: (into, offset) => readNamed(fileSystem, name, into, offset),
+      size: () => sizeOf(fileSystem, target),
+      read: (into, offset) => readNamed(fileSystem, target, into, offset),
     },
     environment.clock,
   );

@@ -43,6 +43,7 @@ export interface Inspection {
  * block is in a state that it had during the call, and nothing that was acknowledged before the call is missing.
  *
  * @param target name of the copy
+ * @param options.metadata prefix of the metadata files' names. Default: `target`.
  * @param options.size the device's size in bytes, for metadata of format 1, which does not store it. Default: the size
  *   of the target.
  * @throws {@link CodError} COD_NOT_FOUND when the copy has no metadata, or the size is unknown; COD_EXISTS when a file
@@ -67,21 +68,26 @@ export interface Inspection {
 export async function inspectMetadata(
   fileSystem: FileSystem,
   target: string,
-  options: { size?: number } = {},
+  options: { size?: number; metadata?: string } = {},
 ): Promise<Inspection> {
+  const { metadata = target } = options;
   let enough: number | undefined;
   return readUndisturbed(
     fileSystem,
-    target,
+    metadata,
     () => inspectAll(fileSystem, target, options),
     // The log of a checkpoint two epochs later than one of this call begins during this call, so that checkpoint
     // contains whatever its log would say of the time before the call.
-    () => inspectCheckpoint(fileSystem, target, (epoch) => epoch >= (enough ??= epoch + 2)),
+    () => inspectCheckpoint(fileSystem, { target, metadata }, (epoch) => epoch >= (enough ??= epoch + 2)),
   );
 }
 
-async function inspectAll(fileSystem: FileSystem, target: string, options: { size?: number }): Promise<Inspection> {
-  const slots = new Slots(fileSystem, target, { readOnly: true });
+async function inspectAll(
+  fileSystem: FileSystem,
+  target: string,
+  options: { size?: number; metadata?: string },
+): Promise<Inspection> {
+  const slots = new Slots(fileSystem, options.metadata ?? target, { readOnly: true });
   try {
     return await parsing(async (core) => {
       const found = await recover(core, slots, {
@@ -101,10 +107,10 @@ async function inspectAll(fileSystem: FileSystem, target: string, options: { siz
 /** Returns undefined if the newest checkpoint is not enough, or was overwritten meanwhile. */
 async function inspectCheckpoint(
   fileSystem: FileSystem,
-  target: string,
+  { target, metadata }: { target: string; metadata: string },
   isEnough: (epoch: number) => boolean,
 ): Promise<Inspection | undefined> {
-  const slots = new Slots(fileSystem, target, { readOnly: true });
+  const slots = new Slots(fileSystem, metadata, { readOnly: true });
   try {
     return await parsing(async (core) => {
       const found = await recoverCheckpoint(core, slots, isEnough);

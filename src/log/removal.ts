@@ -32,6 +32,8 @@ export interface RemoveCopyOptions {
   readonly fileSystem: FileSystem;
   /** Name of the copy, as for `openDevice`. */
   readonly target: string;
+  /** Prefix of the metadata files' names, as for `openDevice`. Default: `target`. */
+  readonly metadata?: string | undefined;
   /** Aborts the removal before it changes anything; has no effect later. */
   readonly signal?: AbortSignal;
   /** Clock and randomness. Default: the machine's. */
@@ -57,14 +59,14 @@ export interface RemovedCopy {
   readonly files: readonly string[];
   /** Size of the target's file in bytes. Undefined if it did not exist. */
   readonly targetBytes: number | undefined;
+  /** Whether the target is a block device, which stays as it is: only the metadata is removed. */
+  readonly keepsTarget: boolean;
   /** Undefined if the metadata was damaged: then nothing tells what users wrote. */
   readonly contents: RemovedContents | undefined;
 }
 
 /** What the command needs beside the public options. */
 interface Removal extends RemoveCopyOptions {
-  /** Prefix of the metadata files' names. Default: `target`. */
-  readonly metadata?: string;
   /** Called when all is known and nothing has changed. If it rejects, nothing is removed. */
   readonly confirm?: (copy: RemovedCopy) => void | Promise<void>;
 }
@@ -110,6 +112,10 @@ class TargetFile {
     }
   }
 
+  get isDevice(): boolean {
+    return this.#file?.deviceContents !== undefined;
+  }
+
   /** Bytes; undefined if the target is missing. */
   async size(): Promise<number | undefined> {
     return this.#file?.size();
@@ -122,7 +128,7 @@ class TargetFile {
 
   /** Removes the target. A power cut may bring the name back, but none of the bytes. */
   async remove(owner: Ownership): Promise<void> {
-    if (this.#file === undefined) return;
+    if (this.#file === undefined || this.isDevice) return;
     await this.#file.truncate(0);
     await this.#file.sync();
     await this.#file.close();
@@ -153,8 +159,9 @@ async function remove(owned: Owned, { signal, confirm }: Removal): Promise<Remov
     if (found === undefined && (targetBytes !== undefined || names.length === 0))
       throw noCopy(file.name, targetBytes !== undefined);
     const copy: RemovedCopy = {
-      files: targetBytes === undefined ? names : [file.name, ...names],
+      files: targetBytes === undefined || file.isDevice ? names : [file.name, ...names],
       targetBytes,
+      keepsTarget: file.isDevice,
       contents: isState(found) ? contentsOf(found.state) : undefined,
     };
     await confirm?.(copy);

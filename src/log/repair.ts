@@ -49,6 +49,8 @@ export interface RepairPlan {
 interface RepairOptions {
   readonly fileSystem: FileSystem;
   readonly target: string;
+  /** Prefix of the metadata files' names. Default: `target`. */
+  readonly metadata?: string | undefined;
   /** False: only the plan is made, and nothing changes. */
   readonly apply: boolean;
   /** Called with the plan before anything changes. */
@@ -63,12 +65,12 @@ interface RepairOptions {
  * does not fit or the files are of several copies; the errors of the file system.
  */
 export async function repairIn(environment: Environment, options: RepairOptions): Promise<RepairPlan> {
-  const { fileSystem, target, apply, signal } = options;
+  const { fileSystem, target, metadata = target, apply, signal } = options;
   signal?.throwIfAborted();
-  const lease = apply ? await takeOwnership(fileSystem, target, { signal }) : undefined;
+  const lease = apply ? await takeOwnership(fileSystem, metadata, { signal }) : undefined;
   const opened = new OpenedFiles(fileSystem);
   try {
-    if (lease === undefined) await assertNotOwned(fileSystem, target);
+    if (lease === undefined) await assertNotOwned(fileSystem, metadata);
     return await parsing((core) => new Repair(core, environment, options, opened, lease).run());
   } finally {
     await opened.close();
@@ -127,6 +129,7 @@ class Repair {
   readonly #environment: Environment;
   readonly #options: RepairOptions;
   readonly #opened: OpenedFiles;
+  #isDevice = false;
   readonly #lease: Ownership | undefined;
 
   constructor(
@@ -144,7 +147,7 @@ class Repair {
   }
 
   async run(): Promise<RepairPlan> {
-    const { target, apply, onPlan, signal } = this.#options;
+    const { apply, onPlan, signal } = this.#options;
     const targetBytes = await this.#targetBytes();
     const refusal = await this.#refusal(targetBytes);
     if (typeof refusal !== 'string') {
@@ -157,7 +160,7 @@ class Repair {
     const salvaged = await salvage(context, found.parts);
     const { state } = salvaged;
     try {
-      refuseOtherTarget(target, state, targetBytes);
+      this.#refuseOtherTarget(state, targetBytes);
       const plan = planOf(salvaged, refusal, found.parts);
       onPlan?.(plan);
       signal?.throwIfAborted();
@@ -175,6 +178,7 @@ class Repair {
     const { fileSystem, target } = this.#options;
     try {
       const file = await fileSystem.open(target, { readOnly: true });
+      this.#isDevice = file.deviceContents !== undefined;
       return await file.size().finally(() => file.close());
     } catch (error) {
       if (isCodError(error, 'COD_NOT_FOUND')) return undefined;
@@ -182,13 +186,27 @@ class Repair {
     }
   }
 
+  /** @throws {@link CodError} if opening the copy would refuse its target */
+  #refuseOtherTarget(state: CopyState, bytes: number | undefined): void {
+    const { target } = this.#options;
+    const { size } = state.geometry;
+    const isLarger = bytes !== undefined && bytes > size;
+    if (bytes === size || (isLarger && this.#isDevice) || (state.isEmpty && !bytes)) return;
+    const what = bytes === undefined ? 'is missing' : `has ${bytes} bytes instead of ${size}`;
+    throw new CodError(
+      isLarger ? 'COD_SIZE_MISMATCH' : 'COD_CORRUPT',
+      `${target} ${what}: restore the file, or remove the copy (\`copyondemand remove\`)`,
+      { details: { target } },
+    );
+  }
+
   /** Returns why the copy is refused, or a plan without problems. */
   async #refusal(targetBytes: number | undefined, hidden?: SlotIndex): Promise<string | RepairPlan> {
-    const { fileSystem, target } = this.#options;
+    const { fileSystem, target, metadata = target } = this.#options;
     const slots =
       hidden === undefined
-        ? new Slots(fileSystem, target, { readOnly: true })
-        : new SlotsWithout(fileSystem, target, hidden);
+        ? new Slots(fileSystem, metadata, { readOnly: true })
+        : new SlotsWithout(fileSystem, metadata, hidden);
     try {
       const size = async (): Promise<number> => {
         if (!targetBytes) throw new CodError('COD_NOT_FOUND', `${target} is missing or empty: restore the file`);
@@ -199,7 +217,7 @@ class Repair {
         throw new CodError('COD_NOT_FOUND', `${target} has no metadata: it is not a copy, or its copy is finished`);
       const { state } = found;
       try {
-        if (hidden === undefined) refuseOtherTarget(target, state, targetBytes);
+        if (hidden === undefined) this.#refuseOtherTarget(state, targetBytes);
         const none = { problems: [], lostBytes: 0, losesIdentity: false, saved: [] };
         return { ...none, ...contentsOf(state) };
       } finally {
@@ -243,9 +261,10 @@ class Repair {
   }
 
   async #parts(suffix: string): Promise<Part[]> {
+    const { target, metadata = target } = this.#options;
     const parts: Part[] = [];
     for (const { kind, slot } of ALL_SLOTS) {
-      const name = `${slotName(this.#options.target, kind, slot)}${suffix}`;
+      const name = `${slotName(metadata, kind, slot)}${suffix}`;
       const file = await this.#opened.find(name);
       if (file === undefined) continue;
       const isSaved = suffix !== '';
@@ -255,7 +274,7 @@ class Repair {
   }
 
   async #apply({ parts, begun }: Found, { state, identity, proved }: Salvage): Promise<void> {
-    const { fileSystem, target } = this.#options;
+    const { fileSystem, target, metadata = target } = this.#options;
     const lease = this.#lease!;
     const { clock } = this.#environment;
     await lease.fence();
@@ -265,7 +284,7 @@ class Repair {
     const slot = begun?.slot ?? (await this.#safeSlot());
     await this.#opened.close();
 
-    const slots = new Slots(fileSystem, target, { owner: lease });
+    const slots = new Slots(fileSystem, metadata, { owner: lease });
     const storage = proved.length > 0 ? await fileSystem.open(target) : undefined;
     try {
       for (const { kind, slot: each } of ALL_SLOTS) await slots.find(kind, each);
@@ -388,18 +407,6 @@ async function rewrite(file: File, offset: number, length: number): Promise<void
     await file.read(bytes, at);
     await file.write(bytes, at);
   }
-}
-
-/** @throws {@link CodError} if opening the copy would refuse its target */
-function refuseOtherTarget(target: string, state: CopyState, bytes: number | undefined): void {
-  const { size } = state.geometry;
-  if (bytes === size || (state.isEmpty && !bytes)) return;
-  const what = bytes === undefined ? 'is missing' : `has ${bytes} bytes instead of ${size}`;
-  throw new CodError(
-    bytes !== undefined && bytes > size ? 'COD_SIZE_MISMATCH' : 'COD_CORRUPT',
-    `${target} ${what}: restore the file, or remove the copy (\`copyondemand remove\`)`,
-    { details: { target } },
-  );
 }
 
 function planOf(

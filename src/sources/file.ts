@@ -3,6 +3,7 @@
 import { type BigIntStats, fstatSync, promises, readSync, statSync } from 'node:fs';
 import type { Done } from '../async/done.ts';
 import { CodError } from '../errors.ts';
+import { blockDeviceBytes } from '../platform/block-device.ts';
 import { InlineCalls } from '../platform/inline-calls.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import { pieceBuffer, releasePages } from '../platform/pages.ts';
@@ -48,7 +49,7 @@ export async function fileSource(path: string): Promise<Source & AsyncDisposable
     try {
       const stats = fstatSync(handle.fd, { bigint: true });
       refuseOddKinds(path, stats);
-      const size = stats.isBlockDevice() ? await blockDeviceBytes(stats.rdev) : Number(stats.size);
+      const size = stats.isBlockDevice() ? blockDeviceBytes(stats.rdev) : Number(stats.size);
       return new FileSource(path, handle, size, stats);
     } catch (error) {
       await handle.close();
@@ -227,16 +228,6 @@ function refuseOddKinds(path: string, stats: BigIntStats): void {
   if (stats.isFile() || stats.isBlockDevice()) return;
   const kind = stats.isDirectory() ? 'a directory' : 'not a file';
   throw new CodError('COD_SOURCE_IO', `${path} is ${kind}: name a disk image or a block device`, { details: { path } });
-}
-
-/**
- * Returns the size of a block device. The kernel counts sectors of 512 bytes here, whatever the device's own sectors
- * are (block/genhd.c).
- */
-async function blockDeviceBytes(rdev: bigint): Promise<number> {
-  const major = ((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn);
-  const minor = (rdev & 0xffn) | ((rdev >> 12n) & ~0xffn);
-  return Number(await promises.readFile(`/sys/dev/block/${major}:${minor}/size`, 'utf8')) * 512;
 }
 
 function asCodError(path: string, cause: unknown): unknown {

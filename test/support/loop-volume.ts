@@ -46,3 +46,12 @@ export function mountVolume(type: VolumeType, bytes: number): { folder: string; 
   onTestFinished(() => void spawnSync(toolPath('umount')!, ['-l', mounted]));
   return { folder, volume, mounted };
 }
+
+/** Makes a block device that holds `content`. It ends with the test. */
+export function makeBlockDevice(content: Uint8Array): string {
+  const file = join(temporaryDirectory(), 'device');
+  writeFileSync(file, content);
+  const device = runTool('losetup', '--find', '--show', file).trim();
+  onTestFinished(() => void spawnSync(toolPath('losetup')!, ['--detach', device]));
+  return device;
+}
