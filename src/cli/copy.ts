@@ -54,7 +54,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   const troubles = new Troubles({ target, emit, progress });
   try {
     rate = new RateControl(flags, rateHooks(emit));
-    device = await openTarget({ uri, target, flags, signal, troubles, rate: rate.rate, direct: true, asksFirst: true });
+    device = await openTarget({ uri, target, flags, signal, troubles, rate, direct: true, asksFirst: true });
     await run({ rate, uri, device, target, flags, signal, emit, progress });
   } catch (error) {
     progress.end();

@@ -17,7 +17,8 @@ import type { RepairFlags } from './repair.ts';
 import type { ServeFlags } from './serve.ts';
 import type { SnapshotFlags } from './snapshot.ts';
 import type { StatusFlags } from './status.ts';
-import { parseGroupName, parseInteger, parseRate, parseSha256, parseSize } from './units.ts';
+import type { Steering, SteeringFlags } from './steering.ts';
+import { parseGroupName, parseInteger, parseRateOrNone, parseSha256, parseSize } from './units.ts';
 
 const SIZES = 'Sizes: bytes, or with k, M, G, T (powers of 1024).';
 const RATES = 'Rates: bytes per second, with k, M, G, T (powers of 1024) or kbit, mbit, gbit.';
@@ -35,6 +36,10 @@ function argument<T>(parse: (text: string) => T): (text: string) => T {
       throw error;
     }
   };
+}
+
+function limitOf(rate: number | 'unlimited'): number | undefined {
+  return rate === 'unlimited' ? undefined : rate;
 }
 
 function version(): string {
@@ -55,7 +60,11 @@ function withMetadata(command: Command): Command {
 /** Adds the options of the background copy and of the output. */
 function withCopyOptions(command: Command): Command {
   return withMetadata(command)
-    .option('--rate <rate>', 'limit the copy to a rate such as 20M (default: none)', argument(parseRate))
+    .option(
+      '--rate <rate>',
+      'limit the copy to a rate such as 20M (default: unlimited)',
+      argument((text) => limitOf(parseRateOrNone(text))),
+    )
     .option('--rate-file <file>', 'read a rate or `unlimited` from this file every second')
     .option('--rate-group <name>', 'share the rate in this group of local copies', argument(parseGroupName))
     .option('--order <file>', 'copy the extents of this order file first')
@@ -167,6 +176,38 @@ function program(): Command {
     .option('--watch', 'print it again each second, until no process owns the copy')
     .addHelpText('after', `\n${EXIT_CODES}`)
     .action(async (target: string, flags: StatusFlags) => (await import('./status.ts')).status(target, flags));
+
+  const steering: readonly (readonly [command: Steering, summary: string])[] = [
+    ['pause', 'pause a background copy'],
+    ['resume', 'continue a background copy that was paused'],
+  ];
+  for (const [command, summary] of steering) {
+    withMetadata(program.command(command))
+      .summary(summary)
+      .description(
+        `Asks the process that owns the copy at TARGET to ${command} its background copy. Clients are not affected.`,
+      )
+      .argument('<target>', 'the path of a copy')
+      .option('--json', 'print one JSON object on stdout')
+      .addHelpText('after', `\n${EXIT_CODES}`)
+      .action(async (target: string, flags: SteeringFlags) =>
+        (await import('./steering.ts')).steer(command, target, flags),
+      );
+  }
+
+  withMetadata(program.command('set-rate'))
+    .summary('change the rate of a background copy')
+    .description(
+      'Asks the process that owns the copy at TARGET to copy at RATE from now on.\n' +
+        'In a rate group, this process then asks for RATE for all members. A rate file counts more.',
+    )
+    .argument('<target>', 'the path of a copy')
+    .argument('<rate>', 'a rate such as 20M, or `unlimited`', argument(parseRateOrNone))
+    .option('--json', 'print one JSON object on stdout')
+    .addHelpText('after', `\n${RATES}\n${EXIT_CODES}`)
+    .action(async (target: string, rate: number | 'unlimited', flags: SteeringFlags) =>
+      (await import('./steering.ts')).steer('set-rate', target, flags, limitOf(rate)),
+    );
 
   withMetadata(program.command('snapshot'))
     .summary('copy a copy as it is now, also while it is in use')
@@ -280,6 +321,8 @@ function onOutputError(error: NodeJS.ErrnoException): void {
 /** Runs the command and returns its exit code. */
 async function main(): Promise<number> {
   process.stdout.on('error', onOutputError);
+  // Without a listener Node opens its debugger to every user of the machine.
+  if (process.platform !== 'win32') process.on('SIGUSR1', () => undefined);
   try {
     if (process.argv.length <= 2)
       throw new UsageError('missing command: see `copyondemand --help`, or try `copyondemand demo`');

@@ -46,13 +46,14 @@ export function rateHooks(emit: Emit): RateHooks {
 }
 
 export class RateControl {
-  readonly #fallback: number | undefined;
+  #fallback: number | undefined;
   readonly #file: RateFile | undefined;
   readonly #group: RateGroup | undefined;
   readonly #hooks: RateHooks;
   readonly #clock: Clock;
   readonly #stop = new AbortController();
   #allowance: Allowance;
+  #device: Pick<Device, 'setRate'> | undefined;
   #problem = '';
 
   /**
@@ -83,7 +84,8 @@ export class RateControl {
   govern(device: Pick<Device, 'setRate' | 'hydrated'>): void {
     const stop = () => this.stop();
     device.hydrated.then(stop, stop);
-    void this.#run(device);
+    this.#device = device;
+    void this.#run();
   }
 
   /** Leaves the group; the rate stays as it is. Idempotent. */
@@ -93,20 +95,39 @@ export class RateControl {
     this.#group?.leave();
   }
 
-  async #run(device: Pick<Device, 'setRate'>): Promise<void> {
+  /** Whether a file says the rate. */
+  get hasFile(): boolean {
+    return this.#file !== undefined;
+  }
+
+  /**
+   * Sets the rate in bytes per second; in a group, that of all members together. Undefined: no limit. A rate file
+   * counts more, as long as it is there.
+   */
+  set(rate: number | undefined): void {
+    this.#fallback = rate;
+    if (this.#file !== undefined) this.#file.fallback = rate;
+    if (!this.#stop.signal.aborted) this.#update();
+  }
+
+  async #run(): Promise<void> {
     const { signal } = this.#stop;
     if (this.#file === undefined && this.#group === undefined) return;
     this.#hooks.onRate?.(this.#allowance);
     for (;;) {
       await this.#clock.sleep(BEAT_MS, signal).catch(() => undefined);
       if (signal.aborted) return;
-      const before = this.#allowance;
-      this.#attempt(() => this.#file?.read());
-      this.#attempt(() => (this.#allowance = this.#look()));
-      const { rate, members } = this.#allowance;
-      if (rate !== before.rate) device.setRate(rate);
-      if (rate !== before.rate || members !== before.members) this.#hooks.onRate?.(this.#allowance);
+      this.#update();
     }
+  }
+
+  #update(): void {
+    const before = this.#allowance;
+    this.#attempt(() => this.#file?.read());
+    this.#attempt(() => (this.#allowance = this.#look()));
+    const { rate, members } = this.#allowance;
+    if (rate !== before.rate) this.#device?.setRate(rate);
+    if (rate !== before.rate || members !== before.members) this.#hooks.onRate?.(this.#allowance);
   }
 
   #look(): Allowance {

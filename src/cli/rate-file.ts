@@ -18,16 +18,17 @@ const MAX_BYTES = 256;
 
 export class RateFile {
   readonly #path: string;
-  readonly #fallback: number | undefined;
+  /** Bytes per second while the file does not exist. Undefined: no limit. */
+  fallback: number | undefined;
   #rate: number | undefined;
 
   /**
    * Does no I/O.
-   * @param fallback bytes per second while the file does not exist; undefined: no limit
+   * @param fallback as the field of that name
    */
   constructor(path: string, fallback: number | undefined) {
     this.#path = path;
-    this.#fallback = fallback;
+    this.fallback = fallback;
     this.#rate = fallback;
   }
 
@@ -40,7 +41,7 @@ export class RateFile {
    */
   read(): number | undefined {
     const text = this.#text();
-    if (text === undefined) this.#rate = this.#fallback;
+    if (text === undefined) this.#rate = this.fallback;
     else if (text !== '') this.#rate = this.#parse(text);
     return this.#rate;
   }

@@ -90,7 +90,7 @@ export async function serve(sourceText: string | undefined, target: string, flag
       target,
       flags,
       signal,
-      rate: rate?.rate,
+      rate,
       ...(recordPath !== undefined && {
         onSize: async (size) => {
           recording ??= await recordOrder(recordPath, size, tellRecordingEnded);

@@ -82,7 +82,7 @@ export async function status(target: string, flags: StatusFlags): Promise<void> 
   const place = flags.metadata ?? target;
   for (;;) {
     const found = ((await askOwner(place, 'status')) as CopyStatus | undefined) ?? (await fromMetadata(target, flags));
-    process.stdout.write(flags.json ? `${JSON.stringify(found)}\n` : describe(found));
+    process.stdout.write(flags.json ? `${JSON.stringify(found)}\n` : describeStatus(found));
     if (!flags.watch || found.pid === null) return;
     await sleep(WATCH_MS);
   }
@@ -114,7 +114,8 @@ async function fromMetadata(target: string, { metadata }: StatusFlags): Promise<
   }
 }
 
-function describe(found: CopyStatus): string {
+/** Returns the status as one line. */
+export function describeStatus(found: CopyStatus): string {
   const { size, totalBlocks, syncedBlocks, secondsLeft, bytesPerSecond, lastError } = found;
   const done = syncedBytes(found);
   const owner = found.pid === null ? 'no process owns it' : `process ${found.pid}`;

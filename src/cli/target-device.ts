@@ -16,8 +16,10 @@ import { UsageError } from './failure.ts';
 import { type ImageFlags, openImage } from './image.ts';
 import type { Emit } from './json-lines.ts';
 import type { Progress } from './progress.ts';
+import type { RateControl } from './rate-control.ts';
 import { withRepairAdvice } from './repair-advice.ts';
 import { checkSourceFlags, type HttpFlags, type SourceUri, showSourceUri } from './source-uri.ts';
+import type { CopyStatus } from './status.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { Troubles } from './troubles.ts';
 import { formatBytes } from './units.ts';
@@ -52,6 +54,9 @@ export function checkTarget(target: string): void {
   if (target === '') throw new UsageError('TARGET is empty: give a path that does not exist yet, or a copy to resume');
 }
 
+/** What a client may ask for, beside the status. */
+const COMMANDS: ReadonlySet<string> = new Set(['snapshot', 'pause', 'resume', 'set-rate']);
+
 const modules = () =>
   Promise.all([
     import('../device/open.ts'),
@@ -60,12 +65,14 @@ const modules = () =>
     import('../control/server.ts'),
     import('./status.ts'),
     import('./snapshot.ts'),
+    import('./steering.ts'),
   ]);
 
 interface OpenTarget extends Pick<TargetCopy, 'uri' | 'target' | 'flags' | 'signal'> {
   /** Reports failures before the device is open. Default: they are not reported. */
   readonly troubles?: Troubles;
-  readonly rate?: number | undefined;
+  /** Undefined: no background copy, or one that nothing limits. */
+  readonly rate?: RateControl | undefined;
   /** Called with the size of a new copy, before anything is made. If it rejects, no copy begins. */
   readonly onSize?: (size: number) => Promise<void>;
   readonly onRead?: OpenDeviceOptions['onRead'] | undefined;
@@ -102,17 +109,26 @@ export async function openTarget({
     { systemEnvironment },
     { servingFileSystem },
     { serveControl },
-    { statusOf },
+    { statusOf, describeStatus },
     { answerSnapshot },
+    { answerSteering },
   ] = await modules();
-  let opened: { readonly device: Device; readonly status: () => object } | undefined;
+  let opened: { readonly device: Device; readonly status: () => CopyStatus } | undefined;
   const opening = { target, pid: process.pid, state: 'opening' };
   const answer: Answer = (command, request) => {
     if (command === 'status') return opened?.status() ?? opening;
-    if (command !== 'snapshot') return undefined;
-    if (opened !== undefined) return answerSnapshot(opened.device, target, request);
+    if (!COMMANDS.has(command)) return undefined;
+    if (opened !== undefined) {
+      const { device } = opened;
+      return answerSteering({ device, rate }, command, request) ?? answerSnapshot(device, target, request);
+    }
     return Promise.reject(new CodError('COD_NOT_RUNNING', `${target} is being opened; try again`));
   };
+  process.on('SIGUSR1', () => {
+    const line =
+      opened === undefined ? `${target}: opening, process ${process.pid}\n` : describeStatus(opened.status());
+    process.stderr.write(line);
+  });
   const orders = flags.order === undefined ? undefined : await import('./order-file.ts');
   const order = await orders?.readOrder(flags.order!);
   const checkSize = async (size: number): Promise<void> => {
@@ -156,7 +172,7 @@ export async function openTarget({
     ...(onRead === undefined ? {} : { onRead }),
     hydrate: (flags.hydrate ?? true) && {
       ...(order === undefined ? {} : { order: order.extents }),
-      ...(rate === undefined ? {} : { rateBytesPerSecond: rate }),
+      ...(rate?.rate === undefined ? {} : { rateBytesPerSecond: rate.rate }),
       ...(flags.concurrency === undefined ? {} : { concurrency: flags.concurrency }),
       // Without ranges, each stretch downloads everything before it again. One stretch of the whole source avoids that.
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Number.MAX_SAFE_INTEGER } : {}),

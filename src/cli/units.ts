@@ -24,7 +24,12 @@ export function parseSize(text: string): number {
  * @throws {@link UsageError} as {@link parseSize}.
  */
 export function parseRate(text: string): number {
-  return parse(text, { ...BINARY, ...BITS }, '500k, 20M or 250mbit');
+  return parse(text.replace(/\/s\s*$/, ''), { ...BINARY, ...BITS }, '500k, 20M or 250mbit');
+}
+
+/** As {@link parseRate}, or `unlimited`. */
+export function parseRateOrNone(text: string): number | 'unlimited' {
+  return text.trim() === 'unlimited' ? 'unlimited' : parseRate(text);
 }
 
 function parse(text: string, units: Readonly<Record<string, number>>, examples: string): number {

@@ -206,3 +206,35 @@ describe('the runtime folder', () => {
     expect(runtimeDirectory('x')).toBe(join(temporary, `copyondemand-${process.getuid?.() ?? 'user'}`, 'x'));
   });
 });
+
+describe('a rate that is set while the copy runs', () => {
+  test('applies at once', () => {
+    const copy = new Copy({ rate: 500 }, new SimulatedClock());
+    copy.control.set(200);
+    copy.control.set(200);
+    copy.control.set(undefined);
+    expect(copy.rates).toEqual([500, 200, undefined]);
+    expect(copy.allowances.map(({ rate }) => rate)).toEqual([200, undefined]);
+    expect(copy.control.hasFile).toBe(false);
+  });
+
+  test('counts less than a rate file that is there', async () => {
+    const clock = new SimulatedClock();
+    const path = join(temporaryDirectory(), 'rate');
+    writeFileSync(path, '1000');
+    const copy = new Copy({ rate: 500, rateFile: path }, clock);
+    copy.control.set(200);
+    expect([copy.rate, copy.control.hasFile]).toEqual([1000, true]);
+    rmSync(path);
+    await clock.advance(BEAT_MS);
+    expect(copy.rate).toBe(200);
+  });
+
+  test('has no effect once the copy has ended', async () => {
+    const copy = new Copy({ rate: 500 }, new SimulatedClock());
+    copy.complete();
+    await Promise.resolve();
+    copy.control.set(200);
+    expect(copy.rates).toEqual([500]);
+  });
+});

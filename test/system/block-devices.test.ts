@@ -1,4 +1,4 @@
-/** Block devices as targets: a device holds any bytes, has a size of its own, and may be somebody else's. */
+/** Block devices as targets: a device holds any bytes, has a size of its own, and may be in use. */
 
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';

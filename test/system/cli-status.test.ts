@@ -16,17 +16,29 @@ const FIELDS = [
   ...['rateBytesPerSecond', 'secondsLeft', 'source', 'lastError', 'retries', 'clients', 'paused'],
 ].sort();
 
-async function serving(): Promise<{ target: string; server: Running }> {
+function serving(): Promise<{ directory: string; target: string; server: Running }> {
+  return serve(2 ** 20, '--no-hydrate');
+}
+
+/** Serves an image that takes minutes to copy. */
+function copying(...flags: string[]): Promise<{ directory: string; target: string; server: Running }> {
+  return serve(2 ** 24, '--rate', '64k', ...flags);
+}
+
+async function serve(
+  bytes: number,
+  ...flags: string[]
+): Promise<{ directory: string; target: string; server: Running }> {
   const directory = temporaryDirectory();
   const [source, target] = [join(directory, 'source'), join(directory, 'disk')];
-  writeFileSync(source, new Uint8Array(2 ** 20).fill(1));
-  const args = ['serve', source, target, '--socket', join(directory, 's'), '--no-hydrate'];
+  writeFileSync(source, new Uint8Array(bytes).fill(1));
+  const args = ['serve', source, target, '--socket', join(directory, 's'), ...flags];
   let listening: () => void;
   const ready = new Promise<void>((resolve) => (listening = resolve));
   const server = startCommand(args, { onLine: () => listening() });
   onTestFinished(() => void server.child.kill('SIGKILL'));
   await ready;
-  return { target, server };
+  return { directory, target, server };
 }
 
 async function statusOf(target: string): Promise<Record<string, unknown>> {
@@ -85,4 +97,47 @@ test('silent clients, and a line that is too long, do not hide that the owner li
   long.write('x'.repeat(100_000));
   await once(long, 'close');
   await expect(lockFile(target)).rejects.toMatchObject({ code: 'COD_LOCKED' });
+});
+
+test('pause, resume and set-rate steer the copy of the owner', async () => {
+  const { directory, target, server } = await copying();
+  const steer = async (...args: string[]): Promise<Record<string, unknown>> => {
+    const { stdout, stderr, exitCode } = await runCommand([args[0]!, target, ...args.slice(1), '--json']);
+    expect([stderr, exitCode]).toEqual(['', 0]);
+    return JSON.parse(stdout);
+  };
+  const pid = server.child.pid;
+  const paused = { event: 'done', target, pid, state: 'paused', paused: true, rateBytesPerSecond: 65_536 };
+  expect(await steer('pause')).toEqual({ ...paused, hasRateFile: false });
+  expect(await statusOf(target)).toMatchObject({ state: 'paused', paused: true });
+  expect(await steer('set-rate', '80.5 KiB/s')).toMatchObject({ paused: true, rateBytesPerSecond: 80.5 * 1024 });
+  const shown = await runCommand(['resume', target]);
+  expect(shown).toMatchObject({ stdout: '', stderr: `${target}: hydrating, at most 80.5 KiB/s, process ${pid}\n` });
+  expect(await steer('set-rate', 'unlimited')).toMatchObject({ paused: false, rateBytesPerSecond: null });
+  while ((await statusOf(target))['state'] !== 'hydrated');
+  // The copy has ended, and there is nothing to steer. The process still serves.
+  expect(await steer('pause')).toMatchObject({ state: 'hydrated', paused: false });
+  server.child.kill('SIGTERM');
+  await server.result;
+  expect(readFileSync(target).equals(readFileSync(join(directory, 'source')))).toBe(true);
+  expect(await runCommand(['pause', target])).toMatchObject({
+    exitCode: 1,
+    stderr: expect.stringContaining(`COD_NOT_RUNNING: no process copies ${target}: start it with`),
+  });
+});
+
+test('an invalid rate is wrong usage, and a server without a background copy has nothing to steer', async () => {
+  const { target } = await serving();
+  expect(await runCommand(['set-rate', target, 'fast'])).toMatchObject({ exitCode: 2 });
+  expect((await runCommand(['pause', target])).stderr).toContain('COD_UNSUPPORTED');
+});
+
+test.skipIf(process.platform === 'win32')('SIGUSR1 prints the status as one line, with --quiet too', async () => {
+  const { target, server } = await copying('--quiet');
+  const line = once(server.child.stderr!, 'data');
+  server.child.kill('SIGUSR1');
+  const [text] = (await line) as [string];
+  expect(text).toMatch(new RegExp(`^${target}: hydrating, process ${server.child.pid}, .*\\n$`));
+  server.child.kill('SIGTERM');
+  expect(await server.result).toMatchObject({ exitCode: 0, stderr: text });
 });
