@@ -106,6 +106,7 @@ const config: ViteUserConfig = {
             'test/fs/owners.test.ts',
             'test/fuzz/fuzz.test.ts',
             'test/log/repair.test.ts',
+            'test/soak/soak.test.ts',
             'test/sources/qcow2/fuzz.test.ts',
             'test/system/cli-copy.test.ts',
             'test/system/faults-kill.test.ts',
