@@ -51,7 +51,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   const { signal } = interruption;
   let device: InlineDevice | undefined;
   let rate: RateControl | undefined;
-  const troubles = new Troubles({ target, emit, progress });
+  const troubles = new Troubles({ target, emit, progress }, { isOpening: true });
   try {
     rate = new RateControl(flags, rateHooks(emit));
     device = await openTarget({ uri, target, flags, signal, troubles, rate, direct: true, asksFirst: true });

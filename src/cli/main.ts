@@ -100,7 +100,7 @@ function withSourceOptions(command: Command): Command {
     )
     .option(
       '--timeout <seconds>',
-      'retry after this time without data (default: 15)',
+      'retry after this time without data (default: 15); a client of `serve` waits for it (default: 30)',
       argument((text) => parseInteger(text, { min: 1, max: 86_400 })),
     );
 }

@@ -26,6 +26,8 @@ import { Troubles } from './troubles.ts';
 import { formatBytes } from './units.ts';
 
 const TICK_MS = 500;
+/** Clients wait so long for bytes that only an absent source has, without `--timeout`. */
+const PATIENCE_S = 30;
 /** Time between two reports of refused clients, since a client may always try again. */
 const REFUSAL_REPORT_MS = 60_000;
 
@@ -85,12 +87,13 @@ export async function serve(sourceText: string | undefined, target: string, flag
     listener = await openListener(flags);
     const { recordOrder: recordPath } = flags;
     const opening = openTarget({
-      troubles: new Troubles({ target, emit, progress }),
+      troubles: new Troubles({ target, emit, progress }, { isOpening: true }),
       uri,
       target,
       flags,
       signal,
       rate,
+      patienceMs: (flags.timeout ?? PATIENCE_S) * 1000,
       ...(recordPath !== undefined && {
         onSize: async (size) => {
           recording ??= await recordOrder(recordPath, size, tellRecordingEnded);

@@ -80,6 +80,7 @@ interface OpenTarget extends Pick<TargetCopy, 'uri' | 'target' | 'flags' | 'sign
   readonly direct?: boolean;
   /** As of `openDeviceIn`. */
   readonly asksFirst?: boolean;
+  readonly patienceMs?: number;
 }
 
 /**
@@ -98,6 +99,7 @@ export async function openTarget({
   onRead,
   direct = false,
   asksFirst = false,
+  patienceMs,
 }: OpenTarget): Promise<InlineDevice> {
   if (uri !== undefined) checkSourceFlags(uri, flags);
   if (uri?.kind === 'file') {
@@ -178,7 +180,7 @@ export async function openTarget({
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Number.MAX_SAFE_INTEGER } : {}),
     },
   };
-  device = await openDeviceIn(systemEnvironment, options, { asksFirst }).catch(async (error: unknown) => {
+  device = await openDeviceIn(systemEnvironment, options, { asksFirst, patienceMs }).catch(async (error: unknown) => {
     throw await withRepairAdvice(error, target, flags.metadata);
   });
   try {

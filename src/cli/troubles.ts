@@ -7,11 +7,24 @@ import type { Progress } from './progress.ts';
 
 /** While failures follow each other, stderr has one of them in each minute. */
 const QUIET_MS = 60_000;
+/**
+ * A source that is refused while it is opened fails for good after so few retries, with delays below this. The error of
+ * the command then says why, so stderr need not say it before.
+ */
+const OPENING_RETRIES = 4;
+const OPENING_DELAY_MS = 10_000;
 
 interface Told {
   readonly target: string;
   readonly emit: Emit;
   readonly progress: Progress;
+}
+
+interface TroublesOptions {
+  /** Whether the source is being opened, which may fail for good. Default: false. */
+  readonly isOpening?: boolean;
+  /** Milliseconds. */
+  readonly now?: () => number;
 }
 
 /**
@@ -20,17 +33,20 @@ interface Told {
  */
 export class Troubles {
   readonly #copy: Told;
+  readonly #isOpening: boolean;
   readonly #now: () => number;
   #toldAtMs: number | undefined;
 
-  constructor(copy: Told, now: () => number = () => performance.now()) {
+  constructor(copy: Told, { isOpening = false, now = () => performance.now() }: TroublesOptions = {}) {
     this.#copy = copy;
+    this.#isOpening = isOpening;
     this.#now = now;
   }
 
   retry(report: RetryReport | (DeviceEvent & { type: 'retry' })): void {
     const { code, message, attempt, delayMs } = report;
     this.#copy.emit('retry', { code, message, attempt, delayMs });
+    if (this.#isOpening && attempt <= OPENING_RETRIES && delayMs < OPENING_DELAY_MS) return;
     const now = this.#now();
     if (this.#toldAtMs !== undefined && now - this.#toldAtMs < QUIET_MS) return;
     this.#toldAtMs = now;

@@ -40,6 +40,8 @@ export interface DeviceParts {
   readonly place: SnapshotPlace;
   /** Resolves to the room on the target's disk, or to undefined if it is not known. */
   readonly room: () => Promise<Room | undefined>;
+  /** A read of missing bytes that fails is repeated for so long. */
+  readonly patienceMs: number;
 }
 
 export class CopyOnDemandDevice implements InlineDevice {
@@ -80,11 +82,12 @@ export class CopyOnDemandDevice implements InlineDevice {
       origin,
       filler,
       clock,
+      patienceMs: parts.patienceMs,
       onFetched: (bytes) => this.#fetched(bytes),
       onStored: () => this.#checkComplete(),
     });
     const onChange = () => this.#tellProgress();
-    this.#retries = new Retries(environment, parts.events, onChange);
+    this.#retries = new Retries(environment, parts.events, { isCopying: hydrate !== false, onChange });
     this.#hydrator = new Hydrator(
       { clock, origin, target: filler, demand: this.#fetcher, retries: this.#retries, room: parts.room, onChange },
       hydrate || {},
@@ -340,6 +343,7 @@ export class CopyOnDemandDevice implements InlineDevice {
   poisoned(error: CodError): void {
     this.#over.abort(error);
     this.#hydrator.stop(error);
+    void this.#fetcher.close(error);
     this.#hydrated.reject(error);
   }
 

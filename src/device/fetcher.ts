@@ -18,6 +18,8 @@ import type { Filler } from './filler.ts';
 import type { Origin } from './origin.ts';
 
 const MAX_BUFFERED_BYTES = 2 ** 25;
+/** A patient reader asks an absent source again after this time. */
+const ATTEMPT_MS = 1000;
 
 /** Longer fetches are never made synchronously. */
 const MAX_INLINE_BYTES = 2 ** 16;
@@ -48,6 +50,7 @@ export class Fetcher {
   readonly #origin: Origin;
   readonly #filler: Filler;
   readonly #clock: Clock;
+  readonly #patienceMs: number;
   readonly #onFetched: (bytes: number) => void;
   readonly #onStored: () => void;
   readonly #entries = new Set<Entry>();
@@ -56,18 +59,23 @@ export class Fetcher {
   #inFlight = 0;
   #awaitingIdle: (() => void)[] = [];
   #onEmpty: (() => void) | undefined;
-  #closed: CodError | undefined;
+  /** Shared by all that wait for their next attempt. */
+  #pause: Promise<void> | undefined;
+  readonly #closed = new AbortController();
 
   constructor(parts: {
     origin: Origin;
     filler: Filler;
     clock: Clock;
+    /** A fetch that fails is repeated for so long, counted from its beginning. Default: 0. */
+    patienceMs?: number;
     onFetched(bytes: number): void;
     onStored(): void;
   }) {
     this.#origin = parts.origin;
     this.#filler = parts.filler;
     this.#clock = parts.clock;
+    this.#patienceMs = parts.patienceMs ?? 0;
     this.#onFetched = parts.onFetched;
     this.#onStored = parts.onStored;
   }
@@ -87,6 +95,40 @@ export class Fetcher {
    * @throws the source's error; the signal's reason.
    */
   fetch(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
+    if (this.#patienceMs === 0) return this.#attempt(runs, signal);
+    const untilMs = this.#clock.now() + this.#patienceMs;
+    const failed = (error: unknown): Promise<Fetched> => this.#repeat(error, untilMs, runs, signal);
+    try {
+      const fetched = this.#attempt(runs, signal);
+      return fetched instanceof Promise ? fetched.catch(failed) : fetched;
+    } catch (error) {
+      return failed(error);
+    }
+  }
+
+  async #repeat(
+    error: unknown,
+    untilMs: number,
+    runs: readonly BlockRange[],
+    signal: AbortSignal | undefined,
+  ): Promise<Fetched> {
+    for (let last = error; ; ) {
+      signal?.throwIfAborted();
+      this.#closed.signal.throwIfAborted();
+      if (!this.#origin.mayCome || this.#clock.now() >= untilMs) throw last;
+      this.#pause ??= this.#clock.sleep(ATTEMPT_MS, this.#closed.signal).finally(() => {
+        this.#pause = undefined;
+      });
+      await withSignal(this.#pause, signal);
+      try {
+        return await this.#attempt(runs, signal);
+      } catch (again) {
+        last = again;
+      }
+    }
+  }
+
+  #attempt(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
     return this.#mustWait(runs) ? this.#fetchWithRoom(runs, signal) : this.#fetch(runs, signal);
   }
 
@@ -103,7 +145,7 @@ export class Fetcher {
   }
 
   #fetch(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
-    if (this.#closed !== undefined) throw this.#closed;
+    this.#closed.signal.throwIfAborted();
     const entries: Entry[] = [];
     const release = (): void => {
       for (const entry of entries) this.#release(entry, signal);
@@ -276,7 +318,7 @@ export class Fetcher {
 
   /** Aborts requests in flight with `reason`, and resolves when nothing of this touches the target any more. */
   async close(reason: CodError): Promise<void> {
-    this.#closed = reason;
+    this.#closed.abort(reason);
     for (const entry of this.#entries) entry.abort?.abort(reason);
     while (this.#entries.size > 0) await new Promise<void>((resolve) => (this.#onEmpty = resolve));
   }

@@ -272,18 +272,20 @@ async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
  * As `openDevice` of `copyondemand`, in `environment`.
  * @param asksFirst asks the source of an incomplete copy before anything changes, and rejects with its error, unless
  * that is COD_SOURCE_IO, which may pass.
+ * @param patienceMs a read of missing bytes that fails is repeated until this time has passed since its beginning. A
+ * source that is being opened is waited for as long, at most 30 s at a time.
  */
 export async function openDeviceIn(
   environment: Environment,
   options: OpenDeviceOptions,
-  { asksFirst = false }: { asksFirst?: boolean } = {},
+  { asksFirst = false, patienceMs }: { asksFirst?: boolean; patienceMs?: number | undefined } = {},
 ): Promise<InlineDevice> {
   checkOptions(options);
   const { source, fileSystem, target, signal, takeOver, blockSize, checkpointIntervalMs, readOnly = false } = options;
   const { sameSource = false, metadata = target } = options;
   signal?.throwIfAborted();
   const events = new EventStream<DeviceEvent>();
-  const origin = new Origin({ clock: environment.clock, events, source, sameSource });
+  const origin = new Origin({ clock: environment.clock, events, source, sameSource, patienceMs });
   let device: CopyOnDemandDevice | undefined;
   let recovered: RecoveredLog | undefined;
   let file: File | undefined;
@@ -357,6 +359,7 @@ export async function openDeviceIn(
       events,
       place: { environment, fileSystem, name: target, metadata },
       room: () => roomOf(fileSystem, target),
+      patienceMs: patienceMs ?? 0,
     }));
   } catch (error) {
     // The log first: it may sync the target.

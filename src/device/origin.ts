@@ -20,7 +20,7 @@ import type { InlineSource, Source } from '../sources/source.ts';
 import { describe, type SourceRetry } from './retries.ts';
 import type { DeviceEvent } from './types.ts';
 
-/** A demand read waits so long for a source that is being opened. */
+/** A demand read waits at most so long for a source that is being opened. */
 const PATIENCE_MS = 30_000;
 /** A source that gives the same wrong answer so often, and for so long, holds another image. */
 const PROVING_ANSWERS = 3;
@@ -45,6 +45,8 @@ export interface OriginOptions {
   readonly source: Source | (() => Promise<Source>) | undefined;
   /** Accepts another identity as the same content. */
   readonly sameSource: boolean;
+  /** A demand read waits so long for a source that is being opened. Default, and at most: 30 s. */
+  readonly patienceMs?: number | undefined;
 }
 
 export class Origin {
@@ -231,7 +233,8 @@ export class Origin {
 
   async #obtainSoon(signal: AbortSignal): Promise<InlineSource> {
     const patience = new AbortController();
-    const late = this.#options.clock.sleep(PATIENCE_MS, patience.signal).then(() => Promise.reject(this.#why));
+    const { clock, patienceMs = PATIENCE_MS } = this.#options;
+    const late = clock.sleep(Math.min(PATIENCE_MS, patienceMs), patience.signal).then(() => Promise.reject(this.#why));
     try {
       return await withSignal(Promise.race([this.obtain(), late]), signal);
     } catch (error) {

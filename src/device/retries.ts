@@ -19,6 +19,11 @@ const BASE_DELAY_MS = 500;
 const MAX_DELAY_MS = 30_000;
 /** An answer of the source ends a wait that has lasted so long. */
 const MIN_WAIT_MS = 1000;
+/**
+ * An answer to a reader ends the trouble if no failure was told for so long: the background copy may wait for its rate,
+ * or may be the only one that fails. A request that fails again is told sooner: it stalls for 15 s at most.
+ */
+const QUIET_MS = 20_000;
 
 export class Retries {
   readonly #environment: Environment;
@@ -28,13 +33,24 @@ export class Retries {
   #attempt = 0;
   #count = 0;
   #isTold = false;
-  #needsRoom = false;
+  /** The last failure was one of the target: the source cannot cure it. */
+  #isTargets = false;
+  readonly #quietMs: number;
   #sinceMs = 0;
+  #toldMs = 0;
 
-  /** @param onChange called when {@link isRetrying} may have changed */
-  constructor(environment: Environment, events: EventStream<DeviceEvent>, onChange: () => void) {
+  /**
+   * @param options.isCopying whether there is a background copy
+   * @param options.onChange called when {@link isRetrying} may have changed
+   */
+  constructor(
+    environment: Environment,
+    events: EventStream<DeviceEvent>,
+    { isCopying, onChange }: { isCopying: boolean; onChange: () => void },
+  ) {
     this.#environment = environment;
     this.#events = events;
+    this.#quietMs = isCopying ? QUIET_MS : 0;
     this.#onChange = onChange;
   }
 
@@ -51,7 +67,7 @@ export class Retries {
   /** Tells of a failure. Resolves when it is time for the next attempt. @throws the signal's reason. */
   async wait(error: unknown, signal: AbortSignal): Promise<void> {
     const attempt = ++this.#attempt;
-    this.#needsRoom = isCodError(error, 'COD_NO_SPACE');
+    this.#isTargets = isCodError(error, 'COD_NO_SPACE') || isCodError(error, 'COD_TARGET_IO');
     this.#sinceMs = this.#environment.clock.now();
     const random = new Uint8Array(1);
     this.#environment.randomBytes(random);
@@ -78,13 +94,16 @@ export class Retries {
   #tell(report: Omit<DeviceEvent & { type: 'retry' }, 'type'>): void {
     this.#count++;
     this.#isTold = true;
+    this.#toldMs = this.#environment.clock.now();
     this.#events.emit({ type: 'retry', ...report });
   }
 
-  /** The source has answered a read: ends a wait for it. Does not end a wait for room. */
+  /** The source has answered a read: ends a wait for it. Does not end a wait for the target. */
   answered(): void {
-    if (this.#waiting.size === 0 || this.#needsRoom) return;
-    if (this.#environment.clock.now() - this.#sinceMs >= MIN_WAIT_MS) this.wake();
+    if (!this.#isTold || this.#isTargets) return;
+    const now = this.#environment.clock.now();
+    if (now - this.#sinceMs >= MIN_WAIT_MS) this.wake();
+    if (now - this.#toldMs >= this.#quietMs) this.succeeded();
   }
 
   /** Ends all waits. */
@@ -95,7 +114,7 @@ export class Retries {
   /** An attempt got further. */
   succeeded(): void {
     if (!this.#isTold) return;
-    this.#isTold = false;
+    this.#isTold = this.#isTargets = false;
     this.#attempt = 0;
     this.#events.emit({ type: 'recovered' });
     this.#onChange();

@@ -94,7 +94,7 @@ export type DeviceEvent =
       readonly attempt: number;
       readonly delayMs: number;
     }
-  /** The background copy got further after one or more `retry`. */
+  /** The background copy got further, or the source answers reads again, after one or more `retry`. */
   | { readonly type: 'recovered' }
   /**
    * The source holds another image, so the device does not use it: it proved that by the same answer over a minute. The

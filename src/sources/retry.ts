@@ -32,7 +32,7 @@ export interface RetryReport {
   readonly message: string;
   /** Number of the failure since the last progress, from 1. */
   readonly attempt: number;
-  /** Milliseconds until the retry. */
+  /** Milliseconds until the retry, a whole number. */
   readonly delayMs: number;
 }
 
@@ -150,7 +150,7 @@ export class Backoff {
     }
     const jittered = ((1 + random()) / 2) * Math.min(maxDelayMs, baseDelayMs * 2 ** (this.#failures - 1));
     const delayMs = Math.max(jittered, Math.min(retryAfterMs, MAX_RETRY_AFTER_MS));
-    onRetry({ code: final?.code ?? 'COD_SOURCE_IO', message, attempt: this.#failures, delayMs });
+    onRetry({ code: final?.code ?? 'COD_SOURCE_IO', message, attempt: this.#failures, delayMs: Math.round(delayMs) });
     try {
       await clock.sleep(delayMs, signal);
     } catch (cause) {

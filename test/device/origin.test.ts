@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { openDeviceIn } from '../../src/device/open.ts';
 import { CodError, type Device, type DeviceEvent, type OpenDeviceOptions, type Source } from '../../src/index.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
+import type { InlineSource } from '../../src/sources/source.ts';
 import { CrashingFileSystem, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { ControlledSource } from '../support/controlled-source.ts';
@@ -47,10 +48,11 @@ class Rig {
     return { size: inner.size, ...options, read, close };
   };
 
-  async open(options: Partial<OpenDeviceOptions> = {}): Promise<Device> {
+  async open(options: Partial<OpenDeviceOptions> = {}, how: { patienceMs?: number } = {}): Promise<Device> {
     const device = await openDeviceIn(
       { clock: this.clock, randomBytes: (into) => into.fill(7) },
       { source: this.source, fileSystem: this.fileSystem, target: 'disk', ...options },
+      how,
     );
     opened.push(device);
     void this.#follow(device);
@@ -204,6 +206,44 @@ describe('an incomplete copy', () => {
     expect(rig.clock.now()).toBe(now);
   });
 
+  it('tells that the source is back when a read shows it, also while the rate holds the copy back', async () => {
+    const rig = new Rig();
+    await rig.partCopied();
+    const device = await rig.open({ hydrate: { rateBytesPerSecond: 1 } });
+    rig.answer = away();
+    await expect(bytesOf(device, 15 * BLOCK, 1)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    await rig.clock.advance(600_000);
+    expect(device.status().state).toBe('waiting');
+    rig.answer = { bytes: IMAGE, identity: 'v1' };
+    for (let block = 10; block < 13; block++) {
+      await bytesOf(device, block * BLOCK, 1);
+      await rig.clock.advance(10_000);
+    }
+    expect(device.status().state).toBe('hydrating');
+    expect(rig.told('recovered')).toHaveLength(1);
+  });
+
+  it('without a background copy tells at once that a source which retries has answered', async () => {
+    const rig = new Rig();
+    await rig.partCopied();
+    const inner = bytesSource(IMAGE, { identity: 'v1' });
+    const source: InlineSource = {
+      size: SIZE,
+      identity: 'v1',
+      onRetry: undefined,
+      read: async (into, offset) => {
+        source.onRetry?.({ code: 'COD_SOURCE_IO', message: 'reset', attempt: 1, delayMs: 100.5 });
+        await rig.clock.sleep(100.5);
+        await inner.read(into, offset);
+      },
+      close: async () => undefined,
+    };
+    const device = await rig.open({ source, hydrate: false });
+    await rig.clock.run(bytesOf(device, 10 * BLOCK, 1));
+    expect(rig.told('retry')).toHaveLength(1);
+    expect(rig.told('recovered')).toHaveLength(1);
+  });
+
   it('rejects `hydrated` when it is closed, or poisoned, while it waits', async () => {
     for (const end of ['close', 'poison'] as const) {
       const rig = new Rig();
@@ -255,6 +295,65 @@ describe('an incomplete copy', () => {
       code: 'COD_SOURCE_IO',
       message: expect.stringContaining('opened without its source'),
     });
+  });
+});
+
+describe('a patient reader', () => {
+  const PATIENCE_MS = 600_000;
+
+  async function started(): Promise<{ rig: Rig; device: Device; outcome: Promise<unknown>; bytes: Uint8Array }> {
+    const rig = new Rig();
+    await rig.partCopied();
+    rig.answer = away();
+    const device = await rig.open({ hydrate: false }, { patienceMs: PATIENCE_MS });
+    const bytes = new Uint8Array(BLOCK);
+    const outcome = device.read(bytes, 10 * BLOCK).then(
+      () => 'read',
+      (error: unknown) => error,
+    );
+    return { rig, device, outcome, bytes };
+  }
+
+  it('waits for a source that is away, and reads when it is back', async () => {
+    const { rig, outcome, bytes } = await started();
+    await rig.clock.advance(PATIENCE_MS - 2000);
+    expect(await Promise.race([outcome, immediate('pending')])).toBe('pending');
+    rig.answer = { bytes: IMAGE, identity: 'v1' };
+    await rig.clock.advance(1000);
+    expect(await Promise.race([outcome, immediate('pending')])).toBe('read');
+    expectBytes(bytes, IMAGE.slice(10 * BLOCK, 11 * BLOCK));
+  });
+
+  it('rejects when its time is over', async () => {
+    const { rig, outcome } = await started();
+    await rig.clock.advance(PATIENCE_MS);
+    expect(await Promise.race([outcome, immediate('pending')])).toMatchObject({ code: 'COD_SOURCE_IO' });
+  });
+
+  it('rejects at once when its signal is aborted, or the device is closed or poisoned', async () => {
+    const { rig, device, outcome } = await started();
+    const abort = new AbortController();
+    const aborted = device.read(new Uint8Array(1), 11 * BLOCK, { signal: abort.signal });
+    aborted.catch(() => undefined);
+    await rig.clock.advance(60_000);
+    abort.abort(new Error('enough'));
+    await expect(aborted).rejects.toThrow('enough');
+    await device.close();
+    expect(await outcome).toMatchObject({ code: 'COD_CLOSED' });
+    const other = await started();
+    await other.rig.clock.advance(60_000);
+    await other.device.write(new Uint8Array(BLOCK), 0);
+    other.rig.fileSystem.failWhen(({ kind }) => kind === 'sync');
+    await expect(other.device.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
+    expect(await Promise.race([other.outcome, immediate('pending')])).toMatchObject({ code: 'COD_POISONED' });
+    other.rig.fileSystem.clearFaults();
+  });
+
+  it('does not wait where there is no source', async () => {
+    const rig = new Rig();
+    await rig.partCopied();
+    const device = await rig.open({ source: undefined }, { patienceMs: PATIENCE_MS });
+    await expect(bytesOf(device, 10 * BLOCK, 1)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
   });
 });
 

@@ -153,7 +153,7 @@ class Copy<Kind extends string> {
 
   /** A new copy needs its source once, and takes any image for the right one. */
   async #opened(): Promise<Device> {
-    const { clock, random, fileSystem } = this.#options;
+    const { clock, random, fileSystem, pauseMs } = this.#options;
     const source = async (): Promise<Source> => {
       const source = await this.#image.open();
       const isRight = source.identity === this.#image.identity && source.size === this.#size;
@@ -166,12 +166,13 @@ class Copy<Kind extends string> {
         const device = await openDeviceIn(
           { clock, randomBytes: (into) => random.fill(into) },
           { source, fileSystem, target: this.#target },
+          random.oneIn(2) ? { patienceMs: random.below(20) * pauseMs } : {},
         );
         this.#isNew = false;
         return device;
       } catch (error) {
         this.#expect(error, SOURCE_ERRORS);
-        await clock.sleep(random.below(this.#options.pauseMs));
+        await clock.sleep(random.below(pauseMs));
       }
     }
   }

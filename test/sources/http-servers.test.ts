@@ -443,7 +443,7 @@ describe.each([
         code: 'COD_SOURCE_IO',
         message: `GET ${server.url}, bytes 5-9: status 503; the server says "busy"`,
         attempt: 1,
-        delayMs: 187.5,
+        delayMs: 188,
       },
     ]);
     expect(set).toEqual(given);

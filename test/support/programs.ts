@@ -55,6 +55,8 @@ export async function mustRun(program: string, ...args: readonly string[]): Prom
 export interface Served {
   readonly uri: string;
   readonly pid: number;
+  /** Resolves when a text is on stderr, from the start of the process on. */
+  warns(text: string): Promise<void>;
   /** Sends a signal, by default SIGTERM, and waits for the end of the process. */
   stop(signal?: NodeJS.Signals): Promise<Result>;
 }
@@ -79,5 +81,14 @@ export async function startServe(...args: readonly string[]): Promise<Served> {
   const failed = running.result.then(({ stderr }): never => {
     throw new Error(`serve exited: ${stderr}`);
   });
-  return { uri: await Promise.race([uri, failed]), pid: running.child.pid!, stop };
+  let stderr = '';
+  let onText: () => void = () => undefined;
+  running.child.stderr!.on('data', (more: string) => {
+    stderr += more;
+    onText();
+  });
+  const warns = async (text: string): Promise<void> => {
+    while (!stderr.includes(text)) await Promise.race([new Promise<void>((resolve) => (onText = resolve)), failed]);
+  };
+  return { uri: await Promise.race([uri, failed]), pid: running.child.pid!, warns, stop };
 }

@@ -6,7 +6,7 @@ import { type RangeServer, type RangeServerOptions, startRangeServer } from '../
 /** Serves the file at `path`, with an ETag made of its size and modification time. */
 export async function serveFile(
   path: string,
-  options: Pick<RangeServerOptions, 'bytesPerSecond' | 'latencyMs' | 'headers'> = {},
+  options: Pick<RangeServerOptions, 'bytesPerSecond' | 'latencyMs' | 'headers' | 'port'> = {},
 ): Promise<RangeServer> {
   const file = await open(path, 'r');
   const { size, mtimeMs } = await file.stat();

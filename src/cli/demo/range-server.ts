@@ -21,6 +21,8 @@ export interface RangeServerOptions {
   readonly bytesPerSecond?: number | undefined;
   /** Delay before each response. Default: none. */
   readonly latencyMs?: number;
+  /** Default: a free port. */
+  readonly port?: number;
 }
 
 /** A running server. */
@@ -33,7 +35,7 @@ export interface RangeServer {
   close(): Promise<void>;
 }
 
-/** Starts a server on a free port of 127.0.0.1. */
+/** Starts a server on 127.0.0.1. */
 export async function startRangeServer(options: RangeServerOptions): Promise<RangeServer> {
   const pacer = new Pacer();
   let sentBytes = 0;
@@ -45,7 +47,9 @@ export async function startRangeServer(options: RangeServerOptions): Promise<Ran
       sentBytes += bytes;
     }).catch(() => response.destroy());
   });
-  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve));
+  await new Promise<void>((resolve, reject) =>
+    server.once('error', reject).listen(options.port ?? 0, '127.0.0.1', resolve),
+  );
   const { port } = server.address() as AddressInfo;
   return {
     url: `http://127.0.0.1:${port}/disk.raw`,

@@ -1,0 +1,76 @@
+/** Virtual machines run from an export while its source is away for five minutes. */
+
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { seededRandom } from '../../src/testing/index.ts';
+import { temporaryDirectory } from '../cli/temporary.ts';
+import { BOOT_IMAGE, Guest } from '../support/guest.ts';
+import { runProgram, startServe } from '../support/programs.ts';
+import { serveFile } from '../support/range-server.ts';
+import { haveTool } from '../support/tools.ts';
+
+const MiB = 2 ** 20;
+const IMAGE_BYTES = 64 * MiB;
+const AWAY_MS = 300_000;
+/** Seconds. */
+const LONG_ENOUGH = '900';
+const here = haveTool('qemu-system-x86_64') && haveTool('qemu-io') && existsSync(BOOT_IMAGE);
+const name = 'a source that is away for five minutes';
+
+describe.skipIf(!here)(here ? name : `${name} (missing: qemu-system-x86_64, qemu-io or a GRUB image)`, () => {
+  test('costs a guest no error for what is here, and with a long --timeout none at all', async () => {
+    const directory = temporaryDirectory();
+    const bytes = seededRandom(9).fill(new Uint8Array(IMAGE_BYTES));
+    bytes.set(readFileSync(BOOT_IMAGE));
+    const image = join(directory, 'image');
+    writeFileSync(image, bytes);
+    const sha256 = (offset: number, length: number): string =>
+      createHash('sha256')
+        .update(bytes.subarray(offset, offset + length))
+        .digest('hex');
+    let source = await serveFile(image);
+    onTestFinished(() => source.close());
+    const serve = async (disk: string, ...flags: string[]) => {
+      const socket = join(directory, `${disk}.s`);
+      const served = await startServe(source.url, join(directory, disk), '--socket', socket, ...flags);
+      return { socket, served };
+    };
+    // The background copies reach only the first MiB before the source is away.
+    const long = await serve('long', '--timeout', LONG_ENOUGH, '--rate', '64k');
+    const short = await serve('short', '--timeout', '2', '--retries', '1', '--rate', '64k');
+
+    // SeaBIOS waits for a virtio disk without a limit.
+    const waiting = new Guest(long.socket, 'virtio-blk-pci');
+    const working = new Guest(short.socket, 'virtio-blk-pci');
+    await Promise.all([waiting.shell(), working.shell()]);
+    const [offset, length] = [16 * MiB, MiB];
+    for (const guest of [waiting, working]) expect(await guest.hash(offset, length)).toBe(sha256(offset, length));
+
+    const { port } = new URL(source.url);
+    await source.close();
+    const backAt = performance.now() + AWAY_MS;
+    const missing = waiting.hash(32 * MiB, MiB);
+    missing.catch(() => undefined);
+    while (performance.now() < backAt) {
+      expect(await working.hash(offset, length)).toBe(sha256(offset, length));
+      await sleep(10_000);
+    }
+    // Within its time limit the other server answers EIO for what is missing.
+    const uri = `nbd+unix:///?socket=${short.socket}`;
+    const read = await runProgram('qemu-io', '-r', '-f', 'raw', '-c', `read ${48 * MiB} 4096`, uri);
+    expect(read.stdout + read.stderr).toContain('Input/output error');
+
+    source = await serveFile(image, { port: Number(port) });
+    expect(await missing).toBe(sha256(32 * MiB, MiB));
+    expect(await working.hash(48 * MiB, MiB)).toBe(sha256(48 * MiB, MiB));
+    for (const { served } of [long, short]) {
+      await served.warns('still trying');
+      await served.warns('the copy continues');
+      const { exitCode, stderr } = await served.stop();
+      expect(exitCode, stderr).toBe(0);
+    }
+  });
+});
