@@ -1,11 +1,14 @@
 /** `copyondemand inspect`: prints what the metadata of a copy says. Reads only. */
 
+import { stat } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
+
 import { CodError, isCodError } from '../errors.ts';
 import { nodeFileSystem } from '../fs/node.ts';
 import type { Inspection } from '../log/inspect.ts';
 import { inspectMetadata } from '../log/inspect.ts';
-import { UsageError } from './failure.ts';
+import { emitError, UsageError } from './failure.ts';
+import { jsonLines } from './json-lines.ts';
 import { drawCells, drawLegend, mapCells } from './map-picture.ts';
 import { withRepairAdvice } from './repair-advice.ts';
 import { columnsOf, hasColour } from './terminal.ts';
@@ -26,14 +29,23 @@ export interface InspectFlags {
  * @throws {@link UsageError} if TARGET is empty; the errors of {@link inspectTarget}.
  */
 export async function inspect(target: string, flags: InspectFlags): Promise<void> {
-  if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
-  const inspection = await inspectTarget(target, flags);
+  const inspection = await inspectOrTell(target, flags);
   if (flags.json) {
     process.stdout.write(`${JSON.stringify(inspection)}\n`);
     return;
   }
   process.stdout.write(describe(inspection));
   if (flags.map) process.stdout.write(`\n${drawMap(inspection, process.stdout)}`);
+}
+
+async function inspectOrTell(target: string, flags: InspectFlags): Promise<Inspection> {
+  try {
+    if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
+    return await inspectTarget(target, flags);
+  } catch (error) {
+    emitError(jsonLines(process.stdout, { enabled: flags.json === true }), error);
+    throw error;
+  }
 }
 
 /**
@@ -55,7 +67,7 @@ export async function inspectTarget(
     checkSize(inspection, size);
     return { ...inspection, target };
   } catch (error) {
-    throw await withRepairAdvice(explain(error, target), target, metadata);
+    throw await withRepairAdvice(await explain(error, target), target, metadata);
   }
 }
 
@@ -66,11 +78,27 @@ function checkSize({ target, size }: Inspection, given: number | undefined): voi
   });
 }
 
-/** Names `--size` in the error for metadata of format 1, which does not store the size. */
-function explain(error: unknown, target: string): unknown {
-  if (!isCodError(error, 'COD_NOT_FOUND') || !isCodError(error.cause, 'COD_NOT_FOUND')) return error;
+/**
+ * Says what is at TARGET if it has no metadata. Names `--size` in the error for metadata of format 1, which does not
+ * store the size.
+ */
+async function explain(error: unknown, target: string): Promise<unknown> {
+  if (!isCodError(error, 'COD_NOT_FOUND')) return error;
+  if (!isCodError(error.cause, 'COD_NOT_FOUND')) return withoutMetadata(target);
   const message = `${target} is missing, and its metadata (format 1) does not contain the size: pass --size`;
   return new CodError('COD_NOT_FOUND', message, { cause: error });
+}
+
+/** Tells a copy that may be finished (`isImage`) from nothing at all, as far as the file shows it. */
+async function withoutMetadata(target: string): Promise<CodError> {
+  const found = await stat(target).catch(() => undefined);
+  const isFile = found?.isFile() === true;
+  const isImage = isFile ? found.size > 0 : found?.isBlockDevice() === true;
+  const image = `is ${isFile ? `a file of ${formatBytes(found.size)}` : 'a block device'}: a finished copy or no copy`;
+  const nothing = isFile ? 'is empty: no copy' : found === undefined ? 'does not exist: nothing is here' : 'is no file';
+  return new CodError('COD_NOT_FOUND', `${target} has no metadata and ${isImage ? image : nothing}`, {
+    details: { target, isImage, ...(isFile ? { size: found.size } : {}) },
+  });
 }
 
 function describe(inspection: Inspection): string {

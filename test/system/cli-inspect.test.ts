@@ -1,12 +1,12 @@
 /** `inspect` on every state of format 1, before and after opening the copy converted its metadata to format 2. */
 
-import { cpSync, existsSync, readdirSync, readFileSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { File, FileSystem, Source } from '../../src/index.ts';
 import { openDevice } from '../../src/index.ts';
 import { nodeFileSystem } from '../../src/node.ts';
-import { runCommand } from '../cli/command.ts';
+import { eventsOf, runCommand } from '../cli/command.ts';
 import { beginCopy, crashCopy, leaveCopy, makeImage, makeSparse } from '../cli/copies.ts';
 import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
 
@@ -178,4 +178,23 @@ describe('inspect', () => {
     expect(existsSync(join(directory, 'disk.lock'))).toBe(true);
     await copy.close();
   });
+});
+
+test.each([
+  { what: 'a file, which may be a finished copy', make: (dir: string) => makeImage(dir), isImage: true },
+  {
+    what: 'an empty file',
+    make: (dir: string) => {
+      writeFileSync(join(dir, 'image'), '');
+      return join(dir, 'image');
+    },
+    isImage: false,
+  },
+  { what: 'nothing', make: (dir: string) => join(dir, 'image'), isImage: false },
+  { what: 'a directory', make: (dir: string) => dir, isImage: false },
+])('without metadata tells with --json that there is $what', async ({ make, isImage }) => {
+  const target = make(temporaryDirectory());
+  const result = await runCommand(['inspect', target, '--json']);
+  expect(result.exitCode).toBe(1);
+  expect(eventsOf(result)).toMatchObject([{ event: 'error', code: 'COD_NOT_FOUND', details: { target, isImage } }]);
 });
