@@ -1141,6 +1141,11 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [{ file: ORIGIN, find: 'if (identity === copy.identity) return;', replace: 'if (copy.size > 0) return;' }],
   },
   {
+    name: 'another image in the place of the source that is used',
+    where: /^a source that comes and goes, /,
+    patches: [{ file: ORIGIN, find: 'if (identity === copy.identity) return;', replace: 'if (copy.size > 0) return;' }],
+  },
+  {
     name: 'a background copy that ends at its first failure',
     test: {
       file: 'test/device/origin.test.ts',

@@ -48,6 +48,8 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
     find: 'const SMALL_CHECKPOINT_BYTES = 65_536;',
     replace: 'const SMALL_CHECKPOINT_BYTES = 640;',
   },
+  // A life is shorter than the first wait for a source that is away.
+  { file: 'src/device/retries.ts', find: 'const BASE_DELAY_MS = 500;', replace: 'const BASE_DELAY_MS = 8;' },
   {
     file: 'src/device/reader.ts',
     find: 'const READ_PIECE_BYTES = 2 ** 22;',
