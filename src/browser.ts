@@ -15,12 +15,14 @@ export type { SourceInspection } from './browser/source-inspection.ts';
 export { type CopyPlace, copyAsFile, removeCopy } from './browser/stored-copies.ts';
 export type { ByteExtent } from './core/range-set.ts';
 export type {
+  CallCount,
   Device,
   DeviceEvent,
   DeviceExtent,
   DeviceState,
   DeviceStatus,
   HydrateOptions,
+  TransferCount,
 } from './device/types.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export { estimateStorage, persistStorage, type StorageEstimate } from './fs/opfs-quota.ts';

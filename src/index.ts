@@ -13,12 +13,14 @@ export type { ByteExtent } from './core/range-set.ts';
 export type { OpenDeviceOptions } from './device/open.ts';
 export { type ReadExtent, ReadRecorder } from './device/read-recorder.ts';
 export type {
+  CallCount,
   Device,
   DeviceEvent,
   DeviceExtent,
   DeviceState,
   DeviceStatus,
   HydrateOptions,
+  TransferCount,
 } from './device/types.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export type { File, FileSystem, Image, Lease, LeaseOptions, OpenOptions } from './fs/file-system.ts';

@@ -5,7 +5,7 @@
  *   writer ──────────┼─ target ─ log
  *   hydrator ─ filler┘
  *
- * This file opens and counts operations, notices that the copy is complete, reports the state, and closes.
+ * This file dispatches the calls of users, notices that the copy is complete, reports the state, and closes.
  */
 
 import { Deferred, type Done, type Settled } from '../async/done.ts';
@@ -18,6 +18,7 @@ import type { Environment } from '../platform/clock.ts';
 import { Fetcher } from './fetcher.ts';
 import { Filler } from './filler.ts';
 import { Hydrator, type Room } from './hydrator.ts';
+import { Operations } from './operations.ts';
 import type { Origin } from './origin.ts';
 import { Reader } from './reader.ts';
 import { Retries } from './retries.ts';
@@ -50,6 +51,7 @@ export class CopyOnDemandDevice implements InlineDevice {
   readonly #parts: DeviceParts;
   readonly #log: OpenLog;
   readonly #target: Target;
+  readonly #operations: Operations;
   readonly #fetcher: Fetcher;
   readonly #hydrator: Hydrator;
   readonly #retries: Retries;
@@ -60,9 +62,6 @@ export class CopyOnDemandDevice implements InlineDevice {
   readonly #snapshots: Snapshots;
   readonly #hydrated = new Deferred<void>();
   #hydrating: Promise<void> = Promise.resolve();
-  #fetchedBytes = 0;
-  #operations = 0;
-  #onDrained: (() => void) | undefined;
   #isCompleting = false;
   #state: DeviceState;
   #closing: Promise<void> | undefined;
@@ -77,17 +76,24 @@ export class CopyOnDemandDevice implements InlineDevice {
     this.size = log.size;
     this.blockSize = log.blockSize;
     this.#target = new Target(log, parts.target, { isBlank: parts.isBlank, clock });
+    this.#operations = new Operations(log, this.#target, clock);
+    const { counters } = this.#operations;
     const filler = new Filler(this.#target);
     this.#fetcher = new Fetcher({
       origin,
       filler,
       clock,
       patienceMs: parts.patienceMs,
+      onBegin: () => void counters.demand.requests++,
       onFetched: (bytes) => this.#fetched(bytes),
       onStored: () => this.#checkComplete(),
     });
     const onChange = () => this.#tellProgress();
-    this.#retries = new Retries(environment, parts.events, { isCopying: hydrate !== false, onChange });
+    this.#retries = new Retries(environment, parts.events, {
+      isCopying: hydrate !== false,
+      counters: this.#operations.counters,
+      onChange,
+    });
     this.#hydrator = new Hydrator(
       { clock, origin, target: filler, demand: this.#fetcher, retries: this.#retries, room: parts.room, onChange },
       hydrate || {},
@@ -121,48 +127,52 @@ export class CopyOnDemandDevice implements InlineDevice {
   }
 
   submitRead(into: Uint8Array, offset: number, signal?: AbortSignal): Done {
-    this.#begin(offset, into.length);
+    this.#operations.begin(offset, into.length);
     let reading: Done;
     try {
       signal?.throwIfAborted();
       if (into.length > 0) {
+        this.#operations.counters.reads.count++;
         this.#parts.onRead?.(offset, into.length);
         reading = this.#reader.read(into, offset, signal);
       }
       if (reading === undefined) {
-        this.#checkNotPoisoned();
+        this.#operations.checkNotPoisoned();
         reading = this.#log.fenceIfOld();
       }
     } catch (error) {
-      this.#end();
-      this.#checkNotPoisoned();
-      throw error;
+      this.#operations.end();
+      throw this.#operations.failed(this.#log.poisoning ?? error);
     }
     if (reading !== undefined) return this.#ended(reading);
-    this.#end();
+    this.#operations.end();
     return undefined;
   }
 
   async #ended(reading: Promise<void>): Promise<void> {
+    const done = this.#operations.timed(this.#operations.counters.reads);
     try {
       await reading;
       // Checked at the end: a sync that failed meanwhile may have dropped writes, so older bytes may have been read.
-      this.#checkNotPoisoned();
+      this.#operations.checkNotPoisoned();
       await this.#log.fenceIfOld();
+    } catch (error) {
+      throw this.#operations.failed(error);
     } finally {
-      this.#end();
+      this.#operations.end();
+      done();
     }
   }
 
   hydrateRange(offset: number, length: number, options: { signal?: AbortSignal } = {}): Promise<void> {
-    return this.#operation(offset, length, async () => {
+    return this.#operations.run(offset, length, async () => {
       // What a read-only device fetches, it cannot keep.
       if (!this.#log.readOnly) await this.#reader.hydrate(offset, length, options.signal);
     });
   }
 
   extents(offset: number, length: number, limit: number): Promise<readonly DeviceExtent[]> {
-    return this.#operation(offset, length, async () => {
+    return this.#operations.run(offset, length, async () => {
       const extents: DeviceExtent[] = [];
       let at = offset;
       for (const { state, length: bytes } of this.#log.state.runs(offset, length, limit)) {
@@ -194,19 +204,28 @@ export class CopyOnDemandDevice implements InlineDevice {
 
   submitWrite(from: Uint8Array, offset: number, fua: boolean, settled: Settled): void {
     try {
-      this.#beginChange(offset, from.length);
+      this.#operations.beginChange(offset, from.length);
     } catch (error) {
       settled(error);
       return;
     }
+    let done: (() => void) | undefined;
+    let isPending = from.length > 0;
     const ended: Settled = (error) => {
-      this.#end();
+      isPending = false;
+      done?.();
+      this.#operations.end();
       if (error === undefined) this.#checkComplete();
+      else this.#operations.failed(error);
       settled(error);
     };
     try {
       if (from.length === 0) ended();
-      else this.#writer.write(from, offset, fua, ended);
+      else {
+        this.#operations.counters.writes.count++;
+        this.#writer.write(from, offset, fua, ended);
+        if (isPending) done = this.#operations.timed(this.#operations.counters.writes);
+      }
     } catch (error) {
       ended(error);
     }
@@ -224,73 +243,27 @@ export class CopyOnDemandDevice implements InlineDevice {
     return this.#change(offset, length, () => this.#writer.writeZeroes(offset, length));
   }
 
-  flush(): Promise<void> {
-    return this.#operation(0, 0, () => this.#log.flush());
+  async #change(offset: number, length: number, task: () => Promise<void>): Promise<void> {
+    await this.#operations.change(offset, length, task);
+    this.#checkComplete();
+  }
+
+  async flush(): Promise<void> {
+    const { flushes } = this.#operations.counters;
+    flushes.count++;
+    const done = this.#operations.timed(flushes);
+    await this.#operations.run(0, 0, () => this.#log.flush()).finally(done);
   }
 
   checkpoint(): Promise<void> {
-    return this.#operation(0, 0, async () => {
+    return this.#operations.run(0, 0, async () => {
       this.#target.assertWritable();
       await this.#log.checkpoint();
     });
   }
 
   snapshot(to: string): Promise<void> {
-    return this.#operation(0, 0, () => this.#snapshots.take(to, this.#over.signal));
-  }
-
-  // Operations
-
-  /** Begins an operation; {@link close} waits until it has ended. */
-  #begin(offset: number, length: number): void {
-    if (this.#closing !== undefined) throw new CodError('COD_CLOSED', 'the device is closed');
-    const isInside =
-      Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && offset + length <= this.size;
-    if (!isInside || length < 0) {
-      throw new RangeError(`${length} bytes at ${offset} are not within the device (${this.size} bytes)`);
-    }
-    this.#operations++;
-  }
-
-  /** Begins an operation that changes the target. */
-  #beginChange(offset: number, length: number): void {
-    this.#begin(offset, length);
-    try {
-      this.#target.assertWritable();
-      this.#checkNotPoisoned();
-    } catch (error) {
-      this.#end();
-      throw error;
-    }
-  }
-
-  #end(): void {
-    if (--this.#operations === 0) this.#onDrained?.();
-  }
-
-  async #operation<T>(offset: number, length: number, task: () => Promise<T>): Promise<T> {
-    this.#begin(offset, length);
-    try {
-      const result = await task();
-      await this.#log.fenceIfOld();
-      return result;
-    } finally {
-      this.#end();
-    }
-  }
-
-  async #change(offset: number, length: number, task: () => Promise<void>): Promise<void> {
-    this.#beginChange(offset, length);
-    try {
-      if (length > 0) await task();
-    } finally {
-      this.#end();
-    }
-    this.#checkComplete();
-  }
-
-  #checkNotPoisoned(): void {
-    if (this.#log.poisoning !== undefined) throw this.#log.poisoning;
+    return this.#operations.run(0, 0, () => this.#snapshots.take(to, this.#over.signal));
   }
 
   // The copy
@@ -305,7 +278,7 @@ export class CopyOnDemandDevice implements InlineDevice {
   }
 
   #fetched(bytes: number): void {
-    this.#fetchedBytes += bytes;
+    this.#operations.counters.demand.bytes += bytes;
     this.#parts.origin.answered();
     this.#retries.answered();
     this.#hydrator.limiter.spend(bytes);
@@ -361,6 +334,8 @@ export class CopyOnDemandDevice implements InlineDevice {
 
   status(): DeviceStatus {
     const { geometry, blocks, dirty } = this.#log.state;
+    const { demand, reads, writes, flushes, errors } = this.#operations.counters;
+    const background = { bytes: this.#hydrator.bytes, requests: this.#hydrator.requests };
     const isPoisoned = this.#log.poisoning !== undefined && this.#state !== 'closed';
     const counts = this.#last ?? {
       syncedBlocks: blocks.count,
@@ -372,7 +347,13 @@ export class CopyOnDemandDevice implements InlineDevice {
       totalBlocks: geometry.blockCount,
       ...counts,
       state: isPoisoned ? 'poisoned' : this.#state,
-      sourceBytes: this.#fetchedBytes + this.#hydrator.bytes,
+      sourceBytes: demand.bytes + background.bytes,
+      demand: { ...demand },
+      background,
+      reads: { ...reads },
+      writes: { ...writes },
+      flushes: { ...flushes },
+      errors: { ...errors },
       hydrateBytesPerSecond: this.#state === 'hydrating' ? this.#hydrator.bytesPerSecond : 0,
       rateBytesPerSecond: this.#hydrator.limiter.rate,
       metadataBytes: this.#log.metadataBytes,
@@ -430,12 +411,13 @@ export class CopyOnDemandDevice implements InlineDevice {
 
   async #shutDown(closeLog: () => Promise<void>): Promise<void> {
     const reason = new CodError('COD_CLOSED', 'the device is closed');
+    this.#operations.close();
     this.#over.abort(reason);
     this.#hydrator.stop(reason);
     try {
       await this.#fetcher.close(reason);
       await this.#hydrating;
-      if (this.#operations > 0) await new Promise<void>((resolve) => (this.#onDrained = resolve));
+      await this.#operations.drained();
       const { syncedBlocks, dirtyBlocks } = this.status();
       this.#last = { syncedBlocks, dirtyBlocks };
       await closeLog();

@@ -51,6 +51,7 @@ export class Fetcher {
   readonly #filler: Filler;
   readonly #clock: Clock;
   readonly #patienceMs: number;
+  readonly #onBegin: (() => void) | undefined;
   readonly #onFetched: (bytes: number) => void;
   readonly #onStored: () => void;
   readonly #entries = new Set<Entry>();
@@ -69,6 +70,8 @@ export class Fetcher {
     clock: Clock;
     /** A fetch that fails is repeated for so long, counted from its beginning. Default: 0. */
     patienceMs?: number;
+    /** Called for each request. */
+    onBegin?(): void;
     onFetched(bytes: number): void;
     onStored(): void;
   }) {
@@ -76,6 +79,7 @@ export class Fetcher {
     this.#filler = parts.filler;
     this.#clock = parts.clock;
     this.#patienceMs = parts.patienceMs ?? 0;
+    this.#onBegin = parts.onBegin;
     this.#onFetched = parts.onFetched;
     this.#onStored = parts.onStored;
   }
@@ -216,6 +220,7 @@ export class Fetcher {
       isStoring: false,
       wasLate: false,
     };
+    this.#onBegin?.();
     const reading = this.#read(entry, offset);
     this.#entries.add(entry);
     this.#bufferedBytes += bytes.length;

@@ -111,6 +111,7 @@ export class Hydrator {
   /** Where the next stretch is looked for first. */
   #cursor = 0;
   #workers = 0;
+  #requests = 0;
   /** Ends the present round. */
   #onIdle: () => void = () => undefined;
   #failure: { error: unknown } | undefined;
@@ -153,6 +154,11 @@ export class Hydrator {
   /** Bytes taken from the source so far. */
   get bytes(): number {
     return this.#governor.bytes;
+  }
+
+  /** Requests begun so far. */
+  get requests(): number {
+    return this.#requests;
   }
 
   /** Current speed, all stretches together. */
@@ -358,6 +364,7 @@ export class Hydrator {
     const start = stretch.at;
     const { signal } = this.#stop;
     const askedMs = this.#clock.now();
+    this.#requests++;
     for await (const piece of this.#source.request(start, end - start, { signal, pieceBytes: this.#pieceBytes })) {
       if (stretch.at === start) this.#governor.answeredAfter(this.#clock.now() - askedMs);
       const received = stretch.at + piece.length - start;

@@ -10,6 +10,7 @@ import { withSignal } from '../async/with-signal.ts';
 import { isCodError } from '../errors.ts';
 import type { Environment } from '../platform/clock.ts';
 import type { InlineSource } from '../sources/source.ts';
+import type { Counters } from './counters.ts';
 import type { DeviceEvent } from './types.ts';
 
 /** What a source tells of a request that it tries again. */
@@ -29,6 +30,7 @@ export class Retries {
   readonly #environment: Environment;
   readonly #events: EventStream<DeviceEvent>;
   readonly #onChange: () => void;
+  readonly #counters: Counters;
   readonly #waiting = new Set<AbortController>();
   #attempt = 0;
   #count = 0;
@@ -41,16 +43,18 @@ export class Retries {
 
   /**
    * @param options.isCopying whether there is a background copy
+   * @param options.counters counts what is told
    * @param options.onChange called when {@link isRetrying} may have changed
    */
   constructor(
     environment: Environment,
     events: EventStream<DeviceEvent>,
-    { isCopying, onChange }: { isCopying: boolean; onChange: () => void },
+    { isCopying, counters, onChange }: { isCopying: boolean; counters: Counters; onChange: () => void },
   ) {
     this.#environment = environment;
     this.#events = events;
     this.#quietMs = isCopying ? QUIET_MS : 0;
+    this.#counters = counters;
     this.#onChange = onChange;
   }
 
@@ -93,6 +97,7 @@ export class Retries {
 
   #tell(report: Omit<DeviceEvent & { type: 'retry' }, 'type'>): void {
     this.#count++;
+    this.#counters.failed(report.code);
     this.#isTold = true;
     this.#toldMs = this.#environment.clock.now();
     this.#events.emit({ type: 'retry', ...report });

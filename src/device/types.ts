@@ -3,6 +3,9 @@
 import type { Done, Settled } from '../async/done.ts';
 import type { ByteExtent } from '../core/range-set.ts';
 import type { ModifiedRuns } from '../core/views.ts';
+import type { CallCount, TransferCount } from './counters.ts';
+
+export type { CallCount, TransferCount };
 
 /**
  * What a device is doing.
@@ -58,8 +61,20 @@ export interface DeviceStatus {
   readonly rateBytesPerSecond: number | undefined;
   /** Bytes written to logs and checkpoints since the device was opened. */
   readonly metadataBytes: number;
-  /** Attempts of the background copy that have failed since the device was opened. */
+  /** Events `retry` since the device was opened. */
   readonly retries: number;
+  /** What reads by users took from the source since the device was opened. */
+  readonly demand: TransferCount;
+  /** What the background copy took from the source since the device was opened. */
+  readonly background: TransferCount;
+  /** Calls of {@link Device.read} since the device was opened. */
+  readonly reads: CallCount;
+  /** Calls of {@link Device.write} since the device was opened. */
+  readonly writes: CallCount;
+  /** Calls of {@link Device.flush} since the device was opened. */
+  readonly flushes: CallCount;
+  /** Rejected calls, and events `retry`, by the code of the error. */
+  readonly errors: Readonly<Record<string, number>>;
 }
 
 /** A maximal run of bytes in one state. */
