@@ -77,6 +77,8 @@ export interface DemandReads {
 export interface Room {
   readonly free: number;
   readonly total: number;
+  /** What the target has already. */
+  readonly allocated: number;
 }
 
 export interface HydratorParts {
@@ -238,8 +240,10 @@ export class Hydrator {
     this.#roomLeft = ROOM_BYTES;
     const room = await this.#parts.room();
     const { syncedBlocks, geometry } = this.#target;
-    const missing = (geometry.blockCount - syncedBlocks) * geometry.blockSize;
-    if (room === undefined || room.free >= missing) return;
+    if (room === undefined) return;
+    // A target that was allocated before, such as by fallocate, needs no further room.
+    const missing = Math.min((geometry.blockCount - syncedBlocks) * geometry.blockSize, geometry.size - room.allocated);
+    if (room.free >= missing) return;
     const heldBack = Math.max(HELD_BACK_BYTES, room.total * HELD_BACK_PART);
     this.#roomLeft = Math.min(ROOM_BYTES, room.free - heldBack);
     if (this.#roomLeft > 0) return;

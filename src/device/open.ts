@@ -374,7 +374,9 @@ export async function openDeviceIn(
 async function roomOf(fileSystem: FileSystem, target: string): Promise<Room | undefined> {
   try {
     const free = await fileSystem.freeBytes?.(target);
-    return free === undefined ? undefined : { free, total: (await fileSystem.volumeBytes?.(target)) ?? 0 };
+    if (free === undefined) return undefined;
+    const total = (await fileSystem.volumeBytes?.(target)) ?? 0;
+    return { free, total, allocated: (await fileSystem.allocatedBytes?.(target)) ?? 0 };
   } catch {
     return undefined;
   }

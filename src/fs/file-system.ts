@@ -58,6 +58,12 @@ export interface FileSystem {
   freeBytes?(name: string): Promise<number>;
   /** Returns the bytes of the volume that holds `name`. Default: unknown. */
   volumeBytes?(name: string): Promise<number>;
+  /**
+   * Returns the bytes of the volume that the file `name` has already, so that writes there need no more room. Default: 0.
+   *
+   * @throws {@link CodError} or another error when that is not known.
+   */
+  allocatedBytes?(name: string): Promise<number>;
 }
 
 /** How {@link FileSystem.lock} treats an owner that may be dead. */

@@ -15,6 +15,9 @@ import { bootId } from './node-process.ts';
 
 const { COPYFILE_EXCL, COPYFILE_FICLONE_FORCE } = fs.constants;
 
+/** The unit of `blocks` of `stat`, whatever the file system (stat(3type)). */
+const STAT_BLOCK_BYTES = 512;
+
 /** Options of {@link nodeFileSystem}. */
 export interface NodeFileSystemOptions {
   /**
@@ -108,6 +111,7 @@ export function servingFileSystem(
       const { bavail, bsize } = await fs.promises.statfs(path);
       return bavail * bsize;
     },
+    allocatedBytes: async (name) => (await fs.promises.stat(pathOf(name))).blocks * STAT_BLOCK_BYTES,
     volumeBytes: async (name) => {
       const { blocks, bsize } = await fs.promises.statfs(pathOf(name));
       return blocks * bsize;

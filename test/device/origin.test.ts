@@ -510,14 +510,22 @@ describe('a full disk', () => {
   });
 
   it('is left room for writes, if the copy does not fit, and is filled if it does', async () => {
-    for (const { free, volume, fits } of [
+    for (const { free, volume, allocated = 0, fits } of [
       { free: SIZE, volume: MIB, fits: true },
       { free: SIZE - 1, volume: MIB, fits: false },
       { free: 64 * MIB, volume: MIB, fits: true },
+      // A target that is allocated needs only what it lacks.
+      { free: 0, volume: MIB, allocated: SIZE, fits: true },
+      { free: BLOCK, volume: MIB, allocated: SIZE - BLOCK, fits: true },
+      { free: BLOCK, volume: MIB, allocated: SIZE - BLOCK - 1, fits: false },
     ]) {
       const rig = new Rig();
       const room = { free };
-      Object.assign(rig.fileSystem, { freeBytes: async () => room.free, volumeBytes: async () => volume });
+      Object.assign(rig.fileSystem, {
+        freeBytes: async () => room.free,
+        volumeBytes: async () => volume,
+        allocatedBytes: async () => allocated,
+      });
       const device = await rig.open();
       await rig.clock.advance(0);
       if (!fits) {

@@ -33,6 +33,21 @@ afterEach(() => {
 
 for (const { name, run } of fileSystemSuite(() => nodeFileSystem(temporaryDirectory()))) test(name, run);
 
+test('tells what a file has of the disk: all of a written one, next to nothing of a sparse one', async () => {
+  const fileSystem = nodeFileSystem(temporaryDirectory());
+  const bytes = 4 * 2 ** 20;
+  const [written, sparse] = ['written', 'sparse'];
+  for (const name of [written, sparse]) {
+    const file = await fileSystem.open(name, { create: true });
+    await file.truncate(bytes);
+    if (name === written) await file.write(new Uint8Array(bytes).fill(1), 0);
+    await file.sync();
+    await file.close();
+  }
+  expect(await fileSystem.allocatedBytes!(written)).toBeGreaterThanOrEqual(bytes);
+  expect(await fileSystem.allocatedBytes!(sparse)).toBeLessThan(bytes / 2);
+});
+
 test('short operations complete synchronously, before their promise is returned', async () => {
   const directory = temporaryDirectory();
   const file = await nodeFileSystem(directory).open('a', { create: true });
