@@ -23,7 +23,7 @@ export class Counters {
   readonly demand = { bytes: 0, requests: 0 };
   readonly errors: Record<string, number> = {};
 
-  /** Counts an error that a caller gets, or that is told as a retry. */
+  /** Counts an error that a caller gets, or that an event `retry` reports. */
   failed(code: string): void {
     this.errors[code] = (this.errors[code] ?? 0) + 1;
   }

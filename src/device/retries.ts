@@ -21,8 +21,8 @@ const MAX_DELAY_MS = 30_000;
 /** An answer of the source ends a wait that has lasted so long. */
 const MIN_WAIT_MS = 1000;
 /**
- * An answer to a reader ends the trouble if no failure was told for so long: the background copy may wait for its rate,
- * or may be the only one that fails. A request that fails again is told sooner: it stalls for 15 s at most.
+ * An answer to a reader ends the trouble if no failure came for so long: the background copy may wait for its rate, or
+ * may be the only one that fails. A request that fails again does so sooner: it stalls for 15 s at most.
  */
 const QUIET_MS = 20_000;
 
@@ -43,7 +43,7 @@ export class Retries {
 
   /**
    * @param options.isCopying whether there is a background copy
-   * @param options.counters counts what is told
+   * @param options.counters counts the failures
    * @param options.onChange called when {@link isRetrying} may have changed
    */
   constructor(

@@ -59,7 +59,7 @@ export interface FileSystem {
   /** Returns the bytes of the volume that holds `name`. Default: unknown. */
   volumeBytes?(name: string): Promise<number>;
   /**
-   * Returns the bytes of the volume that the file `name` has already, so that writes there need no more room. Default: 0.
+   * Returns the bytes of the volume that the file `name` has already: writes there need no more room. Default: 0.
    *
    * @throws {@link CodError} or another error when that is not known.
    */

@@ -107,7 +107,7 @@ test.concurrent('a real NBD server that has every fault', async () => {
   onTestFinished(() => server.stop());
   const publish: SoakOptions<NbdFault>['publish'] = (bytes, copy) => {
     const other = new Uint8Array(bytes.length + 512);
-    /** Shows the image of the weather. A connection that has seen another one must not go on. */
+    /** Shows the image of the weather. A connection that has seen another one must end. */
     const show = (fault: NbdFault | undefined): void => {
       const content = fault === 'another size' ? other : bytes;
       if (server.content === content) return;
