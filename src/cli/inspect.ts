@@ -2,7 +2,6 @@
 
 import { stat } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
-
 import { CodError, isCodError } from '../errors.ts';
 import { nodeFileSystem } from '../fs/node.ts';
 import type { Inspection } from '../log/inspect.ts';
