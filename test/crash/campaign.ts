@@ -17,6 +17,7 @@ import { goldenState, goldenStates, randomImage, SLICED_SIZE, slicedImage } from
 /** A write to synced blocks needs no record. Devices with fewer blocks than these soon have nothing left to log. */
 const SHAPES: readonly (Shape & {
   readonly samples?: number;
+  readonly seeds?: number;
   readonly windowBytes?: number;
   readonly image?: () => Image;
 })[] = [
@@ -118,10 +119,48 @@ const SHAPES: readonly (Shape & {
     source: 'absent',
     samples: 20,
   },
+  {
+    name: 'owners that replace each other',
+    size: 9 * 4096 + 700,
+    blockSize: 4096,
+    hydrate: true,
+    users: 2,
+    steps: 6,
+    owners: 3,
+    samples: 3,
+    seeds: 10,
+  },
+  {
+    // So a flush, a checkpoint or a finish is all that an owner does when it is replaced.
+    name: 'owners that replace each other, one user',
+    size: 6 * 4096,
+    blockSize: 4096,
+    hydrate: false,
+    users: 1,
+    steps: 8,
+    owners: 3,
+    samples: 3,
+    seeds: 15,
+  },
+  {
+    name: 'owners that replace each other, two cells of a block',
+    size: 65536,
+    blockSize: 65536,
+    hydrate: false,
+    users: 3,
+    steps: 10,
+    windowBytes: 8192,
+    owners: 3,
+    samples: 3,
+    seeds: 10,
+  },
   { name: 'many blocks', size: 40 * 4096 + 1, blockSize: 4096, hydrate: true, users: 4, steps: 30, samples: 30 },
 ];
 const GOLDEN_SAMPLES = 4;
 const PAIRS: Shape = { name: 'each pair of crashes', size: 4096, blockSize: 4096, hydrate: false, users: 1, steps: 2 };
+
+/** From one seed of a scenario to the next: far from those of the next runs. */
+const SEED_STEP = 0x9e37_79b9;
 
 const KINDS = ['process', 'power', 'loss', 'mixed'] as const;
 
@@ -132,6 +171,8 @@ export interface Scenario {
   readonly shape: Shape;
   readonly machine: Machine;
   readonly samples?: number;
+  /** Number of first lives, which differ. Default: 1. */
+  readonly seeds?: number;
   readonly depth?: number;
   /** Loads the image and the initial content of the file system. */
   readonly load: () => Promise<{ shape: Shape; image: Image; initial?: StoryOptions['initial'] }>;
@@ -155,11 +196,12 @@ function onEveryMachine(base: Omit<Scenario, 'kind' | 'machine'>): Scenario[] {
   );
 }
 
-const devices = SHAPES.map(({ samples, windowBytes, image, ...shape }) =>
+const devices = SHAPES.map(({ samples, seeds, windowBytes, image, ...shape }) =>
   onEveryMachine({
     name: shape.name,
     shape,
     ...(samples === undefined ? {} : { samples }),
+    ...(seeds === undefined ? {} : { seeds }),
     load: async () => ({ shape, image: image?.() ?? randomImage(shape.size, windowBytes) }),
   }),
 );
@@ -243,16 +285,31 @@ export async function exploreScenario(
   const { begin, options } = await prepared(scenario);
   const samples = limits.samples ?? scenario.samples;
   const before = checked.bytes;
-  const figures = await exploreCrashes(begin, {
-    crashes: scenario.depth ?? 6,
-    ...(scenario.depth === undefined ? {} : { depth: scenario.depth }),
-    ...options,
-    ...limits,
-    seed,
-    kind: scenario.kind,
-    ...(samples === undefined ? {} : { samples }),
+  const sum: StoryFigures = { stories: 0, lives: 0, crashes: 0, operations: 0 };
+  const add = (figures: Readonly<StoryFigures>): StoryFigures => ({
+    stories: sum.stories + figures.stories,
+    lives: sum.lives + figures.lives,
+    crashes: sum.crashes + figures.crashes,
+    operations: sum.operations + figures.operations,
   });
-  return { ...figures, bytes: checked.bytes - before };
+  let isOver = false;
+  for (let round = 0; round < (scenario.seeds ?? 1) && !isOver; round++) {
+    const figures = await exploreCrashes(begin, {
+      crashes: scenario.depth ?? 6,
+      ...(scenario.depth === undefined ? {} : { depth: scenario.depth }),
+      ...options,
+      ...limits,
+      onStory: (figures) => {
+        isOver = limits.onStory?.(add(figures)) === false;
+        return !isOver;
+      },
+      seed: (seed + round * SEED_STEP) % 2 ** 32,
+      kind: scenario.kind,
+      ...(samples === undefined ? {} : { samples }),
+    });
+    Object.assign(sum, add(figures));
+  }
+  return { ...sum, bytes: checked.bytes - before };
 }
 
 /**

@@ -8,14 +8,16 @@
 
 import { openDeviceIn } from '../../src/device/open.ts';
 import type { InlineDevice } from '../../src/device/types.ts';
+import type { FileSystem } from '../../src/fs/file-system.ts';
 import { CodError, type CodErrorCode, isCodError } from '../../src/index.ts';
 import { removeCopyIn } from '../../src/log/removal.ts';
 import type { Environment } from '../../src/platform/clock.ts';
 import type { InlineSource } from '../../src/sources/source.ts';
-import type { CrashingFileSystem, Life, Random, SimulatedClock, Story } from '../../src/testing/index.ts';
+import type { Life, Random, SimulatedClock, Story } from '../../src/testing/index.ts';
 import { SECTOR_BYTES } from '../../src/testing/index.ts';
 import { ByteHistory, type Counting, type HistoricWrite } from '../support/byte-history.ts';
 import { ModifiedHistory } from '../support/modified-history.ts';
+import { type Owner, Owners, type Seat } from './owners.ts';
 
 /** A device and its load. */
 export interface Shape {
@@ -36,6 +38,8 @@ export interface Shape {
    * random or returns another image, and so do the reads of what it returns. Default: the source is always there.
    */
   readonly source?: 'absent' | 'comes and goes';
+  /** Whether owners replace each other: so many in one life, at random steps of the owner before. Default: 1. */
+  readonly owners?: number;
 }
 
 /** A range that the story uses and checks, and its initial content. Begins with a block. */
@@ -74,6 +78,11 @@ export const checked = { bytes: 0 };
 
 /** The errors that an operation may report under faults. */
 const FAULTS: readonly CodErrorCode[] = ['COD_TARGET_IO', 'COD_NO_SPACE', 'COD_POISONED', 'COD_SOURCE_IO'];
+
+/** The errors of an owner that was replaced. COD_EXISTS: its successor has made the target meanwhile. */
+const REPLACED: readonly CodErrorCode[] = ['COD_LOCKED', 'COD_POISONED', 'COD_TARGET_IO', 'COD_EXISTS'];
+/** Owners of a new copy can meet an empty file that the owner before makes late, and then try again. */
+const ATTEMPTS = 5;
 
 /** A source that answers synchronously or after a random delay, and sometimes fails if `faults` is set. */
 function sourceOf(
@@ -156,7 +165,9 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   }));
   const isWhole = parts[0]!.length === size;
   const changes = new ModifiedHistory(blockSize);
-  let device: InlineDevice | undefined;
+  /** The device that recovery has left open, and where. */
+  let current: { readonly device: InlineDevice; readonly seat: Seat } | undefined;
+  let owners: Owners;
   /** Whether removing the metadata of the complete copy has begun, or removing the copy. */
   let isFinishing = false;
   let isRemoving = false;
@@ -167,7 +178,23 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   /** Which writes since the last check are promised, given the crashes and faults since. */
   let counts: Counting = 'acknowledged';
 
-  const open = (life: Life, hydrate: boolean, how: 'faults' | 'reliable' | 'absent'): Promise<InlineDevice> =>
+  const firstSeat = (life: Life): Seat => {
+    if (shape.owners === undefined) return { fileSystem: life.fileSystem, isReplaced: false };
+    owners = new Owners(life, image.target);
+    return owners.next();
+  };
+
+  /** An owner that was replaced has acknowledged what it must not. */
+  const refuseLate = (seat: Seat, what: string): void => {
+    if (seat.isReplaced) throw new Error(`${what} was acknowledged after another owner had taken over`);
+  };
+
+  const open = (
+    life: Life,
+    seat: Seat,
+    hydrate: boolean,
+    how: 'faults' | 'reliable' | 'absent',
+  ): Promise<InlineDevice> =>
     openDeviceIn(environmentOf(life), {
       source:
         how === 'absent'
@@ -175,7 +202,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
           : how === 'faults' && shape.source === 'comes and goes'
             ? unreliable(image, shape, life, isNew)
             : sourceOf(image, shape, life.clock, life.random.fork(), how === 'faults' && (shape.faults ?? false)),
-      fileSystem: life.fileSystem,
+      fileSystem: seat.fileSystem,
       target: image.target,
       blockSize,
       hydrate: hydrate ? {} : false,
@@ -193,7 +220,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       }),
     );
 
-  const step = async (from: InlineDevice, clock: SimulatedClock, random: Random): Promise<void> => {
+  const step = async (from: InlineDevice, seat: Seat, clock: SimulatedClock, random: Random): Promise<void> => {
     const part = parts[parts.length === 1 ? 0 : random.below(parts.length)]!;
     const { base, length: all, history } = part;
     // Small and large, aligned and unaligned, within blocks and across them. Offsets are relative to the window.
@@ -204,6 +231,7 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     const flush = async (): Promise<void> => {
       const done = [changes.beginFlush(), ...parts.map((part) => part.history.beginFlush())];
       await from.flush();
+      refuseLate(seat, 'a flush');
       for (const note of done) note();
     };
     /** Notes that a change begins. */
@@ -216,9 +244,12 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
       try {
         await work;
       } catch (error) {
-        history.fail(write);
+        if (!seat.isReplaced) history.fail(write);
         throw error;
       }
+      if (durable) refuseLate(seat, 'a write with FUA');
+      // Not promised, and the next owner has settled what was in flight.
+      if (seat.isReplaced) return;
       history.acknowledge(write, { durable });
       changes.acknowledge(base + write.place, write.length, { durable });
     };
@@ -253,11 +284,13 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
         return flush();
       case 2:
         await from.checkpoint();
+        refuseLate(seat, 'a checkpoint');
         return burst();
       case 3: {
         const into = new Uint8Array(length);
         const check = history.beginRead(offset);
         await (shape.inline ? from.submitRead(into, base + offset) : from.read(into, base + offset));
+        if (seat.isReplaced) return;
         checked.bytes += length;
         const wrong = check(into);
         if (wrong !== undefined) throw new Error(`a read from offset ${base}: ${wrong}`);
@@ -296,10 +329,27 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     return undefined;
   };
 
-  const tolerant = async (work: Promise<void>): Promise<void> => {
+  /** A call of an owner that was replaced, at least 10 s ago. */
+  const lateStep = async (from: InlineDevice, random: Random): Promise<void> => {
+    const offset = random.below(Math.ceil(size / SECTOR_BYTES)) * SECTOR_BYTES;
+    const bytes = random.fill(new Uint8Array(Math.min(SECTOR_BYTES, size - offset)));
+    const calls = {
+      flush: () => from.flush(),
+      checkpoint: () => from.checkpoint(),
+      'write with FUA': () => from.write(bytes, offset, { fua: true }),
+      write: () => from.write(bytes, offset),
+      read: () => from.read(bytes, offset),
+    };
+    const [name, call] = Object.entries(calls)[random.below(5)]!;
+    await call();
+    throw new Error(`a ${name} of an owner that was replaced was acknowledged`);
+  };
+
+  const tolerant = async (seat: Seat, work: Promise<void>): Promise<void> => {
     try {
       await work;
     } catch (error) {
+      if (seat.isReplaced && REPLACED.some((code) => isCodError(error, code))) return;
       if (!(shape.faults || shape.source) || !FAULTS.some((code) => isCodError(error, code))) throw error;
     }
   };
@@ -345,20 +395,32 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   };
 
   /** Completes the copy and removes its metadata. */
-  const complete = async (opened: InlineDevice, clock: SimulatedClock): Promise<void> => {
+  const complete = async (opened: InlineDevice, seat: Seat, clock: SimulatedClock): Promise<void> => {
     await opened.hydrateRange(0, size);
     // The copy waits for room as long as a disk is full, and that may be forever here.
     const late = clock.sleep(PATIENCE_MS).then(() => Promise.reject(new CodError('COD_NO_SPACE', 'no room so far')));
     await Promise.race([opened.hydrated, late]);
-    isFinishing = true;
+    if (!seat.isReplaced) isFinishing = true;
     await opened.finish();
+    refuseLate(seat, 'a finish');
+    closed.add(opened);
+  };
+
+  /** Devices that were closed by their owner, for whom another call of `close` does nothing. */
+  const closed = new WeakSet<InlineDevice>();
+
+  const close = async (opened: InlineDevice, seat: Seat): Promise<void> => {
+    await opened.close();
+    if (!closed.has(opened)) refuseLate(seat, 'a close');
+    closed.add(opened);
   };
 
   /** Abandons the copy. */
-  const remove = async (opened: InlineDevice, life: Life): Promise<void> => {
-    await opened.close();
+  const remove = async (opened: InlineDevice, seat: Seat, life: Life): Promise<void> => {
+    await close(opened, seat);
     isRemoving = true;
-    await removeCopyIn(environmentOf(life), { fileSystem: life.fileSystem, target: image.target });
+    await removeCopyIn(environmentOf(life), { fileSystem: seat.fileSystem, target: image.target });
+    refuseLate(seat, 'a removal');
   };
 
   /** Whether the copy was abandoned, also by a removal that was interrupted: then all bytes are the source's. */
@@ -371,74 +433,141 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
     });
 
   /** Compares a target whose metadata is gone. Finishing makes everything durable before it removes any of it. */
-  const checkFinished = async ({ fileSystem, crash }: Life, counting: Counting): Promise<void> => {
+  const checkFinished = async ({ fileSystem }: Seat, after: string, counting: Counting): Promise<void> => {
     const content = await contentOf(fileSystem, image.target);
     const wrong = parts[0]!.history.violation(content, counting);
-    if (wrong !== undefined) throw new Error(`finished, after a ${crash} crash: ${wrong}`);
+    if (wrong !== undefined) throw new Error(`finished, ${after}: ${wrong}`);
     if (finished !== undefined) expectSame(content, finished, 'the finished target after another crash');
     finished = content;
+  };
+
+  /** Opens the copy, whatever a removal or a finish has left. Undefined: its metadata is gone. */
+  const openFound = async (life: Life, seat: Seat, hydrate: boolean): Promise<InlineDevice | undefined> => {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await open(life, seat, hydrate, 'reliable');
+      } catch (error) {
+        if (!isCodError(error, 'COD_EXISTS') || seat.isReplaced) throw error;
+        if (shape.owners !== undefined && attempt < ATTEMPTS) {
+          await life.clock.sleep(10);
+          continue;
+        }
+        if (isFinishing) return undefined;
+        if (!isRemoving) throw error;
+        // A power cut may bring back the name of a removed target, but no byte of it.
+        const content = await contentOf(seat.fileSystem, image.target);
+        if (content.length > 0) throw error;
+        await seat.fileSystem.remove(image.target);
+      }
+    }
+  };
+
+  /** Opens the copy and compares it with what was promised. Undefined: it was finished. */
+  const reopen = async (
+    life: Life,
+    seat: Seat,
+    hydrate: boolean,
+    { after, countsFinished }: { after: string; countsFinished: Counting },
+  ): Promise<{ opened: InlineDevice; found: readonly Uint8Array[] } | undefined> => {
+    const opened = await openFound(life, seat, hydrate);
+    if (opened === undefined) {
+      await checkFinished(seat, after, countsFinished);
+      return undefined;
+    }
+    const found = await readAll(opened);
+    // The next owner compares it.
+    if (seat.isReplaced) return { opened, found };
+    isFinishing = false;
+    if (isAbandoned(found)) {
+      for (const [index, part] of parts.entries()) {
+        part.history.settle(found[index]!);
+        part.before = found[index]!;
+      }
+      changes.settle(opened.modified);
+    }
+    isRemoving = false;
+    const missing = changes.violation(opened.modified, counts) ?? unmarked(opened, found);
+    if (missing !== undefined) throw new Error(`${after}: ${missing}`);
+    changes.settle(opened.modified);
+    for (const [index, { base, history }] of parts.entries()) {
+      const wrong = history.violation(found[index]!, counts);
+      if (wrong !== undefined) throw new Error(`${after}, from ${base} on: ${wrong}`);
+      // An open device has made its recovered state durable.
+      history.settle(found[index]!);
+      parts[index]!.before = found[index]!;
+    }
+    counts = 'acknowledged';
+    return { opened, found };
+  };
+
+  /** Lets the users work, and ends the work. */
+  const use = async (life: Life, seat: Seat, opened: InlineDevice, onEnd = () => {}): Promise<void> => {
+    const { clock, random } = life;
+    const fault = shape.faults && random.oneIn(2) ? putFault(life) : undefined;
+    const user = async (mine: Random): Promise<void> => {
+      for (let count = 0; count < shape.steps; count++)
+        await tolerant(seat, seat.isReplaced ? lateStep(opened, mine) : step(opened, seat, clock, mine));
+    };
+    await Promise.all([fault, ...Array.from({ length: shape.users }, () => user(random.fork()))]);
+    onEnd();
+    if (random.oneIn(shape.owners === undefined ? 6 : 2))
+      await tolerant(seat, isWhole && random.oneIn(2) ? complete(opened, seat, clock) : remove(opened, seat, life));
+    await tolerant(seat, close(opened, seat));
+  };
+
+  /** Works as an owner that is perhaps replaced at one of its steps, and then continues beside its successor. */
+  const reign = async (life: Life, owner: Owner, given: InlineDevice | undefined, heirs: number): Promise<void> => {
+    const { clock, random } = life;
+    // An opening takes more steps than most calls, and few owners would be replaced in a finish.
+    const where = (['opening', 'use', 'end'] as const)[random.below(3)]!;
+    const pauseIn = (phase: typeof where): void => {
+      if (heirs > 0 && phase === where) owner.pauseAt(1 + random.below(phase === 'use' ? 40 : 100));
+    };
+    const work = async (): Promise<void> => {
+      pauseIn('opening');
+      const found = { after: 'after a take-over', countsFinished: counts };
+      const opened = given ?? (await reopen(life, owner, shape.hydrate, found))?.opened;
+      pauseIn('use');
+      if (opened !== undefined) await use(life, owner, opened, () => pauseIn('end'));
+    };
+    const working = tolerant(owner, work());
+    if (await Promise.race([owner.wrong, owner.paused.then(() => true), working.then(() => false)])) {
+      // Files close, and what has passed its last check is acknowledged.
+      await clock.sleep(5);
+      const next = owners.next();
+      const waking = clock.sleep(random.below(random.oneIn(2) ? 20 : 100)).then(() => owner.resume());
+      await Promise.race([owner.wrong, Promise.all([working, waking, reign(life, next, undefined, heirs - 1)])]);
+    }
   };
 
   return {
     work: async (life) => {
       if (finished !== undefined) return;
-      const opened = device ?? (await open(life, shape.hydrate, 'faults'));
+      const { device, seat } = current ?? { seat: firstSeat(life) };
+      current = undefined;
+      if (shape.owners !== undefined) return reign(life, seat as Owner, device, shape.owners - 1);
+      const opened = device ?? (await open(life, seat, shape.hydrate, 'faults'));
       // Format 1 has modified blocks from the start.
       if (device === undefined) changes.settle(opened.modified);
-      device = undefined;
-      const { random } = life;
-      const fault = shape.faults && random.oneIn(2) ? putFault(life) : undefined;
-      const user = async (mine: Random): Promise<void> => {
-        for (let count = 0; count < shape.steps; count++) await tolerant(step(opened, life.clock, mine));
-      };
-      await Promise.all([fault, ...Array.from({ length: shape.users }, () => user(random.fork()))]);
-      if (random.oneIn(6))
-        await tolerant(isWhole && random.oneIn(2) ? complete(opened, life.clock) : remove(opened, life));
-      await tolerant(opened.close());
+      await use(life, seat, opened);
     },
     recover: async (life) => {
       isNew = false;
       const countsFinished = counts;
       if (life.crash !== 'process') counts = 'durable';
-      const reopen = (): Promise<InlineDevice> => open(life, isWhole && (shape.hydrate || life.isLast), 'reliable');
-      let opened: InlineDevice;
-      try {
-        opened = await reopen();
-      } catch (error) {
-        if (!isCodError(error, 'COD_EXISTS') || !(isFinishing || isRemoving)) throw error;
-        if (isFinishing) return checkFinished(life, countsFinished);
-        // A power cut may bring back the name of a removed target, but no byte of it.
-        const content = await contentOf(life.fileSystem, image.target);
-        if (content.length > 0) throw error;
-        await life.fileSystem.remove(image.target);
-        opened = await reopen();
-      }
-      isFinishing = false;
-      const found = await readAll(opened);
-      if (isAbandoned(found)) {
-        for (const [index, part] of parts.entries()) {
-          part.history.settle(found[index]!);
-          part.before = found[index]!;
-        }
-        changes.settle(opened.modified);
-      }
-      isRemoving = false;
-      const missing = changes.violation(opened.modified, counts) ?? unmarked(opened, found);
-      if (missing !== undefined) throw new Error(`after a ${life.crash} crash: ${missing}`);
-      changes.settle(opened.modified);
-      for (const [index, { base, history }] of parts.entries()) {
-        const wrong = history.violation(found[index]!, counts);
-        if (wrong !== undefined) throw new Error(`after a ${life.crash} crash, from ${base} on: ${wrong}`);
-        // An open device has made its recovered state durable.
-        history.settle(found[index]!);
-        parts[index]!.before = found[index]!;
-      }
-      counts = 'acknowledged';
-      if (!life.isLast && shape.source === undefined) device = opened;
+      const seat = firstSeat(life);
+      const after = `after a ${life.crash} crash`;
+      const hydrate = isWhole && (shape.hydrate || life.isLast);
+      const { opened, found } = (await reopen(life, seat, hydrate, { after, countsFinished })) ?? {};
+      if (opened === undefined) return;
+      if (!life.isLast && shape.source === undefined) current = { device: opened, seat };
       else if (!life.isLast) {
         await opened.close();
-        device = await open(life, shape.hydrate, shape.source === 'absent' ? 'absent' : 'faults');
-      } else if (isWhole && life.random.oneIn(2)) await finish(life, opened, found);
+        current = {
+          device: await open(life, seat, shape.hydrate, shape.source === 'absent' ? 'absent' : 'faults'),
+          seat,
+        };
+      } else if (isWhole && life.random.oneIn(2)) await finish(life, opened, found!);
       else await opened.close();
     },
   };
@@ -457,7 +586,7 @@ function submitWrite(
   });
 }
 
-async function contentOf(fileSystem: CrashingFileSystem, name: string): Promise<Uint8Array> {
+async function contentOf(fileSystem: FileSystem, name: string): Promise<Uint8Array> {
   const file = await fileSystem.open(name);
   const bytes = new Uint8Array(await file.size());
   await file.read(bytes, 0);

@@ -1,10 +1,10 @@
 /**
  * The campaign as a command.
  *
- *   npm run test:crash [-- --seed N] [--crashes N | --for 1h] [--workers N] [--replay LINE]
+ *   npm run test:crash [-- --seed N] [--crashes N | --for 1h] [--only REGEX] [--workers N] [--replay LINE]
  *
  * --crashes: whole passes over all scenarios until at least N crashes were explored. --for: as many scenarios as fit in
- * the time.
+ * the time. --only: the scenarios whose name matches, such as 'owners' or 'faults.*power'.
  */
 
 import { type ChildProcess, fork } from 'node:child_process';
@@ -28,6 +28,7 @@ interface Options {
   readonly seed: number;
   readonly crashes: number;
   readonly forMs: number | undefined;
+  readonly only: RegExp;
   readonly workers: number;
   readonly replay: string | undefined;
 }
@@ -55,6 +56,7 @@ function optionsFrom(args: string[]): Options {
         seed: { type: 'string' },
         crashes: { type: 'string' },
         for: { type: 'string' },
+        only: { type: 'string', default: '' },
         workers: { type: 'string' },
         replay: { type: 'string' },
       },
@@ -63,6 +65,7 @@ function optionsFrom(args: string[]): Options {
       seed: wholeNumber(values.seed, 'seed', 1),
       crashes: wholeNumber(values.crashes, 'crashes', CRASHES),
       forMs: duration(values.for),
+      only: new RegExp(values.only),
       workers: Math.max(1, wholeNumber(values.workers, 'workers', availableParallelism())),
       replay: values.replay,
     };
@@ -138,7 +141,9 @@ async function replay(worker: Worker, text: string): Promise<number> {
 
 async function campaign(workers: readonly Worker[], options: Options): Promise<number> {
   const startedAt = performance.now();
-  const names = (await workers[0]!.hello).scenarios;
+  const { scenarios } = await workers[0]!.hello;
+  const chosen = [...scenarios.keys()].filter((index) => options.only.test(scenarios[index]!));
+  if (chosen.length === 0) throw new UsageError(`--only ${options.only.source}: no scenario has such a name`);
   const sum: CampaignFigures = { stories: 0, lives: 0, crashes: 0, operations: 0, bytes: 0 };
   const failures: Failure[] = [];
   let next = 0;
@@ -146,19 +151,19 @@ async function campaign(workers: readonly Worker[], options: Options): Promise<n
   const isOver = (): boolean => {
     if (failures.length > 0) return true;
     if (options.forMs !== undefined) return performance.now() - startedAt >= options.forMs;
-    return next % names.length === 0 && next > 0 && sum.crashes >= options.crashes;
+    return next % chosen.length === 0 && next > 0 && sum.crashes >= options.crashes;
   };
   const work = async (worker: Worker): Promise<void> => {
     await worker.hello;
     while (!isOver()) {
-      const scenario = next % names.length;
-      const job: Job = { scenario, seed: (options.seed + Math.floor(next++ / names.length)) % 2 ** 32 };
+      const scenario = chosen[next % chosen.length]!;
+      const job: Job = { scenario, seed: (options.seed + Math.floor(next++ / chosen.length)) % 2 ** 32 };
       const { figures, failure } = await worker.run(job);
       if (failure !== undefined) {
         failures.push({
           ...failure,
-          name: failure.name || names[scenario]!,
-          line: failure.line || JSON.stringify({ scenario: names[scenario], seed: job.seed }),
+          name: failure.name || scenarios[scenario]!,
+          line: failure.line || JSON.stringify({ scenario: scenarios[scenario], seed: job.seed }),
         });
       }
       if (figures === undefined) continue;
