@@ -71,7 +71,11 @@ const REPLACED_BEFORE = 'an owner that is replaced right before it';
 const OWNERSHIP = 'src/log/ownership.ts';
 const MOVED_NAMES_TEST = 'test/fs/moved-names.test.ts';
 const ELSEWHERE = 'an owner on another machine';
+/** The scenarios with owners that replace each other. */
+const OWNERS = /^owners/;
 const NODE_LOCK_TEST = 'test/fs/node-lock.test.ts';
+const SPARE_TEST = 'test/fs/node-spare.test.ts';
+const SPARE_PROMISE = 'a step without room is repeated once in place of the spare file, which is made again';
 
 /** The exploration of a removal that crashes in one way. */
 function removalTest(copy: string, kind: 'process' | 'power'): UnitTest {
@@ -1054,6 +1058,117 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       { file: LOCK_TAKING, find: "randomBytes(8).toString('hex')", replace: "randomBytes(8).fill(1).toString('hex')" },
     ],
+  },
+  {
+    name: 'one owner: a flush that does not check the lock, in the campaign',
+    where: OWNERS,
+    patches: [{ file: CHECKPOINTER, find: DURABLE_STEP + FENCE, replace: DURABLE_STEP }],
+  },
+  {
+    name: 'one owner: a name that is removed after a check, in the campaign',
+    where: OWNERS,
+    patches: [
+      {
+        file: OWNERSHIP,
+        find: 'this.#lease?.remove?.(name) ?? fileSystem.remove(name)',
+        replace: 'fileSystem.remove(name)',
+      },
+    ],
+  },
+  {
+    name: 'one owner: a checkpoint that is not followed by a check',
+    where: /^owners.*one user, process/,
+    samples: 1,
+    patches: [
+      {
+        file: CHECKPOINTER,
+        find:
+          '    // What only the checkpoint before needs is void from now on. A successor that has not seen this one needs it.\n' +
+          '    await this.fence();\n',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'one owner: a new copy in the files of an owner that may be alive',
+    test: {
+      file: TAKE_OVER_TEST,
+      name: `${MAY_LIVE} makes new metadata files for a copy that the owner before was making, too`,
+    },
+    patches: [
+      {
+        file: INTENT_LOG,
+        find: 'await (this.#lease.unproved ? this.#checkpointer.startAnew() : this.#checkpointer.writeStandalone());',
+        replace: 'await this.#checkpointer.writeStandalone();',
+      },
+    ],
+  },
+  {
+    name: 'one owner: a removal that empties a file without a check',
+    test: {
+      file: TAKE_OVER_TEST,
+      name: `${REPLACED_BEFORE} opens a file by its name in a removal empties no file of its successor`,
+    },
+    patches: [
+      {
+        file: REMOVAL,
+        find: "    // The file was opened by its name, which may have been a successor's by then.\n    await lease.fence();\n",
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'one owner: files that an earlier owner has moved aside since the lock was taken',
+    test: {
+      file: TWO_MACHINES_TEST,
+      name: 'an owner whose new files are made removes what an earlier one has moved aside meanwhile',
+    },
+    patches: [
+      { file: NODE_LOCK, find: '    if (this.unproved && this.#check()) await this.restore();\n', replace: '' },
+    ],
+  },
+  {
+    name: 'one owner: a release that fails if a successor has removed the name of the lock',
+    test: { file: NODE_LOCK_TEST, name: 'a lock whose name a successor has removed right before is released' },
+    patches: [{ file: NODE_LOCK, find: 'if (!hasMoved(file, draft)) return;', replace: 'fs.renameSync(file, draft);' }],
+  },
+  {
+    name: 'a name whose directory is not synced',
+    test: { file: 'test/fs/node.test.ts', name: 'the first sync of a file syncs the directory that it is in' },
+    patches: [
+      {
+        file: 'src/fs/node.ts',
+        find: 'await directory.sync().finally(() => directory.close());',
+        replace: 'await directory.close();',
+      },
+    ],
+  },
+  {
+    name: 'a spare file that is not made again at once',
+    test: { file: SPARE_TEST, name: SPARE_PROMISE },
+    patches: [
+      {
+        file: NODE_LOCK,
+        find: '        if (this.#spare !== undefined) await this.#makeSpare();\n',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a step that is repeated although no spare file was given up',
+    test: { file: SPARE_TEST, name: SPARE_PROMISE },
+    patches: [
+      {
+        file: NODE_LOCK,
+        find: 'if (!removeSpare(this.#lock.file)) throw error;',
+        replace: 'removeSpare(this.#lock.file);',
+      },
+    ],
+  },
+  {
+    name: 'a spare file that is kept while the disk is full',
+    test: { file: SPARE_TEST, name: SPARE_PROMISE },
+    patches: [{ file: NODE_LOCK, find: 'if (!removeSpare(this.#lock.file)) throw error;', replace: '' }],
   },
   {
     name: 'a snapshot whose gate is not closed',

@@ -233,6 +233,43 @@ describe('an owner that is replaced right before it', () => {
     await last.close();
   });
 
+  it('opens a file by its name in a removal empties no file of its successor', async () => {
+    // The slots that count differ.
+    for (const [before, later] of [0, 1].flatMap((before) => [0, 1].map((later) => [before, later] as const))) {
+      for (let at = 1, isLast = false; !isLast; at++) {
+        const { files, shared, device } = await begun();
+        for (let count = 0; count < before; count++) await device.checkpoint();
+        await device.write(block(12), 5 * BLOCK);
+        await device.close();
+        const owner = shared.takeOver();
+        let opens = 0;
+        let next: Device | undefined;
+        const late = {
+          ...owner,
+          open: async (name: string, options?: object) => {
+            if (METADATA.includes(name) && ++opens === at) {
+              next = await open(shared.takeOver());
+              await next.write(block(20), 2 * BLOCK);
+              for (let count = 0; count < later; count++) await next.checkpoint();
+              await next.write(block(21), 3 * BLOCK);
+              await next.flush();
+            }
+            return owner.open(name, options);
+          },
+        };
+        const removal = removeCopyIn(ENVIRONMENT, { fileSystem: late, target: 'disk' });
+        const outcome = await removal.catch((error: unknown) => error);
+        isLast = next === undefined;
+        if (isLast) continue;
+        expect(outcome).toMatchObject({ code: 'COD_LOCKED' });
+        const after = new SharedStorage(files.crash({ kind: 'process', random: seededRandom(at) }));
+        const last = await open(after.takeOver());
+        for (const [index, value] of [20, 21].entries()) expect(await contentOf(last, 2 + index)).toBe(value);
+        await last.close();
+      }
+    }
+  });
+
   it.each(STEPS)('makes a name says nothing in it (%i)', async (step) => {
     const files = new CrashingFileSystem();
     const shared = new SharedStorage(files);
@@ -341,6 +378,39 @@ describe('a take-over of an owner that may be alive', () => {
     const last = await open(after.takeOver());
     for (const [index, value] of [10, 11, 20, 21].entries()) expect(await contentOf(last, index)).toBe(value);
     await last.close();
+  });
+
+  it('makes new metadata files for a copy that the owner before was making, too', async () => {
+    for (let at = 1, isLast = false; !isLast; at++) {
+      const files = new CrashingFileSystem();
+      const shared = new SharedStorage(files);
+      const first = shared.takeOver();
+      let writes = 0;
+      let next: Device | undefined;
+      const late = {
+        ...first,
+        open: async (name: string, options?: object) => {
+          const file = await first.open(name, options);
+          if (name !== 'disk.bak') return file;
+          const write = async (from: Uint8Array, offset: number): Promise<void> => {
+            if (++writes === at) {
+              next = await open(shared.takeOver());
+              await next.write(block(20), 0);
+              await next.flush();
+            }
+            await file.write(from, offset);
+          };
+          return { ...file, write };
+        },
+      };
+      const opened = await open(late).catch((error: unknown) => error);
+      if (next === undefined) isLast = true;
+      else expect(opened).toMatchObject({ code: expect.stringMatching(/LOCKED|POISONED/) });
+      const after = new SharedStorage(files.crash({ kind: 'process', random: seededRandom(at) }));
+      const last = await open(after.takeOver());
+      expect(await contentOf(last, 0)).toBe(isLast ? 1 : 20);
+      await last.close();
+    }
   });
 
   it('has new files under all names when it says so', async () => {

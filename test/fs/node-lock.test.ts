@@ -240,6 +240,24 @@ test('the content of a lock is synced before it gets its name', async () => {
   }
 });
 
+test('a lock whose name a successor has removed right before is released', async () => {
+  const lease = await lockFile(target);
+  const { renameSync } = fs;
+  fs.renameSync = (from, to): void => {
+    rmSync(from);
+    renameSync(from, to);
+  };
+  syncBuiltinESMExports();
+  try {
+    await lease.release();
+  } finally {
+    fs.renameSync = renameSync;
+    syncBuiltinESMExports();
+  }
+  expect(readdirSync(directory)).toEqual([]);
+  await (await lockFile(target)).release();
+});
+
 test('a lock does not keep its process running', async () => {
   const script = `const { lockFile } = await import(process.argv[1]); await lockFile(process.argv[2]);`;
   const ended = spawn(process.execPath, ['--input-type=module', '-e', script, pathToFileURL(lock).href, target]);

@@ -4,8 +4,10 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  promises,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -130,6 +132,29 @@ test('names are relative to the directory, unless they are absolute', async () =
   for (const name of ['a', 'd/b', join(other, 'c')]) await (await fileSystem.open(name, { create: true })).close();
   for (const path of [join(directory, 'a'), join(directory, 'd/b'), join(other, 'c')])
     expect(statSync(path).isFile()).toBe(true);
+});
+
+test.skipIf(process.platform === 'win32')('the first sync of a file syncs the directory that it is in', async () => {
+  const directory = temporaryDirectory();
+  const file = await nodeFileSystem(directory).open('a', { create: true });
+  const { open } = promises;
+  const synced: unknown[] = [];
+  promises.open = async (path, ...given) => {
+    const handle = await open(path, ...given);
+    const { sync } = handle;
+    handle.sync = async () => {
+      synced.push(path);
+      await sync.call(handle);
+    };
+    return handle;
+  };
+  try {
+    await file.sync();
+  } finally {
+    promises.open = open;
+  }
+  expect(synced).toEqual([realpathSync(directory)]);
+  await file.close();
 });
 
 test('a file behind a symbolic link can be synced', async () => {

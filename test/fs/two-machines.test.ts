@@ -3,7 +3,7 @@
  * and that passes on request. A machine can pause: its timers stand still, as if it were suspended.
  */
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
@@ -250,6 +250,20 @@ it('an owner that has made no new files passes on that an earlier one may be ali
   await third.release();
   expect(lockNames()).toEqual([]);
   expect((await take(b)).unproved).toBe(false);
+  await old.release();
+});
+
+it('an owner whose new files are made removes what an earlier one has moved aside meanwhile', async () => {
+  const [a, b] = [world.machine('a'), world.machine('b')];
+  const old = await take(a);
+  a.isPaused = true;
+  const lease = await take(b);
+  writeFileSync(`${target}.bak`, 'new');
+  writeFileSync(`${target}.lock.0123456789abcdef.moved.bak`, 'old');
+  await lease.renewed!();
+  expect(lockNames().filter((name) => name.includes('.moved'))).toEqual([]);
+  expect(readFileSync(`${target}.bak`, 'utf8')).toBe('new');
+  await lease.release();
   await old.release();
 });
 
