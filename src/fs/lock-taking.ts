@@ -25,6 +25,7 @@ import {
   writeLine,
 } from './lock-owner.ts';
 import { listenAt, mayBeListening, removeSocket, type SignOfLife } from './lock-socket.ts';
+import { movedLocks, removeLock, restoreLock } from './moved-names.ts';
 import { type Machine, mayBeAlive, type ProcessIdentity, thisProcess } from './node-process.ts';
 import { removeSpare } from './node-spare.ts';
 
@@ -72,8 +73,6 @@ export interface Lock {
   readonly tail: Tail;
   /** Offset of the tail. */
   readonly tailOffset: number;
-  /** Where the owner moves the lock file to remove it: together with its socket, if it is killed. */
-  readonly draft: string;
   readonly sign: SignOfLife | undefined;
 }
 
@@ -86,6 +85,8 @@ interface Former {
   readonly owner: Owner;
   /** Whether its death is proved. */
   readonly isProved: boolean;
+  /** Locks that were moved aside, whose owners are dead too. */
+  readonly asides: readonly string[];
 }
 
 /** The files of one attempt. */
@@ -119,12 +120,13 @@ export class Taking {
     const { signal } = this.#options;
     for (let count = 1; count <= ATTEMPTS; count++) {
       signal?.throwIfAborted();
-      const former = await this.#deadOwner();
+      const former = await this.#deadOwner(true);
       const lock = await this.#attemptWithRoom(former);
       if (lock === 'watch') {
         count--;
         await this.#machine.sleep(WATCH_MS, signal);
       } else if (lock !== undefined) {
+        for (const path of former?.asides ?? []) this.#removeFiles(path, parseOwner(readIfThere(path) ?? ''));
         await this.#removeLeftovers();
         return lock;
       } else await new Promise((resolve) => setTimeout(resolve, randomInt(WAIT_MS * count)));
@@ -134,13 +136,13 @@ export class Taking {
 
   /** @throws {@link CodError} COD_LOCKED if the lock has an owner that may be alive. */
   async assertNotOwned(): Promise<void> {
-    await this.#deadOwner();
+    await this.#deadOwner(false);
   }
 
   /** As {@link #formerOwner}, once it is known. */
-  async #deadOwner(): Promise<Former | undefined> {
+  async #deadOwner(restores: boolean): Promise<Former | undefined> {
     for (;;) {
-      const former = await this.#formerOwner();
+      const former = await this.#formerOwner(restores);
       if (former !== 'watch') return former;
       await this.#machine.sleep(WATCH_MS, this.#options.signal);
     }
@@ -150,30 +152,52 @@ export class Taking {
    * Returns the owner if it is dead; undefined if there is none.
    * @throws {@link CodError} COD_LOCKED if it may be alive; COD_EXISTS if the lock is not a regular file.
    */
-  async #formerOwner(): Promise<Former | 'watch' | undefined> {
+  async #formerOwner(restores: boolean): Promise<Former | 'watch' | undefined> {
     const file = this.#file;
-    const line = attempt(`lock ${file}`, () => {
+    const paths = attempt(`lock ${file}`, () => {
       if (isOdd(fs, file)) throw existsError(file, 'not a regular file; move it away');
-      return readIfThere(file);
+      const asides = this.#asides();
+      if (restores) for (const aside of asides) restoreLock(file, aside);
+      return [file, ...asides];
     });
-    if (line === undefined) return undefined;
-    const owner = parseOwner(line);
-    if (owner === undefined) throw lockedError(file, FOREIGN);
-    const verdict = await this.#judge(owner);
-    if (verdict === 'alive') throw this.#inUse(owner);
-    if (verdict === 'dead') return { line, owner, isProved: true };
-    return this.#watch(file, line, owner);
+    let former: Former | undefined;
+    for (const path of paths) {
+      const line = attempt(`lock ${path}`, () => readIfThere(path));
+      if (line === undefined) continue;
+      const owner = parseOwner(line);
+      if (owner === undefined) throw lockedError(file, FOREIGN);
+      const verdict = await this.#judge(owner);
+      if (verdict === 'alive') throw this.#inUse(owner);
+      const isProved = verdict === 'dead';
+      if (!isProved && !this.#isStill(path, line, owner)) return 'watch';
+      if (former === undefined) former = { line, owner, isProved, asides: [] };
+      else {
+        const isKnown = former.isProved && isProved && !owner.unproved;
+        former = { ...former, isProved: isKnown, asides: [...former.asides, path] };
+      }
+    }
+    return former;
   }
 
-  /** @throws {@link CodError} COD_LOCKED if the beat moves. */
-  #watch(file: string, line: string, owner: Owner): Former | 'watch' {
+  /** Returns the locks that owners hold aside, or were killed on the way. */
+  #asides(): string[] {
+    return movedLocks(this.#file).filter(
+      (path) => !isOdd(fs, path) && parseOwner(readIfThere(path) ?? '') !== undefined,
+    );
+  }
+
+  /**
+   * Whether the beat has stood still for long enough.
+   * @throws {@link CodError} COD_LOCKED if the beat moves.
+   */
+  #isStill(file: string, line: string, owner: Owner): boolean {
     const before = this.#still.get(file);
     const still = this.#stillFor(file, line);
     if (before !== undefined && before.line !== line) throw this.#inUse(owner);
     // An older version does not beat, so only the user can know.
     if (owner.beat === undefined && !this.#options.takeOver) throw this.#inUse(owner);
     const limit = this.#options.takeOver ? STILL_TAKE_OVER_MS : STILL_MS;
-    return still < limit ? 'watch' : { line, owner, isProved: false };
+    return still >= limit;
   }
 
   /** Milliseconds for which a file was seen to read so, on this machine's clock. */
@@ -229,15 +253,21 @@ export class Taking {
     const draft = await this.#draft(former);
     if (draft === undefined) return undefined;
     let taken: Lock | 'watch' | undefined;
+    let { fd } = draft;
     try {
       taken = await (former === undefined ? this.#publish(draft) : this.#replace(draft, former));
-      return taken;
+      if (typeof taken !== 'object' || this.#asides().every((path) => former?.asides.includes(path))) return taken;
+      // An owner that was replaced has moved this lock aside, or the one of another taker, which had the name first.
+      ({ fd } = taken);
+      taken = undefined;
+      removeLock(this.#file, fd);
+      return undefined;
     } catch (error) {
       throw ioError(`lock ${this.#file}`, error);
     } finally {
       if (typeof taken !== 'object') {
         draft.lock.sign?.close();
-        fs.closeSync(draft.fd);
+        fs.closeSync(fd);
       }
       fs.rmSync(draft.path, { force: true });
       fs.rmSync(`${this.#file}.${draft.hex}${TAKER}`, { force: true });
@@ -271,7 +301,7 @@ export class Taking {
         if (sign === undefined) writeLine(fd, head + encodeTail(tail));
         fs.fsyncSync(fd);
       });
-      return { hex, path, fd, lock: { file, fd, owner, tail, tailOffset: Buffer.byteLength(head), draft: path, sign } };
+      return { hex, path, fd, lock: { file, fd, owner, tail, tailOffset: Buffer.byteLength(head), sign } };
     } catch (error) {
       sign?.close();
       fs.closeSync(fd);

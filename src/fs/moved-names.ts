@@ -10,6 +10,8 @@
  * - Only the owner decides between a file that was moved aside and another one at its name ({@link restoreNames}).
  * - An owner that makes a name writes nothing to the file before it has checked its ownership (`Slots.make`). So an
  *   empty file is never needed.
+ * - The lock has its name again before a taker judges its owner: the lock is moved aside in the same way, and no lock
+ *   is taken while another one is aside (`Taking`).
  */
 
 import { randomBytes } from 'node:crypto';
@@ -17,6 +19,8 @@ import * as fs from 'node:fs';
 import { basename, dirname } from 'node:path';
 import { errnoOf } from '../platform/errno.ts';
 
+/** Follows the name of a copy. */
+export const LOCK = '.lock';
 /** What is between the name of a copy and the rest of the name that was moved. */
 const MOVED = /^\.lock\.[0-9a-f]{16}\.moved/;
 
@@ -27,7 +31,7 @@ const MOVED = /^\.lock\.[0-9a-f]{16}\.moved/;
  */
 export function removeName(path: string, copy: string, isOwner: () => boolean): void {
   for (;;) {
-    const aside = `${copy}.lock.${randomBytes(8).toString('hex')}.moved${path.slice(copy.length)}`;
+    const aside = asideOf(path, copy);
     const isMoved = hasMoved(path, aside);
     const found = movedNames(copy).filter((moved) => moved.path === path);
     let isMine = false;
@@ -44,9 +48,54 @@ export function removeName(path: string, copy: string, isOwner: () => boolean): 
   }
 }
 
+function asideOf(path: string, copy: string): string {
+  return `${copy}.lock.${randomBytes(8).toString('hex')}.moved${path.slice(copy.length)}`;
+}
+
+/**
+ * Removes the name of a lock whose file is open as `fd`. After a pause it may be another owner's, which is put back. A
+ * taker may put the own one back meanwhile.
+ */
+export function removeLock(file: string, fd: number): void {
+  while (isFile(fd, file)) {
+    const aside = asideOf(file, file.slice(0, -LOCK.length));
+    // Missing: a successor has released it already.
+    if (!hasMoved(file, aside)) return;
+    if (isFile(fd, aside)) fs.rmSync(aside, { force: true });
+    else putBack(aside, file);
+  }
+}
+
+/** Returns where owners hold the lock `file` aside, or were killed on the way. */
+export function movedLocks(file: string): string[] {
+  const moved = movedNames(file.slice(0, -LOCK.length));
+  return moved.filter(({ path }) => path === file).map(({ aside }) => aside);
+}
+
+/** Gives a lock that was moved aside its name again, unless another one has it. */
+export function restoreLock(file: string, aside: string): void {
+  const there = statOf(file);
+  const moved = statOf(aside);
+  if (there === undefined) putBack(aside, file);
+  else if (there.ino === moved?.ino && there.dev === moved.dev) fs.rmSync(aside, { force: true });
+}
+
+/** Whether an open file is the one that has this name. */
+export function isFile(fd: number, path: string): boolean {
+  const found = statOf(path);
+  const own = fs.fstatSync(fd, { bigint: true });
+  return own.ino === found?.ino && own.dev === found.dev;
+}
+
+function statOf(path: string): fs.BigIntStats | undefined {
+  return fs.lstatSync(path, { bigint: true, throwIfNoEntry: false });
+}
+
 /** Puts back what an owner that was replaced or killed has moved aside. Only the owner may call this. */
 export function restoreNames(copy: string): void {
-  for (let [moved] = movedNames(copy); moved !== undefined; [moved] = movedNames(copy)) {
+  const next = (): ReturnType<typeof movedNames>[number] | undefined =>
+    movedNames(copy).find(({ path }) => path !== copy + LOCK);
+  for (let moved = next(); moved !== undefined; moved = next()) {
     const { aside, path } = moved;
     const there = fs.lstatSync(path, { throwIfNoEntry: false });
     if (there === undefined) putBack(aside, path);
@@ -97,7 +146,7 @@ function movedNames(copy: string): { readonly aside: string; readonly path: stri
 }
 
 /** Returns false if there is no file to be renamed. */
-export function hasMoved(from: string, to: string): boolean {
+function hasMoved(from: string, to: string): boolean {
   try {
     fs.renameSync(from, to);
     return true;

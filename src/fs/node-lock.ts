@@ -14,6 +14,8 @@
  *   If a live one exists, it gives up. It removes the name of a dead one, which then cannot replace the lock any more.
  * - Of two takers, the later one sees the earlier one's name, unless the lock is already replaced. A taker therefore
  *   reads the owner again after it has looked for others.
+ * - A lock that an owner holds aside to remove it counts as the lock. A taker gives it its name again, and judges it. A
+ *   taker that has the name gives up if another lock is aside: that one had the name before.
  * - If both give up, both try again after a random delay.
  * - Draft, taker and socket of one attempt share a unique name, so any process may remove those of a dead one.
  * - The new owner removes the files of processes that were killed on the way. A process whose empty draft was removed
@@ -40,15 +42,12 @@ import {
   type Tail,
 } from './lock-owner.ts';
 import { type Lock, type NodeLockOptions, Taking } from './lock-taking.ts';
-import { hasMoved, removeName, restoreNames } from './moved-names.ts';
+import { isFile, LOCK, removeLock, removeName, restoreNames } from './moved-names.ts';
 import { type Machine, thisMachine } from './node-process.ts';
 import { makeSpare, removeSpare } from './node-spare.ts';
 
 /** Locks held in this thread: by machine, the real paths of the lock files. */
 const held = new WeakMap<Machine, Set<string>>();
-
-/** Follows the name of a copy. */
-const LOCK = '.lock';
 
 const BEAT_MS = 5000;
 /** Beats from one look at the spare file to the next: it may be missing or short. */
@@ -298,11 +297,11 @@ class NodeLease implements Lease {
   }
 
   /**
-   * Removes the name while takers see this owner alive. A pause of 10 s between the check and the rename could let
-   * a taker in. So what was moved is looked at, and put back if it is another owner's.
+   * Removes the name while takers see this owner alive. A pause of 10 s between the check and the removal could let a
+   * taker in.
    */
   #removeName(): void {
-    const { file, fd, draft } = this.#lock;
+    const { file, fd } = this.#lock;
     if (!isFile(fd, file)) return;
     // A copy that was closed opens on a full disk, too. One that was finished or removed leaves nothing.
     if (!METADATA.some((suffix) => fs.existsSync(this.#names.path + suffix))) {
@@ -310,17 +309,6 @@ class NodeLease implements Lease {
       // Another file, if the target was moved and a link left in its place.
       removeSpare(`${this.#names.path}.lock`);
     }
-    // Missing: a successor has released it already.
-    if (!hasMoved(file, draft)) return;
-    if (!isFile(fd, draft)) fs.linkSync(draft, file);
-    this.#lock.sign?.close();
-    fs.rmSync(draft, { force: true });
+    removeLock(file, fd);
   }
-}
-
-/** Whether an open file is the one that has this name. */
-function isFile(fd: number, path: string): boolean {
-  const found = fs.lstatSync(path, { bigint: true, throwIfNoEntry: false });
-  const own = fs.fstatSync(fd, { bigint: true });
-  return own.ino === found?.ino && own.dev === found.dev;
 }

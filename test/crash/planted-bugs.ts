@@ -74,6 +74,8 @@ const ELSEWHERE = 'an owner on another machine';
 /** The scenarios with owners that replace each other. */
 const OWNERS = /^owners/;
 const NODE_LOCK_TEST = 'test/fs/node-lock.test.ts';
+const MOVED_NAMES = 'src/fs/moved-names.ts';
+const HELD_ASIDE = 'a lock that an owner holds aside to remove it';
 const SPARE_TEST = 'test/fs/node-spare.test.ts';
 const SPARE_PROMISE = 'a step without room is repeated once in place of the spare file, which is made again';
 
@@ -966,11 +968,11 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     },
     patches: [
       {
-        file: 'src/fs/moved-names.ts',
+        file: MOVED_NAMES,
         find: '    const isMoved = hasMoved(path, aside);\n',
         replace: '    if (!isOwner()) return;\n    const isMoved = hasMoved(path, aside);\n',
       },
-      { file: 'src/fs/moved-names.ts', find: 'isMine = isOwner();', replace: 'isMine = true;' },
+      { file: MOVED_NAMES, find: 'isMine = isOwner();', replace: 'isMine = true;' },
     ],
   },
   {
@@ -1032,7 +1034,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         replace: 'if (true)',
       },
       { file: NODE_LOCK, find: '    if (!isFile(fd, file)) return;\n', replace: '' },
-      { file: NODE_LOCK, find: '    if (!isFile(fd, draft)) fs.linkSync(draft, file);\n', replace: '' },
+      { file: MOVED_NAMES, find: 'while (isFile(fd, file)) {', replace: 'while (isThere(file)) {' },
+      { file: MOVED_NAMES, find: 'if (isFile(fd, aside)) fs.rmSync', replace: 'if (true) fs.rmSync' },
     ],
   },
   {
@@ -1130,7 +1133,29 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'one owner: a release that fails if a successor has removed the name of the lock',
     test: { file: NODE_LOCK_TEST, name: 'a lock whose name a successor has removed right before is released' },
-    patches: [{ file: NODE_LOCK, find: 'if (!hasMoved(file, draft)) return;', replace: 'fs.renameSync(file, draft);' }],
+    patches: [
+      { file: MOVED_NAMES, find: 'if (!hasMoved(file, aside)) return;', replace: 'fs.renameSync(file, aside);' },
+    ],
+  },
+  {
+    name: 'one owner: a lock that is taken while another one is held aside',
+    test: { file: TWO_MACHINES_TEST, name: `${HELD_ASIDE} is put back and judged by a taker, which its owner refuses` },
+    patches: [
+      { file: LOCK_TAKING, find: '      return [file, ...asides];\n', replace: '      return [file];\n' },
+      {
+        file: LOCK_TAKING,
+        find: 'if (restores) for (const aside of asides) restoreLock(file, aside);',
+        replace: 'void [restores, asides, restoreLock];',
+      },
+      { file: LOCK_TAKING, find: 'this.#asides().every((path) => former?.asides.includes(path))', replace: 'true' },
+    ],
+  },
+  {
+    name: 'one owner: a taker that does not look for a lock that was moved aside meanwhile',
+    test: { file: TWO_MACHINES_TEST, name: `${HELD_ASIDE} right before a taker has the name makes the taker give up` },
+    patches: [
+      { file: LOCK_TAKING, find: 'this.#asides().every((path) => former?.asides.includes(path))', replace: 'true' },
+    ],
   },
   {
     name: 'a name whose directory is not synced',

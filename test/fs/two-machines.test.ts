@@ -3,7 +3,8 @@
  * and that passes on request. A machine can pause: its timers stand still, as if it were suspended.
  */
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import fs, { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
@@ -265,6 +266,107 @@ it('an owner whose new files are made removes what an earlier one has moved asid
   expect(readFileSync(`${target}.bak`, 'utf8')).toBe('new');
   await lease.release();
   await old.release();
+});
+
+describe('a lock that an owner holds aside to remove it', () => {
+  const aside = (): string => `${target}.lock.0123456789abcdef.moved.lock`;
+  const movedNow = (): string[] => lockNames().filter((name) => name.includes('.moved'));
+
+  it('is put back and judged by a taker, which its owner refuses', async () => {
+    const [b, c] = [world.machine('b'), world.machine('c')];
+    const lease = await take(b);
+    renameSync(`${target}.lock`, aside());
+    await expect(take(c)).rejects.toMatchObject({ code: 'COD_LOCKED', details: { host: 'host-b' } });
+    expect(await lease.check()).toBe(true);
+    expect(movedNow()).toEqual([]);
+    await lease.release();
+    expect(lockNames()).toEqual([]);
+  });
+
+  it('is put back, and then taken over from an owner that may be alive', async () => {
+    const [b, c] = [world.machine('b'), world.machine('c')];
+    const old = await take(b);
+    renameSync(`${target}.lock`, aside());
+    b.isPaused = true;
+    const start = world.now;
+    const lease = await take(c);
+    expect([lease.unproved, world.now - start]).toEqual([true, 30_000]);
+    expect(movedNow()).toEqual([]);
+    await old.release();
+    expect(await lease.check()).toBe(true);
+    await lease.renewed!();
+    await lease.release();
+  });
+
+  it('beside another lock counts too: both owners are judged', async () => {
+    const [b, c, d] = [world.machine('b'), world.machine('c'), world.machine('d')];
+    const first = await take(b);
+    renameSync(`${target}.lock`, join(target, '..', 'hidden'));
+    const second = await take(c);
+    renameSync(join(target, '..', 'hidden'), aside());
+    c.isPaused = true;
+    await expect(take(d)).rejects.toMatchObject({ code: 'COD_LOCKED', details: { host: 'host-b' } });
+    b.isPaused = true;
+    const lease = await take(d);
+    expect(lease.unproved).toBe(true);
+    expect(movedNow()).toEqual([]);
+    for (const each of [first, second]) await each.release();
+    expect(await lease.check()).toBe(true);
+    await lease.renewed!();
+    await lease.release();
+    expect(lockNames()).toEqual([]);
+  });
+
+  it('right before a taker has the name makes the taker give up', async () => {
+    const [b, c] = [world.machine('b'), world.machine('c')];
+    const lease = await take(b);
+    const hidden = join(target, '..', 'hidden');
+    renameSync(`${target}.lock`, hidden);
+    const { linkSync } = fs;
+    fs.linkSync = (from, to): void => {
+      fs.linkSync = linkSync;
+      syncBuiltinESMExports();
+      renameSync(hidden, aside());
+      linkSync(from, to);
+    };
+    syncBuiltinESMExports();
+    await expect(take(c)).rejects.toMatchObject({ code: 'COD_LOCKED', details: { host: 'host-b' } });
+    expect(await lease.check()).toBe(true);
+    await lease.release();
+    expect(lockNames()).toEqual([]);
+  });
+
+  it('is moved again by its owner, if a taker puts it back meanwhile', async () => {
+    const [b, c] = [world.machine('b'), world.machine('c')];
+    const lease = await take(b);
+    const { rmSync: remove } = fs;
+    let taking: Promise<unknown> | undefined;
+    fs.rmSync = (path, options): void => {
+      if (String(path).endsWith('.moved.lock') && taking === undefined) {
+        fs.linkSync(String(path), `${target}.lock`);
+        taking = Promise.resolve();
+      }
+      remove(path, options);
+    };
+    syncBuiltinESMExports();
+    try {
+      await lease.release();
+    } finally {
+      fs.rmSync = remove;
+      syncBuiltinESMExports();
+    }
+    expect(taking).toBeDefined();
+    expect(lockNames()).toEqual([]);
+    await (await take(c)).release();
+  });
+
+  it('stays as it is if it is another program’s file', async () => {
+    writeFileSync(aside(), 'my notes');
+    const lease = await take(world.machine('b'));
+    await lease.renewed!();
+    await lease.release();
+    expect(readFileSync(aside(), 'utf8')).toBe('my notes');
+  });
 });
 
 it('of takers on several machines, one replaces a silent owner', async () => {
