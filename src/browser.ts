@@ -27,6 +27,7 @@ export type {
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
 export { estimateStorage, persistStorage, type StorageEstimate } from './fs/opfs-quota.ts';
 export type { Clock } from './platform/clock.ts';
+export type { HeadersFunction } from './sources/http/location.ts';
 export type { HttpSourceOptions } from './sources/http/source.ts';
 export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';
 export type { Retry, RetryReport, StallLimits } from './sources/retry.ts';

@@ -32,7 +32,7 @@ export type { Clock, Environment } from './platform/clock.ts';
 export { blobSource } from './sources/blob.ts';
 export { bytesSource } from './sources/bytes.ts';
 export { grownSource } from './sources/grown.ts';
-export type { UrlFunction } from './sources/http/location.ts';
+export type { HeadersFunction, UrlFunction } from './sources/http/location.ts';
 export { type HttpSourceOptions, httpSource } from './sources/http/source.ts';
 export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';
 export { type ImageSourceOptions, imageSource } from './sources/image.ts';

@@ -8,7 +8,7 @@ import type { RetryReport } from '../../src/sources/retry.ts';
 import type { InlineSource } from '../../src/sources/source.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
-import { type Ask, type Behaviour, HostileServer } from '../support/http-server.ts';
+import { type Ask, type Behaviour, HostileServer, honest } from '../support/http-server.ts';
 import { STALL_MS, TestClock } from './test-clock.ts';
 
 const SIZE = 300_001;
@@ -39,7 +39,7 @@ describe.each([
   ['fetch', fetchTransport],
   ['undici', nodeTransport],
 ] as const)('httpSource over %s', (name, transport) => {
-  async function open(url: string | (() => string), options: HttpSourceOptions = {}): Promise<InlineSource> {
+  async function open(url: Parameters<typeof httpSource>[0], options: HttpSourceOptions = {}): Promise<InlineSource> {
     const defaults = { transport: transport(), clock: new TestClock(), random: () => 0.5, retry: { attempts: 4 } };
     const source = await httpSource(url, { ...defaults, ...options });
     cleanups.push(() => source.close());
@@ -336,6 +336,68 @@ describe.each([
         details: { status },
       });
       expect(calls).toBe(3);
+    });
+
+    it.each([400, 401, 403])('asks it for other headers after %i, once per failure', async (status) => {
+      let valid = 1;
+      const server = await serve((ask) =>
+        ask.headers['authorization'] === `Bearer ${valid}` ? ask.send() : ask.send({ status, body: '' }),
+      );
+      let calls = 0;
+      const headers = async () => ({ authorization: `Bearer ${++calls}` });
+      const source = await open(server.url, { headers });
+      await expectRead(source);
+      expect(calls).toBe(1);
+      valid = 2;
+      await Promise.all([expectRead(source), expectRead(source, 7, 7)]);
+      expect(calls).toBe(2);
+      valid = 0;
+      await expect(source.read(new Uint8Array(10), 5)).rejects.toMatchObject({ details: { status } });
+      expect(calls).toBe(3);
+    });
+
+    it('sends new headers to the origin of the URL only', async () => {
+      const elsewhere = await serve(honest);
+      let calls = 0;
+      const server = await serve((ask) =>
+        ask.headers['authorization'] === 'token 2' ? redirect(ask, elsewhere.url) : ask.send({ status: 401, body: '' }),
+      );
+      const source = await open(server.url, { headers: () => ({ authorization: `token ${++calls}` }) });
+      await expectRead(source);
+      expect(calls).toBe(2);
+      expect(elsewhere.asks.map((ask) => ask.headers['authorization'])).not.toContain('token 2');
+    });
+
+    it('asks it again after it has failed, and after it has taken as long as a stall', async () => {
+      let valid = 1;
+      const server = await serve((ask) =>
+        ask.path.endsWith(`=${valid}`) ? ask.send() : ask.send({ status: 403, body: '' }),
+      );
+      const clock = new TestClock();
+      let calls = 0;
+      const url = async () => {
+        calls++;
+        if (calls === 2) throw new Error('the token server is away');
+        if (calls !== 3) return `${server.url}?signature=${valid}`;
+        clock.stall();
+        return new Promise<string>(() => {});
+      };
+      const source = await open(url, { clock });
+      valid = 2;
+      await expectRead(source);
+      expect(calls).toBe(4);
+    });
+
+    it('hides its headers in what the server says', async () => {
+      const server = await serve((ask) => ask.send({ status: 403, body: `not ${ask.headers['authorization']}` }));
+      const opening = open(server.url, { headers: async () => ({ authorization: 'Bearer s3cr3t-token' }) });
+      await expect(opening).rejects.not.toThrow('s3cr3t');
+      await expect(opening).rejects.toThrow('the server says "not …"');
+    });
+
+    it('is not waited for after the signal', async () => {
+      const signal = AbortSignal.abort(new Error('enough'));
+      await expect(open(() => new Promise<string>(() => {}), { signal })).rejects.toThrow('enough');
     });
 
     it('follows the redirect of the new URL', async () => {

@@ -364,12 +364,12 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
         'redirects in a circle',
         (ask) => ask.send({ status: 302, headers: { location: '/again' }, body: '' }),
         'COD_SOURCE_IO',
-        /more than 5/,
+        /more than 10/,
       ],
     ])('refuses %s', async (_, behaviour, code, message) => {
       const server = await start(behaviour);
       await expectCode(open(server.url), code, message);
-      expect(server.asks.length).toBeLessThanOrEqual(6);
+      expect(server.asks.length).toBeLessThanOrEqual(11);
     });
 
     it('gives up without a server', async () => {

@@ -143,8 +143,7 @@ export function refusal(response: HttpResponse, asked: Asked, said: string | und
   if (status === 404 || status === 410)
     return final('COD_NOT_FOUND', `${status}, the server has no such file; check the URL`);
   if (status === 401 || status === 403) {
-    const advice = 'pass credentials as username and password, in the URL, or as headers';
-    return final('COD_SOURCE_IO', `${status}, the server denies access; ${advice}`);
+    return final('COD_SOURCE_IO', `${status}, the server denies access; pass valid credentials`);
   }
   if (status === 408 || status === 425 || status === 429 || (status >= 500 && status !== 501 && status !== 505)) {
     const retryAfter = retryAfterMs(response.header('retry-after'));

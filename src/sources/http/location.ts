@@ -6,6 +6,7 @@
  * and the original URL, which may lead to another mirror.
  */
 
+import { withSignal } from '../../async/with-signal.ts';
 import { CodError } from '../../errors.ts';
 import type { HttpResponse, HttpTransport, InternalHttpRequest } from './transport.ts';
 
@@ -14,10 +15,27 @@ type RequestOptions = Pick<InternalHttpRequest, 'method' | 'signal' | 'pieceByte
 /** Returns the URL to use from now on. */
 export type UrlFunction = () => string | URL | Promise<string | URL>;
 
-interface LocationOptions {
-  readonly headers?: Record<string, string>;
+/** Returns the headers to send from now on. */
+export type HeadersFunction = () => Record<string, string> | Promise<Record<string, string>>;
+
+/** As {@link UrlFunction}. Gets the answer that another URL, other headers or other credentials may cure. */
+type Renew = (refusal?: HttpResponse) => string | URL | Promise<string | URL>;
+
+/** Returns further headers of one request to the URL's own origin. `headers` are those that it has already. */
+export type Sign = (request: {
+  readonly method: string;
+  readonly url: URL;
+  readonly headers: Readonly<Record<string, string>>;
+}) => Promise<Record<string, string>>;
+
+/** Options of the source, and what a service such as S3 needs beyond them. */
+export interface LocationOptions {
+  readonly headers?: Record<string, string> | HeadersFunction;
   readonly username?: string;
   readonly password?: string;
+  readonly sign?: Sign;
+  /** Whether the function for the URL knows better than the redirect where the resource is. */
+  readonly isMoved?: (response: HttpResponse) => boolean;
 }
 
 /** A response, and where it came from. */
@@ -31,13 +49,13 @@ export interface Located {
   readonly wasRefused: boolean;
 }
 
-const MAX_REDIRECTS = 5;
+const MAX_REDIRECTS = 10;
 /** Requests to the original URL after a refusal by the address that it leads to. */
 const MAX_RESOLUTIONS = 2;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 /** Statuses of the response to a signed URL that has expired, and of a mirror without the file. */
 const REFUSED: ReadonlySet<number> = new Set([401, 403, 404, 410]);
-/** Statuses that a new URL of the function may cure. S3 sends 400 for an expired token. */
+/** Statuses that a function's new URL or headers may cure. S3 sends 400 for an expired token. */
 const DENIED: ReadonlySet<number> = new Set([400, 401, 403]);
 const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/i;
 const RESERVED: ReadonlySet<string> = new Set([
@@ -54,11 +72,13 @@ const MIN_SECRET_CHARACTERS = 4;
 
 export class HttpLocation {
   readonly #transport: HttpTransport;
+  readonly #given: string | URL | Renew;
   readonly #options: LocationOptions;
-  readonly #renew: UrlFunction | undefined;
   #renewing: Promise<void> | undefined;
   #original!: URL;
   #headers!: Readonly<Record<string, string>>;
+  /** The headers of the latest request that was signed. */
+  #signed: Readonly<Record<string, string>> = {};
   /** Where the next request starts. */
   #current!: URL;
   /** Where the last accepted answer came from. */
@@ -67,25 +87,31 @@ export class HttpLocation {
   /** @throws `TypeError` if the URL is malformed or not http or https, or if a header is malformed or reserved. */
   static async open(
     transport: HttpTransport,
-    url: string | URL | UrlFunction,
+    url: string | URL | Renew,
     options: LocationOptions,
   ): Promise<HttpLocation> {
-    const location = new HttpLocation(transport, typeof url === 'function' ? url : undefined, options);
-    location.#use(typeof url === 'function' ? await url() : url);
+    const location = new HttpLocation(transport, url, options);
+    await location.#load();
     return location;
   }
 
-  private constructor(transport: HttpTransport, renew: UrlFunction | undefined, options: LocationOptions) {
+  private constructor(transport: HttpTransport, given: string | URL | Renew, options: LocationOptions) {
     this.#transport = transport;
-    this.#renew = renew;
+    this.#given = given;
     this.#options = options;
   }
 
-  #use(url: string | URL): void {
+  /** Asks the functions. */
+  async #load(refusal?: HttpResponse): Promise<void> {
+    const { headers = {} } = this.#options;
+    const [url, sent] = await Promise.all([
+      typeof this.#given === 'function' ? this.#given(refusal) : this.#given,
+      typeof headers === 'function' ? headers() : headers,
+    ]);
     const given = parsed(url);
     if (!isHttp(given)) throw new TypeError(`${given.protocol}// is not http:// or https://`);
-    const { headers = {}, username = decoded(given.username), password = decoded(given.password) } = this.#options;
-    this.#headers = { ...checkedHeaders(headers), ...basic(username, password) };
+    const { username = decoded(given.username), password = decoded(given.password) } = this.#options;
+    this.#headers = { ...checkedHeaders(sent), ...basic(username, password) };
     this.#original = this.#current = this.#proven = withoutCredentials(given);
   }
 
@@ -101,7 +127,7 @@ export class HttpLocation {
 
   /**
    * Sends a request and follows redirects. If the address that a redirect led to refuses, asks the original URL again.
-   * If that is denied, asks the function for another URL, once.
+   * If that is denied, asks the functions for another URL and other headers, once.
    */
   async get(range: string | undefined, how: RequestOptions): Promise<Located> {
     let from = this.#current;
@@ -112,13 +138,14 @@ export class HttpLocation {
       const original = this.#original;
       const { response, url } = await this.#follow(from, range, how);
       const found = { response, url, original, wasRefused };
-      if (!REFUSED.has(response.status) && !(this.#renew && DENIED.has(response.status))) return found;
+      const isCurable = this.#isCurable(response);
+      if (!REFUSED.has(response.status) && !isCurable) return found;
       if (url.href !== original.href && url.href !== last && resolutions++ < MAX_RESOLUTIONS) {
         last = url.href;
         if (this.#current === from) this.#current = original;
-      } else if (this.#renew && DENIED.has(response.status) && !renewed) {
+      } else if (isCurable && !renewed) {
         renewed = true;
-        if (this.#original === original) await this.#renewed();
+        if (this.#original === original) await this.#renewed(response, how.signal);
       } else return found;
       response.cancel();
       wasRefused ||= from === this.#proven || renewed;
@@ -126,11 +153,21 @@ export class HttpLocation {
     }
   }
 
-  #renewed(): Promise<void> {
-    this.#renewing ??= (async () => this.#use(await this.#renew!()))().finally(() => {
+  /** Asks the functions once for all requests that wait. After a stall they are asked again. */
+  async #renewed(refusal: HttpResponse, signal: AbortSignal): Promise<void> {
+    this.#renewing ??= this.#load(refusal);
+    try {
+      await withSignal(this.#renewing, signal);
+    } finally {
       this.#renewing = undefined;
-    });
-    return this.#renewing;
+    }
+  }
+
+  /** Whether the functions may have what makes the server answer. */
+  #isCurable(response: HttpResponse): boolean {
+    const { headers, isMoved } = this.#options;
+    if (typeof this.#given !== 'function' && typeof headers !== 'function') return false;
+    return DENIED.has(response.status) || isMoved?.(response) === true;
   }
 
   /** Makes further requests start where an accepted answer came from. */
@@ -151,7 +188,7 @@ export class HttpLocation {
   /** Returns a server's text without queries of URLs, and without what we sent it as a secret. */
   hide(text: string): string {
     const values = [...this.#original.searchParams.values(), ...this.#current.searchParams.values()];
-    for (const value of Object.values(this.#headers)) values.push(value, ...value.split(' '));
+    for (const value of Object.values({ ...this.#headers, ...this.#signed })) values.push(value, ...value.split(' '));
     let hidden = text.replace(/\?[^\s?]+/g, '?…').replace(/((?:sig\w*|token|password|secret|credential)=)\S+/gi, '$1…');
     for (const value of values) if (value.length >= MIN_SECRET_CHARACTERS) hidden = hidden.replaceAll(value, '…');
     return hidden;
@@ -162,13 +199,16 @@ export class HttpLocation {
     range: string | undefined,
     how: RequestOptions,
   ): Promise<{ response: HttpResponse; url: URL }> {
+    const { sign, isMoved } = this.#options;
     let url = from;
     for (let hops = 0; ; hops++) {
-      const own = url.origin === this.#original.origin ? this.#headers : {};
-      const headers = range === undefined ? own : { ...own, range };
+      const isOwn = url.origin === this.#original.origin;
+      const headers = { ...(isOwn ? this.#headers : {}), ...(range === undefined ? {} : { range }) };
+      if (isOwn && sign !== undefined)
+        Object.assign(headers, (this.#signed = await sign({ method: how.method ?? 'GET', url, headers })));
       const response = await this.#transport.request({ ...how, url, headers });
       const location = response.header('location');
-      if (!REDIRECTS.has(response.status) || location === undefined) {
+      if (!REDIRECTS.has(response.status) || location === undefined || isMoved?.(response)) {
         if (response.url.href !== url.href) url = checkedHop(url, withoutCredentials(response.url));
         return { response, url: url.href === this.#original.href ? this.#original : url };
       }

@@ -1,6 +1,7 @@
 /** A source over HTTP range requests. Every response is checked. A download that breaks resumes where it broke. */
 
 import { platformTransport } from '#http-transport';
+import { withSignal } from '../../async/with-signal.ts';
 import { CodError, isCodError } from '../../errors.ts';
 import type { Clock } from '../../platform/clock.ts';
 import { systemClock } from '../../platform/system-clock.ts';
@@ -9,16 +10,17 @@ import { Retries, type Retry, type RetryReport, type StallLimits } from '../retr
 import type { InlineSource, InternalStreamOptions, Source } from '../source.ts';
 import { identityOf, type Known } from './answer.ts';
 import { Download, type DownloadOptions, Resource } from './download.ts';
-import { HttpLocation, type UrlFunction } from './location.ts';
+import { type HeadersFunction, HttpLocation, type LocationOptions, type UrlFunction } from './location.ts';
 import type { HttpTransport } from './transport.ts';
 
 /** Options of {@link httpSource}. */
 export interface HttpSourceOptions extends StallLimits {
   /**
    * Sent with each request to the URL's own origin only. In a browser, most headers cost a preflight. The source itself
-   * sets `range` and the headers of the connection; they are refused here. Default: none.
+   * sets `range` and the headers of the connection; they are refused here. A function is called when the URL's function
+   * is, for tokens that expire. Default: none.
    */
-  headers?: Record<string, string>;
+  headers?: Record<string, string> | HeadersFunction;
   /**
    * User of Basic authentication (RFC 7617). Never sent to another origin, never shown in a message. Default: the
    * user in the URL.
@@ -77,13 +79,13 @@ export interface HttpSourceOptions extends StallLimits {
  * Ranges, ETags and their strength: RFC 9110, sections 14 and 8.8.
  *
  * @param url http or https. A function is called at opening, and again after 400, 401 or 403, once for each failure:
- *   for signed URLs, which expire.
+ *   for signed URLs, which expire. What it throws then counts as a failed request.
  * @throws {@link CodError} COD_NOT_FOUND when the status is 404 or 410.
  * @throws {@link CodError} COD_SOURCE_IO when the server cannot be reached, refuses (401 and 403 included), or
  *   compresses the body.
  * @throws {@link CodError} COD_SOURCE_IO when the server does not support ranges and
  *   {@link HttpSourceOptions.allowWholeBody} is false.
- * @throws {@link CodError} COD_SOURCE_IO when the server redirects more than 5 times, or from https to http.
+ * @throws {@link CodError} COD_SOURCE_IO when the server redirects more than 10 times, or from https to http.
  * @throws `TypeError` when the URL is malformed or not http or https, or a header is malformed or reserved.
  * @throws the signal's reason when it is aborted; what the function throws.
  * @example
@@ -96,15 +98,23 @@ export interface HttpSourceOptions extends StallLimits {
  * await source.close();
  * ```
  */
-export async function httpSource(
+export function httpSource(
   url: string | URL | UrlFunction,
   options: HttpSourceOptions = {},
+): Promise<Source & AsyncDisposable> {
+  return openHttpSource(typeof url === 'function' ? () => url() : url, options);
+}
+
+/** As {@link httpSource}, for services: the function for the URL gets the answer that calls for another one. */
+export async function openHttpSource(
+  url: Parameters<typeof HttpLocation.open>[1],
+  options: HttpSourceOptions & Pick<LocationOptions, 'sign' | 'isMoved'>,
 ): Promise<Source & AsyncDisposable> {
   const transport = options.transport ?? platformTransport();
   const { clock = systemClock, stallTimeoutMs = 15_000, minBytesPerSecond = 1024 } = options;
   const { allowWholeBody = false, sameSource = false, retry = {}, random = Math.random } = options;
   try {
-    const resource = new Resource(await HttpLocation.open(transport, url, options), {
+    const resource = new Resource(await withSignal(HttpLocation.open(transport, url, options), options.signal), {
       allowWholeBody,
       sameSource,
       limits: { stallTimeoutMs, minBytesPerSecond },
