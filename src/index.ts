@@ -39,6 +39,8 @@ export { type ImageSourceOptions, imageSource } from './sources/image.ts';
 export type { Qcow2File } from './sources/qcow2/chain.ts';
 export { type Qcow2SourceOptions, qcow2Source } from './sources/qcow2/source.ts';
 export type { Retry, RetryReport, StallLimits } from './sources/retry.ts';
+export type { S3Credentials } from './sources/s3/signature.ts';
+export { type S3CredentialsFunction, type S3SourceOptions, s3Source } from './sources/s3/source.ts';
 export type { Source, SourceExtent } from './sources/source.ts';
 
 /**

@@ -1,5 +1,5 @@
 /**
- * The part of copyondemand that needs Node: files of the local machine.
+ * The part of copyondemand that needs Node: files of the local machine, and AWS's credentials.
  *
  * @packageDocumentation
  */
@@ -7,4 +7,6 @@
 export type { File, FileSystem, Image, Lease, LeaseOptions, OpenOptions } from './fs/file-system.ts';
 export { type NodeFileSystemOptions, nodeFileSystem } from './fs/node.ts';
 export { fileSource } from './sources/file.ts';
+export { type AwsCredentialsOptions, awsCredentials } from './sources/s3/node-aws.ts';
+export type { S3Credentials } from './sources/s3/signature.ts';
 export type { Source, SourceExtent } from './sources/source.ts';

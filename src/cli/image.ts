@@ -1,6 +1,6 @@
 /** The image in SOURCE as a disk: `--format` and `--backing`. */
 
-import { dirname, isAbsolute, join } from 'node:path';
+import { dirname, isAbsolute, join, posix } from 'node:path';
 import { CodError } from '../errors.ts';
 import type { Qcow2SourceOptions } from '../sources/qcow2/source.ts';
 import type { Source } from '../sources/source.ts';
@@ -72,6 +72,12 @@ function placeOf(name: string, namedBy: SourceUri): SourceUri {
     if (url?.origin !== namedBy.url.origin) throw refused(name, 'it is not on the same server: give it with --backing');
     return { kind: 'http', url };
   }
+  if (namedBy.kind === 's3') {
+    const key = posix.join(posix.dirname(namedBy.key), name);
+    if (/^\/|^[a-z][a-z0-9+.-]*:/i.test(name) || key.startsWith('../'))
+      throw refused(name, 'it is not in the same bucket: give it with --backing');
+    return { kind: 's3', bucket: namedBy.bucket, key };
+  }
   throw refused(name, `${showSourceUri(namedBy)} has no folder: give it with --backing`);
 }
 
@@ -79,6 +85,7 @@ function placeOf(name: string, namedBy: SourceUri): SourceUri {
 function flagsFor(place: SourceUri, uri: SourceUri, flags: HttpFlags): HttpFlags {
   if (place.kind === 'file') return {};
   if (place.kind === 'http' && uri.kind === 'http' && place.url.origin === uri.url.origin) return flags;
+  if (place.kind === 's3' && uri.kind === 's3' && place.bucket === uri.bucket) return flags;
   const { retries, timeout } = flags;
   return { ...(retries === undefined ? {} : { retries }), ...(timeout === undefined ? {} : { timeout }) };
 }

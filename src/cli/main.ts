@@ -23,7 +23,7 @@ import { parseGroupName, parseInteger, parseRateOrNone, parseSha256, parseSize }
 const SIZES = 'Sizes: bytes, or with k, M, G, T (powers of 1024).';
 const RATES = 'Rates: bytes per second, with k, M, G, T (powers of 1024) or kbit, mbit, gbit.';
 const EXIT_CODES = 'Exit codes: 0 done; 1 failed; 2 wrong usage; 130 interrupted, can be resumed.';
-const SOURCE = 'a path, or an http, https, nbd, nbds or nbd+unix URL';
+const SOURCE = 'a path, or an http, https, s3, nbd, nbds or nbd+unix URL';
 const TARGET = 'a path that does not exist yet, or a copy to resume';
 
 /** Adapts a parser, so that commander names the option in its error. */
@@ -93,6 +93,8 @@ function withSourceOptions(command: Command): Command {
     )
     .option('--user <name:password>', 'send basic authentication over HTTP')
     .option('--stream-whole', 'accept an HTTP server without ranges')
+    .option('--endpoint-url <url>', 'the server of s3:// (default: AWS_ENDPOINT_URL, or AWS)')
+    .option('--no-sign-request', 'send no AWS credentials, for a public object in S3')
     .option(
       '--retries <n>',
       'retry a request n times (default: 19, 4 while opening)',

@@ -1,4 +1,4 @@
-/** SOURCE on the command line: a path, an HTTP URL or an NBD URL. */
+/** SOURCE on the command line: a path, an HTTP URL, an object in S3 or an NBD URL. */
 
 import { CodError } from '../errors.ts';
 import { isNbdScheme, type NbdLocation, parseNbdUri, showNbdLocation } from '../nbd/uri.ts';
@@ -12,6 +12,7 @@ import { UsageError } from './failure.ts';
 export type SourceUri =
   | { readonly kind: 'file'; readonly path: string }
   | { readonly kind: 'http'; readonly url: URL }
+  | { readonly kind: 's3'; readonly bucket: string; readonly key: string; readonly versionId?: string }
   | { readonly kind: 'nbd'; readonly location: NbdLocation };
 
 /** Parsed options that apply to sources over a network. */
@@ -23,11 +24,15 @@ export interface HttpFlags {
   /** Seconds. */
   readonly timeout?: number;
   readonly sameSource?: boolean;
+  /** The server of S3. */
+  readonly endpointUrl?: string;
+  /** False: the object in S3 is public. */
+  readonly signRequest?: boolean;
   /** Gets each request that is tried again. */
   readonly onRetry?: (report: RetryReport) => void;
 }
 
-const KINDS = 'a path, or a URL with http://, https://, nbd://, nbds:// or nbd+unix://';
+const KINDS = 'a path, or a URL with http://, https://, s3://, nbd://, nbds:// or nbd+unix://';
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
 
 /** @throws {@link UsageError} for an unsupported scheme or an invalid URL. */
@@ -38,11 +43,19 @@ export function parseSourceUri(text: string): SourceUri {
     return { kind: 'file', path: text };
   }
   if (isNbdScheme(scheme)) return { kind: 'nbd', location: locationOf(text) };
+  if (scheme === 's3') return objectOf(text);
   if (scheme !== 'http' && scheme !== 'https') {
     throw new UsageError(`${scheme}:// sources are not supported: give ${KINDS}`);
   }
   if (!URL.canParse(text)) throw new UsageError('SOURCE is not a valid URL');
   return { kind: 'http', url: new URL(text) };
+}
+
+/** As in AWS's own tools, the key is not percent-encoded. Their URIs have no versions. */
+function objectOf(text: string): SourceUri {
+  const [, bucket, key, versionId] = /^s3:\/\/([^/]+)\/(.+?)(?:\?versionId=([^?&=]+))?$/i.exec(text) ?? [];
+  if (bucket === undefined || key === undefined) throw new UsageError('an S3 source needs the form s3://BUCKET/KEY');
+  return { kind: 's3', bucket, key, ...(versionId === undefined ? {} : { versionId }) };
 }
 
 function locationOf(text: string): NbdLocation {
@@ -58,20 +71,28 @@ function locationOf(text: string): NbdLocation {
 export function showSourceUri(uri: SourceUri): string {
   if (uri.kind === 'file') return uri.path;
   if (uri.kind === 'nbd') return showNbdLocation(uri.location);
+  if (uri.kind === 's3')
+    return `s3://${uri.bucket}/${uri.key}${uri.versionId === undefined ? '' : `?versionId=${uri.versionId}`}`;
   return shown(uri.url);
 }
 
 /** @throws {@link UsageError} for options that do not apply to this kind of source. */
 export function checkSourceFlags(uri: SourceUri, flags: HttpFlags): void {
-  const { retry: _, stallTimeoutMs, ...http } = httpOptions(flags);
-  if (uri.kind === 'http') return;
-  if (Object.keys(http).length > 0)
-    throw new UsageError(
-      `--header, --user and --stream-whole need an HTTP source, not ${uri.kind === 'file' ? 'a path' : 'NBD'}`,
-    );
-  if (uri.kind === 'file' && stallTimeoutMs !== undefined)
-    throw new UsageError('--timeout needs a network source, not a path');
+  httpOptions(flags);
+  for (const [option, value, kinds, needs] of [
+    ['--header', flags.header, ['http', 's3'], 'an HTTP source'],
+    ['--user', flags.user, ['http'], 'an HTTP source'],
+    ['--stream-whole', flags.streamWhole, ['http'], 'an HTTP source'],
+    ['--endpoint-url', flags.endpointUrl, ['s3'], 'an S3 source'],
+    ['--no-sign-request', flags.signRequest === false || undefined, ['s3'], 'an S3 source'],
+    ['--timeout', flags.timeout, ['http', 's3', 'nbd'], 'a network source'],
+  ] as const) {
+    if (value !== undefined && !(kinds as readonly string[]).includes(uri.kind))
+      throw new UsageError(`${option} needs ${needs}, not ${NAMES[uri.kind]}`);
+  }
 }
+
+const NAMES = { file: 'a path', http: 'HTTP', s3: 'S3', nbd: 'NBD' } as const;
 
 /**
  * Opens a source.
@@ -92,13 +113,46 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
       ...(stallTimeoutMs === undefined ? {} : { stallTimeoutMs }),
     });
   }
-  const { httpSource } = await import('../sources/http/source.ts');
+  const how = { ...options, sameSource: flags.sameSource ?? false, signal };
   try {
-    return await httpSource(uri.url, { ...options, sameSource: flags.sameSource ?? false, signal });
+    if (uri.kind === 's3') return await openObject(uri, flags, how);
+    const { httpSource } = await import('../sources/http/source.ts');
+    return await httpSource(uri.url, how);
   } catch (error) {
     // The library's errors for wrong arguments are wrong options or a wrong URL here.
     if (error instanceof TypeError) throw new UsageError(error.message);
-    throw hinted(error);
+    throw hinted(error, HINTS[uri.kind]);
+  }
+}
+
+async function openObject(
+  { bucket, key, versionId }: SourceUri & { kind: 's3' },
+  { endpointUrl, signRequest = true }: HttpFlags,
+  options: HttpSourceOptions,
+): Promise<Source> {
+  const [{ s3Source }, { awsCredentials, awsPlace }] = await Promise.all([
+    import('../sources/s3/source.ts'),
+    import('../sources/s3/node-aws.ts'),
+  ]);
+  const place = { ...(await awsPlace()), ...(endpointUrl === undefined ? {} : { endpoint: endpointUrl }) };
+  let isAnonymous = true;
+  const find = awsCredentials();
+  const credentials = async () => {
+    const found = await find();
+    isAnonymous = found === undefined;
+    return found;
+  };
+  try {
+    return await s3Source({
+      ...options,
+      bucket,
+      key,
+      ...(versionId === undefined ? {} : { versionId }),
+      ...place,
+      ...(signRequest ? { credentials } : {}),
+    });
+  } catch (error) {
+    throw signRequest && isAnonymous ? hinted(error, { 403: 'no AWS credentials were found' }) : error;
   }
 }
 
@@ -126,16 +180,18 @@ function splitUser(text: string): { username: string; password: string } {
   return { username: text.slice(0, colon), password: text.slice(colon + 1) };
 }
 
-const HINTS: Readonly<Record<number, string>> = {
-  200: '--stream-whole',
-  401: '--user or --header',
-  403: '--user or --header',
+type Hints = Readonly<Record<number, string>>;
+
+const CREDENTIALS = 'option: --user or --header';
+const HINTS: Readonly<Record<'http' | 's3', Hints>> = {
+  http: { 200: 'option: --stream-whole', 401: CREDENTIALS, 403: CREDENTIALS },
+  s3: {},
 };
 
-/** Adds the name that an option has on the command line to an error that names the library's option. */
-function hinted(error: unknown): unknown {
+/** Adds what the command has for an error of this status: the library's message names the library's options. */
+function hinted(error: unknown, hints: Hints): unknown {
   if (!(error instanceof CodError)) return error;
-  const hint = HINTS[Number(error.details['status'])];
+  const hint = hints[Number(error.details['status'])];
   if (hint === undefined) return error;
-  return new CodError(error.code, `${error.message} (option: ${hint})`, { cause: error.cause, details: error.details });
+  return new CodError(error.code, `${error.message} (${hint})`, { cause: error.cause, details: error.details });
 }

@@ -227,6 +227,7 @@ function noIdentity(uri: SourceUri, verification: string | undefined): string {
     file: 'is a block device, which has no version',
     nbd: 'is an NBD export, which has no version',
     http: 'has neither ETag nor Last-Modified',
+    s3: 'has neither ETag nor Last-Modified',
   }[uri.kind];
   const advice = verification === undefined ? '' : `; ${verification}`;
   return `${showSourceUri(uri)} ${lacks}: if its content changes during the copy, the copy mixes both${advice}`;

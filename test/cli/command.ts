@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 /** The program under test: the build as shipped. */
-const MAIN: string = process.env['COD_CLI'] ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+export const MAIN: string = process.env['COD_CLI'] ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 
 /** The outcome of a process. */
 export interface Result {
@@ -28,10 +28,11 @@ export interface Running {
 /** Starts `copyondemand` with `args`; `onLine` is called with each line of its standard output. */
 export function startCommand(
   args: readonly string[],
-  options: { cwd?: string; env?: NodeJS.ProcessEnv; onLine?: (line: string) => void } = {},
+  options: { cwd?: string; env?: NodeJS.ProcessEnv; main?: string; onLine?: (line: string) => void } = {},
 ): Running {
-  if (!existsSync(MAIN)) throw new Error(`${MAIN} is missing: run npm run build first`);
-  const child = spawn(process.execPath, [MAIN, ...args], {
+  const { main = MAIN } = options;
+  if (!existsSync(main)) throw new Error(`${main} is missing: run npm run build first`);
+  const child = spawn(process.execPath, [main, ...args], {
     cwd: options.cwd,
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],

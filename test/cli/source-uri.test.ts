@@ -1,6 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import { UsageError } from '../../src/cli/failure.ts';
-import { checkSourceFlags, httpOptions, parseSourceUri, showSourceUri } from '../../src/cli/source-uri.ts';
+import {
+  checkSourceFlags,
+  type HttpFlags,
+  httpOptions,
+  parseSourceUri,
+  showSourceUri,
+} from '../../src/cli/source-uri.ts';
 import { parseNbdUri } from '../../src/nbd/uri.ts';
 
 describe('SOURCE', () => {
@@ -16,7 +22,9 @@ describe('SOURCE', () => {
     'nbd:///x',
     'nbd+unix:///x',
     'nbd+vsock://1/',
-    's3://bucket/key',
+    's3://bucket',
+    's3:///key',
+    's3://bucket/',
     'ftp://h/d',
     'file:///d',
     'javascript://x',
@@ -32,8 +40,18 @@ describe('SOURCE', () => {
     expect(showSourceUri(parseSourceUri(text))).toBe(text);
   });
 
+  test.each([
+    ['s3://bucket/key', { bucket: 'bucket', key: 'key' }],
+    ['S3://b.c/a b//ü%20?x#y', { bucket: 'b.c', key: 'a b//ü%20?x#y' }],
+    ['s3://b/k?versionId=v.1_-', { bucket: 'b', key: 'k', versionId: 'v.1_-' }],
+    ['s3://b/k?a=1?versionId=v', { bucket: 'b', key: 'k?a=1', versionId: 'v' }],
+  ])('%s is an object in S3', (text, object) => {
+    expect(parseSourceUri(text)).toEqual({ kind: 's3', ...object });
+    expect(showSourceUri(parseSourceUri(text))).toBe(text.replace('S3:', 's3:'));
+  });
+
   test('refuses an unsupported scheme, and lists the supported ones', () => {
-    expect(() => parseSourceUri('s3://bucket/key')).toThrow(/s3:\/\/.*a path.*http:\/\/.*https:\/\//);
+    expect(() => parseSourceUri('ftp://h/d')).toThrow(/ftp:\/\/.*a path.*http:\/\/.*https:\/\/.*s3:\/\//);
   });
 
   test('shows neither credentials nor the query', () => {
@@ -68,12 +86,23 @@ describe('options over HTTP', () => {
     expect(() => httpOptions(flags)).toThrow(UsageError);
   });
 
-  test.each([{ user: 'a:b' }, { header: ['a: b'] }, { streamWhole: true }, { timeout: 1 }])(
-    'are refused with a path: %o',
-    (flags) => {
-      expect(() => checkSourceFlags(parseSourceUri('disk.raw'), flags)).toThrow(UsageError);
-    },
-  );
+  test.each<[string, HttpFlags]>([
+    ['disk.raw', { user: 'a:b' }],
+    ['disk.raw', { header: ['a: b'] }],
+    ['disk.raw', { streamWhole: true }],
+    ['disk.raw', { timeout: 1 }],
+    ['s3://b/k', { user: 'a:b' }],
+    ['s3://b/k', { streamWhole: true }],
+    ['http://h/d', { endpointUrl: 'http://h' }],
+    ['http://h/d', { signRequest: false }],
+  ])('are refused with %s: %o', (source, flags) => {
+    expect(() => checkSourceFlags(parseSourceUri(source), flags)).toThrow(UsageError);
+  });
+
+  test('are allowed with S3 as far as they make sense', () => {
+    const flags = { header: ['a: b'], timeout: 1, retries: 1, endpointUrl: 'http://h', signRequest: false };
+    checkSourceFlags(parseSourceUri('s3://b/k'), flags);
+  });
 
   test('of retries are allowed with a path: they say when `copy` gives up', () => {
     checkSourceFlags(parseSourceUri('disk.raw'), { retries: 1 });

@@ -157,12 +157,23 @@ const usage: readonly Row[] = [
   {
     name: 'HTTP options with an NBD source',
     arrange: () => ['copy', 'nbd://127.0.0.1:9/x', 'b', '--user', 'a:b'],
-    says: 'need an HTTP source',
+    says: 'needs an HTTP source',
+  },
+  { name: 'an S3 source without a key', arrange: () => ['copy', 's3://bucket', 'b'], says: 's3://BUCKET/KEY' },
+  {
+    name: 'an S3 source whose key a URL cannot have',
+    arrange: () => ['copy', 's3://bucket/a/../b', 'b', '--no-sign-request'],
+    says: '..',
   },
   {
-    name: 'an S3 source',
-    arrange: () => ['copy', 's3://bucket/key', 'b'],
-    says: /s3:\/\/ sources are not supported.*a path/,
+    name: 'an endpoint of S3 that is no URL',
+    arrange: () => ['copy', 's3://bucket/key', 'b', '--endpoint-url', 'localhost:9000'],
+    says: 'endpoint',
+  },
+  {
+    name: 'an endpoint of S3 with an HTTP source',
+    arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--endpoint-url', 'http://127.0.0.1:9/'],
+    says: 'needs an S3 source',
   },
   { name: 'an invalid URL', arrange: () => ['copy', 'http://h:99999/', 'b'], says: 'not a valid URL' },
   { name: 'an empty source', arrange: () => ['copy', '', 'b'], says: 'SOURCE is empty' },
@@ -191,7 +202,7 @@ const usage: readonly Row[] = [
   {
     name: 'HTTP options with a path',
     arrange: (dir) => ['copy', makeImage(dir), 'b', '--user', 'a:b'],
-    says: 'need an HTTP source',
+    says: 'needs an HTTP source',
   },
 ];
 
