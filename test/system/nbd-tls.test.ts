@@ -1,59 +1,14 @@
 /** TLS clients: with the right certificate, with one of another authority, without one, and without TLS. */
 
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { runCommand } from '../cli/command.ts';
 import { makeImage } from '../cli/copies.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
+import { certify, makeAuthority } from '../support/certificates.ts';
 import { mustRun, runProgram, startServe } from '../support/programs.ts';
 import { describeWith } from '../support/tools.ts';
-
-/** Makes a certificate authority in `directory`: `ca-cert.pem` and its key. */
-async function makeAuthority(directory: string, name: string): Promise<void> {
-  mkdirSync(directory, { recursive: true });
-  const [key, cert] = [join(directory, 'ca-key.pem'), join(directory, 'ca-cert.pem')];
-  await mustRun(
-    'openssl',
-    'req',
-    '-x509',
-    '-newkey',
-    'rsa:2048',
-    '-nodes',
-    '-days',
-    '3',
-    '-subj',
-    `/CN=${name}`,
-    '-keyout',
-    key,
-    '-out',
-    cert,
-  );
-}
-
-/** Makes a key certified by the authority of `directory`: `<role>-cert.pem` and `<role>-key.pem` in `into`. */
-async function certify(directory: string, role: 'server' | 'client', into: string): Promise<void> {
-  mkdirSync(into, { recursive: true });
-  const [key, cert, ask, extensions] = [`${role}-key.pem`, `${role}-cert.pem`, `${role}.csr`, `${role}.ext`].map(
-    (name) => join(into, name),
-  );
-  await mustRun(
-    'openssl',
-    'req',
-    '-newkey',
-    'rsa:2048',
-    '-nodes',
-    '-subj',
-    '/CN=localhost',
-    '-keyout',
-    key!,
-    '-out',
-    ask!,
-  );
-  writeFileSync(extensions!, `subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=${role}Auth\n`);
-  const by = ['-CA', join(directory, 'ca-cert.pem'), '-CAkey', join(directory, 'ca-key.pem'), '-CAcreateserial'];
-  await mustRun('openssl', 'x509', '-req', '-days', '3', '-in', ask!, ...by, '-extfile', extensions!, '-out', cert!);
-}
 
 interface Certificates {
   readonly directory: string;

@@ -1,9 +1,11 @@
 /** HTTP/1.1 over undici, which needs a third of the processor time of node:http (bench/http-transport.mjs). */
 
+import type { Socket } from 'node:net';
 import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { Client, type Dispatcher } from 'undici';
 import { CodError } from '../../errors.ts';
 import { ReceiveQueue } from '../receive-queue.ts';
+import { hostOf, openTunnel, type ProxyFunction, portOf, proxyAuthorization, proxyRefusal } from './node-proxy.ts';
 import { WideSocket } from './node-socket.ts';
 import type { HttpResponse, HttpTransport, InternalHttpRequest } from './transport.ts';
 
@@ -15,35 +17,75 @@ const MAX_HEAD_BYTES = 65_536;
 /** Headers that a response has once. Several equal ones count as one. */
 const SINGLE: ReadonlySet<string> = new Set(['content-range', 'content-length', 'etag', 'last-modified', 'location']);
 
+interface NodeTransportOptions {
+  /** Options of node:tls, for a private certificate authority or a client certificate; also by origin. */
+  readonly tls?: ConnectionOptions | ((origin: string) => ConnectionOptions);
+  /** Default: no proxies. */
+  readonly proxy?: ProxyFunction;
+}
+
 /**
- * Returns a transport with its own connections, which are kept for later requests. It uses no proxies. Idle connections
- * do not keep the process alive.
- *
- * @param options.tls options of node:tls, for a private certificate authority or a client certificate
+ * Returns a transport with its own connections, which are kept for later requests. Idle connections do not keep the
+ * process alive.
  */
-export function nodeTransport(options: { tls?: ConnectionOptions } = {}): HttpTransport {
-  return new NodeTransport(options.tls ?? {});
+export function nodeTransport(options: NodeTransportOptions = {}): HttpTransport {
+  return new NodeTransport(options);
+}
+
+/** The way to an origin: directly, by a tunnel through a proxy (https), or by requests to a proxy (http). */
+class Route {
+  readonly origin: string;
+  readonly proxy: URL | undefined;
+  readonly isTunnel: boolean;
+
+  constructor({ origin, protocol }: URL, proxy: URL | undefined) {
+    this.origin = origin;
+    this.proxy = proxy;
+    this.isTunnel = proxy !== undefined && protocol === 'https:';
+  }
+
+  /** Connections of equal names may serve each other's requests. */
+  get name(): string {
+    return this.proxy === undefined ? this.origin : `${this.isTunnel ? this.origin : ''} by ${this.proxy.href}`;
+  }
+
+  /** The server that requests are sent to. */
+  get server(): string {
+    return this.proxy === undefined || this.isTunnel ? this.origin : this.proxy.origin;
+  }
+
+  /** Returns the target of a request, and the headers that go with it. */
+  target(url: URL): { readonly path: string; readonly headers: Record<string, string> } {
+    const path = url.pathname + url.search;
+    if (this.proxy === undefined || this.isTunnel) return { path, headers: {} };
+    return { path: url.origin + path, headers: { host: url.host, ...proxyAuthorization(this.proxy) } };
+  }
 }
 
 class NodeTransport implements HttpTransport {
-  readonly #tls: ConnectionOptions;
+  readonly #options: NodeTransportOptions;
   /** The most recently used connection is the last. */
   readonly #idle: Connection[] = [];
   #closed = false;
 
-  constructor(tls: ConnectionOptions) {
-    this.#tls = tls;
+  constructor(options: NodeTransportOptions) {
+    this.#options = options;
   }
 
   async request(request: InternalHttpRequest): Promise<HttpResponse> {
     for (;;) {
       if (this.#closed) throw new CodError('COD_CLOSED', 'the source is closed');
       request.signal.throwIfAborted();
-      const { origin } = request.url;
-      const connection = this.#take(origin) ?? new Connection(origin, this.#tls);
+      const { tls = {}, proxy } = this.#options;
+      const route = new Route(request.url, proxy?.(request.url));
+      const connection =
+        this.#take(route.name) ?? new Connection(route, typeof tls === 'function' ? tls(route.origin) : tls);
       const { isKept } = connection;
       try {
-        return await connection.send(request, () => this.#keep(connection));
+        const response = await connection.send(request, () => this.#keep(connection));
+        if (response.status !== 407 || route.proxy === undefined) return response;
+        response.cancel();
+        throw proxyRefusal(route.proxy, 407, request.url.host);
       } catch (error) {
         // The server may have closed a kept connection meanwhile, which is no failure. Each retry uses up a kept one.
         if (isKept && !request.signal.aborted && isReset(error)) continue;
@@ -57,8 +99,8 @@ class NodeTransport implements HttpTransport {
     for (const connection of this.#idle.splice(0)) connection.destroy();
   }
 
-  #take(origin: string): Connection | undefined {
-    const index = this.#idle.findLastIndex((connection) => connection.origin === origin);
+  #take(name: string): Connection | undefined {
+    const index = this.#idle.findLastIndex(({ route }) => route.name === name);
     return index < 0 ? undefined : this.#idle.splice(index, 1)[0];
   }
 
@@ -74,34 +116,39 @@ class NodeTransport implements HttpTransport {
 
 /** One connection, with one request at a time. */
 class Connection {
-  readonly origin: string;
+  readonly route: Route;
   readonly #client: Client;
   #socket: { destroy(): void } | undefined;
   /** Whether the connection has served a request and is open, as far as is known. */
   isKept = false;
 
-  constructor(origin: string, tls: ConnectionOptions) {
-    this.origin = origin;
-    this.#client = new Client(origin, {
-      connect: ({ hostname, port, protocol, servername }, callback) => {
-        const host = hostname.replace(/^\[|\]$/g, '');
-        const socket =
-          protocol === 'https:'
-            ? connectTls({
-                ...tls,
-                host,
-                port: Number(port || 443),
-                servername: tls.servername ?? servername ?? '',
-                ALPNProtocols: ['http/1.1'],
-              })
-            : new WideSocket({ host, port: Number(port || 80) });
-        this.#socket = socket;
-        const onError = (error: Error) => callback(error, null);
-        socket.once('error', onError);
-        socket.once(protocol === 'https:' ? 'secureConnect' : 'connect', () => {
-          socket.off('error', onError);
-          callback(null, socket as Parameters<typeof callback>[1] & object);
-        });
+  constructor(route: Route, tls: ConnectionOptions) {
+    this.route = route;
+    const { proxy, isTunnel } = route;
+    this.#client = new Client(route.server, {
+      connect: ({ servername }, callback) => {
+        const server = new URL(route.server);
+        const place = { host: hostOf(server), port: portOf(server) };
+        const isSecure = server.protocol === 'https:';
+        const start = (tunnel?: Socket) => {
+          const secured = { ...tls, ...place, ...(tunnel && { socket: tunnel }), ALPNProtocols: ['http/1.1'] };
+          const socket = isSecure
+            ? connectTls({ ...secured, servername: tls.servername ?? servername ?? '' })
+            : new WideSocket(place);
+          this.#socket = socket;
+          const onError = (error: Error) => callback(error, null);
+          socket.once('error', onError);
+          socket.once(isSecure ? 'secureConnect' : 'connect', () => {
+            socket.off('error', onError);
+            callback(null, socket as Parameters<typeof callback>[1] & object);
+          });
+        };
+        if (proxy === undefined || !isTunnel) return start();
+        // A client certificate is for the server.
+        const { cert: _, key: __, ...trust } = tls;
+        this.#socket = openTunnel(proxy, { ...place, tls: trust }, (error, socket) =>
+          error === undefined ? start(socket) : callback(error, null),
+        );
       },
       pipelining: 1,
       keepAliveTimeout: IDLE_MS,
@@ -118,6 +165,7 @@ class Connection {
 
   /** Sends a request and resolves with the head of the response. Calls `whenFree` when the body has ended. */
   send({ method, url, headers, signal, pieceBytes }: InternalHttpRequest, whenFree: () => void): Promise<HttpResponse> {
+    const { path, headers: own } = this.route.target(url);
     return new Promise((resolve, reject) => {
       let response: NodeResponse | undefined;
       const onAbort = () => {
@@ -133,8 +181,8 @@ class Connection {
       this.#client.dispatch(
         {
           method: method ?? 'GET',
-          path: url.pathname + url.search,
-          headers: { 'user-agent': 'copyondemand', accept: '*/*', 'accept-encoding': 'identity', ...headers },
+          path,
+          headers: { 'user-agent': 'copyondemand', accept: '*/*', 'accept-encoding': 'identity', ...headers, ...own },
         },
         {
           onRequestStart() {},
