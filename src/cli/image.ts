@@ -4,7 +4,8 @@ import { dirname, isAbsolute, join, posix } from 'node:path';
 import { CodError } from '../errors.ts';
 import type { Qcow2SourceOptions } from '../sources/qcow2/source.ts';
 import type { Source } from '../sources/source.ts';
-import { type HttpFlags, openSource, parseSourceUri, type SourceUri, showSourceUri } from './source-uri.ts';
+import type { HttpFlags } from './http-options.ts';
+import { openSource, parseSourceUri, type SourceUri, showSourceUri } from './source-uri.ts';
 
 /** Parsed options that say how the image is read. */
 export interface ImageFlags {
@@ -86,8 +87,9 @@ function flagsFor(place: SourceUri, uri: SourceUri, flags: HttpFlags): HttpFlags
   if (place.kind === 'file') return {};
   if (place.kind === 'http' && uri.kind === 'http' && place.url.origin === uri.url.origin) return flags;
   if (place.kind === 's3' && uri.kind === 's3' && place.bucket === uri.bucket) return flags;
-  const { retries, timeout } = flags;
-  return { ...(retries === undefined ? {} : { retries }), ...(timeout === undefined ? {} : { timeout }) };
+  const { retries, timeout, cacert, insecure, netrc, endpointUrl, signRequest } = flags;
+  const kept = { retries, timeout, cacert, insecure, netrc, endpointUrl, signRequest };
+  return Object.fromEntries(Object.entries(kept).filter(([, value]) => value !== undefined));
 }
 
 function refused(name: string, why: string): CodError {

@@ -87,11 +87,17 @@ function withSourceOptions(command: Command): Command {
     )
     .option('--backing <file>', 'a qcow2 needs this backing file or URL, or `allow`: those that it names')
     .addOption(
-      new Option('--header <line>', "send this HTTP header, 'Name: value' (repeatable)").argParser(
+      new Option('--header <line>', "send this HTTP header, 'Name: value', or those in @FILE (repeatable)").argParser(
         (line: string, lines?: string[]) => [...(lines ?? []), line],
       ),
     )
     .option('--user <name:password>', 'send basic authentication over HTTP')
+    .option('--user-file <file>', 'read name:password from this file')
+    .option('--netrc', 'read them from ~/.netrc')
+    .option('--cacert <file>', 'trust only these certificate authorities (default: SSL_CERT_FILE, or those of Node)')
+    .option('--cert <file>', 'present this client certificate (PEM)')
+    .option('--key <file>', 'use this private key for --cert (PEM)')
+    .option('--insecure', 'do not verify the certificate of the server')
     .option('--stream-whole', 'accept an HTTP server without ranges')
     .option('--endpoint-url <url>', 'the server of s3:// (default: AWS_ENDPOINT_URL, or AWS)')
     .option('--no-sign-request', 'send no AWS credentials, for a public object in S3')

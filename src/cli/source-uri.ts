@@ -4,9 +4,9 @@ import { CodError } from '../errors.ts';
 import { isNbdScheme, type NbdLocation, parseNbdUri, showNbdLocation } from '../nbd/uri.ts';
 import { shown } from '../sources/http/location.ts';
 import type { HttpSourceOptions } from '../sources/http/source.ts';
-import type { RetryReport } from '../sources/retry.ts';
 import type { Source } from '../sources/source.ts';
 import { UsageError } from './failure.ts';
+import { type HttpFlags, httpOptions, netrcLogin, openTransport } from './http-options.ts';
 
 /** A parsed SOURCE. */
 export type SourceUri =
@@ -14,23 +14,6 @@ export type SourceUri =
   | { readonly kind: 'http'; readonly url: URL }
   | { readonly kind: 's3'; readonly bucket: string; readonly key: string; readonly versionId?: string }
   | { readonly kind: 'nbd'; readonly location: NbdLocation };
-
-/** Parsed options that apply to sources over a network. */
-export interface HttpFlags {
-  readonly header?: readonly string[];
-  readonly user?: string;
-  readonly streamWhole?: boolean;
-  readonly retries?: number;
-  /** Seconds. */
-  readonly timeout?: number;
-  readonly sameSource?: boolean;
-  /** The server of S3. */
-  readonly endpointUrl?: string;
-  /** False: the object in S3 is public. */
-  readonly signRequest?: boolean;
-  /** Gets each request that is tried again. */
-  readonly onRetry?: (report: RetryReport) => void;
-}
 
 const KINDS = 'a path, or a URL with http://, https://, s3://, nbd://, nbds:// or nbd+unix://';
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
@@ -76,24 +59,6 @@ export function showSourceUri(uri: SourceUri): string {
   return shown(uri.url);
 }
 
-/** @throws {@link UsageError} for options that do not apply to this kind of source. */
-export function checkSourceFlags(uri: SourceUri, flags: HttpFlags): void {
-  httpOptions(flags);
-  for (const [option, value, kinds, needs] of [
-    ['--header', flags.header, ['http', 's3'], 'an HTTP source'],
-    ['--user', flags.user, ['http'], 'an HTTP source'],
-    ['--stream-whole', flags.streamWhole, ['http'], 'an HTTP source'],
-    ['--endpoint-url', flags.endpointUrl, ['s3'], 'an S3 source'],
-    ['--no-sign-request', flags.signRequest === false || undefined, ['s3'], 'an S3 source'],
-    ['--timeout', flags.timeout, ['http', 's3', 'nbd'], 'a network source'],
-  ] as const) {
-    if (value !== undefined && !(kinds as readonly string[]).includes(uri.kind))
-      throw new UsageError(`${option} needs ${needs}, not ${NAMES[uri.kind]}`);
-  }
-}
-
-const NAMES = { file: 'a path', http: 'HTTP', s3: 'S3', nbd: 'NBD' } as const;
-
 /**
  * Opens a source.
  * @throws {@link UsageError} for options that the source refuses; the errors of the source.
@@ -113,11 +78,14 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
       ...(stallTimeoutMs === undefined ? {} : { stallTimeoutMs }),
     });
   }
-  const how = { ...options, sameSource: flags.sameSource ?? false, signal };
   try {
+    const transport = await openTransport(uri.kind === 'http' ? uri.url.origin : undefined, flags);
+    const how = { ...options, sameSource: flags.sameSource ?? false, signal, transport };
     if (uri.kind === 's3') return await openObject(uri, flags, how);
     const { httpSource } = await import('../sources/http/source.ts');
-    return await httpSource(uri.url, how);
+    const hasUser = flags.user !== undefined || flags.userFile !== undefined || uri.url.username !== '';
+    const login = flags.netrc && !hasUser ? netrcLogin(uri.url.hostname) : {};
+    return await httpSource(uri.url, { ...how, ...login });
   } catch (error) {
     // The library's errors for wrong arguments are wrong options or a wrong URL here.
     if (error instanceof TypeError) throw new UsageError(error.message);
@@ -156,33 +124,9 @@ async function openObject(
   }
 }
 
-/** @throws {@link UsageError} */
-export function httpOptions({ header, user, streamWhole, retries, timeout, onRetry }: HttpFlags): HttpSourceOptions {
-  const options: HttpSourceOptions = {};
-  if (header !== undefined) options.headers = Object.fromEntries(header.map(splitHeader));
-  if (user !== undefined) Object.assign(options, splitUser(user));
-  if (streamWhole) options.allowWholeBody = true;
-  if (retries !== undefined) options.retry = { attempts: retries + 1 };
-  if (onRetry !== undefined) options.retry = { ...options.retry, onRetry };
-  if (timeout !== undefined) options.stallTimeoutMs = timeout * 1000;
-  return options;
-}
-
-function splitHeader(text: string): [name: string, value: string] {
-  const colon = text.indexOf(':');
-  if (colon < 1) throw new UsageError("--header needs the form 'Name: value'");
-  return [text.slice(0, colon).trim(), text.slice(colon + 1).trim()];
-}
-
-function splitUser(text: string): { username: string; password: string } {
-  const colon = text.indexOf(':');
-  if (colon < 0) throw new UsageError('--user needs the form name:password');
-  return { username: text.slice(0, colon), password: text.slice(colon + 1) };
-}
-
 type Hints = Readonly<Record<number, string>>;
 
-const CREDENTIALS = 'option: --user or --header';
+const CREDENTIALS = 'option: --user, --netrc or --header';
 const HINTS: Readonly<Record<'http' | 's3', Hints>> = {
   http: { 200: 'option: --stream-whole', 401: CREDENTIALS, 403: CREDENTIALS },
   s3: {},
@@ -191,7 +135,8 @@ const HINTS: Readonly<Record<'http' | 's3', Hints>> = {
 /** Adds what the command has for an error of this status: the library's message names the library's options. */
 function hinted(error: unknown, hints: Hints): unknown {
   if (!(error instanceof CodError)) return error;
-  const hint = hints[Number(error.details['status'])];
+  const isUntrusted = /CERT|SELF_SIGNED|UNABLE_TO/.test(String(error.details['errno']));
+  const hint = isUntrusted ? 'option: --cacert' : hints[Number(error.details['status'])];
   if (hint === undefined) return error;
   return new CodError(error.code, `${error.message} (${hint})`, { cause: error.cause, details: error.details });
 }

@@ -13,12 +13,13 @@ import { ioError } from '../platform/errno.ts';
 import { grownSource } from '../sources/grown.ts';
 import type { RetryReport } from '../sources/retry.ts';
 import { UsageError } from './failure.ts';
+import { checkSourceFlags, type HttpFlags } from './http-options.ts';
 import { type ImageFlags, openImage } from './image.ts';
 import type { Emit } from './json-lines.ts';
 import type { Progress } from './progress.ts';
 import type { RateControl } from './rate-control.ts';
 import { withRepairAdvice } from './repair-advice.ts';
-import { checkSourceFlags, type HttpFlags, type SourceUri, showSourceUri } from './source-uri.ts';
+import { type SourceUri, showSourceUri } from './source-uri.ts';
 import type { CopyStatus } from './status.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { Troubles } from './troubles.ts';
@@ -215,6 +216,7 @@ export function tellStart(device: InlineDevice, copy: TargetCopy, verification: 
   const { size, identity } = device;
   const resumedBytes = syncedBytes(device.status());
   emit('start', { source: shownSource(uri), identity: identity ?? null, target, size, resumedBytes });
+  if (uri !== undefined && flags.insecure) warn(`${showSourceUri(uri)}: the certificate is not verified`, emit);
   if (uri !== undefined && identity === undefined) warn(noIdentity(uri, verification), emit);
   if (!flags.quiet && !flags.json && resumedBytes > 0) {
     process.stderr.write(`${target}: resumes at ${formatBytes(resumedBytes)} of ${formatBytes(size)}\n`);

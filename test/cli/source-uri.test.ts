@@ -1,13 +1,11 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { UsageError } from '../../src/cli/failure.ts';
-import {
-  checkSourceFlags,
-  type HttpFlags,
-  httpOptions,
-  parseSourceUri,
-  showSourceUri,
-} from '../../src/cli/source-uri.ts';
+import { checkSourceFlags, type HttpFlags, httpOptions } from '../../src/cli/http-options.ts';
+import { parseSourceUri, showSourceUri } from '../../src/cli/source-uri.ts';
 import { parseNbdUri } from '../../src/nbd/uri.ts';
+import { temporaryDirectory } from './temporary.ts';
 
 describe('SOURCE', () => {
   test.each(['disk.raw', './a b', '/dev/sda', 'C:\\disk.raw', 'http:disk.raw', '-', '://x'])('%s is a path', (text) => {
@@ -80,6 +78,17 @@ describe('options over HTTP', () => {
       stallTimeoutMs: 3000,
     });
     expect(httpOptions({})).toEqual({});
+  });
+
+  test('read files with secrets whenever the source asks', () => {
+    const file = join(temporaryDirectory(), 'secret');
+    const { headers } = httpOptions({ header: ['X-One: 1', `@${file}`], userFile: file });
+    if (typeof headers !== 'function') throw new Error('no function');
+    for (const token of ['one', 'two']) {
+      writeFileSync(file, `Name:${token}\n`);
+      const authorization = `Basic ${btoa(`Name:${token}`)}`;
+      expect(headers()).toEqual({ 'X-One': '1', Name: token, authorization });
+    }
   });
 
   test.each([{ header: ['nonsense'] }, { header: [': x'] }, { user: 'name' }])('refuses %j', (flags) => {

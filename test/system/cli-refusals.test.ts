@@ -199,6 +199,39 @@ const usage: readonly Row[] = [
     arrange: (dir) => ['copy', makeImage(dir), 'b', '--timeout', '1'],
     says: 'needs a network source',
   },
+  ...[
+    ['--user-file', 'f'],
+    ['--netrc'],
+    ['--header', '@f'],
+    ['--cacert', 'f'],
+    ['--cert', 'f'],
+    ['--key', 'f'],
+    ['--insecure'],
+  ].flatMap((option) =>
+    (['s3://b/k', 'nbd://127.0.0.1:9/', 'image'] as const)
+      // S3 has no users, and all the rest.
+      .filter((source) => source !== 's3://b/k' || /user|netrc/.test(option[0]!))
+      .map((source) => ({
+        name: `${option[0]} with ${source}`,
+        arrange: () => ['copy', source, 'b', ...option],
+        says: `${option[0]} needs an HTTP source`,
+      })),
+  ),
+  {
+    name: 'a user and a file with a user',
+    arrange: () => ['copy', 'http://127.0.0.1:9/', 'b', '--user', 'a:b', '--user-file', 'f'],
+    says: 'either --user or --user-file',
+  },
+  {
+    name: 'a public object with an HTTP source',
+    arrange: () => ['serve', 'http://127.0.0.1:9/', 'b', '--no-sign-request'],
+    says: 'needs an S3 source',
+  },
+  {
+    name: 'a client certificate without its key',
+    arrange: () => ['serve', 'https://127.0.0.1:9/', 'b', '--cert', 'f'],
+    says: '--cert and --key',
+  },
   {
     name: 'HTTP options with a path',
     arrange: (dir) => ['copy', makeImage(dir), 'b', '--user', 'a:b'],

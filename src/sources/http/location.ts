@@ -271,7 +271,7 @@ function checkedHeaders(headers: Record<string, string>): Record<string, string>
   return checked;
 }
 
-function basic(username: string, password: string): Record<string, string> {
+export function basic(username: string, password: string): Record<string, string> {
   if (username === '' && password === '') return {};
   const bytes = new TextEncoder().encode(`${username}:${password}`);
   return { authorization: `Basic ${btoa(String.fromCharCode(...bytes))}` };
