@@ -1,7 +1,7 @@
 /**
  * Limits of the two files that a page loads for a device: one for the page, one for its worker.
  *
- * 1. Both files together, compressed with gzip: at most 40 kB more than roaring-wasm alone.
+ * 1. Both files together, compressed with gzip: at most 42 kB more than roaring-wasm alone.
  * 2. Our own code in both files. The worker file compresses roaring-wasm better than its package does, so limit 1 alone
  *    would let our code grow unnoticed.
  */
@@ -10,8 +10,8 @@ import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
 import { makeSmaller } from './scripts/lib/smaller.mjs';
 
-const BESIDE_ROARING_BYTES = 40_000;
-const OWN_BYTES = 65_500;
+const BESIDE_ROARING_BYTES = 42_000;
+const OWN_BYTES = 68_000;
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 const ownFolder = 'node_modules/.cache/size';
