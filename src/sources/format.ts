@@ -1,13 +1,15 @@
 /**
- * Tells disks from containers and archives, by their first and last bytes. Whatever is not known is a disk.
+ * Tells disks from containers and archives, by their first and last bytes, and by the type that a server names.
+ * Whatever is not known is a disk.
  *
  * A disk must not be refused by accident. So a format counts only by a signature that no boot sector, partition table
- * or file system begins with; a short one needs more to agree, such as a checksum or a version.
+ * or file system begins with; a short one needs more to agree, such as a checksum or a version. A server's type counts
+ * only for formats without a signature, and if the first sector is not a disk's.
  */
 
 import { CodError } from '../errors.ts';
 import { isQcow2 } from './qcow2/header.ts';
-import type { Source } from './source.ts';
+import type { InlineSource } from './source.ts';
 
 const HEAD_BYTES = 1024;
 /** The last sector: VHD and UDIF end with their header. */
@@ -60,22 +62,37 @@ const BZIP2 = unpacked('compressed with bzip2', 'bunzip2');
 const BZIP2_BLOCKS = ['1AY&SY', '\x17rE8P\x90'];
 
 /** What a text begins with, and its name. */
-const TEXTS: readonly (readonly [RegExp, string])[] = [
-  [/^(\xef\xbb\xbf)?\s*(<!--[\s\S]*?-->\s*)?<(!doctype html|html|head|body|title|meta|script)[\s>]/i, 'an HTML page'],
-  [/^(\xef\xbb\xbf)?\s*<\?xml\s/i, 'an XML document'],
+const TEXTS: readonly (readonly [RegExp, string, types: RegExp])[] = [
+  [
+    /^(\xef\xbb\xbf)?\s*(<!--[\s\S]*?-->\s*)?<(!doctype html|html|head|body|title|meta|script)[\s>]/i,
+    'an HTML page',
+    /^\s*(text\/html|application\/xhtml)/i,
+  ],
+  [/^(\xef\xbb\xbf)?\s*<\?xml\s/i, 'an XML document', /^\s*(text|application)\/xml/i],
+  [/^\s*\{\s*"/, 'a JSON document', /^\s*application\/(problem\+)?json/i],
 ];
 
 const UDIF = converted('an Apple disk image (UDIF)', 'dmg');
 const TAR = unpacked('a tar archive', 'tar -xf');
 
+/** Types of formats whose first bytes may be anything. */
+const TYPES: readonly (readonly [RegExp, Foreign])[] = [
+  [/^\s*application\/(x-)?(g?tar|ustar)\b/i, TAR],
+  [/^\s*application\/x-lzma\b/i, unpacked('compressed with lzma', 'unlzma')],
+  [/^\s*application\/x-compress\b/i, unpacked('compressed with compress', 'uncompress')],
+  [/^\s*application\/x-cpio\b/i, unpacked('a cpio archive', 'cpio -i')],
+  [/^\s*application\/(x-)?zip\b/i, ZIP],
+];
+
 /**
- * Resolves to how a source is to be read. Reads its first and last bytes.
+ * Resolves to how a source is to be read. Reads its first and last bytes. A server's type counts where they do not
+ * tell.
  *
  * @param options.headOnly looks at the first bytes only, for a server that sends everything before the last ones
  * @throws {@link CodError} COD_UNSUPPORTED when it is a container or an archive that is not read; the source's errors
  */
 export async function formatOf(
-  source: Source,
+  source: InlineSource,
   { headOnly = false, signal }: { headOnly?: boolean; signal?: AbortSignal } = {},
 ): Promise<'raw' | 'qcow2'> {
   const { size } = source;
@@ -87,19 +104,21 @@ export async function formatOf(
     foot.length > 0 && source.read(foot, size - foot.length, reading),
   ]);
   if (isQcow2(head)) return 'qcow2';
-  const foreign = foreignIn(head, foot);
+  const foreign = foreignIn(head, foot, source);
   if (foreign === undefined) return 'raw';
   const [name, remedy] = foreign;
   throw new CodError(
     'COD_UNSUPPORTED',
     `the source is ${name}, not a disk: ${remedy}, or take it as it is with the format raw`,
-    {
-      details: { format: name },
-    },
+    { details: { format: name, remedy } },
   );
 }
 
-function foreignIn(head: Uint8Array, foot: Uint8Array): Foreign | undefined {
+function foreignIn(
+  head: Uint8Array,
+  foot: Uint8Array,
+  { size, contentType: type = '' }: InlineSource,
+): Foreign | undefined {
   const text = String.fromCharCode(...head);
   const last = String.fromCharCode(...foot);
   const found = HEADS.find(([at, bytes]) => text.startsWith(bytes, at));
@@ -110,10 +129,21 @@ function foreignIn(head: Uint8Array, foot: Uint8Array): Foreign | undefined {
   if (isTar(head, text)) return TAR;
   if (last.startsWith('koly\0\0\0\x04\0\0\x02\0')) return UDIF;
   if (last.startsWith('conectix') && hasVhdSum(foot)) return VHD;
+  if (last !== '' && isZipEnd(foot, size)) return ZIP;
   // A text has no control characters but white space and ESC.
-  if (head.some((byte) => byte < 9 || (byte > 13 && byte < 32 && byte !== 27))) return undefined;
-  const page = TEXTS.find(([pattern]) => pattern.test(text));
+  if (head.some((byte) => byte < 9 || (byte > 13 && byte < 32 && byte !== 27))) {
+    const isDisk = text.startsWith('\x55\xaa', 510) || head.subarray(0, 512).every((byte) => byte === 0);
+    return isDisk ? undefined : TYPES.find(([pattern]) => pattern.test(type))?.[1];
+  }
+  const page = TEXTS.find(([pattern, , types]) => pattern.test(text) || types.test(type));
   return page && [page[1], 'check the address, which may need a login or lead to a page about the file'];
+}
+
+/** Whether the last bytes end a ZIP archive that begins at the first byte: a program may unpack itself. */
+function isZipEnd(foot: Uint8Array, size: number): boolean {
+  const view = new DataView(foot.buffer, FOOT_BYTES - 22);
+  const directory = view.getUint32(12, true) + view.getUint32(16, true);
+  return view.getUint32(0) === 0x504b_0506 && directory === size - 22;
 }
 
 /** Whether the first sector is the header of a tar archive: its magic, and the sum of its bytes in octal digits. */

@@ -16,8 +16,9 @@ export interface ImageSourceOptions extends Qcow2SourceOptions {
  * Returns the disk in an image: the disk of a qcow2 image as {@link qcow2Source} does, `source` itself if it is a disk.
  *
  * Other containers, archives and web pages are refused, since a copy of them is no disk: VMDK, VDI, VHD, VHDX, QED,
- * UDIF (dmg), Parallels, gzip, xz, zstd, bzip2, lz4, lzop, lzip, ZIP, 7z, RAR, tar, WIM, Android sparse images, HTML
- * and XML. Whatever is not known is a disk. Takes two short reads of the source.
+ * UDIF (dmg), Parallels, gzip, xz, zstd, bzip2, lz4, lzop, lzip, ZIP, 7z, RAR, tar, WIM, Android sparse images, HTML,
+ * XML and JSON. The Content-Type of a server counts where the bytes do not tell. Whatever is not known is a disk. Takes
+ * two short reads of the source.
  *
  * @throws {@link CodError} COD_UNSUPPORTED when it is such a file; as {@link qcow2Source}; the errors of the source.
  * @example

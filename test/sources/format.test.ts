@@ -6,9 +6,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startRangeServer } from '../../src/cli/demo/range-server.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import { fileSource } from '../../src/sources/file.ts';
 import { formatOf } from '../../src/sources/format.ts';
+import { httpSource } from '../../src/sources/http/source.ts';
 import { imageSource } from '../../src/sources/image.ts';
 import { seededRandom } from '../../src/testing/random.ts';
 import { describeWith, toolPath } from '../support/tools.ts';
@@ -72,6 +74,7 @@ describe('a signature is refused with the format and the remedy', () => {
     ['Android', sector(':\xff&\xed\x01\0'), /Android/, /simg2img/],
     ['HTML', Buffer.from('\n<!DOCTYPE html>\n<title>Sign in</title>'), /HTML/, /address/],
     ['HTML behind a comment', Buffer.from('\ufeff<!-- 1 -->\n<html lang="en">'), /HTML/, /address/],
+    ['JSON', Buffer.from('{"message":"no such image"}'), /JSON/, /address/],
     ['XML', Buffer.from('<?xml version="1.0"?><Error><Code>NoSuchKey</Code></Error>'), /XML/, /address/],
   ])('%s', (_, bytes, format, remedy) => expectRefused(bytes, format, remedy));
 });
@@ -93,6 +96,79 @@ describe.each<[tool: string, args: string[], format: RegExp]>([
       run(tool, 'convert', '-f', 'raw', ...args, 'raw', 'image');
       await expectRefused(readFileSync(join(folder, 'image')), format, /qemu-img convert/);
     });
+  });
+});
+
+describe('the type that a server names', () => {
+  /** Resolves to the format of a file on a server. */
+  async function formatFrom(bytes: Uint8Array, type: string): Promise<string> {
+    const server = await startRangeServer({
+      size: bytes.length,
+      etag: '"1"',
+      headers: { 'content-type': type },
+      read: async (into, offset) => into.set(bytes.subarray(offset, offset + into.length)),
+    });
+    try {
+      const source = await httpSource(server.url, { retry: { attempts: 1 } });
+      return await formatOf(source).finally(() => source.close());
+    } finally {
+      await server.close();
+    }
+  }
+
+  const text = Buffer.from('Your session has ended.\n');
+  const oldTar = sector('disk.raw\0');
+
+  it.each<[string, Uint8Array, RegExp]>([
+    ['text/html', text, /HTML/],
+    ['text/html; charset=utf-8', text, /HTML/],
+    ['application/xhtml+xml', text, /HTML/],
+    ['application/xml', text, /XML/],
+    ['text/xml', text, /XML/],
+    ['application/json', text, /JSON/],
+    ['application/problem+json', text, /JSON/],
+    ['application/x-tar', oldTar, /tar archive/],
+    ['application/x-lzma', sector(']\0\0\x80'), /lzma.*unlzma/],
+    ['application/x-compress', sector('\x1f\x9d'), /uncompress/],
+    ['application/x-cpio', sector('070701'), /cpio/],
+    ['application/zip', sector('MZ'), /ZIP/],
+  ])('%s is refused where the bytes do not tell', async (type, bytes, format) => {
+    const refused = { code: 'COD_UNSUPPORTED', message: expect.stringMatching(format) };
+    await expect(formatFrom(bytes, type)).rejects.toMatchObject(refused);
+  });
+
+  it.each<[string, Uint8Array]>([
+    ['text/html', new Uint8Array(4096)],
+    ['text/html', random.subarray(0, 4096)],
+    ['application/x-tar', new Uint8Array(4096)],
+    ['application/zip', sector('\x55\xaa', 510, 4096)],
+    ['application/gzip', random.subarray(0, 4096)],
+    ['application/octet-stream', oldTar],
+    ['text/plain', text],
+    ['application/x-raw-disk-image', oldTar],
+  ])('%s is wrong about a disk', async (type, bytes) => {
+    expect(await formatFrom(bytes, type)).toBe('raw');
+  });
+
+  it('does not hide a qcow2 image', async () => {
+    expect(await formatFrom(tinyImage().bytes, 'text/html')).toBe('qcow2');
+  });
+});
+
+describe('the last bytes', () => {
+  /** The end of an archive whose directory is `directory` bytes at `offset`. */
+  const zipEnd = (size: number, directory: number, offset: number): Buffer => {
+    const bytes = sector('MZ', 0, size);
+    bytes.write('PK\x05\x06', size - 22, 'latin1');
+    bytes.writeUInt32LE(directory, size - 10);
+    bytes.writeUInt32LE(offset, size - 6);
+    return bytes;
+  };
+
+  it('tell a ZIP archive behind a program', () => expectRefused(zipEnd(4096, 100, 3974), /ZIP/, /unzip/));
+
+  it('are not an archive’s if its directory is elsewhere', async () => {
+    expect(await formatOf(bytesSource(zipEnd(4096, 100, 3000)))).toBe('raw');
   });
 });
 

@@ -39,6 +39,7 @@ interface Validators {
 /** The state of the resource at opening. */
 export interface Known extends Validators {
   readonly size: number;
+  readonly contentType?: string | undefined;
 }
 
 /** The part of the body that is the answer. */
@@ -66,8 +67,8 @@ export function readOpening(
   response: HttpResponse,
   asked: Asked,
   allowWholeBody: boolean,
-): Validators & { readonly size: number | undefined } {
-  const validators = validatorsOf(response);
+): Omit<Known, 'size'> & { readonly size: number | undefined } {
+  const validators = { ...validatorsOf(response), contentType: response.header('content-type') };
   if (response.status === 416 && unsatisfiedSize(response) === 0) return { ...validators, size: 0 };
   if (isRange(response, asked)) {
     const { start, end, size } = contentRange(response, asked);

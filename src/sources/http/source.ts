@@ -131,6 +131,7 @@ export async function openHttpSource(
 class HttpSource implements InlineSource, AsyncDisposable {
   readonly size: number;
   declare readonly identity?: string;
+  readonly contentType: string | undefined;
   readonly #transport: HttpTransport;
   readonly #resource: Resource;
   readonly #running = new Set<Download>();
@@ -141,6 +142,7 @@ class HttpSource implements InlineSource, AsyncDisposable {
     this.#transport = transport;
     this.#resource = resource;
     this.size = known.size;
+    this.contentType = known.contentType;
     const identity = identityOf(known);
     if (identity !== undefined) this.identity = identity;
   }
