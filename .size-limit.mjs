@@ -1,5 +1,6 @@
 /**
- * Limits of the two files that a page loads for a device: one for the page, one for its worker.
+ * Limits of the two files that a page loads for a device: one for the page, one for its worker. The reader of qcow2
+ * images is a third file, which is loaded for such an image only.
  *
  * 1. Both files together, compressed with gzip: at most 42 kB more than roaring-wasm alone.
  * 2. Our own code in both files. The worker file compresses roaring-wasm better than its package does, so limit 1 alone
@@ -8,6 +9,7 @@
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
+import { qcow2Apart } from './scripts/lib/page-bundles.mjs';
 import { makeSmaller } from './scripts/lib/smaller.mjs';
 
 const BESIDE_ROARING_BYTES = 42_000;
@@ -38,6 +40,7 @@ await build({
   ...options,
   entryPoints: ['src/browser.ts', 'src/browser-worker.ts'],
   external: ['roaring-wasm'],
+  plugins: [qcow2Apart],
   outdir: ownFolder,
 });
 await Promise.all(['browser', 'browser-worker'].map((name) => makeSmaller(`${root}${ownFolder}/${name}.js`)));

@@ -34,7 +34,8 @@ async function buildPage(outdir) {
     join(outdir, 'index.html'),
     addPc(outdir) ? page.replace('<div id="app"', '<div id="app" data-pc="v86"') : page,
   );
-  copyFileSync(join(root, 'dist', 'browser-worker.js'), join(outdir, 'browser-worker.js'));
+  for (const name of ['browser-worker.js', 'browser-qcow2.js'])
+    copyFileSync(join(root, 'dist', name), join(outdir, name));
 }
 
 /**

@@ -5,12 +5,12 @@
  */
 
 import { type BrowserDevice, type OpenBrowserDeviceOptions, openPageDevice } from './browser/page-device.ts';
-import type { BrowserSource } from './browser/source-description.ts';
+import type { BrowserSource, ImageFormat } from './browser/source-description.ts';
 import { inspectByWorker, type SourceInspection } from './browser/source-inspection.ts';
 
 export type { DeviceOwner, WorkerOptions } from './browser/messages.ts';
 export type { BrowserDevice, OpenBrowserDeviceOptions } from './browser/page-device.ts';
-export type { BrowserSource, SourceDescription, UrlSource } from './browser/source-description.ts';
+export type { BrowserSource, ImageFormat, SourceDescription, UrlSource } from './browser/source-description.ts';
 export type { SourceInspection } from './browser/source-inspection.ts';
 export { type CopyPlace, copyAsFile, removeCopy } from './browser/stored-copies.ts';
 export type { ByteExtent } from './core/range-set.ts';
@@ -38,9 +38,10 @@ export type { Retry, RetryReport, StallLimits } from './sources/retry.ts';
  * Tabs that open the same copy share one device. If the tab of the owning worker ends, a worker of another tab replaces
  * it.
  *
- * @throws {@link CodError} as `openDevice` and `httpSource` of `copyondemand`; COD_LOCKED when another tab has the copy
- *   open and `tabs` is `'refuse'`; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED when another tab has it open with another
- *   source; COD_NOT_FOUND when the worker's script cannot be loaded; COD_CLOSED when the worker ended 4 times in a row.
+ * @throws {@link CodError} as `openDevice`, `httpSource` and `imageSource` of `copyondemand`; COD_LOCKED when another
+ *   tab has the copy open and `tabs` is `'refuse'`; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED when another tab has it
+ *   open with another source; COD_NOT_FOUND when the worker's script cannot be loaded; COD_CLOSED when the worker ended
+ *   4 times in a row.
  * @throws `TypeError` or `RangeError` when an option is wrong; `TypeError` outside https and localhost.
  * @throws the signal's reason when it is aborted.
  * @example
@@ -60,10 +61,13 @@ export function openDevice(options: OpenBrowserDeviceOptions): Promise<BrowserDe
 }
 
 /**
- * Returns the size of an image, and the name of its content if the source has one. Requests one byte.
+ * Returns the size of the disk in an image, and the name of its content if the source has one. Requests three short
+ * ranges, and the header of a qcow2 image.
  *
+ * @param options.format how the image is read, as for {@link openDevice}
  * @param options.worker starts the worker, as for {@link openDevice}
- * @throws {@link CodError} as `httpSource` of `copyondemand`; COD_NOT_FOUND when the worker's script cannot be loaded.
+ * @throws {@link CodError} as `httpSource` and `imageSource` of `copyondemand`; COD_NOT_FOUND when the worker's script
+ *   cannot be loaded.
  * @throws `TypeError` when `source` is not a source.
  * @example
  * ```ts
@@ -76,9 +80,9 @@ export function openDevice(options: OpenBrowserDeviceOptions): Promise<BrowserDe
  */
 export function inspectSource(
   source: BrowserSource,
-  options: { readonly worker?: () => Worker } = {},
+  options: { readonly format?: ImageFormat; readonly worker?: () => Worker } = {},
 ): Promise<SourceInspection> {
-  return inspectByWorker(source, options.worker ?? makeWorker);
+  return inspectByWorker(source, options.format, options.worker ?? makeWorker);
 }
 
 function makeWorker(): Worker {

@@ -1,5 +1,6 @@
 /**
- * Bundles the entries that a page loads without a bundler: one minified file each, with roaring-wasm's browser build.
+ * Bundles the files that a page loads without a bundler: one minified file for each entry, with roaring-wasm's browser
+ * build, and one for the reader of qcow2 images, which the worker imports when it needs it.
  */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -13,9 +14,25 @@ import { StepError } from './steps.mjs';
  * @param {string} outdir
  */
 export async function bundleForPages(entries, outdir) {
-  await buildSingleFiles(entries, outdir, { platform: 'browser', plugins: [packedRoaring] });
-  await Promise.all(entries.map(({ bundle }) => makeSmaller(join(outdir, bundle))));
+  await buildSingleFiles(entries, outdir, { platform: 'browser', plugins: [packedRoaring, qcow2Apart] });
+  await buildSingleFiles([QCOW2], outdir, { platform: 'browser' });
+  await Promise.all([...entries, QCOW2].map(({ bundle }) => makeSmaller(join(outdir, bundle))));
 }
+
+const QCOW2 = { source: 'src/sources/qcow2/source.ts', bundle: 'browser-qcow2.js' };
+
+/**
+ * Leaves the import of the reader of qcow2 images to the page.
+ * @type {import('esbuild').Plugin}
+ */
+export const qcow2Apart = {
+  name: 'qcow2-apart',
+  setup({ onResolve }) {
+    onResolve({ filter: /\/qcow2\/source\.ts$/ }, ({ kind }) =>
+      kind === 'dynamic-import' ? { path: `./${QCOW2.bundle}`, external: true } : undefined,
+    );
+  },
+};
 
 const DATA = /"data:application\/octet-stream;base64,([A-Za-z0-9+/=]+)"/;
 const INSTANTIATE = '.then((binary) => WebAssembly.instantiate(binary, imports))';

@@ -5,7 +5,7 @@
 
 import type { DeviceEvent, DeviceExtent, DeviceStatus, HydrateOptions } from '../device/types.ts';
 import { CodError, type CodErrorJson, isCodError } from '../errors.ts';
-import type { SourceDescription } from './source-description.ts';
+import type { ImageFormat, SourceDescription } from './source-description.ts';
 import type { SourceInspection } from './source-inspection.ts';
 
 /** Bytes [offset, offset + length) of the device. */
@@ -106,6 +106,8 @@ export interface WorkerOptions {
   readonly page: string;
   /** The image. */
   readonly source: SourceDescription | undefined;
+  /** How the image is read. Default: as its bytes tell. */
+  readonly format?: ImageFormat;
   /** Accepts another identity as the same content. Default: false. */
   readonly sameSource?: boolean;
   /** Name of the copy in `directory`. */
@@ -126,7 +128,7 @@ export interface WorkerOptions {
 export type ToWorker =
   | ToDevice
   | { readonly kind: 'start'; readonly options: WorkerOptions }
-  | { readonly kind: 'inspect'; readonly source: SourceDescription }
+  | { readonly kind: 'inspect'; readonly source: SourceDescription; readonly format: ImageFormat | undefined }
   | { readonly kind: 'close' };
 
 /** From a worker to its page. */

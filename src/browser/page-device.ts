@@ -16,7 +16,7 @@ import {
   type Welcome,
   type WorkerOptions,
 } from './messages.ts';
-import { type BrowserSource, describeSource } from './source-description.ts';
+import { type BrowserSource, describeSource, type ImageFormat } from './source-description.ts';
 import { WorkerKeeper } from './worker-keeper.ts';
 
 /** Longer reads and writes are split into pieces, since the bytes of a piece in flight are in memory twice. */
@@ -29,6 +29,12 @@ const MAX_PARTS = 2 ** 24;
 export interface OpenBrowserDeviceOptions {
   /** The image. A new copy needs it; a complete copy opens without it, or while it is away. Default: none. */
   readonly source?: BrowserSource | undefined;
+  /**
+   * How the image is read: as it is (`'raw'`), or as the disk in it (`'qcow2'`). Default: as its first and last bytes
+   * tell; what is neither a disk nor qcow2 is refused, as `imageSource` of `copyondemand` says. A qcow2 image with a
+   * backing file or an external data file is refused.
+   */
+  readonly format?: ImageFormat;
   /**
    * Accepts another identity of the source as the same content, and stores it. The size must be the same. Default:
    * false.
@@ -100,7 +106,7 @@ export interface BrowserDevice extends Device {
 export function openPageDevice(options: OpenBrowserDeviceOptions, makeWorker: () => Worker): Promise<BrowserDevice> {
   return new Promise((resolve, reject) => {
     const { signal, source, target, directory = '', tabs = 'share' } = options;
-    const { sameSource, hydrate, blockSize, checkpointIntervalMs } = options;
+    const { format, sameSource, hydrate, blockSize, checkpointIntervalMs } = options;
     if (typeof target !== 'string' || target === '' || target.includes('/'))
       throw new TypeError('`target` must be a file name without a slash');
     if (globalThis.navigator?.locks === undefined)
@@ -109,6 +115,7 @@ export function openPageDevice(options: OpenBrowserDeviceOptions, makeWorker: ()
     const workerOptions: Omit<WorkerOptions, 'workerId'> = {
       page: location.href,
       source: source === undefined ? undefined : describeSource(source),
+      ...(format === undefined ? {} : { format }),
       ...(sameSource === undefined ? {} : { sameSource }),
       target,
       directory,

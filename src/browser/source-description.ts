@@ -1,6 +1,8 @@
 /** Sources as plain data, which a page sends to its worker; the worker opens them. */
 
+import { CodError } from '../errors.ts';
 import { blobSource } from '../sources/blob.ts';
+import { formatOf } from '../sources/format.ts';
 import { httpSource } from '../sources/http/source.ts';
 import type { Retry, StallLimits } from '../sources/retry.ts';
 import type { Source } from '../sources/source.ts';
@@ -46,9 +48,34 @@ export function describeSource(source: BrowserSource): SourceDescription {
   return { ...given, url: new URL(given.url, document.baseURI).href };
 }
 
-/** Opens a source. @throws {@link CodError} as `httpSource`. */
-export async function openSource(source: SourceDescription): Promise<Source> {
-  if (source instanceof Blob) return blobSource(source);
-  const { url, ...options } = source;
-  return httpSource(url, options);
+/** How an image is read: as it is, or as the disk in it. */
+export type ImageFormat = 'raw' | 'qcow2';
+
+/**
+ * Opens the disk in a source.
+ * @param format default: as the source's bytes tell
+ * @throws {@link CodError} as `httpSource` and `imageSource`
+ */
+export async function openSource(source: SourceDescription, format?: ImageFormat): Promise<Source> {
+  const isUrl = !(source instanceof Blob);
+  const file = isUrl ? await httpSource(source.url, source) : blobSource(source);
+  try {
+    const headOnly = isUrl && source.allowWholeBody === true;
+    if ((format ?? (await formatOf(file, { headOnly }))) === 'raw') return file;
+    const { qcow2Source } = await loadQcow2();
+    return await qcow2Source(file);
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+/** Loads the reader of qcow2 images, which few pages need. It is a file of its own beside the worker's. */
+async function loadQcow2(): Promise<typeof import('../sources/qcow2/source.ts')> {
+  try {
+    return await import('../sources/qcow2/source.ts');
+  } catch (cause) {
+    const message = 'the reader of qcow2 images cannot be loaded: serve browser-qcow2.js beside browser-worker.js';
+    throw new CodError('COD_NOT_FOUND', message, { cause });
+  }
 }

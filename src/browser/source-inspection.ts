@@ -3,18 +3,22 @@
 import { CodError } from '../errors.ts';
 import { type FromWorker, fromWire, type ToWorker } from './messages.ts';
 import { receive } from './port.ts';
-import { type BrowserSource, describeSource } from './source-description.ts';
+import { type BrowserSource, describeSource, type ImageFormat } from './source-description.ts';
 
-/** The size of an image, and the name of its content. */
+/** The size of a disk, and the name of its content. */
 export interface SourceInspection {
-  /** Bytes of the image. */
+  /** Bytes of the disk. */
   readonly size: number;
   /** Names the content, for example by ETag. Undefined if the source does not name it. */
   readonly identity: string | undefined;
 }
 
 /** As `inspectSource` of `copyondemand/browser`, with a worker of `makeWorker`. */
-export async function inspectByWorker(source: BrowserSource, makeWorker: () => Worker): Promise<SourceInspection> {
+export async function inspectByWorker(
+  source: BrowserSource,
+  format: ImageFormat | undefined,
+  makeWorker: () => Worker,
+): Promise<SourceInspection> {
   const description = describeSource(source);
   const worker = makeWorker();
   try {
@@ -29,7 +33,7 @@ export async function inspectByWorker(source: BrowserSource, makeWorker: () => W
         if (message.kind === 'inspected') resolve(message.inspection);
         else if (message.kind === 'failed') reject(fromWire(message.error));
       });
-      worker.postMessage([{ kind: 'inspect', source: description } satisfies ToWorker]);
+      worker.postMessage([{ kind: 'inspect', source: description, format } satisfies ToWorker]);
     });
   } finally {
     worker.terminate();

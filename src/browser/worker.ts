@@ -29,7 +29,7 @@ import {
   type WorkerOptions,
 } from './messages.ts';
 import { batchingPort, type Port, receive } from './port.ts';
-import { openSource, type SourceDescription } from './source-description.ts';
+import { type ImageFormat, openSource, type SourceDescription } from './source-description.ts';
 
 /** A tab that does not share waits this long for the owner's address, and is then refused without it. */
 const INTRODUCTION_MS = 2000;
@@ -49,22 +49,26 @@ export function runDeviceWorker(scope: WorkerScope): void {
     if (message.kind === 'start') {
       worker = new DeviceWorker(page, message.options);
       void worker.run();
-    } else if (message.kind === 'inspect') void inspect(page, message.source);
+    } else if (message.kind === 'inspect') void inspect(page, message.source, message.format);
     else worker?.take(message);
   });
 }
 
-async function inspectSource(description: SourceDescription): Promise<KnownSource> {
-  const source = await openSource(description);
+async function inspectSource(description: SourceDescription, format: ImageFormat | undefined): Promise<KnownSource> {
+  const source = await openSource(description, format);
   const { size, identity } = source;
   await source.close();
   return { size, identity };
 }
 
-/** Tells the page what a source is. Requests one byte. */
-async function inspect(page: Port<FromWorker>, description: SourceDescription): Promise<void> {
+/** Tells the page what a source is. */
+async function inspect(
+  page: Port<FromWorker>,
+  description: SourceDescription,
+  format: ImageFormat | undefined,
+): Promise<void> {
   try {
-    page.post({ kind: 'inspected', inspection: await inspectSource(description) });
+    page.post({ kind: 'inspected', inspection: await inspectSource(description, format) });
   } catch (error) {
     page.post({ kind: 'failed', error: toWire(error) });
   }
@@ -142,9 +146,10 @@ class DeviceWorker {
   async #own(): Promise<void> {
     this.#held = true;
     this.#serve = undefined;
-    const { source, target, directory, sameSource = false, hydrate, blockSize, checkpointIntervalMs } = this.#options;
+    const { source, format, target, directory, sameSource = false } = this.#options;
+    const { hydrate, blockSize, checkpointIntervalMs } = this.#options;
     const device = await openDeviceIn(systemEnvironment, {
-      source: source && (() => openSource(source)),
+      source: source && (() => openSource(source, format)),
       sameSource,
       fileSystem: opfsFileSystem(await opfsDirectory(directory)),
       target,
@@ -183,10 +188,10 @@ class DeviceWorker {
 
   /** What this tab's source is. Undefined: not known, or of no interest. */
   async #askSource(): Promise<KnownSource | undefined> {
-    const { source, tabs, sameSource } = this.#options;
+    const { source, format, tabs, sameSource } = this.#options;
     if (source === undefined || sameSource || tabs === 'refuse') return undefined;
     const late = new Promise<undefined>((resolve) => setTimeout(resolve, COMPARISON_MS));
-    return Promise.race([inspectSource(source).catch(() => undefined), late]);
+    return Promise.race([inspectSource(source, format).catch(() => undefined), late]);
   }
 
   /** Answers the worker of another tab, and serves it from now on unless it is refused. */

@@ -193,7 +193,8 @@ export class DiskView {
     const { session } = this.#options;
     try {
       await session.device.flush();
-      saveBlob(await copyAsFile(placeOf(session.id)), session.name);
+      // The copy is the disk, whatever it was packed in.
+      saveBlob(await copyAsFile(placeOf(session.id)), session.name.replace(/\.qcow2$/i, '.raw'));
     } catch (error) {
       this.#complain(error);
     }

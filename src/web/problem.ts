@@ -63,6 +63,7 @@ const PROBLEMS: Readonly<
   },
   COD_VERSION: { title: 'A newer version of this page made this copy', remedies: ['anew'] },
   COD_TARGET_IO: { title: 'The browser’s storage reports an error', remedies: ['again'] },
+  COD_UNSUPPORTED: { title: 'The image cannot be read here', remedies: ['again'] },
   COD_POISONED: {
     title: 'The browser’s storage has failed',
     advice: 'Open the copy again. Flushed writes are kept.',
@@ -80,6 +81,9 @@ export function explain(error: unknown): Problem {
       remedies: ['again'],
     };
   }
+  const { format, remedy } = error.details;
+  if (typeof format === 'string' && typeof remedy === 'string')
+    return { title: 'The file is not a disk', text: sentence(`It is ${format}: ${remedy}`), remedies: ['again'] };
   const { title, advice, remedies } = PROBLEMS[error.code] ?? {
     title: 'The operation failed',
     remedies: ['again'] as const,

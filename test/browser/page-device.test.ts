@@ -14,6 +14,7 @@ import {
 } from '../../src/browser.ts';
 import { seededRandom } from '../../src/testing/random.ts';
 import { IMAGE_BYTES, imageBytes } from './image.ts';
+import { qcow2Disk, qcow2Image } from './qcow2-image.ts';
 
 const BLOCK = 4096;
 const image = imageBytes();
@@ -242,6 +243,40 @@ describe('the interface is that of a device', () => {
     await expect(inspectSource('/missing.raw', { worker: startWorker })).rejects.toMatchObject({
       code: 'COD_NOT_FOUND',
     });
+  });
+
+  describe('a qcow2 image', () => {
+    const packed = new Blob([qcow2Image()]);
+    const disk = qcow2Disk();
+
+    test('is copied as its disk, with the disk’s size', async () => {
+      expect(await inspectSource(packed, { worker: startWorker })).toEqual({ size: disk.length, identity: undefined });
+      const device = await open({ source: packed, hydrate: {} });
+      await device.hydrated;
+      expectBytes(await bytesAt(device, 0, disk.length), disk);
+    });
+
+    test('is copied as it is if the caller says so', async () => {
+      const raw = { format: 'raw', worker: startWorker } as const;
+      expect((await inspectSource(packed, raw)).size).toBe(packed.size);
+      const device = await open({ source: packed, format: 'raw' });
+      expectBytes(await bytesAt(device, 0, 8), qcow2Image().subarray(0, 8));
+    });
+
+    test('is required by its format', async () => {
+      const options = { format: 'qcow2', worker: startWorker } as const;
+      await expect(inspectSource(blob, options)).rejects.toMatchObject({ code: 'COD_UNSUPPORTED' });
+      await expect(open({ format: 'qcow2' })).rejects.toMatchObject({ code: 'COD_UNSUPPORTED' });
+    });
+  });
+
+  test('a container that is not read is refused before anything is copied', async () => {
+    const source = new Blob(['conectix', new Uint8Array(BLOCK)]);
+    const refused = { code: 'COD_UNSUPPORTED', message: expect.stringContaining('qemu-img convert -f vpc') };
+    await expect(inspectSource(source, { worker: startWorker })).rejects.toMatchObject(refused);
+    const target = newTarget();
+    await expect(open({ source, target })).rejects.toMatchObject(refused);
+    await expect(copyAsFile({ target })).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
   });
 
   test('a rate limit delays the background copy until it is removed', async () => {

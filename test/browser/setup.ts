@@ -14,7 +14,7 @@ declare module 'vitest' {
 /**
  * - `/image`: correct answers
  * - `/slow`: each answer after 300 ms
- * - `/stuck`: an answer only to the request for the first byte
+ * - `/stuck`: answers only to requests from the first byte on, and up to the last one
  * - `/no-cors`: no CORS headers
  * - `/hidden`: CORS without exposed headers
  * - `/credentials`: requires a header
@@ -26,7 +26,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     const [, first = '0', last = ''] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '') ?? [];
     const start = Number(first);
     const end = Math.min(IMAGE_BYTES, last === '' ? IMAGE_BYTES : Number(last) + 1);
-    if (path.startsWith('/stuck') && start > 0) return;
+    if (path.startsWith('/stuck') && start > 0 && end < IMAGE_BYTES) return;
     if (path.startsWith('/slow')) await new Promise((resolve) => setTimeout(resolve, 300));
     if (path !== '/no-cors') {
       response.setHeader('access-control-allow-origin', '*');

@@ -13,6 +13,7 @@ import { build as esbuild } from 'esbuild';
 import { build as viteBuild, createServer as viteServer } from 'vite';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { seededRandom } from '../../src/testing/random.ts';
+import { tinyImage } from '../sources/qcow2/tiny-image.ts';
 import { Chromium } from '../support/chromium.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
@@ -48,10 +49,15 @@ describe('the example of a storage engine', () => {
 
 describeWith(['chromium'], 'an example', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-examples-'));
-  const image = seededRandom(1).fill(new Uint8Array(IMAGE_BYTES));
+  const raw = seededRandom(1).fill(new Uint8Array(IMAGE_BYTES));
+  const packed = tinyImage();
+  const images: readonly { name: string; host: string; bytes: Uint8Array; disk: Uint8Array }[] = [
+    { name: 'image.raw', host: '127.0.0.1', bytes: raw, disk: raw },
+    { name: 'image.qcow2', host: 'localhost', bytes: packed.bytes, disk: new Uint8Array(packed.disk) },
+  ];
   const bundler = join(folder, 'bundler');
   let chromium: Chromium;
-  let images: Site;
+  let imageSite: Site;
 
   beforeAll(async () => {
     cpSync(join(root, 'examples'), folder, { recursive: true });
@@ -60,25 +66,30 @@ describeWith(['chromium'], 'an example', () => {
         cpSync(join(root, part), join(folder, name, 'node_modules', 'copyondemand', part), { recursive: true });
     }
     mkdirSync(join(folder, 'images'));
-    writeFileSync(join(folder, 'images', 'image.raw'), image);
-    images = await startSite({ folders: { '/': join(folder, 'images') } });
+    for (const { name, bytes } of images) writeFileSync(join(folder, 'images', name), bytes);
+    imageSite = await startSite({ folders: { '/': join(folder, 'images') } });
     chromium = await Chromium.start(join(folder, 'profile'));
   });
 
   afterAll(async () => {
     await chromium?.close();
-    await images?.close();
+    await imageSite?.close();
     rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   });
 
-  /** Opens the example with an image from another origin, and waits until the example reports a complete copy. */
+  /**
+   * Opens the example with images from another origin, and waits until the example reports a complete copy of the disk.
+   * Two names of the host have two storages.
+   */
   async function run(url: string): Promise<void> {
-    const page = await chromium.browser.contexts()[0]!.newPage();
-    await page.goto(`${url}/?image=${images.url}/image.raw`);
-    await page.waitForFunction("document.querySelector('output').textContent.includes('are copied.')");
-    expect(await page.textContent('output')).toMatch(`The first bytes are ${image.subarray(0, 8)}.`);
-    expect(await page.textContent('output')).toMatch(`All ${IMAGE_BYTES} bytes are copied.`);
-    await page.close();
+    for (const { name, host, disk } of images) {
+      const page = await chromium.browser.contexts()[0]!.newPage();
+      await page.goto(`${url.replace('127.0.0.1', host)}/?image=${imageSite.url}/${name}`);
+      await page.waitForFunction("document.querySelector('output').textContent.includes('are copied.')");
+      expect(await page.textContent('output')).toMatch(`The first bytes are ${disk.subarray(0, 8)}.`);
+      expect(await page.textContent('output')).toMatch(`All ${disk.length} bytes are copied.`);
+      await page.close();
+    }
   }
 
   async function serve(path: string): Promise<void> {

@@ -131,8 +131,13 @@ test('a bundle for browsers needs no configuration, and runs without the globals
   expect((await run(process.execPath, ['--input-type=module', '-e', script])).trim()).toBe('function');
 });
 
-test('a page loads one file for itself and one for the worker, and no other', async () => {
-  for (const name of ['browser.js', 'browser-worker.js']) {
+test('a page loads one file for itself, one for the worker, and another for qcow2 images only', async () => {
+  const imports: Record<string, string[]> = {
+    'browser.js': ['"./browser-worker.js"'],
+    'browser-worker.js': ['import("./browser-qcow2.js")'],
+    'browser-qcow2.js': [],
+  };
+  for (const [name, expected] of Object.entries(imports)) {
     const { metafile } = await build({
       entryPoints: [join(folder, 'node_modules', manifest.name, 'dist', name)],
       bundle: true,
@@ -142,11 +147,10 @@ test('a page loads one file for itself and one for the worker, and no other', as
       write: false,
       logLevel: 'silent',
     });
-    expect(Object.keys(metafile.inputs).length, name).toBe(1);
+    expect(Object.keys(metafile.inputs).length, name).toBe(name === 'browser-worker.js' ? 2 : 1);
     const text = await readFile(join(folder, 'node_modules', manifest.name, 'dist', name), 'utf8');
-    expect(/["']\.{1,2}\/[^"']*["']/.exec(text)?.[0], name).toBe(
-      name === 'browser.js' ? '"./browser-worker.js"' : undefined,
-    );
+    const found = [...text.matchAll(/(?:import\()?["']\.{1,2}\/[^"']*["']\)?/g)].map(([each]) => each);
+    expect(found, name).toEqual(expected);
   }
 });
 

@@ -1,8 +1,10 @@
 /** The page as users get it: built, delivered by a static server, in Chromium, with images on another origin. */
 
+import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { gzipSync } from 'node:zlib';
 import type { Page } from 'playwright';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { buildPage, type ImageServer, makeSampleDisk, serveImage } from '../support/built-page.ts';
@@ -210,6 +212,61 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     server.release();
     await second.getByRole('button', { name: /Resume/ }).click(WAIT);
     await until(second, 'The copy is complete');
+  });
+
+  describeWith(['qemu-img'], 'a qcow2 image', () => {
+    test.each(['zlib', 'zstd'])('with %s is copied as its disk', async (compression) => {
+      const path = join(folder, `${compression}.qcow2`);
+      const options = ['-c', '-o', `compression_type=${compression}`];
+      execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', ...options, disk, path]);
+      const server = await serve({ path });
+      const page = await openPage();
+      await page.fill('#image', server.url);
+      await page.press('#image', 'Enter');
+      await until(page, '40 MiB');
+      await page.getByRole('button', { name: 'Start the copy' }).click();
+      await page.getByRole('treeitem', { name: '2 · root' }).click(WAIT);
+      await page.getByRole('treeitem', { name: 'licence.txt' }).click(WAIT);
+      await until(page, 'Copying is fine.');
+      server.release();
+      await until(page, 'The copy is complete');
+      await page.getByRole('button', { name: 'Download the image' }).click();
+      expectBytes(await downloaded('disk.raw'), readFileSync(disk));
+      expect(server.sentBytes).toBeLessThan(20 * 2 ** 20);
+    });
+
+    test('is opened from this computer', async () => {
+      const path = join(folder, 'picked.qcow2');
+      execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', '-c', disk, path]);
+      const page = await openPage();
+      await pick(page, path);
+      await until(page, 'picked.qcow2 · 40 MiB');
+      await page.getByRole('button', { name: 'Start the copy' }).click();
+      await until(page, 'The copy is complete');
+      await page.getByRole('button', { name: 'Download the image' }).click();
+      expectBytes(await downloaded('picked.raw'), readFileSync(disk));
+    });
+
+    test('that needs another file is refused at the offer', async () => {
+      const path = join(folder, 'overlay.qcow2');
+      execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', disk, '-F', 'raw', path]);
+      const page = await openPage(`/?image=${encodeURIComponent((await serve({ path })).url)}`);
+      await until(page, 'The image cannot be read here');
+      expect(await page.locator('.outcome').textContent()).toMatch(/needs a backing file, .*disk\.img/);
+    });
+  });
+
+  test.each([
+    ['disk.img.gz', gzipSync('x'.repeat(9000)), 'It is compressed with gzip: unpack it with `gunzip`.'],
+    ['login', Buffer.from('<!doctype html><title>Log in</title>'), 'It is an HTML page: check the address'],
+  ])('refuses %s at the offer, and says what to do', async (name, bytes, remedy) => {
+    const path = join(folder, name);
+    writeFileSync(path, bytes);
+    const page = await openPage(`/?image=${encodeURIComponent((await serve({ path })).url)}`);
+    await until(page, 'The file is not a disk');
+    expect(await page.locator('.outcome').textContent()).toContain(remedy);
+    await pick(page, path);
+    await until(page, 'The file is not a disk');
   });
 
   test('explains a server without CORS headers', async () => {
