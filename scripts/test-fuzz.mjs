@@ -1,6 +1,7 @@
 /**
- * `npm run test:fuzz [-- --for 10m] [--seed N]`: fuzzes both parsers (test/fuzz) for the given time. A failure prints
- * the shortest failing case. The same seed finds it again.
+ * `npm run test:fuzz [-- --for 10m] [--seed N] [--only metadata|qcow2]`: fuzzes both parsers of metadata (test/fuzz)
+ * and the reader of qcow2 images for the given time each. A failure prints the failing case, of metadata the shortest
+ * one. The same seed finds it again.
  */
 import { parseArgs } from 'node:util';
 import { ensureBuilt, ensureInstalled, StepError, say, script } from './lib/steps.mjs';
@@ -17,6 +18,9 @@ function milliseconds(text) {
   return Number(number) * /** @type {number} */ (UNITS[unit]);
 }
 
+/** @type {Record<string, string>} */
+const SUBJECTS = { metadata: 'test/fuzz', qcow2: 'test/sources/qcow2/fuzz.test.ts' };
+
 /** @param {string} text */
 function seedOf(text) {
   if (!/^\d{1,9}$/.test(text)) throw new StepError(`--seed ${text} is not a number of 1 to 9 digits`, '', 2);
@@ -24,12 +28,18 @@ function seedOf(text) {
 }
 
 await script(async () => {
-  const { values } = parseArgs({ options: { for: { type: 'string', default: '2m' }, seed: { type: 'string' } } });
+  const { values } = parseArgs({
+    options: { for: { type: 'string', default: '2m' }, seed: { type: 'string' }, only: { type: 'string' } },
+  });
+  const { only = '' } = values;
+  const paths = only === '' ? Object.values(SUBJECTS) : [SUBJECTS[only] ?? ''];
+  if (paths.includes('')) throw new StepError(`--only ${only} is none of ${Object.keys(SUBJECTS).join(', ')}`, '', 2);
   const forMs = milliseconds(values.for);
   const seed = seedOf(values.seed ?? String(Date.now() % 1e9));
   await ensureInstalled();
   await ensureBuilt();
-  say(`to repeat: npm run test:fuzz -- --for ${values.for} --seed ${seed}`);
-  const env = { ...process.env, COD_FUZZ_MS: String(forMs), COD_FUZZ_SEED: seed };
-  return runTests('fuzz', ['--project', 'unit', 'test/fuzz'], { env });
+  say(`to repeat: npm run test:fuzz -- --for ${values.for} --seed ${seed}${only && ` --only ${only}`}`);
+  const time = { COD_FUZZ_MS: String(forMs), COD_QCOW2_MS: String(forMs) };
+  const env = { ...process.env, ...time, COD_FUZZ_SEED: seed, COD_QCOW2_SEED: seed };
+  return runTests('fuzz', ['--project', 'unit', ...paths], { env });
 });

@@ -1,5 +1,6 @@
 /** Bugs that the campaign or a unit test must find, each as a patch of the sources. */
 
+import { QCOW2_BUGS } from '../sources/qcow2/planted-bugs.ts';
 import type { Patch } from './patched-build.ts';
 
 export interface PlantedBug {
@@ -1299,4 +1300,5 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       },
     ],
   },
+  ...QCOW2_BUGS,
 ];

@@ -2,7 +2,8 @@
  * Damaged images: whatever a header or a table says, reading ends with bytes or with COD_CORRUPT or COD_UNSUPPORTED, in
  * time and memory that the length of the file bounds.
  *
- * COD_QCOW2_ROUNDS sets the number of images, and COD_QCOW2_SEED the first one.
+ * `npm run test:fuzz -- --only qcow2 --for 10m --seed N` runs for longer. COD_QCOW2_ROUNDS sets the least number of
+ * images, and COD_QCOW2_SEED the first one.
  */
 
 import { expect, it } from 'vitest';
@@ -15,7 +16,9 @@ import { countingMemory } from '../../support/counting-memory.ts';
 import { effort } from '../../support/effort.ts';
 import { type TinyOptions, tinyImage } from './tiny-image.ts';
 
-const rounds: number = effort('COD_QCOW2_ROUNDS', { short: 1500, long: 12_000 });
+const rounds: number = effort('COD_QCOW2_ROUNDS', { short: 1500, long: 1500 });
+/** More images follow until this time has passed. */
+const FOR_MS = effort('COD_QCOW2_MS', { short: 0, long: 60_000 });
 const first: number = Number(process.env['COD_QCOW2_SEED'] ?? 0);
 
 const bases: readonly TinyOptions[] = [
@@ -80,7 +83,8 @@ async function use(file: Metered, random: Random): Promise<string> {
   const opened: Metered[] = [];
   const disk = await qcow2Source(file, {
     openFile: async () => {
-      opened.push(new Metered(tinyImage().bytes));
+      const { bytes, l1, l2 } = tinyImage();
+      opened.push(new Metered(random.oneIn(2) ? bytes : damage(bytes, [0, 72, l1, l2], random)));
       return opened.at(-1)!;
     },
   });
@@ -111,15 +115,17 @@ async function use(file: Metered, random: Random): Promise<string> {
   return [...outcomes].sort().join(', ');
 }
 
-it('a damaged image ends with bytes or with an error that says so', async () => {
+it('a damaged image ends with bytes or with an error that says so', { timeout: FOR_MS + 600_000 }, async () => {
   const { stackTraceLimit } = Error;
   Error.stackTraceLimit = 0;
   const ends = new Map<string, number>();
+  const endMs = performance.now() + FOR_MS;
   try {
-    for (let seed = first; seed < first + rounds; seed++) {
+    for (let seed = first; seed < first + rounds || performance.now() < endMs; seed++) {
       const random = seededRandom(seed);
       const image = tinyImage(bases[seed % bases.length]);
-      const file = new Metered(damage(image.bytes, [0, 0, 72, image.l1, image.l2, image.l2, image.l2 + 4096], random));
+      const { l1, l2, packed } = image;
+      const file = new Metered(damage(image.bytes, [0, 0, 72, l1, l2, l2, l2 + 4096, packed], random));
       let end: string;
       try {
         const { result, bytes } = await countingMemory(() => use(file, random));
@@ -138,6 +144,8 @@ it('a damaged image ends with bytes or with an error that says so', async () => 
   } finally {
     Error.stackTraceLimit = stackTraceLimit;
   }
+  const images = [...ends.values()].reduce((sum, count) => sum + count, 0);
+  if (FOR_MS > 0) console.log(`${images} images from seed ${first} on, with ${ends.size} outcomes`);
   // Each way to end is reached, so the damage is neither too small nor too great.
   for (const end of ['read', 'refused: COD_CORRUPT', 'refused: COD_UNSUPPORTED', 'COD_CORRUPT, read'])
     expect(ends.get(end) ?? 0, `${end} of ${JSON.stringify([...ends])}`).toBeGreaterThan(rounds > 100 ? 5 : -1);

@@ -145,6 +145,8 @@ export const kinds: readonly Kind[] = [
     make(folder) {
       convert(folder, 1, ['-c']);
       io(folder, ['write -z 0 128k', 'write -z -u 1M 192k', 'discard 2M 128k', 'write -P 9 2M 4k', 'write -z 7M 1M']);
+      // A compressed cluster leaves no room behind, so these zeros have stale bytes in their room.
+      io(folder, ['write -P 11 5M 256k', 'write -z 5M 128k']);
     },
   },
   {
@@ -220,7 +222,8 @@ export const kinds: readonly Kind[] = [
     hasExactZeros: false,
     make(folder) {
       create(folder, ['-o', `data_file=${join(folder, 'data')},data_file_raw=on,extended_l2=on`]);
-      io(folder, scattered(14, 60));
+      // The first cluster of the disk is the first one of the file.
+      io(folder, [...scattered(14, 60), 'write -P 7 0 4k']);
     },
   },
 ];

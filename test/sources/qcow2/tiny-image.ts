@@ -16,6 +16,8 @@ export interface TinyImage {
   readonly bytes: Buffer;
   readonly l1: number;
   readonly l2: number;
+  /** The compressed cluster. */
+  readonly packed: number;
   readonly disk: Buffer;
 }
 
@@ -89,5 +91,5 @@ export function tinyImage(options: TinyOptions = {}): TinyImage {
     if (!extendedL2) continue;
     bytes.writeBigUInt64BE(entry >> 63n ? 0xffff_ffffn : index === 2 ? 0xffff_ffff_0000_0000n : 0n, place + 8);
   }
-  return { bytes, l1, l2, disk };
+  return { bytes, l1, l2, packed: packedAt, disk };
 }
