@@ -10,8 +10,8 @@ import { openSource, parseSourceUri, type SourceUri, showSourceUri } from './sou
 /** Parsed options that say how the image is read. */
 export interface ImageFlags {
   readonly format?: 'raw' | 'qcow2';
-  /** `allow`, or a SOURCE. */
-  readonly backing?: string;
+  /** SOURCEs of the files that images name, in the order in which they are needed. `allow`: from there on as named. */
+  readonly backing?: readonly string[];
 }
 
 /**
@@ -36,7 +36,7 @@ export async function openImage(uri: SourceUri, flags: HttpFlags & ImageFlags, s
   }
 }
 
-/** Returns a function that opens what a qcow2 image needs: the file that `--backing` gives, or those that it names. */
+/** Returns a function that opens what a qcow2 image needs: the files that `--backing` gives, or those that it names. */
 function fileOpener({
   uri,
   source,
@@ -47,14 +47,16 @@ function fileOpener({
   uri: SourceUri;
   source: Source;
   flags: HttpFlags;
-  backing: string;
+  backing: readonly string[];
   signal: AbortSignal;
 }): Required<Qcow2SourceOptions>['openFile'] {
   const places = new Map<Source, SourceUri>([[source, uri]]);
+  const left = [...backing];
   return async ({ name, namedBy }) => {
-    if (backing !== 'allow' && places.size > 1)
-      throw refused(name, 'the disk needs more than the one file that --backing gives: use --backing allow');
-    const place = backing === 'allow' ? placeOf(name, places.get(namedBy)!) : parseSourceUri(backing);
+    const given = left[0] === 'allow' ? 'allow' : left.shift();
+    if (given === undefined)
+      throw refused(name, `--backing gives only ${backing.length} of the files: give one for each, or \`allow\``);
+    const place = given === 'allow' ? placeOf(name, places.get(namedBy)!) : parseSourceUri(given);
     const file = await openSource(place, flagsFor(place, uri, flags), signal);
     places.set(file, place);
     return file;

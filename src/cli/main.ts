@@ -85,7 +85,11 @@ function withSourceOptions(command: Command): Command {
         'qcow2',
       ]),
     )
-    .option('--backing <file>', 'a qcow2 needs this backing file or URL, or `allow`: those that it names')
+    .addOption(
+      new Option('--backing <file>', 'a qcow2 needs this backing file or URL, or `allow`: those it names (repeatable)')
+        // The order is that in which the images need the files.
+        .argParser((file: string, files?: string[]) => [...(files ?? []), file]),
+    )
     .addOption(
       new Option('--header <line>', "send this HTTP header, 'Name: value', or those in @FILE (repeatable)").argParser(
         (line: string, lines?: string[]) => [...(lines ?? []), line],

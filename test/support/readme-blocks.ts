@@ -15,6 +15,8 @@ export const README_BLOCKS: readonly string[] = [
 
 /** The URL that stands for the reader's image. A test replaces it by a server on loopback. */
 export const README_URL = 'https://example.org/image.raw';
+/** As {@link README_URL}, for a qcow2 image. */
+export const README_QCOW2_URL = 'https://example.org/cloudimg-amd64.img';
 
 const blocks = codeBlocks(readDocument('README.md'));
 

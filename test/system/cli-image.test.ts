@@ -5,7 +5,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { beforeEach, expect, onTestFinished, test } from 'vitest';
+import { beforeEach, describe, expect, onTestFinished, test } from 'vitest';
 import { seededRandom } from '../../src/testing/index.ts';
 import { type JsonEvent, runCommand, runUntil } from '../cli/command.ts';
 import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
@@ -177,8 +177,44 @@ describeWith(qemuTools, 'a backing file', () => {
     makeOverlay('middle', 'base.raw');
     qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'middle', '-F', 'qcow2', join(folder, 'top'));
     const args = ['copy', join(folder, 'top'), target, '--quiet', '--backing'];
-    await expectRefused('COD_UNSUPPORTED', /more than the one/, ...args, join(folder, 'middle'));
+    await expectRefused('COD_UNSUPPORTED', /only 1 of the files/, ...args, join(folder, 'middle'));
     expect((await runCommand([...args, 'allow'])).exitCode).toBe(0);
+  });
+
+  describe('below a backing file', () => {
+    /** Makes three layers that name each other wrongly. Returns the bytes of the disk. */
+    function makeChain(): Buffer {
+      makeOverlay('middle', 'base.raw');
+      qemu('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'middle', '-F', 'qcow2', join(folder, 'top'));
+      qemu('qemu-io', '-f', 'qcow2', '-c', 'write -P 9 2M 64k', join(folder, 'top'));
+      qemu('qemu-img', 'convert', '-O', 'raw', join(folder, 'top'), join(folder, 'expected'));
+      for (const [name, format] of [
+        ['top', 'qcow2'],
+        ['middle', 'raw'],
+      ] as const)
+        qemu('qemu-img', 'rebase', '-u', '-f', 'qcow2', '-b', '/nowhere', '-F', format, join(folder, name));
+      return readFileSync(join(folder, 'expected'));
+    }
+
+    test('is given by the second --backing, from servers and as a file', async () => {
+      const expected = makeChain();
+      const [top, middle] = [await serveFolder(folder), await serveFolder(folder)];
+      const files = ['--backing', `${middle.url}/middle`, '--backing', join(folder, 'base.raw')];
+      const args = ['copy', `${top.url}/top`, target, '--quiet', '--user', 'me:secret', ...files];
+      expect(await runCommand(args)).toMatchObject({ exitCode: 0, stderr: '' });
+      expectBytes(readFileSync(target), expected);
+      expect(middle.asked.every(({ secret }) => secret === undefined)).toBe(true);
+    });
+
+    test('is the one that the backing file names after `allow`, and exported by serve', async () => {
+      makeChain();
+      qemu('qemu-img', 'rebase', '-u', '-f', 'qcow2', '-b', 'base.raw', '-F', 'raw', join(folder, 'middle'));
+      const files = ['--backing', join(folder, 'middle'), '--backing', 'allow'];
+      const socket = join(folder, 'socket');
+      const { uri, stop } = await startServe(join(folder, 'top'), target, '--socket', socket, '--quiet', ...files);
+      await mustRun('qemu-img', 'compare', '-f', 'raw', '-F', 'raw', uri, join(folder, 'expected'));
+      await stop();
+    });
   });
 });
 

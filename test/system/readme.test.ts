@@ -5,18 +5,19 @@
  * loopback, and the commands of a checkout use this checkout.
  */
 
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { RangeServer } from '../../src/cli/demo/range-server.ts';
 import { seededRandom } from '../../src/testing/random.ts';
+import { tinyImage } from '../sources/qcow2/tiny-image.ts';
 import { Chromium } from '../support/chromium.ts';
 import { codeBlocks, readDocument } from '../support/documents.ts';
 import { packInto, runLine, startLine } from '../support/packed-package.ts';
 import { serveFile } from '../support/range-server.ts';
-import { README_URL, readmeBlock } from '../support/readme-blocks.ts';
+import { README_QCOW2_URL, README_URL, readmeBlock } from '../support/readme-blocks.ts';
 import { startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 
@@ -27,7 +28,9 @@ const place = mkdtempSync(join(tmpdir(), 'cod-reader-'));
 /** The reader's folder, empty at first. */
 const folder = join(place, 'reader');
 const image = Buffer.from(seededRandom(1).fill(new Uint8Array(1_000_001)));
+const qcow2 = tinyImage();
 let server: RangeServer;
+let qcow2Server: RangeServer;
 let tarball: string;
 
 /** The lines of a shell block, with the reader's image. */
@@ -35,12 +38,14 @@ const linesOf = (name: string): string[] =>
   readmeBlock(name)
     .trim()
     .split('\n')
-    .map((line) => line.replace(README_URL, server.url));
+    .map((line) => line.replace(README_URL, server.url).replace(README_QCOW2_URL, qcow2Server.url));
 
 beforeAll(async () => {
   mkdirSync(folder);
   writeFileSync(join(place, 'image.raw'), image);
   server = await serveFile(join(place, 'image.raw'), { headers: PERMISSION });
+  writeFileSync(join(place, 'cloudimg'), qcow2.bytes);
+  qcow2Server = await serveFile(join(place, 'cloudimg'));
   ({ tarball } = await packInto(place));
   const [install, ...rest] = linesOf('install');
   expect(rest).toEqual([]);
@@ -51,6 +56,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await server?.close();
+  await qcow2Server?.close();
   rmSync(place, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
 });
 
@@ -67,6 +73,7 @@ test('the commands copy, serve and inspect', async () => {
     });
     expect(first).toMatch(/^listening on nbd\+unix:\/\/\/\?socket=/);
     expect(await runLine(inspect!, folder)).toMatch(/vm\.raw[\s\S]*█ copied/);
+    expect(statSync(join(folder, 'vm.raw')).size).toBe(qcow2.disk.length);
   } finally {
     const ended = new Promise((resolve) => serving.once('exit', resolve));
     // The group, as from a terminal: npx starts the command through a shell.
