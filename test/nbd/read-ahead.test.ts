@@ -3,10 +3,12 @@ import { ReadAhead } from '../../src/nbd/server/read-ahead.ts';
 
 const KiB = 1024;
 const SIZE = 64 * 1024 * KiB;
+const BLOCK = 4 * KiB;
 
 function begin(size = SIZE): { ahead: ReadAhead; fetched: [offset: number, length: number][] } {
   const fetched: [number, number][] = [];
-  return { ahead: new ReadAhead(size, (offset, length) => fetched.push([offset, length])), fetched };
+  const device = { size, blockSize: BLOCK };
+  return { ahead: new ReadAhead(device, (offset, length) => fetched.push([offset, length])), fetched };
 }
 
 /** Checks that the fetched ranges have no gap and no overlap. Returns their bounds. */
@@ -37,6 +39,24 @@ test('continues a run after its fetched bytes', () => {
   expect(end).toBe(384 * KiB);
   ahead.note(end, 64 * KiB);
   expect(fetched.slice(1)[0]![0]).toBe(end + 64 * KiB);
+});
+
+test('follows a client that reads sectors, and waits at the beginning of each block only', () => {
+  const { ahead, fetched } = begin();
+  let waits = 0;
+  for (let offset = 0; offset < SIZE; waits++) {
+    ahead.note(offset, 512);
+    // The client comes to a block that was not fetched: here, nothing arrives before the client.
+    offset = Math.max(offset + BLOCK, ...fetched.map(([start, length]) => start + length));
+  }
+  expect(waits).toBeLessThan(30);
+});
+
+test('takes neighbouring reads of sectors in one block for a run', () => {
+  const { ahead, fetched } = begin();
+  ahead.note(10 * BLOCK, 512);
+  ahead.note(10 * BLOCK + 512, 512);
+  expect(fetched[0]![0]).toBe(11 * BLOCK);
 });
 
 test('follows several runs at once', () => {

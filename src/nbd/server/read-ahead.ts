@@ -3,7 +3,8 @@
  * of the source.
  *
  * - Only reads that had to wait are noted.
- * - A read that continues where an earlier one ended makes a run.
+ * - A read that continues where an earlier one ended makes a run. Whole blocks are fetched, so a client that reads
+ *   sectors waits at the beginning of each block only. Its run continues at the end of the earlier read's block.
  * - The window in front of a run is fetched in concurrent pieces. It doubles while the run continues.
  */
 
@@ -24,34 +25,39 @@ interface Run {
 }
 
 export class ReadAhead {
-  readonly #size: number;
+  readonly #device: { readonly size: number; readonly blockSize: number };
   readonly #fetch: (offset: number, length: number) => void;
   /** The run that continued last is at the end. */
   #runs: Run[] = [];
 
   /** @param fetch starts to fetch a range, and handles its own errors */
-  constructor(size: number, fetch: (offset: number, length: number) => void) {
-    this.#size = size;
+  constructor(
+    device: { readonly size: number; readonly blockSize: number },
+    fetch: (offset: number, length: number) => void,
+  ) {
+    this.#device = device;
     this.#fetch = fetch;
   }
 
   /** Notes a read that has to wait. Fetches ahead if the read continues a run. */
   note(offset: number, length: number): void {
-    const end = offset + length;
+    const { size, blockSize } = this.#device;
+    const next = offset + length;
+    const end = Math.min(size, Math.ceil(next / blockSize) * blockSize);
     // Reads of blocks that were fetched ahead in time are not noted, so a run may continue anywhere up to `ahead`.
     const at = this.#runs.findIndex((run) => offset >= run.next && offset <= Math.max(run.next, run.ahead));
     if (at < 0) {
       if (this.#runs.length >= MAX_RUNS) this.#runs.shift();
-      this.#runs.push({ next: end, ahead: end, window: 0 });
+      this.#runs.push({ next, ahead: end, window: 0 });
       return;
     }
     const [run] = this.#runs.splice(at, 1) as [Run];
     this.#runs.push(run);
-    run.next = end;
+    run.next = next;
     run.ahead = Math.max(run.ahead, end);
     if (run.ahead - end > run.window / 2) return;
     run.window = Math.min(LAST_WINDOW_BYTES, Math.max(FIRST_WINDOW_BYTES, 2 * run.window));
-    const limit = Math.min(this.#size, end + run.window);
+    const limit = Math.min(size, end + run.window);
     while (run.ahead < limit) {
       const piece = Math.min(PIECE_BYTES, limit - run.ahead);
       this.#fetch(run.ahead, piece);
