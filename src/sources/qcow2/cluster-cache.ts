@@ -12,13 +12,19 @@ export class ClusterCache {
   readonly #clusters = new Map<string, { readonly bytes: Promise<Uint8Array>; readonly length: number }>();
   #keptBytes = 0;
 
-  /** Resolves to a whole cluster. Its bytes must not be changed. */
-  get(cluster: PackedSegment): Promise<Uint8Array> {
-    const { packing, offset, packedBytes } = cluster;
-    const key = `${packing.layer}:${offset}:${packedBytes}`;
+  has(cluster: PackedSegment): boolean {
+    return this.#clusters.has(keyOf(cluster));
+  }
+
+  /**
+   * Resolves to a whole cluster. Its bytes must not be changed.
+   * @param read returns bytes of the file. Default: by a request for the cluster
+   */
+  get(cluster: PackedSegment, read?: (offset: number, length: number) => Promise<Uint8Array>): Promise<Uint8Array> {
+    const key = keyOf(cluster);
     let entry = this.#clusters.get(key);
     if (entry === undefined) {
-      entry = { bytes: read(cluster), length: packing.clusterBytes };
+      entry = { bytes: unpacked(cluster, read), length: cluster.packing.clusterBytes };
       this.#keptBytes += entry.length;
       entry.bytes.catch(() => this.#drop(key));
     } else this.#clusters.delete(key);
@@ -34,10 +40,19 @@ export class ClusterCache {
   }
 }
 
-async function read({ packing, offset, packedBytes }: PackedSegment): Promise<Uint8Array> {
-  const packed = new Uint8Array(packedBytes);
-  await packing.file.read(packed, offset);
-  return unpack(packing, packed, offset);
+function keyOf({ packing, offset, packedBytes }: PackedSegment): string {
+  return `${packing.layer}:${offset}:${packedBytes}`;
+}
+
+async function unpacked(
+  { packing, offset, packedBytes }: PackedSegment,
+  read: (offset: number, length: number) => Promise<Uint8Array> = async () => {
+    const packed = new Uint8Array(packedBytes);
+    await packing.file.read(packed, offset);
+    return packed;
+  },
+): Promise<Uint8Array> {
+  return unpack(packing, await read(offset, packedBytes), offset);
 }
 
 /** @throws {@link CodError} COD_CORRUPT */

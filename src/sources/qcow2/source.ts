@@ -9,6 +9,7 @@ import type { RetryReport } from '../retry.ts';
 import type { InlineSource, InternalStreamOptions, Source, SourceExtent } from '../source.ts';
 import { Chain, type Qcow2File } from './chain.ts';
 import { ClusterCache } from './cluster-cache.ts';
+import { type Group, groupsOf, type Part, readerOf } from './groups.ts';
 import type { Below } from './layer.ts';
 import type { Segment } from './segment.ts';
 import { streamOf } from './stream.ts';
@@ -181,39 +182,46 @@ class Qcow2Source implements InlineSource, AsyncDisposable {
   /** Fills `into` with the bytes of segments, side by side. */
   async #fill(into: Uint8Array, segments: readonly Segment[], signal: AbortSignal | undefined): Promise<void> {
     let at = 0;
-    const parts: [Uint8Array, Exclude<Segment, { kind: 'zero' }>][] = [];
+    const parts: Part[] = [];
     for (const segment of segments) {
       const part = into.subarray(at, at + segment.length);
       at += segment.length;
       if (segment.kind === 'zero') part.fill(0);
-      else parts.push([part, segment]);
+      else parts.push({ into: part, segment });
     }
-    if (parts.length < 2) {
-      for (const [part, segment] of parts) await this.#fillPart(part, segment, signal);
+    const groups = groupsOf(parts, (segment) => segment.kind === 'packed' && this.#clusters.has(segment));
+    if (groups.length < 2) {
+      for (const group of groups) await this.#fillGroup(group, signal);
       return;
     }
     const over = new AbortController();
     const either = signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]);
     const work = async (): Promise<void> => {
       try {
-        for (let next = parts.shift(); next !== undefined; next = parts.shift()) await this.#fillPart(...next, either);
+        for (let next = groups.shift(); next !== undefined; next = groups.shift()) await this.#fillGroup(next, either);
       } catch (error) {
-        parts.length = 0;
+        groups.length = 0;
         over.abort(error);
       }
     };
     // None may write into the caller's buffer when this has ended.
-    await Promise.all(Array.from({ length: Math.min(CONCURRENCY, parts.length) }, work));
+    await Promise.all(Array.from({ length: Math.min(CONCURRENCY, groups.length) }, work));
     over.signal.throwIfAborted();
   }
 
-  async #fillPart(
-    part: Uint8Array,
-    segment: Exclude<Segment, { kind: 'zero' }>,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    if (segment.kind === 'data') return segment.file.read(part, segment.offset, signal === undefined ? {} : { signal });
-    const whole = await withSignal(this.#clusters.get(segment), signal);
-    part.set(whole.subarray(segment.skip, segment.skip + segment.length));
+  async #fillGroup(group: Group, signal: AbortSignal | undefined): Promise<void> {
+    const [{ into, segment }] = group.parts as [Part];
+    if (group.parts.length === 1 && segment.kind === 'data')
+      return segment.file.read(into, segment.offset, signal === undefined ? {} : { signal });
+    const read = readerOf(group);
+    // Clusters are uncompressed together, before the cache can drop one of them.
+    const wholes = group.parts.map(({ segment }) =>
+      segment.kind === 'packed' ? this.#clusters.get(segment, read) : read(segment.offset, segment.length),
+    );
+    const bytes = await withSignal(Promise.all(wholes), signal);
+    for (const [index, { into, segment }] of group.parts.entries()) {
+      const skip = segment.kind === 'packed' ? segment.skip : 0;
+      into.set(bytes[index]!.subarray(skip, skip + segment.length));
+    }
   }
 }
