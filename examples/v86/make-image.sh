@@ -1,8 +1,9 @@
 #!/bin/bash
-# make-image.sh [FOLDER [FILES]]: makes linux.img, a disk with a small 32-bit Linux, and the BIOS for it.
+# make-image.sh [FOLDER [FILES [OPTIONS]]]: makes linux.img, a disk with a small 32-bit Linux, and the BIOS for it.
 #
 # FOLDER: where the files are written. Default: the current folder.
-# FILES: a folder whose files are copied into /root of the disk.
+# FILES: a folder whose files are copied into /root of the disk. Default: none.
+# OPTIONS: further options of the kernel, for example console=ttyS0.
 #
 # The disk has one ext4 partition, from which GRUB loads the kernel. All of it comes from Debian's packages.
 # The script installs and mounts nothing, so it does not need root.
@@ -13,6 +14,7 @@ set -euo pipefail
 
 folder=${1:-.}
 files=${2:-}
+more=${3:-}
 packages=$PWD/node_modules/.cache/linux-i386
 PATH=$PATH:/usr/sbin:/sbin
 work=$(mktemp -d)
@@ -23,7 +25,7 @@ modules='scsi_common scsi_mod crct10dif_common crc-t10dif crc64 crc64-rocksoft t
 modules="$modules libata ata_piix crc32c_generic jbd2 mbcache crc16 ext4"
 # Without these options the emulated processor does twice the work before the shell starts. Most of that work is
 # self-tests of the kernel's cryptography.
-options='loglevel=1 mitigations=off nokaslr noisapnp cryptomgr.notests'
+options="loglevel=1 mitigations=off nokaslr noisapnp cryptomgr.notests $more"
 
 # A separate state of apt for i386, so that the machine's own state does not change.
 if [ ! -d "$packages" ]; then
@@ -41,7 +43,8 @@ END
   apt-get -qq update 2>/dev/null || true
   kernel=$(apt-cache depends linux-image-686 | sed -n 's/.*Depends: //p')
   (cd "$work/apt/packages" && apt-get -qq download "$kernel" busybox-static)
-  mv "$work/apt/packages" "$packages"
+  # Another run may have been faster.
+  mv -T "$work/apt/packages" "$packages" || [ -d "$packages" ]
 fi
 for package in "$packages"/*.deb; do dpkg -x "$package" "$work/packages"; done
 
