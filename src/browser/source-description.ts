@@ -76,6 +76,6 @@ async function loadQcow2(): Promise<typeof import('../sources/qcow2/source.ts')>
     return await import('../sources/qcow2/source.ts');
   } catch (cause) {
     const message = 'the reader of qcow2 images cannot be loaded: serve browser-qcow2.js beside browser-worker.js';
-    throw new CodError('COD_NOT_FOUND', message, { cause });
+    throw new CodError('COD_UNSUPPORTED', message, { cause });
   }
 }

@@ -1,7 +1,7 @@
 /** The page as users get it: built, delivered by a static server, in Chromium, with images on another origin. */
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -245,6 +245,20 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       await until(page, 'The copy is complete');
       await page.getByRole('button', { name: 'Download the image' }).click();
       expectBytes(await downloaded('picked.raw'), readFileSync(disk));
+    });
+
+    test('cannot be read without the file that reads it, and the page says so', async () => {
+      const path = join(folder, 'alone.qcow2');
+      execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', disk, path]);
+      const partial = join(folder, 'page-without-qcow2');
+      cpSync(join(folder, 'page'), partial, { recursive: true });
+      rmSync(join(partial, 'browser-qcow2.js'));
+      const other = await startSite({ folders: { '/': partial } });
+      const page = await openPage();
+      await page.goto(`${other.url}/?image=${encodeURIComponent((await serve({ path })).url)}`);
+      await until(page, 'serve browser-qcow2.js beside browser-worker.js');
+      await page.close();
+      await other.close();
     });
 
     test('that needs another file is refused at the offer', async () => {
