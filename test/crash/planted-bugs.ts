@@ -1086,10 +1086,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find:
-          '    // What only the checkpoint before needs is void from now on. A successor that has not seen this one needs it.\n' +
-          '    await this.fence();\n',
-        replace: '',
+        find: 'A successor that has not seen this one needs it.\n' + '    await this.fence();\n',
+        replace: '\n',
       },
     ],
   },
@@ -1116,8 +1114,10 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: REMOVAL,
-        find: "    // The file was opened by its name, which may have been a successor's by then.\n    await lease.fence();\n",
-        replace: '',
+        find:
+          "The file was opened by its name, which may have been a successor's by then.\n" +
+          '    await lease.fence();\n',
+        replace: '\n',
       },
     ],
   },
