@@ -1086,7 +1086,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: CHECKPOINTER,
-        find: 'A successor that has not seen this one needs it.\n' + '    await this.fence();\n',
+        find: 'A successor that has not seen this one needs it.\n    await this.fence();\n',
         replace: '\n',
       },
     ],
@@ -1114,9 +1114,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: REMOVAL,
-        find:
-          "The file was opened by its name, which may have been a successor's by then.\n" +
-          '    await lease.fence();\n',
+        find: "which may have been a successor's by then.\n    await lease.fence();\n",
         replace: '\n',
       },
     ],
