@@ -276,6 +276,7 @@ function program(): Command {
     )
     .argument('<target>', 'the path of a copy')
     .option('--yes', 'do not ask')
+    .option('--take-over', 'replace an owner on another machine after 10 s without its heartbeat, not 30 s')
     .option('--json', 'print one JSON object on stdout')
     .addHelpText('after', `\n${EXIT_CODES}`)
     .action(async (target: string, flags: RemoveFlags) => (await import('./remove.ts')).remove(target, flags));

@@ -17,6 +17,7 @@ export interface RemoveFlags {
   readonly json?: boolean;
   /** Prefix of the names of the metadata. */
   readonly metadata?: string;
+  readonly takeOver?: boolean;
 }
 
 /**
@@ -26,7 +27,7 @@ export interface RemoveFlags {
  */
 export async function remove(
   target: string,
-  { yes = false, json = false, metadata = target }: RemoveFlags,
+  { yes = false, json = false, takeOver = false, metadata = target }: RemoveFlags,
 ): Promise<void> {
   const emit = jsonLines(process.stdout, { enabled: json });
   const interruption = listenForInterruption();
@@ -38,6 +39,7 @@ export async function remove(
       fileSystem: nodeFileSystem(),
       target: fileOf(target),
       metadata,
+      takeOver,
       signal,
       confirm: async (copy) => {
         loss = copy;

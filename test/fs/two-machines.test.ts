@@ -8,10 +8,12 @@ import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
-import type { Lease, LeaseOptions } from '../../src/fs/file-system.ts';
+import type { FileSystem, Lease, LeaseOptions } from '../../src/fs/file-system.ts';
 import { parseOwner } from '../../src/fs/lock-owner.ts';
+import { servingFileSystem } from '../../src/fs/node.ts';
 import { lockFile } from '../../src/fs/node-lock.ts';
 import type { Machine } from '../../src/fs/node-process.ts';
+import { bytesSource, openDevice, removeCopy } from '../../src/index.ts';
 
 const base = mkdtempSync(join(tmpdir(), 'cod-machines-'));
 let target: string;
@@ -367,6 +369,27 @@ describe('a lock that an owner holds aside to remove it', () => {
     await lease.release();
     expect(readFileSync(aside(), 'utf8')).toBe('my notes');
   });
+});
+
+it.each([
+  [false, 30_000],
+  [true, 10_000],
+])('a removal of a copy replaces a silent owner as an opening does (takeOver: %s)', async (takeOver, ms) => {
+  const [a, b] = [world.machine('a'), world.machine('b')];
+  const on = (machine: Machine): FileSystem => servingFileSystem(join(target, '..'), {}, { machine });
+  const device = await openDevice({
+    source: bytesSource(new Uint8Array(10_000)),
+    fileSystem: on(a),
+    target: 'disk.raw',
+    hydrate: false,
+  });
+  a.isPaused = true;
+  const start = world.now;
+  const removal = world.run(removeCopy({ fileSystem: on(b), target: 'disk.raw', takeOver }));
+  expect((await removal).files).toContain('disk.raw');
+  expect(world.now - start).toBe(ms);
+  await expect(device.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
+  await device.close().catch(() => undefined);
 });
 
 it('of takers on several machines, one replaces a silent owner', async () => {
