@@ -108,6 +108,10 @@ export class CopyOnDemandDevice implements InlineDevice {
     this.#checkComplete();
   }
 
+  get readOnly(): boolean {
+    return this.#log.readOnly;
+  }
+
   get modified(): ModifiedRuns {
     return this.#log.modified;
   }

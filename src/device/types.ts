@@ -267,6 +267,8 @@ export interface Device extends AsyncDisposable {
 export interface InlineDevice extends Device {
   /** The blocks that were written since they were copied. */
   readonly modified: ModifiedRuns;
+  /** Whether it was opened for reading only, and refuses every change. */
+  readonly readOnly: boolean;
   /** The name of the source's content that the copy stores. */
   readonly identity: string | undefined;
   /** As {@link Device.read}. `into` belongs to the device until the read is done. May throw. */

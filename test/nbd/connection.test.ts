@@ -8,9 +8,9 @@ import type { InlineDevice } from '../../src/device/types.ts';
 import type { InlineFile } from '../../src/fs/inline-file.ts';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
 import { CodError, type FileSystem, type Source } from '../../src/index.ts';
-import { COMMAND, COMMAND_FLAG, OPTION } from '../../src/nbd/constants.ts';
+import { COMMAND, COMMAND_FLAG, OPTION, TRANSMISSION_FLAG } from '../../src/nbd/constants.ts';
 import { Connection } from '../../src/nbd/server/connection.ts';
-import type { InlineNbdDevice } from '../../src/nbd/server/export.ts';
+import { exportInfo, type InlineNbdDevice } from '../../src/nbd/server/export.ts';
 import { ServerMemory } from '../../src/nbd/server/memory.ts';
 import { systemEnvironment } from '../../src/platform/environment.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
@@ -36,6 +36,7 @@ const BLOCK = 4096;
 const SECTOR = 512;
 const SIZE = 2 ** 20;
 const IMAGE: Uint8Array = seededRandom(1).fill(new Uint8Array(SIZE));
+const EPERM = 1;
 const EIO = 5;
 
 /** A decoded reply. */
@@ -575,4 +576,21 @@ describe('a cold read', () => {
     expect(device.status()).toMatchObject({ syncedBlocks: 3, dirtyBlocks: 1 });
     await device.close();
   });
+});
+
+test('a device that is only read is exported as such, and refuses writes with EPERM', async () => {
+  const fileSystem = memfsFileSystem();
+  const options = { source: bytesSource(IMAGE), fileSystem, target: 'disk', hydrate: false } as const;
+  for (const readOnly of [false, true]) {
+    const device = await openDeviceIn(systemEnvironment, { ...options, readOnly });
+    if (!readOnly) await device.write(new Uint8Array(BLOCK), 0);
+    const { flags } = exportInfo('', { device });
+    expect((flags & TRANSMISSION_FLAG.readOnly) !== 0).toBe(readOnly);
+    const client = await connect(device);
+    await client.send(write(1, 0, new Uint8Array(SECTOR)));
+    await vi.waitFor(() =>
+      expect(client.received().flat()).toMatchObject([{ cookie: 1, error: readOnly ? EPERM : 0 }]),
+    );
+    await device.close();
+  }
 });

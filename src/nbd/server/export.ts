@@ -45,7 +45,7 @@ export interface NbdDevice {
 
 /** A device whose calls may complete synchronously, as those of `openDevice` do. */
 export type InlineNbdDevice = NbdDevice &
-  Partial<Pick<InlineDevice, 'submitRead' | 'submitWrite' | 'commitWrites' | 'modified'>>;
+  Partial<Pick<InlineDevice, 'submitRead' | 'submitWrite' | 'commitWrites' | 'modified' | 'readOnly'>>;
 
 /** Reads, synchronously if the device can. */
 export function submitRead(device: InlineNbdDevice, into: Uint8Array, offset: number, signal: AbortSignal): Done {
@@ -58,7 +58,7 @@ export function submitRead(device: InlineNbdDevice, into: Uint8Array, offset: nu
 export interface NbdExport {
   /** The device. It belongs to the caller: closing the server does not close it. */
   readonly device: NbdDevice;
-  /** Whether the export refuses every change. Default: false. */
+  /** Whether the export refuses every change. Default: whether the device was opened with `readOnly`. */
   readonly readOnly?: boolean;
   /** Text for clients that list the exports. Default: none. */
   readonly description?: string;
@@ -80,7 +80,7 @@ export function exportInfo(name: string, { device, readOnly = false, description
   if (device.hydrateRange !== undefined) flags |= flag.sendCache;
   // Read-only exports advertise it too, since clients flush them.
   if (device.flush !== undefined) flags |= flag.sendFlush;
-  if (readOnly || device.write === undefined) {
+  if (readOnly || (device as InlineNbdDevice).readOnly || device.write === undefined) {
     flags |= flag.readOnly;
   } else {
     if (device.flush !== undefined) flags |= flag.sendFua;

@@ -17,7 +17,7 @@ export interface NbdServiceOptions {
 export interface NbdServerOptions extends NbdAddress, NbdServiceOptions {
   /** Export name of a single device, at most 4096 bytes of UTF-8. Default: the empty name, the default export. */
   readonly exportName?: string;
-  /** Whether a single device refuses every change. Default: false. */
+  /** Whether a single device refuses every change. Default: whether it was opened with `readOnly`. */
   readonly readOnly?: boolean;
   /** Description of a single device, for clients that list the exports. Default: none. */
   readonly description?: string;
