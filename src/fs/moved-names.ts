@@ -16,13 +16,14 @@
 
 import { randomBytes } from 'node:crypto';
 import * as fs from 'node:fs';
-import { basename, dirname } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { errnoOf } from '../platform/errno.ts';
 
 /** Follows the name of a copy. */
 export const LOCK = '.lock';
 /** What is between the name of a copy and the rest of the name that was moved. */
-const MOVED = /^\.lock\.[0-9a-f]{16}\.moved/;
+const MOVED_PART = /\.lock\.[0-9a-f]{16}\.moved/;
+const MOVED = new RegExp(`^${MOVED_PART.source}`);
 
 /**
  * Removes a name; does nothing if it does not exist.
@@ -89,6 +90,15 @@ export function isFile(fd: number, path: string): boolean {
 
 function statOf(path: string): fs.BigIntStats | undefined {
   return fs.lstatSync(path, { bigint: true, throwIfNoEntry: false });
+}
+
+/** Returns where the file that a name led to is held aside, for a reader that changes nothing. */
+export function movedFrom(path: string): string | undefined {
+  if (!isThere(dirname(path))) return undefined;
+  const found = fs
+    .readdirSync(dirname(path))
+    .find((name) => name.replace(MOVED_PART, '') === basename(path) && name !== basename(path));
+  return found === undefined ? undefined : join(dirname(path), found);
 }
 
 /** Puts back what an owner that was replaced or killed has moved aside. Only the owner may call this. */

@@ -2,14 +2,15 @@
 
 import * as fs from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { CodError } from '../errors.ts';
+import { CodError, isCodError } from '../errors.ts';
 import { blockDeviceBytes } from '../platform/block-device.ts';
 import { errnoOf } from '../platform/errno.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import { contentsOfDevice } from './device-contents.ts';
-import type { FileSystem } from './file-system.ts';
+import type { File, FileSystem } from './file-system.ts';
 import { type BlockDevice, fsAdapter } from './fs-adapter.ts';
 import type { NodeLockOptions } from './lock-taking.ts';
+import { movedFrom } from './moved-names.ts';
 import { assertNotOwned, lockFile } from './node-lock.ts';
 import { bootId } from './node-process.ts';
 
@@ -46,6 +47,8 @@ export interface NodeFileSystemOptions {
  * no `lock`: the metadata of a copy on it needs a prefix elsewhere.
  * `clone` works on file systems with reflinks, such as xfs and btrfs.
  * The owner of a copy keeps 256 KiB of the disk back in `<name>.lock.spare`.
+ * An owner that removes a file moves it aside first, to `<copy>.lock.<16 hex>.moved<rest>`. If it is killed then,
+ * `open` with `readOnly` still finds the file.
  *
  * @param directory path of an existing directory. Default: the working directory at the time of the call.
  * @example
@@ -104,6 +107,22 @@ export function servingFileSystem(
   });
   return {
     ...files,
+    open: async (name, how) => {
+      const isRead = how?.readOnly || options.readOnly;
+      const file = await files.open(name, how).catch((error: unknown) => {
+        if (!isRead || !isCodError(error, 'COD_NOT_FOUND')) throw error;
+        return error;
+      });
+      if (!isRead || (!isCodError(file) && (await file.size()) > 0)) return file as File;
+      // An owner that was killed may hold the file aside. An empty one in its place says nothing.
+      const aside = movedFrom(pathOf(name));
+      if (aside !== undefined) {
+        if (!isCodError(file)) await file.close();
+        return files.open(aside, how);
+      }
+      if (isCodError(file)) throw file;
+      return file;
+    },
     freeBytes: async (name) => {
       const path = pathOf(name);
       // A block device has all of its room.

@@ -1,6 +1,15 @@
 /** A device that is only read: in whatever state a crash left the copy, it reads the same as a device that writes. */
 
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Volume } from 'memfs';
@@ -74,6 +83,27 @@ describe('a device that is only read', () => {
       await expect(readAll(device)).rejects.toMatchObject({ code: 'COD_CLOSED' });
     }
     expect(fingerprint(folder)).toEqual(before);
+  });
+
+  it('reads files that an owner that was killed holds aside, and leaves them there', async () => {
+    for (const [suffix, isReplaced] of ['.bak', '.bak.1', '.wil', '.wil.1', ''].flatMap((end) =>
+      [false, true].map((isReplaced) => [end, isReplaced] as const),
+    )) {
+      const folder = mkdtempSync(join(directory, 'd-'));
+      const expected = await makeCopy(nodeFileSystem(folder));
+      const path = join(folder, `disk${suffix}`);
+      if (!existsSync(path)) continue;
+      renameSync(path, join(folder, `disk.lock.0123456789abcdef.moved${suffix}`));
+      // An owner that was replaced has made an empty file, and stopped.
+      if (isReplaced) writeFileSync(path, '');
+      const before = fingerprint(folder);
+      for (const fileSystem of [nodeFileSystem(folder), nodeFileSystem(folder, { readOnly: true })]) {
+        const device = await open(fileSystem, { readOnly: true });
+        expect(await readAll(device)).toEqual(expected);
+        await device.close();
+      }
+      expect(fingerprint(folder)).toEqual(before);
+    }
   });
 
   it('refuses every change, and reads on', async () => {
