@@ -7,7 +7,7 @@ import { blockDeviceBytes } from '../platform/block-device.ts';
 import { errnoOf } from '../platform/errno.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import { contentsOfDevice } from './device-contents.ts';
-import type { File, FileSystem } from './file-system.ts';
+import type { File, FileSystem, OpenOptions } from './file-system.ts';
 import { type BlockDevice, fsAdapter } from './fs-adapter.ts';
 import type { NodeLockOptions } from './lock-taking.ts';
 import { movedFrom } from './moved-names.ts';
@@ -107,22 +107,8 @@ export function servingFileSystem(
   });
   return {
     ...files,
-    open: async (name, how) => {
-      const isRead = how?.readOnly || options.readOnly;
-      const file = await files.open(name, how).catch((error: unknown) => {
-        if (!isRead || !isCodError(error, 'COD_NOT_FOUND')) throw error;
-        return error;
-      });
-      if (!isRead || (!isCodError(file) && (await file.size()) > 0)) return file as File;
-      // An owner that was killed may hold the file aside. An empty one in its place says nothing.
-      const aside = movedFrom(pathOf(name));
-      if (aside !== undefined) {
-        if (!isCodError(file)) await file.close();
-        return files.open(aside, how);
-      }
-      if (isCodError(file)) throw file;
-      return file;
-    },
+    open: (name, how) =>
+      how?.readOnly || options.readOnly ? openToRead(files, name, how, pathOf(name)) : files.open(name, how),
     freeBytes: async (name) => {
       const path = pathOf(name);
       // A block device has all of its room.
@@ -156,6 +142,22 @@ function deviceOf(fd: number, path: string, readOnly: boolean): BlockDevice | un
     const message = `${path} is in use: unmount it, or stop the program that has opened it`;
     throw new CodError('COD_LOCKED', message, { cause, details: { path } });
   }
+}
+
+/** Opens a file. An owner that was killed may hold it aside; an empty one in its place says nothing. */
+async function openToRead(files: FileSystem, name: string, how: OpenOptions | undefined, path: string): Promise<File> {
+  const [file] = await Promise.allSettled([files.open(name, how)]);
+  const isThere = file.status === 'fulfilled';
+  if (isThere ? (await file.value.size()) > 0 : !isCodError(file.reason, 'COD_NOT_FOUND')) return settledValue(file);
+  const aside = movedFrom(path);
+  if (aside === undefined) return settledValue(file);
+  if (isThere) await file.value.close();
+  return files.open(aside, how);
+}
+
+function settledValue<T>(settled: PromiseSettledResult<T>): T {
+  if (settled.status === 'rejected') throw settled.reason;
+  return settled.value;
 }
 
 function read(fd: number, into: Uint8Array, position: number): Promise<number> {
