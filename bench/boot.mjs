@@ -7,8 +7,7 @@
  * Seconds from the start of the first program to the kernel's first line on the serial port, and to the line that says
  * that its disk is mounted; requests and MB until then. Medians of rounds that are interleaved.
  *
- * The image is that of examples/v86, with programs of /usr/bin in its disk.
- * Needs `npm run build`, curl, qemu-system-x86,
+ * The image is that of examples/v86, with programs of /usr/bin in its disk. Needs `npm run build`, qemu-system-x86,
  * qemu-utils, qemu-block-extra, and what examples/v86/make-image.sh needs. There is no bar.
  */
 
