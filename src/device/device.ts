@@ -84,6 +84,7 @@ export class CopyOnDemandDevice implements InlineDevice {
       filler,
       clock,
       patienceMs: parts.patienceMs,
+      onRetry: (retry) => this.#retries.noted(retry),
       onBegin: () => void counters.demand.requests++,
       onFetched: (bytes) => this.#fetched(bytes),
       onStored: () => this.#checkComplete(),
@@ -292,8 +293,9 @@ export class CopyOnDemandDevice implements InlineDevice {
   #checkComplete(): void {
     if (this.#isCompleting || this.#closing !== undefined || !this.#log.state.isComplete) return;
     this.#isCompleting = true;
-    // The background copy notices the end.
+    // The background copy notices the end, and nobody needs the source.
     this.#retries.wake();
+    this.#fetcher.abandon();
     void this.#complete();
   }
 

@@ -16,10 +16,16 @@ import type { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Filler } from './filler.ts';
 import type { Origin } from './origin.ts';
+import { describe, type Told } from './retries.ts';
 
 const MAX_BUFFERED_BYTES = 2 ** 25;
-/** A patient reader asks an absent source again after this time. */
+/** A patient reader asks an absent source again after this time, which grows by itself with each failure. */
 const ATTEMPT_MS = 1000;
+const MAX_ATTEMPT_MS = 5000;
+
+const ABANDONED = new Error('the blocks are here');
+/** What is fetched of blocks that the target holds. */
+const NOTHING: Fetched = { fetches: [], release: () => undefined };
 
 /** Longer fetches are never made synchronously. */
 const MAX_INLINE_BYTES = 2 ** 16;
@@ -51,6 +57,7 @@ export class Fetcher {
   readonly #filler: Filler;
   readonly #clock: Clock;
   readonly #patienceMs: number;
+  readonly #onRetry: ((retry: Told) => void) | undefined;
   readonly #onBegin: (() => void) | undefined;
   readonly #onFetched: (bytes: number) => void;
   readonly #onStored: () => void;
@@ -62,6 +69,8 @@ export class Fetcher {
   #onEmpty: (() => void) | undefined;
   /** Shared by all that wait for their next attempt. */
   #pause: Promise<void> | undefined;
+  /** Pauses since the source has answered. */
+  #failures = 0;
   readonly #closed = new AbortController();
 
   constructor(parts: {
@@ -70,6 +79,8 @@ export class Fetcher {
     clock: Clock;
     /** A fetch that fails is repeated for so long, counted from its beginning. Default: 0. */
     patienceMs?: number;
+    /** Called for each failure that is repeated, before the delay. */
+    onRetry?(retry: Told): void;
     /** Called for each request. */
     onBegin?(): void;
     onFetched(bytes: number): void;
@@ -79,6 +90,7 @@ export class Fetcher {
     this.#filler = parts.filler;
     this.#clock = parts.clock;
     this.#patienceMs = parts.patienceMs ?? 0;
+    this.#onRetry = parts.onRetry;
     this.#onBegin = parts.onBegin;
     this.#onFetched = parts.onFetched;
     this.#onStored = parts.onStored;
@@ -96,6 +108,7 @@ export class Fetcher {
 
   /**
    * Fetches runs of blocks: joins requests in flight and makes one request for each gap. Synchronous if the source is.
+   * Of blocks that the target holds when the source fails, nothing is fetched.
    * @throws the source's error; the signal's reason.
    */
   fetch(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
@@ -120,16 +133,25 @@ export class Fetcher {
       signal?.throwIfAborted();
       this.#closed.signal.throwIfAborted();
       if (!this.#origin.mayCome || this.#clock.now() >= untilMs) throw last;
-      this.#pause ??= this.#clock.sleep(ATTEMPT_MS, this.#closed.signal).finally(() => {
-        this.#pause = undefined;
-      });
+      this.#pause ??= this.#begunPause(last);
       await withSignal(this.#pause, signal);
+      if (this.#areHere(runs)) return NOTHING;
       try {
         return await this.#attempt(runs, signal);
       } catch (again) {
         last = again;
       }
     }
+  }
+
+  /** Tells of a failure, and waits until the next attempt. */
+  #begunPause(error: unknown): Promise<void> {
+    const attempt = ++this.#failures;
+    const delayMs = Math.min(MAX_ATTEMPT_MS, ATTEMPT_MS * attempt);
+    this.#onRetry?.({ ...describe(error), attempt, delayMs });
+    return this.#clock.sleep(delayMs, this.#closed.signal).finally(() => {
+      this.#pause = undefined;
+    });
   }
 
   #attempt(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
@@ -167,9 +189,15 @@ export class Fetcher {
       () => fetched,
       (error: unknown) => {
         release();
-        throw error;
+        if (signal?.aborted || this.#closed.signal.aborted || !this.#areHere(runs)) throw error;
+        return NOTHING;
       },
     );
+  }
+
+  /** Whether the target holds all blocks of runs: users wrote them, or the background copy was faster. */
+  #areHere(runs: readonly BlockRange[]): boolean {
+    return runs.every(({ start, end }) => this.#filler.nextUnsynced(start, end) >= end);
   }
 
   /** The entries that cover a part of a run, ascending. */
@@ -245,6 +273,7 @@ export class Fetcher {
       () => {
         entry.done = undefined;
         this.#arrived();
+        this.#failures = 0;
         this.#onFetched(entry.bytes.length);
         if (entry.readers === 0) this.#storeLater(entry);
       },
@@ -319,6 +348,11 @@ export class Fetcher {
     } finally {
       release();
     }
+  }
+
+  /** Ends requests in flight, since their blocks have come another way. */
+  abandon(): void {
+    for (const entry of this.#entries) entry.abort?.abort(ABANDONED);
   }
 
   /** Aborts requests in flight with `reason`, and resolves when nothing of this touches the target any more. */

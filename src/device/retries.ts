@@ -16,6 +16,9 @@ import type { DeviceEvent } from './types.ts';
 /** What a source tells of a request that it tries again. */
 export type SourceRetry = Parameters<NonNullable<InlineSource['onRetry']>>[0];
 
+/** What an event `retry` tells. */
+export type Told = Omit<DeviceEvent & { type: 'retry' }, 'type'>;
+
 const BASE_DELAY_MS = 500;
 const MAX_DELAY_MS = 30_000;
 /** An answer of the source ends a wait that has lasted so long. */
@@ -90,12 +93,12 @@ export class Retries {
     }
   }
 
-  /** A source tries a request again by itself. */
-  noted({ code, message, attempt, delayMs }: SourceRetry): void {
+  /** A source tries a request again by itself, or a patient reader does. */
+  noted({ code, message, attempt, delayMs }: Told): void {
     this.#tell({ code, message, attempt, delayMs });
   }
 
-  #tell(report: Omit<DeviceEvent & { type: 'retry' }, 'type'>): void {
+  #tell(report: Told): void {
     this.#count++;
     this.#counters.failed(report.code);
     this.#isTold = true;

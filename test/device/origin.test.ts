@@ -298,6 +298,37 @@ describe('an incomplete copy', () => {
   });
 });
 
+describe('a read that waits for the source', () => {
+  /** A read of block 10 of a device whose source has not answered, and the bytes that were written there since. */
+  async function overtaken(size: number, patienceMs = 0) {
+    const rig = new Rig();
+    const source = new ControlledSource(IMAGE.slice(0, size), { streams: false });
+    const device = await rig.open({ source, hydrate: false }, { patienceMs });
+    const bytes = new Uint8Array(BLOCK);
+    const reading = device.read(bytes, 0);
+    const answer = await source.next();
+    const written = seededRandom(3).fill(new Uint8Array(BLOCK));
+    await device.write(written, 0);
+    return { rig, device, answer, reading, bytes, written };
+  }
+
+  it('reads what was written meanwhile if the source fails, also a patient one', async () => {
+    for (const patienceMs of [0, 600_000]) {
+      const { answer, reading, bytes, written } = await overtaken(SIZE, patienceMs);
+      answer.fail();
+      await reading;
+      expectBytes(bytes, written);
+    }
+  });
+
+  it('does not wait for the source once the copy is complete', async () => {
+    const { device, reading, bytes, written } = await overtaken(BLOCK);
+    await reading;
+    expectBytes(bytes, written);
+    await device.hydrated;
+  });
+});
+
 describe('a patient reader', () => {
   const PATIENCE_MS = 600_000;
 
@@ -316,11 +347,18 @@ describe('a patient reader', () => {
 
   it('waits for a source that is away, and reads when it is back', async () => {
     const { rig, outcome, bytes } = await started();
-    await rig.clock.advance(PATIENCE_MS - 2000);
+    await rig.clock.advance(PATIENCE_MS - 6000);
     expect(await Promise.race([outcome, immediate('pending')])).toBe('pending');
+    const retries = rig.told('retry');
+    expect(retries.slice(0, 2)).toMatchObject([
+      { code: 'COD_SOURCE_IO', message: 'the source is not available: no answer', attempt: 1, delayMs: 1000 },
+      { attempt: 2, delayMs: 2000 },
+    ]);
+    expect(retries.at(-1)!.delayMs).toBe(5000);
     rig.answer = { bytes: IMAGE, identity: 'v1' };
-    await rig.clock.advance(1000);
+    await rig.clock.advance(5000);
     expect(await Promise.race([outcome, immediate('pending')])).toBe('read');
+    expect(rig.told('recovered')).toHaveLength(1);
     expectBytes(bytes, IMAGE.slice(10 * BLOCK, 11 * BLOCK));
   });
 
