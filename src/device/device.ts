@@ -293,7 +293,7 @@ export class CopyOnDemandDevice implements InlineDevice {
   #checkComplete(): void {
     if (this.#isCompleting || this.#closing !== undefined || !this.#log.state.isComplete) return;
     this.#isCompleting = true;
-    // The background copy notices the end, and nobody needs the source.
+    // The background copy notices the end, and no reader needs the source.
     this.#retries.wake();
     this.#fetcher.abandon();
     void this.#complete();

@@ -99,8 +99,9 @@ export type DeviceEvent =
   /** The log failed; `code` is that of a `CodError`, or the error's name. */
   | { readonly type: 'error'; readonly code: string; readonly message: string }
   /**
-   * An attempt of the background copy failed, the `attempt`th in a row. The next one begins after `delayMs`, 30,000 at
-   * most, or earlier if a read finds the source. `code` as of `error`.
+   * An attempt failed, the `attempt`th in a row: of the background copy, of the source, or of a reader that waits for
+   * it. The next one begins after `delayMs`, or earlier if a read finds the source. `code` as of `error`.
+   * The background copy waits 30,000 at most.
    */
   | {
       readonly type: 'retry';
