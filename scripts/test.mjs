@@ -9,7 +9,12 @@
  */
 import { ensureNodeMajors, testNodeMajors } from './lib/node-majors.mjs';
 import { ensureBuilt, ensureInstalled, script } from './lib/steps.mjs';
-import { canInstallSystemPackages, ensureSystemPackages } from './lib/system-packages.mjs';
+import {
+  canInstallSystemPackages,
+  ensureSystemPackages,
+  longSystemPackages,
+  systemPackages,
+} from './lib/system-packages.mjs';
 import { runTests } from './lib/vitest.mjs';
 
 await script(async () => {
@@ -17,7 +22,9 @@ await script(async () => {
   const args = process.argv.slice(isLong ? 3 : 2);
   await ensureInstalled();
   await ensureBuilt();
-  if (!/--project[= ]unit\b/.test(args.join(' '))) await ensureSystemPackages();
+  if (!/--project[= ]unit\b/.test(args.join(' '))) {
+    await ensureSystemPackages(Object.keys({ ...systemPackages, ...(isLong ? longSystemPackages : {}) }));
+  }
   // The tests use these programs too.
   if (isLong) await ensureNodeMajors();
   const mustHaveTools = process.env['CI'] === 'true' && canInstallSystemPackages();

@@ -31,6 +31,15 @@ export const systemPackages = {
   'libc6-dev': 'the headers of that compiler',
 };
 
+/** The same for `npm run test:long` only. */
+export const longSystemPackages = {
+  'ceph-mon': 'the monitor of a Ceph of one node, whose radosgw is a foreign S3 server',
+  'ceph-mgr': 'its manager',
+  'ceph-osd': 'its storage',
+  radosgw: 'its S3 server',
+  'ceph-common': 'its tools',
+};
+
 /** Whether this machine lets the tests install what they need. */
 export function canInstallSystemPackages() {
   return process.getuid?.() === 0 && existsSync('/etc/debian_version') && existsSync('/usr/bin/apt-get');
