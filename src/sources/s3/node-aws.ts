@@ -140,7 +140,7 @@ interface Providers {
 async function fromChain(profile: string | undefined, why: string | undefined): Promise<S3Credentials | undefined> {
   let providers: Providers;
   try {
-    providers = await import(CHAIN_PACKAGE);
+    providers = await import(/* webpackIgnore: true */ CHAIN_PACKAGE);
   } catch (cause) {
     if (errnoOf(cause) !== 'ERR_MODULE_NOT_FOUND') throw cause;
     if (why === undefined) return undefined;
