@@ -105,6 +105,7 @@ const config: ViteUserConfig = {
             'test/device/concurrency.test.ts',
             'test/fs/owners.test.ts',
             'test/fuzz/fuzz.test.ts',
+            'test/log/damage.test.ts',
             'test/log/repair.test.ts',
             'test/soak/soak.test.ts',
             'test/sources/qcow2/fuzz.test.ts',

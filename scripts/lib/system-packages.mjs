@@ -38,6 +38,7 @@ export const longSystemPackages = {
   'ceph-osd': 'its storage',
   radosgw: 'its S3 server',
   'ceph-common': 'its tools',
+  'qemu-block-extra': "QEMU's driver for Ceph's block devices",
 };
 
 /** Whether this machine lets the tests install what they need. */

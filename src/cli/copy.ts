@@ -5,15 +5,21 @@ import type { Device, InlineDevice } from '../device/types.ts';
 import { CodError, isCodError } from '../errors.ts';
 import { bytesBeforeGrowth } from '../sources/grown.ts';
 import { emitError, Interrupted } from './failure.ts';
-import type { HttpFlags } from './http-options.ts';
-import type { ImageFlags } from './image.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { parseSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
-import { checkTarget, followCopy, type GiveUp, openTarget, type TargetCopy, tellStart } from './target-device.ts';
+import {
+  checkTarget,
+  followCopy,
+  type GiveUp,
+  openTarget,
+  type TargetCopy,
+  type TargetFlags,
+  tellStart,
+} from './target-device.ts';
 import { Troubles } from './troubles.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 
@@ -22,21 +28,10 @@ const TICK_MS = 200;
 const PATIENCE_MS = 120_000;
 
 /** Parsed options of the command. */
-export interface CopyFlags extends HttpFlags, ImageFlags, RateFlags {
+export interface CopyFlags extends TargetFlags, RateFlags {
   /** Lower-case hex. */
   readonly sha256?: string;
   readonly concurrency?: number;
-  /** Path of an order file, which says what to copy first. */
-  readonly order?: string;
-  readonly sameSource?: boolean;
-  readonly takeOver?: boolean;
-  /** The copy has the size of its target, a block device. */
-  readonly grow?: boolean;
-  readonly overwrite?: boolean;
-  /** Prefix of the names of the metadata. */
-  readonly metadata?: string;
-  readonly json?: boolean;
-  readonly quiet?: boolean;
 }
 
 /**

@@ -13,8 +13,6 @@ import { type NbdServer, serveAt } from '../nbd/server/server.ts';
 import { tlsServer } from '../nbd/server/tls.ts';
 import { ioError } from '../platform/errno.ts';
 import { emitError, failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
-import type { HttpFlags } from './http-options.ts';
-import type { ImageFlags } from './image.ts';
 import { listenForInterruption } from './interruption.ts';
 import { type Emit, jsonLines } from './json-lines.ts';
 import { type OrderRecording, recordOrder } from './order-file.ts';
@@ -22,7 +20,7 @@ import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { parseSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
-import { checkTarget, followCopy, openTarget, type TargetCopy, tellStart } from './target-device.ts';
+import { checkTarget, followCopy, openTarget, type TargetCopy, type TargetFlags, tellStart } from './target-device.ts';
 import { Troubles } from './troubles.ts';
 import { formatBytes } from './units.ts';
 
@@ -37,7 +35,7 @@ const VERIFICATION =
   'verify a complete copy without writes of clients by `copyondemand copy --sha256` with the same SOURCE and TARGET';
 
 /** Parsed options of the command. */
-export interface ServeFlags extends HttpFlags, ImageFlags, RateFlags {
+export interface ServeFlags extends TargetFlags, RateFlags {
   readonly socket?: string;
   readonly host?: string;
   readonly port?: number;
@@ -45,22 +43,11 @@ export interface ServeFlags extends HttpFlags, ImageFlags, RateFlags {
   readonly readOnly?: boolean;
   /** False with `--no-hydrate`. */
   readonly hydrate: boolean;
-  /** Path of an order file, which says what to copy first. */
-  readonly order?: string;
   /** Path of an order file to write. */
   readonly recordOrder?: string;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly tlsCa?: string;
-  readonly sameSource?: boolean;
-  readonly takeOver?: boolean;
-  /** The copy has the size of its target, a block device. */
-  readonly grow?: boolean;
-  readonly overwrite?: boolean;
-  /** Prefix of the names of the metadata. */
-  readonly metadata?: string;
-  readonly json?: boolean;
-  readonly quiet?: boolean;
 }
 
 /**

@@ -25,26 +25,31 @@ import { syncedBytes } from './synced-bytes.ts';
 import { Troubles } from './troubles.ts';
 import { formatBytes } from './units.ts';
 
+/** Parsed options that `copy` and `serve` share. */
+export interface TargetFlags extends HttpFlags, ImageFlags {
+  /** Path of an order file, which says what to copy first. */
+  readonly order?: string;
+  readonly sameSource?: boolean;
+  readonly takeOver?: boolean;
+  /** The copy has the size of its target, a block device. */
+  readonly grow?: boolean;
+  readonly overwrite?: boolean;
+  /** Prefix of the names of the metadata. */
+  readonly metadata?: string;
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+}
+
 /** A copy that one run of the command begins or resumes. */
 export interface TargetCopy {
   /** Undefined: a copy that exists is used without its source. */
   readonly uri: SourceUri | undefined;
   readonly target: string;
-  readonly flags: HttpFlags &
-    ImageFlags & {
-      readonly order?: string;
-      readonly sameSource?: boolean;
-      readonly concurrency?: number;
-      readonly hydrate?: boolean;
-      readonly takeOver?: boolean;
-      readonly readOnly?: boolean;
-      readonly grow?: boolean;
-      readonly overwrite?: boolean;
-      /** Prefix of the names of the metadata. */
-      readonly metadata?: string;
-      readonly quiet?: boolean;
-      readonly json?: boolean;
-    };
+  readonly flags: TargetFlags & {
+    readonly concurrency?: number;
+    readonly hydrate?: boolean;
+    readonly readOnly?: boolean;
+  };
   readonly signal: AbortSignal;
   readonly emit: Emit;
   readonly progress: Progress;
@@ -141,14 +146,16 @@ export async function openTarget({
   const grownBytes = flags.grow ? await deviceBytes(target) : undefined;
   const { readOnly = false } = flags;
   let device: InlineDevice | undefined;
-  // The device tells of the retries of a source that it has.
-  const onRetry = (report: RetryReport): void => {
-    if (device === undefined) troubles?.retry(report);
-  };
   const source =
     uri &&
     (async () => {
+      let isOpen = false;
+      // The device reports the retries of a source that it has.
+      const onRetry = (report: RetryReport): void => {
+        if (!isOpen) troubles?.retry(report);
+      };
       const image = await openImage(uri, { ...flags, onRetry }, signal);
+      isOpen = true;
       const opened = grownBytes === undefined ? image : grownSource(image, Math.max(grownBytes, image.size));
       try {
         if (device === undefined) await checkSize(opened.size);

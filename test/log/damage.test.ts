@@ -18,10 +18,13 @@ import { Slots } from '../../src/log/slots.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
 import type { Counting } from '../support/byte-history.ts';
+import { effort } from '../support/effort.ts';
 import { type Image, type Images, MemoryFiles } from './memory-files.ts';
 import { Life, open, SIZE, type State, statesAtRest, statesInBetween, statesWithLongLog, violation } from './states.ts';
 
 const HEADER_BYTES = 512;
+/** Of the bits of a file, every so many is flipped. */
+const STRIDE = effort('COD_DAMAGE_STRIDE', { short: 3, long: 1 });
 const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
 /** COD_EXISTS: without committed metadata, the target is a foreign file. */
 const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_EXISTS']);
@@ -231,7 +234,7 @@ describe.each(['left', 'synced'] as const)('with its target as %s', (target) => 
     await opener.check('undamaged', state.images);
     expect(opener).toMatchObject({ failures: [], read: 1 });
     // Headers and checksums are verified alike with every target.
-    await flipBits(opener, target === 'left' ? 1 : 5);
+    await flipBits(opener, target === 'left' ? STRIDE : 5 * STRIDE);
     expect(opener.failures).toEqual([]);
     expect(opener.refused).toBeGreaterThan(opener.read);
   });

@@ -31,9 +31,11 @@ import {
 
 const HEADER_BYTES = 512;
 /** The states of each operation that are damaged: a repair reads every log as a whole, several times. */
-const STEPS = effort('COD_REPAIR_STEPS', { short: 2, long: 6 });
+const STEPS = effort('COD_REPAIR_STEPS', { short: 1, long: 6 });
+/** At most so many sectors of a file are damaged, the header among them. */
+const SECTORS = effort('COD_REPAIR_SECTORS', { short: 8, long: 1e6 });
 /** Of the bits of a long log, every so many is flipped. */
-const LONG_STRIDE = effort('COD_REPAIR_STRIDE', { short: 4999, long: 1499 });
+const LONG_STRIDE = effort('COD_REPAIR_STRIDE', { short: 19_997, long: 1499 });
 const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
 const environment = { clock: new SimulatedClock(), randomBytes: (into: Uint8Array) => void into.fill(99) };
 
@@ -62,9 +64,10 @@ function* damages(state: State, name: string, image: Image, stride: number): Gen
     flipped[bit >> 3]! ^= 1 << (bit & 7);
     yield [`bit ${bit} flipped`, { bytes: flipped, size }];
   }
-  for (let at = 0; at < bytes.length; at += HEADER_BYTES)
+  const step = HEADER_BYTES * Math.ceil(bytes.length / HEADER_BYTES / SECTORS);
+  for (let at = 0; at < bytes.length; at += step)
     yield [`sector at ${at} zeroed`, { bytes: bytes.slice().fill(0, at, at + HEADER_BYTES), size }];
-  for (let at = 0; at < bytes.length; at += HEADER_BYTES) {
+  for (let at = 0; at < bytes.length; at += step) {
     const junk = bytes.slice();
     random.fill(junk.subarray(at, at + HEADER_BYTES));
     yield [`sector at ${at} random`, { bytes: junk, size }];

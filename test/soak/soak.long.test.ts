@@ -1,4 +1,4 @@
-/** Three minutes of real servers with faults, over HTTP and NBD. `COD_SOAK_SEED` repeats the schedule of a run. */
+/** Three minutes of real servers with faults, over HTTP and NBD. `COD_SOAK_SEED` chooses another schedule. */
 
 import { expect, onTestFinished, test } from 'vitest';
 import { httpSource } from '../../src/index.ts';
@@ -12,7 +12,7 @@ import { type SoakFigures, type SoakOptions, soak } from './soak.ts';
 import { Weather } from './weather.ts';
 
 const LENGTH_MS = 180_000;
-const SEED = Number(process.env['COD_SOAK_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+const SEED = Number(process.env['COD_SOAK_SEED'] ?? 1);
 /** Phases of 20 ms to 9 s. */
 const SCALE = 0.01;
 const STALL_MS = 500;

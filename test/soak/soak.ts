@@ -36,7 +36,8 @@ export interface SoakOptions<Kind extends string> {
 /** An image on the server. */
 interface Published {
   readonly identity: string;
-  open(): Promise<Source>;
+  /** @param onRetry is called for each request that the source tries again by itself */
+  open(onRetry: () => void): Promise<Source>;
 }
 
 /** What a run did. */
@@ -86,6 +87,8 @@ class Copy<Kind extends string> {
   readonly #history: ByteHistory;
   readonly #target: string;
   #isNew = true;
+  /** What sources reported while they were being opened: the device has no source then that it could hear. */
+  readonly #openingTold: Told[] = [];
 
   constructor(options: SoakOptions<Kind>, figures: SoakFigures) {
     const { random, imageBytes, publish } = options;
@@ -155,7 +158,11 @@ class Copy<Kind extends string> {
   async #opened(): Promise<Device> {
     const { clock, random, fileSystem, pauseMs } = this.#options;
     const source = async (): Promise<Source> => {
-      const source = await this.#image.open();
+      let isOpen = false;
+      const source = await this.#image.open(() => {
+        if (!isOpen) this.#openingTold.push({ atMs: clock.now(), type: 'retry' });
+      });
+      isOpen = true;
       const isRight = source.identity === this.#image.identity && source.size === this.#size;
       if (!this.#isNew || isRight) return source;
       await source.close();
@@ -257,13 +264,13 @@ class Copy<Kind extends string> {
     const { weather, noticeMs, isTold } = this.#options;
     for (const phase of weather.phases) {
       const isWhole = phase.endMs <= closedMs - noticeMs;
-      if (phase.kind === 'fair' || !isTold(phase.kind) || !isWhole) continue;
+      if (phase.kind === 'fair' || phase.isCut || !isTold(phase.kind) || !isWhole) continue;
       const hits = phase.hits.filter((atMs) => atMs >= openedMs);
       // A request that is sent twice, or that its reader gives up, may meet a fault silently.
       if (hits.length < 3) continue;
       const isReport = ({ type, atMs }: Told): boolean =>
         ['retry', 'rejected', 'source-changed'].includes(type) && atMs >= hits[0]! && atMs <= phase.endMs + noticeMs;
-      if (!told.some(isReport)) throw new Error(`not reported: ${describe(phase)}`);
+      if (![...told, ...this.#openingTold].some(isReport)) throw new Error(`not reported: ${describe(phase)}`);
     }
   }
 

@@ -11,6 +11,8 @@ export interface Phase<Kind extends string> {
   readonly kind: Kind | 'fair';
   readonly startMs: number;
   endMs: number;
+  /** The weather ended within this phase. A request that it made wait may wait until the phase would have ended. */
+  isCut?: boolean;
   /** When a request met the fault. */
   readonly hits: number[];
 }
@@ -65,7 +67,7 @@ export class Weather<Kind extends string> {
   end(): void {
     if (this.#isOver) return;
     const nowMs = this.#clock.now();
-    this.now.endMs = nowMs;
+    Object.assign(this.now, { endMs: nowMs, isCut: true });
     this.#isOver = true;
     this.phases.push({ kind: 'fair', startMs: nowMs, endMs: Number.POSITIVE_INFINITY, hits: [] });
   }

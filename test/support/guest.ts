@@ -1,12 +1,40 @@
 /** A virtual machine that boots GRUB from an export. */
 
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { onTestFinished } from 'vitest';
+import { seededRandom } from '../../src/testing/index.ts';
 import { startProgram } from './programs.ts';
+import { haveTool } from './tools.ts';
 
 const SECTOR = 512;
 /** GRUB's rescue image, which also boots as a disk. */
-export const BOOT_IMAGE = '/usr/lib/grub-rescue/grub-rescue-cdrom.iso';
+const BOOT_IMAGE = '/usr/lib/grub-rescue/grub-rescue-cdrom.iso';
+const IMAGE_BYTES = 2 ** 26;
+
+/** What a guest needs that is not here, beside `tools`. */
+export function missingForGuests(...tools: string[]): string[] {
+  const missing = ['qemu-system-x86_64', ...tools].filter((tool) => !haveTool(tool));
+  return existsSync(BOOT_IMAGE) ? missing : [...missing, 'a GRUB image'];
+}
+
+/** Writes an image of 64 MiB that boots GRUB, and random bytes after that. */
+export function makeGuestImage(
+  directory: string,
+  seed: number,
+): { readonly path: string; readonly sha256: (offset: number, length: number) => string } {
+  const bytes = seededRandom(seed).fill(new Uint8Array(IMAGE_BYTES));
+  bytes.set(readFileSync(BOOT_IMAGE));
+  const path = join(directory, 'image');
+  writeFileSync(path, bytes);
+  const sha256 = (offset: number, length: number): string =>
+    createHash('sha256')
+      .update(bytes.subarray(offset, offset + length))
+      .digest('hex');
+  return { path, sha256 };
+}
 
 /** A guest with its serial line. */
 export class Guest {

@@ -1,4 +1,4 @@
-/** Copies in Firefox that are interrupted, and the page in Firefox. */
+/** Copies in Firefox, and the page there. firefox.long.test.ts interrupts copies. */
 
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -12,12 +12,11 @@ import { Firefox } from '../support/firefox.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 import { describeInBrowser } from './browser-bench.ts';
-import { copies, interruptions } from './browser-suite.ts';
+import { copies } from './browser-suite.ts';
 
 const WAIT = { timeout: 60_000 };
 
 describeInBrowser('firefox-esr', Firefox.start, (bench) => {
-  interruptions(bench, { terminations: 10, terminationsShared: 10, kills: 2 });
   copies(bench);
 
   test('openDevice detects a private window without storage', async () => {

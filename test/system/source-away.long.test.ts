@@ -1,36 +1,24 @@
 /** Virtual machines run from an export while its source is away for five minutes. */
 
-import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
-import { seededRandom } from '../../src/testing/index.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
-import { BOOT_IMAGE, Guest } from '../support/guest.ts';
+import { Guest, makeGuestImage, missingForGuests } from '../support/guest.ts';
 import { runProgram, startServe } from '../support/programs.ts';
 import { serveFile } from '../support/range-server.ts';
-import { haveTool } from '../support/tools.ts';
 
 const MiB = 2 ** 20;
-const IMAGE_BYTES = 64 * MiB;
 const AWAY_MS = 300_000;
 /** Seconds. */
 const LONG_ENOUGH = '900';
-const here = haveTool('qemu-system-x86_64') && haveTool('qemu-io') && existsSync(BOOT_IMAGE);
+const tools = missingForGuests('qemu-io');
 const name = 'a source that is away for five minutes';
 
-describe.skipIf(!here)(here ? name : `${name} (missing: qemu-system-x86_64, qemu-io or a GRUB image)`, () => {
+describe.skipIf(tools.length > 0)(tools.length === 0 ? name : `${name} (missing: ${tools.join(', ')})`, () => {
   test('costs a guest no error for what is here, and with a long --timeout none at all', async () => {
     const directory = temporaryDirectory();
-    const bytes = seededRandom(9).fill(new Uint8Array(IMAGE_BYTES));
-    bytes.set(readFileSync(BOOT_IMAGE));
-    const image = join(directory, 'image');
-    writeFileSync(image, bytes);
-    const sha256 = (offset: number, length: number): string =>
-      createHash('sha256')
-        .update(bytes.subarray(offset, offset + length))
-        .digest('hex');
+    const { path: image, sha256 } = makeGuestImage(directory, 9);
     let source = await serveFile(image);
     onTestFinished(() => source.close());
     const serve = async (disk: string, ...flags: string[]) => {

@@ -1,23 +1,42 @@
-/** S3 as Ceph's radosgw speaks it: copies with right and wrong credentials, and with servers that die. */
+/**
+ * Ceph as an origin: S3 as its radosgw speaks it, with right and wrong credentials, and RBD through qemu-nbd. Servers
+ * die in the middle of a copy.
+ */
 
 import { createHash, createHmac } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
 import { s3Source } from '../../src/sources/s3/source.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { type JsonEvent, type Result, startCommand } from '../cli/command.ts';
 import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
-import { mustRun, runProgram } from '../support/programs.ts';
-import { describeWith } from '../support/tools.ts';
+import { mustRun, runProgram, startProgram } from '../support/programs.ts';
+import { describeWith, haveTool } from '../support/tools.ts';
 
-const TOOLS = ['ceph-mon', 'ceph-osd', 'ceph-mgr', 'radosgw', 'radosgw-admin', 'ceph', 'monmaptool', 'ceph-authtool'];
+const TOOLS = [
+  'ceph-mon',
+  'ceph-osd',
+  'ceph-mgr',
+  'radosgw',
+  'radosgw-admin',
+  'ceph',
+  'rbd',
+  'monmaptool',
+  'ceph-authtool',
+];
 const SCRIPT = join(import.meta.dirname, '../support/ceph.sh');
 const IMAGE = seededRandom(21).fill(new Uint8Array(32 << 20));
 const KEYS = { accessKeyId: 'AKTEST', secretAccessKey: 'SKTEST-s3cr3t' };
 
-describeWith(TOOLS, 'radosgw', () => {
+/** QEMU's driver for RBD, which is a package of its own. */
+const RBD_DRIVER = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/lib']
+  .map((folder) => join(folder, 'qemu/block-rbd.so'))
+  .find((path) => existsSync(path));
+
+describeWith(TOOLS, 'Ceph', () => {
   let folder: string;
   let origin: string;
 
@@ -67,7 +86,7 @@ describeWith(TOOLS, 'radosgw', () => {
     return result;
   }
 
-  test('gives an object to its owner', async () => {
+  test('radosgw gives an object to its owner', async () => {
     const home = temporaryDirectory();
     expect(await copy(home)).toMatchObject({ exitCode: 0, stderr: '' });
     expect(readFileSync(join(home, 'disk')).equals(IMAGE)).toBe(true);
@@ -77,18 +96,18 @@ describeWith(TOOLS, 'radosgw', () => {
     ['a wrong secret', { AWS_SECRET_ACCESS_KEY: 's3cr3t' }, /COD_SOURCE_IO: .*403.*SignatureDoesNotMatch/],
     ['an unknown key', { AWS_ACCESS_KEY_ID: 'AKNONE' }, /COD_SOURCE_IO: .*403.*InvalidAccessKeyId/],
     ['no credentials', { AWS_ACCESS_KEY_ID: '' }, /COD_SOURCE_IO: .*403.*AccessDenied.*no AWS credentials/],
-  ])('refuses %s', async (_, env, says) => {
+  ])('radosgw refuses %s', async (_, env, says) => {
     const home = temporaryDirectory();
     expect(await copy(home, [], env)).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(says) });
     expect(contentsOf(home)).toEqual({});
   });
 
-  test('takes a signature for any region', async () => {
+  test('radosgw takes a signature for any region', async () => {
     const home = temporaryDirectory();
     expect(await copy(home, [], { AWS_REGION: 'eu-central-1' })).toMatchObject({ exitCode: 0 });
   });
 
-  test('gets new credentials when it refuses the old ones', async () => {
+  test('radosgw gets new credentials when it refuses the old ones', async () => {
     const given = [KEYS, { accessKeyId: 'AKNEXT', secretAccessKey: 'SKNEXT' }];
     const key = ['radosgw-admin', '-c', join(folder, 'ceph.conf'), 'key'] as const;
     const of = ['--uid=t', '--key-type=s3'] as const;
@@ -109,7 +128,7 @@ describeWith(TOOLS, 'radosgw', () => {
   test.each([
     ['radosgw', 'client.rgw', 'retry'],
     ['the OSD', 'osd.0', undefined],
-  ])('may lose %s in the middle of a copy', async (_, daemon, until) => {
+  ])('a copy from radosgw survives the loss of %s in the middle', async (_, daemon, until) => {
     const home = temporaryDirectory();
     const seen: string[] = [];
     const ceph = (what: string) => mustRun('bash', SCRIPT, what, folder, daemon);
@@ -128,4 +147,34 @@ describeWith(TOOLS, 'radosgw', () => {
     if (until !== undefined) expect(seen).toContain('recovered');
     expect(readFileSync(join(home, 'disk')).equals(IMAGE)).toBe(true);
   });
+
+  test.skipIf(RBD_DRIVER === undefined || !haveTool('qemu-nbd'))(
+    'a copy from RBD through qemu-nbd survives the loss of the OSD in the middle',
+    async () => {
+      const home = temporaryDirectory();
+      const conf = join(folder, 'ceph.conf');
+      writeFileSync(join(home, 'image'), IMAGE);
+      await mustRun('ceph', '-c', conf, 'osd', 'pool', 'create', 'rbd', '8');
+      await mustRun('rbd', '-c', conf, '-p', 'rbd', 'import', join(home, 'image'), 'disk');
+      const socket = join(home, 's');
+      const server = startProgram('qemu-nbd', '-r', '-t', '-f', 'raw', '-k', socket, `rbd:rbd/disk:conf=${conf}`);
+      onTestFinished(async () => {
+        server.child.kill('SIGTERM');
+        await server.outcome;
+      });
+      while (!existsSync(socket)) await sleep(20);
+      let lost: Promise<unknown> | undefined;
+      const ceph = (what: string): Promise<string> => mustRun('bash', SCRIPT, what, folder, 'osd.0');
+      const onLine = (line: string): void => {
+        const { event, bytes } = JSON.parse(line) as JsonEvent & { bytes?: number };
+        if (event === 'progress' && bytes! >= 4 << 20) lost ??= ceph('kill').then(() => ceph('revive'));
+      };
+      const args = ['copy', `nbd+unix:///?socket=${socket}`, 'disk', '--json', '--rate', '4M'];
+      const result = await startCommand(args, { cwd: home, onLine }).result;
+      await lost;
+      expect(lost).toBeDefined();
+      expect(result.exitCode, result.stderr).toBe(0);
+      expect(readFileSync(join(home, 'disk')).equals(IMAGE)).toBe(true);
+    },
+  );
 });
