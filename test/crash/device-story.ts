@@ -333,6 +333,8 @@ export function deviceStory(shape: Shape, machine: Machine, image: Image): Story
   const lateStep = async (from: InlineDevice, random: Random): Promise<void> => {
     const offset = random.below(Math.ceil(size / SECTOR_BYTES)) * SECTOR_BYTES;
     const bytes = random.fill(new Uint8Array(Math.min(SECTOR_BYTES, size - offset)));
+    // A successor that is opening may read that it is about to be modified, and no byte of it.
+    changes.begin(offset, bytes.length);
     const calls = {
       flush: () => from.flush(),
       checkpoint: () => from.checkpoint(),
