@@ -1092,20 +1092,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'one owner: a new copy in the files of an owner that may be alive',
-    test: {
-      file: TAKE_OVER_TEST,
-      name: `${MAY_LIVE} makes new metadata files for a copy that the owner before was making, too`,
-    },
-    patches: [
-      {
-        file: INTENT_LOG,
-        find: 'await (this.#lease.unproved ? this.#checkpointer.startAnew() : this.#checkpointer.writeStandalone());',
-        replace: 'await this.#checkpointer.writeStandalone();',
-      },
-    ],
-  },
-  {
     name: 'one owner: a removal that empties a file without a check',
     test: {
       file: TAKE_OVER_TEST,
