@@ -10,8 +10,8 @@ import { lineOf, onLines } from './server.ts';
 const PATIENCE_MS = 5000;
 
 /**
- * Asks the owner of `target`. Resolves to its answer, or to undefined if no process owns it. With `argument` the answer
- * may take any time.
+ * Asks the owner of `target`. Resolves to its answer, or to undefined if no process owns it. A
+ * snapshot may take any time.
  * @throws {@link CodError} COD_NOT_RUNNING if the owner does not answer, or is on another machine; the owner's error.
  */
 export async function askOwner(
@@ -28,7 +28,7 @@ export async function askOwner(
   try {
     if (owner?.socket === undefined) throw new Error('it has no control socket');
     const request = lineOf({ token: owner.token }) + lineOf({ ...argument, command });
-    return await ask(path, request, argument === undefined ? PATIENCE_MS : 0);
+    return await ask(path, request, command === 'snapshot' ? 0 : PATIENCE_MS);
   } catch (cause) {
     if (cause instanceof CodError) throw cause;
     throw new CodError('COD_NOT_RUNNING', `the owner of ${target} does not answer`, { cause, details: { target } });
