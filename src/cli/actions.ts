@@ -1,0 +1,44 @@
+/** What each command does. The module of a command is loaded when it is called. */
+
+import type { Command } from 'commander';
+import type { ChangesFlags } from './changes.ts';
+import type { CopyFlags } from './copy.ts';
+import { limitOf } from './definitions/options.ts';
+import type { ExportFlags } from './export.ts';
+import type { FinishFlags } from './finish.ts';
+import type { InspectFlags } from './inspect.ts';
+import type { RemoveFlags } from './remove.ts';
+import type { RepairFlags } from './repair.ts';
+import type { ServeFlags } from './serve.ts';
+import type { SnapshotFlags } from './snapshot.ts';
+import type { StatusFlags } from './status.ts';
+import type { SteeringFlags } from './steering.ts';
+
+/** Gets the arguments of the command and its options. */
+type Action = Parameters<Command['action']>[0];
+
+/** The action of each command, by its name. */
+export const ACTIONS: Readonly<Record<string, Action>> = {
+  copy: async (source: string, target: string, flags: CopyFlags) =>
+    (await import('./copy.ts')).copy(source, target, flags),
+  serve: async (source: string, target: string | undefined, flags: ServeFlags) => {
+    const { serve } = await import('./serve.ts');
+    await (target === undefined ? serve(undefined, source, flags) : serve(source, target, flags));
+  },
+  status: async (target: string, flags: StatusFlags) => (await import('./status.ts')).status(target, flags),
+  pause: async (target: string, flags: SteeringFlags) => (await import('./steering.ts')).steer('pause', target, flags),
+  resume: async (target: string, flags: SteeringFlags) =>
+    (await import('./steering.ts')).steer('resume', target, flags),
+  'set-rate': async (target: string, rate: number | 'unlimited', flags: SteeringFlags) =>
+    (await import('./steering.ts')).steer('set-rate', target, flags, limitOf(rate)),
+  snapshot: async (target: string, to: string, flags: SnapshotFlags) =>
+    (await import('./snapshot.ts')).snapshot(target, to, flags),
+  inspect: async (target: string, flags: InspectFlags) => (await import('./inspect.ts')).inspect(target, flags),
+  finish: async (target: string, flags: FinishFlags) => (await import('./finish.ts')).finish(target, flags),
+  changes: async (target: string, flags: ChangesFlags) => (await import('./changes.ts')).changes(target, flags),
+  remove: async (target: string, flags: RemoveFlags) => (await import('./remove.ts')).remove(target, flags),
+  repair: async (target: string, flags: RepairFlags) => (await import('./repair.ts')).repair(target, flags),
+  export: async (target: string, flags: ExportFlags) => (await import('./export.ts')).exportCopy(target, flags),
+  demo: async () => (await import('./demo.ts')).demo(),
+  'demo-worker': async (url: string, target: string) => (await import('./demo/worker.ts')).runWorker(url, target),
+};

@@ -1,0 +1,54 @@
+/** The commands that copy from a source. */
+
+import type { Command } from 'commander';
+import { parseInteger, parseSha256 } from '../units.ts';
+import { argument, EXIT_CODES, RATES, SOURCE, TARGET, withCopyOptions, withSourceOptions } from './options.ts';
+
+/** Adds `copy` and `serve` to the program. */
+export function defineCopying(program: Command): void {
+  const copy = program
+    .command('copy')
+    .summary('copy an image; the same command resumes')
+    .description(
+      'Copies SOURCE to TARGET. After an interruption, the same command resumes.\n' +
+        'Metadata beside TARGET holds the progress. A complete, verified copy has none.',
+    )
+    .argument('<source>', SOURCE)
+    .argument('<target>', TARGET)
+    .option('--sha256 <hex>', 'verify the SHA-256 digest of the complete copy', argument(parseSha256))
+    .option(
+      '--concurrency <n>',
+      'send at most n requests at a time (default: adaptive)',
+      argument((text) => parseInteger(text, { min: 1, max: 64 })),
+    );
+  withSourceOptions(withCopyOptions(copy)).addHelpText('after', `\n${RATES}\n${EXIT_CODES}`);
+
+  const serve = program
+    .command('serve')
+    .summary('serve an image over NBD while it is copied')
+    .description(
+      'Serves SOURCE over NBD while it is copied to TARGET. Clients may read and write.\n' +
+        'Without SOURCE: serves a copy that exists. A complete copy needs no source.\n' +
+        'After an interruption, the same command resumes. Metadata stays beside TARGET.\n' +
+        'Prints "listening on URI" when clients can connect.\n' +
+        'SIGTERM or SIGINT completes requests in flight, takes a checkpoint and exits 0.',
+    )
+    .usage('[options] [source] <target>')
+    .argument('<source>', SOURCE)
+    .argument('[target]', TARGET)
+    .option('--socket <path>', 'listen on a unix socket that only this user can open')
+    .option('--host <address>', 'listen on this TCP address (default: 127.0.0.1)')
+    .option(
+      '--port <n>',
+      'listen on this TCP port, 0: any (default: 10809)',
+      argument((text) => parseInteger(text, { min: 0, max: 65_535 })),
+    )
+    .option('--export <name>', 'name the export (default: the empty name)')
+    .option('--read-only', 'serve an existing copy, and change nothing on the disk')
+    .option('--no-hydrate', 'copy only the blocks that clients read')
+    .option('--tls-cert <file>', 'require TLS, with this certificate (PEM)')
+    .option('--tls-key <file>', 'use this private key for --tls-cert (PEM)')
+    .option('--tls-ca <file>', 'require client certificates of this CA (PEM)')
+    .option('--record-order <file>', 'record the order of reads in this file, for --order');
+  withSourceOptions(withCopyOptions(serve)).addHelpText('after', `\n${RATES}\n${EXIT_CODES}`);
+}

@@ -1,0 +1,32 @@
+/**
+ * The definitions of all commands: arguments, options and texts, without what the commands do. They are loaded at each
+ * start, so they import nothing else.
+ */
+
+import { Command } from 'commander';
+import { defineCopying } from './copying.ts';
+import { defineKeeping } from './keeping.ts';
+import { EXIT_CODES } from './options.ts';
+import { defineRunning } from './running.ts';
+
+/** Returns the definitions. The commands have no actions yet. */
+export function definitions(version: string): Command {
+  const program = new Command('copyondemand')
+    .description('Copies remote disk images while they are in use, safely through any crash.')
+    .version(version)
+    .exitOverride()
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'copyondemand: ')) })
+    .addHelpText('after', `\n${EXIT_CODES}`);
+  defineCopying(program);
+  defineRunning(program);
+  defineKeeping(program);
+
+  program
+    .command('demo')
+    .summary('copy, crash and resume a sample image')
+    .description('Copies, crashes, resumes and verifies a sample image in a temporary directory.');
+
+  program.command('demo-worker', { hidden: true }).argument('<url>').argument('<target>');
+
+  return program;
+}
