@@ -3,7 +3,6 @@
 import type { Command } from 'commander';
 import type { ChangesFlags } from './changes.ts';
 import type { CopyFlags } from './copy.ts';
-import { limitOf } from './definitions/options.ts';
 import type { ExportFlags } from './export.ts';
 import type { FinishFlags } from './finish.ts';
 import type { InspectFlags } from './inspect.ts';
@@ -17,19 +16,34 @@ import type { SteeringFlags } from './steering.ts';
 /** Gets the arguments of the command and its options. */
 type Action = Parameters<Command['action']>[0];
 
+/** A rate as an argument or an option. */
+type Rate = number | 'unlimited';
+
+function limitOf(rate: Rate): number | undefined {
+  return rate === 'unlimited' ? undefined : rate;
+}
+
+/** Returns the options without `--rate unlimited`. */
+function limited<Flags extends { readonly rate?: number }>({
+  rate,
+  ...flags
+}: Omit<Flags, 'rate'> & { readonly rate?: Rate }): Flags {
+  return (typeof rate === 'number' ? { ...flags, rate } : flags) as Flags;
+}
+
 /** The action of each command, by its name. */
 export const ACTIONS: Readonly<Record<string, Action>> = {
   copy: async (source: string, target: string, flags: CopyFlags) =>
-    (await import('./copy.ts')).copy(source, target, flags),
+    (await import('./copy.ts')).copy(source, target, limited(flags)),
   serve: async (source: string, target: string | undefined, flags: ServeFlags) => {
     const { serve } = await import('./serve.ts');
-    await (target === undefined ? serve(undefined, source, flags) : serve(source, target, flags));
+    await (target === undefined ? serve(undefined, source, limited(flags)) : serve(source, target, limited(flags)));
   },
   status: async (target: string, flags: StatusFlags) => (await import('./status.ts')).status(target, flags),
   pause: async (target: string, flags: SteeringFlags) => (await import('./steering.ts')).steer('pause', target, flags),
   resume: async (target: string, flags: SteeringFlags) =>
     (await import('./steering.ts')).steer('resume', target, flags),
-  'set-rate': async (target: string, rate: number | 'unlimited', flags: SteeringFlags) =>
+  'set-rate': async (target: string, rate: Rate, flags: SteeringFlags) =>
     (await import('./steering.ts')).steer('set-rate', target, flags, limitOf(rate)),
   snapshot: async (target: string, to: string, flags: SnapshotFlags) =>
     (await import('./snapshot.ts')).snapshot(target, to, flags),

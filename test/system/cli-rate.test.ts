@@ -1,6 +1,6 @@
 /** Copies and servers, as processes, whose rate or order is controlled by an order file, a rate file or each other. */
 
-import { appendFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, onTestFinished, test, vi } from 'vitest';
 import { sha256OfFile } from '../../src/cli/hash.ts';
@@ -108,4 +108,12 @@ test('--order copies the listed blocks first', async () => {
     `bytes=${6 * MIB}-${6 * MIB + 4095}`,
     `bytes=${2 * MIB}-${2 * MIB + 8191}`,
   ]);
+});
+
+test('--rate unlimited is no limit', async () => {
+  const directory = temporaryDirectory();
+  writeFileSync(join(directory, 'image'), 'content');
+  const result = await runCommand(['copy', 'image', 'disk', '--rate', 'unlimited', '--json'], { cwd: directory });
+  expect(result).toMatchObject({ exitCode: 0, stderr: '' });
+  expect(readFileSync(join(directory, 'disk'), 'utf8')).toBe('content');
 });

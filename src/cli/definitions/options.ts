@@ -10,6 +10,14 @@ export const EXIT_CODES: string = 'Exit codes: 0 done; 1 failed; 2 wrong usage; 
 export const SOURCE: string = 'a path, or an http, https, s3, nbd, nbds or nbd+unix URL';
 export const TARGET: string = 'a path that does not exist yet, or a copy to resume';
 
+/** An option whose values add up, in their order. */
+export class Repeatable extends Option {
+  constructor(flags: string, description: string) {
+    super(flags, description);
+    this.argParser((text: string, before: readonly string[] = []) => [...before, text]);
+  }
+}
+
 /** Adapts a parser, so that commander names the option in its error. */
 export function argument<T>(parse: (text: string) => T): (text: string) => T {
   return (text) => {
@@ -20,11 +28,6 @@ export function argument<T>(parse: (text: string) => T): (text: string) => T {
       throw error;
     }
   };
-}
-
-/** Returns undefined for `unlimited`. */
-export function limitOf(rate: number | 'unlimited'): number | undefined {
-  return rate === 'unlimited' ? undefined : rate;
 }
 
 /** Adds the option that says where the metadata is. */
@@ -40,8 +43,8 @@ export function withCopyOptions(command: Command): Command {
   return withMetadata(command)
     .option(
       '--rate <rate>',
-      'limit the copy to a rate such as 20M (default: unlimited)',
-      argument((text) => limitOf(parseRateOrNone(text))),
+      'limit the copy to a rate such as 20M, or `unlimited` (the default)',
+      argument(parseRateOrNone),
     )
     .option('--rate-file <file>', 'read a rate or `unlimited` from this file every second')
     .option('--rate-group <name>', 'share the rate in this group of local copies', argument(parseGroupName))
@@ -56,41 +59,43 @@ export function withCopyOptions(command: Command): Command {
 
 /** Adds the options that say how the image is read and requested. */
 export function withSourceOptions(command: Command): Command {
-  return command
-    .addOption(
-      new Option('--format <format>', 'read SOURCE in this format (default: as its bytes tell)').choices([
-        'raw',
-        'qcow2',
-      ]),
-    )
-    .addOption(
-      new Option('--backing <file>', 'a qcow2 needs this backing file or URL, or `allow`: those it names (repeatable)')
-        // The order is that in which the images need the files.
-        .argParser((file: string, files?: string[]) => [...(files ?? []), file]),
-    )
-    .addOption(
-      new Option('--header <line>', "send this HTTP header, 'Name: value', or those in @FILE (repeatable)").argParser(
-        (line: string, lines?: string[]) => [...(lines ?? []), line],
-      ),
-    )
-    .option('--user <name:password>', 'send basic authentication over HTTP')
-    .option('--user-file <file>', 'read name:password from this file')
-    .option('--netrc', 'read them from ~/.netrc')
-    .option('--cacert <file>', 'trust only these certificate authorities (default: SSL_CERT_FILE, or those of Node)')
-    .option('--cert <file>', 'present this client certificate (PEM)')
-    .option('--key <file>', 'use this private key for --cert (PEM)')
-    .option('--insecure', 'do not verify the certificate of the server')
-    .option('--stream-whole', 'accept an HTTP server without ranges')
-    .option('--endpoint-url <url>', 'the server of s3:// (default: AWS_ENDPOINT_URL, or AWS)')
-    .option('--no-sign-request', 'send no AWS credentials, for a public object in S3')
-    .option(
-      '--retries <n>',
-      'retry a request n times (default: 19, 4 while opening)',
-      argument((text) => parseInteger(text, { min: 0, max: 1000 })),
-    )
-    .option(
-      '--timeout <seconds>',
-      'retry after this time without data (default: 15); a client of `serve` waits for it (default: 30)',
-      argument((text) => parseInteger(text, { min: 1, max: 86_400 })),
-    );
+  return (
+    command
+      .addOption(
+        new Option('--format <format>', 'read SOURCE in this format (default: as its bytes tell)').choices([
+          'raw',
+          'qcow2',
+        ]),
+      )
+      // The order is that in which the images need the files.
+      .addOption(
+        new Repeatable(
+          '--backing <file>',
+          'a qcow2 needs this backing file or URL, or `allow`: those it names (repeatable)',
+        ),
+      )
+      .addOption(
+        new Repeatable('--header <line>', "send this HTTP header, 'Name: value', or those in @FILE (repeatable)"),
+      )
+      .option('--user <name:password>', 'send basic authentication over HTTP')
+      .option('--user-file <file>', 'read name:password from this file')
+      .option('--netrc', 'read them from ~/.netrc')
+      .option('--cacert <file>', 'trust only these certificate authorities (default: SSL_CERT_FILE, or those of Node)')
+      .option('--cert <file>', 'present this client certificate (PEM)')
+      .option('--key <file>', 'use this private key for --cert (PEM)')
+      .option('--insecure', 'do not verify the certificate of the server')
+      .option('--stream-whole', 'accept an HTTP server without ranges')
+      .option('--endpoint-url <url>', 'the server of s3:// (default: AWS_ENDPOINT_URL, or AWS)')
+      .option('--no-sign-request', 'send no AWS credentials, for a public object in S3')
+      .option(
+        '--retries <n>',
+        'retry a request n times (default: 19, 4 while opening)',
+        argument((text) => parseInteger(text, { min: 0, max: 1000 })),
+      )
+      .option(
+        '--timeout <seconds>',
+        'retry after this time without data (default: 15); a client of `serve` waits for it (default: 30)',
+        argument((text) => parseInteger(text, { min: 1, max: 86_400 })),
+      )
+  );
 }
