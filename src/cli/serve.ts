@@ -5,46 +5,27 @@
 
 import { readFile } from 'node:fs/promises';
 import { withSignal } from '../async/with-signal.ts';
-import type { Device, InlineDevice } from '../device/types.ts';
-import { CodError, isCodError } from '../errors.ts';
 import { wrongName } from '../nbd/server/export.ts';
 import { Listener, type NbdAddress } from '../nbd/server/listener.ts';
-import { type NbdServer, serveAt } from '../nbd/server/server.ts';
+import { type ExportServer, type NbdServer, serveAt } from '../nbd/server/server.ts';
 import { tlsServer } from '../nbd/server/tls.ts';
 import { ioError } from '../platform/errno.ts';
-import { emitError, failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
+import { emitError, Interrupted, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { type Emit, jsonLines } from './json-lines.ts';
-import { type OrderRecording, recordOrder } from './order-file.ts';
 import { progressFor } from './progress.ts';
-import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
+import { type DiskFlags, ServedDisk } from './served-disk.ts';
 import { parseSourceUri } from './source-uri.ts';
-import { syncedBytes } from './synced-bytes.ts';
-import { checkTarget, followCopy, openTarget, type TargetCopy, type TargetFlags, tellStart } from './target-device.ts';
-import { Troubles } from './troubles.ts';
-import { formatBytes } from './units.ts';
+import { checkTarget } from './target-device.ts';
 
-const TICK_MS = 500;
-/** Clients wait so long for bytes that only an absent source has, without `--timeout`. */
-const PATIENCE_S = 30;
 /** Time between two reports of refused clients, since a client may always try again. */
 const REFUSAL_REPORT_MS = 60_000;
 
-/** Writes of clients change the digest. */
-const VERIFICATION =
-  'verify a complete copy without writes of clients by `copyondemand copy --sha256` with the same SOURCE and TARGET';
-
 /** Parsed options of the command. */
-export interface ServeFlags extends TargetFlags, RateFlags {
+export interface ServeFlags extends DiskFlags {
   readonly socket?: string;
   readonly host?: string;
   readonly port?: number;
-  readonly export?: string;
-  readonly readOnly?: boolean;
-  /** False with `--no-hydrate`. */
-  readonly hydrate: boolean;
-  /** Path of an order file to write. */
-  readonly recordOrder?: string;
   readonly tlsCert?: string;
   readonly tlsKey?: string;
   readonly tlsCa?: string;
@@ -64,65 +45,30 @@ export async function serve(sourceText: string | undefined, target: string, flag
   const interruption = listenForInterruption();
   const { signal } = interruption;
   let listener: Listener | undefined;
-  let device: InlineDevice | undefined;
-  let server: NbdServer | undefined;
-  let rate: RateControl | undefined;
-  let recording: OrderRecording | undefined;
+  let server: ExportServer | undefined;
+  let disk: ServedDisk | undefined;
   try {
-    if (flags.hydrate && !flags.readOnly) rate = new RateControl(flags, rateHooks(emit));
+    disk = new ServedDisk({ uri, target, flags, signal, emit, progress });
     const secure = await openTls(flags);
     // Listens before the device is opened: an address that cannot be used must not begin a copy. Early clients wait.
     listener = await openListener(flags);
-    const { recordOrder: recordPath } = flags;
-    const opening = openTarget({
-      troubles: new Troubles({ target, emit, progress }, { isOpening: true }),
-      uri,
-      target,
-      flags,
-      signal,
-      rate,
-      patienceMs: (flags.timeout ?? PATIENCE_S) * 1000,
-      ...(recordPath !== undefined && {
-        onSize: async (size) => {
-          recording ??= await recordOrder(recordPath, size, tellRecordingEnded);
-        },
-        onRead: (offset: number, length: number) => recording?.onRead(offset, length),
-      }),
-    });
-    device = await opening.catch(withRemedy);
-    const exports = new Map([[flags.export ?? '', { device, readOnly: flags.readOnly ?? false }]]);
-    server = serveAt(listener, exports, secure, refusalReports(emit, flags));
-    rate?.govern(device);
-    await run({ uri, target, device, server, flags, signal, emit, progress });
+    await disk.open();
+    server = serveAt(listener, new Map([[disk.name, disk.export]]), secure, refusalReports(emit, flags));
+    disk.announce(server);
+    await disk.follow();
+    // Only a signal ends the server.
+    await withSignal(new Promise<never>(() => undefined), signal);
   } catch (error) {
     progress.end();
-    const reported = await shutDown(server, listener, device, error);
+    const reported = await shutDown(server, listener, disk, error);
     if (reported !== undefined) {
       emitError(emit, reported);
       throw reported;
     }
-    emit('done', device === undefined ? {} : { bytes: syncedBytes(device.status()) });
+    emit('done', { bytes: disk?.bytes });
   } finally {
-    rate?.stop();
-    await recording?.close();
     interruption.stop();
   }
-}
-
-function tellRecordingEnded(error: unknown): void {
-  process.stderr.write(`copyondemand: --record-order has stopped: ${failureOf(error).message}\n`);
-}
-
-/** Errors of a disk that takes no changes, by their errno. */
-const NO_CHANGES: ReadonlySet<unknown> = new Set(['EROFS', 'EACCES', 'EPERM']);
-
-/** Names `--read-only` in the error of a disk on which a copy cannot be opened for writing. */
-function withRemedy(error: unknown): never {
-  if (!isCodError(error)) throw error;
-  const { code, message, details, cause } = error;
-  if (code !== 'COD_NO_SPACE' && !NO_CHANGES.has(details['errno'])) throw error;
-  const remedy = code === 'COD_NO_SPACE' ? 'make room, or serve' : 'serve';
-  throw new CodError(code, `${message}; ${remedy} an existing copy with --read-only`, { details, cause });
 }
 
 /** Returns a function that counts refused clients, and reports their number at most once a minute. */
@@ -209,49 +155,18 @@ async function asUsage<T>(task: () => T | Promise<T>): Promise<T> {
   }
 }
 
-interface Serving extends TargetCopy {
-  readonly flags: ServeFlags;
-  readonly device: InlineDevice;
-  readonly server: NbdServer;
-}
-
-/** Announces the export, reports progress until the copy ends, and serves until the signal arrives. */
-async function run(serving: Serving): Promise<never> {
-  const { device, server, target, flags, signal, emit, progress } = serving;
-  tellStart(device, serving, VERIFICATION);
-  emit('listening', { uri: server.uris[0] });
-  if (!flags.json) process.stdout.write(`listening on ${server.uris[0]}\n`);
-  try {
-    await followCopy(device, serving, { tickMs: TICK_MS });
-    if (!flags.quiet && !flags.json)
-      process.stderr.write(`${target}: complete, ${formatBytes(device.size)}; still serving\n`);
-  } catch (error) {
-    if (error instanceof Interrupted) throw error;
-    // The device is poisoned. The same command recovers its durable state.
-    progress.end();
-    const { exitCode: _, ...fields } = failureOf(error);
-    emit('failed', fields);
-    if (!flags.json)
-      process.stderr.write(
-        failureLine(failureOf(error)).replace(/\n$/, '; still serving, without the background copy\n'),
-      );
-  }
-  // Only a signal ends the server.
-  return withSignal(new Promise<never>(() => undefined), signal);
-}
-
 /** Closes everything, clients first. Returns the error to report; undefined if a signal ended a running server. */
 async function shutDown(
   server: NbdServer | undefined,
   listener: Listener | undefined,
-  device: Device | undefined,
+  disk: ServedDisk | undefined,
   error: unknown,
 ): Promise<unknown> {
   const stopped = error instanceof Interrupted && server !== undefined;
   try {
     if (server === undefined) listener?.close();
     else await server.close();
-    await device?.close();
+    await disk?.close();
   } catch (closing) {
     if (stopped) return closing;
   }

@@ -38,15 +38,23 @@ export interface CopyStatus {
   readonly paused: boolean;
 }
 
+/** What the status says beside what its device does. */
+interface Described {
+  readonly target: string;
+  readonly source: string | null;
+  /** Undefined: nothing serves it. */
+  readonly clients: (() => number) | undefined;
+  /** Called when the device is closed. */
+  readonly onClosed: () => void;
+}
+
 /** Returns a function that says what a device does, and remembers its last error. */
-export function statusOf(
-  device: Device,
-  { target, source }: { target: string; source: string | null },
-): () => CopyStatus {
+export function statusOf(device: Device, { target, source, clients, onClosed }: Described): () => CopyStatus {
   let lastError: CopyStatus['lastError'] = null;
   const follow = async (): Promise<void> => {
     for await (const event of device.events())
       if (event.type === 'error' || event.type === 'retry') lastError = { code: event.code, message: event.message };
+    onClosed();
   };
   void follow();
   return () => {
@@ -66,7 +74,7 @@ export function statusOf(
       source,
       lastError,
       retries: status.retries,
-      clients: null,
+      clients: clients?.() ?? null,
       paused: status.state === 'paused',
     };
   };

@@ -4,7 +4,6 @@
 
 import { stat } from 'node:fs/promises';
 import { withSignal } from '../async/with-signal.ts';
-import type { Answer } from '../control/server.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
 import type { Device, DeviceEvent, InlineDevice } from '../device/types.ts';
 import { CodError, type CodErrorCode } from '../errors.ts';
@@ -20,7 +19,6 @@ import type { Progress } from './progress.ts';
 import type { RateControl } from './rate-control.ts';
 import { withRepairAdvice } from './repair-advice.ts';
 import { type SourceUri, showSourceUri } from './source-uri.ts';
-import type { CopyStatus } from './status.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { Troubles } from './troubles.ts';
 import { formatBytes } from './units.ts';
@@ -60,18 +58,13 @@ export function checkTarget(target: string): void {
   if (target === '') throw new UsageError('TARGET is empty: give a path that does not exist yet, or a copy to resume');
 }
 
-/** What a client may ask for, beside the status. */
-const COMMANDS: ReadonlySet<string> = new Set(['snapshot', 'pause', 'resume', 'set-rate']);
-
 const modules = () =>
   Promise.all([
     import('../device/open.ts'),
     import('../platform/environment.ts'),
     import('../fs/node.ts'),
     import('../control/server.ts'),
-    import('./status.ts'),
-    import('./snapshot.ts'),
-    import('./steering.ts'),
+    import('./owner-answers.ts'),
   ]);
 
 interface OpenTarget extends Pick<TargetCopy, 'uri' | 'target' | 'flags' | 'signal'> {
@@ -87,6 +80,8 @@ interface OpenTarget extends Pick<TargetCopy, 'uri' | 'target' | 'flags' | 'sign
   /** As of `openDeviceIn`. */
   readonly asksFirst?: boolean;
   readonly patienceMs?: number;
+  /** Returns the number of clients that use the copy. Default: nothing serves it. */
+  readonly clients?: () => number;
 }
 
 /**
@@ -106,37 +101,15 @@ export async function openTarget({
   direct = false,
   asksFirst = false,
   patienceMs,
+  clients,
 }: OpenTarget): Promise<InlineDevice> {
   if (uri !== undefined) checkSourceFlags(uri, flags);
   if (uri?.kind === 'file') {
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target, flags.metadata);
   }
-  const [
-    { openDeviceIn },
-    { systemEnvironment },
-    { servingFileSystem },
-    { serveControl },
-    { statusOf, describeStatus },
-    { answerSnapshot },
-    { answerSteering },
-  ] = await modules();
-  let opened: { readonly device: Device; readonly status: () => CopyStatus } | undefined;
-  const opening = { target, pid: process.pid, state: 'opening' };
-  const answer: Answer = (command, request) => {
-    if (command === 'status') return opened?.status() ?? opening;
-    if (!COMMANDS.has(command)) return undefined;
-    if (opened !== undefined) {
-      const { device } = opened;
-      return answerSteering({ device, rate }, command, request) ?? answerSnapshot(device, target, request);
-    }
-    return Promise.reject(new CodError('COD_NOT_RUNNING', `${target} is being opened; try again`));
-  };
-  process.on('SIGUSR1', () => {
-    const line =
-      opened === undefined ? `${target}: opening, process ${process.pid}\n` : describeStatus(opened.status());
-    process.stderr.write(line);
-  });
+  const [{ openDeviceIn }, { systemEnvironment }, { servingFileSystem }, { serveControl }, { OwnerAnswers }] =
+    await modules();
   const orders = flags.order === undefined ? undefined : await import('./order-file.ts');
   const order = await orders?.readOrder(flags.order!);
   const checkSize = async (size: number): Promise<void> => {
@@ -171,7 +144,7 @@ export async function openTarget({
     fileSystem: servingFileSystem(
       '.',
       { direct, readOnly },
-      { serve: (socket, token) => serveControl(socket, token, answer) },
+      { serve: (socket, token) => serveControl(socket, token, (...request) => answers.answer(...request)) },
     ),
     target,
     metadata: flags.metadata,
@@ -188,16 +161,18 @@ export async function openTarget({
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Number.MAX_SAFE_INTEGER } : {}),
     },
   };
+  const answers = new OwnerAnswers({ target, rate, clients });
   device = await openDeviceIn(systemEnvironment, options, { asksFirst, patienceMs }).catch(async (error: unknown) => {
+    answers.failed();
     throw await withRepairAdvice(error, target, flags.metadata);
   });
+  answers.opened(device, shownSource(uri));
   try {
     await checkSize(device.size);
   } catch (error) {
     await device.close().catch(() => undefined);
     throw error;
   }
-  opened = { device, status: statusOf(device, { target, source: shownSource(uri) }) };
   return device;
 }
 

@@ -10,7 +10,7 @@ import { memfsFileSystem } from '../../src/fs/memfs.ts';
 import { CodError, type FileSystem, type Source } from '../../src/index.ts';
 import { COMMAND, COMMAND_FLAG, OPTION, TRANSMISSION_FLAG } from '../../src/nbd/constants.ts';
 import { Connection } from '../../src/nbd/server/connection.ts';
-import { exportInfo, type InlineNbdDevice } from '../../src/nbd/server/export.ts';
+import { Exports, exportInfo, type InlineNbdDevice } from '../../src/nbd/server/export.ts';
 import { ServerMemory } from '../../src/nbd/server/memory.ts';
 import { systemEnvironment } from '../../src/platform/environment.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
@@ -83,7 +83,7 @@ async function connect(
       });
     },
   });
-  new Connection(socket, { exports: new Map([['', { device }]]), memory: new ServerMemory() });
+  new Connection(socket, { exports: new Exports(new Map([['', { device }]])), memory: new ServerMemory() });
   const send = async (...requests: Uint8Array[]): Promise<void> => {
     socket.push(Buffer.concat(requests));
     await turn();

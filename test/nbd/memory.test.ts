@@ -6,7 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { CodError } from '../../src/index.ts';
 import { COMMAND, COMMAND_FLAG, OPTION } from '../../src/nbd/constants.ts';
 import { Connection } from '../../src/nbd/server/connection.ts';
-import type { InlineNbdDevice } from '../../src/nbd/server/export.ts';
+import { Exports, type InlineNbdDevice } from '../../src/nbd/server/export.ts';
 import { ServerMemory } from '../../src/nbd/server/memory.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
@@ -49,7 +49,7 @@ async function connect(
       setImmediate(done);
     },
   });
-  const connection = new Connection(socket, { exports: new Map([['', { device }]]), memory });
+  const connection = new Connection(socket, { exports: new Exports(new Map([['', { device }]])), memory });
   const send = async (...requests: Uint8Array[]): Promise<void> => {
     socket.push(Buffer.concat(requests));
     for (let turns = 0; turns < 4; turns++) await turn();

@@ -8,6 +8,7 @@ import { text } from 'node:stream/consumers';
 import { expect, onTestFinished, test } from 'vitest';
 import { parseOwner } from '../../src/fs/lock-owner.ts';
 import { lockFile } from '../../src/fs/node-lock.ts';
+import { nbdSource } from '../../src/nbd.ts';
 import { type Running, runCommand, startCommand } from '../cli/command.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 
@@ -66,6 +67,15 @@ test('status comes from the owner, and without one from the metadata', async () 
   const after = await statusOf(target);
   expect(Object.keys(after).sort()).toEqual(FIELDS);
   expect(after).toMatchObject({ pid: null, state: 'closed', totalBlocks: 256, syncedBlocks: 0 });
+});
+
+test('status counts the clients of the disk', async () => {
+  const { directory, target } = await serving();
+  expect(await statusOf(target)).toMatchObject({ clients: 0 });
+  const used = await nbdSource(`nbd+unix:///?socket=${join(directory, 's')}`);
+  expect(await statusOf(target)).toMatchObject({ clients: 1 });
+  await used.close();
+  while ((await statusOf(target))['clients'] !== 0);
 });
 
 test('what is not a copy has no status', async () => {

@@ -6,8 +6,8 @@
 
 import { setMaxListeners } from 'node:events';
 import type { Duplex } from 'node:stream';
-import { exportInfo, type NbdExport } from './export.ts';
-import { type Agreement, type ExportInfo, Handshake, type HandshakeAction } from './handshake.ts';
+import type { Exports } from './export.ts';
+import { type Agreement, Handshake, type HandshakeAction } from './handshake.ts';
 import { LIMITS } from './limits.ts';
 import type { ServerMemory } from './memory.ts';
 import { Session } from './session.ts';
@@ -15,7 +15,7 @@ import { ProtocolError } from './transmission.ts';
 
 /** What a connection serves, and how it is secured. */
 export interface ConnectionOptions {
-  readonly exports: ReadonlyMap<string, NbdExport>;
+  readonly exports: Exports;
   /** Shared by all connections of a server. */
   readonly memory: ServerMemory;
   /** Starts TLS on a socket, as the server. Absent: TLS is not offered. */
@@ -27,7 +27,6 @@ export class Connection {
   readonly closed: Promise<void>;
   readonly #options: ConnectionOptions;
   readonly #handshake: Handshake;
-  readonly #infos: readonly ExportInfo[];
   readonly #abort = new AbortController();
   readonly #onClosed: () => void;
   readonly #plain: Duplex;
@@ -35,6 +34,7 @@ export class Connection {
   #socket: Duplex;
   #timer: NodeJS.Timeout;
   #session: Session | undefined;
+  #exportName: string | undefined;
   #isClosed = false;
   #draining = false;
 
@@ -47,11 +47,8 @@ export class Connection {
     let resolveClosed!: () => void;
     this.closed = new Promise<void>((resolve) => (resolveClosed = resolve));
     this.#onClosed = resolveClosed;
-    this.#infos = [...options.exports].map(([name, each]) => exportInfo(name, each));
-    this.#handshake = new Handshake({
-      exports: this.#infos,
-      tls: options.secure === undefined ? 'absent' : 'required',
-    });
+    const { exports, secure } = options;
+    this.#handshake = new Handshake({ exports: exports.infos, tls: secure === undefined ? 'absent' : 'required' });
     this.#timer = setTimeout(() => this.destroy(), LIMITS.handshakeMs);
     this.#attach(socket);
     socket.on('data', this.#onHandshake);
@@ -61,6 +58,11 @@ export class Connection {
   /** Whether the client has not reached the transmission phase. TLS is part of the handshake. */
   get isInHandshake(): boolean {
     return this.#session === undefined;
+  }
+
+  /** The export that the client uses. Undefined during the handshake. */
+  get exportName(): string | undefined {
+    return this.#exportName;
   }
 
   /**
@@ -133,8 +135,11 @@ export class Connection {
 
   #transmit(agreement: Agreement, rest: Uint8Array): void {
     clearTimeout(this.#timer);
-    const { device } = this.#options.exports.get(agreement.export.name)!;
-    const { memory } = this.#options;
+    const { exports, memory } = this.#options;
+    const { name } = agreement.export;
+    // The client has agreed on it just now.
+    const device = exports.device(name)!;
+    this.#exportName = name;
     const session = new Session(this.#socket, device, { agreement, memory, signal: this.#abort.signal });
     this.#session = session;
     this.#timer = setInterval(() => session.checkStall(), LIMITS.requestStallMs / 2);

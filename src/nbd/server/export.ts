@@ -99,6 +99,42 @@ export function exportInfo(name: string, { device, readOnly = false, description
   };
 }
 
+/** The exports of a server. They come and go while clients are connected. */
+export class Exports {
+  readonly #devices = new Map<string, NbdDevice>();
+  readonly #infos: ExportInfo[] = [];
+
+  constructor(exports: ReadonlyMap<string, NbdExport>) {
+    for (const [name, each] of exports) this.add(name, each);
+  }
+
+  /** What clients learn, in the order in which the exports were added. Always up to date. */
+  get infos(): readonly ExportInfo[] {
+    return this.#infos;
+  }
+
+  /** Returns the device of an export. */
+  device(name: string): NbdDevice | undefined {
+    return this.#devices.get(name);
+  }
+
+  /** @throws `RangeError` if there is an export of this name */
+  add(name: string, added: NbdExport): void {
+    if (this.#devices.has(name)) throw new RangeError(`there is an export ${JSON.stringify(name)} already`);
+    this.#devices.set(name, added.device);
+    this.#infos.push(exportInfo(name, added));
+  }
+
+  /** Clients find the export no more. Does nothing if there is none of this name. */
+  remove(name: string): void {
+    if (!this.#devices.delete(name)) return;
+    this.#infos.splice(
+      this.#infos.findIndex((info) => info.name === name),
+      1,
+    );
+  }
+}
+
 /** The metadata contexts. A context's id is its index plus 1. */
 export const CONTEXTS: readonly string[] = [BASE_ALLOCATION, COPY_STATE, MODIFIED_BLOCKS];
 

@@ -64,7 +64,7 @@ type Next =
 export type HandshakeAction = { readonly send: Uint8Array } & Next;
 
 export interface HandshakeOptions {
-  /** All exports, in the order of the list that clients get. */
+  /** All exports, in the order of the list that clients get. May change at any time. */
   readonly exports: readonly ExportInfo[];
   /** `required`: before TLS only STARTTLS and ABORT are accepted. `absent`: TLS is not offered. */
   readonly tls: 'absent' | 'required';

@@ -1,7 +1,7 @@
 /** The NBD server: serves exports at one address to many clients. */
 
 import { Connection } from './connection.ts';
-import { type NbdDevice, type NbdExport, wrongName } from './export.ts';
+import { Exports, type NbdDevice, type NbdExport, wrongName } from './export.ts';
 import { LIMITS } from './limits.ts';
 import { Listener, type NbdAddress } from './listener.ts';
 import { ServerMemory } from './memory.ts';
@@ -37,6 +37,21 @@ export interface NbdServer extends AsyncDisposable {
    * Idempotent.
    */
   close(): Promise<void>;
+}
+
+/** A server whose exports come and go while it runs. */
+export interface ExportServer extends NbdServer {
+  /** Adds an export. Clients find it at once. @throws `RangeError` if there is one of this name */
+  add(name: string, added: NbdExport): void;
+  /**
+   * Removes an export, and ends the connections of its clients as {@link NbdServer.close} does. Other clients are not
+   * disturbed. Resolves when no request uses the device.
+   */
+  remove(name: string): Promise<void>;
+  /** Returns the URI of an export, as NBD clients accept it. */
+  uri(name: string): string;
+  /** Returns the number of clients of an export. */
+  clientsOf(name: string): number;
 }
 
 /**
@@ -101,16 +116,16 @@ function checkExports(exports: ReadonlyMap<string, NbdExport>): void {
  */
 export function serveAt(
   listener: Listener,
-  exports: ReadonlyMap<string, NbdExport>,
+  initial: ReadonlyMap<string, NbdExport>,
   secure: ReturnType<typeof tlsServer> | undefined,
   onRefused: () => void = () => undefined,
-): NbdServer {
+): ExportServer {
+  const exports = new Exports(initial);
   /** In the order of their arrival. */
   const connections = new Set<Connection>();
   const memory = new ServerMemory();
   let refusedCount = 0;
   let closing: Promise<void> | undefined;
-  const uris = [...exports.keys()].map((name) => listener.uri(name, secure !== undefined));
   listener.take((socket) => {
     if (connections.size >= LIMITS.connections && !makePlace(connections)) {
       socket.destroy();
@@ -122,17 +137,24 @@ export function serveAt(
     connections.add(connection);
     connection.closed.then(() => connections.delete(connection)).catch(() => undefined);
   });
-  const close = async (): Promise<void> => {
+  const clientsOf = (name: string): readonly Connection[] =>
+    [...connections].filter(({ exportName }) => exportName === name);
+  const close = (): Promise<void> => {
     listener.close();
-    const timer = setTimeout(() => {
-      for (const connection of connections) connection.destroy();
-    }, LIMITS.drainMs);
-    for (const connection of connections) connection.drain();
-    await Promise.all([...connections].map((connection) => connection.closed));
-    clearTimeout(timer);
+    return drain([...connections]);
   };
+  const uri = (name: string): string => listener.uri(name, secure !== undefined);
   return {
-    uris,
+    get uris() {
+      return exports.infos.map(({ name }) => uri(name));
+    },
+    uri,
+    add: (name, added) => exports.add(name, added),
+    remove: (name) => {
+      exports.remove(name);
+      return drain(clientsOf(name));
+    },
+    clientsOf: (name) => clientsOf(name).length,
     get connectionCount() {
       return connections.size;
     },
@@ -142,6 +164,16 @@ export function serveAt(
     close: () => (closing ??= close()),
     [Symbol.asyncDispose]: () => (closing ??= close()),
   };
+}
+
+/** Ends connections: answers the requests in flight, and after a time disconnects the rest. */
+async function drain(connections: readonly Connection[]): Promise<void> {
+  const timer = setTimeout(() => {
+    for (const connection of connections) connection.destroy();
+  }, LIMITS.drainMs);
+  for (const connection of connections) connection.drain();
+  await Promise.all(connections.map((connection) => connection.closed));
+  clearTimeout(timer);
 }
 
 /**

@@ -1,0 +1,16 @@
+/** SIGUSR1: the process prints one line for each of its copies on stderr. */
+
+const lines = new Set<() => string>();
+
+/** Prints what `line` returns at each SIGUSR1, until the returned function is called. */
+export function tellOnSignal(line: () => string): () => void {
+  if (lines.size === 0) process.on('SIGUSR1', tell);
+  lines.add(line);
+  return () => {
+    if (lines.delete(line) && lines.size === 0) process.off('SIGUSR1', tell);
+  };
+}
+
+function tell(): void {
+  process.stderr.write([...lines].map((line) => line()).join(''));
+}
