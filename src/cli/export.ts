@@ -8,16 +8,18 @@ import { listenForInterruption } from './interruption.ts';
 
 /** Parsed options of the command. */
 export interface ExportFlags {
+  readonly format?: number;
   /** Prefix of the names of the metadata. */
   readonly metadata?: string;
 }
 
 /**
  * Converts the metadata of the copy at TARGET, and says what format 1 does not hold.
- * @throws {@link UsageError} if TARGET is empty; the errors of `exportFormat1`.
+ * @throws {@link UsageError} if TARGET is empty, or without a format; the errors of `exportFormat1`.
  */
-export async function exportCopy(target: string, { metadata = target }: ExportFlags): Promise<void> {
+export async function exportCopy(target: string, { format, metadata = target }: ExportFlags): Promise<void> {
   if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
+  if (format === undefined) throw new UsageError('the format is missing: give --format 1');
   const interruption = listenForInterruption();
   try {
     const { isConverted, totalBlocks, syncedBlocks } = await exportFormat1In(systemEnvironment, {

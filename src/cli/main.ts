@@ -5,7 +5,9 @@ import { readFileSync } from 'node:fs';
 import { type Command, CommanderError } from 'commander';
 import { ACTIONS } from './actions.ts';
 import { definitions } from './definitions/program.ts';
-import { EXIT, failureLine, failureOf, UsageError } from './failure.ts';
+import { readEnvironment, wantsJson } from './environment.ts';
+import { EXIT, emitError, failureLine, failureOf, UsageError } from './failure.ts';
+import { jsonLines } from './json-lines.ts';
 
 function version(): string {
   const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
@@ -18,6 +20,7 @@ function version(): string {
 function program(): Command {
   const program = definitions(version());
   for (const command of program.commands) command.action(ACTIONS[command.name()]!);
+  readEnvironment(program, process.env);
   return program;
 }
 
@@ -33,15 +36,20 @@ async function main(): Promise<number> {
   process.stdout.on('error', onOutputError);
   // Without a listener Node opens its debugger to every user of the machine.
   if (process.platform !== 'win32') process.on('SIGUSR1', () => undefined);
+  const args = process.argv.slice(2);
+  const commands = program();
   try {
-    if (process.argv.length <= 2)
+    if (args.every((arg) => arg === '--json'))
       throw new UsageError('missing command: see `copyondemand --help`, or try `copyondemand demo`');
-    await program().parseAsync();
+    await commands.parseAsync();
     return EXIT.done;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.done : EXIT.usage;
-    const failure = failureOf(error);
-    process.stderr.write(failureLine(failure));
+    const isTold = error instanceof CommanderError;
+    if (isTold && error.exitCode === 0) return EXIT.done;
+    const reported = isTold ? new UsageError(error.message.replace(/^error: /, '')) : error;
+    emitError(jsonLines(process.stdout, { enabled: wantsJson(commands, args, process.env) }), reported);
+    const failure = failureOf(reported);
+    if (!isTold) process.stderr.write(failureLine(failure));
     return failure.exitCode;
   }
 }

@@ -6,7 +6,7 @@ import { withSignal } from '../async/with-signal.ts';
 import { nodeFileSystem } from '../fs/node.ts';
 import { type RemovedCopy, removeCopyIn } from '../log/removal.ts';
 import { systemEnvironment } from '../platform/environment.ts';
-import { failureOf, Interrupted, UsageError } from './failure.ts';
+import { emitError, Interrupted, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 import { formatBytes } from './units.ts';
@@ -50,8 +50,7 @@ export async function remove(
     emit('done', fieldsOf(target, removed));
     if (!json) process.stderr.write(`removed ${removed.files.join(', ')}\n`);
   } catch (error) {
-    const { exitCode: _, details, ...fields } = failureOf(error);
-    emit('error', { ...fields, details: loss === undefined ? details : { ...details, ...fieldsOf(target, loss) } });
+    emitError(emit, error, loss === undefined ? {} : fieldsOf(target, loss));
     throw error;
   } finally {
     interruption.stop();

@@ -54,7 +54,10 @@ export function startCommand(
 }
 
 /** Runs `copyondemand` with `args` to its end. */
-export function runCommand(args: readonly string[], options: { cwd?: string } = {}): Promise<Result> {
+export function runCommand(
+  args: readonly string[],
+  options: { cwd?: string; env?: NodeJS.ProcessEnv } = {},
+): Promise<Result> {
   return startCommand(args, options).result;
 }
 

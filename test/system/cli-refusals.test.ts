@@ -29,6 +29,7 @@ interface Row {
   readonly arrange: Arrange;
   /** What the line on stderr must contain. */
   readonly says: string | RegExp;
+  readonly env?: NodeJS.ProcessEnv;
 }
 
 interface Refusal extends Row {
@@ -236,6 +237,54 @@ const usage: readonly Row[] = [
     name: 'HTTP options with a path',
     arrange: (dir) => ['copy', makeImage(dir), 'b', '--user', 'a:b'],
     says: 'needs an HTTP source',
+  },
+  { name: 'a misspelt option', arrange: () => ['copy', 'a', 'b', '--quite'], says: 'Did you mean --quiet' },
+  { name: 'export without its format', arrange: () => ['export', 'a'], says: '--format 1' },
+  {
+    name: 'a rate in the environment that is not a number',
+    arrange: () => ['copy', 'a', 'b'],
+    env: { COPYONDEMAND_RATE: 'fast' },
+    says: 'copyondemand: COPYONDEMAND_RATE is invalid. Use for example',
+  },
+  {
+    name: 'a boolean in the environment that is no word for it',
+    arrange: () => ['serve', 'a', 'b'],
+    env: { COPYONDEMAND_NO_HYDRATE: 'on' },
+    says: 'copyondemand: COPYONDEMAND_NO_HYDRATE is invalid. Use 1, true or yes',
+  },
+  {
+    name: 'a user in the environment without a password',
+    arrange: () => ['copy', 'http://127.0.0.1:9/', 'b'],
+    env: { COPYONDEMAND_USER: 'hunter2' },
+    says: /^copyondemand: COPYONDEMAND_USER needs the form name:password\n$/,
+  },
+];
+
+/** Wrong usage that `--json` reports on stdout as well. */
+const usageInJson: readonly Row[] = [
+  { name: 'no command', arrange: () => ['--json'], says: /^missing command/ },
+  { name: 'a misspelt command', arrange: () => ['cop', 'a', 'b', '--json'], says: "unknown command 'cop'" },
+  { name: 'an option that does not exist', arrange: () => ['copy', 'a', 'b', '--json', '--fast'], says: "'--fast'" },
+  { name: 'a rate that is not a number', arrange: () => ['copy', 'a', 'b', '--json', '--rate', 'x'], says: '--rate' },
+  { name: 'no target', arrange: () => ['status', '--json'], says: "'target'" },
+  { name: 'an empty source', arrange: () => ['copy', '', 'b', '--json'], says: 'SOURCE is empty' },
+  { name: 'status of an empty target', arrange: () => ['status', '', '--json'], says: 'TARGET is empty' },
+  {
+    name: 'two addresses',
+    arrange: () => ['serve', 'a', 'b', '--socket', 's', '--port', '1', '--json'],
+    says: 'either',
+  },
+  {
+    name: 'a variable for JSON',
+    arrange: () => ['copy', 'a'],
+    env: { COPYONDEMAND_JSON: '1' },
+    says: "missing required argument 'target'",
+  },
+  {
+    name: 'a wrong variable beside one for JSON',
+    arrange: () => ['copy', 'a', 'b'],
+    env: { COPYONDEMAND_JSON: 'yes', COPYONDEMAND_TIMEOUT: '0' },
+    says: /^COPYONDEMAND_TIMEOUT is invalid/,
   },
 ];
 
@@ -784,7 +833,7 @@ describe.for(usage)('wrong usage: $name', (row) => {
     const directory = temporaryDirectory();
     const args = await row.arrange(directory);
     const before = contentsOf(directory);
-    const result = await runCommand(args, { cwd: directory });
+    const result = await runCommand(args, { cwd: directory, ...(row.env && { env: row.env }) });
     expect(result.stderr).toMatch(/^copyondemand: .+\n(.+\n)?$/);
     if (typeof row.says === 'string') expect(result.stderr).toContain(row.says);
     else expect(result.stderr).toMatch(row.says);
@@ -792,6 +841,14 @@ describe.for(usage)('wrong usage: $name', (row) => {
     expect(result.exitCode).toBe(2);
     expect(contentsOf(directory)).toEqual(before);
   });
+});
+
+test.for(usageInJson)('wrong usage in JSON: $name', async ({ arrange, says, env }) => {
+  const directory = temporaryDirectory();
+  const result = await runCommand(await arrange(directory), { cwd: directory, ...(env && { env }) });
+  const message = typeof says === 'string' ? expect.stringContaining(says) : expect.stringMatching(says);
+  expect(eventsOf(result)).toEqual([{ event: 'error', code: 'UsageError', message, details: {} }]);
+  expect(result.exitCode).toBe(2);
 });
 
 describe.for([...files, ...metadata, ...servers, ...serving])('refused: $name', ({ arrange, code, says, begins }) => {

@@ -66,9 +66,10 @@ export function defineKeeping(program: Command): void {
         'After a crash the same command continues. The next `copy` or `serve` converts it back.',
     )
     .argument('<target>', 'the path of a copy')
-    .requiredOption(
+    .usage('[options] --format 1 <target>')
+    .option(
       '--format <n>',
-      'the format: 1',
+      'the format: 1, which is required',
       argument((text) => parseInteger(text, { min: 1, max: 1 })),
     )
     .addHelpText('after', `\n${EXIT_CODES}`);
