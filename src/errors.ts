@@ -15,6 +15,7 @@
  * - `COD_CORRUPT`: metadata is damaged, or the target does not match its metadata, or a source's image is damaged.
  * - `COD_VERSION`: a newer version wrote the file.
  * - `COD_SIZE_MISMATCH`: copy and source, or log and storage, differ in size.
+ * - `COD_MISMATCH`: bytes do not have the digest that a manifest gives for them.
  * - `COD_CLOSED`: the object was closed, or its worker has ended.
  * - `COD_POISONED`: a sync failed, or another owner has taken over, so unflushed writes may be lost. Open the copy
  *   again to recover its durable state.
@@ -38,6 +39,7 @@ export type CodErrorCode =
   | 'COD_CORRUPT'
   | 'COD_VERSION'
   | 'COD_SIZE_MISMATCH'
+  | 'COD_MISMATCH'
   | 'COD_CLOSED'
   | 'COD_POISONED'
   | 'COD_READ_ONLY'

@@ -36,6 +36,13 @@ export type { HeadersFunction, UrlFunction } from './sources/http/location.ts';
 export { type HttpSourceOptions, httpSource } from './sources/http/source.ts';
 export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';
 export { type ImageSourceOptions, imageSource } from './sources/image.ts';
+export {
+  type CreateManifestOptions,
+  createManifest,
+  type Manifest,
+  type ReadManifestOptions,
+  readManifest,
+} from './sources/manifest.ts';
 export type { Qcow2File } from './sources/qcow2/chain.ts';
 export { type Qcow2SourceOptions, qcow2Source } from './sources/qcow2/source.ts';
 export type { Retry, RetryReport, StallLimits } from './sources/retry.ts';

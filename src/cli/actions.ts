@@ -6,6 +6,7 @@ import type { CopyFlags } from './copy.ts';
 import type { ExportFlags } from './export.ts';
 import type { FinishFlags } from './finish.ts';
 import type { InspectFlags } from './inspect.ts';
+import type { ManifestFlags } from './manifest.ts';
 import type { RemoveFlags } from './remove.ts';
 import type { RepairFlags } from './repair.ts';
 import type { ServeFlags } from './serve.ts';
@@ -53,6 +54,8 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
   remove: async (target: string, flags: RemoveFlags) => (await import('./remove.ts')).remove(target, flags),
   repair: async (target: string, flags: RepairFlags) => (await import('./repair.ts')).repair(target, flags),
   export: async (target: string, flags: ExportFlags) => (await import('./export.ts')).exportCopy(target, flags),
+  manifest: async (source: string, file: string, flags: ManifestFlags) =>
+    (await import('./manifest.ts')).manifest(source, file, flags),
   demo: async () => (await import('./demo.ts')).demo(),
   'demo-worker': async (url: string, target: string) => (await import('./demo/worker.ts')).runWorker(url, target),
 };

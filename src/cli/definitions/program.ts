@@ -4,6 +4,7 @@
  */
 
 import { Command } from 'commander';
+import { defineChecking } from './checking.ts';
 import { defineCopying } from './copying.ts';
 import { defineKeeping } from './keeping.ts';
 import { EXIT_CODES } from './options.ts';
@@ -20,6 +21,7 @@ export function definitions(version: string): Command {
   defineCopying(program);
   defineRunning(program);
   defineKeeping(program);
+  defineChecking(program);
 
   program
     .command('demo')
