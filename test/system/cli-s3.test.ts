@@ -1,5 +1,6 @@
-/** `s3://` sources of the command, over a server that verifies signatures. */
+/** `s3://` sources of the command, over servers that verify signatures: ours, and s3rver. */
 
+import { createHash } from 'node:crypto';
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
@@ -9,6 +10,7 @@ import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
 import { type Behaviour, HostileServer } from '../support/http-server.ts';
 import { startServe } from '../support/programs.ts';
 import { type S3State, s3, s3State } from '../support/s3-server.ts';
+import { S3RVER_KEYS, startS3rver } from '../support/s3rver.ts';
 
 const IMAGE = imageBytes();
 const KEYS = { AWS_ACCESS_KEY_ID: 'AKIDTEST', AWS_SECRET_ACCESS_KEY: 's3cr3t+key', AWS_SESSION_TOKEN: 's3cr3t-token' };
@@ -186,6 +188,61 @@ test('serve from S3 shows the object as source', async () => {
   const status = await run(home, ['status', 'disk', '--json'], {});
   expect(JSON.parse(status.stdout)).toMatchObject({ source: 's3://images/disk.raw', state: 'idle' });
   expect((await served.stop()).stderr).not.toMatch(/s3cr3t/);
+});
+
+describe('copy from s3rver', () => {
+  const env = { AWS_ACCESS_KEY_ID: S3RVER_KEYS.accessKeyId, AWS_SECRET_ACCESS_KEY: S3RVER_KEYS.secretAccessKey };
+  const sha256 = createHash('sha256').update(IMAGE).digest('hex');
+
+  test('with its keys, and again after it was killed', async () => {
+    const { origin, put } = await startS3rver();
+    await put('a%20b/disk.raw', IMAGE);
+    const home = temporaryDirectory();
+    const args = ['copy', 's3://images/a b/disk.raw', 'disk', '--endpoint-url', origin, '--json'];
+    const copying = startCommand([...args, '--rate', '256k'], {
+      cwd: home,
+      env: environment(home, env),
+      onLine: (line) => line.includes('"event":"progress"') && copying.child.kill('SIGKILL'),
+    });
+    expect(await copying.result).toMatchObject({ signal: 'SIGKILL' });
+    const result = await run(home, [...args, '--sha256', sha256], env);
+    expect(result).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(eventsOf(result)[0]?.['identity']).toMatch(/^etag:"[0-9a-f]{32}"$/);
+  });
+
+  test('but not of an object that was replaced in the middle', async () => {
+    const { origin, put } = await startS3rver();
+    await put('disk.raw', IMAGE);
+    const home = temporaryDirectory();
+    const args = ['copy', 's3://images/disk.raw', 'disk', '--endpoint-url', origin, '--json'];
+    const copying = startCommand([...args, '--rate', '256k'], {
+      cwd: home,
+      env: environment(home, env),
+      onLine: (line) => line.includes('"event":"progress"') && copying.child.kill('SIGKILL'),
+    });
+    expect(await copying.result).toMatchObject({ signal: 'SIGKILL' });
+    await put('disk.raw', imageBytes(2));
+    expect(await run(home, args, env)).toMatchObject({
+      exitCode: 1,
+      stderr: expect.stringMatching(/^copyondemand: COD_SOURCE_CHANGED: /),
+    });
+    // The image is back, so the copy continues.
+    await put('disk.raw', IMAGE);
+    expect(await run(home, [...args, '--sha256', sha256], env)).toMatchObject({ exitCode: 0 });
+  });
+
+  test.each([
+    ['a wrong secret', { ...env, AWS_SECRET_ACCESS_KEY: 's3cr3t' }, 'disk.raw', /SOURCE_IO: .*SignatureDoesNotMatch/],
+    ['an unknown key', { ...env, AWS_ACCESS_KEY_ID: 'AKNONE' }, 'disk.raw', /SOURCE_IO: .*InvalidAccessKeyId/],
+    ['a missing object', env, 'missing', /COD_NOT_FOUND: .*NoSuchKey/],
+  ])('refuses %s', async (_, keys, key, says) => {
+    const { origin, put } = await startS3rver();
+    await put('disk.raw', IMAGE);
+    const home = temporaryDirectory();
+    const result = await run(home, ['copy', `s3://images/${key}`, 'disk', '--endpoint-url', origin], keys);
+    expect(result).toMatchObject({ exitCode: 1, stderr: expect.stringMatching(says) });
+    expect(contentsOf(home)).toEqual({});
+  });
 });
 
 function credentialsFile(profile: string, keys: typeof KEYS): string {
