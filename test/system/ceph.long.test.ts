@@ -1,19 +1,20 @@
 /**
- * Ceph as an origin: S3 as its radosgw speaks it, with right and wrong credentials, and RBD through qemu-nbd. Servers
- * die in the middle of a copy.
+ * Ceph as an origin: S3 as its radosgw speaks it, with right, wrong and revoked credentials, and RBD through qemu-nbd.
+ * Servers die in the middle of a copy.
  */
 
 import { createHash, createHmac } from 'node:crypto';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from 'vitest';
+import { httpSource } from '../../src/sources/http/source.ts';
 import { s3Source } from '../../src/sources/s3/source.ts';
 import { seededRandom } from '../../src/testing/index.ts';
-import { type JsonEvent, type Result, startCommand } from '../cli/command.ts';
+import { eventsOf, type JsonEvent, type Result, startCommand } from '../cli/command.ts';
 import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
-import { mustRun, runProgram, startProgram } from '../support/programs.ts';
+import { mustRun, runProgram, startProgram, startServe } from '../support/programs.ts';
 import { describeWith, haveTool } from '../support/tools.ts';
 
 const TOOLS = [
@@ -29,12 +30,29 @@ const TOOLS = [
 ];
 const SCRIPT = join(import.meta.dirname, '../support/ceph.sh');
 const IMAGE = seededRandom(21).fill(new Uint8Array(32 << 20));
+const IMAGE_PATH = '/images/a%20b/disk.raw';
 const KEYS = { accessKeyId: 'AKTEST', secretAccessKey: 'SKTEST-s3cr3t' };
 
 /** QEMU's driver for RBD, which is a package of its own. */
 const RBD_DRIVER = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/lib']
   .map((folder) => join(folder, 'qemu/block-rbd.so'))
   .find((path) => existsSync(path));
+
+/** Signs by other code than ours. */
+function signatureOf(canonical: string, time: string, secret: string): string {
+  const hmac = (key: string | Buffer, text: string) => createHmac('sha256', key).update(text).digest();
+  const key = scopeOf(time).split('/').reduce<string | Buffer>(hmac, `AWS4${secret}`);
+  const hash = createHash('sha256').update(canonical).digest('hex');
+  return hmac(key, `AWS4-HMAC-SHA256\n${time}\n${scopeOf(time)}\n${hash}`).toString('hex');
+}
+
+function scopeOf(time: string): string {
+  return `${time.slice(0, 8)}/us-east-1/s3/aws4_request`;
+}
+
+function timeOf(ms: number): string {
+  return new Date(ms).toISOString().replace(/[-:]|\.\d+/g, '');
+}
 
 describeWith(TOOLS, 'Ceph', () => {
   let folder: string;
@@ -47,7 +65,7 @@ describeWith(TOOLS, 'Ceph', () => {
     const started = await mustRun('bash', SCRIPT, 'start', folder, accessKey!, secret!);
     origin = /^http:\S+$/m.exec(started)![0];
     await put('/images', new Uint8Array());
-    await put('/images/a%20b/disk.raw', IMAGE);
+    await put(IMAGE_PATH, IMAGE);
   });
 
   afterAll(async () => {
@@ -55,22 +73,39 @@ describeWith(TOOLS, 'Ceph', () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  /** Signs by other code than ours. */
   async function put(path: string, body: Uint8Array): Promise<void> {
-    const hmac = (key: string | Buffer, text: string) => createHmac('sha256', key).update(text).digest();
-    const time = new Date().toISOString().replace(/[-:]|\.\d+/g, '');
+    const time = timeOf(Date.now());
     const hash = createHash('sha256').update(body).digest('hex');
-    const scope = `${time.slice(0, 8)}/us-east-1/s3/aws4_request`;
     const names = 'host;x-amz-content-sha256;x-amz-date';
     const headers = `host:${new URL(origin).host}\nx-amz-content-sha256:${hash}\nx-amz-date:${time}\n`;
-    const canonical = createHash('sha256').update(`PUT\n${path}\n\n${headers}\n${names}\n${hash}`).digest('hex');
-    const key = scope.split('/').reduce<string | Buffer>(hmac, `AWS4${KEYS.secretAccessKey}`);
-    const signature = hmac(key, `AWS4-HMAC-SHA256\n${time}\n${scope}\n${canonical}`).toString('hex');
-    const credential = `Credential=${KEYS.accessKeyId}/${scope}`;
+    const signature = signatureOf(`PUT\n${path}\n\n${headers}\n${names}\n${hash}`, time, KEYS.secretAccessKey);
+    const credential = `Credential=${KEYS.accessKeyId}/${scopeOf(time)}`;
     const authorization = `AWS4-HMAC-SHA256 ${credential}, SignedHeaders=${names}, Signature=${signature}`;
     const sent = { 'x-amz-content-sha256': hash, 'x-amz-date': time, authorization };
     const response = await fetch(origin + path, { method: 'PUT', headers: sent, body: Buffer.from(body) });
     expect(`${response.status} ${await response.text()}`).toBe('200 ');
+  }
+
+  /** Returns a URL for the image that is signed at `atMs`, and expires after `seconds`. */
+  function presigned(atMs: number, seconds: number, keys = KEYS): string {
+    const time = timeOf(atMs);
+    const query = new URLSearchParams({
+      'X-Amz-Algorithm': 'AWS4-HMAC-SHA256',
+      'X-Amz-Credential': `${keys.accessKeyId}/${scopeOf(time)}`,
+      'X-Amz-Date': time,
+      'X-Amz-Expires': String(seconds),
+      'X-Amz-SignedHeaders': 'host',
+    });
+    const canonical = `GET\n${IMAGE_PATH}\n${query}\nhost:${new URL(origin).host}\n\nhost\nUNSIGNED-PAYLOAD`;
+    query.set('X-Amz-Signature', signatureOf(canonical, time, keys.secretAccessKey));
+    return `${origin}${IMAGE_PATH}?${query}`;
+  }
+
+  /** Gives the user `t` another key, or takes it away. */
+  async function changeKey(what: 'create' | 'rm', { accessKeyId, secretAccessKey }: typeof KEYS): Promise<void> {
+    const secret = what === 'create' ? [`--secret-key=${secretAccessKey}`] : [];
+    const of = ['--uid=t', '--key-type=s3', `--access-key=${accessKeyId}`, ...secret];
+    await mustRun('radosgw-admin', '-c', join(folder, 'ceph.conf'), 'key', what, ...of);
   }
 
   async function copy(
@@ -108,21 +143,116 @@ describeWith(TOOLS, 'Ceph', () => {
   });
 
   test('radosgw gets new credentials when it refuses the old ones', async () => {
-    const given = [KEYS, { accessKeyId: 'AKNEXT', secretAccessKey: 'SKNEXT' }];
-    const key = ['radosgw-admin', '-c', join(folder, 'ceph.conf'), 'key'] as const;
-    const of = ['--uid=t', '--key-type=s3'] as const;
-    await mustRun(key[0], ...key.slice(1), 'create', ...of, '--access-key=AKOLD', '--secret-key=SKOLD');
-    given[0] = { accessKeyId: 'AKOLD', secretAccessKey: 'SKOLD' };
-    await mustRun(key[0], ...key.slice(1), 'create', ...of, '--access-key=AKNEXT', '--secret-key=SKNEXT');
+    const [old, next] = [1, 2].map((n) => ({ accessKeyId: `AKLIB${n}`, secretAccessKey: `SKLIB${n}` }));
+    await changeKey('create', old!);
+    await changeKey('create', next!);
     let calls = 0;
-    const credentials = () => given[Math.min(calls++, 1)];
+    const credentials = () => (calls++ === 0 ? old : next);
     const source = await s3Source({ bucket: 'images', key: 'a b/disk.raw', endpoint: origin, credentials });
-    await mustRun(key[0], ...key.slice(1), 'rm', ...of, '--access-key=AKOLD');
+    await changeKey('rm', old!);
     const into = new Uint8Array(4096);
     await source.read(into, 1 << 20);
     expect(Buffer.from(into).equals(IMAGE.subarray(1 << 20, (1 << 20) + 4096))).toBe(true);
     expect(calls).toBe(2);
     await source.close();
+  });
+
+  test('a copy reads the shared file again when radosgw refuses its credentials in the middle', async () => {
+    const home = temporaryDirectory();
+    const [old, next] = [1, 2].map((n) => ({ accessKeyId: `AKFILE${n}`, secretAccessKey: `s3cr3t${n}` }));
+    for (const keys of [old!, next!]) await changeKey('create', keys);
+    mkdirSync(join(home, '.aws'));
+    const share = ({ accessKeyId, secretAccessKey }: typeof KEYS): void =>
+      writeFileSync(
+        join(home, '.aws/credentials'),
+        `[default]\naws_access_key_id = ${accessKeyId}\naws_secret_access_key = ${secretAccessKey}\n`,
+      );
+    share(old!);
+    // The copy cannot end before the key is gone.
+    writeFileSync(join(home, 'rate'), '256k');
+    let revoking: Promise<void> | undefined;
+    const onLine = (line: string): void => {
+      if ((JSON.parse(line) as JsonEvent).event !== 'progress') return;
+      revoking ??= (async () => {
+        share(next!);
+        await changeKey('rm', old!);
+        writeFileSync(join(home, 'rate'), 'unlimited');
+      })();
+    };
+    const none = { AWS_ACCESS_KEY_ID: '', AWS_SECRET_ACCESS_KEY: '' };
+    const result = await copy(home, ['--rate-file', 'rate', '--retries', '0'], none, onLine);
+    await revoking;
+    expect(result).toMatchObject({ exitCode: 0, stderr: '' });
+    expect(eventsOf(result).map(({ event }) => event)).not.toContain('retry');
+    expect(readFileSync(join(home, 'disk')).equals(IMAGE)).toBe(true);
+  });
+
+  test('the function for a URL is asked again when its presigned URL has expired', async () => {
+    const brief = { accessKeyId: 'AKBRIEF', secretAccessKey: 'SKBRIEF' };
+    await changeKey('create', brief);
+    const urls: string[] = [];
+    const give = (url: string): string => {
+      urls.push(url);
+      return url;
+    };
+    // Expired before it is used; then it expires in use; then its key is revoked.
+    const source = await httpSource(() => {
+      if (urls.length === 0) return give(presigned(Date.now() - 3_600_000, 60));
+      return give(presigned(Date.now(), urls.length === 1 ? 10 : 3600, urls.length === 2 ? brief : KEYS));
+    });
+    onTestFinished(() => source.close());
+    expect(urls).toHaveLength(2);
+    const read = async (): Promise<void> => {
+      const into = new Uint8Array(4096);
+      await source.read(into, 1 << 20);
+      expect(Buffer.from(into).equals(IMAGE.subarray(1 << 20, (1 << 20) + 4096))).toBe(true);
+    };
+    const isRefused = async (): Promise<boolean> => {
+      const response = await fetch(urls.at(-1)!, { headers: { range: 'bytes=0-0' } });
+      await response.arrayBuffer();
+      return response.status === 403;
+    };
+    while (!(await isRefused())) await sleep(200);
+    await read();
+    expect(urls).toHaveLength(3);
+    await changeKey('rm', brief);
+    expect(await isRefused()).toBe(true);
+    await read();
+    expect(urls).toHaveLength(4);
+  });
+
+  test.skipIf(!haveTool('nbdsh') || !haveTool('nbdcopy'))(
+    'an export from radosgw is read by other programs, cold and complete',
+    async () => {
+      const home = temporaryDirectory();
+      const env = { HOME: home, AWS_ACCESS_KEY_ID: KEYS.accessKeyId, AWS_SECRET_ACCESS_KEY: KEYS.secretAccessKey };
+      for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
+      onTestFinished(() => void vi.unstubAllEnvs());
+      const target = join(home, 'disk');
+      const args = ['s3://images/a b/disk.raw', target, '--endpoint-url', origin, '--socket', join(home, 's')];
+      const cold = await startServe(...args, '--no-hydrate');
+      const digest = 'import hashlib; print(hashlib.sha256(h.pread(1 << 20, 20 << 20)).hexdigest())';
+      const expected = createHash('sha256').update(IMAGE.subarray(20 << 20, 21 << 20));
+      expect((await mustRun('nbdsh', '-u', cold.uri, '-c', digest)).trim()).toBe(expected.digest('hex'));
+      expect(await cold.stop()).toMatchObject({ exitCode: 0, stderr: '' });
+
+      const served = await startServe(...args);
+      await served.warns(`${target}: complete`);
+      await mustRun('nbdcopy', served.uri, join(home, 'read'));
+      expect(readFileSync(join(home, 'read')).equals(IMAGE)).toBe(true);
+      expect((await served.stop()).exitCode).toBe(0);
+      expect(await startCommand(['finish', target]).result).toMatchObject({ exitCode: 0 });
+      expect(readFileSync(target).equals(IMAGE)).toBe(true);
+    },
+  );
+
+  test('an export begins with credentials that radosgw accepts only', async () => {
+    const home = temporaryDirectory();
+    const args = ['serve', 's3://images/a b/disk.raw', 'disk', '--endpoint-url', origin, '--socket', join(home, 's')];
+    const env = { HOME: home, AWS_ACCESS_KEY_ID: KEYS.accessKeyId, AWS_SECRET_ACCESS_KEY: 's3cr3t' };
+    const result = await startCommand(args, { cwd: home, env }).result;
+    expect(result).toMatchObject({ exitCode: 1, stdout: '', stderr: expect.stringMatching(/SignatureDoesNotMatch/) });
+    expect(contentsOf(home)).toEqual({});
   });
 
   test.each([
