@@ -25,6 +25,7 @@ export const systemPackages = {
   'grub-common': 'grub-mkimage: the boot loader of the small Linux in examples/v86',
   'grub-pc-bin': 'the modules of that boot loader',
   cpio: 'the archive with the drivers of that Linux',
+  systemd: 'systemd-notify, systemd-socket-activate and systemd-analyze: a service manager without running one',
   curl: 'a reference for responses of HTTP servers',
   spin: 'a model checker, for the models of the log',
   gcc: 'a compiler of what Spin generates',

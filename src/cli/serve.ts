@@ -15,7 +15,9 @@ import { listenForInterruption } from './interruption.ts';
 import { type Emit, jsonLines } from './json-lines.ts';
 import { progressFor } from './progress.ts';
 import { type DiskFlags, ServedDisk } from './served-disk.ts';
+import { handedSockets, serviceManager } from './service-manager.ts';
 import { parseSourceUri } from './source-uri.ts';
+import { statusText } from './status-signal.ts';
 import { checkTarget } from './target-device.ts';
 
 /** Time between two reports of refused clients, since a client may always try again. */
@@ -39,7 +41,9 @@ export interface ServeFlags extends DiskFlags {
 export async function serve(sourceText: string | undefined, target: string, flags: ServeFlags): Promise<void> {
   const uri = sourceText === undefined ? undefined : parseSourceUri(sourceText);
   checkTarget(target);
-  checkFlags(flags);
+  const handed = handedSockets();
+  checkFlags(flags, handed);
+  const manager = serviceManager((message) => process.stderr.write(`copyondemand: ${message}\n`));
   const emit = jsonLines(process.stdout, { enabled: flags.json === true });
   const progress = progressFor(process.stderr, { quiet: flags.quiet === true || flags.json === true });
   const interruption = listenForInterruption();
@@ -51,16 +55,19 @@ export async function serve(sourceText: string | undefined, target: string, flag
     disk = new ServedDisk({ uri, target, flags, signal, emit, progress });
     const secure = await openTls(flags);
     // Listens before the device is opened: an address that cannot be used must not begin a copy. Early clients wait.
-    listener = await openListener(flags);
+    listener = await openListener(flags, handed);
     await disk.open();
     server = serveAt(listener, new Map([[disk.name, disk.export]]), secure, refusalReports(emit, flags));
     disk.announce(server);
+    manager.ready(statusText);
     await disk.follow();
     // Only a signal ends the server.
     await withSignal(new Promise<never>(() => undefined), signal);
   } catch (error) {
     progress.end();
+    const told = manager.stopping();
     const reported = await shutDown(server, listener, disk, error);
+    await told;
     if (reported !== undefined) {
       emitError(emit, reported);
       throw reported;
@@ -86,7 +93,7 @@ function refusalReports(emit: Emit, { json }: ServeFlags): () => void {
 }
 
 /** @throws {@link UsageError} if options exclude or require each other. */
-function checkFlags(flags: ServeFlags): void {
+function checkFlags(flags: ServeFlags, handed: readonly number[]): void {
   const {
     socket,
     host,
@@ -104,6 +111,8 @@ function checkFlags(flags: ServeFlags): void {
   } = flags;
   if (socket !== undefined && (host !== undefined || port !== undefined))
     throw new UsageError('use either --socket, or --host and --port');
+  if (handed.length > 0 && [socket, host, port].some((flag) => flag !== undefined))
+    throw new UsageError('a socket was handed over (LISTEN_FDS): use no --socket, --host or --port');
   if ((tlsCert === undefined) !== (tlsKey === undefined))
     throw new UsageError('--tls-cert and --tls-key must be used together');
   if (tlsCa !== undefined && tlsCert === undefined) throw new UsageError('--tls-ca needs --tls-cert and --tls-key');
@@ -136,7 +145,8 @@ async function readPem(path: string): Promise<string> {
   }
 }
 
-async function openListener({ socket, host, port }: ServeFlags): Promise<Listener> {
+async function openListener({ socket, host, port }: ServeFlags, handed: readonly number[]): Promise<Listener> {
+  if (handed.length > 0) return Listener.adopt(handed);
   const address: NbdAddress = {
     ...(socket === undefined ? {} : { socket }),
     ...(host === undefined ? {} : { host }),

@@ -1,4 +1,4 @@
-/** SIGUSR1: the process prints one line for each of its copies on stderr. */
+/** What this process says of its copies: a line for each on stderr at SIGUSR1, and one text for a service manager. */
 
 const lines = new Set<() => string>();
 
@@ -9,6 +9,12 @@ export function tellOnSignal(line: () => string): () => void {
   return () => {
     if (lines.delete(line) && lines.size === 0) process.off('SIGUSR1', tell);
   };
+}
+
+/** Returns one line about all copies. */
+export function statusText(): string {
+  const [first = '', ...more] = [...lines].map((line) => line().trimEnd());
+  return more.length === 0 ? first : `${lines.size} copies; ${first}`;
 }
 
 function tell(): void {

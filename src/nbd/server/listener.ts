@@ -1,5 +1,6 @@
-/** The address where clients connect: a unix socket or TCP. */
+/** The addresses where clients connect: a unix socket or TCP, or sockets that a service manager holds. */
 
+import { readFileSync, readlinkSync } from 'node:fs';
 import { lstat, rm } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
@@ -31,8 +32,9 @@ export interface NbdAddress {
  * A socket that listens. Clients that connect wait until {@link take} is called: the latest 64.
  */
 export class Listener {
-  readonly #server: Server;
-  readonly #address: NbdAddress;
+  readonly #servers: readonly Server[];
+  /** Path of the first server's unix socket. Undefined: it listens on TCP. */
+  readonly #path: string | undefined;
   #waiting: Socket[] | undefined = [];
 
   /**
@@ -45,22 +47,41 @@ export class Listener {
    */
   static async open(address: NbdAddress): Promise<Listener> {
     check(address);
-    if (address.socket !== undefined) await removeStale(address.socket);
-    const server = createServer({
-      allowHalfOpen: true,
-      noDelay: true,
-      keepAlive: true,
-      keepAliveInitialDelay: LIMITS.keepAliveMs,
-    });
-    const listener = new Listener(server, address);
-    await listener.#listen();
-    return listener;
+    const { socket, host = LOOPBACK, port = DEFAULT_PORT } = address;
+    if (socket !== undefined) await removeStale(socket);
+    const server = newServer();
+    const start =
+      socket === undefined
+        ? () => server.listen({ host, port })
+        : () => withUmask(0o177, () => server.listen({ path: socket }));
+    await listening(server, start, socket ?? `${host}:${port}`);
+    return new Listener([server], socket);
   }
 
-  private constructor(server: Server, address: NbdAddress) {
-    this.#server = server;
-    this.#address = address;
-    server.on('connection', (socket) => {
+  /**
+   * Takes sockets over that listen already, under their descriptors. Closing the listener leaves their paths.
+   * @throws {@link CodError} COD_TARGET_IO when a descriptor is no socket that can listen.
+   */
+  static async adopt(descriptors: readonly number[]): Promise<Listener> {
+    const servers: Server[] = [];
+    try {
+      for (const fd of descriptors) {
+        const server = newServer();
+        await listening(server, () => server.listen({ fd }), `descriptor ${fd}`);
+        servers.push(server);
+      }
+    } catch (error) {
+      for (const server of servers) server.close();
+      throw error;
+    }
+    const isTcp = typeof servers[0]!.address() === 'object' && servers[0]!.address() !== null;
+    return new Listener(servers, isTcp ? undefined : pathOfSocket(descriptors[0]!));
+  }
+
+  private constructor(servers: readonly Server[], path: string | undefined) {
+    this.#servers = servers;
+    this.#path = path;
+    this.#onConnection((socket) => {
       socket.on('error', () => socket.destroy());
       if (this.#waiting === undefined) return;
       this.#waiting.push(socket);
@@ -69,25 +90,15 @@ export class Listener {
     });
   }
 
-  async #listen(): Promise<void> {
-    const { socket, host = LOOPBACK, port = DEFAULT_PORT } = this.#address;
-    const server = this.#server;
-    const listening = new Promise<void>((resolve, reject) => {
-      server.once('listening', resolve);
-      server.once('error', (error) => reject(listenError(error, socket ?? `${host}:${port}`)));
-    });
-    if (socket === undefined) server.listen({ host, port });
-    else withUmask(0o177, () => server.listen({ path: socket }));
-    await listening;
-    // Later errors, such as a lack of file descriptors, must not disconnect clients.
-    server.on('error', () => undefined);
+  #onConnection(onSocket: (socket: Socket) => void): void {
+    for (const server of this.#servers) server.on('connection', onSocket);
   }
 
   /** Passes the clients that wait, and each later one, to `onSocket`. */
   take(onSocket: (socket: Socket) => void): void {
     const waiting = this.#waiting ?? [];
     this.#waiting = undefined;
-    this.#server.on('connection', onSocket);
+    this.#onConnection(onSocket);
     for (const socket of waiting) if (!socket.destroyed) onSocket(socket);
   }
 
@@ -95,10 +106,10 @@ export class Listener {
   uri(name: string, tls: boolean): string {
     const scheme = tls ? 'nbds' : 'nbd';
     const path = name.split('/').map(encodeURIComponent).join('/');
-    const { socket } = this.#address;
+    const socket = this.#path;
     if (socket !== undefined)
       return `${scheme}+unix:///${path}?socket=${socket.split('/').map(encodeURIComponent).join('/')}`;
-    const bound = this.#server.address();
+    const bound = this.#servers[0]!.address();
     if (bound === null || typeof bound === 'string') throw new Error('the server is not listening');
     const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
     return `${scheme}://${host}:${bound.port}/${path}`;
@@ -108,8 +119,46 @@ export class Listener {
   close(): void {
     for (const socket of this.#waiting ?? []) socket.destroy();
     this.#waiting = undefined;
-    this.#server.close();
+    for (const server of this.#servers) server.close();
   }
+}
+
+function newServer(): Server {
+  return createServer({
+    allowHalfOpen: true,
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: LIMITS.keepAliveMs,
+  });
+}
+
+async function listening(server: Server, start: () => void, where: string): Promise<void> {
+  const done = new Promise<void>((resolve, reject) => {
+    server.once('listening', resolve);
+    server.once('error', (error) => reject(listenError(error, where)));
+  });
+  start();
+  await done;
+  // Later errors, such as a lack of file descriptors, must not disconnect clients.
+  server.on('error', () => undefined);
+}
+
+/**
+ * Returns the path of a unix socket, or `fd:N` if nothing tells it. Node does not know the path of a socket that it did
+ * not bind. The kernel lists it: see proc_pid_net(5), "unix".
+ */
+function pathOfSocket(fd: number): string {
+  try {
+    const inode = /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[1];
+    for (const line of readFileSync('/proc/net/unix', 'utf8').split('\n')) {
+      // Num RefCount Protocol Flags Type St Inode Path
+      const [found, path] = /^(?:\S+\s+){6}(\d+) (\/.*)$/.exec(line)?.slice(1) ?? [];
+      if (path !== undefined && found === inode) return path;
+    }
+  } catch {
+    // Another system than Linux.
+  }
+  return `fd:${fd}`;
 }
 
 function check({ socket, host, port }: NbdAddress): void {
