@@ -13,7 +13,7 @@ type Variables = Readonly<Record<string, string | undefined>>;
 export interface AwsCredentialsOptions {
   /** A profile of the shared files. Default: `AWS_PROFILE`, then `default`. */
   profile?: string;
-  /** Environment variables. Default: those of the process. */
+  /** Environment variables. Default: those of the process, which AWS's own chain reads in any case. */
   env?: Readonly<Record<string, string | undefined>>;
 }
 
