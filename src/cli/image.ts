@@ -1,6 +1,6 @@
 /** The image in SOURCE as a disk: `--format` and `--backing`. */
 
-import { dirname, isAbsolute, join, posix } from 'node:path';
+import { dirname, isAbsolute, join } from 'node:path';
 import { CodError } from '../errors.ts';
 import type { Qcow2SourceOptions } from '../sources/qcow2/source.ts';
 import type { Source } from '../sources/source.ts';
@@ -76,12 +76,24 @@ function placeOf(name: string, namedBy: SourceUri): SourceUri {
     return { kind: 'http', url };
   }
   if (namedBy.kind === 's3') {
-    const key = posix.join(posix.dirname(namedBy.key), name);
-    if (/^\/|^[a-z][a-z0-9+.-]*:/i.test(name) || key.startsWith('../'))
-      throw refused(name, 'it is not in the same bucket: give it with --backing');
+    const key = keyBeside(namedBy.key, name);
+    if (key === undefined) throw refused(name, 'it is not in the same bucket: give it with --backing');
     return { kind: 's3', bucket: namedBy.bucket, key };
   }
   throw refused(name, `${showSourceUri(namedBy)} has no folder: give it with --backing`);
+}
+
+/** Returns the key that a path relative to another key means; undefined if there is none in this bucket. */
+function keyBeside(key: string, path: string): string | undefined {
+  if (/^\/|^[a-z][a-z0-9+.-]*:/i.test(path)) return undefined;
+  // A key may have empty segments.
+  const parts = key.split('/').slice(0, -1);
+  for (const part of path.split('/')) {
+    if (part === '..' && parts.length === 0) return undefined;
+    if (part === '..') parts.pop();
+    else if (part !== '' && part !== '.') parts.push(part);
+  }
+  return parts.length === 0 ? undefined : parts.join('/');
 }
 
 /** Credentials are for the server of SOURCE only. */
