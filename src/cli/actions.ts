@@ -57,5 +57,6 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
   manifest: async (source: string, file: string, flags: ManifestFlags) =>
     (await import('./manifest.ts')).manifest(source, file, flags),
   demo: async () => (await import('./demo.ts')).demo(),
+  completion: async (shell: 'bash' | 'zsh' | 'fish') => (await import('./completion.ts')).completion(shell),
   'demo-worker': async (url: string, target: string) => (await import('./demo/worker.ts')).runWorker(url, target),
 };

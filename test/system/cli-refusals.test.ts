@@ -239,6 +239,8 @@ const usage: readonly Row[] = [
     says: 'needs an HTTP source',
   },
   { name: 'a misspelt option', arrange: () => ['copy', 'a', 'b', '--quite'], says: 'Did you mean --quiet' },
+  { name: 'completion without a shell', arrange: () => ['completion'], says: "'shell'" },
+  { name: 'completion for an unknown shell', arrange: () => ['completion', 'tcsh'], says: 'bash, zsh, fish' },
   { name: 'export without its format', arrange: () => ['export', 'a'], says: '--format 1' },
   {
     name: 'a rate in the environment that is not a number',

@@ -3,7 +3,7 @@
  * start, so they import nothing else.
  */
 
-import { Command } from 'commander';
+import { Argument, Command } from 'commander';
 import { defineChecking } from './checking.ts';
 import { defineCopying } from './copying.ts';
 import { defineKeeping } from './keeping.ts';
@@ -27,6 +27,12 @@ export function definitions(version: string): Command {
     .command('demo')
     .summary('copy, crash and resume a sample image')
     .description('Copies, crashes, resumes and verifies a sample image in a temporary directory.');
+
+  program
+    .command('completion')
+    .summary('print a completion script for a shell')
+    .description('Prints a script that completes commands, options and file names of copyondemand in a shell.')
+    .addArgument(new Argument('<shell>', 'the shell').choices(['bash', 'zsh', 'fish']));
 
   program.command('demo-worker', { hidden: true }).argument('<url>').argument('<target>');
 
