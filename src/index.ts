@@ -4,12 +4,14 @@
  * @packageDocumentation
  */
 
+import { Diagnostics } from './device/diagnostics.ts';
 import { type OpenDeviceOptions, openDeviceIn } from './device/open.ts';
 import type { Device } from './device/types.ts';
 import { type RemoveCopyOptions, type RemovedCopy, removeCopyIn } from './log/removal.ts';
 import { systemEnvironment } from './platform/environment.ts';
 
 export type { ByteExtent } from './core/range-set.ts';
+export type { DeviceMessage, DurabilityMessage, SourceMessage } from './device/diagnostics.ts';
 export type { OpenDeviceOptions } from './device/open.ts';
 export { type ReadExtent, ReadRecorder } from './device/read-recorder.ts';
 export type {
@@ -83,7 +85,8 @@ export type { Source, SourceExtent } from './sources/source.ts';
  * ```
  */
 export function openDevice(options: OpenDeviceOptions): Promise<Device> {
-  return openDeviceIn(options.environment ?? systemEnvironment, options);
+  const environment = options.environment ?? systemEnvironment;
+  return openDeviceIn(environment, options, { diagnostics: new Diagnostics(options.target, environment.clock) });
 }
 
 /**

@@ -61,6 +61,7 @@ export function checkTarget(target: string): void {
 const modules = () =>
   Promise.all([
     import('../device/open.ts'),
+    import('../device/diagnostics.ts'),
     import('../platform/environment.ts'),
     import('../fs/node.ts'),
     import('../control/server.ts'),
@@ -108,8 +109,14 @@ export async function openTarget({
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target, flags.metadata);
   }
-  const [{ openDeviceIn }, { systemEnvironment }, { servingFileSystem }, { serveControl }, { OwnerAnswers }] =
-    await modules();
+  const [
+    { openDeviceIn },
+    { Diagnostics },
+    { systemEnvironment },
+    { servingFileSystem },
+    { serveControl },
+    { OwnerAnswers },
+  ] = await modules();
   const orders = flags.order === undefined ? undefined : await import('./order-file.ts');
   const order = await orders?.readOrder(flags.order!);
   const checkSize = async (size: number): Promise<void> => {
@@ -162,10 +169,13 @@ export async function openTarget({
     },
   };
   const answers = new OwnerAnswers({ target, rate, clients });
-  device = await openDeviceIn(systemEnvironment, options, { asksFirst, patienceMs }).catch(async (error: unknown) => {
-    answers.failed();
-    throw await withRepairAdvice(error, target, flags.metadata);
-  });
+  const diagnostics = new Diagnostics(target, systemEnvironment.clock);
+  device = await openDeviceIn(systemEnvironment, options, { asksFirst, patienceMs, diagnostics }).catch(
+    async (error: unknown) => {
+      answers.failed();
+      throw await withRepairAdvice(error, target, flags.metadata);
+    },
+  );
   answers.opened(device, shownSource(uri));
   try {
     await checkSize(device.size);

@@ -259,11 +259,15 @@ export class Fetcher {
 
   #read(entry: Entry, offset: number): Done {
     const { bytes } = entry;
-    if (this.#origin.source?.submitRead !== undefined && bytes.length <= MAX_INLINE_BYTES) {
-      return this.#origin.submitRead(bytes, offset);
-    }
-    entry.abort = new AbortController();
-    return this.#origin.read(bytes, offset, entry.abort.signal);
+    const { diagnostics } = this.#origin;
+    const read = (): Done => {
+      if (this.#origin.source?.submitRead !== undefined && bytes.length <= MAX_INLINE_BYTES) {
+        return this.#origin.submitRead(bytes, offset);
+      }
+      entry.abort = new AbortController();
+      return this.#origin.read(bytes, offset, entry.abort.signal);
+    };
+    return diagnostics === undefined ? read() : diagnostics.demand(offset, bytes.length, read);
   }
 
   #await(entry: Entry, reading: Promise<void>): void {

@@ -18,6 +18,7 @@ import { withSignal } from '../async/with-signal.ts';
 import type { BlockRange } from '../core/runs.ts';
 import { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
+import type { WatchedRequest } from './diagnostics.ts';
 import { Governor } from './governor.ts';
 import { HydrationOrder } from './hydration-order.ts';
 import type { Origin } from './origin.ts';
@@ -347,10 +348,13 @@ export class Hydrator {
     if (start >= end) return true;
     await this.#turn(stretch);
     stretch.beginRequest();
+    const watched = this.#parts.origin.diagnostics?.request('background', start, end - start);
     let isCutShort: boolean;
     try {
-      isCutShort = await this.#receive(stretch, end);
+      isCutShort = await this.#receive(stretch, end, watched);
+      watched?.ended(stretch.at - start);
     } catch (error) {
+      watched?.ended(stretch.at - start, error);
       // What came before the failure is kept if it can be recorded. The first failure is the cause of any other.
       await stretch.recordAll().catch(() => undefined);
       throw error;
@@ -364,13 +368,17 @@ export class Hydrator {
   }
 
   /** Requests the bytes up to the offset `end` and stores them. Resolves to true if the rate cut the request short. */
-  async #receive(stretch: Stretch, end: number): Promise<boolean> {
+  async #receive(stretch: Stretch, end: number, watched: WatchedRequest | undefined): Promise<boolean> {
     const start = stretch.at;
     const { signal } = this.#stop;
     const askedMs = this.#clock.now();
     this.#requests++;
     for await (const piece of this.#source.request(start, end - start, { signal, pieceBytes: this.#pieceBytes })) {
-      if (stretch.at === start) this.#governor.answeredAfter(this.#clock.now() - askedMs);
+      if (stretch.at === start) {
+        const responseMs = this.#clock.now() - askedMs;
+        this.#governor.answeredAfter(responseMs);
+        if (watched !== undefined) watched.responseMs = responseMs;
+      }
       const received = stretch.at + piece.length - start;
       if (received > end - start) throw wrongLength(start, end - start, `${received} or more`);
       await this.#target.fill(piece, stretch.at);

@@ -10,6 +10,7 @@ import { UNFINISHED } from '../log/snapshot-metadata.ts';
 import type { Environment } from '../platform/clock.ts';
 import type { InlineSource, Source } from '../sources/source.ts';
 import { CopyOnDemandDevice } from './device.ts';
+import type { Diagnostics } from './diagnostics.ts';
 import type { Room } from './hydrator.ts';
 import { Origin, type OriginCopy } from './origin.ts';
 import { describe } from './retries.ts';
@@ -274,18 +275,23 @@ async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
  * that is COD_SOURCE_IO, which may pass.
  * @param patienceMs a read of missing bytes that fails is repeated until this time has passed since its beginning. A
  * source that is being opened is waited for as long, at most 30 s at a time.
+ * @param diagnostics publishes what the device does. Default: nothing is published.
  */
 export async function openDeviceIn(
   environment: Environment,
   options: OpenDeviceOptions,
-  { asksFirst = false, patienceMs }: { asksFirst?: boolean; patienceMs?: number | undefined } = {},
+  {
+    asksFirst = false,
+    patienceMs,
+    diagnostics,
+  }: { asksFirst?: boolean; patienceMs?: number | undefined; diagnostics?: Diagnostics } = {},
 ): Promise<InlineDevice> {
   checkOptions(options);
   const { source, fileSystem, target, signal, takeOver, blockSize, checkpointIntervalMs, readOnly = false } = options;
   const { sameSource = false, metadata = target } = options;
   signal?.throwIfAborted();
-  const events = new EventStream<DeviceEvent>();
-  const origin = new Origin({ clock: environment.clock, events, source, sameSource, patienceMs });
+  const events = new EventStream<DeviceEvent>((event) => diagnostics?.tell(event));
+  const origin = new Origin({ clock: environment.clock, events, diagnostics, source, sameSource, patienceMs });
   let device: CopyOnDemandDevice | undefined;
   let recovered: RecoveredLog | undefined;
   let file: File | undefined;
@@ -311,6 +317,7 @@ export async function openDeviceIn(
       },
       {
         checkpoint: (bytes) => events.emit({ type: 'checkpoint', bytes }),
+        durable: (...ended) => diagnostics?.durable(...ended),
         poisoned: (error) => {
           events.emit({ type: 'error', ...describe(error) });
           events.emit({ type: 'state', state: 'poisoned' });
@@ -348,7 +355,7 @@ export async function openDeviceIn(
       sync: () => opened.sync(),
     });
     signal?.throwIfAborted();
-    return (device = new CopyOnDemandDevice({
+    device = new CopyOnDemandDevice({
       environment,
       origin,
       log: begun,
@@ -360,7 +367,9 @@ export async function openDeviceIn(
       place: { environment, fileSystem, name: target, metadata },
       room: () => roomOf(fileSystem, target),
       patienceMs: patienceMs ?? 0,
-    }));
+    });
+    diagnostics?.tell({ type: 'opened', device });
+    return device;
   } catch (error) {
     // The log first: it may sync the target.
     await recovered?.close().catch(() => undefined);

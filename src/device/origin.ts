@@ -17,6 +17,7 @@ import { withSignal } from '../async/with-signal.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { InlineSource, Source } from '../sources/source.ts';
+import type { Diagnostics } from './diagnostics.ts';
 import { describe, type SourceRetry } from './retries.ts';
 import type { DeviceEvent } from './types.ts';
 
@@ -42,6 +43,7 @@ export interface OriginCopy {
 export interface OriginOptions {
   readonly clock: Clock;
   readonly events: EventStream<DeviceEvent>;
+  readonly diagnostics?: Diagnostics | undefined;
   readonly source: Source | (() => Promise<Source>) | undefined;
   /** Accepts another identity as the same content. */
   readonly sameSource: boolean;
@@ -72,6 +74,11 @@ export class Origin {
       this.#open = source;
       this.#why = new CodError('COD_SOURCE_IO', 'the source is being opened');
     } else this.#source = source;
+  }
+
+  /** Publishes requests to the source. */
+  get diagnostics(): Diagnostics | undefined {
+    return this.#options.diagnostics;
   }
 
   /** The source, if it can be used at this moment. */

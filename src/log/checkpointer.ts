@@ -40,6 +40,8 @@ const DONE = Promise.resolve();
 export interface LogObserver {
   /** A checkpoint of this many bytes is durable. */
   checkpoint?(bytes: number): void;
+  /** A flush or a checkpoint has ended, after this time. */
+  durable?(kind: 'flush' | 'checkpoint', durationMs: number, error: unknown): void;
   poisoned?(error: CodError): void;
 }
 
@@ -275,7 +277,7 @@ export class Checkpointer {
     this.#queuedFlush ??= DONE.then(() =>
       this.#flushes.run(() => {
         this.#queuedFlush = undefined;
-        return this.#durably(() => this.#flush());
+        return this.#durably('flush', () => this.#flush());
       }),
     );
     return this.#queuedFlush;
@@ -321,7 +323,7 @@ export class Checkpointer {
     this.#queuedCheckpoint ??= DONE.then(() =>
       this.#checkpoints.run(() => {
         this.#queuedCheckpoint = undefined;
-        return this.#durably(() => this.#checkpoint());
+        return this.#durably('checkpoint', () => this.#checkpoint());
       }),
     );
     return this.#queuedCheckpoint;
@@ -432,13 +434,19 @@ export class Checkpointer {
   }
 
   /** Runs a task that makes the state durable. After a failure, the timer tries again. */
-  async #durably(task: () => Promise<void>): Promise<void> {
+  async #durably(kind: 'flush' | 'checkpoint', task: () => Promise<void>): Promise<void> {
+    const { clock, observer } = this.#options;
+    const startMs = clock.now();
+    let failure: unknown;
     try {
       await this.#options.owner.withRoom(() => this.#poison.ifCoreFails(task));
       await this.fence();
     } catch (error) {
+      failure = error;
       if (this.refusal === undefined) this.#timer.start();
       throw error;
+    } finally {
+      observer?.durable?.(kind, clock.now() - startMs, failure);
     }
   }
 

@@ -53,8 +53,10 @@ const FENCE = '      await this.fence();\n';
 const JOINED_CHECKPOINT: readonly Patch[] = [
   {
     file: CHECKPOINTER,
-    find: '        this.#queuedCheckpoint = undefined;\n        return this.#durably(() => this.#checkpoint());',
-    replace: `        return this.#durably(() => this.#checkpoint()).finally(() => {
+    find:
+      '        this.#queuedCheckpoint = undefined;\n' +
+      "        return this.#durably('checkpoint', () => this.#checkpoint());",
+    replace: `        return this.#durably('checkpoint', () => this.#checkpoint()).finally(() => {
           this.#queuedCheckpoint = undefined;
         });`,
   },

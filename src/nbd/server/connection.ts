@@ -5,7 +5,9 @@
  */
 
 import { setMaxListeners } from 'node:events';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { connected, disconnected, type NbdClientMessage } from './diagnostics.ts';
 import type { Exports } from './export.ts';
 import { type Agreement, Handshake, type HandshakeAction } from './handshake.ts';
 import { LIMITS } from './limits.ts';
@@ -34,7 +36,8 @@ export class Connection {
   #socket: Duplex;
   #timer: NodeJS.Timeout;
   #session: Session | undefined;
-  #exportName: string | undefined;
+  /** Set once the client has chosen an export. */
+  #client: NbdClientMessage | undefined;
   #isClosed = false;
   #draining = false;
 
@@ -62,7 +65,7 @@ export class Connection {
 
   /** The export that the client uses. Undefined during the handshake. */
   get exportName(): string | undefined {
-    return this.#exportName;
+    return this.#client?.export;
   }
 
   /**
@@ -100,6 +103,7 @@ export class Connection {
     clearTimeout(this.#timer);
     this.#abort.abort(new ProtocolError('the client has disconnected'));
     await this.#session?.idle();
+    if (this.#client !== undefined) disconnected(this.#client);
     this.#onClosed();
   }
 
@@ -139,12 +143,29 @@ export class Connection {
     const { name } = agreement.export;
     // The client has agreed on it just now.
     const device = exports.device(name)!;
-    this.#exportName = name;
-    const session = new Session(this.#socket, device, { agreement, memory, signal: this.#abort.signal });
+    const client = {
+      export: name,
+      address: addressOf(this.#plain),
+      tls: this.#socket !== this.#plain,
+      reads: 0,
+      writes: 0,
+      readBytes: 0,
+      writtenBytes: 0,
+    };
+    const session = new Session(this.#socket, device, { agreement, memory, signal: this.#abort.signal, client });
     this.#session = session;
+    this.#client = client;
+    connected(client);
     this.#timer = setInterval(() => session.checkStall(), LIMITS.requestStallMs / 2);
     this.#timer.unref();
     if (this.#draining) session.drain();
     else session.start(rest);
   }
+}
+
+/** `address:port` of the other side; undefined on a unix socket. */
+function addressOf(socket: Duplex): string | undefined {
+  const { remoteAddress: host, remotePort: port } = socket as Partial<Socket>;
+  if (host === undefined) return undefined;
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }

@@ -14,6 +14,7 @@ import type { Done } from '../../async/done.ts';
 import { BYTES, COMMAND, COMMAND_FLAG } from '../constants.ts';
 import { BusyPoll } from './busy-poll.ts';
 import { blockStatus, change, failureOf } from './commands.ts';
+import { type Answered, type NbdClientMessage, watchCommand } from './diagnostics.ts';
 import { type InlineNbdDevice, submitRead } from './export.ts';
 import type { Agreement } from './handshake.ts';
 import { LIMITS } from './limits.ts';
@@ -34,8 +35,14 @@ import {
 /** Replies to reads up to this length are built in the shared buffer: such reads may complete synchronously. */
 const INLINE_READ_BYTES = 2 ** 16;
 
+/** A request that is being carried out. */
+interface Taken extends Cookie {
+  /** Undefined: nothing subscribes to its answer. */
+  readonly answered: Answered | undefined;
+}
+
 /** A write whose pieces are in flight. */
-interface PendingWrite extends Cookie {
+interface PendingWrite extends Taken {
   /** Pieces that are not settled; those that have not come count as one. */
   pieces: number;
   /** The first failure of a piece. */
@@ -55,6 +62,8 @@ export interface SessionOptions {
   readonly memory: ServerMemory;
   /** Aborted when the client is gone. */
   readonly signal: AbortSignal;
+  /** Its requests are counted here. */
+  readonly client: NbdClientMessage;
 }
 
 /** The transmission phase of one connection. */
@@ -67,6 +76,7 @@ export class Session {
   readonly #decoder: RequestDecoder;
   readonly #replies: Replies;
   readonly #signal: AbortSignal;
+  readonly #client: NbdClientMessage;
   readonly #readAhead: ReadAhead | undefined;
   readonly #poll = new BusyPoll();
   /** Whether requests are being taken. Their replies are sent when that ends. */
@@ -80,7 +90,7 @@ export class Session {
   /** The write of which more pieces are to come. */
   #incoming: PendingWrite | undefined;
   /** A read whose reply must not be mixed with others. No more requests are taken before it is answered. */
-  #lone: Request | undefined;
+  #lone: (Request & Taken) | undefined;
   /** Long reads that wait for room for their next piece. */
   #waiting: (() => void)[] = [];
   /** Whether the socket is paused because a limit is reached. */
@@ -93,7 +103,7 @@ export class Session {
   /** Calls of {@link checkStall} in a row that found a partial request, with no byte received in between. */
   #stalled = 0;
 
-  constructor(socket: Duplex, device: InlineNbdDevice, { agreement, memory, signal }: SessionOptions) {
+  constructor(socket: Duplex, device: InlineNbdDevice, { agreement, memory, signal, client }: SessionOptions) {
     const { structuredReplies, contexts } = agreement;
     this.#socket = socket;
     this.#device = device;
@@ -101,6 +111,7 @@ export class Session {
     this.#readReplyBytes = readReplyBytes(structuredReplies);
     this.#contexts = contexts;
     this.#signal = signal;
+    this.#client = client;
     this.#decoder = new RequestDecoder({
       size: agreement.export.size,
       flags: agreement.export.flags,
@@ -221,16 +232,27 @@ export class Session {
   }
 
   #take(request: Request): void {
-    if (request.type === COMMAND.disconnect) this.drain();
-    else if (request.error !== 0) this.#refuse(request, request.error, 'the request is not allowed');
-    else if (request.type === COMMAND.read && request.length > LIMITS.pieceBytes) this.#readLong(request);
-    else if (request.type === COMMAND.read) this.#read(request);
-    else if (request.type === COMMAND.write) this.#write(request);
-    else if (request.type === COMMAND.blockStatus) this.#begin(request, this.#status);
-    else this.#begin(request, this.#change);
+    const { type, length, error } = request;
+    if (type === COMMAND.disconnect) {
+      this.drain();
+      return;
+    }
+    // A further piece of a write belongs to the command that is watched already.
+    const answered = this.#incoming === undefined ? watchCommand(this.#client.export, request) : undefined;
+    if (error !== 0) this.#refuse({ ...cookieOf(request), answered }, error, 'the request is not allowed');
+    else if (type === COMMAND.read) {
+      this.#client.reads++;
+      this.#client.readBytes += length;
+      if (length > LIMITS.pieceBytes) this.#readLong(request, answered);
+      else this.#read(request, answered);
+    } else if (type === COMMAND.write) {
+      this.#client.writes++;
+      this.#client.writtenBytes += length;
+      this.#write(request, answered);
+    } else this.#begin(request, answered, type === COMMAND.blockStatus ? this.#status : this.#change);
   }
 
-  #read(request: Request): void {
+  #read(request: Request, answered: Answered | undefined): void {
     const { offset, length } = request;
     const head = this.#readReplyBytes;
     const replyBytes = head + length;
@@ -243,17 +265,18 @@ export class Session {
       reading = submitRead(this.#device, into, offset, this.#signal);
     } catch (error) {
       if (isInPlace) this.#replies.unreserve(replyBytes);
-      this.#fail(request, error);
+      this.#fail({ ...cookieOf(request), answered }, error);
       return;
     }
     if (reading === undefined) {
       putReadReply(own ?? this.#replies.bytes, at, request, this.#structured);
       if (own !== undefined) this.#send(own);
-    } else this.#readLater(request, reading, own ?? this.#replies.detach(replyBytes));
+      answered?.(0);
+    } else this.#readLater(request, answered, reading, own ?? this.#replies.detach(replyBytes));
   }
 
-  #readLong(request: Request): void {
-    const kept = copyOf(request);
+  #readLong(request: Request, answered: Answered | undefined): void {
+    const kept = copyOf(request, answered);
     if (!isOneChunk(request, this.#structured)) this.#track(kept, LIMITS.pieceBytes, () => this.#readInPieces(kept));
     else {
       this.#lone = kept;
@@ -297,10 +320,15 @@ export class Session {
   }
 
   /** Replies to a read when it completes. Its buffer is not part of the replies that are sent before. */
-  #readLater(request: Request, reading: Promise<void>, reply: Uint8Array | DetachedReply): void {
+  #readLater(
+    request: Request,
+    answered: Answered | undefined,
+    reading: Promise<void>,
+    reply: Uint8Array | DetachedReply,
+  ): void {
     const { cookieHigh, cookieLow, offset, length } = request;
     this.#readAhead?.note(offset, length);
-    this.#track({ cookieHigh, cookieLow }, length, async () => {
+    this.#track({ cookieHigh, cookieLow, answered }, length, async () => {
       try {
         await reading;
         const bytes = reply instanceof Uint8Array ? reply : reply.bytes;
@@ -313,9 +341,9 @@ export class Session {
   }
 
   /** Writes a whole payload, or a piece of one. The reply follows when all pieces are settled. */
-  #write(request: Request): void {
+  #write(request: Request, answered: Answered | undefined): void {
     const { flags, offset, payload, rest, cookieHigh, cookieLow } = request;
-    const write = this.#incoming ?? { cookieHigh, cookieLow, pieces: 1, error: undefined };
+    const write = this.#incoming ?? { cookieHigh, cookieLow, answered, pieces: 1, error: undefined };
     if (rest > 0) write.pieces++;
     this.#incoming = rest > 0 ? write : undefined;
     const memory = payload.buffer === this.#inputBuffer ? this.#input : { bytes: payload.length, writes: 0 };
@@ -324,8 +352,10 @@ export class Session {
     const settled = (error: unknown): void => {
       write.error ??= error;
       if (--write.pieces === 0) {
-        if (write.error === undefined) this.#reply(write, 0);
-        else this.#fail(write, write.error);
+        if (write.error === undefined) {
+          this.#reply(write, 0);
+          write.answered?.(0);
+        } else this.#fail(write, write.error);
       }
       this.#ended(--memory.writes === 0 ? memory.bytes : 0);
     };
@@ -336,18 +366,21 @@ export class Session {
   }
 
   /** Runs a request while others are taken. */
-  #begin(request: Request, task: (request: Request) => Promise<void>): void {
-    const kept = copyOf(request);
+  #begin(request: Request, answered: Answered | undefined, task: (request: Request) => Promise<void>): void {
+    const kept = copyOf(request, answered);
     const collects = request.type === COMMAND.blockStatus && (request.flags & COMMAND_FLAG.reqOne) === 0;
     this.#track(kept, collects ? LIMITS.statusBytes : 0, () => task(kept));
   }
 
   /** Counts a request as in flight until `task` has settled, and replies with an error if it failed. */
-  #track(request: Cookie, bytes: number, task: () => Promise<void>): void {
+  #track(request: Taken, bytes: number, task: () => Promise<void>): void {
     this.#requestsInWork++;
     this.#bytesInWork += bytes;
     task()
-      .catch((error: unknown) => this.#fail(request, error))
+      .then(
+        () => request.answered?.(0),
+        (error: unknown) => this.#fail(request, error),
+      )
       .finally(() => this.#ended(bytes));
   }
 
@@ -378,14 +411,15 @@ export class Session {
     else this.#replies.view(this.#replies.reserve(bytes.length), bytes.length).set(bytes);
   }
 
-  #fail(request: Cookie, error: unknown): void {
+  #fail(request: Taken, error: unknown): void {
     const failure = failureOf(error);
     this.#refuse(request, failure.error, failure.message);
   }
 
-  #refuse(request: Cookie, error: number, message: string): void {
+  #refuse(request: Taken, error: number, message: string): void {
     if (this.#structured) this.#send(errorReply(request, error, message));
     else this.#reply(request, error);
+    request.answered?.(error);
   }
 
   /** Adds a simple reply without data to those that are sent next. */
@@ -406,6 +440,11 @@ export class Session {
 }
 
 /** The decoder is its latest request, so a request that is needed later is copied. */
-function copyOf({ type, flags, cookieHigh, cookieLow, offset, length, payload }: Request): Request {
-  return { type, flags, cookieHigh, cookieLow, offset, length, payload, rest: 0, error: 0 };
+function copyOf(request: Request, answered: Answered | undefined): Request & Taken {
+  const { type, flags, cookieHigh, cookieLow, offset, length, payload } = request;
+  return { type, flags, cookieHigh, cookieLow, offset, length, payload, rest: 0, error: 0, answered };
+}
+
+function cookieOf({ cookieHigh, cookieLow }: Cookie): Cookie {
+  return { cookieHigh, cookieLow };
 }
