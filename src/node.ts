@@ -4,7 +4,10 @@
  * @packageDocumentation
  */
 
-export type { File, FileSystem, Image, Lease, LeaseOptions, OpenOptions } from './fs/file-system.ts';
+export { type ControlOptions, type CopyControl, controlOf } from './control/client.ts';
+export type { CopyFailure, CopyStatus } from './control/status.ts';
+export type { CallCount, DeviceEvent, DeviceState, TransferCount } from './device/types.ts';
+export type { File, FileSystem, Image, Lease, LeaseOptions, LeaseOwner, OpenOptions } from './fs/file-system.ts';
 export { type NodeFileSystemOptions, nodeFileSystem } from './fs/node.ts';
 export { fileSource } from './sources/file.ts';
 export { type AwsCredentialsOptions, awsCredentials } from './sources/s3/node-aws.ts';

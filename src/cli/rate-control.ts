@@ -95,9 +95,9 @@ export class RateControl {
     this.#group?.leave();
   }
 
-  /** Whether a file says the rate. */
-  get hasFile(): boolean {
-    return this.#file !== undefined;
+  /** Path of the file that says the rate. */
+  get path(): string | undefined {
+    return this.#file?.path;
   }
 
   /**

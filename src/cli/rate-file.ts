@@ -17,7 +17,7 @@ import { parseRate } from './units.ts';
 const MAX_BYTES = 256;
 
 export class RateFile {
-  readonly #path: string;
+  readonly path: string;
   /** Bytes per second while the file does not exist. Undefined: no limit. */
   fallback: number | undefined;
   #rate: number | undefined;
@@ -27,7 +27,7 @@ export class RateFile {
    * @param fallback as the field of that name
    */
   constructor(path: string, fallback: number | undefined) {
-    this.#path = path;
+    this.path = path;
     this.fallback = fallback;
     this.#rate = fallback;
   }
@@ -58,7 +58,7 @@ export class RateFile {
     } catch (error) {
       if (!(error instanceof UsageError)) throw error;
       throw new UsageError(
-        `rate file ${this.#path}: ${JSON.stringify(text.slice(0, 40))} is not a rate; use 20M, 250mbit or unlimited`,
+        `rate file ${this.path}: ${JSON.stringify(text.slice(0, 40))} is not a rate; use 20M, 250mbit or unlimited`,
       );
     }
   }
@@ -67,12 +67,12 @@ export class RateFile {
     let fd: number | undefined;
     try {
       // O_NONBLOCK, since opening a FIFO would block until its other end is opened.
-      fd = fs.openSync(this.#path, fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0));
+      fd = fs.openSync(this.path, fs.constants.O_RDONLY | (fs.constants.O_NONBLOCK ?? 0));
       const bytes = Buffer.alloc(MAX_BYTES);
       return bytes.toString('utf8', 0, fs.readSync(fd, bytes, 0, MAX_BYTES, null)).trim();
     } catch (error) {
       if (errnoOf(error) === 'ENOENT') return undefined;
-      throw ioError(`read the rate file ${this.#path}`, error);
+      throw ioError(`read the rate file ${this.path}`, error);
     } finally {
       if (fd !== undefined) fs.closeSync(fd);
     }

@@ -1,15 +1,13 @@
 /** `copyondemand snapshot`: a consistent copy of a copy, made by the process that owns it, or else by this one. */
 
-import { realpathSync } from 'node:fs';
-import { basename, dirname } from 'node:path';
+import { basename } from 'node:path';
 import { withSignal } from '../async/with-signal.ts';
-import { askOwner } from '../control/client.ts';
+import { type CopyControl, controlOf, isUnowned } from '../control/client.ts';
+import { directoryOf } from '../control/paths.ts';
 import { openDeviceIn } from '../device/open.ts';
-import type { Device } from '../device/types.ts';
-import { CodError, isCodError } from '../errors.ts';
+import { isCodError } from '../errors.ts';
 import { nodeFileSystem } from '../fs/node.ts';
 import { systemEnvironment } from '../platform/environment.ts';
-import { ioError } from '../platform/errno.ts';
 import { emitError, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
@@ -35,17 +33,16 @@ export async function snapshot(target: string, to: string, { json = false, metad
     const directory = directoryOf(target);
     if (directoryOf(to) !== directory || basename(to) === basename(target))
       throw new UsageError(`TO must be another name in the directory of TARGET, ${directory}`);
-    const ask = (): Promise<Record<string, unknown> | undefined> =>
-      withSignal(askOwner(metadata ?? target, 'snapshot', { directory, name: basename(to) }), signal);
-    let owner = await ask();
+    const control = controlOf(target, { metadata, signal });
+    let pid = await takenByOwner(control, to);
     try {
-      if (owner === undefined) await takeHere({ target, metadata }, basename(to), signal);
+      if (pid === null) await takeHere({ target, metadata }, basename(to), signal);
     } catch (error) {
       // Another process may have become the owner meanwhile.
-      owner = isCodError(error, 'COD_LOCKED') ? await ask() : undefined;
-      if (owner === undefined) throw error;
+      pid = isCodError(error, 'COD_LOCKED') ? await takenByOwner(control, to) : null;
+      if (pid === null) throw error;
     }
-    emit('done', { target, to, pid: owner?.['pid'] ?? null });
+    emit('done', { target, to, pid });
     if (!json) process.stderr.write(`${to}: a snapshot of ${target}\n`);
   } catch (error) {
     emitError(emit, error);
@@ -55,32 +52,19 @@ export async function snapshot(target: string, to: string, { json = false, metad
   }
 }
 
-/** Answers the command on the owner's side: takes a snapshot of `device`, whose copy is at `target`. */
-export async function answerSnapshot(
-  device: Device,
-  target: string,
-  { directory, name }: Readonly<Record<string, unknown>>,
-): Promise<object> {
-  // Only in this directory: another one may be closed to the client.
-  if (typeof name !== 'string' || name !== basename(name) || directory !== directoryOf(target)) {
-    const message = `a snapshot of ${target} must be in ${directoryOf(target)}`;
-    throw new CodError('COD_UNSUPPORTED', message, { details: { target } });
+/** Returns the process id of the owner; null: no process owns the copy. */
+async function takenByOwner(control: CopyControl, to: string): Promise<number | null> {
+  try {
+    return (await control.snapshot(to)).pid;
+  } catch (error) {
+    if (isUnowned(error)) return null;
+    throw error;
   }
-  await device.snapshot(beside(target, name));
-  return { target, pid: process.pid };
 }
 
 /** The path of a file in the directory of `target`, written as `target` is. */
 function beside(target: string, name: string): string {
   return target.slice(0, target.length - basename(target).length) + name;
-}
-
-function directoryOf(path: string): string {
-  try {
-    return realpathSync(dirname(path));
-  } catch (cause) {
-    throw ioError(`find the directory of ${path}`, cause, { path });
-  }
 }
 
 /** Opens the copy, which has no owner, without its source, and takes the snapshot. */

@@ -1,11 +1,9 @@
 /** `copyondemand pause`, `resume` and `set-rate`: they steer the background copy of the process that owns a copy. */
 
-import { askOwner } from '../control/client.ts';
-import type { Device } from '../device/types.ts';
-import { CodError } from '../errors.ts';
+import { controlOf } from '../control/client.ts';
+import type { CopyStatus } from '../control/status.ts';
 import { emitError, UsageError } from './failure.ts';
 import { jsonLines } from './json-lines.ts';
-import type { RateControl } from './rate-control.ts';
 import { formatRate } from './units.ts';
 
 /** What the owner can be asked for. */
@@ -18,17 +16,6 @@ export interface SteeringFlags {
   readonly metadata?: string;
 }
 
-/** What the owner answers. */
-interface Steered {
-  readonly pid: number;
-  readonly state: string;
-  readonly paused: boolean;
-  /** Null: no limit. */
-  readonly rateBytesPerSecond: number | null;
-  /** Whether a rate file says the rate, and not this command. */
-  readonly hasRateFile: boolean;
-}
-
 /**
  * Asks the owner of the copy at TARGET.
  * @param rate bytes per second, for `set-rate`; undefined: no limit
@@ -37,57 +24,24 @@ interface Steered {
 export async function steer(
   command: Steering,
   target: string,
-  { json = false, metadata = target }: SteeringFlags,
+  { json = false, metadata }: SteeringFlags,
   rate?: number,
 ): Promise<void> {
   const emit = jsonLines(process.stdout, { enabled: json });
   try {
     if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
-    const argument = command === 'set-rate' ? { rate: String(rate ?? 'unlimited') } : {};
-    const steered = (await askOwner(metadata, command, argument)) as Steered | undefined;
-    if (steered === undefined) {
-      const message = `no process copies ${target}: start it with \`copyondemand serve\` or \`copy\``;
-      throw new CodError('COD_NOT_RUNNING', message, { details: { target } });
-    }
-    emit('done', { target, ...steered });
-    if (!json) process.stderr.write(`${target}: ${describe(steered)}\n`);
+    const control = controlOf(target, { metadata });
+    const status = await (command === 'set-rate' ? control.setRate(rate) : control[command]());
+    const { pid, state, paused, rateBytesPerSecond, rateFile } = status;
+    emit('done', { target, pid, state, paused, rateBytesPerSecond, hasRateFile: rateFile !== null });
+    if (!json) process.stderr.write(`${target}: ${describe(status)}\n`);
   } catch (error) {
     emitError(emit, error);
     throw error;
   }
 }
 
-function describe({ pid, state, rateBytesPerSecond, hasRateFile }: Steered): string {
+function describe({ pid, state, rateBytesPerSecond, rateFile }: CopyStatus): string {
   const rate = rateBytesPerSecond === null ? 'no limit' : `at most ${formatRate(rateBytesPerSecond)}`;
-  return `${state}, ${rate}${hasRateFile ? ' (as its rate file says)' : ''}, process ${pid}`;
-}
-
-/** Answers these commands on the owner's side. Undefined: it is another command. */
-export function answerSteering(
-  { device, rate }: { device: Device; rate: RateControl | undefined },
-  command: string,
-  request: Readonly<Record<string, unknown>>,
-): Promise<Steered> | undefined {
-  if (command !== 'pause' && command !== 'resume' && command !== 'set-rate') return undefined;
-  return (async () => {
-    if (rate === undefined) throw new CodError('COD_UNSUPPORTED', 'this process serves without a background copy');
-    if (command === 'pause') device.pause();
-    else if (command === 'resume') device.resume();
-    else rate.set(rateOf(request['rate']));
-    const { state, rateBytesPerSecond } = device.status();
-    return {
-      pid: process.pid,
-      state,
-      paused: state === 'paused',
-      rateBytesPerSecond: rateBytesPerSecond ?? null,
-      hasRateFile: rate.hasFile,
-    };
-  })();
-}
-
-function rateOf(text: unknown): number | undefined {
-  if (text === 'unlimited') return undefined;
-  const rate = Number(text);
-  if (typeof text === 'string' && rate > 0 && rate < Number.POSITIVE_INFINITY) return rate;
-  throw new CodError('COD_UNSUPPORTED', `${JSON.stringify(text)} is not a rate in bytes per second`);
+  return `${state}, ${rate}${rateFile === null ? '' : ' (as its rate file says)'}, process ${pid}`;
 }

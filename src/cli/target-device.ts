@@ -64,7 +64,6 @@ const modules = () =>
     import('../device/diagnostics.ts'),
     import('../platform/environment.ts'),
     import('../fs/node.ts'),
-    import('../control/server.ts'),
     import('./owner-answers.ts'),
   ]);
 
@@ -109,14 +108,8 @@ export async function openTarget({
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target, flags.metadata);
   }
-  const [
-    { openDeviceIn },
-    { Diagnostics },
-    { systemEnvironment },
-    { servingFileSystem },
-    { serveControl },
-    { OwnerAnswers },
-  ] = await modules();
+  const [{ openDeviceIn }, { Diagnostics }, { systemEnvironment }, { controlledFileSystem }, { OwnerAnswers }] =
+    await modules();
   const orders = flags.order === undefined ? undefined : await import('./order-file.ts');
   const order = await orders?.readOrder(flags.order!);
   const checkSize = async (size: number): Promise<void> => {
@@ -125,6 +118,7 @@ export async function openTarget({
   };
   const grownBytes = flags.grow ? await deviceBytes(target) : undefined;
   const { readOnly = false } = flags;
+  const answers = new OwnerAnswers(target, { source: shownSource(uri), rate, clients });
   let device: InlineDevice | undefined;
   const source =
     uri &&
@@ -132,10 +126,14 @@ export async function openTarget({
       let isOpen = false;
       // The device reports the retries of a source that it has.
       const onRetry = (report: RetryReport): void => {
-        if (!isOpen) troubles?.retry(report);
+        if (isOpen) return;
+        troubles?.retry(report);
+        answers.retry(report);
       };
       const image = await openImage(uri, { ...flags, onRetry }, signal);
       isOpen = true;
+      // The device tells of a source that it opens again.
+      if (device === undefined) answers.recovered();
       const opened = grownBytes === undefined ? image : grownSource(image, Math.max(grownBytes, image.size));
       try {
         if (device === undefined) await checkSize(opened.size);
@@ -148,11 +146,7 @@ export async function openTarget({
   const options: OpenDeviceOptions = {
     source,
     sameSource: flags.sameSource ?? false,
-    fileSystem: servingFileSystem(
-      '.',
-      { direct, readOnly },
-      { serve: (socket, token) => serveControl(socket, token, (...request) => answers.answer(...request)) },
-    ),
+    fileSystem: controlledFileSystem('.', { direct, readOnly }, { control: answers.control }),
     target,
     metadata: flags.metadata,
     overwrite: flags.overwrite ?? false,
@@ -168,7 +162,6 @@ export async function openTarget({
       ...(flags.streamWhole ? { concurrency: 1, extentBytes: Number.MAX_SAFE_INTEGER } : {}),
     },
   };
-  const answers = new OwnerAnswers({ target, rate, clients });
   const diagnostics = new Diagnostics(target, systemEnvironment.clock);
   device = await openDeviceIn(systemEnvironment, options, { asksFirst, patienceMs, diagnostics }).catch(
     async (error: unknown) => {
@@ -176,7 +169,7 @@ export async function openTarget({
       throw await withRepairAdvice(error, target, flags.metadata);
     },
   );
-  answers.opened(device, shownSource(uri));
+  answers.opened(device, flags);
   try {
     await checkSize(device.size);
   } catch (error) {

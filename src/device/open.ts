@@ -313,6 +313,13 @@ export async function openDeviceIn(
         ...(checkpointIntervalMs === undefined ? {} : { checkpointIntervalMs }),
         ...(signal === undefined ? {} : { signal }),
         ...(takeOver === undefined ? {} : { takeOver }),
+        owner: {
+          target,
+          events: ({ signal }) => events.subscribe(signal),
+          get device() {
+            return device;
+          },
+        },
         storage: { read: (into, offset) => readNamed(fileSystem, target, into, offset) },
       },
       {

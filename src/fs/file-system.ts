@@ -74,6 +74,18 @@ export interface LeaseOptions {
   readonly takeOver?: boolean | undefined;
   /** Aborts the wait for a heartbeat. */
   readonly signal?: AbortSignal | undefined;
+  /** What the name is locked for. A backend may let other processes ask for it (`controlOf` of `copyondemand/node`). */
+  readonly owner?: LeaseOwner | undefined;
+}
+
+/** The copy that a name is locked for. */
+export interface LeaseOwner {
+  /** Name of the copy in the file system. */
+  readonly target: string;
+  /** The open `Device`. Undefined: it is being opened. */
+  readonly device: unknown;
+  /** As `Device.events`, from the beginning of the opening on. */
+  events(options: { signal: AbortSignal }): AsyncIterable<unknown>;
 }
 
 /** How {@link FileSystem.open} opens a file. */

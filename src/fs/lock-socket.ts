@@ -17,9 +17,9 @@ import { errnoOf, ioError } from '../platform/errno.ts';
 /** Bytes of a socket's path on every platform. */
 const MAX_PATH_BYTES = 103;
 const PATIENCE_MS = 2000;
-const MAX_CONNECTIONS = 8;
-/** Time for a client to send its next line. */
-const SPEAK_MS = 5000;
+const MAX_CONNECTIONS = 32;
+/** Time for a client to send its next line. Silent ones must not keep others out for their whole patience. */
+const SPEAK_MS = 2000;
 
 /** Suffix of the private directory in which the socket at a path is bound. */
 const PRIVATE = '.new';
@@ -40,7 +40,8 @@ export async function listenAt(path: string, serve: (socket: Socket) => void): P
   const directory = path + PRIVATE;
   const bound = join(directory, randomBytes(8).toString('hex'));
   fs.mkdirSync(directory, 0o700);
-  const server = createServer(serveWith(serve));
+  // A client may end its side, and still get its answers.
+  const server = createServer({ allowHalfOpen: true }, serveWith(serve));
   server.maxConnections = MAX_CONNECTIONS;
   try {
     await withShortPath(bound, (short) => listen(server, short));

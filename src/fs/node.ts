@@ -1,18 +1,20 @@
 /** Storage on the machine's disks, over `node:fs`. */
 
 import * as fs from 'node:fs';
+import type { Socket } from 'node:net';
 import { dirname, resolve } from 'node:path';
+import { OwnedCopy } from '../control/owner.ts';
+import { controlServer } from '../control/server.ts';
 import { CodError, isCodError } from '../errors.ts';
 import { blockDeviceBytes } from '../platform/block-device.ts';
 import { errnoOf } from '../platform/errno.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import { contentsOfDevice } from './device-contents.ts';
-import type { File, FileSystem, OpenOptions } from './file-system.ts';
+import type { File, FileSystem, LeaseOwner, OpenOptions } from './file-system.ts';
 import { type BlockDevice, fsAdapter } from './fs-adapter.ts';
-import type { NodeLockOptions } from './lock-taking.ts';
 import { movedFrom } from './moved-names.ts';
 import { assertNotOwned, lockFile } from './node-lock.ts';
-import { bootId } from './node-process.ts';
+import { bootId, type Machine } from './node-process.ts';
 
 const { COPYFILE_EXCL, COPYFILE_FICLONE_FORCE } = fs.constants;
 
@@ -46,6 +48,7 @@ export interface NodeFileSystemOptions {
  * A block device can be opened too, on Linux. For writing it is opened for this program alone, else COD_LOCKED. It has
  * no `lock`: the metadata of a copy on it needs a prefix elsewhere.
  * `clone` works on file systems with reflinks, such as xfs and btrfs.
+ * While a device is open, `controlOf` and `copyondemand status` of the same user reach it by a socket beside the lock.
  * The owner of a copy keeps 256 KiB of the disk back in `<name>.lock.spare`.
  * An owner that removes a file moves it aside first, to `<copy>.lock.<16 hex>.moved<rest>`. If it is killed then,
  * `open` with `readOnly` still finds the file.
@@ -63,17 +66,29 @@ export interface NodeFileSystemOptions {
  * ```
  */
 export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions = {}): FileSystem {
-  return servingFileSystem(directory, options);
+  return controlledFileSystem(directory, options);
 }
+
+/** Paths of a copy's target, and of its metadata without the suffixes. */
+export interface CopyPaths {
+  readonly target: string;
+  readonly metadata: string;
+}
+
+/** Returns what serves the connections to the socket of a lock. */
+export type ControlOf = (owner: LeaseOwner, paths: CopyPaths) => (socket: Socket, token: string) => void;
 
 /**
  * As {@link nodeFileSystem}.
- * @param owner as whom locks are taken, and what is given each connection to the socket of a lock
+ * @param machine the machine on which locks are taken
  */
-export function servingFileSystem(
+export function controlledFileSystem(
   directory: string,
   options: NodeFileSystemOptions,
-  owner: Pick<NodeLockOptions, 'serve' | 'machine'> = {},
+  {
+    machine,
+    control = (owner, paths) => controlServer(new OwnedCopy(owner, paths)),
+  }: { readonly machine?: Machine; readonly control?: ControlOf } = {},
 ): FileSystem {
   const base = resolve(directory);
   const pathOf = (name: string): string => resolve(base, name);
@@ -101,7 +116,11 @@ export function servingFileSystem(
     readOnly: options.readOnly,
     bootId: bootId(),
     deviceOf,
-    lock: (path, how) => lockFile(path, { ...how, ...owner, resolve: pathOf }),
+    lock: (path, how) => {
+      const owner = how?.owner;
+      const serve = owner && control(owner, { target: pathOf(owner.target), metadata: path });
+      return lockFile(path, { ...how, machine, serve, resolve: pathOf });
+    },
     clone: (from, to) => fs.promises.copyFile(from, to, COPYFILE_EXCL | COPYFILE_FICLONE_FORCE),
     assertNotOwned,
   });

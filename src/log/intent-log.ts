@@ -17,6 +17,7 @@ import { CopyState } from '../core/copy-state.ts';
 import { geometry } from '../core/geometry.ts';
 import type { BlockView, DirtyView, ModifiedRuns } from '../core/views.ts';
 import { CodError } from '../errors.ts';
+import type { LeaseOwner } from '../fs/file-system.ts';
 import type { Environment } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
 import { Announcements, EXTENT_NUMBERS, type ReadStorage } from './announcements.ts';
@@ -358,6 +359,8 @@ export interface RecoverLogOptions extends Omit<RecoverIntentLogOptions, 'size' 
   content(): Promise<{ readonly size: number; readonly identity?: string | undefined }>;
   /** Returns the size of the storage in bytes. Called only for format 1, which does not store it. */
   size(): Promise<number>;
+  /** Whom the lease is for. */
+  readonly owner?: LeaseOwner;
 }
 
 /**
@@ -392,7 +395,7 @@ export async function recoverLogOf(
   observer: LogObserver = {},
 ): Promise<RecoveredLog> {
   const { fileSystem, name, blockSize = DEFAULT_BLOCK_BYTES } = options;
-  const { checkpointIntervalMs = DEFAULT_CHECKPOINT_INTERVAL_MS, storage, takeOver, signal } = options;
+  const { checkpointIntervalMs = DEFAULT_CHECKPOINT_INTERVAL_MS, storage, takeOver, signal, owner } = options;
   const { readOnly = false } = options;
   if (typeof name !== 'string' || name === '') throw new TypeError('`name` must be a non-empty string');
   if (!(checkpointIntervalMs > 0))
@@ -401,7 +404,7 @@ export async function recoverLogOf(
   geometry({ size: 1, blockSize });
   const lease = readOnly
     ? new Ownership(name, undefined, () => undefined)
-    : await takeOwnership(fileSystem, name, { takeOver, signal });
+    : await takeOwnership(fileSystem, name, { takeOver, signal, owner });
   const slots = new Slots(fileSystem, name, { readOnly, owner: lease });
   let state: CopyState | undefined;
   try {

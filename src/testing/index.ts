@@ -6,7 +6,7 @@
  */
 
 export type { CodErrorCode } from '../errors.ts';
-export type { File, FileSystem, Image, Lease, LeaseOptions, OpenOptions } from '../fs/file-system.ts';
+export type { File, FileSystem, Image, Lease, LeaseOptions, LeaseOwner, OpenOptions } from '../fs/file-system.ts';
 export type { Clock } from '../platform/clock.ts';
 export type {
   CrashKind,

@@ -215,7 +215,7 @@ describe('a rate that is set while the copy runs', () => {
     copy.control.set(undefined);
     expect(copy.rates).toEqual([500, 200, undefined]);
     expect(copy.allowances.map(({ rate }) => rate)).toEqual([200, undefined]);
-    expect(copy.control.hasFile).toBe(false);
+    expect(copy.control.path).toBe(undefined);
   });
 
   test('counts less than a rate file that is there', async () => {
@@ -224,7 +224,7 @@ describe('a rate that is set while the copy runs', () => {
     writeFileSync(path, '1000');
     const copy = new Copy({ rate: 500, rateFile: path }, clock);
     copy.control.set(200);
-    expect([copy.rate, copy.control.hasFile]).toEqual([1000, true]);
+    expect([copy.rate, copy.control.path]).toEqual([1000, path]);
     rmSync(path);
     await clock.advance(BEAT_MS);
     expect(copy.rate).toBe(200);

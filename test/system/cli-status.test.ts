@@ -15,6 +15,8 @@ import { temporaryDirectory } from '../cli/temporary.ts';
 const FIELDS = [
   ...['target', 'pid', 'state', 'size', 'blockSize', 'syncedBlocks', 'totalBlocks', 'bytesPerSecond'],
   ...['rateBytesPerSecond', 'secondsLeft', 'source', 'lastError', 'retries', 'clients', 'paused'],
+  ...['dirtyBlocks', 'rateFile', 'metadata', 'nextAttemptAt', 'since', 'metadataBytes', 'demand', 'background'],
+  ...['reads', 'writes', 'flushes', 'errors', 'map'],
 ].sort();
 
 function serving(): Promise<{ directory: string; target: string; server: Running }> {
