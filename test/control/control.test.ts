@@ -276,6 +276,20 @@ describe('events', () => {
     }
   });
 
+  test('are no more when the caller has enough', async () => {
+    const { device, target } = await copyOf();
+    const enough = new AbortController();
+    const events = controlOf(target, { signal: enough.signal }).events();
+    const first = events.next();
+    // The first event may come before the owner knows of the follower.
+    while ((await Promise.race([first, controlOf(target).status()])) && device.status().state !== 'paused')
+      device.pause();
+    const next = events.next();
+    enough.abort(new Error('enough'));
+    await expect(Promise.all([first, next])).rejects.toThrow('enough');
+    expect(await events.next()).toEqual({ done: true, value: undefined });
+  });
+
   test('of an owner that dies end with an error', async () => {
     const { target } = await fakeOwner((socket) => {
       socket.end('{}\n{"event":{"type":"recovered"}}\n');
@@ -349,6 +363,16 @@ describe('what is no owner of ours', () => {
     await expect(controlOf(endless.target).status()).rejects.toMatchObject({ code: 'COD_NOT_RUNNING' });
     expect(taken).toBeLessThan(2 ** 24);
   }, 30_000);
+
+  test('an owner that ends while it is asked', async () => {
+    const { target, server } = await fakeOwner((socket) => {
+      server.close();
+      socket.destroy();
+    });
+    await expect(controlOf(target).status()).rejects.toMatchObject({ details: { hasOwner: false } });
+    const stranger = await fakeOwner((socket) => socket.destroy());
+    await expect(controlOf(stranger.target).status()).rejects.toMatchObject({ details: { hasOwner: true } });
+  });
 
   test('texts have no escape sequences', async () => {
     const lastError = { code: 'X', message: '\u001b[2Jhello\n', time: '', recoveredAt: null };
