@@ -26,6 +26,8 @@ import { formatBytes, formatDuration, formatPercent, formatRate } from './units.
 const TICK_MS = 200;
 /** The command gives up when the copy has not got further for this time. */
 const PATIENCE_MS = 120_000;
+/** The command gives up when so many attempts in a row got bytes that do not match the manifest. */
+const MISMATCHES = 3;
 
 /** Parsed options of the command. */
 export interface CopyFlags extends TargetFlags, RateFlags {
@@ -159,12 +161,14 @@ async function run(copying: Copying): Promise<void> {
 
 /**
  * Gives up after two minutes without progress, or as `--retries` says. Waits for no source that never was the copy's in
- * this run, or that does not exist.
+ * this run, that does not exist, or that does not match the manifest.
  */
 function givingUp({ device, flags }: Copying): GiveUp {
   const final: ReadonlySet<string> = new Set(['COD_SOURCE_CHANGED', 'COD_SIZE_MISMATCH', 'COD_NOT_FOUND']);
-  return ({ type, code }, idleMs) =>
+  return ({ type, code, ...event }, idleMs) =>
     type === 'source-changed' ||
+    // The source asks twice by itself, and each attempt opens it again, perhaps at another mirror.
+    (code === 'COD_MISMATCH' && 'attempt' in event && event.attempt >= MISMATCHES) ||
     // A source that retries has not failed yet.
     (flags.retries !== undefined && device.status().state === 'waiting') ||
     idleMs >= PATIENCE_MS ||

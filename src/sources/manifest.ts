@@ -18,7 +18,7 @@ const HEADER_BYTES = 64;
 const DIGEST_BYTES = 32;
 const MIN_EXTENT_BYTES = 4096;
 const MAX_EXTENT_BYTES = 65_536;
-/** Digests that one node covers: 64 MiB of an image of the longest extents. A tree of pairs takes 30 times longer. */
+/** Digests that one node covers. A tree of pairs has a thousand times as many nodes, each a call of WebCrypto. */
 const FAN_OUT = 1024;
 /** The first byte of what is hashed, so that no extent has the digest of a node. */
 const LEAF = 0;
@@ -110,10 +110,17 @@ export async function readManifest(source: Source, options: ReadManifestOptions 
 /**
  * Hashes an image. What the source knows as zeros is not read. Takes 32 bytes of memory for each extent.
  *
- * @throws {@link CodError} COD_SIZE_MISMATCH when the source is empty; COD_UNSUPPORTED without WebCrypto, as in
- *   a page without TLS; the errors of the source.
+ * @throws {@link CodError} COD_SIZE_MISMATCH when the source is empty; COD_UNSUPPORTED where there is no WebCrypto, as
+ *   in a page without TLS; the errors of the source.
  * @throws `RangeError` when `extentBytes` is wrong.
  * @throws the signal's reason when it is aborted.
+ * @example
+ * ```ts
+ * import { bytesSource, createManifest } from 'copyondemand';
+ *
+ * const { root, bytes } = await createManifest(bytesSource(new Uint8Array(200_000)));
+ * console.log(root.length, bytes.length); // 64 192
+ * ```
  */
 export async function createManifest(source: Source, options: CreateManifestOptions = {}): Promise<Manifest> {
   const { extentBytes = MAX_EXTENT_BYTES, signal, onProgress } = options;
@@ -308,11 +315,12 @@ async function digest(prefix: number, bytes: Uint8Array): Promise<Uint8Array> {
   }
 }
 
-function newBytes(length: number): Uint8Array<ArrayBuffer> {
+/** @throws {@link CodError} COD_NO_MEMORY */
+export function newBytes(length: number): Uint8Array<ArrayBuffer> {
   try {
     return new Uint8Array(length);
   } catch (error) {
-    throw outOfMemory(`a manifest of ${length} bytes`, error);
+    throw outOfMemory(`${length} bytes`, error);
   }
 }
 

@@ -45,6 +45,9 @@ const HYDRATOR = 'src/device/hydrator.ts';
 const ORIGIN = 'src/device/origin.ts';
 const ADAPTER = 'src/fs/fs-adapter.ts';
 const SNAPSHOT = 'src/device/snapshot.ts';
+const VERIFIED = 'src/sources/verified.ts';
+const VERIFIED_TEST = 'test/sources/verified.test.ts';
+const LYING_PROXY = 'a device whose proxy turns over a bit';
 const SNAPSHOT_METADATA = 'src/log/snapshot-metadata.ts';
 
 const DURABLE_STEP = '      await this.#options.owner.withRoom(() => this.#poison.ifCoreFails(task));\n';
@@ -1283,6 +1286,32 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         file: HYDRATOR,
         find: 'if (!this.#isPaused) await retries.wait(error, this.#end.signal);',
         replace: 'if (!this.#isPaused) throw error;',
+      },
+    ],
+  },
+  {
+    name: 'a wrong extent that a reader gets and the device stores before its digest was compared',
+    test: {
+      file: VERIFIED_TEST,
+      name: `${LYING_PROXY} finds it by a cold read of 4 KiB beside it, which stores nothing`,
+    },
+    patches: [
+      { file: VERIFIED, find: 'of await mismatches(this.#manifest, part, from)) await', replace: 'of []) await' },
+    ],
+  },
+  {
+    name: 'a wrong extent that is copied before its digest was compared',
+    test: {
+      file: VERIFIED_TEST,
+      name: `${LYING_PROXY} finds it by the background copy, which stores nothing wrong, and then completes`,
+    },
+    patches: [
+      {
+        file: VERIFIED,
+        find: 'for (const each of wrong) await this.#askAgain(bytes, at, each, signal);\n      yield',
+        replace: `const asked = wrong.map((each) => this.#askAgain(bytes, at, each, signal));
+      for (const each of asked) each.catch(() => undefined);
+      yield`,
       },
     ],
   },

@@ -2,7 +2,7 @@
 
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { UsageError } from '../failure.ts';
-import { parseGroupName, parseInteger, parseRateOrNone } from '../units.ts';
+import { parseGroupName, parseInteger, parseRateOrNone, parseSha256 } from '../units.ts';
 
 export const SIZES: string = 'Sizes: bytes, or with k, M, G, T (powers of 1024).';
 export const RATES: string = 'Rates: bytes per second, with k, M, G, T (powers of 1024) or kbit, mbit, gbit.';
@@ -49,6 +49,8 @@ export function withCopyOptions(command: Command): Command {
     .option('--rate-file <file>', 'read a rate or `unlimited` from this file every second')
     .option('--rate-group <name>', 'share the rate in this group of local copies', argument(parseGroupName))
     .option('--order <file>', 'copy the extents of this order file first')
+    .option('--manifest <file>', 'use no byte of SOURCE that does not match this manifest')
+    .option('--manifest-root <hex>', 'the manifest must have this root', argument(parseSha256))
     .option('--same-source', 'accept a source of another identity as the same content')
     .option('--take-over', 'replace an owner on another machine after 10 s without its heartbeat, not 30 s')
     .option('--grow', 'TARGET is a block device: the copy has its size, with zeros behind the image')
