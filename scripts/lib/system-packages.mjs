@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { capture, say } from './steps.mjs';
 
-/** Debian packages, and why the tests need each. README.md lists them. */
+/** Debian packages, and why the tests need each. docs/TESTING.md lists them. */
 export const systemPackages = {
   'qemu-utils': 'qemu-img and qemu-io: a foreign NBD client, and a check of targets',
   'qemu-system-x86': 'a virtual machine that boots from an export',

@@ -50,12 +50,6 @@ describe('README.md', () => {
     expect(names).toEqual(README_BLOCKS);
   });
 
-  it('names the system packages that `npm test` installs', async () => {
-    const script = pathToFileURL(join(import.meta.dirname, '../../scripts/lib/system-packages.mjs')).href;
-    const { systemPackages } = (await import(script)) as { systemPackages: Record<string, string> };
-    expect(readmeBlock('packages').trim().split(/\s+/)).toEqual(Object.keys(systemPackages));
-  });
-
   it('shows a use in Node that copies the image and removes the metadata', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'cod-readme-'));
     onTestFinished(() => rm(folder, { recursive: true, force: true }));
@@ -91,4 +85,11 @@ describe('docs/BROWSER.md and docs/COMMAND.md', () => {
     const blocks = [...codeBlocks(readDocument('docs/BROWSER.md')), ...codeBlocks(readDocument('docs/COMMAND.md'))];
     expect(blocks.map(({ name }) => name)).toEqual(['esbuild', 'web', 'layers']);
   });
+});
+
+it('docs/TESTING.md names the system packages that `npm test` installs', async () => {
+  const script = pathToFileURL(join(import.meta.dirname, '../../scripts/lib/system-packages.mjs')).href;
+  const { systemPackages } = (await import(script)) as { systemPackages: Record<string, string> };
+  const block = codeBlocks(readDocument('docs/TESTING.md')).find(({ name }) => name === 'packages');
+  expect(block?.code.trim().split(/\s+/)).toEqual(Object.keys(systemPackages));
 });

@@ -10,7 +10,6 @@ export const README_BLOCKS: readonly string[] = [
   'js page.js',
   'js crash.mjs',
   'sh checkout',
-  'text packages',
 ];
 
 /** The URL that stands for the reader's image. A test replaces it by a server on loopback. */
