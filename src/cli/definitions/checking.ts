@@ -1,10 +1,10 @@
 /** The commands that compare bytes with digests. */
 
-import type { Command } from 'commander';
-import { EXIT_CODES, SOURCE, withSourceOptions } from './options.ts';
+import type { Definition } from './definition.ts';
+import { SOURCE, SOURCES, withSourceOptions } from './options.ts';
 
 /** Adds `manifest` to the program. */
-export function defineChecking(program: Command): void {
+export function defineChecking(program: Definition): void {
   withSourceOptions(program.command('manifest'))
     .summary('write the digests of an image to a file')
     .description(
@@ -15,5 +15,6 @@ export function defineChecking(program: Command): void {
     .argument('<file>', 'the path of the manifest; an older manifest there is replaced')
     .option('--json', 'print events as JSON lines on stdout, and no progress')
     .option('--quiet', 'print only the root, and errors on stderr')
-    .addHelpText('after', `\n${EXIT_CODES}`);
+    .example('copyondemand manifest https://example.com/image.raw image.manifest')
+    .note(SOURCES);
 }

@@ -1,14 +1,20 @@
 /** The commands that copy from a source. */
 
-import type { Command } from 'commander';
 import { parseInteger, parseSha256 } from '../units.ts';
-import { argument, EXIT_CODES, RATES, SOURCE, TARGET, withCopyOptions, withSourceOptions } from './options.ts';
+import type { Definition } from './definition.ts';
+import { argument, RATES, SOURCE, SOURCES, TARGET, withCopyOptions, withSourceOptions } from './options.ts';
 
 /** Adds `copy` and `serve` to the program. */
-export function defineCopying(program: Command): void {
+export function defineCopying(program: Definition): void {
   const copy = program
     .command('copy')
     .summary('copy an image; the same command resumes')
+    .example(
+      'copyondemand copy https://example.com/image.qcow2 disk.raw',
+      'copyondemand copy s3://bucket/image.raw disk.raw --rate 20M',
+      "copyondemand copy 'nbd+unix:///?socket=/run/nbd.sock' disk.raw --json",
+      'copyondemand copy image.raw /dev/vg/disk --metadata /var/lib/disk',
+    )
     .description(
       'Copies SOURCE to TARGET. After an interruption, the same command resumes.\n' +
         'Metadata beside TARGET holds the progress. A complete, verified copy has none.',
@@ -21,11 +27,16 @@ export function defineCopying(program: Command): void {
       'send at most n requests at a time (default: adaptive)',
       argument((text) => parseInteger(text, { min: 1, max: 64 })),
     );
-  withSourceOptions(withCopyOptions(copy)).addHelpText('after', `\n${RATES}\n${EXIT_CODES}`);
+  withSourceOptions(withCopyOptions(copy)).note(SOURCES, RATES);
 
   const serve = program
     .command('serve')
     .summary('serve an image over NBD while it is copied')
+    .example(
+      'copyondemand serve https://example.com/image.raw vm.raw --socket vm.sock',
+      'copyondemand serve vm.raw --read-only --port 0',
+      'copyondemand serve nbds://host/disk vm.raw --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem',
+    )
     .description(
       'Serves SOURCE over NBD while it is copied to TARGET. Clients may read and write.\n' +
         'Without SOURCE: serves a copy that exists. A complete copy needs no source.\n' +
@@ -50,5 +61,5 @@ export function defineCopying(program: Command): void {
     .option('--tls-key <file>', 'use this private key for --tls-cert (PEM)')
     .option('--tls-ca <file>', 'require client certificates of this CA (PEM)')
     .option('--record-order <file>', 'record the order of reads in this file, for --order');
-  withSourceOptions(withCopyOptions(serve)).addHelpText('after', `\n${RATES}\n${EXIT_CODES}`);
+  withSourceOptions(withCopyOptions(serve)).note(SOURCES, RATES);
 }

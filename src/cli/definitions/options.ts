@@ -1,12 +1,25 @@
 /** Options and texts that several commands share. */
 
-import { type Command, InvalidArgumentError, Option } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import { UsageError } from '../failure.ts';
 import { parseGroupName, parseInteger, parseRateOrNone, parseSha256 } from '../units.ts';
+import type { Definition, Note } from './definition.ts';
 
-export const SIZES: string = 'Sizes: bytes, or with k, M, G, T (powers of 1024).';
-export const RATES: string = 'Rates: bytes per second, with k, M, G, T (powers of 1024) or kbit, mbit, gbit.';
-export const EXIT_CODES: string = 'Exit codes: 0 done; 1 failed; 2 wrong usage; 130 interrupted, can be resumed.';
+export const SIZES: Note = { title: 'Sizes', text: 'bytes, or with k, M, G, T (powers of 1024).' };
+export const RATES: Note = {
+  title: 'Rates',
+  text: 'bytes per second, with k, M, G, T (powers of 1024) or kbit, mbit, gbit; or `unlimited`.',
+};
+export const SOURCES: Note = {
+  title: 'Sources',
+  text: [
+    ['PATH', 'a file or a block device'],
+    ['http://HOST/PATH, https://HOST/PATH', 'a server that sends ranges'],
+    ['s3://BUCKET/KEY', 'an object; credentials as in tools of AWS'],
+    ['nbd://HOST[:PORT]/EXPORT', 'an NBD export; nbds:// with TLS'],
+    ['nbd+unix:///EXPORT?socket=PATH', 'the same on a unix socket; nbds+unix://'],
+  ],
+};
 export const SOURCE: string = 'a path, or an http, https, s3, nbd, nbds or nbd+unix URL';
 export const TARGET: string = 'a path that does not exist yet, or a copy to resume';
 
@@ -31,7 +44,7 @@ export function argument<T>(parse: (text: string) => T): (text: string) => T {
 }
 
 /** Adds the option that says where the metadata is. */
-export function withMetadata(command: Command): Command {
+export function withMetadata(command: Definition): Definition {
   return command.option(
     '--metadata <prefix>',
     'the metadata is in files whose names begin with this path (default: TARGET)',
@@ -39,7 +52,7 @@ export function withMetadata(command: Command): Command {
 }
 
 /** Adds the options of the background copy and of the output. */
-export function withCopyOptions(command: Command): Command {
+export function withCopyOptions(command: Definition): Definition {
   return withMetadata(command)
     .option(
       '--rate <rate>',
@@ -60,7 +73,7 @@ export function withCopyOptions(command: Command): Command {
 }
 
 /** Adds the options that say how the image is read and requested. */
-export function withSourceOptions(command: Command): Command {
+export function withSourceOptions(command: Definition): Definition {
   return (
     command
       .addOption(

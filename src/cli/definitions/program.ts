@@ -3,21 +3,20 @@
  * start, so they import nothing else.
  */
 
-import { Argument, Command } from 'commander';
+import { Argument } from 'commander';
 import { defineChecking } from './checking.ts';
 import { defineCopying } from './copying.ts';
+import { Definition } from './definition.ts';
 import { defineKeeping } from './keeping.ts';
-import { EXIT_CODES } from './options.ts';
 import { defineRunning } from './running.ts';
 
 /** Returns the definitions. The commands have no actions yet. */
-export function definitions(version: string): Command {
-  const program = new Command('copyondemand')
+export function definitions(version: string): Definition {
+  const program = new Definition('copyondemand')
     .description('Copies remote disk images while they are in use, safely through any crash.')
     .version(version)
     .exitOverride()
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'copyondemand: ')) })
-    .addHelpText('after', `\n${EXIT_CODES}`);
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'copyondemand: ')) });
   defineCopying(program);
   defineRunning(program);
   defineKeeping(program);
@@ -26,11 +25,13 @@ export function definitions(version: string): Command {
   program
     .command('demo')
     .summary('copy, crash and resume a sample image')
+    .example('copyondemand demo')
     .description('Copies, crashes, resumes and verifies a sample image in a temporary directory.');
 
   program
     .command('completion')
     .summary('print a completion script for a shell')
+    .example('source <(copyondemand completion bash)')
     .description('Prints a script that completes commands, options and file names of copyondemand in a shell.')
     .addArgument(new Argument('<shell>', 'the shell').choices(['bash', 'zsh', 'fish']));
 

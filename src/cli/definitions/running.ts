@@ -1,18 +1,18 @@
 /** The commands that ask the process that owns a copy. */
 
-import type { Command } from 'commander';
 import { parseRateOrNone } from '../units.ts';
-import { argument, EXIT_CODES, RATES, withMetadata } from './options.ts';
+import type { Definition } from './definition.ts';
+import { argument, RATES, withMetadata } from './options.ts';
 
 /** Adds the commands about running copies to the program. */
-export function defineRunning(program: Command): void {
+export function defineRunning(program: Definition): void {
   withMetadata(program.command('status'))
     .summary('show what the owner of a copy does')
+    .example('copyondemand status vm.raw --watch')
     .description('Asks the process that owns the copy at TARGET. Without an owner: what its metadata says.')
     .argument('<target>', 'the path of a copy')
     .option('--json', 'print one JSON object on stdout')
-    .option('--watch', 'print it again each second, until no process owns the copy')
-    .addHelpText('after', `\n${EXIT_CODES}`);
+    .option('--watch', 'print it again each second, until no process owns the copy');
 
   const steering: readonly (readonly [command: string, summary: string])[] = [
     ['pause', 'pause a background copy'],
@@ -21,16 +21,17 @@ export function defineRunning(program: Command): void {
   for (const [command, summary] of steering) {
     withMetadata(program.command(command))
       .summary(summary)
+      .example(`copyondemand ${command} vm.raw`)
       .description(
         `Asks the process that owns the copy at TARGET to ${command} its background copy. Clients are not affected.`,
       )
       .argument('<target>', 'the path of a copy')
-      .option('--json', 'print one JSON object on stdout')
-      .addHelpText('after', `\n${EXIT_CODES}`);
+      .option('--json', 'print one JSON object on stdout');
   }
 
   withMetadata(program.command('set-rate'))
     .summary('change the rate of a background copy')
+    .example('copyondemand set-rate vm.raw 20M', 'copyondemand set-rate vm.raw unlimited')
     .description(
       'Asks the process that owns the copy at TARGET to copy at RATE from now on.\n' +
         'In a rate group, this process then asks for RATE for all members. A rate file counts more.',
@@ -38,10 +39,11 @@ export function defineRunning(program: Command): void {
     .argument('<target>', 'the path of a copy')
     .argument('<rate>', 'a rate such as 20M, or `unlimited`', argument(parseRateOrNone))
     .option('--json', 'print one JSON object on stdout')
-    .addHelpText('after', `\n${RATES}\n${EXIT_CODES}`);
+    .note(RATES);
 
   withMetadata(program.command('snapshot'))
     .summary('copy a copy as it is now, also while it is in use')
+    .example('copyondemand snapshot vm.raw vm-backup.raw')
     .description(
       'Makes TO a consistent copy of the copy at TARGET, with its metadata, in the same directory.\n' +
         'The process that owns the copy does it while it serves. Without an owner, this process does it.\n' +
@@ -49,6 +51,5 @@ export function defineRunning(program: Command): void {
     )
     .argument('<target>', 'the path of a copy')
     .argument('<to>', 'a path in the same directory that does not exist yet')
-    .option('--json', 'print one JSON object on stdout')
-    .addHelpText('after', `\n${EXIT_CODES}`);
+    .option('--json', 'print one JSON object on stdout');
 }
