@@ -1,5 +1,5 @@
 /**
- * The part of copyondemand that needs Node: files of the local machine, and AWS's credentials.
+ * The part of copyondemand that needs Node: files of the local machine, AWS's credentials, and proxies.
  *
  * @packageDocumentation
  */
@@ -10,6 +10,8 @@ export type { CallCount, DeviceEvent, DeviceState, TransferCount } from './devic
 export type { File, FileSystem, Image, Lease, LeaseOptions, LeaseOwner, OpenOptions } from './fs/file-system.ts';
 export { type NodeFileSystemOptions, nodeFileSystem } from './fs/node.ts';
 export { fileSource } from './sources/file.ts';
+export { type HttpTls, type HttpTransportOptions, httpTransport } from './sources/http/node-http-transport.ts';
+export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';
 export { type AwsCredentialsOptions, awsCredentials } from './sources/s3/node-aws.ts';
 export type { S3Credentials } from './sources/s3/signature.ts';
 export type { Source, SourceExtent } from './sources/source.ts';

@@ -3,9 +3,10 @@
 import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { type ConnectionOptions, createSecureContext } from 'node:tls';
+import { createSecureContext } from 'node:tls';
 import { ioError } from '../platform/errno.ts';
 import { basic } from '../sources/http/location.ts';
+import type { HttpTls } from '../sources/http/node-http-transport.ts';
 import type { HttpSourceOptions } from '../sources/http/source.ts';
 import type { HttpTransport } from '../sources/http/transport.ts';
 import type { RetryReport } from '../sources/retry.ts';
@@ -123,21 +124,18 @@ export function netrcLogin(host: string): { username?: string; password?: string
 /** Opens the transport for a source: its authorities, client certificate and proxies. */
 export async function openTransport(origin: string | undefined, flags: HttpFlags): Promise<HttpTransport> {
   const { trust, client } = tlsOptions(flags);
-  const [{ nodeTransport }, { proxiesOf }] = await Promise.all([
-    import('../sources/http/node-transport.ts'),
-    import('../sources/http/node-proxy.ts'),
-  ]);
-  return nodeTransport({
+  const { httpTransport } = await import('../sources/http/node-http-transport.ts');
+  return httpTransport({
     // Where a redirect leads, the certificate is not presented.
     tls: (to) => (origin === undefined || to === origin ? { ...trust, ...client } : trust),
-    proxy: proxiesOf(process.env),
+    proxies: process.env,
   });
 }
 
 /** @throws {@link CodError} COD_NOT_FOUND; {@link UsageError} */
 function tlsOptions({ cacert = process.env['SSL_CERT_FILE'] || undefined, cert, key, insecure }: HttpFlags): {
-  readonly trust: ConnectionOptions;
-  readonly client: ConnectionOptions;
+  readonly trust: HttpTls;
+  readonly client: HttpTls;
 } {
   if ((cert === undefined) !== (key === undefined)) throw new UsageError('--cert and --key must be used together');
   const ca = cacert === undefined ? undefined : readText(cacert);

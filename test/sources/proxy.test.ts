@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { type HttpTransportOptions, httpTransport } from '../../src/sources/http/node-http-transport.ts';
 import { proxiesOf } from '../../src/sources/http/node-proxy.ts';
-import { nodeTransport } from '../../src/sources/http/node-transport.ts';
 import { type HttpSourceOptions, httpSource } from '../../src/sources/http/source.ts';
 import type { Source } from '../../src/sources/source.ts';
 import { seededRandom } from '../../src/testing/index.ts';
@@ -28,8 +28,8 @@ interface Ways {
 }
 
 async function open(url: string, { proxy, ca }: Ways, options: HttpSourceOptions = {}): Promise<Source> {
-  const env = { HTTP_PROXY: proxy, HTTPS_PROXY: proxy };
-  const transport = nodeTransport({ proxy: proxiesOf(env), ...(ca === undefined ? {} : { tls: { ca } }) });
+  const proxies = { HTTP_PROXY: proxy, HTTPS_PROXY: proxy };
+  const transport = httpTransport({ proxies, ...(ca === undefined ? {} : { tls: { ca } }) });
   const clock = new TestClock();
   const source = await httpSource(url, { transport, clock, random: () => 0, retry: { attempts: 3 }, ...options });
   onTestFinished(() => source.close());
@@ -145,6 +145,75 @@ describeWith(['openssl'], 'a URL over https', () => {
     silent.behaviour = () => clock.stall();
     await expect(open(url, { proxy: silent.origin, ca }, { clock })).rejects.toThrow(/sent nothing/);
     await silent.allClosed();
+  });
+});
+
+describeWith(['openssl'], 'httpTransport', () => {
+  /** A server that wants a certificate of the authority, and has one. */
+  async function secured() {
+    const folder = temporaryDirectory();
+    await makeAuthority(folder, 'a company');
+    for (const role of ['server', 'client'] as const) await certify(folder, role, folder);
+    const pem = (name: string): string => readFileSync(join(folder, `${name}.pem`), 'utf8');
+    const ca = pem('ca-cert');
+    const server = await serve();
+    const own = { cert: pem('server-cert'), key: pem('server-key') };
+    const url = `${await startTls(server.origin, { ...own, requestCert: true, ca })}/disk.img`;
+    return { server, url, ca, client: { cert: pem('client-cert'), key: pem('client-key') } };
+  }
+
+  async function read(url: string, tls: HttpTransportOptions['tls']): Promise<void> {
+    const transport = httpTransport(tls === undefined ? {} : { tls });
+    const source = await httpSource(url, { transport, retry: { attempts: 1 } });
+    onTestFinished(() => source.close());
+    await expectRead(source);
+  }
+
+  it('presents a client certificate', async () => {
+    const { url, ca, client } = await secured();
+    await read(url, { ca, ...client });
+    await expect(read(url, { ca })).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+  });
+
+  it('does not present it to the server that a redirect leads to, with a function', async () => {
+    const { server, url, ca, client } = await secured();
+    const first = await HostileServer.start(CONTENT, (ask) =>
+      ask.send({ status: 302, headers: { location: url }, body: '' }),
+    );
+    onTestFinished(() => first.stop());
+    const asked: string[] = [];
+    const tls = (origin: string) => {
+      asked.push(origin);
+      return origin === first.origin ? { ca, ...client } : { ca };
+    };
+    await expect(read(first.url, tls)).rejects.toMatchObject({ code: 'COD_SOURCE_IO' });
+    expect(asked).toEqual([first.origin, new URL(url).origin]);
+    expect(server.asks).toEqual([]);
+    await read(url, (origin) => (origin === new URL(url).origin ? { ca, ...client } : {}));
+  });
+
+  it('trusts any server on request only', async () => {
+    const { url, client } = await secured();
+    await expect(read(url, client)).rejects.toThrow(/the TLS connection failed/);
+    await read(url, { ...client, rejectUnauthorized: false });
+  });
+
+  it.each([
+    ['a key of another certificate', { key: undefined }],
+    ['what is no PEM', { cert: 'text' }],
+  ])('refuses %s', async (_, wrong) => {
+    const { url, ca, client } = await secured();
+    const other = temporaryDirectory();
+    await makeAuthority(other, 'another');
+    const key = readFileSync(join(other, 'ca-key.pem'), 'utf8');
+    const tls = { ca, ...client, ...wrong };
+    // Final: no attempts are counted.
+    const error = { code: 'COD_SOURCE_IO', message: expect.stringMatching(/the TLS connection failed.*\(ERR_OSSL_/) };
+    await expect(read(url, { ...tls, key: tls.key ?? key })).rejects.toMatchObject(error);
+  });
+
+  it('refuses a proxy that is no URL before it sends anything', () => {
+    expect(() => httpTransport({ proxies: { https_proxy: 'socks5://host' } })).toThrow(TypeError);
   });
 });
 

@@ -6,20 +6,12 @@
  */
 
 import { fetchTransport } from './fetch-transport.ts';
+import { lazyTransport } from './lazy-transport.ts';
 import type { HttpTransport } from './transport.ts';
 
 /** The transport over undici, or over `fetch` where undici does not run. */
 export function platformTransport(): HttpTransport {
-  let loading: Promise<HttpTransport> | undefined;
-  return {
-    async request(asked) {
-      loading ??= load();
-      return (await loading).request(asked);
-    },
-    close() {
-      void loading?.then((transport) => transport.close());
-    },
-  };
+  return lazyTransport(load);
 }
 
 /** undici 8 throws while Node 20 loads it. npm selects undici 7 there; other package managers may not. */

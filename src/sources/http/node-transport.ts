@@ -5,8 +5,9 @@ import { type ConnectionOptions, connect as connectTls } from 'node:tls';
 import { Client, type Dispatcher } from 'undici';
 import { CodError } from '../../errors.ts';
 import { ReceiveQueue } from '../receive-queue.ts';
-import { hostOf, openTunnel, type ProxyFunction, portOf, proxyAuthorization, proxyRefusal } from './node-proxy.ts';
+import { hostOf, type ProxyFunction, portOf, proxyAuthorization } from './node-proxy.ts';
 import { WideSocket } from './node-socket.ts';
+import { openTunnel, proxyRefusal } from './node-tunnel.ts';
 import type { HttpResponse, HttpTransport, InternalHttpRequest } from './transport.ts';
 
 const MAX_IDLE = 16;
@@ -273,11 +274,11 @@ function isReset(error: unknown): boolean {
   );
 }
 
-/** Makes TLS errors final: a retry helps neither with a rejected certificate nor with a server without TLS. */
+/** Makes TLS errors final: a retry helps neither with a wrong certificate, on either side, nor without TLS. */
 function explain(error: unknown): unknown {
   const code = error instanceof Error && 'code' in error ? String(error.code) : '';
-  if (!/^(ERR_TLS|ERR_SSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)|_CERT|EPROTO/.test(code)) return error;
+  if (!/^(ERR_TLS|ERR_SSL|ERR_OSSL|CERT_|UNABLE_TO_|SELF_SIGNED|DEPTH_ZERO)|_CERT|EPROTO/.test(code)) return error;
   const reason = `${(error as Error).message} (${code})`;
-  const message = `the TLS connection failed: ${reason}; for a private CA, set NODE_EXTRA_CA_CERTS`;
+  const message = `the TLS connection failed: ${reason}; for a private CA, set NODE_EXTRA_CA_CERTS or the option ca`;
   return new CodError('COD_SOURCE_IO', message, { cause: error, details: { errno: code } });
 }

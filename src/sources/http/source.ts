@@ -48,7 +48,8 @@ export interface HttpSourceOptions extends StallLimits {
   /** Returns a number in [0, 1), for the jitter of delays. Default: `Math.random`. */
   random?: () => number;
   /**
-   * Sends the requests. The source closes it. Default: the fastest of the platform, which is undici in Node and `fetch`
+   * Sends the requests. The source closes it. For proxies, private authorities and client certificates, use
+   * `httpTransport` of `copyondemand/node`. Default: the fastest of the platform, which is undici in Node and `fetch`
    * elsewhere.
    */
   transport?: HttpTransport;
