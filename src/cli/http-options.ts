@@ -121,7 +121,10 @@ export function netrcLogin(host: string): { username?: string; password?: string
   return login;
 }
 
-/** Opens the transport for a source: its authorities, client certificate and proxies. */
+/**
+ * Opens the transport for a source: its authorities, client certificate and proxies.
+ * @param origin the only one that gets the client certificate; undefined: all do
+ */
 export async function openTransport(origin: string | undefined, flags: HttpFlags): Promise<HttpTransport> {
   const { trust, client } = tlsOptions(flags);
   const { httpTransport } = await import('../sources/http/node-http-transport.ts');

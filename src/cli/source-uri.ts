@@ -79,13 +79,13 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
     });
   }
   try {
-    const transport = await openTransport(uri.kind === 'http' ? uri.url.origin : undefined, flags);
-    const how = { ...options, sameSource: flags.sameSource ?? false, signal, transport };
+    const how = { ...options, sameSource: flags.sameSource ?? false, signal };
     if (uri.kind === 's3') return await openObject(uri, flags, how);
+    const transport = await openTransport(uri.url.origin, flags);
     const { httpSource } = await import('../sources/http/source.ts');
     const hasUser = flags.user !== undefined || flags.userFile !== undefined || uri.url.username !== '';
     const login = flags.netrc && !hasUser ? netrcLogin(uri.url.hostname) : {};
-    return await httpSource(uri.url, { ...how, ...login });
+    return await httpSource(uri.url, { ...how, transport, ...login });
   } catch (error) {
     // The library's errors for wrong arguments are wrong options or a wrong URL here.
     if (error instanceof TypeError) throw new UsageError(error.message);
@@ -95,14 +95,17 @@ export async function openSource(uri: SourceUri, flags: HttpFlags, signal: Abort
 
 async function openObject(
   { bucket, key, versionId }: SourceUri & { kind: 's3' },
-  { endpointUrl, signRequest = true }: HttpFlags,
+  flags: HttpFlags,
   options: HttpSourceOptions,
 ): Promise<Source> {
   const [{ s3Source }, { awsCredentials, awsPlace }] = await Promise.all([
     import('../sources/s3/source.ts'),
     import('../sources/s3/node-aws.ts'),
   ]);
+  const { endpointUrl, signRequest = true } = flags;
   const place = { ...(await awsPlace()), ...(endpointUrl === undefined ? {} : { endpoint: endpointUrl }) };
+  // AWS has a server for each region.
+  const origin = URL.canParse(place.endpoint ?? '') ? new URL(place.endpoint!).origin : undefined;
   let isAnonymous = true;
   const find = awsCredentials();
   const credentials = async () => {
@@ -113,6 +116,7 @@ async function openObject(
   try {
     return await s3Source({
       ...options,
+      transport: await openTransport(origin, flags),
       bucket,
       key,
       ...(versionId === undefined ? {} : { versionId }),

@@ -1,5 +1,6 @@
 /** Networks of companies: proxies, private authorities, client certificates, and credentials in files. */
 
+import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
@@ -12,6 +13,7 @@ import { ProxyServer } from '../support/proxy-server.ts';
 import { describeWith } from '../support/tools.ts';
 
 const IMAGE = imageBytes();
+const SHA256 = createHash('sha256').update(IMAGE).digest('hex');
 /** Settings of the machine that runs the tests. */
 const NONE = Object.fromEntries(
   ['HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY', 'SSL_CERT_FILE', 'NETRC'].flatMap((name) => [
@@ -123,8 +125,12 @@ describeWith(['openssl'], 'a private authority', () => {
     expect(server.asks).toEqual([]);
     const first = await serve((ask) => ask.send({ status: 302, headers: { location: url }, body: '' }));
     expectRefused(home, await copy(home, first.url, own), /^copyondemand: COD_SOURCE_IO: /);
+    const object = ['--endpoint-url', first.origin, '--no-sign-request'];
+    expectRefused(home, await copy(home, 's3://images/disk', [...own, ...object]), /^copyondemand: COD_SOURCE_IO: /);
     expect(server.asks).toEqual([]);
     expectCopied(home, await copy(home, url, own));
+    const secure = ['--endpoint-url', new URL(url).origin, '--no-sign-request', '--sha256', SHA256];
+    expect(await copy(home, 's3://images/disk', [...own, ...secure])).toMatchObject({ exitCode: 0, stderr: '' });
   });
 
   test.each([
