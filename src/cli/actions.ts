@@ -4,6 +4,7 @@ import type { Command } from 'commander';
 import type { ChangesFlags } from './changes.ts';
 import type { CopyFlags } from './copy.ts';
 import type { ExportFlags } from './export.ts';
+import { UsageError } from './failure.ts';
 import type { FinishFlags } from './finish.ts';
 import type { InspectFlags } from './inspect.ts';
 import type { ManifestFlags } from './manifest.ts';
@@ -36,7 +37,17 @@ function limited<Flags extends { readonly rate?: number }>({
 export const ACTIONS: Readonly<Record<string, Action>> = {
   copy: async (source: string, target: string, flags: CopyFlags) =>
     (await import('./copy.ts')).copy(source, target, limited(flags)),
-  serve: async (source: string, target: string | undefined, flags: ServeFlags) => {
+  serve: async (
+    source: string | undefined,
+    target: string | undefined,
+    flags: ServeFlags & { readonly config?: string },
+  ) => {
+    if (flags.config !== undefined) {
+      const { refuseBeside, serveConfig } = await import('./serve-config.ts');
+      refuseBeside({ ...flags }, [source, target]);
+      return serveConfig(flags.config, flags);
+    }
+    if (source === undefined) throw new UsageError("missing required argument 'source', or --config");
     const { serve } = await import('./serve.ts');
     await (target === undefined ? serve(undefined, source, limited(flags)) : serve(source, target, limited(flags)));
   },

@@ -72,6 +72,11 @@ export function checkSourceFlags({ kind }: SourceUri, flags: HttpFlags): void {
   if (kind === 'http' || kind === 's3') tlsOptions(flags);
 }
 
+/** Whether a kind of source has an option, such as `--header`. */
+export function hasOption({ kind }: SourceUri, option: string): boolean {
+  return KINDS.find(([name]) => name === option)?.[2].includes(kind) ?? true;
+}
+
 const NAMES = { file: 'a path', http: 'HTTP', s3: 'S3', nbd: 'NBD' } as const;
 
 /**

@@ -47,14 +47,15 @@ export function rateHooks(emit: Emit): RateHooks {
 
 export class RateControl {
   #fallback: number | undefined;
-  readonly #file: RateFile | undefined;
-  readonly #group: RateGroup | undefined;
+  #file: RateFile | undefined;
+  #group: RateGroup | undefined;
   readonly #hooks: RateHooks;
   readonly #clock: Clock;
   readonly #stop = new AbortController();
   #allowance: Allowance;
   #device: Pick<Device, 'setRate'> | undefined;
   #problem = '';
+  #isLooking = false;
 
   /**
    * Reads the rate file and joins the group.
@@ -62,17 +63,29 @@ export class RateControl {
    * file or the group cannot be used.
    */
   constructor(flags: RateFlags, hooks: RateHooks, clock: Clock = systemClock) {
-    const { rate, rateFile, rateGroup } = flags;
-    if (rateGroup !== undefined && rate === undefined && rateFile === undefined) {
-      throw new UsageError('--rate-group needs --rate or --rate-file, the limit of the whole group');
-    }
+    const { rate, rateGroup } = flags;
     this.#fallback = rate;
-    this.#file = rateFile === undefined ? undefined : new RateFile(rateFile, rate);
+    this.#file = fileOf(flags);
     this.#group = rateGroup === undefined ? undefined : new RateGroup(rateGroup);
     this.#hooks = hooks;
     this.#clock = clock;
-    this.#file?.read();
     this.#allowance = this.#look();
+  }
+
+  /**
+   * Takes other options from now on.
+   * @throws as the constructor, and then changes nothing
+   */
+  change(flags: RateFlags): void {
+    const { rate, rateGroup } = flags;
+    const file = fileOf(flags);
+    this.#group?.leave();
+    this.#fallback = rate;
+    this.#file = file;
+    this.#group = rateGroup === undefined ? undefined : new RateGroup(rateGroup);
+    if (this.#stop.signal.aborted || this.#device === undefined) return;
+    this.#update();
+    void this.#run();
   }
 
   /** Bytes per second to open the device with. Undefined: no limit. */
@@ -112,13 +125,19 @@ export class RateControl {
 
   async #run(): Promise<void> {
     const { signal } = this.#stop;
-    if (this.#file === undefined && this.#group === undefined) return;
+    if (this.#isLooking || !this.#mayChange()) return;
+    this.#isLooking = true;
     this.#hooks.onRate?.(this.#allowance);
-    for (;;) {
+    while (this.#mayChange()) {
       await this.#clock.sleep(BEAT_MS, signal).catch(() => undefined);
       if (signal.aborted) return;
       this.#update();
     }
+    this.#isLooking = false;
+  }
+
+  #mayChange(): boolean {
+    return this.#file !== undefined || this.#group !== undefined;
   }
 
   #update(): void {
@@ -147,4 +166,15 @@ export class RateControl {
       this.#hooks.onProblem(message);
     }
   }
+}
+
+/** Returns the rate file, which has been read. @throws as the constructor of {@link RateControl} */
+function fileOf({ rate, rateFile, rateGroup }: RateFlags): RateFile | undefined {
+  if (rateGroup !== undefined && rate === undefined && rateFile === undefined) {
+    throw new UsageError('--rate-group needs --rate or --rate-file, the limit of the whole group');
+  }
+  if (rateFile === undefined) return undefined;
+  const file = new RateFile(rateFile, rate);
+  file.read();
+  return file;
 }

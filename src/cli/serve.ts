@@ -3,35 +3,22 @@
  * crashes and restarts. A copy that exists is served before its source is there, and without it.
  */
 
-import { readFile } from 'node:fs/promises';
 import { withSignal } from '../async/with-signal.ts';
-import { wrongName } from '../nbd/server/export.ts';
-import { Listener, type NbdAddress } from '../nbd/server/listener.ts';
+import type { Listener } from '../nbd/server/listener.ts';
 import { type ExportServer, type NbdServer, serveAt } from '../nbd/server/server.ts';
-import { tlsServer } from '../nbd/server/tls.ts';
-import { ioError } from '../platform/errno.ts';
-import { emitError, Interrupted, UsageError } from './failure.ts';
+import { emitError, Interrupted } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
-import { type Emit, jsonLines } from './json-lines.ts';
+import { jsonLines } from './json-lines.ts';
+import { checkListenerFlags, type ListenerFlags, openListener, openTls, refusalReports } from './listening.ts';
 import { progressFor } from './progress.ts';
-import { type DiskFlags, ServedDisk } from './served-disk.ts';
-import { handedSockets, serviceManager } from './service-manager.ts';
+import { checkDiskFlags, type DiskFlags, ServedDisk } from './served-disk.ts';
+import { serviceManager } from './service-manager.ts';
 import { parseSourceUri } from './source-uri.ts';
-import { statusText } from './status-signal.ts';
+import { statusLines } from './status-signal.ts';
 import { checkTarget } from './target-device.ts';
 
-/** Time between two reports of refused clients, since a client may always try again. */
-const REFUSAL_REPORT_MS = 60_000;
-
 /** Parsed options of the command. */
-export interface ServeFlags extends DiskFlags {
-  readonly socket?: string;
-  readonly host?: string;
-  readonly port?: number;
-  readonly tlsCert?: string;
-  readonly tlsKey?: string;
-  readonly tlsCa?: string;
-}
+export interface ServeFlags extends DiskFlags, ListenerFlags {}
 
 /**
  * Serves until a signal arrives.
@@ -41,8 +28,8 @@ export interface ServeFlags extends DiskFlags {
 export async function serve(sourceText: string | undefined, target: string, flags: ServeFlags): Promise<void> {
   const uri = sourceText === undefined ? undefined : parseSourceUri(sourceText);
   checkTarget(target);
-  const handed = handedSockets();
-  checkFlags(flags, handed);
+  checkListenerFlags(flags);
+  checkDiskFlags(flags);
   const manager = serviceManager((message) => process.stderr.write(`copyondemand: ${message}\n`));
   const emit = jsonLines(process.stdout, { enabled: flags.json === true });
   const progress = progressFor(process.stderr, { quiet: flags.quiet === true || flags.json === true });
@@ -55,11 +42,13 @@ export async function serve(sourceText: string | undefined, target: string, flag
     disk = new ServedDisk({ uri, target, flags, signal, emit, progress });
     const secure = await openTls(flags);
     // Listens before the device is opened: an address that cannot be used must not begin a copy. Early clients wait.
-    listener = await openListener(flags, handed);
+    listener = await openListener(flags);
     await disk.open();
-    server = serveAt(listener, new Map([[disk.name, disk.export]]), secure, refusalReports(emit, flags));
+    server = serveAt(listener, new Map([[disk.name, disk.export]]), secure, {
+      onRefused: refusalReports(emit, flags),
+    });
     disk.announce(server);
-    manager.ready(statusText);
+    manager.ready(() => statusLines().join('').trimEnd());
     await disk.follow();
     // Only a signal ends the server.
     await withSignal(new Promise<never>(() => undefined), signal);
@@ -75,93 +64,6 @@ export async function serve(sourceText: string | undefined, target: string, flag
     emit('done', { bytes: disk?.bytes });
   } finally {
     interruption.stop();
-  }
-}
-
-/** Returns a function that counts refused clients, and reports their number at most once a minute. */
-function refusalReports(emit: Emit, { json }: ServeFlags): () => void {
-  let clients = 0;
-  let reportedAt = Number.NEGATIVE_INFINITY;
-  return () => {
-    clients++;
-    const now = performance.now();
-    if (now - reportedAt < REFUSAL_REPORT_MS) return;
-    reportedAt = now;
-    emit('refused', { clients });
-    if (!json) process.stderr.write(`copyondemand: all 64 places are taken; clients refused so far: ${clients}\n`);
-  };
-}
-
-/** @throws {@link UsageError} if options exclude or require each other. */
-function checkFlags(flags: ServeFlags, handed: readonly number[]): void {
-  const {
-    socket,
-    host,
-    port,
-    tlsCert,
-    tlsKey,
-    tlsCa,
-    export: name = '',
-    hydrate,
-    readOnly = false,
-    rate,
-    rateFile,
-    rateGroup,
-    order,
-  } = flags;
-  if (socket !== undefined && (host !== undefined || port !== undefined))
-    throw new UsageError('use either --socket, or --host and --port');
-  if (handed.length > 0 && [socket, host, port].some((flag) => flag !== undefined))
-    throw new UsageError('a socket was handed over (LISTEN_FDS): use no --socket, --host or --port');
-  if ((tlsCert === undefined) !== (tlsKey === undefined))
-    throw new UsageError('--tls-cert and --tls-key must be used together');
-  if (tlsCa !== undefined && tlsCert === undefined) throw new UsageError('--tls-ca needs --tls-cert and --tls-key');
-  if ((!hydrate || readOnly) && [rate, rateFile, rateGroup, order].some((flag) => flag !== undefined)) {
-    throw new UsageError(
-      '--rate, --rate-file, --rate-group and --order need the background copy, ' +
-        `which ${hydrate ? '--read-only' : '--no-hydrate'} turns off`,
-    );
-  }
-  const wrong = wrongName(name);
-  if (wrong !== undefined) throw new UsageError(`--export: ${wrong}`);
-}
-
-async function openTls({ tlsCert, tlsKey, tlsCa }: ServeFlags): Promise<ReturnType<typeof tlsServer> | undefined> {
-  if (tlsCert === undefined || tlsKey === undefined) return undefined;
-  const [cert, key, ca] = await Promise.all([
-    readPem(tlsCert),
-    readPem(tlsKey),
-    tlsCa === undefined ? undefined : readPem(tlsCa),
-  ]);
-  return asUsage(() => tlsServer({ cert, key, ...(ca === undefined ? {} : { ca }) }));
-}
-
-/** @throws {@link CodError} COD_NOT_FOUND, COD_TARGET_IO */
-async function readPem(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8');
-  } catch (cause) {
-    throw ioError(`read ${path}`, cause, { path });
-  }
-}
-
-async function openListener({ socket, host, port }: ServeFlags, handed: readonly number[]): Promise<Listener> {
-  if (handed.length > 0) return Listener.adopt(handed);
-  const address: NbdAddress = {
-    ...(socket === undefined ? {} : { socket }),
-    ...(host === undefined ? {} : { host }),
-    ...(port === undefined ? {} : { port }),
-  };
-  return asUsage(() => Listener.open(address));
-}
-
-/** Reports the library's errors for wrong arguments as wrong options. */
-async function asUsage<T>(task: () => T | Promise<T>): Promise<T> {
-  try {
-    return await task();
-  } catch (error) {
-    if (error instanceof TypeError || error instanceof RangeError) throw new UsageError(error.message);
-    throw error;
   }
 }
 

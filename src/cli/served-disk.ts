@@ -7,9 +7,9 @@
 
 import type { InlineDevice } from '../device/types.ts';
 import { CodError, isCodError } from '../errors.ts';
-import type { NbdExport } from '../nbd/server/export.ts';
+import { type NbdExport, wrongName } from '../nbd/server/export.ts';
 import type { ExportServer } from '../nbd/server/server.ts';
-import { failureLine, failureOf, Interrupted } from './failure.ts';
+import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
 import { type OrderRecording, recordOrder } from './order-file.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { syncedBytes } from './synced-bytes.ts';
@@ -17,9 +17,10 @@ import { followCopy, openTarget, type TargetCopy, type TargetFlags, tellStart } 
 import { Troubles } from './troubles.ts';
 import { formatBytes } from './units.ts';
 
-const TICK_MS = 500;
 /** Clients wait so long for bytes that only an absent source has, without `--timeout`. */
 const PATIENCE_S = 30;
+/** Time between two reports of progress. */
+const TICK_MS = 500;
 
 /** Writes of clients change the digest. */
 const VERIFICATION =
@@ -39,6 +40,21 @@ export interface DiskFlags extends TargetFlags, RateFlags {
 /** A disk as it is to be served, and where its events go. */
 export interface DiskCopy extends TargetCopy {
   readonly flags: DiskFlags;
+  /** Whether something shows the progress. Default: as the options say. */
+  readonly showsProgress?: boolean;
+}
+
+/** @throws {@link UsageError} if options exclude each other, or the name of the export is impossible. */
+export function checkDiskFlags(flags: DiskFlags): void {
+  const { export: name = '', hydrate, readOnly = false, rate, rateFile, rateGroup, order } = flags;
+  if ((!hydrate || readOnly) && [rate, rateFile, rateGroup, order].some((flag) => flag !== undefined)) {
+    throw new UsageError(
+      '--rate, --rate-file, --rate-group and --order need the background copy, ' +
+        `which ${hydrate ? '--read-only' : '--no-hydrate'} turns off`,
+    );
+  }
+  const wrong = wrongName(name);
+  if (wrong !== undefined) throw new UsageError(`--export: ${wrong}`);
 }
 
 export class ServedDisk {
@@ -109,14 +125,22 @@ export class ServedDisk {
   }
 
   /**
+   * Changes the rate of the background copy.
+   * @throws the errors of {@link RateControl}; then nothing has changed
+   */
+  changeRate(flags: RateFlags): void {
+    this.#rate?.change(flags);
+  }
+
+  /**
    * Reports progress until the copy is complete or cannot continue.
    * @throws {@link Interrupted} after a signal
    */
   async follow(): Promise<void> {
-    const { target, flags, emit, progress } = this.#copy;
+    const { target, flags, emit, progress, showsProgress = flags.json || !flags.quiet } = this.#copy;
     const device = this.#device!;
     try {
-      await followCopy(device, this.#copy, { tickMs: TICK_MS });
+      await followCopy(device, this.#copy, { tickMs: showsProgress ? TICK_MS : undefined });
       if (!flags.quiet && !flags.json)
         process.stderr.write(`${target}: complete, ${formatBytes(device.size)}; still serving\n`);
     } catch (error) {

@@ -1,4 +1,4 @@
-/** What this process says of its copies: a line for each on stderr at SIGUSR1, and one text for a service manager. */
+/** SIGUSR1: the process prints one line for each of its copies on stderr. */
 
 const lines = new Set<() => string>();
 
@@ -11,12 +11,11 @@ export function tellOnSignal(line: () => string): () => void {
   };
 }
 
-/** Returns one line about all copies. */
-export function statusText(): string {
-  const [first = '', ...more] = [...lines].map((line) => line().trimEnd());
-  return more.length === 0 ? first : `${lines.size} copies; ${first}`;
+/** Returns the line of each copy. */
+export function statusLines(): string[] {
+  return [...lines].map((line) => line());
 }
 
 function tell(): void {
-  process.stderr.write([...lines].map((line) => line()).join(''));
+  process.stderr.write(statusLines().join(''));
 }

@@ -254,13 +254,14 @@ export type GiveUp = (event: DeviceEvent & { type: 'retry' | 'source-changed' },
 
 /**
  * Reports progress until the copy is complete.
+ * @param tickMs milliseconds between two looks at the progress; undefined: nothing shows it
  * @param giveUp default: never
  * @throws the cause if the copy cannot continue, or is given up; `Interrupted` after a signal.
  */
 export async function followCopy(
   device: Device,
   copy: TargetCopy,
-  { tickMs, giveUp = () => false }: { readonly tickMs: number; readonly giveUp?: GiveUp },
+  { tickMs, giveUp = () => false }: { readonly tickMs: number | undefined; readonly giveUp?: GiveUp },
 ): Promise<void> {
   const { signal, emit, progress } = copy;
   const { size } = device;
@@ -283,7 +284,7 @@ export async function followCopy(
       hydrateBytesPerSecond: Math.round(hydrateBytesPerSecond),
     });
   };
-  const timer = setInterval(tick, tickMs);
+  const timer = tickMs === undefined ? undefined : setInterval(tick, tickMs);
   const over = new AbortController();
   const failures = tellFailures(device, copy, over.signal, (event) => {
     tick();

@@ -67,7 +67,7 @@ test('an export that is added again is the new device for new clients', async ()
   expect(await firstByte(await client(server, 'a'))).toBe(2);
 });
 
-test('a name is exported once, and removing what does not exist does nothing', async () => {
+test('a name is exported once, and removing an export that does not exist does nothing', async () => {
   const server = await serving();
   server.add('a', { device: await deviceOf(1) });
   const device = await deviceOf(2);

@@ -39,7 +39,7 @@ async function serve(
   const source = bytesSource(new Uint8Array(2 ** 20).fill(7));
   const device = await openDevice({ source, fileSystem: memfsFileSystem(), target: 'disk', hydrate: false });
   let refused = 0;
-  const server = serveAt(listener, new Map([['', { device }]]), secure, () => refused++);
+  const server = serveAt(listener, new Map([['', { device }]]), secure, { onRefused: () => refused++ });
   onTestFinished(async () => {
     await server.close();
     await device.close();

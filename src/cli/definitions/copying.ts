@@ -45,7 +45,7 @@ export function defineCopying(program: Definition): void {
         'SIGTERM or SIGINT completes requests in flight, takes a checkpoint and exits 0.',
     )
     .usage('[options] [source] <target>')
-    .argument('<source>', SOURCE)
+    .argument('[source]', SOURCE)
     .argument('[target]', TARGET)
     .option('--socket <path>', 'listen on a unix socket that only this user can open')
     .option('--host <address>', 'listen on this TCP address (default: 127.0.0.1)')
@@ -60,6 +60,7 @@ export function defineCopying(program: Definition): void {
     .option('--tls-cert <file>', 'require TLS, with this certificate (PEM)')
     .option('--tls-key <file>', 'use this private key for --tls-cert (PEM)')
     .option('--tls-ca <file>', 'require client certificates of this CA (PEM)')
+    .option('--config <file>', 'serve the disks of this file, without SOURCE and TARGET; SIGHUP reads it again')
     .option('--record-order <file>', 'record the order of reads in this file, for --order');
   withSourceOptions(withCopyOptions(serve)).note(SOURCES, RATES);
 }

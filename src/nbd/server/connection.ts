@@ -18,6 +18,8 @@ import { ProtocolError } from './transmission.ts';
 /** What a connection serves, and how it is secured. */
 export interface ConnectionOptions {
   readonly exports: Exports;
+  /** As of `Handshake`. */
+  readonly onlyIsDefault?: boolean;
   /** Shared by all connections of a server. */
   readonly memory: ServerMemory;
   /** Starts TLS on a socket, as the server. Absent: TLS is not offered. */
@@ -50,8 +52,9 @@ export class Connection {
     let resolveClosed!: () => void;
     this.closed = new Promise<void>((resolve) => (resolveClosed = resolve));
     this.#onClosed = resolveClosed;
-    const { exports, secure } = options;
-    this.#handshake = new Handshake({ exports: exports.infos, tls: secure === undefined ? 'absent' : 'required' });
+    const { exports, secure, onlyIsDefault = true } = options;
+    const tls = secure === undefined ? 'absent' : 'required';
+    this.#handshake = new Handshake({ exports: exports.infos, tls, onlyIsDefault });
     this.#timer = setTimeout(() => this.destroy(), LIMITS.handshakeMs);
     this.#attach(socket);
     socket.on('data', this.#onHandshake);

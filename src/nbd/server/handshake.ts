@@ -68,6 +68,8 @@ export interface HandshakeOptions {
   readonly exports: readonly ExportInfo[];
   /** `required`: before TLS only STARTTLS and ABORT are accepted. `absent`: TLS is not offered. */
   readonly tls: 'absent' | 'required';
+  /** Whether the empty name means the only export, if there is one. Default: true. */
+  readonly onlyIsDefault?: boolean;
 }
 
 /** An option that is malformed or cannot be granted. The client gets an error reply. */
@@ -307,8 +309,9 @@ export class Handshake {
 
   /** Returns an export by name. The empty name is the default export: the one of that name, or the only one. */
   #find(name: string): ExportInfo | undefined {
-    const { exports } = this.#options;
-    return exports.find((each) => each.name === name) ?? (name === '' && exports.length === 1 ? exports[0] : undefined);
+    const { exports, onlyIsDefault = true } = this.#options;
+    const only = onlyIsDefault && name === '' && exports.length === 1 ? exports[0] : undefined;
+    return exports.find((each) => each.name === name) ?? only;
   }
 
   #flagsOf({ flags }: ExportInfo): number {

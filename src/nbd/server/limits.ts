@@ -8,6 +8,8 @@ export const LIMITS = {
    * nbd-client up to 16.
    */
   connections: 64,
+  /** Clients for each export, where that is more: QEMU, and a second one that migrates or copies. */
+  connectionsPerExport: 4,
   /**
    * From the connection to the transmission phase, TLS included. A slower peer is not an NBD client, and takes the
    * place of one.

@@ -29,7 +29,7 @@ export interface NbdServer extends AsyncDisposable {
   readonly uris: readonly string[];
   /** The number of connected clients. */
   readonly connectionCount: number;
-  /** Clients that were disconnected at once, since 64 others were connected and past their handshake. */
+  /** Clients that were disconnected at once, since others, past their handshake, had all places. */
   readonly refusedCount: number;
   /**
    * Stops listening, answers the requests in flight and ends the connections; after 10 s it disconnects the rest.
@@ -55,8 +55,8 @@ export interface ExportServer extends NbdServer {
 }
 
 /**
- * Serves a device, or several under their names, to NBD clients: at most 64 at a time. Resolves when clients can
- * connect.
+ * Serves a device, or several under their names, to NBD clients: at most `max(64, 4 × exports)` at a time. Resolves
+ * when clients can connect.
  *
  * When all places are taken, a new client replaces the oldest connection that is still in its handshake. If there is
  * none, the new client is disconnected at once.
@@ -110,15 +110,19 @@ function checkExports(exports: ReadonlyMap<string, NbdExport>): void {
   }
 }
 
-/**
- * Serves at an address that a listener holds. The server owns the listener from now on.
- * @param onRefused called when a client was disconnected because all places are taken
- */
+interface ServeAtOptions {
+  /** Called when a client was disconnected because all places are taken. */
+  readonly onRefused?: () => void;
+  /** Whether the empty name means the only export, if there is one. Default: true. */
+  readonly onlyIsDefault?: boolean;
+}
+
+/** Serves at an address that a listener holds. The server owns the listener from now on. */
 export function serveAt(
   listener: Listener,
   initial: ReadonlyMap<string, NbdExport>,
   secure: ReturnType<typeof tlsServer> | undefined,
-  onRefused: () => void = () => undefined,
+  { onRefused = () => undefined, onlyIsDefault = true }: ServeAtOptions = {},
 ): ExportServer {
   const exports = new Exports(initial);
   /** In the order of their arrival. */
@@ -127,13 +131,14 @@ export function serveAt(
   let refusedCount = 0;
   let closing: Promise<void> | undefined;
   listener.take((socket) => {
-    if (connections.size >= LIMITS.connections && !makePlace(connections)) {
+    const places = Math.max(LIMITS.connections, LIMITS.connectionsPerExport * exports.infos.length);
+    if (connections.size >= places && !makePlace(connections)) {
       socket.destroy();
       refusedCount++;
       onRefused();
       return;
     }
-    const connection = new Connection(socket, { exports, memory, secure });
+    const connection = new Connection(socket, { exports, memory, secure, onlyIsDefault });
     connections.add(connection);
     connection.closed.then(() => connections.delete(connection)).catch(() => undefined);
   });

@@ -1,0 +1,280 @@
+/** `copyondemand serve --config FILE`: many disks from one process, and SIGHUP. */
+
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import type { Source } from '../../src/index.ts';
+import { nbdSource } from '../../src/nbd.ts';
+import { type JsonEvent, type Running, runCommand, startCommand } from '../cli/command.ts';
+import { temporaryDirectory } from '../cli/temporary.ts';
+
+const BYTES = 2 ** 24;
+
+interface Disk {
+  readonly name: string;
+  readonly target: string;
+  readonly [key: string]: unknown;
+}
+
+/** A directory with a configuration, and the process that serves it. */
+class Served {
+  readonly directory: string = temporaryDirectory();
+  readonly events: JsonEvent[] = [];
+  running!: Running;
+  #awaited: { readonly event: string; readonly resolve: (event: JsonEvent) => void }[] = [];
+
+  path(name: string): string {
+    return join(this.directory, name);
+  }
+
+  /** Returns the entry of a disk that takes minutes to copy, of an image whose bytes are `byte`. */
+  disk(name: string, byte: number, options: object = {}): Disk {
+    const source = this.path(`${name}.source`);
+    if (!existsSync(source)) writeFileSync(source, new Uint8Array(BYTES).fill(byte));
+    return { name, source, target: this.path(name), rate: '64k', ...options };
+  }
+
+  write(...disks: object[]): void {
+    writeFileSync(this.path('config'), JSON.stringify({ socket: this.path('s'), disks }));
+  }
+
+  async start(...disks: object[]): Promise<JsonEvent> {
+    this.write(...disks);
+    this.running = startCommand(['serve', '--config', this.path('config'), '--json'], {
+      onLine: (line) => this.#onEvent(JSON.parse(line) as JsonEvent),
+    });
+    onTestFinished(() => void this.running.child.kill('SIGKILL'));
+    return this.next('ready');
+  }
+
+  /** Reloads, and returns the next event of this name. */
+  reload(event = 'reloaded'): Promise<JsonEvent> {
+    const next = this.next(event);
+    this.running.child.kill('SIGHUP');
+    return next;
+  }
+
+  next(event: string): Promise<JsonEvent> {
+    return new Promise((resolve) => this.#awaited.push({ event, resolve }));
+  }
+
+  of(event: string): unknown[] {
+    return this.events.filter((each) => each.event === event).map((each) => each['export']);
+  }
+
+  async client(name: string): Promise<Source> {
+    const source = await nbdSource(`nbd+unix:///${name}?socket=${this.path('s')}`, { retry: { attempts: 1 } });
+    onTestFinished(() => source.close());
+    return source;
+  }
+
+  async status(name: string): Promise<Record<string, unknown>> {
+    return JSON.parse((await runCommand(['status', this.path(name), '--json'])).stdout);
+  }
+
+  #onEvent(event: JsonEvent): void {
+    this.events.push(event);
+    const due = this.#awaited.filter((each) => each.event === event.event);
+    this.#awaited = this.#awaited.filter((each) => !due.includes(each));
+    for (const { resolve } of due) resolve(event);
+  }
+}
+
+async function byteOf(source: Source, offset = 0): Promise<number> {
+  const into = new Uint8Array(512);
+  await source.read(into, offset);
+  return into[0]!;
+}
+
+test('serves each disk under its name, and a disk that cannot be opened stops no other', async () => {
+  const served = new Served();
+  const away = { name: 'away', source: served.path('no.source'), target: served.path('away') };
+  expect(await served.start(served.disk('a', 1), served.disk('b', 2), away)).toMatchObject({ disks: 3, serving: 2 });
+  expect(await byteOf(await served.client('a'))).toBe(1);
+  expect(await byteOf(await served.client('b'))).toBe(2);
+  expect(await served.status('b')).toMatchObject({ pid: served.running.child.pid, clients: 1 });
+  // Neither the disk that is not open, nor another one in its place.
+  for (const name of ['away', '']) await expect(served.client(name)).rejects.toThrow();
+  expect(served.events).toContainEqual(expect.objectContaining({ event: 'retry', export: 'away', attempt: 1 }));
+  const listening = served.next('listening');
+  writeFileSync(served.path('made'), new Uint8Array(BYTES).fill(3));
+  renameSync(served.path('made'), away.source);
+  expect(await listening).toMatchObject({ export: 'away' });
+  expect(await byteOf(await served.client('away'))).toBe(3);
+});
+
+test('the commands steer one disk by its TARGET, and SIGUSR1 has a line for each', async () => {
+  const served = new Served();
+  await served.start(served.disk('a', 1), served.disk('b', 2));
+  for (const args of [['pause'], ['set-rate', '128k']])
+    expect(await runCommand([args[0]!, served.path('a'), ...args.slice(1)])).toMatchObject({ exitCode: 0 });
+  expect(await served.status('a')).toMatchObject({ paused: true, rateBytesPerSecond: 131_072 });
+  expect(await served.status('b')).toMatchObject({ paused: false, rateBytesPerSecond: 65_536 });
+  expect(await runCommand(['snapshot', served.path('a'), served.path('copy')])).toMatchObject({ exitCode: 0 });
+  const told = new Promise<string>((resolve) => {
+    let text = '';
+    served.running.child.stderr!.on('data', (part: string) => {
+      text += part;
+      if (text.split('\n').length === 3) resolve(text);
+    });
+  });
+  served.running.child.kill('SIGUSR1');
+  expect((await told).split('\n').map((line) => line.split(':')[0])).toEqual([served.path('a'), served.path('b'), '']);
+});
+
+test('SIGTERM takes a checkpoint of each disk, and ends with 0', async () => {
+  const served = new Served();
+  await served.start(...Array.from({ length: 20 }, (_, index) => served.disk(`d${index}`, index + 1)));
+  const client = await served.client('d7');
+  await byteOf(client, BYTES / 2);
+  served.running.child.kill('SIGTERM');
+  expect(await served.running.result).toMatchObject({ exitCode: 0, signal: null, stderr: '' });
+  expect(served.of('closed')).toHaveLength(20);
+  expect(served.events.at(-1)).toEqual({ event: 'done' });
+  const { syncedBlocks, state } = await served.status('d7');
+  expect([syncedBlocks !== 0, state]).toEqual([true, 'closed']);
+});
+
+describe('SIGHUP', () => {
+  test('opens new disks, closes old ones, and does not touch the others', async () => {
+    const served = new Served();
+    const kept = served.disk('kept', 1);
+    await served.start(kept, served.disk('old', 2), served.disk('moved', 3));
+    const reader = await served.client('kept');
+    const old = await served.client('old');
+    await byteOf(old);
+    let reads = 0;
+    let isReading = true;
+    const reading = (async () => {
+      for (let offset = 0; isReading; offset = (offset + 65_536) % BYTES, reads++)
+        expect(await byteOf(reader, offset)).toBe(1);
+    })();
+    served.write(kept, served.disk('moved', 3, { target: served.path('elsewhere') }), served.disk('new', 4));
+    const listening = served.next('listening');
+    expect(await served.reload()).toEqual({ event: 'reloaded', added: 1, removed: 1, reopened: 1, kept: 1 });
+    const before = reads;
+    await listening;
+    while (served.of('listening').filter((name) => name === 'moved' || name === 'new').length < 3)
+      await served.next('listening');
+    expect(await byteOf(await served.client('new'))).toBe(4);
+    expect(await byteOf(await served.client('moved'))).toBe(3);
+    await expect(byteOf(old)).rejects.toThrow();
+    await expect(served.client('old')).rejects.toThrow();
+    while (reads <= before + 3) await served.status('kept');
+    isReading = false;
+    await reading;
+    expect(await served.status('kept')).toMatchObject({ clients: 1, retries: 0 });
+    expect(await served.status('old')).toMatchObject({ pid: null, state: 'closed' });
+    expect(served.of('closed').sort()).toEqual(['moved', 'old']);
+    expect(served.of('listening').filter((name) => name === 'kept')).toHaveLength(1);
+  });
+
+  test('changes the rates of a disk that stays open', async () => {
+    const served = new Served();
+    await served.start(served.disk('a', 1), served.disk('b', 2));
+    const client = await served.client('a');
+    served.write(served.disk('a', 1, { rate: '128k' }), served.disk('b', 2, { rate: 'unlimited' }));
+    expect(await served.reload()).toMatchObject({ reopened: 0, kept: 2 });
+    expect(await served.status('a')).toMatchObject({ rateBytesPerSecond: 131_072, clients: 1 });
+    expect(await served.status('b')).toMatchObject({ rateBytesPerSecond: null });
+    writeFileSync(served.path('rate'), '256k');
+    served.write(served.disk('a', 1, { rateFile: served.path('rate') }));
+    expect(await served.reload()).toMatchObject({ removed: 1, kept: 1 });
+    expect(await served.status('a')).toMatchObject({ rateBytesPerSecond: 262_144 });
+    expect(await byteOf(client)).toBe(1);
+  });
+
+  test('changes nothing, and says why, if the file is wrong', async () => {
+    const served = new Served();
+    await served.start(served.disk('a', 1));
+    const client = await served.client('a');
+    writeFileSync(served.path('config'), '{"disks": [}');
+    expect(await served.reload('reload-failed')).toMatchObject({
+      code: 'UsageError',
+      message: expect.stringMatching(/:1:12: a value/),
+    });
+    served.write({ ...served.disk('a', 1), port: 1 });
+    expect(await served.reload('reload-failed')).toMatchObject({
+      message: expect.stringMatching(/"port": there is no such key/),
+    });
+    writeFileSync(served.path('config'), JSON.stringify({ socket: served.path('other'), disks: [] }));
+    expect(await served.reload('reload-failed')).toMatchObject({
+      message: expect.stringMatching(/restart the process to change "socket"/),
+    });
+    expect(await byteOf(client)).toBe(1);
+    expect(served.of('closed')).toEqual([]);
+    served.write();
+    expect(await served.reload()).toMatchObject({ removed: 1, kept: 0 });
+  });
+
+  test('passes a target on to another name', async () => {
+    const served = new Served();
+    const disk = served.disk('a', 1);
+    await served.start(disk);
+    const listening = served.next('listening');
+    served.write({ ...disk, name: 'b' });
+    await served.reload();
+    expect(await listening).toMatchObject({ export: 'b' });
+    expect(await byteOf(await served.client('b'))).toBe(1);
+  });
+});
+
+test('people see a line for each event, and no progress', async () => {
+  const served = new Served();
+  const away = { name: 'away', source: served.path('no.source'), target: served.path('away') };
+  served.write(served.disk('a', 1), away);
+  const running = startCommand(['serve', '--config', served.path('config')]);
+  onTestFinished(() => void running.child.kill('SIGKILL'));
+  let seen = '';
+  await new Promise<void>((resolve) => {
+    running.child.stderr!.on('data', (text: string) => {
+      seen += text;
+      if (seen.includes('copyondemand: serving ')) resolve();
+    });
+  });
+  running.child.kill('SIGTERM');
+  const { stdout, stderr, exitCode } = await running.result;
+  expect([stdout, exitCode]).toEqual([`listening on nbd+unix:///a?socket=${served.path('s')}\n`, 0]);
+  expect(stderr.split('\n')).toEqual([
+    expect.stringMatching(`^${away.target}: COD_NOT_FOUND: .*; still trying$`),
+    `copyondemand: serving 1 of 2 disks of ${served.path('config')}`,
+    '',
+  ]);
+});
+
+test.each([
+  ['no file', [], 1, 'COD_NOT_FOUND'],
+  ['SOURCE beside it', ['a'], 2, '--config names SOURCE and TARGET in its file'],
+  ['an option of a disk beside it', ['--rate', '1M'], 2, '"rate" stands in the file of --config, as a key'],
+  ['an option that turns something off', ['--no-hydrate'], 2, '"hydrate" stands in the file of --config, as a key'],
+])('%s is refused', async (_, args, exitCode, message) => {
+  const path = join(temporaryDirectory(), 'config');
+  const result = await runCommand(['serve', '--config', path, ...args]);
+  expect(result).toMatchObject({ exitCode, stderr: expect.stringContaining(message) });
+});
+
+test('a file that is wrong is wrong usage, and nothing is opened', async () => {
+  const directory = temporaryDirectory();
+  const path = join(directory, 'config');
+  mkdirSync(join(directory, 'targets'));
+  const disks = [
+    { name: 'a', source: path, target: join(directory, 'targets', 'a') },
+    { name: 'a', source: path, target: join(directory, 'targets', 'b') },
+  ];
+  writeFileSync(path, JSON.stringify({ socket: join(directory, 's'), disks }));
+  const result = await runCommand(['serve', '--config', path]);
+  expect(result).toMatchObject({ exitCode: 2, stdout: '' });
+  expect(result.stderr).toBe(`copyondemand: ${path}:1: disks[1] "a": it has the name of disks[0], "a"\n`);
+  expect(existsSync(join(directory, 'targets', 'a'))).toBe(false);
+});
+
+test('serve needs a TARGET or --config', async () => {
+  const { exitCode, stderr } = await runCommand(['serve']);
+  expect([exitCode, stderr]).toEqual([2, expect.stringContaining("missing required argument 'source', or --config")]);
+});
+
+test('the example is a valid file', async () => {
+  const { parseConfig } = await import('../../src/cli/config-file.ts');
+  const path = 'examples/many-disks/disks.jsonc';
+  expect(parseConfig(readFileSync(path, 'utf8'), path).disks.map(({ name }) => name)).toEqual(['web', 'db', 'scratch']);
+});
