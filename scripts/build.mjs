@@ -3,7 +3,7 @@
  *
  * - The library's entries are one bundle each, with shared chunks.
  * - An entry that a page loads is one minified file without imports, so that a static server is enough.
- * - The command is one minified file too, for a quick start.
+ * - The command is one minified file too, for a quick start. Its man page is made from its definitions.
  * - package.json is the only list of entries. For each export, `types` names the source and `default` the bundle:
  *   dist/testing/index.d.ts comes from src/testing/index.ts.
  * - Imports by condition stay imports in the bundles. src/package.json names their sources.
@@ -18,11 +18,12 @@ import ts from 'typescript';
 import { bundleCommands, licencesOf } from './lib/command-bundles.mjs';
 import { bundleForPages } from './lib/page-bundles.mjs';
 import { capture, fingerprintFile, isBuilt, root, StepError, say, script, sourceFingerprint } from './lib/steps.mjs';
+import { runTs } from './run-ts.mjs';
 
 /**
  * @typedef {Record<string, Record<string, string>>} Imports
  * @typedef {Record<string, string | { types: string, default: string }>} Exports
- * @type {{ exports: Exports, imports: Imports, bin: Record<string, string> }}
+ * @type {{ version: string, man: [string], exports: Exports, imports: Imports, bin: Record<string, string> }}
  */
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 /** @type {{ imports: Imports }} */
@@ -98,6 +99,15 @@ async function bundleExecutables(outdir) {
 }
 
 /**
+ * Writes the man page of the command, which package.json names.
+ * @param {string} outdir
+ */
+async function describeCommand(outdir) {
+  const { manPage } = await runTs(join(root, 'src/cli/man-page.ts'));
+  writeFileSync(join(outdir, basename(manifest.man[0])), manPage(manifest.version));
+}
+
+/**
  * Declarations with `AsyncDisposable` need this reference, because the `lib` of a user may be es2022, which lacks the
  * type. TypeScript has the library file since 5.2.
  */
@@ -160,6 +170,7 @@ await script(async () => {
     mkdirSync(fresh);
     await bundle(fresh);
     await bundleExecutables(fresh);
+    await describeCommand(fresh);
     await bundleForPages(entries.filter(isForPages), fresh);
     declare(fresh);
     writeFileSync(join(fresh, basename(fingerprintFile)), fingerprint);

@@ -196,12 +196,33 @@ describe('in a checkout', () => {
   });
 });
 
-test('docs/COMMAND.md lists every option of the commands', async () => {
+describe('the installed package', () => {
+  test('has its man page where man looks, and prints completion', async () => {
+    const global = join(place, 'global');
+    await runLine(
+      `npm install --global --prefix '${global}' '${tarball}' --prefer-offline --no-audit --no-fund --loglevel=error`,
+      place,
+    );
+    expect(readFileSync(join(global, 'share/man/man1/copyondemand.1'), 'utf8')).toMatch(/^\.TH COPYONDEMAND 1 /);
+    const path = `PATH='${join(global, 'bin')}':"$PATH"`;
+    expect(await runLine(`${path} copyondemand completion bash`, place)).toContain('complete -F _copyondemand');
+    const refused = runLine(`${path} COPYONDEMAND_QUIET=on copyondemand finish disk.raw`, place);
+    await expect(refused).rejects.toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('COPYONDEMAND_QUIET') as unknown,
+    });
+  });
+});
+
+test('docs/COMMAND.md lists every command and every option', async () => {
   const text = readDocument('docs/COMMAND.md');
-  for (const name of ['copy', 'serve', 'inspect']) {
+  const program = await runLine('npx copyondemand --help', folder);
+  const names = [...program.matchAll(/^ {2}([a-z-]+) /gm)].map(([, name]) => name!).filter((name) => name !== 'help');
+  expect(names.length).toBeGreaterThan(10);
+  for (const name of names) {
+    expect(text).toMatch(new RegExp(`\`(copyondemand )?${name} ?`));
     const help = await runLine(`npx copyondemand ${name} --help`, folder);
     const options = [...help.matchAll(/^ {2}(?:-\w, )?(--[a-z0-9-]+)/gm)].map(([, option]) => option!);
-    expect(options.length).toBeGreaterThan(2);
     expect(options.filter((option) => option !== '--help' && !text.includes(`\`${option}`))).toEqual([]);
   }
 });
