@@ -14,6 +14,7 @@ import type { ServeFlags } from './serve.ts';
 import type { SnapshotFlags } from './snapshot.ts';
 import type { StatusFlags } from './status.ts';
 import type { SteeringFlags } from './steering.ts';
+import type { VerifyFlags } from './verify.ts';
 
 /** Gets the arguments of the command and its options. */
 type Action = Parameters<Command['action']>[0];
@@ -67,6 +68,10 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
   export: async (target: string, flags: ExportFlags) => (await import('./export.ts')).exportCopy(target, flags),
   manifest: async (source: string, file: string, flags: ManifestFlags) =>
     (await import('./manifest.ts')).manifest(source, file, flags),
+  verify: async (source: string, target: string | undefined, flags: VerifyFlags) => {
+    const { verify } = await import('./verify.ts');
+    await (target === undefined ? verify(undefined, source, limited(flags)) : verify(source, target, limited(flags)));
+  },
   demo: async () => (await import('./demo.ts')).demo(),
   completion: async (shell: 'bash' | 'zsh' | 'fish') => (await import('./completion.ts')).completion(shell),
   'demo-worker': async (url: string, target: string) => (await import('./demo/worker.ts')).runWorker(url, target),

@@ -19,6 +19,7 @@ export type CopyEvent =
   | 'closed'
   | 'verified'
   | 'changed'
+  | 'mismatch'
   | 'done'
   | 'error';
 
