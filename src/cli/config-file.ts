@@ -26,7 +26,20 @@ import { checkTarget } from './target-device.ts';
 /** Options of `serve` that a disk has, as long names. */
 export const DISK_OPTIONS: readonly string[] = [
   ...['rate', 'rate-file', 'rate-group', 'order', 'record-order', 'same-source', 'take-over', 'grow', 'overwrite'],
-  ...['metadata', 'read-only', 'no-hydrate', 'format', 'backing', 'header', 'user', 'user-file', 'netrc', 'cacert'],
+  ...[
+    'metadata',
+    'manifest',
+    'manifest-root',
+    'read-only',
+    'no-hydrate',
+    'format',
+    'backing',
+    'header',
+    'user',
+    'user-file',
+    'netrc',
+    'cacert',
+  ],
   ...['cert', 'key', 'insecure', 'stream-whole', 'endpoint-url', 'no-sign-request', 'retries', 'timeout'],
 ];
 /** Those that the process has. */

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished } from 'vitest';
+import { parseConfig } from '../../src/cli/config-file.ts';
 import { seededRandom } from '../../src/testing/random.ts';
 import { codeBlocks, proseLines, readDocument } from '../support/documents.ts';
 import { bundleUser } from '../support/own-package.ts';
@@ -81,9 +82,10 @@ describe('README.md', () => {
 
 describe('docs/BROWSER.md and docs/COMMAND.md', () => {
   it('show only code that tests run', () => {
-    // test/system/readme.test.ts runs the first two. The third is a picture.
+    // test/system/readme.test.ts runs the first two. The third is a picture, and the last one is read here.
     const blocks = [...codeBlocks(readDocument('docs/BROWSER.md')), ...codeBlocks(readDocument('docs/COMMAND.md'))];
-    expect(blocks.map(({ name }) => name)).toEqual(['esbuild', 'web', 'layers']);
+    expect(blocks.map(({ name }) => name)).toEqual(['esbuild', 'web', 'layers', 'disks']);
+    expect(parseConfig(blocks.at(-1)!.code, 'docs/COMMAND.md').disks).toHaveLength(2);
   });
 });
 
