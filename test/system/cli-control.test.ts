@@ -9,7 +9,7 @@ import { parseOwner } from '../../src/fs/lock-owner.ts';
 import { type Running, runCommand, startCommand } from '../cli/command.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 
-const NOBODY = 65_534;
+const STRANGER = 65_534;
 
 async function serve(): Promise<{ directory: string; target: string; server: Running }> {
   const directory = temporaryDirectory();
@@ -25,8 +25,8 @@ async function serve(): Promise<{ directory: string; target: string; server: Run
 }
 
 /** Runs a program as another user, and returns what it prints. */
-function asNobody(program: string, ...args: string[]): string {
-  const how = { uid: NOBODY, gid: NOBODY, encoding: 'utf8', cwd: '/' } as const;
+function asStranger(program: string, ...args: string[]): string {
+  const how = { uid: STRANGER, gid: STRANGER, encoding: 'utf8', cwd: '/' } as const;
   const { stdout, stderr, error } = spawnSync(process.execPath, ['-e', program, ...args], how);
   expect([error, stderr]).toEqual([undefined, '']);
   return stdout.trim();
@@ -47,11 +47,11 @@ test.skipIf(process.getuid?.() !== 0)('another user can neither read the token n
   const socket = `${lock}.${parseOwner(readFileSync(lock, 'utf8'))!.socket}`;
   // All may enter the directory, and change it.
   chmodSync(directory, 0o777);
-  expect(asNobody(TRY, socket, lock)).toBe('EACCES EACCES');
+  expect(asStranger(TRY, socket, lock)).toBe('EACCES EACCES');
   // So it is the modes that forbid it.
   chmodSync(socket, 0o777);
   chmodSync(lock, 0o666);
-  expect(asNobody(TRY, socket, lock)).toBe('read connected');
+  expect(asStranger(TRY, socket, lock)).toBe('read connected');
 });
 
 test.skipIf(process.platform === 'win32')(
