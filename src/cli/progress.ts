@@ -1,4 +1,4 @@
-/** Progress on stderr: a bar on a terminal, a line every few seconds elsewhere. */
+/** Progress on stderr: a bar on a terminal, a line now and then elsewhere. */
 
 import type { WriteStream } from 'node:tty';
 import type { SingleBar } from 'cli-progress';
@@ -8,7 +8,9 @@ import { formatBytes, formatDuration, formatPercent, formatRate } from './units.
 const MAX_BAR_COLUMNS = 30;
 /** The most characters of {@link describeProgress}. */
 const TEXT_COLUMNS = 58;
-const LINE_INTERVAL_MS = 5_000;
+/** A log shows early that the copy runs, and is not filled by one that takes a day. */
+const FIRST_LINE_MS = 5_000;
+const LINE_INTERVAL_MS = 30_000;
 /** The displayed speed is the average over this time. */
 const SPEED_WINDOW_MS = 5_000;
 
@@ -50,10 +52,16 @@ export class Speedometer {
   }
 }
 
-/** Returns the progress for a stream. It shows nothing if `quiet`. */
-export function progressFor(stream: WriteStream, options: { quiet: boolean }): Progress {
-  if (options.quiet) return { begin: async () => {}, update: () => {}, note: () => {}, end: () => {} };
-  return stream.isTTY ? new BarProgress(stream) : new LineProgress(stream);
+/**
+ * Returns the progress for a stream. It shows nothing if `quiet`.
+ * @param options.now milliseconds of a clock that never goes back
+ */
+export function progressFor(
+  stream: Pick<WriteStream, 'isTTY' | 'write'>,
+  { quiet, now = () => performance.now() }: { readonly quiet: boolean; readonly now?: () => number },
+): Progress {
+  if (quiet) return { begin: async () => {}, update: () => {}, note: () => {}, end: () => {} };
+  return stream.isTTY ? new BarProgress(stream as WriteStream) : new LineProgress(stream, now);
 }
 
 /** `12.0 MiB of 1 GiB, 1.1 %, 30.5 MiB/s, 0:33 left` */
@@ -120,29 +128,43 @@ class BarProgress implements Progress {
   }
 }
 
+/** Prints a line 5 s after the begin of a phase, then each 30 s, and at the end how far it got since then. */
 class LineProgress implements Progress {
-  readonly #stream: WriteStream;
+  readonly #stream: Pick<WriteStream, 'write'>;
+  readonly #now: () => number;
   #phase: Phase | undefined;
   #speed = new Speedometer();
-  #shownAt = 0;
+  #nextAt = 0;
+  /** The line of the last update. Undefined: it is printed, or the phase is too short for lines. */
+  #pending: string | undefined;
+  #hasLines = false;
 
-  constructor(stream: WriteStream) {
+  constructor(stream: Pick<WriteStream, 'write'>, now: () => number) {
     this.#stream = stream;
+    this.#now = now;
   }
 
   async begin(phase: Phase): Promise<void> {
+    this.end();
     this.#phase = phase;
-    this.#speed = new Speedometer();
+    this.#speed = new Speedometer(this.#now);
     this.#speed.update(phase.initial);
-    this.#shownAt = performance.now();
+    this.#nextAt = this.#now() + FIRST_LINE_MS;
   }
 
   update(bytes: number): void {
-    const speed = this.#speed.update(bytes);
-    const now = performance.now();
-    if (this.#phase === undefined || now - this.#shownAt < LINE_INTERVAL_MS) return;
-    this.#shownAt = now;
-    this.#stream.write(`${this.#phase.label}: ${describeProgress({ bytes, total: this.#phase.total, speed })}\n`);
+    if (this.#phase === undefined) return;
+    const { label, total } = this.#phase;
+    const line = `${label}: ${describeProgress({ bytes, total, speed: this.#speed.update(bytes) })}`;
+    const now = this.#now();
+    if (now < this.#nextAt) {
+      if (this.#hasLines) this.#pending = line;
+      return;
+    }
+    this.#nextAt = now + LINE_INTERVAL_MS;
+    this.#hasLines = true;
+    this.#pending = undefined;
+    this.note(line);
   }
 
   note(text: string): void {
@@ -150,6 +172,9 @@ class LineProgress implements Progress {
   }
 
   end(): void {
+    if (this.#pending !== undefined) this.note(this.#pending);
     this.#phase = undefined;
+    this.#pending = undefined;
+    this.#hasLines = false;
   }
 }

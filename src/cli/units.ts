@@ -2,16 +2,25 @@
 
 import { UsageError } from './failure.ts';
 
-/** Sizes and rates use binary prefixes: `k` is 1024. */
-const BINARY: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+/** Sizes and rates use binary prefixes: `k` is 1024. The long units are those of {@link formatBytes}. */
+const BINARY: Readonly<Record<string, number>> = {
+  '': 1,
+  k: 2 ** 10,
+  m: 2 ** 20,
+  g: 2 ** 30,
+  t: 2 ** 40,
+  byte: 1,
+  bytes: 1,
+  pib: 2 ** 50,
+};
 /** Bit rates use decimal prefixes, as links are sold. */
 const BITS: Readonly<Record<string, number>> = { kbit: 1e3 / 8, mbit: 1e6 / 8, gbit: 1e9 / 8 };
 
 const NUMBER = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i;
 
 /**
- * Returns the bytes of a size: a number, optionally with `k`, `M`, `G` or `T` (powers of 1024), also written `KiB` etc.
- * Drops fractions of a byte.
+ * Returns the bytes of a size: a number, optionally with `k`, `M`, `G` or `T` (powers of 1024), also written `KiB` etc.,
+ * and whatever {@link formatBytes} returns for 1 byte or more. Drops fractions of a byte.
  * @throws {@link UsageError} if the text is no size, is less than 1 byte, or exceeds 2^53 - 1 bytes.
  */
 export function parseSize(text: string): number {
@@ -93,8 +102,10 @@ export function formatPercent(part: number, whole: number): string {
   return tenths >= 1000 ? '100 %' : `${(tenths / 10).toFixed(1)} %`;
 }
 
-/** For example `0:07`, `12:05`, `3:00:00`. */
+/** For example `12 ms`, `0:07`, `12:05`, `3:00:00`. Rounded up. */
 export function formatDuration(seconds: number): string {
+  const ms = Math.ceil(seconds * 1000);
+  if (ms > 0 && ms < 1000) return `${ms} ms`;
   const whole = Math.max(0, Math.ceil(seconds));
   const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
   const shown = parts[0] === 0 ? parts.slice(1) : parts;

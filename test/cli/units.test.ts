@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { UsageError } from '../../src/cli/failure.ts';
 import {
@@ -25,6 +26,9 @@ describe('a size', () => {
     ['2 T', 2 * 2 ** 40],
     ['0.3k', 307],
     ['8191T', 8191 * 2 ** 40],
+    ['1 byte', 1],
+    ['512 bytes', 512],
+    ['1.50 PiB', 1.5 * 2 ** 50],
   ])('%s is %d bytes', (text, bytes) => {
     expect(parseSize(text)).toBe(bytes);
   });
@@ -108,6 +112,7 @@ test('a percentage is 100 only if the copy is complete', () => {
 test('rates, durations and counts are formatted for people', () => {
   expect(formatRate(31_250_000.4)).toBe('29.8 MiB/s');
   expect([0, 6.2, 65, 3600, 90_061].map(formatDuration)).toEqual(['0:00', '0:07', '1:05', '1:00:00', '25:01:01']);
+  expect([0.0001, 0.0123, 0.999, 0.9991].map(formatDuration)).toEqual(['1 ms', '13 ms', '999 ms', '0:01']);
   expect([counted(1, 'block'), counted(1_234_567, 'block')]).toEqual(['1 block', '1,234,567 blocks']);
 });
 
@@ -115,4 +120,18 @@ test('the name of a group must be valid as the name of a folder', () => {
   for (const text of ['a', 'nightly-2', 'Host_1.b', 'x'.repeat(64)]) expect(parseGroupName(text)).toBe(text);
   for (const text of ['', '.', '..', '../a', 'a/b', 'a b', '-a', 'x'.repeat(65), 'ä', 'a\n'])
     expect(() => parseGroupName(text)).toThrow(UsageError);
+});
+
+test('sizes and rates are read as they are printed, but for the rounding', () => {
+  const isClose = (found: number, bytes: number) => Math.abs(found - bytes) <= bytes * 0.005;
+  // 8 PiB, as values above this are printed, is more than a number can hold.
+  const bytes = fc.bigInt(1n, BigInt(7.99 * 2 ** 50)).map(Number);
+  const edges = Array.from({ length: 52 }, (_, power) => 2 ** power).flatMap((size) => [size - 1, size, size + 1]);
+  fc.assert(
+    fc.property(fc.oneof(bytes, fc.constantFrom(...edges.filter((edge) => edge > 0))), (bytes) => {
+      expect(parseSize(formatBytes(bytes))).toSatisfy((found: number) => isClose(found, bytes));
+      expect(parseRate(formatRate(bytes))).toBe(parseSize(formatBytes(bytes)));
+    }),
+    { numRuns: 2000 },
+  );
 });
