@@ -6,7 +6,10 @@ import { systemEnvironment } from '../platform/environment.ts';
 import { emitError, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
-import { formatBytes } from './units.ts';
+import { counted, formatBytes } from './units.ts';
+
+/** The plan names so many extents of lost bytes. */
+const PLACES = 8;
 
 /** Parsed options of the command. */
 export interface RepairFlags {
@@ -51,7 +54,7 @@ export async function repair(target: string, { yes = false, json = false, metada
 }
 
 function describe(target: string, plan: RepairPlan): string {
-  const { problems, size, copiedBytes, modifiedBytes, lostBytes, losesIdentity } = plan;
+  const { problems, size, copiedBytes, modifiedBytes, lostBytes, lost: extents, losesIdentity } = plan;
   if (problems.length === 0) return `${target}: nothing is damaged\n`;
   const written = modifiedBytes === 0 ? '' : `, of which users wrote at most ${formatBytes(modifiedBytes)}`;
   const lost =
@@ -62,7 +65,14 @@ function describe(target: string, plan: RepairPlan): string {
     ...problems.map((problem) => `damaged   ${problem}`),
     `survives  ${formatBytes(copiedBytes)} of ${formatBytes(size)}${written}`,
     `lost      ${lost}`,
+    ...(lostBytes === 0 ? [] : [`within    ${placesOf(extents)}`]),
     ...(losesIdentity ? ['lost      the identity of the source: resume the copy from the same source only'] : []),
     '',
   ].join('\n');
+}
+
+function placesOf(extents: RepairPlan['lost']): string {
+  const named = extents.slice(0, PLACES).map(({ offset, length }) => `${offset} to ${offset + length - 1}`);
+  const rest = extents.length - named.length;
+  return `bytes ${named.join(', ')}${rest > 0 ? `, and ${counted(rest, 'more extent')} (--json lists all)` : ''}`;
 }

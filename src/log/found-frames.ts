@@ -59,12 +59,19 @@ export async function* framesOf(
 ): AsyncGenerator<FoundFrame, void, undefined> {
   const piece = new Uint8Array(PIECE_BYTES);
   const view = new DataView(piece.buffer);
+  const words = new Uint32Array(piece.buffer);
   for (let from = HEADER_BYTES; from < bytes; from += PIECE_BYTES) {
     const length = Math.min(PIECE_BYTES, bytes - from);
     piece.fill(0, length);
     await file.read(piece.subarray(0, length), from);
     for (let sector = 0; sector < length; sector += SECTOR_BYTES) {
-      for (let at = sector; at + FRAME_BYTES + RECORD_BYTES <= sector + SECTOR_BYTES; ) {
+      const lastPlace = sector + SECTOR_BYTES - FRAME_BYTES - RECORD_BYTES;
+      for (let at = sector; at <= lastPlace; ) {
+        // Most of a log is zeros, with which no frame begins.
+        if (words[at / 4] === 0) {
+          at += 8;
+          continue;
+        }
         const frameBytes = view.getUint16(at, true);
         if (!hasShape(view, at, sector + SECTOR_BYTES)) {
           at += 8;

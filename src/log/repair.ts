@@ -19,7 +19,9 @@ import type { Environment } from '../platform/clock.ts';
 import type { Core } from '../wasm/core.ts';
 import { parsing } from '../wasm/cores.ts';
 import { Checkpointer } from './checkpointer.ts';
+import { lostOf } from './lost-bytes.ts';
 import { assertNotOwned, type Ownership, takeOwnership } from './ownership.ts';
+import type { Extent } from './proof.ts';
 import { recover } from './recovery.ts';
 import { contentsOf } from './removal.ts';
 import { isValid, type Part, readPart, type Salvage, salvage } from './salvage.ts';
@@ -40,6 +42,8 @@ export interface RepairPlan {
   readonly modifiedBytes: number;
   /** The most bytes written by users that are lost: nothing says whether they were written. */
   readonly lostBytes: number;
+  /** Where the lost bytes are, if there are any: ascending, and neither touching nor overlapping. */
+  readonly lost: readonly Extent[];
   /** Whether the identity of the source is lost, so that another source would not be noticed. */
   readonly losesIdentity: boolean;
   /** The names under which the old files are kept. */
@@ -218,7 +222,7 @@ class Repair {
       const { state } = found;
       try {
         if (hidden === undefined) this.#refuseOtherTarget(state, targetBytes);
-        const none = { problems: [], lostBytes: 0, losesIdentity: false, saved: [] };
+        const none = { problems: [], lostBytes: 0, lost: [], losesIdentity: false, saved: [] };
         return { ...none, ...contentsOf(state) };
       } finally {
         state.dispose();
@@ -410,15 +414,14 @@ async function rewrite(file: File, offset: number, length: number): Promise<void
 }
 
 function planOf(
-  { state, isWhole, isIdentityKnown, problems }: Salvage,
+  { state, suspects, isIdentityKnown, problems }: Salvage,
   refusal: string,
   parts: readonly Part[],
 ): RepairPlan {
-  const contents = contentsOf(state);
   return {
     problems: problems.length > 0 ? problems : [refusal],
-    ...contents,
-    lostBytes: isWhole ? 0 : contents.size - contents.copiedBytes,
+    ...contentsOf(state),
+    ...lostOf(state, suspects),
     losesIdentity: !isIdentityKnown,
     saved: parts.map(({ name }) => (name.endsWith('.old') ? name : savedName(name))),
   };

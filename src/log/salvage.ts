@@ -16,7 +16,7 @@ import {
   foreignFile,
   type LogHeader,
 } from '../core/headers.ts';
-import { FORMAT1_BLOCK_SIZE, HEADER_BYTES } from '../core/layout.ts';
+import { FORMAT1_BLOCK_SIZE, HEADER_BYTES, SLICE_BLOCKS } from '../core/layout.ts';
 import { newBytes } from '../core/new-bytes.ts';
 import { LogScan, type LogScanResult, Replay } from '../core/replay.ts';
 import { bytesOfEntry } from '../core/slice-directory.ts';
@@ -45,6 +45,12 @@ export interface Part<H = CheckpointHeader | LogHeader | 'format1' | 'void' | 'd
 type CheckpointPart = Part<CheckpointHeader>;
 type LogPart = Part<LogHeader>;
 
+/** Bytes of the device of which the metadata has lost what users wrote. */
+export interface Suspect extends Extent {
+  /** Users wrote no more bytes there than these. */
+  readonly mostBytes: number;
+}
+
 /** What damaged metadata still proves. Owns `state`. */
 export interface Salvage {
   readonly state: CopyState;
@@ -52,8 +58,8 @@ export interface Salvage {
   readonly identity: string | undefined;
   /** Whether an intact file says which identity the source has, be it none. */
   readonly isIdentityKnown: boolean;
-  /** Whether `state` is all that the metadata ever said: nothing is lost. */
-  readonly isWhole: boolean;
+  /** Where users may have written what is lost. Empty: `state` is all that the metadata ever said. */
+  readonly suspects: readonly Suspect[];
   /** What is damaged, one line for each file. */
   readonly problems: readonly string[];
   /** Bytes that count because the target reads as unfirm records say. */
@@ -147,7 +153,8 @@ function refuseSeveralCopies(valid: readonly Part<CheckpointHeader | LogHeader>[
 interface ReadCheckpoint {
   readonly header: CheckpointHeader;
   readonly state: CopyState;
-  readonly isIntact: boolean;
+  /** What it says and cannot be read. */
+  readonly suspects: readonly Suspect[];
   /** Absent if the directory is damaged. */
   readonly identity?: { readonly name: string | undefined };
 }
@@ -207,12 +214,12 @@ async function salvageFormat2(
     }
     const proved = await proof.judge(read, state);
 
-    const isWhole = isAllThere(checkpoints, logs, parts);
+    const suspects = suspectsOf(shape, { checkpoints, logs, parts });
     await dropUnheld(core, state, clock);
     // A record that is lost may have said so.
-    if (!isWhole) await inTurns(state.modifyingAll(), clock);
+    if (suspects.length > 0) await inTurns(state.modifyingAll(), clock);
     const known = checkpoints.find(({ identity }) => identity !== undefined)?.identity;
-    return { state, identity: known?.name, isIdentityKnown: known !== undefined, isWhole, problems, proved };
+    return { state, identity: known?.name, isIdentityKnown: known !== undefined, suspects, problems, proved };
   } catch (error) {
     state.dispose();
     throw error;
@@ -234,42 +241,45 @@ async function readWhatIsIntact(
   problems: string[],
 ): Promise<ReadCheckpoint> {
   const { header, file, name } = part;
-  let state = await CopyState.open(core, shape);
-  let identity: ReadCheckpoint['identity'];
-  let isIntact = true;
-  /** Returns undefined if what was read is damaged. */
-  const intact = async <T>(task: () => Promise<T>): Promise<T | undefined> => {
+  const { size, blockSize } = shape;
+  const suspects: Suspect[] = [];
+  /** Returns undefined if what was read is damaged: then what it says of `extent` is lost. */
+  const intact = async <T>(extent: Suspect, task: () => Promise<T>): Promise<T | undefined> => {
     try {
       return await task();
     } catch (error) {
       if (!isCodError(error, 'COD_CORRUPT') && !isCodError(error, 'COD_SHORT_READ')) throw error;
-      if (isIntact) problems.push(`${name}: ${error.message}`);
-      isIntact = false;
+      if (suspects.length === 0) problems.push(`${name}: ${error.message}`);
+      suspects.push(extent);
       return undefined;
     }
   };
+  const whole = { offset: 0, length: size, mostBytes: header.modifiedBlocks * blockSize };
+  const state = await CopyState.open(core, shape);
   const checkpoint = { core, file, header, clock };
-  const directory = await intact(() => readDirectory(checkpoint, state));
-  if (directory !== undefined) identity = { name: directory.identity && new TextDecoder().decode(directory.identity) };
-  for (const [slice, entry] of (directory?.entries ?? []).entries()) {
+  const directory = await intact(whole, () => readDirectory(checkpoint, state));
+  if (directory === undefined) return { header, state, suspects };
+  const identity = { name: directory.identity && new TextDecoder().decode(directory.identity) };
+  for (const [slice, entry] of directory.entries.entries()) {
     if (bytesOfEntry(entry) === 0) continue;
     const bytes = newBytes(bytesOfEntry(entry));
-    const isRead = await intact(async () => {
+    const offset = slice * SLICE_BLOCKS * blockSize;
+    const length = Math.min(SLICE_BLOCKS * blockSize, size - offset);
+    const isRead = await intact({ offset, length, mostBytes: entry.modifiedBlocks * blockSize }, async () => {
       await readSlice(checkpoint, { slice, entry, into: bytes });
       return true;
     });
     if (!isRead) continue;
     // The checksum matches, so a slice that cannot be loaded is not the work of a writer: nothing is believed then.
-    const isLoaded = await intact(async () => {
+    const isLoaded = await intact(allOf(shape), async () => {
       await inTurns(state.loading(slice, entry, bytes), clock);
       return true;
     });
     if (isLoaded) continue;
     state.dispose();
-    state = await CopyState.open(core, shape);
-    break;
+    return { header, state: await CopyState.open(core, shape), suspects: [allOf(shape)], identity };
   }
-  return { header, state, isIntact, ...(identity === undefined ? {} : { identity }) };
+  return { header, state, suspects, identity };
 }
 
 function addAll(from: CopyState, to: CopyState): void {
@@ -336,16 +346,33 @@ function epochsOfDamagedLogs(parts: readonly Part[]): { part: Part; epoch: numbe
     );
 }
 
+/** Any byte of the device. */
+function allOf({ size }: Geometry): Suspect {
+  return { offset: 0, length: size, mostBytes: size };
+}
+
+interface Evidence {
+  readonly checkpoints: readonly ReadCheckpoint[];
+  readonly logs: readonly ReadLog[];
+  readonly parts: readonly Part[];
+}
+
+/** Where users may have written what no intact part says. */
+function suspectsOf(shape: Geometry, evidence: Evidence): readonly Suspect[] {
+  const known = evidence.checkpoints.filter((checkpoint) => isAllThere(checkpoint, evidence));
+  const intact = known.find(({ suspects }) => suspects.length === 0);
+  const suspects = (intact ?? known[0])?.suspects ?? [allOf(shape)];
+  return suspects.filter(({ mostBytes }) => mostBytes > 0);
+}
+
 /**
- * Whether what is intact accounts for all that was ever recorded: a checkpoint *E* is intact, and nothing follows it
- * but what logs *E* and *E* + 1 have, which are undamaged. It need not be the newest: checkpoint *E* + 1 holds what log
- * *E* says, provided that log *E* ends with `CONTINUED`.
+ * Whether this checkpoint *E* would, if it were intact, account for all that was ever recorded: nothing follows it but
+ * what logs *E* and *E* + 1 have, which are undamaged. It need not be the newest: checkpoint *E* + 1 holds what log *E*
+ * says, provided that log *E* ends with `CONTINUED`.
  */
-function isAllThere(checkpoints: readonly ReadCheckpoint[], logs: readonly ReadLog[], parts: readonly Part[]): boolean {
-  const newest = checkpoints.find(({ isIntact }) => isIntact);
-  if (newest === undefined) return false;
-  const { epoch, standalone } = newest.header;
-  if (parts.filter(isValid).some(({ header }) => header.epoch > epoch + 1)) return false;
+function isAllThere({ header }: ReadCheckpoint, { checkpoints, logs, parts }: Evidence): boolean {
+  const { epoch, standalone } = header;
+  if (parts.filter(isValid).some((part) => part.header.epoch > epoch + 1)) return false;
   const own = logs.find(({ part }) => part.header.epoch === epoch);
   const next = logs.find(({ part }) => part.header.epoch === epoch + 1);
   const isNextWhole = next?.scan !== undefined;
@@ -393,16 +420,17 @@ async function salvageFormat1(
   }
   const isFailover = ({ kind, slot }: Part): boolean => kind === 'checkpoint' && slot === 1;
   // `.bak` may be torn if there is a `.bak.1`, be it damaged.
-  const hasFailover = old.some(isFailover);
+  const hasFailover = parts.some((part) => isFailover(part) && part.header !== 'void');
   const isTorn = ({ kind, slot }: Part): boolean => hasFailover && kind === 'checkpoint' && slot === 0;
   const believed = kept.filter((part) => !isTorn(part));
   const { state } = await recoverFormat1(core, believed, shape, clock);
+  const isWhole = old.length === parts.length && old.every((part) => isTorn(part) || kept.includes(part));
   return {
     state,
     identity: undefined,
     // Format 1 has none.
     isIdentityKnown: old.length > 0,
-    isWhole: old.length === parts.length && old.every((part) => isTorn(part) || kept.includes(part)),
+    suspects: isWhole ? [] : [allOf(shape)],
     problems,
     proved: [],
   };

@@ -19,13 +19,25 @@ import { seededRandom } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
 import type { Counting } from '../support/byte-history.ts';
 import { effort } from '../support/effort.ts';
+import {
+  type Damage,
+  flippedBits,
+  foreignFiles,
+  isFormat1Alone,
+  isLogDamaged,
+  lostSectors,
+  METADATA,
+  replacements,
+  swappedSlots,
+  truncations,
+  withFile,
+} from './damages.ts';
 import { type Image, type Images, MemoryFiles } from './memory-files.ts';
-import { Life, open, SIZE, type State, statesAtRest, statesInBetween, statesWithLongLog, violation } from './states.ts';
+import { open, SIZE, type State, statesAtRest, statesInBetween, statesWithLongLog, violation } from './states.ts';
 
 const HEADER_BYTES = 512;
 /** Of the bits of a file, every so many is flipped. */
 const STRIDE = effort('COD_DAMAGE_STRIDE', { short: 3, long: 1 });
-const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
 /** COD_EXISTS: without committed metadata, the target is a foreign file. */
 const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_EXISTS']);
 
@@ -74,11 +86,12 @@ class Opener {
     }
   }
 
+  async checkAll(damages: Iterable<Damage> | AsyncIterable<Damage>): Promise<void> {
+    for await (const { what, images } of damages) await this.check(what, images);
+  }
+
   #promised(images: Images): Counting {
-    const isLogDamaged = METADATA.some(
-      (name) => name.startsWith('disk.wil') && images.get(name) !== this.state.images.get(name),
-    );
-    return this.#target === 'synced' || isLogDamaged ? 'durable' : 'acknowledged';
+    return this.#target === 'synced' || isLogDamaged(this.state, images) ? 'durable' : 'acknowledged';
   }
 
   async #recover(images: Images): Promise<string> {
@@ -112,129 +125,13 @@ class Opener {
   }
 }
 
-function isFormat(version: number, image: Image | undefined): boolean {
-  return image?.bytes[8] === version;
-}
-
-/** A log of the same epoch with fewer whole frames is a possible state, not damage. */
-function isSameEpochsLog(name: string, image: Image, present: Image): boolean {
-  return (
-    name.startsWith('disk.wil') &&
-    Buffer.compare(image.bytes.subarray(0, HEADER_BYTES), present.bytes.subarray(0, HEADER_BYTES)) === 0
-  );
-}
-
-/**
- * Files of format 1 have no checksums and do not refer to each other. So the files of format 1 are not damaged here.
- * A state is excluded if its only checkpoint of format 2 is removed and one of its files of format 1 is void already.
- */
-function isFormat1Alone(state: State, images: Images): boolean {
-  const all = METADATA.map((name) => images.get(name));
-  const before = METADATA.filter((name) => isFormat(1, state.earlier.get(name)?.[0] ?? state.images.get(name)));
-  const left = all.filter((image) => isFormat(1, image)).length;
-  return left > 0 && left < before.length && !all.some((image) => isFormat(2, image) && image!.size > 504);
-}
-
-function withFile(images: Images, name: string, image: Image | undefined): Images {
-  const changed = new Map(images);
-  if (image === undefined) changed.delete(name);
-  else changed.set(name, image);
-  return changed;
-}
-
-function damageable(state: State): [string, Image][] {
-  return [...state.images].filter(([name, image]) => name !== 'disk' && !isFormat(1, image));
-}
-
-/** Flips each `stride`th bit of the used bytes and of the next frame's place, and some bits after them. */
-async function flipBits(opener: Opener, stride: number): Promise<void> {
-  const { images } = opener.state;
-  const random = seededRandom(5);
-  for (const [name, image] of damageable(opener.state)) {
-    const used = Math.min(image.bytes.length + 16, image.size) * 8;
-    const bits: number[] = [];
-    for (let bit = random.below(stride); bit < used; bit += stride) bits.push(bit);
-    for (let sample = 0; sample < 40 / stride && image.size * 8 > used; sample++)
-      bits.push(used + random.below(image.size * 8 - used));
-    for (const bit of bits) {
-      const bytes = new Uint8Array(Math.max(image.bytes.length, (bit >> 3) + 1));
-      bytes.set(image.bytes);
-      bytes[bit >> 3]! ^= 1 << (bit & 7);
-      await opener.check(
-        `bit ${bit & 7} of byte ${bit >> 3} of ${name} flipped`,
-        withFile(images, name, { bytes, size: image.size }),
-      );
-    }
-  }
-}
-
-/** Truncates small files to each length, and logs to each multiple of eight near the used bytes and some others. */
-async function truncate(opener: Opener, stride: number): Promise<void> {
-  const { images } = opener.state;
-  const random = seededRandom(6);
-  for (const [name, image] of damageable(opener.state)) {
-    const isSmall = image.size < 4096;
-    const lengths = new Set<number>();
-    const end = Math.min(image.size, image.bytes.length + 64);
-    for (let length = 0; length < end; length += isSmall ? stride : 8 * stride) lengths.add(length);
-    for (let sample = 0; sample < 20 / stride && !isSmall; sample++) lengths.add(random.below(image.size));
-    if (!isSmall) for (const grown of [image.size - 4096, image.size + 4096]) lengths.add(grown);
-    for (const length of lengths) {
-      const cut = { bytes: image.bytes.subarray(0, length), size: length };
-      await opener.check(`${name} of ${length} bytes`, withFile(images, name, cut));
-    }
-  }
-}
-
-async function replaceFiles(opener: Opener): Promise<void> {
-  const { state } = opener;
-  const { images } = state;
-  for (const [name, image] of damageable(state)) {
-    await opener.check(`${name} deleted`, withFile(images, name, undefined));
-    for (const other of METADATA) {
-      if (other === name || isFormat(1, images.get(other))) continue;
-      await opener.check(
-        `${name} and ${other} swapped`,
-        withFile(withFile(images, name, images.get(other)), other, image),
-      );
-      await opener.check(`${name} in place of ${other}`, withFile(images, other, image));
-    }
-    for (const [version, earlier] of (state.earlier.get(name) ?? []).entries()) {
-      if (isFormat(1, earlier) || isSameEpochsLog(name, earlier, image)) continue;
-      await opener.check(`${name} put back to version ${version}`, withFile(images, name, earlier));
-    }
-    for (const [seed, size] of [17, HEADER_BYTES, 700, image.size].entries()) {
-      const bytes = seededRandom(seed).fill(new Uint8Array(Math.min(size, 5000)));
-      await opener.check(`${size} random bytes in place of ${name}`, withFile(images, name, { bytes, size }));
-    }
-    // A zeroed sector. The last sector of a log is excluded: losing whole frames gives a possible state.
-    const end = name.startsWith('disk.wil') ? image.bytes.length - HEADER_BYTES : image.bytes.length;
-    for (let at = 0; at < end; at += HEADER_BYTES) {
-      const bytes = image.bytes.slice();
-      bytes.fill(0, at, at + HEADER_BYTES);
-      await opener.check(`sector at ${at} of ${name} zeroed`, withFile(images, name, { bytes, size: image.size }));
-    }
-  }
-}
-
-/** The files of a copy of the same source from another session, or of another source. */
-async function foreign(kind: 'session' | 'size'): Promise<Images> {
-  const life = new Life(new Map(), [], kind === 'session' ? { session: 9 } : { size: SIZE - 1 });
-  await life.start();
-  for (let round = 0; round < 3; round++) {
-    await life.write(round * 5000, 5000);
-    await life.checkpoint();
-  }
-  return life.fileSystem.images();
-}
-
 describe.each(['left', 'synced'] as const)('with its target as %s', (target) => {
   it.each(atRest)('$name reads as promised; with any flipped bit it does so or is refused', async (state) => {
     const opener = new Opener(state, target);
     await opener.check('undamaged', state.images);
     expect(opener).toMatchObject({ failures: [], read: 1 });
     // Headers and checksums are verified alike with every target.
-    await flipBits(opener, target === 'left' ? STRIDE : 5 * STRIDE);
+    await opener.checkAll(flippedBits(state, target === 'left' ? STRIDE : 5 * STRIDE));
     expect(opener.failures).toEqual([]);
     expect(opener.refused).toBeGreaterThan(opener.read);
   });
@@ -243,8 +140,8 @@ describe.each(['left', 'synced'] as const)('with its target as %s', (target) => 
     '$name reads as promised, or is refused, with any file cut, lost, swapped, stale, or replaced',
     async (state) => {
       const opener = new Opener(state, target);
-      await truncate(opener, target === 'left' ? 1 : 3);
-      await replaceFiles(opener);
+      await opener.checkAll(truncations(state, target === 'left' ? 1 : 3));
+      await opener.checkAll(replacements(state));
       expect(opener.failures).toEqual([]);
       expect(opener.refused).toBeGreaterThan(100);
     },
@@ -252,11 +149,7 @@ describe.each(['left', 'synced'] as const)('with its target as %s', (target) => 
 
   it.each(atRest)('$name is refused with any file of another copy', async (state) => {
     const opener = new Opener(state, target);
-    for (const kind of ['session', 'size'] as const) {
-      const others = await foreign(kind);
-      for (const name of METADATA)
-        await opener.check(`${name} of another ${kind}`, withFile(state.images, name, others.get(name)));
-    }
+    await opener.checkAll(foreignFiles(state));
     expect(opener).toMatchObject({ failures: [], read: 0, refused: 8 });
   });
 
@@ -264,13 +157,7 @@ describe.each(['left', 'synced'] as const)('with its target as %s', (target) => 
     '$name is refused with its slots swapped',
     async (state) => {
       const opener = new Opener(state, target);
-      for (const kind of ['disk.bak', 'disk.wil']) {
-        const { images } = state;
-        await opener.check(
-          `slots of ${kind}`,
-          withFile(withFile(images, kind, images.get(`${kind}.1`)), `${kind}.1`, images.get(kind)),
-        );
-      }
+      await opener.checkAll(swappedSlots(state));
       expect(opener).toMatchObject({ failures: [], read: 0, refused: 2 });
     },
   );
@@ -304,9 +191,9 @@ describe.each(['left', 'synced'] as const)('with its target as %s', (target) => 
     for (const state of states) {
       const opener = new Opener(state, target);
       await opener.check('undamaged', state.images);
-      await flipBits(opener, 97);
-      await truncate(opener, 29);
-      await replaceFiles(opener);
+      await opener.checkAll(flippedBits(state, 97));
+      await opener.checkAll(truncations(state, 29));
+      await opener.checkAll(replacements(state));
       expect(opener.failures).toEqual([]);
     }
   });
@@ -314,11 +201,7 @@ describe.each(['left', 'synced'] as const)('with its target as %s', (target) => 
 
 describe('a log of many sectors, some flushed', () => {
   const used = longLog.images.get('disk.wil')!.bytes.length;
-  const withHole = (start: number, end: number, { images } = longLog): Images => {
-    const { bytes, size } = images.get('disk.wil')!;
-    return withFile(images, 'disk.wil', { bytes: bytes.slice().fill(0, start, end), size });
-  };
-  const sectors = Array.from({ length: Math.ceil(used / 512) - 2 }, (_, index) => HEADER_BYTES * (index + 1));
+  const lastSector = used - 1 - ((used - 1) % HEADER_BYTES);
 
   it.each(['left', 'synced'] as const)(
     'is refused without a flushed sector, and read up to a lost unflushed sector, with its target as %s',
@@ -326,9 +209,9 @@ describe('a log of many sectors, some flushed', () => {
       const opener = new Opener(longLog, target);
       await opener.check('undamaged', longLog.images);
       expect(opener).toMatchObject({ failures: [], read: 1 });
-      for (const at of sectors) {
+      for (const { at, what, images } of lostSectors(longLog, HEADER_BYTES, lastSector)) {
         const { refused } = opener;
-        await opener.check(`zeros at ${at}`, withHole(at, at + HEADER_BYTES));
+        await opener.check(what, images);
         // Frames after the flush prove the sectors before its end.
         expect([opener.failures, opener.refused - refused], `sector at ${at}`).toEqual([[], at < flushedEnd ? 1 : 0]);
       }
@@ -343,8 +226,7 @@ describe('a log of many sectors, some flushed', () => {
       const opener = new Opener(flushedLog, target);
       // Without its last sector, a log is as it may have been before the flush.
       const last = flushedEnd - 1 - ((flushedEnd - 1) % HEADER_BYTES);
-      for (let at = HEADER_BYTES; at < last; at += HEADER_BYTES)
-        await opener.check(`zeros at ${at}`, withHole(at, at + HEADER_BYTES, flushedLog));
+      await opener.checkAll(lostSectors(flushedLog, HEADER_BYTES, last));
       expect(opener).toMatchObject({ failures: [], read: 0, refused: last / HEADER_BYTES - 1 });
       expect(opener.refused).toBeGreaterThan(3);
     },

@@ -63,10 +63,25 @@ test('--json prints one object; what is lost is fetched again', async () => {
   const directory = await damagedCopy(crashCopy, 'disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1');
   const fields = { target: 'disk', size: IMAGE_BYTES, copiedBytes: 0, lostBytes: IMAGE_BYTES, losesIdentity: true };
   const plan = await run(directory, 'repair', 'disk', '--json');
-  expect(eventsOf(plan)).toMatchObject([{ event: 'done', ...fields, isRepaired: false }]);
+  expect(eventsOf(plan)).toMatchObject([
+    { event: 'done', ...fields, lost: [{ offset: 0, length: IMAGE_BYTES }], isRepaired: false },
+  ]);
   const repaired = await run(directory, 'repair', 'disk', '--yes', '--json');
   expect(eventsOf(repaired)).toMatchObject([{ event: 'done', ...fields, isRepaired: true }]);
   expectBytes(await completed(directory), imageBytes());
+});
+
+test('says where bytes are lost', async () => {
+  // The log has all writes: what survives is in the checkpoints.
+  const directory = await damagedCopy(leaveCopy, 'disk.wil', 'disk.wil.1');
+  const plan = await run(directory, 'repair', 'disk');
+  const [start, end] = [IMAGE_BYTES / 4, IMAGE_BYTES / 2 + 10];
+  expect(plan.stdout.split('\n').slice(-4)).toEqual([
+    expect.stringMatching(/^survives {2}256 KiB of 1 MiB/),
+    expect.stringMatching(/^lost {6}at most .+ KiB that users wrote; /),
+    `within    bytes ${start} to ${end - 1}, ${end + 100} to ${IMAGE_BYTES - 1}`,
+    '',
+  ]);
 });
 
 describe('is named by', () => {
