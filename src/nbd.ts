@@ -9,7 +9,12 @@ export type { DeviceExtent } from './device/types.ts';
 export type { CodErrorCode } from './errors.ts';
 export type { NbdTls } from './nbd/client/connection.ts';
 export { type NbdSourceOptions, nbdSource } from './nbd/client/source.ts';
-export type { NbdClientMessage, NbdCommandMessage, NbdCommandName } from './nbd/server/diagnostics.ts';
+export type {
+  NbdClientMessage,
+  NbdCommandMessage,
+  NbdCommandName,
+  NbdRefusedMessage,
+} from './nbd/server/diagnostics.ts';
 export type { NbdDevice, NbdExport } from './nbd/server/export.ts';
 export type { NbdAddress } from './nbd/server/listener.ts';
 export { type NbdServer, type NbdServerOptions, type NbdServiceOptions, serveNbd } from './nbd/server/server.ts';

@@ -9,6 +9,7 @@ export type { CopyFailure, CopyStatus } from './control/status.ts';
 export type { CallCount, DeviceEvent, DeviceState, TransferCount } from './device/types.ts';
 export type { File, FileSystem, Image, Lease, LeaseOptions, LeaseOwner, OpenOptions } from './fs/file-system.ts';
 export { type NodeFileSystemOptions, nodeFileSystem } from './fs/node.ts';
+export type { HeartbeatMessage } from './fs/node-lock.ts';
 export { fileSource } from './sources/file.ts';
 export { type HttpTls, type HttpTransportOptions, httpTransport } from './sources/http/node-http-transport.ts';
 export type { HttpRequest, HttpResponse, HttpTransport } from './sources/http/transport.ts';

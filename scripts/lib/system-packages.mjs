@@ -30,6 +30,7 @@ export const systemPackages = {
   zsh: 'a shell, for its completion script',
   fish: 'another shell',
   mandoc: 'a check of the man page',
+  prometheus: 'promtool: a check of metrics and of alert rules',
   spin: 'a model checker, for the models of the log',
   gcc: 'a compiler of what Spin generates',
   'libc6-dev': 'the headers of that compiler',

@@ -8,6 +8,7 @@ import { UsageError } from './failure.ts';
 import type { FinishFlags } from './finish.ts';
 import type { InspectFlags } from './inspect.ts';
 import type { ManifestFlags } from './manifest.ts';
+import { type MonitoringFlags, monitored } from './monitoring.ts';
 import type { RemoveFlags } from './remove.ts';
 import type { RepairFlags } from './repair.ts';
 import type { ServeFlags } from './serve.ts';
@@ -34,24 +35,25 @@ function limited<Flags extends { readonly rate?: number }>({
   return (typeof rate === 'number' ? { ...flags, rate } : flags) as Flags;
 }
 
+type Serve = ServeFlags & { readonly config?: string };
+
+async function serveAny(source: string | undefined, target: string | undefined, flags: Serve): Promise<void> {
+  if (flags.config !== undefined) {
+    const { refuseBeside, serveConfig } = await import('./serve-config.ts');
+    refuseBeside({ ...flags }, [source, target]);
+    return serveConfig(flags.config, flags);
+  }
+  if (source === undefined) throw new UsageError("missing required argument 'source', or --config");
+  const { serve } = await import('./serve.ts');
+  await (target === undefined ? serve(undefined, source, limited(flags)) : serve(source, target, limited(flags)));
+}
+
 /** The action of each command, by its name. */
 export const ACTIONS: Readonly<Record<string, Action>> = {
   copy: async (source: string, target: string, flags: CopyFlags) =>
     (await import('./copy.ts')).copy(source, target, limited(flags)),
-  serve: async (
-    source: string | undefined,
-    target: string | undefined,
-    flags: ServeFlags & { readonly config?: string },
-  ) => {
-    if (flags.config !== undefined) {
-      const { refuseBeside, serveConfig } = await import('./serve-config.ts');
-      refuseBeside({ ...flags }, [source, target]);
-      return serveConfig(flags.config, flags);
-    }
-    if (source === undefined) throw new UsageError("missing required argument 'source', or --config");
-    const { serve } = await import('./serve.ts');
-    await (target === undefined ? serve(undefined, source, limited(flags)) : serve(source, target, limited(flags)));
-  },
+  serve: (source: string | undefined, target: string | undefined, flags: Serve & MonitoringFlags) =>
+    monitored(flags, () => serveAny(source, target, flags)),
   status: async (target: string, flags: StatusFlags) => (await import('./status.ts')).status(target, flags),
   pause: async (target: string, flags: SteeringFlags) => (await import('./steering.ts')).steer('pause', target, flags),
   resume: async (target: string, flags: SteeringFlags) =>

@@ -5,6 +5,7 @@ export type CopyEvent =
   | 'start'
   | 'warning'
   | 'listening'
+  | 'metrics'
   | 'rate'
   | 'progress'
   | 'retry'

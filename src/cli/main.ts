@@ -1,20 +1,13 @@
 #!/usr/bin/env node
 /** The command `copyondemand`: maps arguments to commands, and errors to exit codes. */
 
-import { readFileSync } from 'node:fs';
 import { type Command, CommanderError } from 'commander';
 import { ACTIONS } from './actions.ts';
 import { definitions } from './definitions/program.ts';
 import { readEnvironment, wantsJson } from './environment.ts';
 import { EXIT, emitError, failureLine, failureOf, UsageError } from './failure.ts';
 import { jsonLines } from './json-lines.ts';
-
-function version(): string {
-  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
-    version: string;
-  };
-  return manifest.version;
-}
+import { version } from './version.ts';
 
 /** Returns the definitions with their actions. */
 function program(): Command {

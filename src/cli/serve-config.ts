@@ -30,7 +30,7 @@ export interface ConfigFlags {
 }
 
 /** Options of the command that the file does not replace. */
-const ALLOWED: ReadonlySet<string> = new Set(['config', 'json', 'quiet', 'hydrate', 'signRequest']);
+const ALLOWED: ReadonlySet<string> = new Set(['config', 'json', 'metrics', 'quiet', 'hydrate', 'signRequest']);
 
 /** @throws {@link UsageError} for options and arguments that belong into the file. */
 export function refuseBeside(flags: Readonly<Record<string, unknown>>, args: readonly (string | undefined)[]): void {

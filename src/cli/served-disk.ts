@@ -12,8 +12,9 @@ import type { ExportServer } from '../nbd/server/server.ts';
 import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
 import { type OrderRecording, recordOrder } from './order-file.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
+import { SERVED, type ServedMessage } from './served.ts';
 import { syncedBytes } from './synced-bytes.ts';
-import { followCopy, openTarget, type TargetCopy, type TargetFlags, tellStart } from './target-device.ts';
+import { followCopy, openTarget, shownSource, type TargetCopy, type TargetFlags, tellStart } from './target-device.ts';
 import { Troubles } from './troubles.ts';
 import { formatBytes } from './units.ts';
 
@@ -121,6 +122,12 @@ export class ServedDisk {
     tellStart(device, this.#copy, VERIFICATION);
     const uri = server.uri(this.name);
     emit('listening', { uri });
+    SERVED.publish({
+      export: this.name,
+      target: this.#copy.target,
+      source: shownSource(this.#copy.uri),
+      uri,
+    } satisfies ServedMessage);
     if (!flags.json) process.stdout.write(`listening on ${uri}\n`);
   }
 

@@ -211,7 +211,8 @@ async function deviceBytes(target: string): Promise<number> {
   return blockDeviceBytes(stats.rdev);
 }
 
-function shownSource(uri: SourceUri | undefined): string | null {
+/** Returns a source without secrets. */
+export function shownSource(uri: SourceUri | undefined): string | null {
   return uri === undefined ? null : showSourceUri(uri);
 }
 

@@ -17,7 +17,7 @@ export type DeviceMessage = {
 
 type Told = DeviceEvent | { readonly type: 'opened'; readonly device: Device };
 
-/** A message of `copyondemand:source`: a request of a device to its source has ended. A source may divide the request. */
+/** A message of `copyondemand:source`: a request of a device to its source has ended. A source may divide it. */
 export interface SourceMessage {
   /** `target` of `openDevice`. */
   readonly target: string;

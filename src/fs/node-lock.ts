@@ -24,6 +24,7 @@
  * - A taker that finds no room gives up the spare file (node-spare.ts), once it has seen that the owner is dead.
  */
 
+import { channel } from 'node:diagnostics_channel';
 import * as fs from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { CodError, isCodError } from '../errors.ts';
@@ -156,6 +157,16 @@ interface Names {
   resolve(name: string): string;
 }
 
+/** A message of `copyondemand:heartbeat`: an owner has written its heartbeat, or is none any more. */
+export interface HeartbeatMessage {
+  /** The name under which the copy is owned: its target, or `metadata` of `openDevice`. */
+  readonly path: string;
+  /** `owned`: it still owns the copy. `lost`: another owner has taken over. `released`: the copy was closed. */
+  readonly state: 'owned' | 'lost' | 'released';
+}
+
+const HEARTBEAT = channel('copyondemand:heartbeat');
+
 class NodeLease implements Lease {
   readonly #lock: Lock;
   readonly #machine: Machine;
@@ -178,6 +189,11 @@ class NodeLease implements Lease {
     this.#tail = lock.tail;
     this.#checked = this.#beaten = this.#now();
     this.#stopBeating = machine.repeat(BEAT_MS, () => this.#beat());
+    this.#tell('owned');
+  }
+
+  #tell(state: HeartbeatMessage['state']): void {
+    if (HEARTBEAT.hasSubscribers) HEARTBEAT.publish({ path: this.#names.path, state } satisfies HeartbeatMessage);
   }
 
   get unproved(): boolean {
@@ -224,7 +240,9 @@ class NodeLease implements Lease {
       this.#beaten = this.#now();
       this.#write({ ...this.#tail, beat: this.#tail.beat + 1 });
       // Not known to be recent any more, if it fails: the next call checks again.
-      if (this.#check() && this.#spare !== undefined && this.#tail.beat % BEATS_TO_SPARE === 0) void this.#makeSpare();
+      const isOwner = this.#check();
+      this.#tell(isOwner ? 'owned' : 'lost');
+      if (isOwner && this.#spare !== undefined && this.#tail.beat % BEATS_TO_SPARE === 0) void this.#makeSpare();
     } catch {
       // The next check tells.
     }
@@ -291,6 +309,7 @@ class NodeLease implements Lease {
     // Only now: after a failure the lock is still ours, and another call may release it.
     this.#isReleased = true;
     this.#stopBeating();
+    this.#tell('released');
     sign?.close();
     fs.closeSync(fd);
     this.#onReleased();

@@ -24,7 +24,7 @@ function collect<Message extends { readonly export: string }>(channel: string, n
   return messages;
 }
 
-/** Serves `device`, sends `requests` and a disconnect request, and resolves when the server has closed the connection. */
+/** Serves `device`, sends `requests` and a disconnect request. Resolves when the server has closed the connection. */
 async function session(
   device: NbdDevice,
   requests: readonly RequestFields[],

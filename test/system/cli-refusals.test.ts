@@ -62,6 +62,16 @@ const usage: readonly Row[] = [
     says: 'either --socket',
   },
   {
+    name: 'metrics at no address',
+    arrange: () => ['serve', 'a', 'b', '--metrics', 'http://localhost:9464'],
+    says: 'Use HOST:PORT or PORT',
+  },
+  {
+    name: 'metrics of a copy',
+    arrange: () => ['copy', 'a', 'b', '--metrics', '9464'],
+    says: '--metrics',
+  },
+  {
     name: 'serve on a port above 65535',
     arrange: () => ['serve', 'a', 'b', '--port', '65536'],
     says: 'from 0 to 65535',
@@ -781,6 +791,24 @@ const serving: readonly Refusal[] = [
     ],
     code: 'COD_LOCKED',
     says: 'another process listens at 127.0.0.1',
+  },
+  {
+    name: 'metrics on a port on which another process listens',
+    arrange: async (dir) => [
+      'serve',
+      makeImage(dir),
+      'disk',
+      '--metrics',
+      String(await listenAt({ port: 0, host: '127.0.0.1' })),
+    ],
+    code: 'COD_LOCKED',
+    says: 'another process listens at 127.0.0.1',
+  },
+  {
+    name: 'metrics at an address of another machine',
+    arrange: (dir) => ['serve', makeImage(dir), 'disk', '--metrics', '192.0.2.1:0'],
+    code: 'COD_NOT_FOUND',
+    says: '192.0.2.1',
   },
   {
     name: 'an address of another machine',

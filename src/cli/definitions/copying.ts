@@ -1,5 +1,6 @@
 /** The commands that copy from a source. */
 
+import { parseMetricsAddress } from '../metrics/address.ts';
 import { parseInteger, parseSha256 } from '../units.ts';
 import type { Definition } from './definition.ts';
 import { argument, RATES, SOURCE, SOURCES, TARGET, withCopyOptions, withSourceOptions } from './options.ts';
@@ -61,6 +62,11 @@ export function defineCopying(program: Definition): void {
     .option('--tls-key <file>', 'use this private key for --tls-cert (PEM)')
     .option('--tls-ca <file>', 'require client certificates of this CA (PEM)')
     .option('--config <file>', 'serve the disks of this file, without SOURCE and TARGET; SIGHUP reads it again')
-    .option('--record-order <file>', 'record the order of reads in this file, for --order');
+    .option('--record-order <file>', 'record the order of reads in this file, for --order')
+    .option(
+      '--metrics <address>',
+      'serve Prometheus metrics at this HOST:PORT, or PORT of 127.0.0.1',
+      argument(parseMetricsAddress),
+    );
   withSourceOptions(withCopyOptions(serve)).note(SOURCES, RATES);
 }

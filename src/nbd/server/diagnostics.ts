@@ -60,6 +60,13 @@ const NAMES: Readonly<Record<number, NbdCommandName>> = {
 
 const COMMANDS: Channel = channel('copyondemand:nbd:command');
 const CONNECTED: Channel = channel('copyondemand:nbd:connected');
+/** A message of `copyondemand:nbd:refused`: a client was disconnected at once, since all places were taken. */
+export interface NbdRefusedMessage {
+  /** Clients that this server has refused so far. */
+  readonly refusedCount: number;
+}
+
+const REFUSED: Channel = channel('copyondemand:nbd:refused');
 const DISCONNECTED: Channel = channel('copyondemand:nbd:disconnected');
 
 /** Publishes the answer to a request, with the error number that the client got, 0 if there is none. */
@@ -97,4 +104,8 @@ export function connected(client: NbdClientMessage): void {
 
 export function disconnected(client: NbdClientMessage): void {
   if (DISCONNECTED.hasSubscribers) DISCONNECTED.publish(client);
+}
+
+export function refused(message: NbdRefusedMessage): void {
+  if (REFUSED.hasSubscribers) REFUSED.publish(message);
 }

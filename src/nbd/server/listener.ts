@@ -224,7 +224,8 @@ function withUmask(mask: number, task: () => void): void {
   }
 }
 
-function listenError(error: unknown, where: string): CodError {
+/** Returns the error of an attempt to listen at an address or a path. */
+export function listenError(error: unknown, where: string): CodError {
   const errno = errnoOf(error) ?? '';
   const reason = error instanceof Error ? error.message : String(error);
   const details = { where, errno };

@@ -1,6 +1,7 @@
 /** The NBD server: serves exports at one address to many clients. */
 
 import { Connection } from './connection.ts';
+import { refused } from './diagnostics.ts';
 import { Exports, type NbdDevice, type NbdExport, wrongName } from './export.ts';
 import { LIMITS } from './limits.ts';
 import { Listener, type NbdAddress } from './listener.ts';
@@ -135,6 +136,7 @@ export function serveAt(
     if (connections.size >= places && !makePlace(connections)) {
       socket.destroy();
       refusedCount++;
+      refused({ refusedCount });
       onRefused();
       return;
     }
