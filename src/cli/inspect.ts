@@ -8,7 +8,7 @@ import type { Inspection } from '../log/inspect.ts';
 import { inspectMetadata } from '../log/inspect.ts';
 import { emitError, UsageError } from './failure.ts';
 import { jsonLines } from './json-lines.ts';
-import { drawCells, drawLegend, mapCells } from './map-picture.ts';
+import { drawCells, drawLegend, type MapExtents, mapCells } from './map-picture.ts';
 import { withRepairAdvice } from './repair-advice.ts';
 import { columnsOf, hasColour } from './terminal.ts';
 import { counted, formatBytes, formatPercent } from './units.ts';
@@ -136,14 +136,10 @@ function table(rows: readonly (readonly string[])[]): string[] {
 }
 
 /** Returns the map as a row of cells that fits the stream, with its range of bytes and a legend. */
-export function drawMap({ size, totalBlocks, synced, dirty }: Inspection, stream: NodeJS.WriteStream): string {
+export function drawMap(inspection: Inspection, stream: NodeJS.WriteStream): string {
+  const { size } = inspection;
   const options = { colour: hasColour(stream) };
-  const map = {
-    totalBlocks,
-    synced: synced.map(([first, last]) => [first, last + 1] as const),
-    dirtyBlocks: dirty.map(({ block }) => block),
-  };
-  const cells = mapCells(map, columnsOf(stream) - 4);
+  const cells = mapCells(extentsOf(inspection), columnsOf(stream) - 4);
   const end = formatBytes(size);
   return [
     `  ${drawCells(cells, options)}`,
@@ -151,4 +147,13 @@ export function drawMap({ size, totalBlocks, synced, dirty }: Inspection, stream
     `  ${drawLegend(options)}   (${formatBytes(Math.round(size / cells.length))} each)`,
     '',
   ].join('\n');
+}
+
+/** Returns the map of a copy, to be drawn. */
+export function extentsOf({ totalBlocks, synced, dirty }: Inspection): MapExtents {
+  return {
+    totalBlocks,
+    synced: synced.map(([first, last]) => [first, last + 1] as const),
+    dirtyBlocks: dirty.map(({ block }) => block),
+  };
 }

@@ -5,7 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { controlOf, isUnowned } from '../control/client.ts';
 import { type CopyFailure, type CopyStatus, UNKNOWN } from '../control/status.ts';
 import { UsageError } from './failure.ts';
-import { inspectTarget } from './inspect.ts';
+import { extentsOf, inspectTarget } from './inspect.ts';
+import { mapCells } from './map-picture.ts';
+import { mapOfCells } from './status-screen.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 
@@ -19,41 +21,48 @@ export interface StatusFlags {
 }
 
 /**
- * Prints the status of the copy at TARGET; with `--watch` each second, until no process owns it.
+ * Prints the status of the copy at TARGET. With `--watch`, prints it each second until no process owns the copy; on a
+ * terminal, draws it in its place until the user leaves.
  * @throws {@link UsageError} if TARGET is empty; COD_NOT_FOUND if it is not a copy; COD_NOT_RUNNING if the owner does
  * not answer.
  */
 export async function status(target: string, flags: StatusFlags): Promise<void> {
   if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
+  const { stdin, stdout } = process;
+  if (flags.watch && !flags.json && stdout.isTTY && process.env['TERM'] !== 'dumb') {
+    const { watchOnTerminal } = await import('./status-watch.ts');
+    return watchOnTerminal({ input: stdin, output: stdout, ask: (cells) => statusOf(target, flags, cells) });
+  }
   for (;;) {
     const found = await statusOf(target, flags);
-    process.stdout.write(flags.json ? `${JSON.stringify(found)}\n` : describeStatus(found));
+    stdout.write(flags.json ? `${JSON.stringify(found)}\n` : describeStatus(found));
     if (!flags.watch || found.pid === null) return;
     await sleep(WATCH_MS);
   }
 }
 
-async function statusOf(target: string, { metadata }: StatusFlags): Promise<CopyStatus> {
+async function statusOf(target: string, { metadata }: StatusFlags, cells = 0): Promise<CopyStatus> {
   const control = controlOf(target, { metadata });
   try {
-    return await control.status();
+    return await control.status({ cells });
   } catch (error) {
     if (!isUnowned(error)) throw error;
   }
   try {
-    return await fromMetadata(target, metadata);
+    return await fromMetadata(target, metadata, cells);
   } catch (error) {
     // An owner may have begun since it was looked for: its files change, or its copy is complete now.
-    return control.status().catch(() => Promise.reject(error));
+    return control.status({ cells }).catch(() => Promise.reject(error));
   }
 }
 
-async function fromMetadata(target: string, metadata: string | undefined): Promise<CopyStatus> {
+async function fromMetadata(target: string, metadata: string | undefined, cells: number): Promise<CopyStatus> {
   const found = await inspectTarget(target, metadata === undefined ? {} : { metadata });
   const { size, blockSize, syncedBlocks, totalBlocks, dirty } = found;
   const secondsLeft = syncedBlocks === totalBlocks ? 0 : null;
   const counts = { size, blockSize, syncedBlocks, totalBlocks, dirtyBlocks: dirty.length, secondsLeft };
-  return { ...UNKNOWN, target, pid: null, state: 'closed', ...counts, metadata: resolve(metadata ?? target) };
+  const map = cells > 0 ? mapOfCells(mapCells(extentsOf(found), cells)) : null;
+  return { ...UNKNOWN, target, pid: null, state: 'closed', ...counts, metadata: resolve(metadata ?? target), map };
 }
 
 /** Returns the status as one line. */

@@ -19,8 +19,8 @@ const BITS: Readonly<Record<string, number>> = { kbit: 1e3 / 8, mbit: 1e6 / 8, g
 const NUMBER = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i;
 
 /**
- * Returns the bytes of a size: a number, optionally with `k`, `M`, `G` or `T` (powers of 1024), also written `KiB` etc.,
- * and whatever {@link formatBytes} returns for 1 byte or more. Drops fractions of a byte.
+ * Returns the bytes of a size: a number, optionally with `k`, `M`, `G` or `T` (powers of 1024), also written `KiB` etc.
+ * Takes whatever {@link formatBytes} returns for 1 byte or more. Drops fractions of a byte.
  * @throws {@link UsageError} if the text is no size, is less than 1 byte, or exceeds 2^53 - 1 bytes.
  */
 export function parseSize(text: string): number {

@@ -12,7 +12,7 @@ export function defineRunning(program: Definition): void {
     .description('Asks the process that owns the copy at TARGET. Without an owner: what its metadata says.')
     .argument('<target>', 'the path of a copy')
     .option('--json', 'print one JSON object on stdout')
-    .option('--watch', 'print it again each second, until no process owns the copy');
+    .option('--watch', 'print it each second, until no process owns the copy; on a terminal, draw a screen');
 
   const steering: readonly (readonly [command: string, summary: string])[] = [
     ['pause', 'pause a background copy'],
