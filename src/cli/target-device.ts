@@ -287,6 +287,7 @@ export async function followCopy(
   };
   const timer = tickMs === undefined ? undefined : setInterval(tick, tickMs);
   const over = new AbortController();
+  void tellLackOfRoom(device, copy, over.signal);
   const failures = tellFailures(device, copy, over.signal, (event) => {
     tick();
     if (event.code === UsageError.name) throw new UsageError(event.message);
@@ -300,6 +301,19 @@ export async function followCopy(
   } finally {
     clearInterval(timer);
     over.abort();
+  }
+}
+
+/** Warns if the copy does not fit on its disk. It begins meanwhile: a slow source may be asked for its zeros. */
+async function tellLackOfRoom(device: Device, copy: TargetCopy, signal: AbortSignal): Promise<void> {
+  const { uri, target, flags, emit } = copy;
+  if (uri === undefined || flags.hydrate === false || flags.readOnly) return;
+  try {
+    const { lackOfRoom } = await import('./room.ts');
+    const warning = await lackOfRoom(device, target, signal);
+    if (warning !== undefined && !signal.aborted) warn(warning, emit);
+  } catch {
+    // Without the numbers there is no warning. The copy reports its own failures.
   }
 }
 
