@@ -1,6 +1,6 @@
 /**
- * `copyondemand serve --config FILE`: many disks from one process. SIGHUP reads the file again: disks that did not change
- * are not touched.
+ * `copyondemand serve --config FILE`: many disks from one process. SIGHUP reads the file again: disks that did not
+ * change are not touched.
  */
 
 import type { Duplex } from 'node:stream';

@@ -28,7 +28,10 @@ export interface Machine {
   /** Milliseconds of the wall clock. */
   wallNow(): number;
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
-  /** Calls `task` each `ms` milliseconds until the returned function is called. Does not keep the process running. */
+  /**
+   * Calls `task` each `ms` milliseconds until the returned function is called; the first time earlier, so that the
+   * calls of many do not coincide. Does not keep the process running.
+   */
   repeat(ms: number, task: () => void): () => void;
 }
 
@@ -44,8 +47,12 @@ export function thisMachine(): Machine {
     wallNow: Date.now,
     sleep: systemClock.sleep,
     repeat: (ms, task) => {
-      const timer = setInterval(task, ms).unref();
-      return () => clearInterval(timer);
+      let timer = setTimeout(() => {
+        timer = setInterval(task, ms).unref();
+        task();
+      }, Math.random() * ms).unref();
+      // It ends timers of both kinds.
+      return () => clearTimeout(timer);
     },
   };
   return machine;

@@ -716,6 +716,29 @@ describe('a flush', () => {
   });
 });
 
+it('spreads the checkpoints of copies that were written at one time over half of the interval', async () => {
+  const clock = new SimulatedClock();
+  const copies = await Promise.all(
+    Array.from({ length: 16 }, async (_, index) => {
+      const taken: number[] = [];
+      const environment: Environment = { clock, randomBytes: (into) => into.fill(index * 16) };
+      const files = newFiles();
+      const log = await open(files, { environment, checkpointIntervalMs: 1000 });
+      files.before = ({ name }) => void (name.startsWith('store.bak') && taken.push(clock.now()));
+      return { log, taken };
+    }),
+  );
+  const writtenAt = clock.now();
+  for (const { log } of copies) await write(log, [0, BLOCK]);
+  await clock.run(clock.sleep(2000));
+  const delays = copies.map(({ taken }) => taken[0]! - writtenAt);
+  expect(Math.min(...delays)).toBeGreaterThan(500);
+  expect(Math.max(...delays)).toBeLessThanOrEqual(1000);
+  // No two of them, of 16 names that are spread evenly, come at one time.
+  expect(new Set(delays.map((delay) => Math.floor(delay / 20))).size).toBe(16);
+  for (const { log } of copies) await log.close();
+});
+
 describe('a commit that waits for a checkpoint because the log is full', () => {
   const turned = (): Promise<void> => new Promise(setImmediate);
 
