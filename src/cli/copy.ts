@@ -4,6 +4,7 @@ import { stat } from 'node:fs/promises';
 import type { Device, InlineDevice } from '../device/types.ts';
 import { CodError, isCodError } from '../errors.ts';
 import { bytesBeforeGrowth } from '../sources/grown.ts';
+import { type Digest, type DigestFlags, digestOf, nameOf } from './checksums.ts';
 import { emitError, Interrupted } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
@@ -19,6 +20,7 @@ import {
   type TargetCopy,
   type TargetFlags,
   tellStart,
+  warn,
 } from './target-device.ts';
 import { Troubles } from './troubles.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
@@ -30,9 +32,7 @@ const PATIENCE_MS = 120_000;
 const MISMATCHES = 3;
 
 /** Parsed options of the command. */
-export interface CopyFlags extends TargetFlags, RateFlags {
-  /** Lower-case hex. */
-  readonly sha256?: string;
+export interface CopyFlags extends TargetFlags, RateFlags, DigestFlags {
   readonly concurrency?: number;
 }
 
@@ -49,15 +49,18 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   const { signal } = interruption;
   let device: InlineDevice | undefined;
   let rate: RateControl | undefined;
+  let digest: Digest | undefined;
   const troubles = new Troubles({ target, emit, progress }, { isOpening: true });
   try {
     rate = new RateControl(flags, rateHooks(emit));
-    device = await openTarget({ uri, target, flags, signal, troubles, rate, direct: true, asksFirst: true });
-    await run({ rate, uri, device, target, flags, signal, emit, progress });
+    digest = await digestOf(uri, flags, signal, (message) => warn(message, emit));
+    const how = { ...flags, ...(flags.checksums === undefined ? {} : { ofFile: '--checksums' }) };
+    device = await openTarget({ uri, target, flags: how, signal, troubles, rate, direct: true, asksFirst: true });
+    await run({ rate, uri, device, target, flags, digest, signal, emit, progress });
   } catch (error) {
     progress.end();
     const reported = await (isImage(error)
-      ? confirm(target, error, { flags, signal, emit, progress })
+      ? confirm(target, error, { flags, digest, signal, emit, progress })
       : close(device, error));
     if (reported === undefined) return;
     emitError(emit, reported);
@@ -73,18 +76,17 @@ function isImage(error: unknown): error is CodError {
   return isCodError(error, 'COD_EXISTS') && error.details['isImage'] === true;
 }
 
-/** Returns undefined if --sha256 says that the target is the finished copy, and else the error to report. */
+/** Returns undefined if the digest says that the target is the finished copy, and else the error to report. */
 async function confirm(
   target: string,
   error: CodError,
-  { flags, signal, emit, progress }: Pick<Copying, 'flags' | 'signal' | 'emit' | 'progress'>,
+  { flags, digest, signal, emit, progress }: Pick<Copying, 'flags' | 'digest' | 'signal' | 'emit' | 'progress'>,
 ): Promise<unknown> {
-  const { sha256 } = flags;
   const { size: bytes, identity } = error.details as { size?: number; identity?: string };
   // A file has a size of its own.
   const isDevice = bytes !== undefined;
   try {
-    if (sha256 === undefined) {
+    if (digest === undefined) {
       const [what, remedy] = isDevice
         ? [error.message, '']
         : [`${target} exists and has no metadata`, '; otherwise name another target'];
@@ -93,15 +95,16 @@ async function confirm(
     }
     const started = performance.now();
     const size = isDevice ? imageBytes(bytes, identity) : (await stat(target)).size;
-    const found = await digest({ target, size, signal, emit, progress });
-    if (found !== sha256) {
-      const message = `${target} exists, and its SHA-256 is ${found}, not ${sha256}: name another target`;
-      return new CodError('COD_EXISTS', message, { details: { target, sha256: found, expected: sha256 } });
+    const { algorithm, hex } = digest;
+    const found = await hash({ target, size, digest, signal, emit, progress });
+    if (found !== hex) {
+      const message = `${target} exists, and its ${nameOf(digest)} is ${found}, not ${hex}: name another target`;
+      return new CodError('COD_EXISTS', message, { details: { target, [algorithm]: found, expected: hex } });
     }
-    emit('verified', { sha256 });
+    emit('verified', { [algorithm]: hex });
     const seconds = Number(((performance.now() - started) / 1000).toFixed(3));
     emit('done', { bytes: size, seconds, sourceBytes: 0, bytesPerSecond: 0 });
-    if (!flags.quiet && !flags.json) process.stderr.write(`${target}: complete already, SHA-256 verified\n`);
+    if (!flags.quiet && !flags.json) process.stderr.write(`${target}: complete already, ${nameOf(digest)} verified\n`);
     return undefined;
   } catch (error) {
     progress.end();
@@ -132,27 +135,27 @@ async function close(device: Device | undefined, error: unknown): Promise<unknow
 
 interface Copying extends TargetCopy {
   readonly flags: CopyFlags;
+  readonly digest: Digest | undefined;
   readonly device: InlineDevice;
   readonly rate: RateControl;
 }
 
 async function run(copying: Copying): Promise<void> {
-  const { rate, device, target, flags, emit } = copying;
+  const { rate, device, target, flags, digest, emit } = copying;
   const started = performance.now();
   const { size } = device;
   const verification = 'verify the complete copy with --sha256';
-  const resumedBytes = tellStart(device, copying, flags.sha256 === undefined ? verification : undefined);
+  const resumedBytes = tellStart(device, copying, digest === undefined ? verification : undefined);
   rate.govern(device);
   await followCopy(device, copying, { tickMs: TICK_MS, giveUp: givingUp(copying) });
   const { sourceBytes } = device.status();
-  if (flags.sha256 !== undefined)
-    await verify({ ...copying, size: imageBytes(size, device.identity), sha256: flags.sha256 });
+  if (digest !== undefined) await verify({ ...copying, size: imageBytes(size, device.identity), digest });
   await device.finish();
   const seconds = (performance.now() - started) / 1000;
   const bytesPerSecond = Math.round((size - resumedBytes) / seconds);
   emit('done', { bytes: size, seconds: Number(seconds.toFixed(3)), sourceBytes, bytesPerSecond });
   if (flags.quiet || flags.json) return;
-  const verified = flags.sha256 === undefined ? '' : ', SHA-256 verified';
+  const verified = digest === undefined ? '' : `, ${nameOf(digest)} verified`;
   process.stderr.write(
     `${target}: complete, ${formatBytes(size)} in ${formatDuration(seconds)} ` +
       `(${formatRate(bytesPerSecond)})${verified}\n`,
@@ -177,15 +180,15 @@ function givingUp({ device, flags }: Copying): GiveUp {
 
 interface Verification extends Pick<TargetCopy, 'target' | 'signal' | 'emit' | 'progress'> {
   readonly size: number;
-  readonly sha256: string;
+  readonly digest: Digest;
 }
 
-/** Returns the SHA-256 of a file, and reports the progress. */
-async function digest({ target, size, signal, emit, progress }: Omit<Verification, 'sha256'>): Promise<string> {
-  const { sha256OfFile } = await import('./hash.ts');
+/** Returns the digest of a file, and reports the progress. */
+async function hash({ target, size, digest, signal, emit, progress }: Verification): Promise<string> {
+  const { hashOfFile } = await import('./hash.ts');
   await progress.begin({ label: 'verifying', total: size, initial: 0 });
   let emitted = performance.now();
-  const found = await sha256OfFile(target, {
+  const found = await hashOfFile(digest.algorithm, target, {
     signal,
     bytes: size,
     onProgress: (bytes) => {
@@ -205,16 +208,17 @@ async function digest({ target, size, signal, emit, progress }: Omit<Verificatio
  * @throws {@link CodError} COD_CORRUPT if the digest differs. The metadata stays, so that nothing has to be fetched
  * again.
  */
-async function verify({ sha256, ...file }: Verification): Promise<void> {
-  const { target, emit } = file;
-  const found = await digest(file);
-  if (found !== sha256) {
+async function verify(verification: Verification): Promise<void> {
+  const { target, digest, emit } = verification;
+  const { algorithm, hex } = digest;
+  const found = await hash(verification);
+  if (found !== hex) {
     throw new CodError(
       'COD_CORRUPT',
-      `the SHA-256 of ${target} is ${found}, not ${sha256}: the source has other contents; ` +
+      `the ${nameOf(digest)} of ${target} is ${found}, not ${hex}: the source has other contents; ` +
         `the copy and its metadata are kept; to start again, run \`copyondemand remove ${target}\``,
-      { details: { target, sha256: found, expected: sha256 } },
+      { details: { target, [algorithm]: found, expected: hex } },
     );
   }
-  emit('verified', { sha256: found });
+  emit('verified', { [algorithm]: found });
 }

@@ -1,11 +1,11 @@
-/** SHA-256 of files. */
+/** Digests of files. */
 
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 
 const PIECE_BYTES = 2 ** 22;
 
-/** Options of {@link sha256OfFile}. */
+/** Options of {@link hashOfFile}. */
 export interface HashOptions {
   readonly signal?: AbortSignal;
   /** Hashes no more than so many bytes. */
@@ -16,12 +16,18 @@ export interface HashOptions {
   readonly patch?: (piece: Uint8Array, offset: number) => void;
 }
 
+/** As {@link hashOfFile}, with SHA-256. */
+export function sha256OfFile(path: string, options: HashOptions = {}): Promise<string> {
+  return hashOfFile('sha256', path, options);
+}
+
 /** Returns the digest of the file at `path` in lower-case hex. Reads the next piece while one is hashed. */
-export async function sha256OfFile(
+export async function hashOfFile(
+  algorithm: 'sha256' | 'sha512',
   path: string,
   { signal, bytes = Number.POSITIVE_INFINITY, onProgress, patch }: HashOptions = {},
 ): Promise<string> {
-  const hash = createHash('sha256');
+  const hash = createHash(algorithm);
   const file = await open(path, 'r');
   try {
     const buffers = [Buffer.allocUnsafeSlow(PIECE_BYTES), Buffer.allocUnsafeSlow(PIECE_BYTES)];

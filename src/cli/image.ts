@@ -4,6 +4,7 @@ import { dirname, isAbsolute, join } from 'node:path';
 import { CodError } from '../errors.ts';
 import type { Qcow2SourceOptions } from '../sources/qcow2/source.ts';
 import type { Source } from '../sources/source.ts';
+import { UsageError } from './failure.ts';
 import type { HttpFlags } from './http-options.ts';
 import { openSource, parseSourceUri, type SourceUri, showSourceUri } from './source-uri.ts';
 
@@ -12,6 +13,8 @@ export interface ImageFlags {
   readonly format?: 'raw' | 'qcow2';
   /** SOURCEs of the files that images name, in the order in which they are needed. `allow`: from there on as named. */
   readonly backing?: readonly string[];
+  /** An option that is about the file and not about a disk in it. */
+  readonly ofFile?: string;
 }
 
 /**
@@ -23,13 +26,18 @@ export async function openImage(uri: SourceUri, flags: HttpFlags & ImageFlags, s
   const { format, backing, streamWhole = false } = flags;
   const openFile = backing === undefined ? undefined : fileOpener({ uri, source, flags, backing, signal });
   try {
-    return await imageSource(source, {
+    const image = await imageSource(source, {
       // A server without ranges would send everything before the last bytes.
       headOnly: streamWhole,
       signal,
       ...(format === undefined ? {} : { format }),
       ...(openFile === undefined ? {} : { openFile }),
     });
+    if (image !== source && flags.ofFile !== undefined) {
+      const remedy = 'use --format raw to copy the file, or --manifest for the disk';
+      throw new UsageError(`${flags.ofFile} has the digest of the qcow2 file, not of the disk in it: ${remedy}`);
+    }
+    return image;
   } catch (error) {
     await source.close();
     throw error;
@@ -97,7 +105,7 @@ function keyBeside(key: string, path: string): string | undefined {
 }
 
 /** Credentials are for the server of SOURCE only. */
-function flagsFor(place: SourceUri, uri: SourceUri, flags: HttpFlags): HttpFlags {
+export function flagsFor(place: SourceUri, uri: SourceUri, flags: HttpFlags): HttpFlags {
   if (place.kind === 'file') return {};
   if (place.kind === 'http' && uri.kind === 'http' && place.url.origin === uri.url.origin) return flags;
   if (place.kind === 's3' && uri.kind === 's3' && place.bucket === uri.bucket) return flags;

@@ -245,7 +245,7 @@ function noIdentity(uri: SourceUri, verification: string | undefined): string {
 }
 
 /** Reports what may spoil the result. Printed with `--quiet` too. */
-function warn(message: string, emit: Emit): void {
+export function warn(message: string, emit: Emit): void {
   emit('warning', { message });
   process.stderr.write(`copyondemand: warning: ${message}\n`);
 }

@@ -65,6 +65,12 @@ export function parseSha256(text: string): string {
   return text.toLowerCase();
 }
 
+/** As {@link parseSha256}, for SHA-512. */
+export function parseSha512(text: string): string {
+  if (!/^[0-9a-f]{128}$/i.test(text)) throw new UsageError('Use 128 hexadecimal digits.');
+  return text.toLowerCase();
+}
+
 const GROUP_NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/i;
 
 /**

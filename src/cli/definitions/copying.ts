@@ -1,7 +1,7 @@
 /** The commands that copy from a source. */
 
 import { parseMetricsAddress } from '../metrics/address.ts';
-import { parseInteger, parseSha256 } from '../units.ts';
+import { parseInteger, parseSha256, parseSha512 } from '../units.ts';
 import type { Definition } from './definition.ts';
 import { argument, RATES, SOURCE, SOURCES, TARGET, withCopyOptions, withSourceOptions } from './options.ts';
 
@@ -23,6 +23,8 @@ export function defineCopying(program: Definition): void {
     .argument('<source>', SOURCE)
     .argument('<target>', TARGET)
     .option('--sha256 <hex>', 'verify the SHA-256 digest of the complete copy', argument(parseSha256))
+    .option('--sha512 <hex>', 'verify its SHA-512 digest', argument(parseSha512))
+    .option('--checksums <file>', 'verify the digest that this file or URL has for SOURCE, such as SHA256SUMS')
     .option(
       '--concurrency <n>',
       'send at most n requests at a time (default: adaptive)',
