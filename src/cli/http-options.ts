@@ -30,6 +30,8 @@ export interface HttpFlags {
   readonly retries?: number;
   /** Seconds. */
   readonly timeout?: number;
+  /** How long a read may fail. Milliseconds. */
+  readonly patienceMs?: number;
   readonly sameSource?: boolean;
   /** The server of S3. */
   readonly endpointUrl?: string;
@@ -85,7 +87,7 @@ const NAMES = { file: 'a path', http: 'HTTP', s3: 'S3', nbd: 'NBD' } as const;
  * @throws {@link UsageError}
  */
 export function httpOptions(flags: HttpFlags): HttpSourceOptions {
-  const { header = [], user, userFile, streamWhole, retries, timeout, onRetry } = flags;
+  const { header = [], user, userFile, streamWhole, retries, timeout, patienceMs, onRetry } = flags;
   if (user !== undefined && userFile !== undefined) throw new UsageError('use either --user or --user-file');
   const options: HttpSourceOptions = {};
   const headers = () => ({
@@ -97,6 +99,7 @@ export function httpOptions(flags: HttpFlags): HttpSourceOptions {
   if (user !== undefined) Object.assign(options, splitUser(user, '--user'));
   if (streamWhole) options.allowWholeBody = true;
   if (retries !== undefined) options.retry = { attempts: retries + 1 };
+  if (patienceMs !== undefined) options.retry = { ...options.retry, patienceMs };
   if (onRetry !== undefined) options.retry = { ...options.retry, onRetry };
   if (timeout !== undefined) options.stallTimeoutMs = timeout * 1000;
   return options;

@@ -109,8 +109,8 @@ export function flagsFor(place: SourceUri, uri: SourceUri, flags: HttpFlags): Ht
   if (place.kind === 'file') return {};
   if (place.kind === 'http' && uri.kind === 'http' && place.url.origin === uri.url.origin) return flags;
   if (place.kind === 's3' && uri.kind === 's3' && place.bucket === uri.bucket) return flags;
-  const { retries, timeout, cacert, insecure, netrc, endpointUrl, signRequest } = flags;
-  const kept = { retries, timeout, cacert, insecure, netrc, endpointUrl, signRequest };
+  const { retries, timeout, patienceMs, cacert, insecure, netrc, endpointUrl, signRequest } = flags;
+  const kept = { retries, timeout, patienceMs, cacert, insecure, netrc, endpointUrl, signRequest };
   return Object.fromEntries(Object.entries(kept).filter(([, value]) => value !== undefined));
 }
 

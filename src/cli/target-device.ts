@@ -136,7 +136,11 @@ export async function openTarget({
         troubles?.retry(report);
         answers.retry(report);
       };
-      const image = await openImage(uri, { ...flags, onRetry }, signal);
+      const image = await openImage(
+        uri,
+        { ...flags, onRetry, ...(patienceMs === undefined ? {} : { patienceMs }) },
+        signal,
+      );
       isOpen = true;
       // The device tells of a source that it opens again.
       if (device === undefined) answers.recovered();

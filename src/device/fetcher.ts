@@ -137,6 +137,8 @@ export class Fetcher {
       await withSignal(this.#pause, signal);
       if (this.#areHere(runs)) return NOTHING;
       try {
+        const leftMs = Math.max(0, untilMs - this.#clock.now());
+        await withSignal(this.#origin.obtainSoon(this.#closed.signal, leftMs), signal);
         return await this.#attempt(runs, signal);
       } catch (again) {
         last = again;

@@ -227,7 +227,7 @@ export class Origin {
   /** Reads for a user, from the present source or from one that is opened now. @throws as {@link Source.read}. */
   async read(into: Uint8Array, offset: number, signal: AbortSignal): Promise<void> {
     for (;;) {
-      const source = this.#source ?? (await this.#obtainSoon(signal));
+      const source = this.#source ?? (await this.obtainSoon(signal));
       try {
         await source.read(into, offset, { signal });
         return;
@@ -238,14 +238,24 @@ export class Origin {
     }
   }
 
-  async #obtainSoon(signal: AbortSignal): Promise<InlineSource> {
+  /**
+   * Resolves to the source: the present one, or one that is opened now.
+   *
+   * @param withinMs waits at most so long, and at most 30 s
+   * @throws {@link CodError} COD_SOURCE_IO; the signal's reason.
+   */
+  async obtainSoon(
+    signal: AbortSignal | undefined,
+    withinMs: number = this.#options.patienceMs ?? PATIENCE_MS,
+  ): Promise<InlineSource> {
+    if (this.#source !== undefined) return this.#source;
     const patience = new AbortController();
-    const { clock, patienceMs = PATIENCE_MS } = this.#options;
-    const late = clock.sleep(Math.min(PATIENCE_MS, patienceMs), patience.signal).then(() => Promise.reject(this.#why));
+    const { clock } = this.#options;
+    const late = clock.sleep(Math.min(PATIENCE_MS, withinMs), patience.signal).then(() => Promise.reject(this.#why));
     try {
       return await withSignal(Promise.race([this.obtain(), late]), signal);
     } catch (error) {
-      signal.throwIfAborted();
+      signal?.throwIfAborted();
       throw this.#unavailable(error);
     } finally {
       patience.abort();

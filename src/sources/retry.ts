@@ -20,6 +20,11 @@ export interface Retry {
    * Default: 10,000.
    */
   maxDelayMs?: number;
+  /**
+   * Milliseconds without progress until a `read` gives up, even if attempts are left: it makes none that would begin
+   * later. Opening and streams are not limited. Default: Infinity.
+   */
+  patienceMs?: number;
   /** Called for each failure that is followed by a retry, before the delay. Default: none. */
   onRetry?: (retry: RetryReport) => void;
 }
@@ -77,6 +82,8 @@ export class PassingError extends Error {
 export interface RetryPolicy extends Required<Retry> {
   readonly clock: Clock;
   readonly random: () => number;
+  /** When the last progress was. Infinity: `patienceMs` does not count. */
+  readonly sinceMs: number;
 }
 
 /** The retries of one source. */
@@ -94,13 +101,16 @@ export class Retries {
   /**
    * @param what the request, for messages
    * @param attempts the number of attempts if the options give none
+   * @param sinceMs when the last progress was. Default: the time is not limited.
    */
-  backoff(what: string, attempts: number): Backoff {
+  backoff(what: string, attempts: number, sinceMs: number = Number.POSITIVE_INFINITY): Backoff {
     const { attempts: given = attempts, baseDelayMs = 250, maxDelayMs = 10_000 } = this.#retry;
     return new Backoff(what, {
       attempts: given,
       baseDelayMs,
       maxDelayMs,
+      patienceMs: this.#retry.patienceMs ?? Number.POSITIVE_INFINITY,
+      sinceMs,
       ...this.#environment,
       onRetry: (retry) => {
         this.#retry.onRetry?.(retry);
@@ -134,12 +144,14 @@ export class Backoff {
   async wait(error: unknown, signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted();
     if (error instanceof CodError) throw error;
-    const { attempts, baseDelayMs, maxDelayMs, clock, random, onRetry } = this.#policy;
+    const { attempts, baseDelayMs, maxDelayMs, patienceMs, sinceMs, clock, random, onRetry } = this.#policy;
     const { retryAfterMs = 0, final } = error instanceof PassingError ? error.options : {};
     this.#final = final ?? this.#final;
     this.#failures++;
     const message = `${this.#what}: ${reasonOf(error)}`;
-    if (this.#failures >= attempts) {
+    const jittered = ((1 + random()) / 2) * Math.min(maxDelayMs, baseDelayMs * 2 ** (this.#failures - 1));
+    const delayMs = Math.max(jittered, Math.min(retryAfterMs, MAX_RETRY_AFTER_MS));
+    if (this.#failures >= attempts || clock.now() + delayMs > sinceMs + patienceMs) {
       if (this.#final !== undefined) throw this.#final;
       const count = this.#failures === 1 ? '1 attempt' : `${this.#failures} attempts`;
       throw new CodError('COD_SOURCE_IO', `${message} (given up after ${count})`, {
@@ -148,8 +160,6 @@ export class Backoff {
         details: { attempts: this.#failures },
       });
     }
-    const jittered = ((1 + random()) / 2) * Math.min(maxDelayMs, baseDelayMs * 2 ** (this.#failures - 1));
-    const delayMs = Math.max(jittered, Math.min(retryAfterMs, MAX_RETRY_AFTER_MS));
     onRetry({ code: final?.code ?? 'COD_SOURCE_IO', message, attempt: this.#failures, delayMs: Math.round(delayMs) });
     try {
       await clock.sleep(delayMs, signal);

@@ -368,6 +368,22 @@ describe('a patient reader', () => {
     expect(await Promise.race([outcome, immediate('pending')])).toMatchObject({ code: 'COD_SOURCE_IO' });
   });
 
+  it('rejects in time when the source is gone, and the next one does not open', async () => {
+    const rig = new Rig();
+    await rig.partCopied();
+    let opens = 0;
+    const source = (): Promise<Source> => (opens++ === 0 ? rig.source() : new Promise(() => undefined));
+    const device = await rig.open({ source, hydrate: false }, { patienceMs: 20_000 });
+    await bytesOf(device, 6 * BLOCK, BLOCK);
+    rig.answer = away();
+    const outcome = bytesOf(device, 10 * BLOCK, BLOCK).catch((error: unknown) => error);
+    await rig.clock.advance(19_999);
+    expect(await Promise.race([outcome, immediate('pending')])).toBe('pending');
+    await rig.clock.advance(1);
+    expect(await Promise.race([outcome, immediate('pending')])).toMatchObject({ code: 'COD_SOURCE_IO' });
+    expect(opens).toBe(2);
+  });
+
   it('rejects at once when its signal is aborted, or the device is closed or poisoned', async () => {
     const { rig, device, outcome } = await started();
     const abort = new AbortController();

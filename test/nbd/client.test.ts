@@ -7,7 +7,7 @@ import { type ReadRequest, ReplyParser, type StatusRequest } from '../../src/nbd
 import { COMMAND } from '../../src/nbd/constants.ts';
 import { type NbdSourceOptions, nbdSource } from '../../src/nbd.ts';
 import { seededRandom } from '../../src/testing/index.ts';
-import { STALL_MS, TestClock } from '../sources/test-clock.ts';
+import { PassingClock, STALL_MS, TestClock } from '../sources/test-clock.ts';
 import { expectBytes } from '../support/bytes.ts';
 import {
   CONTEXT,
@@ -333,6 +333,16 @@ describe('a failed read is retried', () => {
       message: expect.stringMatching(/EIO, bad\?disk.*3 attempts/),
     });
     expect(server.asks).toHaveLength(3);
+  });
+
+  test('as long as its patience lasts, and a stream longer', async () => {
+    const server = await serve({ behaviour: (ask) => void ask.socket.write(simpleReply(ask.cookie, 5)) });
+    const clock = new PassingClock();
+    const { source } = await open(server, { clock, retry: { attempts: 30, patienceMs: 20_000 } });
+    await expect(source.read(new Uint8Array(10), 0)).rejects.toThrow(/given up after 8 attempts/);
+    expect(clock.now()).toBeLessThanOrEqual(20_000);
+    const stream = source.stream!(0, 10)[Symbol.asyncIterator]();
+    await expect(stream.next()).rejects.toThrow(/given up after 30 attempts/);
   });
 
   test('but not after a permanent error', async () => {

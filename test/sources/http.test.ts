@@ -6,7 +6,7 @@ import { nodeTransport } from '../../src/sources/http/node-transport.ts';
 import { type HttpSourceOptions, httpSource } from '../../src/sources/http/source.ts';
 import type { Source } from '../../src/sources/source.ts';
 import { type Ask, type Behaviour, HostileServer, honest } from '../support/http-server.ts';
-import { STALL_MS, TestClock } from './test-clock.ts';
+import { PassingClock, STALL_MS, TestClock } from './test-clock.ts';
 
 const SIZE = 700_001;
 const content = pattern(SIZE);
@@ -428,6 +428,24 @@ describe.each(transports)('httpSource over %s', (transportName, transport) => {
       cleanups.push(() => source.close());
       await expectCode(source.read(new Uint8Array(1), 0), 'COD_SOURCE_IO');
       expect(clock.delays.reduce((sum, delay) => sum + delay, 0)).toBeGreaterThan(60_000);
+    });
+
+    it('of a read end within its patience, counted from the last byte', async () => {
+      const server = await start((ask) => {
+        if (ask.index === 0) return ask.send();
+        if (ask.index !== 5) return ask.send({ status: 503, headers: { 'retry-after': '3' }, body: '' });
+        ask.send({ body: false });
+        ask.socket.end(content.subarray(ask.start, ask.start + 1000));
+      });
+      const clock = new PassingClock();
+      const source = await open(server.url, { clock, retry: { attempts: 100, patienceMs: 20_000 } });
+      await expectCode(source.read(new Uint8Array(5000), 0), 'COD_SOURCE_IO', /given up after 7 attempts/);
+      // Four delays, 1000 bytes, a lost connection, and what fits into 20 s.
+      expect(server.asks.map(({ start }) => start)).toEqual([0, 0, 0, 0, 0, 0, ...Array(6).fill(1000)]);
+      expect(clock.now()).toBeLessThanOrEqual(12_000 + 20_000);
+      // A stream has no such limit.
+      const stream = source.stream(0, 5000)[Symbol.asyncIterator]();
+      await expectCode(stream.next(), 'COD_SOURCE_IO', /given up after 100 attempts/);
     });
 
     it('resume a broken stream', async () => {

@@ -40,3 +40,11 @@ export class TestClock implements Clock {
     for (const stall of this.#stalls.splice(0)) stall.resolve();
   }
 }
+
+/** As {@link TestClock}, but delays between attempts also pass on the clock. */
+export class PassingClock extends TestClock {
+  override sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    if (ms !== STALL_MS) this.pass(ms);
+    return super.sleep(ms, signal);
+  }
+}

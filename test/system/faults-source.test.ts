@@ -17,6 +17,8 @@ import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { nextEvent } from '../support/device-events.ts';
 import { type Ask, type Behaviour, HostileServer, honest } from '../support/http-server.ts';
+import { runProgram, startServe } from '../support/programs.ts';
+import { describeWith } from '../support/tools.ts';
 
 const MIB = 2 ** 20;
 const IMAGE = seededRandom(1).fill(new Uint8Array(24 * MIB + 5));
@@ -132,6 +134,21 @@ test.for(passing)('retries a source that temporarily $name until the copy is com
   const result = await runCommand(['copy', server.url, 'disk', '--json', '--timeout', '1'], { cwd: directory });
   expect(faults).toBeGreaterThan(FAULTS);
   expectCopied(result, directory);
+});
+
+describeWith(['qemu-io'], 'a client of serve', () => {
+  test('gets EIO when --timeout has passed, not when all attempts are used up', async () => {
+    const server = await serve((ask) => (ask.isOpening ? ask.send() : ask.send({ status: 503, body: '' })));
+    const directory = temporaryDirectory();
+    const place = [join(directory, 'disk'), '--socket', join(directory, 's')];
+    const served = await startServe(server.url, ...place, '--no-hydrate', '--timeout', '1');
+    const { stdout, stderr } = await runProgram('qemu-io', '-r', '-f', 'raw', '-c', 'read 8M 4k', served.uri);
+    expect(stdout + stderr).toContain('Input/output error');
+    // The delays of five attempts exceed a second. A source makes 20.
+    const attempts = server.asks.filter((ask) => !ask.isOpening).length;
+    expect(attempts).toBeLessThanOrEqual(2 * 5);
+    expect((await served.stop()).exitCode).toBe(0);
+  });
 });
 
 /** A validator that changes with the content, and the headers before and after. */

@@ -28,7 +28,7 @@ describe.skipIf(tools.length > 0)(tools.length === 0 ? name : `${name} (missing:
     };
     // The background copies reach only the first MiB before the source is away.
     const long = await serve('long', '--timeout', LONG_ENOUGH, '--rate', '64k');
-    const short = await serve('short', '--timeout', '2', '--retries', '1', '--rate', '64k');
+    const short = await serve('short', '--timeout', '2', '--rate', '64k');
 
     // SeaBIOS waits for a virtio disk without a limit.
     const waiting = new Guest(long.socket, 'virtio-blk-pci');

@@ -131,7 +131,8 @@ class NbdSource implements InlineSource, AsyncDisposable {
   }
 
   read(into: Uint8Array, offset: number, options: { signal?: AbortSignal } = {}): Promise<void> {
-    return this.#during(offset, into.length, options.signal, (signal) => this.#read(into, offset, signal));
+    const sinceMs = this.#connectionOptions.clock.now();
+    return this.#during(offset, into.length, options.signal, (signal) => this.#read(into, offset, { signal, sinceMs }));
   }
 
   async *stream(
@@ -147,7 +148,8 @@ class NbdSource implements InlineSource, AsyncDisposable {
     let asked = offset;
     const ask = (buffer: Uint8Array): { buffer: Uint8Array; piece: Uint8Array; done: Promise<void> } => {
       const piece = buffer.subarray(0, Math.min(buffer.length, end - asked));
-      const done = this.read(piece, asked, { signal });
+      const at = asked;
+      const done = this.#during(at, piece.length, signal, (own) => this.#read(piece, at, { signal: own }));
       // The loop below awaits the pieces in order, and reports the failure.
       done.catch(() => undefined);
       asked += piece.length;
@@ -193,9 +195,10 @@ class NbdSource implements InlineSource, AsyncDisposable {
     });
   }
 
-  #read(into: Uint8Array, offset: number, signal: AbortSignal): Promise<void> {
+  #read(into: Uint8Array, offset: number, how: { signal: AbortSignal; sinceMs?: number }): Promise<void> {
     const what = `read ${into.length} bytes at ${offset}`;
-    return this.#retrying(what, { attempts: ATTEMPTS, signal }, (connection) => connection.read(into, offset, signal));
+    const task = (connection: NbdConnection): Promise<void> => connection.read(into, offset, how.signal);
+    return this.#retrying(what, { attempts: ATTEMPTS, ...how }, task);
   }
 
   #status(offset: number, length: number, signal: AbortSignal): Promise<readonly AllocationRun[]> {
@@ -237,10 +240,10 @@ class NbdSource implements InlineSource, AsyncDisposable {
 
   async #retrying<T>(
     what: string,
-    { attempts, signal }: { attempts: number; signal: AbortSignal },
+    { attempts, signal, sinceMs }: { attempts: number; signal: AbortSignal; sinceMs?: number },
     task: (connection: NbdConnection) => Promise<T>,
   ): Promise<T> {
-    const backoff = this.#retries.backoff(`${this.#connectionOptions.what}: ${what}`, attempts);
+    const backoff = this.#retries.backoff(`${this.#connectionOptions.what}: ${what}`, attempts, sinceMs);
     for (;;) {
       try {
         return await task(await withSignal(this.#connect(), signal));

@@ -126,6 +126,8 @@ export class Download {
   readonly #options: DownloadOptions;
   readonly #unlink: () => void;
   #at: number;
+  /** When the last bytes came. */
+  #sinceMs: number;
   /** The requests in flight: one, or two until one of them is answered. */
   readonly #attempts = new Set<RangeAttempt>();
   /** The request that is answered. */
@@ -144,6 +146,7 @@ export class Download {
     this.#resource = resource;
     this.#start = this.#at = start;
     this.#end = end;
+    this.#sinceMs = resource.options.clock.now();
     this.#options = options;
     this.#unlink = link(options.signal, this);
   }
@@ -158,6 +161,7 @@ export class Download {
         const piece = await this.#answered.next();
         if (piece !== undefined) {
           this.#at += piece.length;
+          this.#sinceMs = this.#resource.options.clock.now();
           this.#backoff = undefined;
           return piece;
         }
@@ -248,6 +252,7 @@ export class Download {
     const backoff = (this.#backoff ??= options.retries.backoff(
       new Asked(location, this.#start, this.#end).what,
       ATTEMPTS,
+      this.isStream ? undefined : this.#sinceMs,
     ));
     await this.#interruptible((signal) => backoff.wait(error, signal));
   }
