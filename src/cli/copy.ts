@@ -55,7 +55,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
     rate = new RateControl(flags, rateHooks(emit));
     digest = await digestOf(uri, flags, signal, (message) => warn(message, emit));
     const how = { ...flags, ...(flags.checksums === undefined ? {} : { ofFile: '--checksums' }) };
-    device = await openTarget({ uri, target, flags: how, signal, troubles, rate, direct: true, asksFirst: true });
+    device = await openTarget({ uri, target, flags: how, signal, emit, troubles, rate, direct: true, asksFirst: true });
     await run({ rate, uri, device, target, flags, digest, signal, emit, progress });
   } catch (error) {
     progress.end();

@@ -73,6 +73,8 @@ const modules = () =>
   ]);
 
 interface OpenTarget extends Pick<TargetCopy, 'uri' | 'target' | 'flags' | 'signal'> {
+  /** Reports warnings before the device is open. Default: no events. */
+  readonly emit?: Emit;
   /** Reports failures before the device is open. Default: they are not reported. */
   readonly troubles?: Troubles;
   /** Undefined: no background copy, or one that nothing limits. */
@@ -99,6 +101,7 @@ export async function openTarget({
   target,
   flags,
   signal,
+  emit = () => undefined,
   troubles,
   rate,
   onSize,
@@ -109,6 +112,7 @@ export async function openTarget({
   clients,
 }: OpenTarget): Promise<InlineDevice> {
   if (uri !== undefined) checkSourceFlags(uri, flags);
+  if (uri !== undefined && flags.insecure) warn(`${showSourceUri(uri)}: the certificate is not verified`, emit);
   if (uri?.kind === 'file') {
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target, flags.metadata);
@@ -229,7 +233,6 @@ export function tellStart(device: InlineDevice, copy: TargetCopy, verification: 
   const { size, identity } = device;
   const resumedBytes = syncedBytes(device.status());
   emit('start', { source: shownSource(uri), identity: identity ?? null, target, size, resumedBytes });
-  if (uri !== undefined && flags.insecure) warn(`${showSourceUri(uri)}: the certificate is not verified`, emit);
   if (uri !== undefined && identity === undefined) warn(noIdentity(uri, verification), emit);
   if (!flags.quiet && !flags.json && resumedBytes > 0) {
     process.stderr.write(`${target}: resumes at ${formatBytes(resumedBytes)} of ${formatBytes(size)}\n`);

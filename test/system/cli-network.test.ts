@@ -116,6 +116,20 @@ describeWith(['openssl'], 'a private authority', () => {
     expectCopied(home, { ...result, stderr: '' });
   });
 
+  test('is warned of with --insecure before the first request', async () => {
+    const { home, server, url } = await secured();
+    let warned: () => void = () => undefined;
+    const warning = new Promise<void>((resolve) => (warned = resolve));
+    server.behaviour = async (ask) => {
+      await warning;
+      ask.send({ status: 403, body: '' });
+    };
+    const running = startCommand(['copy', url, 'disk', '--insecure'], { cwd: home, env: { ...NONE, HOME: home } });
+    running.child.stderr!.once('data', warned);
+    const message = `copyondemand: warning: ${url}: the certificate is not verified\ncopyondemand: COD_SOURCE_IO`;
+    expect(await running.result).toMatchObject({ exitCode: 1, stderr: expect.stringContaining(message) });
+  });
+
   test('gets a client certificate, and another server does not', async () => {
     const { home, server, url } = await secured({ wantsClient: true });
     await certify(home, 'client', home);
