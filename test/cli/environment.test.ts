@@ -29,7 +29,8 @@ const all = definitions('0.0.0').commands.flatMap((command) => command.options.m
 /** A value that the option takes, other than its default. */
 function sampleOf({ argChoices, flags }: Option): string {
   if (argChoices !== undefined) return argChoices.at(-1)!;
-  return flags.includes('<hex>') ? 'ab'.repeat(32) : '1';
+  if (flags.includes('<hex>')) return 'ab'.repeat(flags.includes('sha512') ? 64 : 32);
+  return '1';
 }
 
 const operands = (command: Command): string[] => command.registeredArguments.map(() => '1');
