@@ -29,8 +29,8 @@ const CALL_BYTES = 1 << 30;
  * path, the source still reads the file that it opened.
  *
  * @param path absolute, or relative to the working directory
- * @throws {@link CodError} COD_NOT_FOUND when the path does not exist; COD_SOURCE_IO when the path is a directory or a
- *   pipe, or when reading it is not permitted.
+ * @throws {@link CodError} COD_NOT_FOUND when the path does not exist; COD_SOURCE_IO when the path is a directory, a
+ *   pipe, a socket or a character device, or when reading it is not permitted.
  * @example
  * ```ts
  * import { fileSource } from 'copyondemand/node';
@@ -226,7 +226,12 @@ function closed(path: string): CodError {
 
 function refuseOddKinds(path: string, stats: BigIntStats): void {
   if (stats.isFile() || stats.isBlockDevice()) return;
-  const kind = stats.isDirectory() ? 'a directory' : 'not a file';
+  const kinds = [
+    ['a directory', stats.isDirectory()],
+    ['a pipe', stats.isFIFO()],
+    ['a socket', stats.isSocket()],
+  ] as const;
+  const [kind] = kinds.find(([, is]) => is) ?? ['a character device'];
   throw new CodError('COD_SOURCE_IO', `${path} is ${kind}: name a disk image or a block device`, { details: { path } });
 }
 

@@ -1,3 +1,5 @@
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   appendFile,
   chmod,
@@ -8,10 +10,12 @@ import {
   rename,
   rm,
   stat,
+  symlink,
   truncate,
   utimes,
   writeFile,
 } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -201,7 +205,18 @@ describe('fileSource', () => {
     await expectCode(fileSource(join(folder, 'missing.img')), 'COD_NOT_FOUND', /does not exist/);
     await expectCode(fileSource(join(folder, 'disk.img', 'below')), 'COD_NOT_FOUND', /does not exist/);
     await expectCode(fileSource(join(folder, 'directory')), 'COD_SOURCE_IO', /is a directory: name a disk image/);
-    await expectCode(fileSource('/dev/null'), 'COD_SOURCE_IO', /not a file/);
+    await expectCode(fileSource('/dev/null'), 'COD_SOURCE_IO', /is a character device: name a disk image/);
+  });
+
+  it.skipIf(process.platform === 'win32')('refuses pipes and sockets, and blocks on none', async () => {
+    execFileSync('mkfifo', [join(folder, 'pipe')]);
+    const server = createServer().listen(join(folder, 'socket'));
+    await once(server, 'listening');
+    await symlink('pipe', join(folder, 'link'));
+    await expectCode(fileSource(join(folder, 'pipe')), 'COD_SOURCE_IO', /is a pipe: name a disk image/);
+    await expectCode(fileSource(join(folder, 'link')), 'COD_SOURCE_IO', /link is a pipe: name a disk image/);
+    await expectCode(fileSource(join(folder, 'socket')), 'COD_SOURCE_IO', /is a socket: name a disk image/);
+    server.close();
   });
 
   it.skipIf(process.getuid?.() === 0)('reports a file without read permission', async () => {

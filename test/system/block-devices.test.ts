@@ -1,7 +1,7 @@
 /** Block devices as targets: a device holds any bytes, has a size of its own, and may be in use. */
 
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { type Device, openDevice } from '../../src/index.ts';
@@ -11,6 +11,7 @@ import { eventsOf, type Result, runCommand, runUntil } from '../cli/command.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { makeBlockDevice, obstacleToVolumes, runTool } from '../support/loop-volume.ts';
+import { startServe } from '../support/programs.ts';
 import { describeWith } from '../support/tools.ts';
 
 const MIB = 2 ** 20;
@@ -40,7 +41,7 @@ const reason = obstacleToVolumes();
 const name = reason === undefined ? 'a block device as a target' : `a block device as a target (${reason})`;
 
 describe.skipIf(reason !== undefined)(name, () => {
-  describeWith(['losetup', 'mount', 'umount', 'mkfs.ext4'], 'on loop devices', () => {
+  describeWith(['losetup', 'mount', 'umount', 'mkfs.ext4', 'mknod'], 'on loop devices', () => {
     test('ten killed copies and one more make it equal to the image, whatever it held', async () => {
       const { directory, device, run } = makePlace();
       const copy = ['copy', 'image', device, '--metadata', 'meta'];
@@ -137,6 +138,41 @@ describe.skipIf(reason !== undefined)(name, () => {
       expect(content.equals(readFileSync(used))).toBe(true);
       expect(await run('copy', 'image', used, '--metadata', 'meta', '--overwrite')).toMatchObject({ exitCode: 0 });
       expectBytes(new Uint8Array(readFileSync(used)).subarray(0, IMAGE_BYTES), IMAGE);
+    });
+
+    test('a device that another copy or program has is refused, under any name', async () => {
+      const { directory, device } = makePlace();
+      const image = join(directory, 'image');
+      const flags = ['--metadata', join(directory, 'meta'), '--socket', join(directory, 's'), '--no-hydrate'];
+      const served = await startServe(image, device, ...flags);
+      const before = readFileSync(device);
+      const { rdev } = statSync(device);
+      const other = join(directory, 'other');
+      runTool('mknod', other, 'b', String(rdev >> 8), String(rdev & 0xff));
+      for (const target of [device, other])
+        for (const command of [['copy'], ['serve', '--socket', join(directory, 's2')]]) {
+          const args = [...command, image, target, '--metadata', join(directory, 'another')];
+          expect((await runCommand(args)).stderr).toContain(`COD_LOCKED: ${target}`);
+        }
+      expect(readdirSync(directory).filter((found) => found.startsWith('another') || found === 's2')).toEqual([]);
+      expect(before.equals(readFileSync(device))).toBe(true);
+      expect(await served.stop()).toMatchObject({ exitCode: 0 });
+    });
+
+    test('a device is a source, too, whose content has no version', async () => {
+      const { directory, device, run } = makePlace();
+      const result = await run('copy', device, 'disk');
+      expect(result).toMatchObject({ exitCode: 0, stderr: expect.stringContaining('a block device, which has no') });
+      expectBytes(new Uint8Array(readFileSync(join(directory, 'disk'))), GARBAGE);
+      const target = makeBlockDevice(new Uint8Array(DEVICE_BYTES));
+      expect(await run('copy', device, target, '--metadata', 'meta')).toMatchObject({ exitCode: 0 });
+      expectBytes(new Uint8Array(readFileSync(target)), GARBAGE);
+
+      const { rdev } = statSync(device);
+      runTool('mknod', join(directory, 'same'), 'b', String(rdev >> 8), String(rdev & 0xff));
+      const same = await run('copy', device, 'same', '--metadata', 'meta', '--overwrite');
+      expect(same.stderr).toContain('COD_EXISTS: the source');
+      expectBytes(new Uint8Array(readFileSync(device)), GARBAGE);
     });
 
     test('each command finds the metadata by --metadata', async () => {

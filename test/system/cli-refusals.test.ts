@@ -1,5 +1,6 @@
 /** Arguments and files that the command must refuse. Each row prints one line on stderr and changes nothing. */
 
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import {
   copyFileSync,
@@ -335,7 +336,16 @@ const files: readonly Refusal[] = [
     name: 'a source that is a device without a size',
     arrange: () => ['copy', '/dev/null', 'disk'],
     code: 'COD_SOURCE_IO',
-    says: '/dev/null',
+    says: '/dev/null is a character device: name',
+  },
+  {
+    name: 'a source that is a pipe',
+    arrange: (dir) => {
+      execFileSync('mkfifo', [join(dir, 'pipe')]);
+      return ['copy', 'pipe', 'disk'];
+    },
+    code: 'COD_SOURCE_IO',
+    says: 'pipe is a pipe: name',
   },
   {
     name: 'an empty source file',
