@@ -9,9 +9,11 @@ import { EXIT, emitError, failureLine, failureOf, UsageError } from './failure.t
 import { jsonLines } from './json-lines.ts';
 import { version } from './version.ts';
 
-/** Returns the definitions with their actions. */
-function program(): Command {
-  const program = definitions(version());
+/** Returns the definitions with their actions. For a quick start only the called command has options. */
+function program(called: string | undefined): Command {
+  // Help lists the commands with their options.
+  const needsAll = called === undefined || called === 'help' || (called.startsWith('-') && called !== '--version');
+  const program = definitions(version(), needsAll ? undefined : called);
   for (const command of program.commands) command.action(ACTIONS[command.name()]!);
   readEnvironment(program, process.env);
   return program;
@@ -30,7 +32,7 @@ async function main(): Promise<number> {
   // Without a listener Node opens its debugger to every user of the machine.
   if (process.platform !== 'win32') process.on('SIGUSR1', () => undefined);
   const args = process.argv.slice(2);
-  const commands = program();
+  const commands = program(args[0]);
   try {
     if (args.every((arg) => arg === '--json'))
       throw new UsageError('missing command: see `copyondemand --help`, or try `copyondemand demo`');

@@ -58,3 +58,10 @@ test('each command with a source names every scheme', () => {
     }
   }
 });
+
+test('for a quick start only the called command gets its options', () => {
+  const optionsOf = (called: string | undefined) =>
+    definitions('0.0.0', called).commands.map((command) => [command.name(), command.options.length] as const);
+  const all = optionsOf(undefined);
+  expect(optionsOf('copy')).toEqual(all.map(([name, count]) => [name, name === 'copy' ? count : 0]));
+});

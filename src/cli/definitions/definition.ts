@@ -1,6 +1,6 @@
 /** A command as commander has it, with what its help and the man page say besides. */
 
-import { Command } from 'commander';
+import { Command, type Option } from 'commander';
 
 /** Rows of a term and its meaning. */
 export type Rows = readonly (readonly [term: string, meaning: string])[];
@@ -33,8 +33,18 @@ export class Definition extends Command {
     this.addHelpText('after', () => this.#after());
   }
 
+  /** The command that is called, which alone needs its options. Undefined: all commands get theirs. */
+  called: string | undefined;
+  #isIdle = false;
+
   override createCommand(name?: string): Definition {
-    return new Definition(name);
+    const command = new Definition(name);
+    command.#isIdle = this.called !== undefined && name !== this.called;
+    return command;
+  }
+
+  override addOption(option: Option): this {
+    return this.#isIdle ? this : super.addOption(option);
   }
 
   /** Adds to the help. */

@@ -10,9 +10,14 @@ import { Definition } from './definition.ts';
 import { defineKeeping } from './keeping.ts';
 import { defineRunning } from './running.ts';
 
-/** Returns the definitions. The commands have no actions yet. */
-export function definitions(version: string): Definition {
-  const program = new Definition('copyondemand')
+/**
+ * Returns the definitions. The commands have no actions yet.
+ * @param called the only command that gets its options, for a quick start; default: all get theirs
+ */
+export function definitions(version: string, called?: string): Definition {
+  const program = new Definition('copyondemand');
+  program.called = called;
+  program
     .description('Copies remote disk images while they are in use, safely through any crash.')
     .version(version)
     .exitOverride()
