@@ -12,6 +12,7 @@ const NAMES = [
   'copy.mjs',
   'nbd.mjs',
   'nbd-writes.mjs',
+  'many-disks.mjs',
   'browser.mjs',
 ];
 

@@ -26,7 +26,10 @@ interface Note extends ProcessIdentity {
   readonly total?: number | undefined;
 }
 
-/** This process as a member of a group. */
+/** The last note of each member in this process, by the names of their files. Nothing reads these files here. */
+const ownNotes = new Map<string, Note>();
+
+/** A copy of this process as a member of a group. */
 export class RateGroup {
   readonly #group: string;
   readonly #name = `${process.pid}-${randomBytes(8).toString('hex')}${SUFFIX}`;
@@ -59,6 +62,7 @@ export class RateGroup {
 
   /** Gives this member's share back to the others. The next beat joins again. */
   leave(): void {
+    ownNotes.delete(this.#name);
     try {
       fs.rmSync(join(runtimeDirectory(`rate-${this.#group}`), this.#name), { force: true });
     } catch {
@@ -67,6 +71,7 @@ export class RateGroup {
   }
 
   #show(path: string, note: Note): void {
+    ownNotes.set(this.#name, note);
     const line = Buffer.from(`${JSON.stringify(note).padEnd(FILE_BYTES - 1)}\n`);
     const fd = openOrMake(path);
     try {
@@ -80,7 +85,10 @@ export class RateGroup {
     return fs
       .readdirSync(directory)
       .filter((name) => name.endsWith(SUFFIX))
-      .flatMap((name) => {
+      .flatMap((name): SeenMember[] => {
+        const own = ownNotes.get(name);
+        // With many copies in one process, each one would read the files of all others.
+        if (own !== undefined) return [{ name, beat: String(own.beat), total: own.total, mayBeAlive: true }];
         const text = readStart(join(directory, name));
         if (text === undefined) return [];
         const note = parseNote(text);
