@@ -143,7 +143,8 @@ export function stateInWords({ pid, state, lastError, nextAttemptAt }: CopyStatu
     case 'opening':
       return `is being opened${nextAttemptAt === null ? '' : `, ${nextInWords(nextAttemptAt, now)}`}`;
     case 'hydrating':
-      return 'copying';
+      if (nextAttemptAt === null || lastError === null) return 'copying';
+      return `copying, with failures: ${lastError.code}, ${nextInWords(nextAttemptAt, now)}`;
     case 'paused':
       return 'paused, until `copyondemand resume`';
     case 'waiting': {

@@ -50,7 +50,7 @@ export interface CopyControl {
   /**
    * Stops the background copy until {@link resume}, or until the owner ends. No effect after its end.
    *
-   * @throws {@link CodError} COD_UNSUPPORTED when the owner has no background copy.
+   * @throws {@link CodError} COD_UNSUPPORTED when the owner has no background copy; COD_POISONED.
    */
   pause(): Promise<CopyStatus>;
   /** Continues the background copy. @throws {@link CodError} as {@link pause}. */

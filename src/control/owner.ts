@@ -104,7 +104,9 @@ export class OwnedCopy implements Answers {
     if (command === 'snapshot') return this.#snapshot(this.#open(), request);
     if (command !== 'pause' && command !== 'resume' && command !== 'set-rate') return undefined;
     const device = this.#open();
-    if (device.status().state === 'idle')
+    const { state } = device.status();
+    if (state === 'poisoned') throw new CodError('COD_POISONED', 'the copy has failed: start its process again');
+    if (state === 'idle')
       throw new CodError('COD_UNSUPPORTED', 'this process serves without a background copy');
     if (command === 'pause') device.pause();
     else if (command === 'resume') device.resume();

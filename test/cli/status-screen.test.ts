@@ -17,6 +17,10 @@ test.each<[string, Partial<CopyStatus>]>([
   ['copying', {}],
   ['is being opened', { state: 'opening' }],
   ['paused, until `copyondemand resume`', { state: 'paused' }],
+  [
+    'copying, with failures: COD_SOURCE_IO, next attempt in 12 s',
+    { lastError: { ...FAILURE, recoveredAt: null }, nextAttemptAt: '2026-01-01T12:00:11.500Z' },
+  ],
   ['waiting for the source', { state: 'waiting' }],
   [
     'waiting for the source: COD_SOURCE_IO, next attempt in 12 s',
