@@ -106,8 +106,7 @@ export class OwnedCopy implements Answers {
     const device = this.#open();
     const { state } = device.status();
     if (state === 'poisoned') throw new CodError('COD_POISONED', 'the copy has failed: start its process again');
-    if (state === 'idle')
-      throw new CodError('COD_UNSUPPORTED', 'this process serves without a background copy');
+    if (state === 'idle') throw new CodError('COD_UNSUPPORTED', 'this process serves without a background copy');
     if (command === 'pause') device.pause();
     else if (command === 'resume') device.resume();
     else {
