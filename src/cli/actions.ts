@@ -50,8 +50,8 @@ async function serveAny(source: string | undefined, target: string | undefined, 
 
 /** The action of each command, by its name. */
 export const ACTIONS: Readonly<Record<string, Action>> = {
-  copy: async (source: string, target: string, flags: CopyFlags) =>
-    (await import('./copy.ts')).copy(source, target, limited(flags)),
+  copy: (source: string, target: string, flags: CopyFlags & MonitoringFlags) =>
+    monitored(flags, async () => (await import('./copy.ts')).copy(source, target, limited(flags))),
   serve: (source: string | undefined, target: string | undefined, flags: Serve & MonitoringFlags) =>
     monitored(flags, () => serveAny(source, target, flags)),
   status: async (target: string, flags: StatusFlags) => (await import('./status.ts')).status(target, flags),

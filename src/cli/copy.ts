@@ -8,6 +8,7 @@ import { type Digest, type DigestFlags, digestOf, nameOf } from './checksums.ts'
 import { emitError, Interrupted } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
+import { tell } from './log/told.ts';
 import { progressFor } from './progress.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { parseSourceUri } from './source-uri.ts';
@@ -52,7 +53,7 @@ export async function copy(sourceText: string, target: string, flags: CopyFlags)
   let digest: Digest | undefined;
   const troubles = new Troubles({ target, emit, progress }, { isOpening: true });
   try {
-    rate = new RateControl(flags, rateHooks(emit));
+    rate = new RateControl(flags, rateHooks(emit, target));
     digest = await digestOf(uri, flags, signal, (message) => warn(message, emit));
     const how = { ...flags, ...(flags.checksums === undefined ? {} : { ofFile: '--checksums' }) };
     device = await openTarget({ uri, target, flags: how, signal, emit, troubles, rate, direct: true, asksFirst: true });
@@ -104,7 +105,7 @@ async function confirm(
     emit('verified', { [algorithm]: hex });
     const seconds = Number(((performance.now() - started) / 1000).toFixed(3));
     emit('done', { bytes: size, seconds, sourceBytes: 0, bytesPerSecond: 0 });
-    if (!flags.quiet && !flags.json) process.stderr.write(`${target}: complete already, ${nameOf(digest)} verified\n`);
+    if (!flags.quiet && !flags.json) tell('notice', `${target}: complete already, ${nameOf(digest)} verified`);
     return undefined;
   } catch (error) {
     progress.end();
@@ -156,9 +157,10 @@ async function run(copying: Copying): Promise<void> {
   emit('done', { bytes: size, seconds: Number(seconds.toFixed(3)), sourceBytes, bytesPerSecond });
   if (flags.quiet || flags.json) return;
   const verified = digest === undefined ? '' : `, ${nameOf(digest)} verified`;
-  process.stderr.write(
+  tell(
+    'notice',
     `${target}: complete, ${formatBytes(size)} in ${formatDuration(seconds)} ` +
-      `(${formatRate(bytesPerSecond)})${verified}\n`,
+      `(${formatRate(bytesPerSecond)})${verified}`,
   );
 }
 

@@ -1,6 +1,7 @@
 /** SIGINT and SIGTERM: the first signal asks a command to stop in order, the second one ends the process. */
 
 import { EXIT, Interrupted } from './failure.ts';
+import { logEvent } from './log/told.ts';
 
 const SIGNALS = ['SIGINT', 'SIGTERM'] as const;
 
@@ -17,6 +18,7 @@ export function listenForInterruption(): Interruption {
   const controller = new AbortController();
   const onSignal = (name: NodeJS.Signals) => {
     if (controller.signal.aborted) process.exit(EXIT.interrupted);
+    logEvent('notice', 'signal', 'copyondemand', `${name}: ends in order; a second signal ends it at once`);
     controller.abort(new Interrupted(`interrupted by ${name}`));
   };
   for (const name of SIGNALS) process.on(name, onSignal);

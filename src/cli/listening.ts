@@ -6,6 +6,7 @@ import { tlsServer } from '../nbd/server/tls.ts';
 import { ioError } from '../platform/errno.ts';
 import { UsageError } from './failure.ts';
 import type { Emit } from './json-lines.ts';
+import { tell } from './log/told.ts';
 import { handedSockets } from './service-manager.ts';
 
 /** Time between two reports of refused clients, since a client may always try again. */
@@ -90,7 +91,6 @@ export function refusalReports(emit: Emit, { json }: { readonly json?: boolean }
     if (now - reportedAt < REFUSAL_REPORT_MS) return;
     reportedAt = now;
     emit('refused', { clients });
-    if (!json)
-      process.stderr.write(`copyondemand: all places for clients are taken; clients refused so far: ${clients}\n`);
+    if (!json) tell('warning', `copyondemand: all places for clients are taken; clients refused so far: ${clients}`);
   };
 }

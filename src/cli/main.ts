@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+
 /** The command `copyondemand`: maps arguments to commands, and errors to exit codes. */
 
 import { type Command, CommanderError } from 'commander';
@@ -7,6 +8,7 @@ import { definitions } from './definitions/program.ts';
 import { readEnvironment, wantsJson } from './environment.ts';
 import { EXIT, emitError, failureLine, failureOf, UsageError } from './failure.ts';
 import { jsonLines } from './json-lines.ts';
+import { tell } from './log/told.ts';
 import { version } from './version.ts';
 
 /** Returns the definitions with their actions. For a quick start only the called command has options. */
@@ -22,7 +24,7 @@ function program(called: string | undefined): Command {
 /** Ignores a reader that closes the pipe, as in `inspect | head`. Any other error ends the process. */
 function onOutputError(error: NodeJS.ErrnoException): void {
   if (error.code === 'EPIPE') return;
-  process.stderr.write(failureLine(failureOf(error)));
+  tell('error', failureLine(failureOf(error)));
   process.exit(EXIT.failed);
 }
 
@@ -44,7 +46,7 @@ async function main(): Promise<number> {
     const reported = isTold ? new UsageError(error.message.replace(/^error: /, '')) : error;
     emitError(jsonLines(process.stdout, { enabled: wantsJson(commands, args, process.env) }), reported);
     const failure = failureOf(reported);
-    if (!isTold) process.stderr.write(failureLine(failure));
+    if (!isTold) tell('error', failureLine(failure));
     return failure.exitCode;
   }
 }

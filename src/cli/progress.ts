@@ -2,6 +2,7 @@
 
 import type { WriteStream } from 'node:tty';
 import type { SingleBar } from 'cli-progress';
+import { forStderr, isEventShown, printThrough } from './log/told.ts';
 import { columnsOf } from './terminal.ts';
 import { formatBytes, formatDuration, formatPercent, formatRate } from './units.ts';
 
@@ -101,6 +102,7 @@ class BarProgress implements Progress {
       linewrap: null,
     });
     this.#bar.start(phase.total, phase.initial, { text: '' });
+    printThrough((text) => this.#print(text));
   }
 
   update(bytes: number): void {
@@ -112,9 +114,14 @@ class BarProgress implements Progress {
   }
 
   note(text: string): void {
+    if (!isEventShown()) this.#print(forStderr('warning', text));
+  }
+
+  /** Prints lines above the bar. */
+  #print(text: string): void {
     const bytes = this.#bytes;
     this.#bar?.stop();
-    this.#stream.write(`${text}\n`);
+    this.#stream.write(text);
     this.#bar?.start(this.#phase!.total, bytes, { text: '' });
   }
 
@@ -125,6 +132,7 @@ class BarProgress implements Progress {
   end(): void {
     this.#bar?.stop();
     this.#bar = undefined;
+    printThrough(undefined);
   }
 }
 
@@ -164,15 +172,19 @@ class LineProgress implements Progress {
     this.#nextAt = now + LINE_INTERVAL_MS;
     this.#hasLines = true;
     this.#pending = undefined;
-    this.note(line);
+    this.#print(line);
   }
 
   note(text: string): void {
-    this.#stream.write(`${text}\n`);
+    if (!isEventShown()) this.#stream.write(forStderr('warning', text));
+  }
+
+  #print(line: string): void {
+    this.#stream.write(forStderr('info', line));
   }
 
   end(): void {
-    if (this.#pending !== undefined) this.note(this.#pending);
+    if (this.#pending !== undefined) this.#print(this.#pending);
     this.#phase = undefined;
     this.#pending = undefined;
     this.#hasLines = false;

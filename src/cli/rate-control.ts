@@ -5,9 +5,11 @@ import type { Clock } from '../platform/clock.ts';
 import { systemClock } from '../platform/system-clock.ts';
 import { UsageError } from './failure.ts';
 import type { Emit } from './json-lines.ts';
+import { logEvent, tell } from './log/told.ts';
 import { RateFile } from './rate-file.ts';
 import { RateGroup } from './rate-group.ts';
 import { BEAT_MS } from './rate-share.ts';
+import { formatRate } from './units.ts';
 
 /** Parsed options of a command that copies. */
 export interface RateFlags {
@@ -38,10 +40,14 @@ export interface RateHooks {
 }
 
 /** Reports the rate as an event, and problems on stderr. */
-export function rateHooks(emit: Emit): RateHooks {
+export function rateHooks(emit: Emit, target: string): RateHooks {
   return {
-    onRate: ({ rate, members }) => emit('rate', { bytesPerSecond: rate ?? null, members: members ?? null }),
-    onProblem: (message) => process.stderr.write(`copyondemand: ${message}\n`),
+    onRate: ({ rate, members }) => {
+      emit('rate', { bytesPerSecond: rate ?? null, members: members ?? null });
+      const share = members === undefined ? '' : `, ${members} members in the group`;
+      logEvent('info', 'rate', target, `rate ${rate === undefined ? 'unlimited' : formatRate(rate)}${share}`);
+    },
+    onProblem: (message) => tell('warning', `copyondemand: ${message}`),
   };
 }
 

@@ -15,6 +15,7 @@ import { emitError, failureLine, failureOf, Interrupted, UsageError } from './fa
 import { listenForInterruption } from './interruption.ts';
 import { type Emit, jsonLines } from './json-lines.ts';
 import { type ListenerFlags, openListener, openTls, refusalReports } from './listening.ts';
+import { tell, tellEvent } from './log/told.ts';
 import type { Progress } from './progress.ts';
 import { type ServiceManager, serviceManager } from './service-manager.ts';
 
@@ -30,7 +31,16 @@ export interface ConfigFlags {
 }
 
 /** Options of the command that the file does not replace. */
-const ALLOWED: ReadonlySet<string> = new Set(['config', 'json', 'metrics', 'quiet', 'hydrate', 'signRequest']);
+const ALLOWED: ReadonlySet<string> = new Set([
+  'config',
+  'json',
+  'log',
+  'metrics',
+  'quiet',
+  'verbose',
+  'hydrate',
+  'signRequest',
+]);
 
 /** @throws {@link UsageError} for options and arguments that belong into the file. */
 export function refuseBeside(flags: Readonly<Record<string, unknown>>, args: readonly (string | undefined)[]): void {
@@ -50,7 +60,7 @@ export async function serveConfig(path: string, flags: ConfigFlags): Promise<voi
   const { signal } = interruption;
   let listener: Listener | undefined;
   let many: ManyDisks | undefined;
-  const manager = serviceManager((message) => process.stderr.write(`copyondemand: ${message}\n`));
+  const manager = serviceManager((message) => tell('warning', `copyondemand: ${message}`));
   try {
     const config = await readConfig(path);
     const secure = await openTls(config.listener);
@@ -251,12 +261,12 @@ class ManyDisks {
   #report(error: unknown): void {
     const { exitCode: _, ...fields } = failureOf(error);
     this.#told.emit('failed', fields);
-    if (!this.#told.json) process.stderr.write(failureLine(failureOf(error)));
+    if (!this.#told.json) tell('error', failureLine(failureOf(error)));
   }
 
   #say(line: string): void {
     const { json, quiet } = this.#told;
-    if (!json && !quiet) process.stderr.write(`${line}\n`);
+    if (!json && !quiet) tell('info', line);
   }
 }
 
@@ -265,7 +275,7 @@ function linesOnly({ json, quiet }: { json: boolean; quiet: boolean }): Progress
   return {
     begin: async () => {},
     update: () => {},
-    note: (text) => void (json || quiet || process.stderr.write(`${text}\n`)),
+    note: (text) => void (json || quiet || tellEvent('warning', text)),
     end: () => {},
   };
 }

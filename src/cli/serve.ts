@@ -10,6 +10,7 @@ import { emitError, Interrupted } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
 import { checkListenerFlags, type ListenerFlags, openListener, openTls, refusalReports } from './listening.ts';
+import { tell } from './log/told.ts';
 import { progressFor } from './progress.ts';
 import { checkDiskFlags, type DiskFlags, ServedDisk } from './served-disk.ts';
 import { serviceManager } from './service-manager.ts';
@@ -30,7 +31,7 @@ export async function serve(sourceText: string | undefined, target: string, flag
   checkTarget(target);
   checkListenerFlags(flags);
   checkDiskFlags(flags);
-  const manager = serviceManager((message) => process.stderr.write(`copyondemand: ${message}\n`));
+  const manager = serviceManager((message) => tell('warning', `copyondemand: ${message}`));
   const emit = jsonLines(process.stdout, { enabled: flags.json === true });
   const progress = progressFor(process.stderr, { quiet: flags.quiet === true || flags.json === true });
   const interruption = listenForInterruption();

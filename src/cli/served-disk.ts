@@ -10,6 +10,7 @@ import { CodError, isCodError } from '../errors.ts';
 import { type NbdExport, wrongName } from '../nbd/server/export.ts';
 import type { ExportServer } from '../nbd/server/server.ts';
 import { failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
+import { tell, tellEvent } from './log/told.ts';
 import { type OrderRecording, recordOrder } from './order-file.ts';
 import { RateControl, type RateFlags, rateHooks } from './rate-control.ts';
 import { SERVED, type ServedMessage } from './served.ts';
@@ -72,8 +73,8 @@ export class ServedDisk {
    */
   constructor(copy: DiskCopy) {
     this.#copy = copy;
-    const { flags, emit } = copy;
-    if (flags.hydrate && !flags.readOnly) this.#rate = new RateControl(flags, rateHooks(emit));
+    const { flags, emit, target } = copy;
+    if (flags.hydrate && !flags.readOnly) this.#rate = new RateControl(flags, rateHooks(emit, target));
   }
 
   get name(): string {
@@ -149,7 +150,7 @@ export class ServedDisk {
     try {
       await followCopy(device, this.#copy, { tickMs: showsProgress ? TICK_MS : undefined });
       if (!flags.quiet && !flags.json)
-        process.stderr.write(`${target}: complete, ${formatBytes(device.size)}; still serving\n`);
+        tellEvent('notice', `${target}: complete, ${formatBytes(device.size)}; still serving`);
     } catch (error) {
       if (error instanceof Interrupted) throw error;
       // The device is poisoned. The same command recovers its durable state.
@@ -157,9 +158,7 @@ export class ServedDisk {
       const { exitCode: _, ...fields } = failureOf(error);
       emit('failed', fields);
       if (!flags.json)
-        process.stderr.write(
-          failureLine(failureOf(error)).replace(/\n$/, '; still serving, without the background copy\n'),
-        );
+        tell('error', failureLine(failureOf(error)).replace(/\n$/, '; still serving, without the background copy'));
     }
   }
 
@@ -184,7 +183,7 @@ export class ServedDisk {
 }
 
 function tellRecordingEnded(error: unknown): void {
-  process.stderr.write(`copyondemand: --record-order has stopped: ${failureOf(error).message}\n`);
+  tell('warning', `copyondemand: --record-order has stopped: ${failureOf(error).message}`);
 }
 
 /** Errors of a disk that takes no changes, by their errno. */

@@ -1,5 +1,7 @@
 /** SIGUSR1: the process prints one line for each of its copies on stderr. */
 
+import { show } from './log/told.ts';
+
 const lines = new Set<() => string>();
 
 /** Prints what `line` returns at each SIGUSR1, until the returned function is called. */
@@ -17,5 +19,5 @@ export function statusLines(): string[] {
 }
 
 function tell(): void {
-  process.stderr.write(statusLines().join(''));
+  show('info', statusLines().join(''));
 }

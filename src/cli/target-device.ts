@@ -16,6 +16,7 @@ import { UsageError } from './failure.ts';
 import { checkSourceFlags, type HttpFlags } from './http-options.ts';
 import { type ImageFlags, openImage } from './image.ts';
 import type { Emit } from './json-lines.ts';
+import { tell, tellEvent } from './log/told.ts';
 import type { Progress } from './progress.ts';
 import type { RateControl } from './rate-control.ts';
 import { withRepairAdvice } from './repair-advice.ts';
@@ -235,7 +236,7 @@ export function tellStart(device: InlineDevice, copy: TargetCopy, verification: 
   emit('start', { source: shownSource(uri), identity: identity ?? null, target, size, resumedBytes });
   if (uri !== undefined && identity === undefined) warn(noIdentity(uri, verification), emit);
   if (!flags.quiet && !flags.json && resumedBytes > 0) {
-    process.stderr.write(`${target}: resumes at ${formatBytes(resumedBytes)} of ${formatBytes(size)}\n`);
+    tellEvent('info', `${target}: resumes at ${formatBytes(resumedBytes)} of ${formatBytes(size)}`);
   }
   return resumedBytes;
 }
@@ -254,7 +255,7 @@ function noIdentity(uri: SourceUri, verification: string | undefined): string {
 /** Reports what may spoil the result. Printed with `--quiet` too. */
 export function warn(message: string, emit: Emit): void {
   emit('warning', { message });
-  process.stderr.write(`copyondemand: warning: ${message}\n`);
+  tell('warning', `copyondemand: warning: ${message}`);
 }
 
 /** Decides whether a copy is given up after a failure, given the time since it got further. */

@@ -3,6 +3,7 @@
 import type { DeviceEvent } from '../device/types.ts';
 import type { RetryReport } from '../sources/retry.ts';
 import type { Emit } from './json-lines.ts';
+import { logEvent } from './log/told.ts';
 import type { Progress } from './progress.ts';
 
 /** While failures follow each other, stderr has one of them in each minute. */
@@ -46,6 +47,11 @@ export class Troubles {
   retry(report: RetryReport | (DeviceEvent & { type: 'retry' })): void {
     const { code, message, attempt, delayMs } = report;
     this.#copy.emit('retry', { code, message, attempt, delayMs });
+    // The device tells of the others.
+    if (this.#isOpening) {
+      const next = `attempt ${attempt} failed, the next one in ${(delayMs / 1000).toFixed(3)} s`;
+      logEvent('warning', 'retry', this.#copy.target, `${code}: ${message}; ${next}`);
+    }
     if (this.#isOpening && attempt <= OPENING_RETRIES && delayMs < OPENING_DELAY_MS) return;
     const now = this.#now();
     if (this.#toldAtMs !== undefined && now - this.#toldAtMs < QUIET_MS) return;

@@ -51,7 +51,7 @@ describe('JSON with comments', () => {
 });
 
 test('each option of serve is one of a disk, of the process, or of the command line', () => {
-  const ofCommand = ['config', 'export', 'json', 'metrics', 'quiet'];
+  const ofCommand = ['config', 'export', 'json', 'log', 'metrics', 'quiet', 'verbose'];
   const names = serve.options.map(({ long }) => long!.slice(2));
   expect([...DISK_OPTIONS, ...PROCESS_OPTIONS, ...ofCommand].sort()).toEqual(names.sort());
 });

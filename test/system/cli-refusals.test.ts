@@ -63,6 +63,11 @@ const usage: readonly Row[] = [
     says: 'either --socket',
   },
   {
+    name: 'verbose and quiet',
+    arrange: () => ['serve', 'a', 'b', '-v', '--quiet'],
+    says: 'use either --verbose or --quiet',
+  },
+  {
     name: 'metrics at no address',
     arrange: () => ['serve', 'a', 'b', '--metrics', 'http://localhost:9464'],
     says: 'Use HOST:PORT or PORT',

@@ -69,6 +69,8 @@ export function withCopyOptions(command: Definition): Definition {
     .option('--grow', 'TARGET is a block device: the copy has its size, with zeros behind the image')
     .option('--overwrite', 'TARGET is a block device: replace what it seems to hold')
     .option('--json', 'print events as JSON lines on stdout, and no progress')
+    .option('-v, --verbose', 'print each event on stderr')
+    .option('--log <file>', 'append each event to this file')
     .option('--quiet', 'print only errors and warnings on stderr');
 }
 
