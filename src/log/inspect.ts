@@ -19,6 +19,8 @@ export interface Inspection {
   readonly blockSize: number;
   /** `ceil(size / blockSize)`. */
   readonly totalBlocks: number;
+  /** The name of the source's content. Null if the source has none, and for format 1. */
+  readonly identity: string | null;
   /** Blocks that the target holds completely. */
   readonly syncedBlocks: number;
   /** The synced blocks, as block numbers; `last` is included. */
@@ -125,7 +127,7 @@ async function inspectCheckpoint(
 }
 
 /** Disposes of the state. */
-function inspectionOf(target: string, { state, files }: RecoveredState): Inspection {
+function inspectionOf(target: string, { state, files, identity }: RecoveredState): Inspection {
   const { geometry, blocks } = state;
   try {
     return {
@@ -134,6 +136,7 @@ function inspectionOf(target: string, { state, files }: RecoveredState): Inspect
       blockSize: geometry.blockSize,
       totalBlocks: geometry.blockCount,
       syncedBlocks: blocks.count,
+      identity: identity ?? null,
       synced: Array.from(state.syncedRuns(), ([start, end]) => [start, end - 1] as const),
       dirty: Array.from(state.dirtyBlocks(), ({ block, parts }) => ({
         block,

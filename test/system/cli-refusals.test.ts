@@ -48,6 +48,12 @@ const usage: readonly Row[] = [
   { name: 'an option that does not exist', arrange: () => ['copy', 'a', 'b', '--fast'], says: '--fast' },
   { name: 'an option of another command', arrange: () => ['inspect', 'a', '--rate', '1M'], says: '--rate' },
   { name: 'no target', arrange: () => ['copy', 'a'], says: "'target'" },
+  { name: 'changes saved without a snapshot', arrange: () => ['changes', 'a', '--output', 'b'], says: 'needs --since' },
+  {
+    name: 'the backing file of nothing',
+    arrange: () => ['changes', 'a', '--since', 'b', '--backing-file', 'c'],
+    says: '--backing-file needs --output',
+  },
   { name: 'no source', arrange: () => ['copy'], says: "'source'" },
   { name: 'one argument too many', arrange: () => ['copy', 'a', 'b', 'c'], says: 'too many arguments' },
   { name: 'serve without a target', arrange: () => ['serve'], says: "'source'" },

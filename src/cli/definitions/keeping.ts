@@ -27,12 +27,20 @@ export function defineKeeping(program: Definition): void {
 
   withMetadata(program.command('changes'))
     .summary('list what users modified')
-    .example('copyondemand changes vm.raw --json')
+    .example(
+      'copyondemand changes vm.raw --json',
+      'copyondemand changes vm.tuesday --since vm.monday --output tuesday.qcow2',
+    )
     .description(
       'Lists the extents of TARGET that users modified since they were copied, in whole blocks.\n' +
-        'Each line has offset and length in bytes. Changes nothing; the copy may be in use.',
+        'With --since, those in which TARGET differs from an earlier snapshot.\n' +
+        'Each line has offset and length in bytes. Changes nothing; the copy may be in use.\n' +
+        'With --output, the extents become a qcow2 image over the snapshot. TARGET is not in use then.',
     )
     .argument('<target>', 'the path of a copy')
+    .option('--since <snapshot>', 'compare with this snapshot of TARGET, or with a complete image')
+    .option('--output <file>', 'write the extents to this new qcow2 image')
+    .option('--backing-file <name>', 'the backing file of that image (default: the name of the snapshot)')
     .option('--json', 'print one JSON object for each extent, and one at the end');
 
   withMetadata(program.command('remove'))
