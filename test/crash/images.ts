@@ -38,6 +38,8 @@ export const goldenStates: readonly string[] = readdirSync(folder, { withFileTyp
 export interface GoldenState {
   readonly size: number;
   readonly image: Image;
+  /** What the state says: inclusive runs of synced blocks, and the parts of other blocks. */
+  readonly expected: Pick<Expected, 'synced' | 'dirty'>;
   /** The durable files. */
   readonly initial: CrashingFileSystem;
 }
@@ -107,6 +109,7 @@ export async function goldenState(name: string): Promise<GoldenState> {
   await put('disk.raw', new Uint8Array(), expected.deviceSize);
   return {
     size: expected.deviceSize,
+    expected,
     initial,
     image: { target: 'disk.raw', identity: undefined, read: readSource, windows: windowsOf(expected) },
   };
