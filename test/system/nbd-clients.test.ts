@@ -130,8 +130,8 @@ describeWith(['nbdinfo'], 'nbdinfo', () => {
   });
 });
 
-describeWith(['nbdinfo', 'nbdsh'], 'nbdinfo --map=copyondemand:modified', () => {
-  test('maps what users modified, as `changes` lists it while the copy is in use and at rest', async () => {
+describeWith(['nbdinfo', 'nbdsh', 'qemu-img'], 'the map of modified blocks for nbdinfo and qemu-img', () => {
+  test('has what users modified, as `changes` lists it while the copy is in use and at rest', async () => {
     const served = await serveSlowly({ flags: ['--no-hydrate'] });
     const end = IMAGE_BYTES - 512;
     await mustRun(
@@ -152,6 +152,12 @@ h.zero(8192, 3 * ${MiB}); h.pwrite(b"x", ${end - 1}); h.flush()`,
     expect(map.filter(({ type }) => type === 1).map(({ offset, length }) => [offset, length])).toEqual(modified);
     expect(map.filter(({ type }) => type === 0).length).toBe(4);
     expect(map.reduce((at, { offset, length }) => (offset === at ? at + length : Number.NaN), 0)).toBe(end);
+    // QEMU takes any context for a dirty bitmap, and shows what is dirty as absent.
+    const server = `file.server.type=unix,file.server.path=${join(served.directory, 's')}`;
+    const options = `driver=raw,file.driver=nbd,${server},file.x-dirty-bitmap=copyondemand:modified`;
+    const found = await mustRun('qemu-img', 'map', '--output=json', '--image-opts', options);
+    const dirty = (JSON.parse(found) as { start: number; length: number; data: boolean }[]).filter(({ data }) => !data);
+    expect(dirty.map(({ start, length }) => [start, length])).toEqual(modified);
     const lines = modified.map(([offset, length]) => `${offset} ${length}\n`).join('');
     expect(await runCommand(['changes', served.target])).toMatchObject({ exitCode: 0, stdout: lines });
     await stopInOrder(served);
