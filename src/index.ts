@@ -50,8 +50,9 @@ export { type Qcow2SourceOptions, qcow2Source } from './sources/qcow2/source.ts'
 export type { Retry, RetryReport, StallLimits } from './sources/retry.ts';
 export type { S3Credentials } from './sources/s3/signature.ts';
 export { type S3CredentialsFunction, type S3SourceOptions, s3Source } from './sources/s3/source.ts';
+export type { Seed } from './sources/seeded.ts';
 export type { Source, SourceExtent } from './sources/source.ts';
-export { verifiedSource } from './sources/verified.ts';
+export { type VerifiedSourceOptions, verifiedSource } from './sources/verified.ts';
 
 /**
  * Opens the copy of a source: begins it, or resumes it after any crash. When the promise resolves, the copy's metadata

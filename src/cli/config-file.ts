@@ -30,6 +30,7 @@ export const DISK_OPTIONS: readonly string[] = [
     'metadata',
     'manifest',
     'manifest-root',
+    'seed',
     'read-only',
     'no-hydrate',
     'format',

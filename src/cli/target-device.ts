@@ -11,7 +11,6 @@ import { blockDeviceBytes } from '../platform/block-device.ts';
 import { ioError } from '../platform/errno.ts';
 import { grownSource } from '../sources/grown.ts';
 import type { RetryReport } from '../sources/retry.ts';
-import type { Source } from '../sources/source.ts';
 import { UsageError } from './failure.ts';
 import { checkSourceFlags, type HttpFlags } from './http-options.ts';
 import { type ImageFlags, openImage } from './image.ts';
@@ -24,6 +23,7 @@ import { type SourceUri, showSourceUri } from './source-uri.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { Troubles } from './troubles.ts';
 import { formatBytes } from './units.ts';
+import { verifier } from './verifier.ts';
 
 /** Parsed options that `copy` and `serve` share. */
 export interface TargetFlags extends HttpFlags, ImageFlags {
@@ -34,6 +34,8 @@ export interface TargetFlags extends HttpFlags, ImageFlags {
   readonly manifest?: string;
   /** The root that it must have, in hex. */
   readonly manifestRoot?: string;
+  /** Path of an older image. */
+  readonly seed?: string;
   readonly takeOver?: boolean;
   /** The copy has the size of its target, a block device. */
   readonly grow?: boolean;
@@ -126,7 +128,7 @@ export async function openTarget({
     if (order !== undefined) orders!.checkOrderSize(order, size);
     await onSize?.(size);
   };
-  const verified = await verifier(flags, uri);
+  const verified = await verifier({ uri, target, flags, signal });
   const grownBytes = flags.grow ? await deviceBytes(target) : undefined;
   const { readOnly = false } = flags;
   const answers = new OwnerAnswers(target, { source: shownSource(uri), rate, clients });
@@ -150,7 +152,7 @@ export async function openTarget({
       // The device tells of a source that it opens again.
       if (device === undefined) answers.recovered();
       try {
-        const content = verified(image);
+        const content = await verified(image);
         const opened = grownBytes === undefined ? content : grownSource(content, Math.max(grownBytes, image.size));
         if (device === undefined) await checkSize(opened.size);
         return opened;
@@ -193,22 +195,6 @@ export async function openTarget({
     throw error;
   }
   return device;
-}
-
-/** Returns a function that has an image compared with the manifest that the options name. */
-async function verifier(
-  { manifest: path, manifestRoot: root }: TargetFlags,
-  uri: SourceUri | undefined,
-): Promise<(image: Source) => Source> {
-  if (path === undefined && root !== undefined) throw new UsageError('--manifest-root needs --manifest');
-  if (path === undefined) return (image) => image;
-  if (uri === undefined) throw new UsageError('--manifest needs SOURCE: a copy without its source reads none of it');
-  const [{ readManifestFile }, { verifiedSource }] = await Promise.all([
-    import('./manifest.ts'),
-    import('../sources/verified.ts'),
-  ]);
-  const manifest = await readManifestFile(path, root === undefined ? {} : { root });
-  return (image) => verifiedSource(image, manifest);
 }
 
 /** Returns the size of a block device. @throws {@link UsageError} if the target is something else. */

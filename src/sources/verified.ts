@@ -5,13 +5,14 @@
  * - No byte leaves this source before the digest of its whole extent has matched.
  * - Reads are widened to whole extents. What a reader did not ask for is kept for a while, so that neighbouring reads
  *   share one request.
- * - Zeros are known from their digests, and are never requested.
+ * - Extents of zeros are known from their digests. They are requested only in the middle of a longer request.
  */
 
 import { withSignal } from '../async/with-signal.ts';
 import { CodError } from '../errors.ts';
 import { areEqual, leafOf, type Manifest, mismatches, newBytes, zeroLeaves } from './manifest.ts';
 import { checkRange } from './range.ts';
+import { type Seed, SeededSource } from './seeded.ts';
 import type { InlineSource, InternalStreamOptions, Source, SourceExtent } from './source.ts';
 import { wholeExtents } from './whole-extents.ts';
 
@@ -22,6 +23,15 @@ const PIECE_BYTES = 2 ** 22;
 /** Extents that are kept, at most 4 MiB together. */
 const MAX_KEPT = 64;
 
+/** Options of {@link verifiedSource}. */
+export interface VerifiedSourceOptions {
+  /**
+   * An older image. Extents with a digest that the manifest has are taken from there, wherever they are, and need no
+   * request. Its bytes are compared like all others. Default: none.
+   */
+  readonly seed?: Seed;
+}
+
 /**
  * Returns `source`, of which no byte is used before it matches the manifest. Closing it closes `source`.
  *
@@ -30,8 +40,10 @@ const MAX_KEPT = 64;
  *   tries again, and nothing wrong is stored. A device whose source is a function opens it again, which may lead to
  *   another mirror.
  * - Without an identity of its own, the source has that of the manifest.
+ * - A seed that cannot be read, or that has changed, is not an error: the source is asked.
  *
  * @throws {@link CodError} COD_SIZE_MISMATCH when the manifest is of an image of another size.
+ * @throws `RangeError` when the manifest of the seed has extents of another length.
  * @example
  * ```ts
  * import { bytesSource, createManifest, isCodError, verifiedSource } from 'copyondemand';
@@ -48,14 +60,18 @@ const MAX_KEPT = 64;
  * }
  * ```
  */
-export function verifiedSource(source: Source, manifest: Manifest): Source & AsyncDisposable {
+export function verifiedSource(
+  source: Source,
+  manifest: Manifest,
+  options: VerifiedSourceOptions = {},
+): Source & AsyncDisposable {
   if (source.size !== manifest.size) {
     const message = `the manifest is of an image of ${manifest.size} bytes, but the source has ${source.size}`;
     throw new CodError('COD_SIZE_MISMATCH', message, {
       details: { size: source.size, manifestSize: manifest.size },
     });
   }
-  return new VerifiedSource(source, manifest);
+  return new VerifiedSource(source, manifest, options.seed);
 }
 
 class VerifiedSource implements InlineSource, AsyncDisposable {
@@ -63,6 +79,8 @@ class VerifiedSource implements InlineSource, AsyncDisposable {
   readonly identity: string;
   readonly mode: number;
   readonly #source: InlineSource;
+  /** What is asked first: the source, or a seed before it. */
+  readonly #first: InlineSource;
   readonly #manifest: Manifest;
   readonly #kept = new Map<number, Promise<Uint8Array>>();
   #zeros: Promise<(offset: number) => boolean> | undefined;
@@ -70,8 +88,9 @@ class VerifiedSource implements InlineSource, AsyncDisposable {
   #isClosed = false;
   declare stream?: NonNullable<InlineSource['stream']>;
 
-  constructor(source: InlineSource, manifest: Manifest) {
+  constructor(source: InlineSource, manifest: Manifest, seed: Seed | undefined) {
     this.#source = source;
+    this.#first = seed === undefined ? source : new SeededSource(source, manifest, seed);
     this.#manifest = manifest;
     this.size = source.size;
     this.identity = source.identity ?? `manifest:${manifest.root}`;
@@ -149,7 +168,7 @@ class VerifiedSource implements InlineSource, AsyncDisposable {
     while (from < to && isZero(this.#startOf(to - 1))) to = this.#startOf(to - 1);
     if (from < to) {
       const part = bytes.subarray(from - start, to - start);
-      await this.#source.read(part, from, signal === undefined ? {} : { signal });
+      await this.#first.read(part, from, signal === undefined ? {} : { signal });
       for (const at of await mismatches(this.#manifest, part, from)) await this.#askAgain(part, from, at, signal);
     }
     return bytes;
@@ -163,7 +182,7 @@ class VerifiedSource implements InlineSource, AsyncDisposable {
     const end = offset + length;
     const range = { start: this.#startOf(offset), end: this.#endOf(end - 1) };
     let at = range.start;
-    for await (const piece of wholeExtents(this.#source, { ...range, extentBytes }, signal, options)) {
+    for await (const piece of wholeExtents(this.#first, { ...range, extentBytes }, signal, options)) {
       let bytes = piece;
       const wrong = await mismatches(this.#manifest, piece, at);
       if (wrong.length > 0) bytes = piece.slice();

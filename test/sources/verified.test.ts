@@ -165,7 +165,7 @@ describe('requests', () => {
     expect(liar.asked.slice(3), 'the extents that are missing').toEqual([[3 * EXTENT, EXTENT]]);
   });
 
-  test('are never made for zeros', async () => {
+  test('are not made for zeros at the ends of a read', async () => {
     const liar = lyingSource(0);
     const source = verifiedSource(liar, manifest);
     expect(await bytesOf(source, 4 * EXTENT + 4096, 4096)).toEqual(new Uint8Array(4096));

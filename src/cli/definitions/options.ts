@@ -64,6 +64,7 @@ export function withCopyOptions(command: Definition): Definition {
     .option('--order <file>', 'copy the extents of this order file first')
     .option('--manifest <file>', 'use no byte of SOURCE that does not match this manifest')
     .option('--manifest-root <hex>', 'the manifest must have this root', argument(parseSha256))
+    .option('--seed <file>', 'take what matches the manifest from this older image')
     .option('--same-source', 'accept a source of another identity as the same content')
     .option('--take-over', 'replace an owner on another machine after 10 s without its heartbeat, not 30 s')
     .option('--grow', 'TARGET is a block device: the copy has its size, with zeros behind the image')
