@@ -141,6 +141,28 @@ describe('a proxy that turns over a bit', () => {
     expectBytes(readFileSync(join(directory, 'disk')), imageBytes());
   });
 
+  test('at one mirror makes the copy continue at another', async () => {
+    const directory = temporaryDirectory();
+    makeImage(directory);
+    await runCommand(['manifest', 'image', 'm'], { cwd: directory });
+    const image = imageBytes();
+    let visits = 0;
+    const server = await HostileServer.start(image, ({ path, start, end, send }) => {
+      if (path === '/disk.img') {
+        const location = visits++ === 0 ? '/lying/disk.img' : '/honest/disk.img';
+        return send({ status: 302, headers: { location, 'content-range': undefined }, body: '' });
+      }
+      const body = image.slice(start, end);
+      if (path.startsWith('/lying') && WRONG >= start && WRONG < end) body[WRONG - start]! ^= 0x80;
+      return send({ body });
+    });
+    onTestFinished(() => server.stop());
+    const result = await runCommand(['copy', server.url, 'disk', '--manifest', 'm', '--json'], { cwd: directory });
+    expect(result.exitCode).toBe(0);
+    expect(eventsOf(result)).toContainEqual(expect.objectContaining({ event: 'retry', code: 'COD_MISMATCH' }));
+    expectBytes(readFileSync(join(directory, 'disk')), image);
+  });
+
   test('is found by a cold read of 4 KiB of a client of serve', async () => {
     const directory = temporaryDirectory();
     const proxy = await lyingProxy(directory, Number.POSITIVE_INFINITY);
