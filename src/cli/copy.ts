@@ -207,7 +207,7 @@ async function hash({ target, size, digest, signal, emit, progress }: Verificati
 
 /**
  * Verifies the digest of the complete target.
- * @throws {@link CodError} COD_CORRUPT if the digest differs. The metadata stays, so that nothing has to be fetched
+ * @throws {@link CodError} COD_MISMATCH if the digest differs. The metadata stays, so that nothing has to be fetched
  * again.
  */
 async function verify(verification: Verification): Promise<void> {
@@ -216,7 +216,7 @@ async function verify(verification: Verification): Promise<void> {
   const found = await hash(verification);
   if (found !== hex) {
     throw new CodError(
-      'COD_CORRUPT',
+      'COD_MISMATCH',
       `the ${nameOf(digest)} of ${target} is ${found}, not ${hex}: the source has other contents; ` +
         `the copy and its metadata are kept; to start again, run \`copyondemand remove ${target}\``,
       { details: { target, [algorithm]: found, expected: hex } },

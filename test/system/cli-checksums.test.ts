@@ -58,7 +58,7 @@ describe('a copy is verified, and confirmed when it is complete already', () => 
     const refused = await runCommand(['copy', 'image', 'disk', ...args, '--json'], { cwd: directory });
     expect(refused.exitCode).toBe(1);
     expect(refused.stderr).toContain(`the ${says} of disk is`);
-    expect(eventsOf(refused).at(-1)).toMatchObject({ event: 'error', code: 'COD_CORRUPT' });
+    expect(eventsOf(refused).at(-1)).toMatchObject({ event: 'error', code: 'COD_MISMATCH' });
     expect(existsSync(join(directory, 'disk.bak')) || existsSync(join(directory, 'disk.bak.1'))).toBe(true);
     await runCommand(['finish', 'disk'], { cwd: directory });
     const complete = await runCommand(['copy', 'image', 'disk', ...args, '--json'], { cwd: directory });

@@ -17,12 +17,11 @@ const CALLS: Readonly<Record<string, readonly string[]>> = {
   snapshot: ['copy'],
 };
 
-/** Runs each call in a directory. */
+/** Runs each call in a directory, one after another: without an owner, `snapshot` is one for a moment. */
 async function runAll(cwd: string, target: string): Promise<Readonly<Record<string, Result>>> {
-  const calls = Object.entries(CALLS).map(async ([name, rest]) => {
-    return [name, await runCommand([name, target, ...rest], { cwd })] as const;
-  });
-  return Object.fromEntries(await Promise.all(calls));
+  const results: Record<string, Result> = {};
+  for (const [name, rest] of Object.entries(CALLS)) results[name] = await runCommand([name, target, ...rest], { cwd });
+  return results;
 }
 
 function failed(exitCode: number, stderr: string): object {

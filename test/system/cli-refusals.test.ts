@@ -924,13 +924,13 @@ describe.for([...files, ...metadata, ...servers, ...serving])('refused: $name', 
   });
 });
 
-test('a wrong digest is COD_CORRUPT and keeps the copy; the right digest then finishes it', async () => {
+test('a wrong digest is COD_MISMATCH and keeps the copy; the right digest then finishes it', async () => {
   const directory = temporaryDirectory();
   const image = makeImage(directory);
   const result = await runCommand(['copy', image, 'disk', '--sha256', DIGEST, '--quiet'], { cwd: directory });
   expect(result.exitCode).toBe(1);
   expectOneLine(result, DIGEST);
-  expect(result.stderr).toContain('COD_CORRUPT');
+  expect(result.stderr).toContain('COD_MISMATCH');
   expect(Object.keys(contentsOf(directory))).toContain('disk.bak');
   const found = contentsOf(directory)['image']!.split(' ')[1]!;
   const again = await runCommand(['copy', image, 'disk', '--sha256', found, '--json'], { cwd: directory });
