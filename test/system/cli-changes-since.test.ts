@@ -140,7 +140,7 @@ describeWith(['qemu-img', 'qemu-nbd', 'nbdcopy'], 'a full backup and three incre
       expectBytes(readFileSync(at('restored')).subarray(0, SIZE), expected);
       rmSync(at('restored'));
     }
-    // Merged into the full backup, which was changed by nobody before.
+    // Merged into the full backup, which no program has changed so far.
     for (const backup of ['3.qcow2', '2.qcow2', '1.qcow2']) await mustRun('qemu-img', 'commit', at(backup));
     expectBytes(readFileSync(at('full.raw')).subarray(0, SIZE), readFileSync(at('s3')));
   });
