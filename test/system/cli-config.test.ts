@@ -1,12 +1,13 @@
 /** `copyondemand serve --config FILE`: many disks from one process, and SIGHUP. */
 
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { Source } from '../../src/index.ts';
 import { nbdSource } from '../../src/nbd.ts';
 import { type JsonEvent, type Running, runCommand, startCommand } from '../cli/command.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
+import { certify, makeAuthority } from '../support/certificates.ts';
 
 const BYTES = 2 ** 24;
 
@@ -20,6 +21,8 @@ interface Disk {
 class Served {
   readonly directory: string = temporaryDirectory();
   readonly events: JsonEvent[] = [];
+  /** Options of the process. */
+  listener: object = { socket: this.path('s') };
   running!: Running;
   #awaited: { readonly event: string; readonly resolve: (event: JsonEvent) => void }[] = [];
 
@@ -35,7 +38,7 @@ class Served {
   }
 
   write(...disks: object[]): void {
-    writeFileSync(this.path('config'), JSON.stringify({ socket: this.path('s'), disks }));
+    writeFileSync(this.path('config'), JSON.stringify({ ...this.listener, disks }));
   }
 
   async start(...disks: object[]): Promise<JsonEvent> {
@@ -205,6 +208,36 @@ describe('SIGHUP', () => {
     expect(served.of('closed')).toEqual([]);
     served.write();
     expect(await served.reload()).toMatchObject({ removed: 1, kept: 0 });
+  });
+
+  test('takes other certificates for new clients', async () => {
+    const served = new Served();
+    const [first, second] = ['first', 'second'].map((name) => served.path(name)) as [string, string];
+    for (const directory of [first, second]) {
+      await makeAuthority(directory, 'authority');
+      await certify(directory, 'server', directory);
+    }
+    const [tlsCert, tlsKey] = [served.path('cert'), served.path('key')];
+    const use = (directory: string): void => {
+      copyFileSync(join(directory, 'server-cert.pem'), tlsCert);
+      copyFileSync(join(directory, 'server-key.pem'), tlsKey);
+    };
+    use(first);
+    served.listener = { port: 0, tlsCert, tlsKey };
+    await served.start(served.disk('a', 1));
+    const uri = String(served.events.find(({ event }) => event === 'listening')!['uri']);
+    const client = async (directory: string): Promise<Source> => {
+      const tls = { ca: readFileSync(join(directory, 'ca-cert.pem'), 'utf8') };
+      const source = await nbdSource(uri, { tls, retry: { attempts: 1 } });
+      onTestFinished(() => source.close());
+      return source;
+    };
+    const before = await client(first);
+    use(second);
+    expect(await served.reload()).toMatchObject({ kept: 1 });
+    expect(await byteOf(before)).toBe(1);
+    expect(await byteOf(await client(second))).toBe(1);
+    await expect(client(first)).rejects.toThrow();
   });
 
   test('passes a target on to another name', async () => {
