@@ -19,17 +19,17 @@ export interface Lost {
 
 export class EventStream<T> {
   readonly #subscriptions = new Set<Subscription<T>>();
-  readonly #onEmit: (event: T) => void;
+  readonly #onEmit: ((event: T) => void) | undefined;
   #ended = false;
 
   /** @param onEmit called with every event. Must not throw. */
-  constructor(onEmit: (event: T) => void = () => undefined) {
+  constructor(onEmit?: (event: T) => void) {
     this.#onEmit = onEmit;
   }
 
   /** Gives an event to every present subscription. Never waits and never throws. */
   emit(event: T): void {
-    this.#onEmit(event);
+    this.#onEmit?.(event);
     for (const subscription of this.#subscriptions) subscription.push(event);
   }
 

@@ -57,7 +57,8 @@ const CHECKPOINT = channel('checkpoint');
 
 /** A request of the background copy that is watched. */
 export interface WatchedRequest {
-  responseMs: number | undefined;
+  /** The first bytes have come. */
+  answered(responseMs: number): void;
   ended(bytes: number, error?: unknown): void;
 }
 
@@ -86,11 +87,14 @@ export class Diagnostics {
     const target = this.#target;
     const clock = this.#clock;
     const startMs = clock.now();
+    let firstMs: number | undefined;
     return {
-      responseMs: undefined,
-      ended(bytes, error) {
+      answered: (responseMs) => {
+        firstMs = responseMs;
+      },
+      ended: (bytes, error) => {
         const durationMs = clock.now() - startMs;
-        const responseMs = this.responseMs ?? (kind === 'demand' ? durationMs : 0);
+        const responseMs = firstMs ?? (kind === 'demand' ? durationMs : 0);
         const message = { target, kind, offset, length, bytes, responseMs, durationMs, error };
         publish<SourceMessage>(SOURCE, message);
       },

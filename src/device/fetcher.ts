@@ -261,7 +261,6 @@ export class Fetcher {
 
   #read(entry: Entry, offset: number): Done {
     const { bytes } = entry;
-    const { diagnostics } = this.#origin;
     const read = (): Done => {
       if (this.#origin.source?.submitRead !== undefined && bytes.length <= MAX_INLINE_BYTES) {
         return this.#origin.submitRead(bytes, offset);
@@ -269,7 +268,8 @@ export class Fetcher {
       entry.abort = new AbortController();
       return this.#origin.read(bytes, offset, entry.abort.signal);
     };
-    return diagnostics === undefined ? read() : diagnostics.demand(offset, bytes.length, read);
+    const { diagnostics } = this.#origin;
+    return diagnostics ? diagnostics.demand(offset, bytes.length, read) : read();
   }
 
   #await(entry: Entry, reading: Promise<void>): void {

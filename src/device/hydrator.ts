@@ -377,7 +377,7 @@ export class Hydrator {
       if (stretch.at === start) {
         const responseMs = this.#clock.now() - askedMs;
         this.#governor.answeredAfter(responseMs);
-        if (watched !== undefined) watched.responseMs = responseMs;
+        watched?.answered(responseMs);
       }
       const received = stretch.at + piece.length - start;
       if (received > end - start) throw wrongLength(start, end - start, `${received} or more`);
