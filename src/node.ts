@@ -5,10 +5,11 @@
  */
 
 export { type ControlOptions, type CopyControl, controlOf } from './control/client.ts';
+export { nodeFileSystem } from './control/node-file-system.ts';
 export type { CopyFailure, CopyStatus } from './control/status.ts';
 export type { CallCount, DeviceEvent, DeviceState, TransferCount } from './device/types.ts';
 export type { File, FileSystem, Image, Lease, LeaseOptions, LeaseOwner, OpenOptions } from './fs/file-system.ts';
-export { type NodeFileSystemOptions, nodeFileSystem } from './fs/node.ts';
+export type { NodeFileSystemOptions } from './fs/node.ts';
 export type { HeartbeatMessage } from './fs/node-lock.ts';
 export { fileSource } from './sources/file.ts';
 export { type HttpTls, type HttpTransportOptions, httpTransport } from './sources/http/node-http-transport.ts';

@@ -4,9 +4,9 @@
  */
 
 import { basename, resolve } from 'node:path';
+import { nodeFileSystem } from '../control/node-file-system.ts';
 import { CodError } from '../errors.ts';
 import type { FileSystem } from '../fs/file-system.ts';
-import { nodeFileSystem } from '../fs/node.ts';
 import type { Inspection } from '../log/inspect.ts';
 import { assertNotOwned } from '../log/ownership.ts';
 import { emitError, UsageError } from './failure.ts';

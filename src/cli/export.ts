@@ -1,6 +1,6 @@
 /** `copyondemand export`: converts the metadata of a copy that was closed cleanly to format 1. */
 
-import { nodeFileSystem } from '../fs/node.ts';
+import { nodeFileSystem } from '../control/node-file-system.ts';
 import { exportFormat1In } from '../log/export.ts';
 import { systemEnvironment } from '../platform/environment.ts';
 import { UsageError } from './failure.ts';

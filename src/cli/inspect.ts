@@ -2,8 +2,8 @@
 
 import { stat } from 'node:fs/promises';
 import { basename, dirname, resolve } from 'node:path';
+import { nodeFileSystem } from '../control/node-file-system.ts';
 import { CodError, isCodError } from '../errors.ts';
-import { nodeFileSystem } from '../fs/node.ts';
 import type { Inspection } from '../log/inspect.ts';
 import { inspectMetadata } from '../log/inspect.ts';
 import { emitError, UsageError } from './failure.ts';

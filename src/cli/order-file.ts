@@ -12,11 +12,11 @@
  * newline was torn by a crash and does not count.
  */
 
+import { nodeFileSystem } from '../control/node-file-system.ts';
 import type { ByteExtent } from '../core/range-set.ts';
 import { type ReadExtent, ReadRecorder } from '../device/read-recorder.ts';
 import { CodError } from '../errors.ts';
 import type { File, FileSystem, Lease } from '../fs/file-system.ts';
-import { nodeFileSystem } from '../fs/node.ts';
 
 const VERSION = 1;
 const TITLE = /^copyondemand order (\d{1,9})$/;

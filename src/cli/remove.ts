@@ -3,7 +3,7 @@
 import { lstatSync, realpathSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { withSignal } from '../async/with-signal.ts';
-import { nodeFileSystem } from '../fs/node.ts';
+import { nodeFileSystem } from '../control/node-file-system.ts';
 import { type RemovedCopy, removeCopyIn } from '../log/removal.ts';
 import { systemEnvironment } from '../platform/environment.ts';
 import { emitError, Interrupted, UsageError } from './failure.ts';

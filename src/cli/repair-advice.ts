@@ -1,7 +1,7 @@
 /** Names `copyondemand repair` in the errors for metadata that it can repair. */
 
+import { nodeFileSystem } from '../control/node-file-system.ts';
 import { CodError, isCodError } from '../errors.ts';
-import { nodeFileSystem } from '../fs/node.ts';
 import { systemEnvironment } from '../platform/environment.ts';
 
 /**

@@ -1,6 +1,6 @@
 /** `copyondemand repair`: says what can be saved from damaged metadata, and with `--yes` does it. */
 
-import { nodeFileSystem } from '../fs/node.ts';
+import { nodeFileSystem } from '../control/node-file-system.ts';
 import { type RepairPlan, repairIn } from '../log/repair.ts';
 import { systemEnvironment } from '../platform/environment.ts';
 import { emitError, UsageError } from './failure.ts';

@@ -1,7 +1,7 @@
 /** Looks before a copy begins whether it fits on its disk. */
 
+import { nodeFileSystem } from '../control/node-file-system.ts';
 import type { Device } from '../device/types.ts';
-import { nodeFileSystem } from '../fs/node.ts';
 import { syncedBytes } from './synced-bytes.ts';
 import { formatBytes } from './units.ts';
 

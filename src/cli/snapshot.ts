@@ -3,10 +3,10 @@
 import { basename } from 'node:path';
 import { withSignal } from '../async/with-signal.ts';
 import { type CopyControl, controlOf, isUnowned } from '../control/client.ts';
+import { nodeFileSystem } from '../control/node-file-system.ts';
 import { directoryOf } from '../control/paths.ts';
 import { openDeviceIn } from '../device/open.ts';
 import { isCodError } from '../errors.ts';
-import { nodeFileSystem } from '../fs/node.ts';
 import { systemEnvironment } from '../platform/environment.ts';
 import { emitError, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';

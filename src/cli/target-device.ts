@@ -120,7 +120,7 @@ export async function openTarget({
     const { refuseSameFile } = await import('./same-file.ts');
     await refuseSameFile(uri.path, target, flags.metadata);
   }
-  const [{ openDeviceIn }, { Diagnostics }, { systemEnvironment }, { controlledFileSystem }, { OwnerAnswers }] =
+  const [{ openDeviceIn }, { Diagnostics }, { systemEnvironment }, { localFileSystem }, { OwnerAnswers }] =
     await modules();
   const orders = flags.order === undefined ? undefined : await import('./order-file.ts');
   const order = await orders?.readOrder(flags.order!);
@@ -164,7 +164,7 @@ export async function openTarget({
   const options: OpenDeviceOptions = {
     source,
     sameSource: flags.sameSource ?? false,
-    fileSystem: controlledFileSystem('.', { direct, readOnly }, { control: answers.control }),
+    fileSystem: localFileSystem('.', { direct, readOnly }, { control: answers.control }),
     target,
     metadata: flags.metadata,
     overwrite: flags.overwrite ?? false,

@@ -261,6 +261,7 @@ export class Fetcher {
 
   #read(entry: Entry, offset: number): Done {
     const { bytes } = entry;
+    const { diagnostics } = this.#origin;
     const read = (): Done => {
       if (this.#origin.source?.submitRead !== undefined && bytes.length <= MAX_INLINE_BYTES) {
         return this.#origin.submitRead(bytes, offset);
@@ -268,8 +269,7 @@ export class Fetcher {
       entry.abort = new AbortController();
       return this.#origin.read(bytes, offset, entry.abort.signal);
     };
-    const { diagnostics } = this.#origin;
-    return diagnostics ? diagnostics.demand(offset, bytes.length, read) : read();
+    return diagnostics === undefined ? read() : diagnostics.demand(offset, bytes.length, read);
   }
 
   #await(entry: Entry, reading: Promise<void>): void {

@@ -3,8 +3,6 @@
 import * as fs from 'node:fs';
 import type { Socket } from 'node:net';
 import { dirname, resolve } from 'node:path';
-import { OwnedCopy } from '../control/owner.ts';
-import { controlServer } from '../control/server.ts';
 import { CodError, isCodError } from '../errors.ts';
 import { blockDeviceBytes } from '../platform/block-device.ts';
 import { errnoOf } from '../platform/errno.ts';
@@ -21,7 +19,7 @@ const { COPYFILE_EXCL, COPYFILE_FICLONE_FORCE } = fs.constants;
 /** The unit of `blocks` of `stat`, whatever the file system (stat(3type)). */
 const STAT_BLOCK_BYTES = 512;
 
-/** Options of {@link nodeFileSystem}. */
+/** Options of `nodeFileSystem`. */
 export interface NodeFileSystemOptions {
   /**
    * Opens files for reading only, creates none, and has no `lock`. Every change rejects with COD_READ_ONLY. Default:
@@ -35,40 +33,6 @@ export interface NodeFileSystemOptions {
   readonly direct?: boolean;
 }
 
-/**
- * Opens the file system of the machine. Names are paths relative to `directory`. The call reads the boot's name
- * and does no other I/O.
- *
- * `sync` is `fdatasync`, and at the first sync of each open file also `fsync` of its directory. On Linux `fdatasync`
- * covers a changed size too (fdatasync(2)). After a write of 4 KiB on ext4 it took 0.25 ms, and `fsync` 0.33 ms (2026).
- * `bootId` is known on Linux only.
- *
- * Symbolic links are followed unless an option of `open` forbids it. `lock` makes the file `<name>.lock`, for its owner
- * only, beside the file that a link leads to. It rejects with COD_EXISTS if anything but a regular file has that name.
- * A block device can be opened too, on Linux. For writing it is opened for this program alone, else COD_LOCKED. It has
- * no `lock`: the metadata of a copy on it needs a prefix elsewhere.
- * `clone` works on file systems with reflinks, such as xfs and btrfs.
- * While a device is open, `controlOf` and `copyondemand status` of the same user reach it by a socket beside the lock.
- * The owner of a copy keeps 256 KiB of the disk back in `<name>.lock.spare`.
- * An owner that removes a file moves it aside first, to `<copy>.lock.<16 hex>.moved<rest>`. If it is killed then,
- * `open` with `readOnly` still finds the file.
- *
- * @param directory path of an existing directory. Default: the working directory at the time of the call.
- * @example
- * ```ts
- * import { nodeFileSystem } from 'copyondemand/node';
- *
- * const file = await nodeFileSystem('.').open('notes', { create: true });
- * await file.write(new Uint8Array(512).fill(7), 0);
- * await file.sync(); // data, size and name are durable
- * console.log(await file.size()); // 512
- * await file.close();
- * ```
- */
-export function nodeFileSystem(directory = '.', options: NodeFileSystemOptions = {}): FileSystem {
-  return controlledFileSystem(directory, options);
-}
-
 /** Paths of a copy's target, and of its metadata without the suffixes. */
 export interface CopyPaths {
   readonly target: string;
@@ -79,16 +43,14 @@ export interface CopyPaths {
 export type ControlOf = (owner: LeaseOwner, paths: CopyPaths) => (socket: Socket, token: string) => void;
 
 /**
- * As {@link nodeFileSystem}.
+ * As `nodeFileSystem` of `copyondemand/node`.
+ * @param control default: an owner answers no client
  * @param machine the machine on which locks are taken
  */
-export function controlledFileSystem(
+export function localFileSystem(
   directory: string,
   options: NodeFileSystemOptions,
-  {
-    machine,
-    control = (owner, paths) => controlServer(new OwnedCopy(owner, paths)),
-  }: { readonly machine?: Machine; readonly control?: ControlOf } = {},
+  { machine, control }: { readonly machine?: Machine; readonly control?: ControlOf } = {},
 ): FileSystem {
   const base = resolve(directory);
   const pathOf = (name: string): string => resolve(base, name);
@@ -118,7 +80,7 @@ export function controlledFileSystem(
     deviceOf,
     lock: (path, how) => {
       const owner = how?.owner;
-      const serve = owner && control(owner, { target: pathOf(owner.target), metadata: path });
+      const serve = owner && control?.(owner, { target: pathOf(owner.target), metadata: path });
       return lockFile(path, { ...how, machine, serve, resolve: pathOf });
     },
     clone: (from, to) => fs.promises.copyFile(from, to, COPYFILE_EXCL | COPYFILE_FICLONE_FORCE),

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Volume } from 'memfs';
 import { afterAll } from 'vitest';
+import { nodeFileSystem } from '../../src/control/node-file-system.ts';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
-import { nodeFileSystem } from '../../src/fs/node.ts';
 import { deviceSuite } from './device-suite.ts';
 
 deviceSuite('memory', () => memfsFileSystem(new Volume()));

@@ -1,7 +1,7 @@
 /** A process for node-lock.test.ts. Takes and releases a lock on demand. Reports 'locked', 'released' or a code. */
 
+import { nodeFileSystem } from '../../src/control/node-file-system.ts';
 import type { Lease } from '../../src/fs/file-system.ts';
-import { nodeFileSystem } from '../../src/fs/node.ts';
 
 let lease: Lease | undefined;
 

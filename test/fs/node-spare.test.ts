@@ -12,8 +12,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeEach, expect, test } from 'vitest';
+import { nodeFileSystem } from '../../src/control/node-file-system.ts';
 import { CodError } from '../../src/errors.ts';
-import { nodeFileSystem } from '../../src/fs/node.ts';
 import { lockFile } from '../../src/fs/node-lock.ts';
 import { type Machine, thisMachine } from '../../src/fs/node-process.ts';
 import { makeSpare, removeSpare } from '../../src/fs/node-spare.ts';

@@ -16,7 +16,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { nodeFileSystem } from '../../src/fs/node.ts';
+import { nodeFileSystem } from '../../src/control/node-file-system.ts';
 import { fileSystemSuite } from '../../src/testing/file-system-suite.ts';
 
 const directories: string[] = [];

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { afterAll, beforeEach, describe, expect, it } from 'vitest';
 import type { FileSystem, Lease, LeaseOptions } from '../../src/fs/file-system.ts';
 import { parseOwner } from '../../src/fs/lock-owner.ts';
-import { controlledFileSystem } from '../../src/fs/node.ts';
+import { localFileSystem } from '../../src/fs/node.ts';
 import { lockFile } from '../../src/fs/node-lock.ts';
 import type { Machine } from '../../src/fs/node-process.ts';
 import { bytesSource, openDevice, removeCopy } from '../../src/index.ts';
@@ -376,7 +376,7 @@ it.each([
   [true, 10_000],
 ])('a removal of a copy replaces a silent owner as an opening does (takeOver: %s)', async (takeOver, ms) => {
   const [a, b] = [world.machine('a'), world.machine('b')];
-  const on = (machine: Machine): FileSystem => controlledFileSystem(join(target, '..'), {}, { machine });
+  const on = (machine: Machine): FileSystem => localFileSystem(join(target, '..'), {}, { machine });
   const device = await openDevice({
     source: bytesSource(new Uint8Array(10_000)),
     fileSystem: on(a),

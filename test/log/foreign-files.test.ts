@@ -18,9 +18,9 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, it } from 'vitest';
+import { nodeFileSystem } from '../../src/control/node-file-system.ts';
 import { claim } from '../../src/core/headers.ts';
 import { parseOwner } from '../../src/fs/lock-owner.ts';
-import { nodeFileSystem } from '../../src/fs/node.ts';
 import { bytesSource, type FileSystem, inspectMetadata, openDevice } from '../../src/index.ts';
 import { openLog, recoverLog } from '../../src/log/intent-log.ts';
 import { type IntentLog, openIntentLog, recoverIntentLog } from '../../src/log.ts';

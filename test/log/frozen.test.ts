@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Volume } from 'memfs';
 import { afterAll } from 'vitest';
+import { nodeFileSystem } from '../../src/control/node-file-system.ts';
 import { memfsFileSystem } from '../../src/fs/memfs.ts';
-import { nodeFileSystem } from '../../src/fs/node.ts';
 import { freezeStates } from './freeze.ts';
 import { type Frozen, frozenSuite } from './frozen-suite.ts';
 

@@ -9,7 +9,7 @@
 
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
-import { controlledFileSystem } from '../../src/fs/node.ts';
+import { localFileSystem } from '../../src/fs/node.ts';
 import type { Machine } from '../../src/fs/node-process.ts';
 import { type CodError, openDevice } from '../../src/index.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
@@ -65,7 +65,7 @@ function send(message: unknown): Promise<void> {
 async function own(): Promise<void> {
   const device = await openDevice({
     source: bytesSource(new Uint8Array(BLOCK * BLOCKS), { identity: 'zeros' }),
-    fileSystem: controlledFileSystem(directory, {}, { machine }),
+    fileSystem: localFileSystem(directory, {}, { machine }),
     target: 'disk',
     hydrate: false,
   });

@@ -3,9 +3,9 @@
  * channel of `fork`.
  */
 
+import { nodeFileSystem } from '../../control/node-file-system.ts';
 import type { Device } from '../../device/types.ts';
 import { isCodError } from '../../errors.ts';
-import { nodeFileSystem } from '../../fs/node.ts';
 import { openDevice } from '../../index.ts';
 import { httpSource } from '../../sources/http/source.ts';
 import { mapCells } from '../map-picture.ts';
