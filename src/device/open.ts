@@ -176,7 +176,7 @@ async function resumeTarget(
 }
 
 function noCopy(why: string): CodError {
-  return new CodError('COD_NOT_FOUND', `${why}; only a copy that exists can be opened for reading only`);
+  return new CodError('COD_NOT_FOUND', `${why}; only an existing copy can be opened read-only`);
 }
 
 /** A target that cannot be opened may be a link that leads nowhere, which must stay as it is. */
