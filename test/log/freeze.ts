@@ -303,8 +303,8 @@ export async function freezeStates(folder: URL): Promise<void> {
       const found = await inspectMetadata(filesOf(images, kind === 'withTarget' ? target : []), TARGET);
       if (!agrees(models[kind], models.changed, found))
         throw new Error(`${name}, ${kind}: the reader disagrees with the model`);
-      const { syncedBlocks, synced, dirty, modifiedBlocks, modified, files } = found;
-      read[kind] = { syncedBlocks, synced, dirty, modifiedBlocks, modified, files };
+      const { identity, syncedBlocks, synced, dirty, modifiedBlocks, modified, files } = found;
+      read[kind] = { identity, syncedBlocks, synced, dirty, modifiedBlocks, modified, files };
     }
     const { size, blockSize } = copy.shape;
     const totalBlocks = geometry({ size, blockSize }).blockCount;
