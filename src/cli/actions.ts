@@ -54,7 +54,7 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
     monitored(flags, async () => (await import('./copy.ts')).copy(source, target, limited(flags))),
   serve: (source: string | undefined, target: string | undefined, flags: Serve & MonitoringFlags) =>
     monitored(flags, () => serveAny(source, target, flags)),
-  status: async (target: string, flags: StatusFlags) => (await import('./status.ts')).status(target, flags),
+  status: async (target: string | undefined, flags: StatusFlags) => (await import('./status.ts')).status(target, flags),
   pause: async (target: string, flags: SteeringFlags) => (await import('./steering.ts')).steer('pause', target, flags),
   resume: async (target: string, flags: SteeringFlags) =>
     (await import('./steering.ts')).steer('resume', target, flags),

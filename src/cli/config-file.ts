@@ -1,7 +1,7 @@
 /**
  * The file of `serve --config`: JSON with comments, with the options of `serve` by their names in camel case.
  *
- *     { "socket": "/run/disks.sock",                     // of the process: PROCESS_OPTIONS
+ *     { "socket": "/run/disks.sock",                     // of the process: PROCESS_OPTIONS, and `control`
  *       "defaults": { "rate": "20M" },                   // of all disks: DISK_OPTIONS
  *       "disks": [{ "name": "a", "source": "https://…", "target": "/srv/a.raw", "rate": "5M" }] }
  *
@@ -65,6 +65,8 @@ export interface DiskConfig {
 
 /** What the file says. */
 export interface Config {
+  /** Path of the control socket of all disks. Undefined: there is none. */
+  readonly control: string | undefined;
   readonly listener: ListenerFlags;
   readonly disks: readonly DiskConfig[];
 }
@@ -95,7 +97,10 @@ export function parseConfig(text: string, path: string): Config {
   ];
   const file = objectOf(parseCommentedJson(text, path), { path, line: 1, what: 'the file' });
   const place = { path, line: file.line, what: 'the file' };
-  const listener = valuesOf(file, ofProcess, place, ['defaults', 'disks']) as ListenerFlags;
+  const listener = valuesOf(file, ofProcess, place, ['control', 'defaults', 'disks']) as ListenerFlags;
+  const controlAt = file.members.get('control');
+  const control =
+    controlAt && wrongAt({ path, line: controlAt.line, what: '"control"' }, () => textOf(controlAt.value));
   wrongAt(place, () => checkListenerFlags(listener));
   const defaultsAt = file.members.get('defaults');
   const defaults =
@@ -115,7 +120,7 @@ export function parseConfig(text: string, path: string): Config {
     return diskOf(disk, { path, line: disk.line, what: `disks[${index}]` }, ofDisk, defaults);
   });
   refuseTwice(disks, path, list.value as readonly JsonObject[]);
-  return { listener, disks };
+  return { listener, control, disks };
 }
 
 type Options = ReadonlyMap<string, Option>;

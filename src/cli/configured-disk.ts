@@ -40,6 +40,7 @@ export class ConfiguredDisk {
   #config: DiskConfig;
   #disk: ServedDisk | undefined;
   #isServed = false;
+  #problem: string | undefined = 'it is being opened';
   #wake = new AbortController();
   #onTried: () => void = () => undefined;
 
@@ -58,6 +59,11 @@ export class ConfiguredDisk {
   /** Whether clients find the export. */
   get isServed(): boolean {
     return this.#isServed;
+  }
+
+  /** Why it is not open. Undefined: it is. */
+  get problem(): string | undefined {
+    return this.#isServed ? undefined : this.#problem;
   }
 
   /** Tries to open the disk now, if the last attempt has failed. */
@@ -123,6 +129,7 @@ export class ConfiguredDisk {
         const delayMs = delayOf(attempt);
         const { code, message } = failureOf(error);
         troubles.retry({ type: 'retry', code, message, attempt, delayMs });
+        this.#problem = `${code}: ${message}`;
         this.#onTried();
         const forget = tellOnSignal(() => `${this.#config.target}: not open, ${code}: ${message}\n`);
         await this.#pause(delayMs);

@@ -72,7 +72,7 @@ export async function openListener({ socket, host, port }: ListenerFlags): Promi
 }
 
 /** Reports the library's errors for wrong arguments as wrong options. */
-async function asUsage<T>(task: () => T | Promise<T>): Promise<T> {
+export async function asUsage<T>(task: () => T | Promise<T>): Promise<T> {
   try {
     return await task();
   } catch (error) {

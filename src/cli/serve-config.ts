@@ -6,7 +6,8 @@
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withSignal } from '../async/with-signal.ts';
-import type { Listener } from '../nbd/server/listener.ts';
+import { type ControlledDisk, manyServer } from '../control/many.ts';
+import { Listener } from '../nbd/server/listener.ts';
 import { type ExportServer, serveAt } from '../nbd/server/server.ts';
 import { systemClock } from '../platform/system-clock.ts';
 import { type Config, type DiskConfig, readConfig } from './config-file.ts';
@@ -14,7 +15,7 @@ import { ConfiguredDisk, type DiskHost } from './configured-disk.ts';
 import { emitError, failureLine, failureOf, Interrupted, UsageError } from './failure.ts';
 import { listenForInterruption } from './interruption.ts';
 import { type Emit, jsonLines } from './json-lines.ts';
-import { type ListenerFlags, openListener, openTls, refusalReports } from './listening.ts';
+import { asUsage, openListener, openTls, refusalReports } from './listening.ts';
 import { tell, tellEvent } from './log/told.ts';
 import type { Progress } from './progress.ts';
 import { type ServiceManager, serviceManager } from './service-manager.ts';
@@ -59,13 +60,17 @@ export async function serveConfig(path: string, flags: ConfigFlags): Promise<voi
   const interruption = listenForInterruption();
   const { signal } = interruption;
   let listener: Listener | undefined;
+  let control: Listener | undefined;
   let many: ManyDisks | undefined;
   const manager = serviceManager((message) => tell('warning', `copyondemand: ${message}`));
   try {
     const config = await readConfig(path);
     const secure = await openTls(config.listener);
     listener = await openListener(config.listener);
+    if (config.control !== undefined) control = await asUsage(() => Listener.open({ socket: config.control! }));
     many = new ManyDisks(path, config, { json, quiet, emit, manager });
+    const { controlled } = many;
+    control?.take(manyServer(controlled));
     await many.serve(listener, secure, signal);
   } catch (error) {
     const told = manager.stopping();
@@ -79,6 +84,7 @@ export async function serveConfig(path: string, flags: ConfigFlags): Promise<voi
     }
     emit('done', {});
   } finally {
+    control?.close();
     interruption.stop();
   }
 }
@@ -149,6 +155,13 @@ class ManyDisks {
     return this.#remove([...this.#disks.keys()]);
   }
 
+  /** Returns what the control socket needs to know of the disks. */
+  readonly controlled = (): ControlledDisk[] =>
+    [...this.#disks.values()].map(({ config, problem }) => {
+      const { name, target, flags } = config;
+      return { name, target, metadata: flags.metadata ?? target, problem };
+    });
+
   readonly #onHangup = (): void => {
     if (this.#isReloadDue || this.#isClosing) return;
     this.#isReloadDue = true;
@@ -163,7 +176,7 @@ class ManyDisks {
     try {
       const config = await readConfig(this.#path);
       const secure = await openTls(config.listener);
-      this.#checkListener(config.listener);
+      this.#checkListener(config);
       this.#secure = secure;
       await this.#apply(config);
     } catch (error) {
@@ -175,8 +188,10 @@ class ManyDisks {
   }
 
   /** @throws {@link UsageError} for changes that need another listener */
-  #checkListener(next: ListenerFlags): void {
+  #checkListener({ listener: next, control }: Config): void {
     const { listener } = this.#config;
+    if (control !== this.#config.control)
+      throw new UsageError(`${this.#path}: restart the process to change "control"`);
     for (const key of ['socket', 'host', 'port'] as const) {
       if (next[key] !== listener[key]) throw new UsageError(`${this.#path}: restart the process to change "${key}"`);
     }

@@ -2,8 +2,9 @@
 
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { controlOf, isUnowned } from '../control/client.ts';
+import { controlOf, controlOfDisk, disksAt, isUnowned } from '../control/client.ts';
 import { type CopyFailure, type CopyStatus, UNKNOWN } from '../control/status.ts';
+import { isCodError } from '../errors.ts';
 import { UsageError } from './failure.ts';
 import { extentsOf, inspectTarget } from './inspect.ts';
 import { mapCells } from './map-picture.ts';
@@ -18,15 +19,23 @@ export interface StatusFlags {
   readonly watch?: boolean;
   /** Prefix of the names of the metadata. */
   readonly metadata?: string;
+  /** Path of a control socket. TARGET is then the name of a disk. */
+  readonly control?: string;
 }
 
 /**
- * Prints the status of the copy at TARGET. With `--watch`, prints it each second until no process owns the copy; on a
+ * Prints the status of the copy at TARGET, or of all disks at a control socket. With `--watch`, prints it each second until no process owns the copy; on a
  * terminal, draws it in its place until the user leaves.
- * @throws {@link UsageError} if TARGET is empty; COD_NOT_FOUND if it is not a copy; COD_NOT_RUNNING if the owner does
+ * @throws {@link UsageError} for wrong arguments; COD_NOT_FOUND if it is not a copy; COD_NOT_RUNNING if the owner does
  * not answer.
  */
-export async function status(target: string, flags: StatusFlags): Promise<void> {
+export async function status(target: string | undefined, flags: StatusFlags): Promise<void> {
+  const { control, metadata } = flags;
+  if (control !== undefined && metadata !== undefined) throw new UsageError('use either --control or --metadata');
+  if (target === undefined) {
+    if (control === undefined) throw new UsageError("missing required argument 'target', or --control");
+    return statusOfAll(control, flags);
+  }
   if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
   const { stdin, stdout } = process;
   if (flags.watch && !flags.json && stdout.isTTY && process.env['TERM'] !== 'dumb') {
@@ -41,7 +50,30 @@ export async function status(target: string, flags: StatusFlags): Promise<void> 
   }
 }
 
-async function statusOf(target: string, { metadata }: StatusFlags, cells = 0): Promise<CopyStatus> {
+/** Prints a line for each disk, also for those that are not open. */
+async function statusOfAll(socket: string, { json, watch }: StatusFlags): Promise<void> {
+  for (;;) {
+    const found: CopyStatus[] = [];
+    for (const name of await disksAt(socket)) found.push(await statusOfDisk(socket, name));
+    process.stdout.write(found.map((each) => (json ? `${JSON.stringify(each)}\n` : describeStatus(each))).join(''));
+    if (!watch) return;
+    await sleep(WATCH_MS);
+  }
+}
+
+async function statusOfDisk(socket: string, name: string): Promise<CopyStatus> {
+  try {
+    return await controlOfDisk(socket, name).status();
+  } catch (error) {
+    if (!isCodError(error, 'COD_NOT_RUNNING')) throw error;
+    const { code, message } = error;
+    const lastError = { code, message, time: new Date().toISOString(), recoveredAt: null };
+    return { ...UNKNOWN, target: name, pid: null, state: 'closed', lastError };
+  }
+}
+
+async function statusOf(target: string, { metadata, control: socket }: StatusFlags, cells = 0): Promise<CopyStatus> {
+  if (socket !== undefined) return controlOfDisk(socket, target).status({ cells });
   const control = controlOf(target, { metadata });
   try {
     return await control.status({ cells });

@@ -1,6 +1,6 @@
 /** `copyondemand pause`, `resume` and `set-rate`: they steer the background copy of the process that owns a copy. */
 
-import { controlOf } from '../control/client.ts';
+import { controlOf, controlOfDisk } from '../control/client.ts';
 import type { CopyStatus } from '../control/status.ts';
 import { emitError, UsageError } from './failure.ts';
 import { jsonLines } from './json-lines.ts';
@@ -14,6 +14,8 @@ export interface SteeringFlags {
   readonly json?: boolean;
   /** Prefix of the names of the metadata. */
   readonly metadata?: string;
+  /** Path of a control socket. TARGET is then the name of a disk. */
+  readonly control?: string;
 }
 
 /**
@@ -24,13 +26,14 @@ export interface SteeringFlags {
 export async function steer(
   command: Steering,
   target: string,
-  { json = false, metadata }: SteeringFlags,
+  { json = false, metadata, control: socket }: SteeringFlags,
   rate?: number,
 ): Promise<void> {
   const emit = jsonLines(process.stdout, { enabled: json });
   try {
     if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
-    const control = controlOf(target, { metadata });
+    if (socket !== undefined && metadata !== undefined) throw new UsageError('use either --control or --metadata');
+    const control = socket === undefined ? controlOf(target, { metadata }) : controlOfDisk(socket, target);
     const status = await (command === 'set-rate' ? control.setRate(rate) : control[command]());
     const { pid, state, paused, rateBytesPerSecond, rateFile } = status;
     emit('done', { target, pid, state, paused, rateBytesPerSecond, hasRateFile: rateFile !== null });

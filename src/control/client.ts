@@ -99,7 +99,25 @@ export interface CopyControl {
  */
 export function controlOf(target: string, { metadata = target, signal }: ControlOptions = {}): CopyControl {
   if (typeof target !== 'string' || target === '') throw new TypeError('`target` must be a path, a non-empty string');
-  const talk = (request: object): AsyncGenerator<Answer> => conversation({ target, metadata, signal }, request);
+  return controlBy({ target, signal, find: () => findOwner(target, metadata) });
+}
+
+/** The control of a disk by its name, at the control socket of a process with many disks (control/many.ts). */
+export function controlOfDisk(path: string, name: string): CopyControl {
+  return controlBy({ target: name, find: () => findProcess(path, { disk: name }) });
+}
+
+/** Returns the names of the disks at a control socket. @throws {@link CodError} COD_NOT_RUNNING */
+export async function disksAt(path: string): Promise<readonly string[]> {
+  const asked: Asked = { target: path, find: () => findProcess(path, {}) };
+  for await (const { disks } of conversation(asked, {}))
+    if (Array.isArray(disks)) return disks.map((name) => shown(String(name)));
+  throw ended();
+}
+
+function controlBy(asked: Asked): CopyControl {
+  const { target } = asked;
+  const talk = (request: object): AsyncGenerator<Answer> => conversation(asked, request);
   const ask = async (command: string, argument?: object): Promise<CopyStatus> => {
     for await (const answer of talk({ ...argument, command })) return statusOf(target, answer);
     throw ended();
@@ -138,17 +156,21 @@ export function isUnowned(error: unknown): boolean {
 }
 
 interface Asked {
+  /** The copy as messages name it. */
   readonly target: string;
-  readonly metadata: string;
-  readonly signal: AbortSignal | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Connects. @throws {@link CodError} COD_NOT_RUNNING */
+  find(): Promise<Found>;
 }
 
 type Answer = Readonly<Record<string, unknown>>;
 
 /** An owner that can be asked. */
 interface Found {
-  readonly owner: Owner;
+  readonly owner?: Owner;
   readonly socket: Socket;
+  /** The first line to send. */
+  readonly hello: object;
 }
 
 /** Yields the answers to a request, until the caller has enough. The first one comes in time. */
@@ -162,7 +184,7 @@ async function* conversation(asked: Asked, request: object): AsyncGenerator<Answ
   try {
     for (;;) {
       signal.throwIfAborted();
-      found = await findOwner(asked);
+      found = await asked.find();
       signal.throwIfAborted();
       const lines = linesOf(found.socket, MAX_ANSWER_BYTES);
       const first = await firstOf(found, lines, request);
@@ -194,12 +216,12 @@ async function* conversation(asked: Asked, request: object): AsyncGenerator<Answ
 
 /** Returns the first line of the answer. Undefined: the connection ended. */
 async function firstOf(
-  { owner, socket }: Found,
+  { hello, socket }: Found,
   lines: AsyncGenerator<string>,
   request: object,
 ): Promise<string | undefined> {
   try {
-    await send(socket, { token: owner.token });
+    await send(socket, hello);
     await send(socket, request);
     const { done, value } = await lines.next();
     return done ? undefined : value;
@@ -237,7 +259,7 @@ function shown(text: string): string {
 
 // The owner
 
-function notRunning({ target }: Asked, owner: Owner | undefined, problem?: string): CodError {
+function notRunning({ target }: Pick<Asked, 'target'>, owner: Owner | undefined, problem?: string): CodError {
   const who = owner === undefined ? 'its owner' : nameOf(owner);
   const message =
     problem === undefined
@@ -249,13 +271,13 @@ function notRunning({ target }: Asked, owner: Owner | undefined, problem?: strin
   });
 }
 
-/** Connects to the owner. @throws {@link CodError} COD_NOT_RUNNING */
-async function findOwner(asked: Asked): Promise<Found> {
-  const { file, line } = lockOf(asked.metadata);
+/** Connects to the owner of a copy. @throws {@link CodError} COD_NOT_RUNNING */
+export async function findOwner(target: string, metadata: string): Promise<Found> {
+  const asked = { target };
+  const { file, line } = lockOf(metadata);
   if (line === undefined) throw notRunning(asked, undefined);
   const owner = parseOwner(line);
   if (owner === undefined) {
-    const { target } = asked;
     const message = `${file} names no owner: another program or a newer version may have made it`;
     throw new CodError('COD_NOT_RUNNING', message, { details: { target, file, hasOwner: true } });
   }
@@ -273,11 +295,24 @@ async function findOwner(asked: Asked): Promise<Found> {
     const socket = await connect(path);
     // What reads or writes next rejects.
     socket.on('error', () => undefined);
-    return { owner, socket };
+    return { owner, socket, hello: { token: owner.token } };
   } catch (cause) {
     if (errnoOf(cause) === 'ENOENT' || errnoOf(cause) === 'ECONNREFUSED') throw notRunning(asked, undefined);
     if (cause instanceof CodError) throw cause;
     throw notRunning(asked, owner, `cannot be asked: ${reasonOf(cause)}`);
+  }
+}
+
+/** Connects to a process with many disks. @throws {@link CodError} COD_NOT_RUNNING */
+async function findProcess(path: string, hello: object): Promise<Found> {
+  try {
+    const socket = await connect(path);
+    // What reads or writes next rejects.
+    socket.on('error', () => undefined);
+    return { socket, hello };
+  } catch (cause) {
+    const message = `no process can be asked at ${path}: ${reasonOf(cause)}`;
+    throw new CodError('COD_NOT_RUNNING', message, { cause, details: { path, hasOwner: true } });
   }
 }
 

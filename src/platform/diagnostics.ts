@@ -14,7 +14,7 @@ interface ChannelsModule {
 const { process } = globalThis as {
   process?: { getBuiltinModule?(name: string): ChannelsModule | undefined };
 };
-const channels = process?.getBuiltinModule?.('node:diagnostics_channel');
+const channels = process?.getBuiltinModule?.('diagnostics_channel');
 
 /** Returns the channel `copyondemand:<name>`; undefined where there are none. */
 export function channel(name: string): Channel | undefined {

@@ -1,6 +1,8 @@
 /** `copyondemand serve --config FILE`: many disks from one process, and SIGHUP. */
 
-import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import type { Source } from '../../src/index.ts';
@@ -104,6 +106,93 @@ test('serves each disk under its name, and a disk that cannot be opened stops no
   renameSync(served.path('made'), away.source);
   expect(await listening).toMatchObject({ export: 'away' });
   expect(await byteOf(await served.client('away'))).toBe(3);
+});
+
+describe('the control socket', () => {
+  async function controlled(): Promise<{ served: Served; ask: (...args: string[]) => ReturnType<typeof runCommand> }> {
+    const served = new Served();
+    served.listener = { socket: served.path('s'), control: served.path('control') };
+    const away = { name: 'away', source: served.path('no.source'), target: served.path('away') };
+    const elsewhere = served.disk('b', 2, { metadata: served.path('prefix') });
+    await served.start(served.disk('a', 1), elsewhere, away);
+    const ask = (command: string, ...args: string[]) =>
+      runCommand([command, '--control', served.path('control'), ...args]);
+    return { served, ask };
+  }
+
+  test('tells of all disks, and steers each by its name', async () => {
+    const { served, ask } = await controlled();
+    const { pid } = served.running.child;
+    const all = await ask('status', '--json');
+    const found = all.stdout.trim().split('\n');
+    expect(found.map((line) => JSON.parse(line) as JsonEvent)).toMatchObject([
+      { target: 'a', state: 'hydrating', pid },
+      { target: 'b', state: 'hydrating', pid, metadata: served.path('prefix') },
+      {
+        target: 'away',
+        pid: null,
+        lastError: { code: 'COD_NOT_RUNNING', message: expect.stringContaining('no.source') },
+      },
+    ]);
+    expect((await ask('status', 'b')).stdout).toContain(`b: hydrating, process ${pid}`);
+    expect((await ask('pause', 'b')).stderr).toContain('b: paused');
+    expect((await ask('set-rate', 'a', '32k')).stderr).toContain('at most 32 KiB/s');
+    expect(await served.status('a')).toMatchObject({ state: 'hydrating', rateBytesPerSecond: 32_768 });
+    const states = (await ask('status')).stdout.split('\n');
+    expect(states[1]).toContain('b: paused');
+    expect((await ask('resume', 'b')).stderr).toContain('b: hydrating');
+    served.write(served.disk('new', 3));
+    await served.reload();
+    expect((await ask('status')).stdout).toMatch(/^new: hydrating, [^\n]*\n$/);
+  });
+
+  test.each([
+    { args: ['status', 'other'], exitCode: 1, says: 'COD_NOT_FOUND: there is no disk "other" here' },
+    { args: ['pause', 'away'], exitCode: 1, says: 'COD_NOT_RUNNING: away is not open' },
+    { args: ['pause', 'a', '--metadata', 'm'], exitCode: 2, says: 'either --control or --metadata' },
+    { args: ['status', '--metadata', 'm'], exitCode: 2, says: 'either --control or --metadata' },
+  ])('refuses $args', async ({ args: [command, ...args], exitCode, says }) => {
+    const { ask } = await controlled();
+    const refused = await ask(command!, ...args);
+    expect(refused.exitCode).toBe(exitCode);
+    expect(refused.stderr).toContain(says);
+  });
+
+  test('without a process is COD_NOT_RUNNING, and without a name of it wrong usage', async () => {
+    const socket = join(temporaryDirectory(), 'none');
+    expect(await runCommand(['status', '--control', socket])).toMatchObject({
+      exitCode: 1,
+      stderr: expect.stringContaining('COD_NOT_RUNNING: no process can be asked at'),
+    });
+    expect(await runCommand(['status'])).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('--control') });
+  });
+
+  test('is for its user alone, and bears silent clients and garbage', async () => {
+    const { served, ask } = await controlled();
+    const path = served.path('control');
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    const clients = Array.from({ length: 40 }, () => connect(path).on('error', () => undefined));
+    onTestFinished(() => clients.forEach((client) => void client.destroy()));
+    clients[0]!.write('x'.repeat(100_000));
+    clients[1]!.write('{"disk":');
+    clients[2]!.write('[]\nnull\n');
+    await Promise.all(clients.map((client) => once(client.resume(), 'close')));
+    expect((await ask('status', 'a')).stdout).toContain('a: hydrating');
+    served.running.child.kill('SIGTERM');
+    expect(await served.running.result).toMatchObject({ exitCode: 0 });
+    expect(existsSync(path)).toBe(false);
+  });
+
+  test('is not taken from another file', async () => {
+    const served = new Served();
+    writeFileSync(served.path('control'), 'mine');
+    served.listener = { socket: served.path('s'), control: served.path('control') };
+    served.write(served.disk('a', 1));
+    const refused = await runCommand(['serve', '--config', served.path('config')]);
+    expect(refused).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('COD_EXISTS') });
+    expect(readFileSync(served.path('control'), 'utf8')).toBe('mine');
+    expect(existsSync(served.path('a'))).toBe(false);
+  });
 });
 
 test('the commands steer one disk by its TARGET, and SIGUSR1 has a line for each', async () => {

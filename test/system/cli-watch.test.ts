@@ -28,8 +28,9 @@ async function serve(directory = temporaryDirectory(), ...flags: string[]): Prom
   return { directory, target, server };
 }
 
+/** Has colours by default, also if the tests run without them. */
 function watch(target: string, env: NodeJS.ProcessEnv = {}): OnTerminal {
-  return onTerminal([process.execPath, MAIN, 'status', target, '--watch'], env);
+  return onTerminal([process.execPath, MAIN, 'status', target, '--watch'], { NO_COLOR: '', ...env });
 }
 
 const SLOW = ['--rate', '64k'];

@@ -145,9 +145,10 @@ describe.runIf(canMountDisks())('on a full disk', () => {
     const command = ['copy', image, join(disk.directory, 'disk'), '--json', '--retries', '0'];
     const full = await runCommand(command);
     expect(full.exitCode).toBe(1);
-    expect(full.stderr).toMatch(/^copyondemand: COD_NO_SPACE: .+\n$/);
+    const refusal = /^copyondemand: warning: .+ may need .+\ncopyondemand: COD_NO_SPACE: .+\n$/;
+    expect(full.stderr).toMatch(refusal);
     expect(eventsOf(full).at(-1)).toMatchObject({ event: 'error', code: 'COD_NO_SPACE' });
-    expect((await runCommand(command)).stderr).toMatch(/^copyondemand: COD_NO_SPACE: .+\n$/);
+    expect((await runCommand(command)).stderr).toMatch(refusal);
     disk.resize(40 * MIB);
     const again = await runCommand(command);
     expect(again).toMatchObject({ exitCode: 0, stderr: '' });

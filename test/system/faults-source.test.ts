@@ -233,7 +233,7 @@ describe('a source without ETag and Last-Modified is reported once', () => {
 
     const digest = createHash('sha256').update(IMAGE).digest('hex');
     const wrong = await runCommand(['copy', url, 'disk', '--sha256', 'ab'.repeat(32)], { cwd: directory });
-    expect(wrong.stderr).toContain('COD_CORRUPT');
+    expect(wrong.stderr).toContain('COD_MISMATCH');
     const verified = await runCommand(['copy', url, 'disk', '--sha256', digest, '--json'], { cwd: directory });
     expect(eventsOf(verified)).toContainEqual({ event: 'verified', sha256: digest });
     expect(readdirSync(directory)).toEqual(['disk']);

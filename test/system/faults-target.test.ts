@@ -102,7 +102,7 @@ test('only a digest detects a target that was replaced with another image of the
   writeFileSync(wanted, copied());
   writeFileSync(target, written.fill(7));
   const refused = await runCommand(['copy', image, target, '--sha256', await sha256OfFile(wanted), '--quiet']);
-  expect(refused.stderr).toMatch(/^copyondemand: COD_CORRUPT: .+\n$/);
+  expect(refused.stderr).toMatch(/^copyondemand: COD_MISMATCH: .+\n$/);
   expect(refused.exitCode).toBe(1);
   expect(readdirSync(directory)).toContain('disk.bak');
 });

@@ -45,7 +45,7 @@ test('a client is served beside silent connections, and refused beside 64 others
   const { exitCode, stderr } = await stop();
   expect(exitCode).toBe(0);
   expect(stderr.split('\n').filter((line) => line.includes('refused'))).toEqual([
-    'copyondemand: all 64 places are taken; clients refused so far: 1',
+    'copyondemand: all places for clients are taken; clients refused so far: 1',
   ]);
 });
 

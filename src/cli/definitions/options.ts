@@ -51,6 +51,14 @@ export function withMetadata(command: Definition): Definition {
   );
 }
 
+/** Adds the options that say where the copy is that a process owns. */
+export function withControl<T extends Definition>(command: T): T {
+  return withMetadata(command).option(
+    '--control <socket>',
+    'ask at the control socket of `serve --config`: TARGET is the name of a disk',
+  ) as T;
+}
+
 /** Adds the options of the background copy and of the output. */
 export function withCopyOptions(command: Definition): Definition {
   return withMetadata(command)

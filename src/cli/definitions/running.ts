@@ -2,15 +2,18 @@
 
 import { parseRateOrNone } from '../units.ts';
 import type { Definition } from './definition.ts';
-import { argument, RATES, withMetadata } from './options.ts';
+import { argument, RATES, withControl, withMetadata } from './options.ts';
 
 /** Adds the commands about running copies to the program. */
 export function defineRunning(program: Definition): void {
-  withMetadata(program.command('status'))
+  withControl(program.command('status'))
     .summary('show what the owner of a copy does')
-    .example('copyondemand status vm.raw --watch')
-    .description('Asks the process that owns the copy at TARGET. Without an owner: what its metadata says.')
-    .argument('<target>', 'the path of a copy')
+    .example('copyondemand status vm.raw --watch', 'copyondemand status --control /run/copyondemand/control.sock')
+    .description(
+      'Asks the process that owns the copy at TARGET. Without an owner: what its metadata says.\n' +
+        'With --control and without TARGET: all disks of that process.',
+    )
+    .argument('[target]', 'the path of a copy')
     .option('--json', 'print one JSON object on stdout')
     .option('--watch', 'print it each second, until no process owns the copy; on a terminal, draw a screen');
 
@@ -19,7 +22,7 @@ export function defineRunning(program: Definition): void {
     ['resume', 'continue a background copy that was paused'],
   ];
   for (const [command, summary] of steering) {
-    withMetadata(program.command(command))
+    withControl(program.command(command))
       .summary(summary)
       .example(`copyondemand ${command} vm.raw`)
       .description(
@@ -29,7 +32,7 @@ export function defineRunning(program: Definition): void {
       .option('--json', 'print one JSON object on stdout');
   }
 
-  withMetadata(program.command('set-rate'))
+  withControl(program.command('set-rate'))
     .summary('change the rate of a background copy')
     .example('copyondemand set-rate vm.raw 20M', 'copyondemand set-rate vm.raw unlimited')
     .description(
