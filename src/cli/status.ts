@@ -24,8 +24,8 @@ export interface StatusFlags {
 }
 
 /**
- * Prints the status of the copy at TARGET, or of all disks at a control socket. With `--watch`, prints it each second until no process owns the copy; on a
- * terminal, draws it in its place until the user leaves.
+ * Prints the status of the copy at TARGET, or of all disks at a control socket. With `--watch`, prints it each second
+ * until no process owns the copy; on a terminal, draws it in its place until the user leaves.
  * @throws {@link UsageError} for wrong arguments; COD_NOT_FOUND if it is not a copy; COD_NOT_RUNNING if the owner does
  * not answer.
  */

@@ -16,6 +16,7 @@ import { checkSourceFlags, type HttpFlags } from './http-options.ts';
 import { type ImageFlags, openImage } from './image.ts';
 import type { Emit } from './json-lines.ts';
 import { tell, tellEvent } from './log/told.ts';
+import { timedTarget } from './metrics/timed-target.ts';
 import type { Progress } from './progress.ts';
 import type { RateControl } from './rate-control.ts';
 import { withRepairAdvice } from './repair-advice.ts';
@@ -164,7 +165,7 @@ export async function openTarget({
   const options: OpenDeviceOptions = {
     source,
     sameSource: flags.sameSource ?? false,
-    fileSystem: localFileSystem('.', { direct, readOnly }, { control: answers.control }),
+    fileSystem: timedTarget(localFileSystem('.', { direct, readOnly }, { control: answers.control }), target),
     target,
     metadata: flags.metadata,
     overwrite: flags.overwrite ?? false,

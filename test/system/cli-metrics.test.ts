@@ -77,6 +77,16 @@ describeWith(['promtool'], 'metrics', () => {
       'process_resident_memory_bytes ',
     ])
       expect(found).toContain(`\n${line}`);
+    // The bytes are stored by now, or soon. What is stored is read from the target.
+    const calls = async (call: string) =>
+      Number(new RegExp(`target_call_duration_seconds_count\\{.*call="${call}"\\} (.*)`).exec(await scrape(url))![1]);
+    while ((await calls('write')) === 0) await new Promise(setImmediate);
+    while (!(await scrape(url)).includes(`\ncopyondemand_synced_blocks{target="${target}"} 2\n`))
+      await new Promise(setImmediate);
+    const before = await calls('read');
+    await client.read(new Uint8Array(4096), 4096);
+    expect(await calls('read')).toBe(before + 1);
+    expect(await scrape(url)).toContain(`\ncopyondemand_target_bytes_total{target="${target}",call="write"} 8192\n`);
     expect(Number(/owner_heartbeat_age_seconds\{.*\} (.*)/.exec(found)![1])).toBeGreaterThanOrEqual(0);
     await client.close();
     running.child.kill('SIGTERM');

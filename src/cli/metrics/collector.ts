@@ -13,9 +13,11 @@ import type { HeartbeatMessage } from '../../fs/node-lock.ts';
 import type { NbdClientMessage, NbdCommandMessage } from '../../nbd/server/diagnostics.ts';
 import { SERVED, type ServedMessage } from '../served.ts';
 import { Exposition, Histogram, type Labels } from './exposition.ts';
+import { TARGET_CALLS, type TargetMessage } from './timed-target.ts';
 
 const STATES: readonly DeviceState[] = ['hydrating', 'paused', 'waiting', 'idle', 'hydrated', 'poisoned', 'closed'];
 const KINDS = ['demand', 'background'] as const;
+const TARGET_CALL = ['read', 'write', 'sync'] as const;
 const CALLS = [
   ['reads', 'read'],
   ['writes', 'write'],
@@ -27,6 +29,7 @@ const SAMPLE_MS = 20;
 interface Copy {
   readonly device: Device;
   readonly requests: Readonly<Record<SourceMessage['kind'], Requests>>;
+  readonly calls: Readonly<Record<TargetMessage['call'], TargetCalls>>;
   readonly flush: Durability;
   readonly checkpoint: Durability;
   /** Bytes of the last checkpoint; undefined before the first one. */
@@ -37,6 +40,11 @@ class Requests {
   readonly durations = new Histogram();
   readonly responses = new Histogram();
   failures = 0;
+}
+
+class TargetCalls {
+  readonly durations = new Histogram();
+  bytes = 0;
 }
 
 class Durability {
@@ -81,6 +89,7 @@ export class Collector {
       ['copyondemand:nbd:disconnected', (message) => void this.#export(message as NbdClientMessage).clients--],
       ['copyondemand:nbd:refused', () => void this.#refused++],
       ['copyondemand:nbd:command', (message) => this.#command(message as NbdCommandMessage)],
+      [TARGET_CALLS.name as string, (message) => this.#target(message as TargetMessage)],
       [SERVED.name as string, (message) => this.#serves(message as ServedMessage)],
     ]);
     for (const [name, handler] of this.#handlers) subscribe(name, handler);
@@ -98,6 +107,7 @@ export class Collector {
       this.#copies.set(target, {
         device: message.device,
         requests: { demand: new Requests(), background: new Requests() },
+        calls: { read: new TargetCalls(), write: new TargetCalls(), sync: new TargetCalls() },
         flush: new Durability(),
         checkpoint: new Durability(),
       });
@@ -116,6 +126,13 @@ export class Collector {
     requests.durations.observe(durationMs);
     if (bytes > 0) requests.responses.observe(responseMs);
     if (error !== undefined) requests.failures++;
+  }
+
+  #target({ target, call, bytes, durationMs }: TargetMessage): void {
+    const calls = this.#copies.get(target)?.calls[call];
+    if (calls === undefined) return;
+    calls.durations.observe(durationMs);
+    calls.bytes += bytes;
   }
 
   #durable(kind: 'flush' | 'checkpoint', { target, durationMs, error }: DurabilityMessage): void {
@@ -301,6 +318,22 @@ export class Collector {
       'counter',
       'Requests to the source that failed.',
       requests(({ failures }) => failures),
+    );
+    const calls = <Value>(value: (calls: TargetCalls) => Value): [Labels, Value][] =>
+      copies.flatMap(([target, copy]) =>
+        TARGET_CALL.map((call): [Labels, Value] => [{ target, call }, value(copy.calls[call])]),
+      );
+    text.add(
+      'copyondemand_target_call_duration_seconds',
+      'histogram',
+      'Time of reads, writes and syncs of the file of the target.',
+      calls(({ durations }) => durations),
+    );
+    text.add(
+      'copyondemand_target_bytes_total',
+      'counter',
+      'Bytes read from the file of the target, and written to it.',
+      calls(({ bytes }) => bytes).filter(([{ call }]) => call !== 'sync'),
     );
     for (const kind of ['flush', 'checkpoint'] as const) {
       text.add(
