@@ -5,6 +5,7 @@
 
 import { basename, resolve } from 'node:path';
 import { nodeFileSystem } from '../control/node-file-system.ts';
+import type { ByteExtent } from '../core/range-set.ts';
 import { CodError } from '../errors.ts';
 import type { FileSystem } from '../fs/file-system.ts';
 import type { Inspection } from '../log/inspect.ts';
@@ -13,7 +14,7 @@ import { emitError, UsageError } from './failure.ts';
 import { inspectTarget } from './inspect.ts';
 import { listenForInterruption } from './interruption.ts';
 import { jsonLines } from './json-lines.ts';
-import { Cursor, changedSince, contentsSince, type Extent } from './since.ts';
+import { Cursor, changedSince, contentsSince } from './since.ts';
 import { counted, formatBytes } from './units.ts';
 
 /** Parsed options of the command. */
@@ -51,7 +52,7 @@ export async function changes(target: string, flags: ChangesFlags): Promise<void
       since === undefined
         ? modifiedIn(inspection)
         : changedSince(fileSystem, inspection, await contentsSince(fileSystem, inspection, since));
-    const kept: Extent[] = [];
+    const kept: ByteExtent[] = [];
     let [count, bytes, lines] = [0, 0, ''];
     for await (const { offset, length } of extents) {
       interruption.signal.throwIfAborted();
@@ -90,7 +91,7 @@ function checkUsage(target: string, { since, output, backingFile }: ChangesFlags
   if (backingFile !== undefined && output === undefined) throw new UsageError('--backing-file needs --output');
 }
 
-function* modifiedIn({ size, blockSize, modified }: Inspection): Generator<Extent, void, undefined> {
+function* modifiedIn({ size, blockSize, modified }: Inspection): Generator<ByteExtent, void, undefined> {
   for (const [first, last] of modified) {
     const offset = first * blockSize;
     yield { offset, length: Math.min((last + 1) * blockSize, size) - offset };
@@ -115,7 +116,7 @@ function describe({
 
 interface Saving {
   readonly inspection: Inspection;
-  readonly extents: readonly Extent[];
+  readonly extents: readonly ByteExtent[];
   readonly flags: ChangesFlags;
   readonly signal: AbortSignal;
 }
@@ -162,8 +163,8 @@ async function save(fileSystem: FileSystem, { inspection, extents, flags, signal
 }
 
 /** The extents in whole clusters, merged. */
-function widened(extents: readonly Extent[], size: number, clusterBytes: number): Extent[] {
-  const whole: Extent[] = [];
+function widened(extents: readonly ByteExtent[], size: number, clusterBytes: number): ByteExtent[] {
+  const whole: ByteExtent[] = [];
   for (const { offset, length } of extents) {
     const start = offset - (offset % clusterBytes);
     const end = Math.min(Math.ceil((offset + length) / clusterBytes) * clusterBytes, size);
@@ -176,7 +177,7 @@ function widened(extents: readonly Extent[], size: number, clusterBytes: number)
 }
 
 /** @throws {@link CodError} COD_INCOMPLETE */
-function refuseMissing({ target, blockSize, synced }: Inspection, extents: readonly Extent[]): void {
+function refuseMissing({ target, blockSize, synced }: Inspection, extents: readonly ByteExtent[]): void {
   const held = new Cursor(synced);
   for (const { offset, length } of extents) {
     for (let block = Math.floor(offset / blockSize); block * blockSize < offset + length; block++) {

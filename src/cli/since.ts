@@ -6,6 +6,7 @@
  * it with equal bytes. So a missing or damaged snapshot is an error, and never hides a change.
  */
 
+import type { ByteExtent } from '../core/range-set.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { type Inspection, inspectMetadata } from '../log/inspect.ts';
@@ -16,11 +17,6 @@ const PIECE_BYTES = 2 ** 20;
 
 /** Inclusive runs of blocks, ascending. */
 type Runs = readonly (readonly [first: number, last: number])[];
-
-export interface Extent {
-  readonly offset: number;
-  readonly length: number;
-}
 
 /** What the difference needs to know of a copy. */
 export type Contents = Pick<Inspection, 'target' | 'size' | 'blockSize' | 'identity' | 'synced' | 'modified'>;
@@ -62,10 +58,10 @@ export async function* changedSince(
   fileSystem: FileSystem,
   target: Contents,
   since: Contents,
-): AsyncGenerator<Extent, void, undefined> {
+): AsyncGenerator<ByteExtent, void, undefined> {
   const { blockSize, size } = target;
   const comparison = await Comparison.open(fileSystem, target, since);
-  let found: Extent | undefined;
+  let found: ByteExtent | undefined;
   try {
     for (const [first, last] of united(target.modified, since.modified)) {
       for await (const block of comparison.differing(first, last)) {

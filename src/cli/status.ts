@@ -2,9 +2,10 @@
 
 import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { controlOf, controlOfDisk, disksAt, isUnowned } from '../control/client.ts';
+import { controlOfDisk, disksAt, isUnowned } from '../control/client.ts';
 import { type CopyFailure, type CopyStatus, UNKNOWN } from '../control/status.ts';
 import { isCodError } from '../errors.ts';
+import { type ControlFlags, checkControlFlags, controlFor } from './control-flags.ts';
 import { UsageError } from './failure.ts';
 import { extentsOf, inspectTarget } from './inspect.ts';
 import { mapCells } from './map-picture.ts';
@@ -14,13 +15,9 @@ import { formatBytes, formatDuration, formatPercent, formatRate } from './units.
 
 const WATCH_MS = 1000;
 
-export interface StatusFlags {
+export interface StatusFlags extends ControlFlags {
   readonly json?: boolean;
   readonly watch?: boolean;
-  /** Prefix of the names of the metadata. */
-  readonly metadata?: string;
-  /** Path of a control socket. TARGET is then the name of a disk. */
-  readonly control?: string;
 }
 
 /**
@@ -30,8 +27,8 @@ export interface StatusFlags {
  * not answer.
  */
 export async function status(target: string | undefined, flags: StatusFlags): Promise<void> {
-  const { control, metadata } = flags;
-  if (control !== undefined && metadata !== undefined) throw new UsageError('use either --control or --metadata');
+  checkControlFlags(flags);
+  const { control } = flags;
   if (target === undefined) {
     if (control === undefined) throw new UsageError("missing required argument 'target', or --control");
     return statusOfAll(control, flags);
@@ -72,9 +69,10 @@ async function statusOfDisk(socket: string, name: string): Promise<CopyStatus> {
   }
 }
 
-async function statusOf(target: string, { metadata, control: socket }: StatusFlags, cells = 0): Promise<CopyStatus> {
-  if (socket !== undefined) return controlOfDisk(socket, target).status({ cells });
-  const control = controlOf(target, { metadata });
+async function statusOf(target: string, flags: StatusFlags, cells = 0): Promise<CopyStatus> {
+  const { metadata } = flags;
+  const control = controlFor(target, flags);
+  if (flags.control !== undefined) return control.status({ cells });
   try {
     return await control.status({ cells });
   } catch (error) {

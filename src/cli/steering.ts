@@ -1,7 +1,7 @@
 /** `copyondemand pause`, `resume` and `set-rate`: they steer the background copy of the process that owns a copy. */
 
-import { controlOf, controlOfDisk } from '../control/client.ts';
 import type { CopyStatus } from '../control/status.ts';
+import { type ControlFlags, controlFor } from './control-flags.ts';
 import { emitError, UsageError } from './failure.ts';
 import { jsonLines } from './json-lines.ts';
 import { formatRate } from './units.ts';
@@ -10,12 +10,8 @@ import { formatRate } from './units.ts';
 export type Steering = 'pause' | 'resume' | 'set-rate';
 
 /** Parsed options of the commands. */
-export interface SteeringFlags {
+export interface SteeringFlags extends ControlFlags {
   readonly json?: boolean;
-  /** Prefix of the names of the metadata. */
-  readonly metadata?: string;
-  /** Path of a control socket. TARGET is then the name of a disk. */
-  readonly control?: string;
 }
 
 /**
@@ -26,14 +22,13 @@ export interface SteeringFlags {
 export async function steer(
   command: Steering,
   target: string,
-  { json = false, metadata, control: socket }: SteeringFlags,
+  { json = false, ...flags }: SteeringFlags,
   rate?: number,
 ): Promise<void> {
   const emit = jsonLines(process.stdout, { enabled: json });
   try {
     if (target === '') throw new UsageError('TARGET is empty: give the path of a copy');
-    if (socket !== undefined && metadata !== undefined) throw new UsageError('use either --control or --metadata');
-    const control = socket === undefined ? controlOf(target, { metadata }) : controlOfDisk(socket, target);
+    const control = controlFor(target, flags);
     const status = await (command === 'set-rate' ? control.setRate(rate) : control[command]());
     const { pid, state, paused, rateBytesPerSecond, rateFile } = status;
     emit('done', { target, pid, state, paused, rateBytesPerSecond, hasRateFile: rateFile !== null });

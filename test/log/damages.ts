@@ -3,6 +3,7 @@
  * a possible state, or that cannot be detected (docs/DESIGN.md, Damage), is left out.
  */
 
+import { CodError } from '../../src/index.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import type { Image, Images } from './memory-files.ts';
 import { Life, SIZE, type State } from './states.ts';
@@ -169,4 +170,15 @@ function withHole({ images }: State, start: number, end: number): Damage {
   const { bytes, size } = images.get('disk.wil')!;
   const holed = withFile(images, 'disk.wil', { bytes: bytes.slice().fill(0, start, end), size });
   return { what: `zeros at ${start}`, kind: 'a lost sector of disk.wil', images: holed };
+}
+
+/** Returns the code with which `work` rejects. Undefined: it does not. */
+export async function codeOf(work: () => Promise<unknown>): Promise<string | undefined> {
+  try {
+    await work();
+    return undefined;
+  } catch (error) {
+    if (error instanceof CodError) return error.code;
+    throw error;
+  }
 }

@@ -5,7 +5,7 @@
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { type CodError, inspectMetadata } from '../../src/index.ts';
+import { inspectMetadata } from '../../src/index.ts';
 import { type RepairPlan, repairIn } from '../../src/log/repair.ts';
 import {
   CrashingFileSystem,
@@ -16,7 +16,7 @@ import {
   seededRandom,
 } from '../../src/testing/index.ts';
 import { effort } from '../support/effort.ts';
-import { withFile } from './damages.ts';
+import { codeOf, withFile } from './damages.ts';
 import { type Image, type Images, MemoryFiles } from './memory-files.ts';
 import { format1State, open, SIZE, SOURCE, violation } from './states.ts';
 
@@ -113,15 +113,6 @@ function* damages(images: Images): Generator<{ what: string; images: Images }> {
 
 function repair(files: MemoryFiles, apply: boolean): Promise<RepairPlan> {
   return repairIn(environment, { fileSystem: files, target: 'disk', apply });
-}
-
-async function codeOf(work: () => Promise<unknown>): Promise<string | undefined> {
-  try {
-    await work();
-    return undefined;
-  } catch (error) {
-    return (error as CodError).code;
-  }
 }
 
 /** Repairs the copy, and checks what changed. Returns undefined if recovery does not notice the damage. */

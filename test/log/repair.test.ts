@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { SLICE_BLOCKS } from '../../src/core/layout.ts';
 import { openDeviceIn } from '../../src/device/open.ts';
 import { readNamed } from '../../src/fs/inline-file.ts';
-import { CodError, inspectMetadata, isCodError } from '../../src/index.ts';
+import { inspectMetadata, isCodError } from '../../src/index.ts';
 import { recover } from '../../src/log/recovery.ts';
 import { type RepairPlan, repairIn } from '../../src/log/repair.ts';
 import { type Part, readPart, salvage } from '../../src/log/salvage.ts';
@@ -17,6 +17,7 @@ import { Core } from '../../src/wasm/core.ts';
 import type { Counting } from '../support/byte-history.ts';
 import { effort } from '../support/effort.ts';
 import {
+  codeOf,
   type Damage,
   flippedBits,
   foreignFiles,
@@ -57,16 +58,6 @@ type TargetFile = 'left' | 'synced';
 
 function repair(files: MemoryFiles, apply = true): Promise<RepairPlan> {
   return repairIn(environment, { fileSystem: files, target: 'disk', apply });
-}
-
-async function codeOf(work: () => Promise<unknown>): Promise<string | undefined> {
-  try {
-    await work();
-    return undefined;
-  } catch (error) {
-    if (error instanceof CodError) return error.code;
-    throw error;
-  }
 }
 
 /** Opens the copy, which must work, and compares every byte. */

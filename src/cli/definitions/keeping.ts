@@ -2,7 +2,7 @@
 
 import { parseInteger, parseSize } from '../units.ts';
 import type { Definition } from './definition.ts';
-import { argument, SIZES, withMetadata } from './options.ts';
+import { argument, SIZES, TAKE_OVER, withMetadata } from './options.ts';
 
 /** Adds the commands about copies that exist to the program. */
 export function defineKeeping(program: Definition): void {
@@ -21,7 +21,7 @@ export function defineKeeping(program: Definition): void {
     .example('copyondemand finish disk.raw')
     .description('Removes the metadata of the complete copy at TARGET. Needs no source, and may be repeated.')
     .argument('<target>', 'the path of a complete copy')
-    .option('--take-over', 'replace an owner on another machine after 10 s without its heartbeat, not 30 s')
+    .option(...TAKE_OVER)
     .option('--json', 'print one JSON object on stdout')
     .option('--quiet', 'print only errors on stderr');
 
@@ -53,7 +53,7 @@ export function defineKeeping(program: Definition): void {
     )
     .argument('<target>', 'the path of a copy')
     .option('--yes', 'do not ask')
-    .option('--take-over', 'replace an owner on another machine after 10 s without its heartbeat, not 30 s')
+    .option(...TAKE_OVER)
     .option('--json', 'print one JSON object on stdout');
 
   withMetadata(program.command('repair'))

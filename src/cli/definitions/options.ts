@@ -23,6 +23,12 @@ export const SOURCES: Note = {
 export const SOURCE: string = 'a path, or an http, https, s3, nbd, nbds or nbd+unix URL';
 export const TARGET: string = 'a path that does not exist yet, or a copy to resume';
 
+/** The option of commands that own a copy. */
+export const TAKE_OVER: readonly [flags: string, description: string] = [
+  '--take-over',
+  'replace an owner on another machine after 10 s without its heartbeat, not 30 s',
+];
+
 /** An option whose values add up, in their order. */
 export class Repeatable extends Option {
   constructor(flags: string, description: string) {
@@ -74,7 +80,7 @@ export function withCopyOptions(command: Definition): Definition {
     .option('--manifest-root <hex>', 'the manifest must have this root', argument(parseSha256))
     .option('--seed <file>', 'take what matches the manifest from this older image')
     .option('--same-source', 'accept a source of another identity as the same content')
-    .option('--take-over', 'replace an owner on another machine after 10 s without its heartbeat, not 30 s')
+    .option(...TAKE_OVER)
     .option('--grow', 'TARGET is a block device: the copy has its size, with zeros behind the image')
     .option('--overwrite', 'TARGET is a block device: replace what it seems to hold')
     .option('--json', 'print events as JSON lines on stdout, and no progress')
