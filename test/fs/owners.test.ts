@@ -74,7 +74,7 @@ test('no flushed write is lost in take-overs', { timeout: 3_600_000 }, async () 
 
   const children = MACHINES.map(start);
   try {
-    while (floors.length < ROUNDS && problems.length === 0) {
+    while ((floors.length < ROUNDS || Math.min(stops, kills) <= ROUNDS / 50) && problems.length === 0) {
       const index = random.below(children.length);
       const child = children[index]!;
       const pause = (ms: number): Promise<unknown> => new Promise((resolve) => setTimeout(resolve, random.below(ms)));
@@ -95,5 +95,4 @@ test('no flushed write is lost in take-overs', { timeout: 3_600_000 }, async () 
     rmSync(directory, { recursive: true, force: true });
   }
   expect(problems).toEqual([]);
-  expect(Math.min(stops, kills)).toBeGreaterThan(ROUNDS / 50);
 });
