@@ -23,6 +23,8 @@ async function buildPage(outdir) {
     entryPoints: [join(sources, 'main.ts'), join(sources, 'style.css')],
     outdir,
     bundle: true,
+    // What few users need is loaded when they need it.
+    splitting: true,
     minify: true,
     format: 'esm',
     target: ['es2022', 'chrome123', 'firefox120', 'safari17.5'],

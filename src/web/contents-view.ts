@@ -20,6 +20,9 @@ export interface ContentsOptions {
   onShowBytes(offset: number): void;
 }
 
+/** Looks for files to show at once in this many of the largest partitions. */
+const MAX_TRIED = 4;
+
 export class ContentsView {
   readonly element: HTMLElement;
   readonly #options: ContentsOptions;
@@ -70,11 +73,22 @@ export class ContentsView {
         ...(table?.remark === undefined ? [] : [el('p', { class: 'remark' }, `Warning: ${table.remark}.`)]),
         tree.element,
       );
-      if (contents.parts.length === 1) await tree.openFirst();
+      await this.#openLargest(contents.parts, tree);
     } catch (error) {
       if (this.#over.signal.aborted) return;
       const again = el('button', { type: 'button', class: 'small', onclick: () => void this.#read() }, 'Try again');
       this.#body.replaceChildren(el('p', { class: 'remark' }, brief(error)), again);
+    }
+  }
+
+  /** Opens the largest partition that can be browsed: most likely its files are what the user came for. */
+  async #openLargest(parts: readonly Partition[], tree: Tree): Promise<void> {
+    const bySize = [...parts].sort((a, b) => b.size - a.size);
+    for (const partition of bySize.slice(0, MAX_TRIED)) {
+      if (parts.length > 1 && !('volume' in (await findVolume(this.#options.session, partition, this.#over.signal))))
+        continue;
+      await tree.open(parts.indexOf(partition));
+      return;
     }
   }
 

@@ -8,8 +8,9 @@ import { el, saveBlob, setText } from './dom.ts';
 import { HexView } from './hex-view.ts';
 import { MapView } from './map-view.ts';
 import { PcView, pcFolder } from './pc-view.ts';
-import { explain, type Problem } from './problem.ts';
-import type { Session } from './session.ts';
+import { explain, explainWait, type Remedy } from './problem.ts';
+import { problemCard } from './problem-card.ts';
+import type { Session, Trouble } from './session.ts';
 import { formatBytes, formatDuration, formatShare } from './units.ts';
 
 export interface DiskOptions {
@@ -18,8 +19,8 @@ export interface DiskOptions {
   onLeave(): void;
   /** Removes the copy. */
   onForget(): void;
-  /** Opens the disk again. `anew`: removes the copy first. */
-  onReopen(options: { anew: boolean }): void;
+  /** Opens the disk again, as the remedy says. */
+  onRemedy(remedy: Remedy): void;
 }
 
 /** The first offset that the hex view shows. The table of an MBR begins shortly behind it, and a GPT follows. */
@@ -45,23 +46,28 @@ export class DiskView {
   readonly #rate: HTMLSelectElement;
   readonly #download: HTMLButtonElement;
   readonly #problem = el('div', { role: 'alert' });
+  readonly #waiting = el('div', { role: 'status' });
+  readonly #countdown = el('span', { role: 'timer' });
   readonly #contents: ContentsView;
   readonly #pc: PcView | undefined;
   readonly #title: HTMLElement;
   /** True after the background copy has failed, or after a read has found that the source changed. */
   #stopped = false;
+  #trouble: Trouble | undefined;
 
   constructor(options: DiskOptions) {
     const { session } = (this.#options = options);
     const hex = new HexView(session);
+    const bytes = folded('Bytes', hex.element);
     const showBytes = (offset: number): void => {
+      bytes.open = true;
       void hex.show(offset);
       hex.element.scrollIntoView({
         block: 'nearest',
         behavior: matchMedia('(prefers-reduced-motion: reduce)').matches ? 'auto' : 'smooth',
       });
     };
-    const map = new MapView({ session, onChoose: (offset) => void hex.show(offset) });
+    const map = new MapView({ session, onChoose: showBytes });
     const curves = new CurvesView(session);
     this.#contents = new ContentsView({
       session,
@@ -78,45 +84,18 @@ export class DiskView {
       ...RATES.map(([name, rate]) => el('option', { selected: rate === session.rate }, name)),
     );
     this.#download = el('button', { type: 'button', onclick: () => void this.#saveImage() }, 'Download the image');
-    const forget = this.#forgetDialog();
     this.#title = el('h1', { tabindex: -1 }, el('bdi', {}, session.name));
     this.element = el(
       'main',
       { class: 'disk' },
-      el(
-        'section',
-        { class: 'summary', 'aria-label': 'The copy' },
-        el(
-          'div',
-          { class: 'title' },
-          el('button', { type: 'button', class: 'link', onclick: () => options.onLeave() }, '← All images'),
-          this.#title,
-          el(
-            'p',
-            { class: 'muted' },
-            `${formatBytes(session.size)} · ` +
-              (session.image instanceof File ? 'a file on this computer' : new URL(session.image).host),
-          ),
-        ),
-        el('div', { class: 'figures' }, this.#share, el('div', {}, this.#state, this.#role)),
-        this.#progress,
-        el(
-          'div',
-          { class: 'actions' },
-          this.#rest,
-          el('label', { for: 'rate' }, 'Limit'),
-          this.#rate,
-          this.#download,
-          el('button', { type: 'button', class: 'quiet', onclick: () => forget.showModal() }, 'Remove …'),
-        ),
-      ),
+      this.#summary(),
       this.#problem,
-      map.element,
-      curves.element,
+      this.#waiting,
       this.#contents.element,
-      hex.element,
       ...(this.#pc === undefined ? [] : [this.#pc.element]),
-      forget,
+      map.element,
+      folded('Speed', curves.element),
+      bytes,
     );
     session.onTick(() => this.#tell());
     session.device.onRoleChange = () => this.#tell();
@@ -127,23 +106,68 @@ export class DiskView {
       },
     );
     session.onSourceChanged = (error) => this.#stop(error);
-    session.onTrouble = (error) => {
-      if (this.#stopped) return;
-      if (error === undefined) this.#problem.replaceChildren();
-      else this.#complain(error);
-    };
+    session.onTrouble = (trouble) => this.#wait(trouble);
     this.#tell();
-    void hex.show(BOOT_TABLE_AT);
+    // The bytes are read when the user opens their view.
+    bytes.addEventListener('toggle', () => void (bytes.open && !hex.isShown && hex.show(BOOT_TABLE_AT)));
   }
 
   focus(): void {
     this.#title.focus();
   }
 
+  /** Starts a PC from the disk, if this page has one. */
+  async boot(): Promise<void> {
+    await this.#pc?.boot();
+  }
+
   /** Stops the views. The caller owns the session and closes it. */
   close(): void {
     this.#contents.close();
     this.#pc?.close();
+  }
+
+  #summary(): HTMLElement {
+    const { session, onLeave } = this.#options;
+    const origin = session.image instanceof File ? 'a file on this computer' : new URL(session.image).host;
+    const title = el(
+      'div',
+      { class: 'title' },
+      el('button', { type: 'button', class: 'link', onclick: () => onLeave() }, '← All images'),
+      this.#title,
+      el('p', { class: 'muted' }, `${formatBytes(session.size)} · ${origin}`),
+    );
+    const figures = el('div', { class: 'figures' }, this.#share, el('div', {}, this.#state, this.#role));
+    return el(
+      'section',
+      { class: 'summary', 'aria-label': session.isKept ? 'The copy' : 'The disk' },
+      title,
+      figures,
+      ...(session.isKept ? [this.#progress] : []),
+      el('div', { class: 'actions' }, this.#bootButton(), ...(session.isKept ? this.#copyActions() : [this.#copyIt()])),
+    );
+  }
+
+  #bootButton(): HTMLElement | undefined {
+    const pc = this.#pc;
+    if (pc === undefined) return undefined;
+    return el('button', { type: 'button', class: 'primary', onclick: () => void pc.boot() }, 'Boot it');
+  }
+
+  #copyActions(): HTMLElement[] {
+    const forget = this.#forgetDialog();
+    return [
+      this.#rest,
+      el('label', { for: 'rate' }, 'Limit'),
+      this.#rate,
+      this.#download,
+      el('button', { type: 'button', class: 'quiet', onclick: () => forget.showModal() }, 'Remove …'),
+      forget,
+    ];
+  }
+
+  #copyIt(): HTMLElement {
+    return el('button', { type: 'button', onclick: () => this.#options.onRemedy('again') }, 'Copy it instead');
   }
 
   #toggleRest(): void {
@@ -154,6 +178,13 @@ export class DiskView {
   #tell(): void {
     const { session } = this.#options;
     const { device, size, syncedBytes, isComplete, bytesPerSecond, resting } = session;
+    this.#tellWait();
+    if (!session.isKept) {
+      setText(this.#share, 'Look only');
+      setText(this.#state, `${formatBytes(session.status.sourceBytes)} read · nothing is kept in this browser`);
+      document.title = session.name;
+      return;
+    }
     setText(this.#share, formatShare(syncedBytes, size));
     this.#progress.value = syncedBytes / size;
     const left = size - syncedBytes;
@@ -178,15 +209,42 @@ export class DiskView {
   #stop(error: unknown): void {
     if (this.#stopped) return;
     this.#stopped = true;
+    this.#wait(undefined);
     this.#complain(error);
     this.#tell();
+  }
+
+  /** Tells that the copy tries again by itself, and when. */
+  #wait(trouble: Trouble | undefined): void {
+    this.#trouble = this.#stopped ? undefined : trouble;
+    if (this.#trouble === undefined) {
+      this.#waiting.replaceChildren();
+      return;
+    }
+    const { title, text } = explainWait(this.#trouble.error);
+    this.#waiting.replaceChildren(
+      el(
+        'section',
+        { class: 'card problem' },
+        el('h2', {}, `${title} `, this.#countdown),
+        el('p', {}, text),
+        el('p', { class: 'muted' }, this.#trouble.error.message),
+      ),
+    );
+    this.#tellWait();
+  }
+
+  #tellWait(): void {
+    if (this.#trouble === undefined) return;
+    const seconds = Math.ceil((this.#trouble.againAtMs - performance.now()) / 1000);
+    setText(this.#countdown, seconds > 0 ? `Asking again in ${seconds} s.` : 'Asking again …');
   }
 
   #complain(error: unknown): void {
     const note = isCodError(error, 'COD_SOURCE_CHANGED')
       ? 'Until you leave this page, copied files can be opened and downloaded, and your writes are kept.'
       : undefined;
-    this.#problem.replaceChildren(problemCard(explain(error), (anew) => this.#options.onReopen({ anew }), note));
+    this.#problem.replaceChildren(problemCard(explain(error), this.#options.onRemedy, note));
   }
 
   async #saveImage(): Promise<void> {
@@ -221,27 +279,7 @@ export class DiskView {
   }
 }
 
-/**
- * Makes a card that shows a problem and its remedies. `Start over` deletes the copy, so that button needs two presses.
- */
-export function problemCard(
-  { title, text, detail, remedies }: Problem,
-  onRemedy: (anew: boolean) => void,
-  note?: string,
-): HTMLElement {
-  const anew = el('button', { type: 'button', class: 'danger', onclick: () => beginAnew() }, 'Start over');
-  const beginAnew = (): void => {
-    if (anew.textContent === 'Start over') setText(anew, 'Really start over?');
-    else onRemedy(true);
-  };
-  const again = el('button', { type: 'button', class: 'primary', onclick: () => onRemedy(false) }, 'Try again');
-  return el(
-    'section',
-    { class: 'card problem' },
-    el('h2', {}, title),
-    el('p', {}, text),
-    note === undefined ? undefined : el('p', {}, note),
-    detail === undefined ? undefined : el('p', { class: 'muted' }, detail),
-    el('div', { class: 'actions' }, ...remedies.map((remedy) => (remedy === 'anew' ? anew : again))),
-  );
+/** A view that is rarely needed: closed until the user opens it. */
+function folded(title: string, content: HTMLElement): HTMLDetailsElement {
+  return el('details', { class: 'folded' }, el('summary', {}, el('h2', {}, title)), content);
 }

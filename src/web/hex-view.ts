@@ -78,16 +78,24 @@ export class HexView {
       el('label', { for: 'hex-values' }, 'Write at this offset'),
       this.#values,
       el('button', { class: 'small' }, 'Write'),
-      el('small', {}, 'changes only the copy in this browser'),
+      el(
+        'small',
+        {},
+        session.isKept ? 'changes only the copy in this browser' : 'changes only the memory of this page',
+      ),
     );
     this.element = el(
       'section',
-      { class: 'card hex', 'aria-labelledby': 'hex-title' },
-      el('header', {}, el('h2', { id: 'hex-title' }, 'Bytes'), form),
+      { class: 'card hex', 'aria-label': 'Bytes' },
+      el('header', {}, form),
       this.#body,
       write,
     );
     new ResizeObserver(() => this.#fit()).observe(this.#body);
+  }
+
+  get isShown(): boolean {
+    return this.#going !== undefined;
   }
 
   get #page(): number {

@@ -1,12 +1,14 @@
 /** The page: the start view, or an open disk. The address names the open disk, so that a reload resumes it. */
 
 import { removeCopy } from '../browser.ts';
+import { addressOf } from './address.ts';
 import { dropRecord, type Image, idOf, placeOf, recordOf } from './copies.ts';
-import { DiskView, problemCard } from './disk-view.ts';
+import { DiskView } from './disk-view.ts';
 import { el } from './dom.ts';
-import { explain } from './problem.ts';
+import { explain, type Remedy } from './problem.ts';
+import { problemCard } from './problem-card.ts';
 import { Session } from './session.ts';
-import { StartView } from './start-view.ts';
+import { type HowToOpen, StartView } from './start-view.ts';
 
 const app = document.querySelector('#app')!;
 let current: { session: Session; view: DiskView } | undefined;
@@ -26,43 +28,57 @@ async function leave(): Promise<void> {
   await left?.session.close().catch(() => undefined);
 }
 
-function goTo(id: string | undefined): void {
-  const hash = id === undefined ? '' : `#disk=${id}`;
+function goTo(hash: string): void {
   if (location.hash !== hash) history.pushState(null, '', hash === '' ? location.pathname : hash);
 }
 
 async function showStart(offer?: Image): Promise<void> {
-  await leave();
-  document.title = 'copyondemand';
-  const start = new StartView({ onOpen: (image) => void open(image) });
-  show(start.element);
+  const start = await startView();
+  start.focus();
   if (offer !== undefined) await start.offer(offer);
 }
 
-async function open(image: Image): Promise<void> {
+async function startView(): Promise<StartView> {
+  await leave();
+  document.title = 'copyondemand';
+  const start = new StartView({ onOpen: (image, how) => void open(image, how) });
+  show(start.element);
+  return start;
+}
+
+/** `look`: without a copy. The address then does not name the image, since a reload has nothing to resume. */
+async function open(image: Image, { look = false, boot = false, rate }: HowToOpen = {}): Promise<void> {
   await leave();
   const { signal } = showing;
-  const id = await idOf(image);
-  goTo(id);
+  goTo(look ? '#look' : `#disk=${await idOf(image)}`);
   show(el('main', { class: 'start' }, el('p', { class: 'lead', role: 'status' }, 'Opening …')));
   try {
-    const session = await Session.open(image, signal);
+    const session = await (look
+      ? Session.look(image)
+      : Session.open(image, rate === undefined ? { signal } : { signal, rate }));
+    if (signal.aborted) return void session.close();
     const view = new DiskView({
       session,
       onLeave: goHome,
       onForget: () => void forget(image, () => showStart()),
-      onReopen: ({ anew }) => void (anew ? forget(image, () => open(image)) : open(image)),
+      onRemedy: (remedy) => reopen(image, remedy),
     });
     current = { session, view };
     show(view.element);
     view.focus();
+    if (boot) await view.boot();
   } catch (error) {
     if (!signal.aborted) complain(image, error);
   }
 }
 
+function reopen(image: Image, remedy: Remedy): void {
+  if (remedy === 'anew') void forget(image, () => open(image));
+  else void open(image, { look: remedy === 'look' });
+}
+
 function goHome(): void {
-  goTo(undefined);
+  goTo('');
   void showStart();
 }
 
@@ -72,7 +88,7 @@ async function forget(image: Image, then: () => Promise<void>): Promise<void> {
   try {
     await removeCopy(placeOf(id));
     dropRecord(id);
-    goTo(undefined);
+    goTo('');
     await then();
   } catch (error) {
     complain(image, error);
@@ -81,7 +97,7 @@ async function forget(image: Image, then: () => Promise<void>): Promise<void> {
 
 function complain(image: Image, error: unknown): void {
   const back = el('button', { type: 'button', class: 'link', onclick: goHome }, '← All images');
-  const card = problemCard(explain(error), (anew) => void (anew ? forget(image, () => open(image)) : open(image)));
+  const card = problemCard(explain(error), (remedy) => reopen(image, remedy));
   card.setAttribute('role', 'alert');
   show(el('main', { class: 'start' }, back, card));
 }
@@ -91,13 +107,9 @@ async function route(): Promise<void> {
   const id = /^#disk=([0-9a-f]{16})$/.exec(location.hash)?.[1];
   const record = id === undefined ? undefined : recordOf(id);
   if (record?.url !== undefined) return open(record.url);
+  if (record !== undefined) return (await startView()).askForFile(record);
   const asked = new URLSearchParams(location.search).get('image');
-  if (record === undefined && asked !== null && URL.canParse(asked, location.href))
-    return showStart(new URL(asked, location.href).href);
-  await leave();
-  const start = new StartView({ onOpen: (image) => void open(image) });
-  show(start.element);
-  if (record !== undefined) start.askForFile(record);
+  return showStart(asked === null ? undefined : addressOf(asked, location.href));
 }
 
 addEventListener('popstate', () => void route());
@@ -109,8 +121,8 @@ for (const type of ['dragleave', 'drop']) addEventListener(type, () => document.
 addEventListener('drop', (event) => {
   event.preventDefault();
   const file = event.dataTransfer?.files[0];
-  const text = event.dataTransfer?.getData('text/plain').trim() ?? '';
-  if (file !== undefined) void showStart(file);
-  else if (URL.canParse(text)) void showStart(new URL(text).href);
+  const text = event.dataTransfer?.getData('text/uri-list') || event.dataTransfer?.getData('text/plain') || '';
+  const image = file ?? addressOf(text, location.href);
+  if (image !== undefined) void showStart(image);
 });
 await route();

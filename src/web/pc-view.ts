@@ -1,15 +1,18 @@
 /**
- * Runs a PC in v86 with the disk as its hard disk. The PC boots before the copy is complete, and its writes are kept.
+ * Runs a PC in v86 from the disk. The PC boots before the copy is complete, and its writes are kept.
  *
- * The view exists only if the build of the page found v86 and a BIOS.
+ * The view exists only if the build of the page found v86 and a BIOS. Before the PC starts, the view checks whether
+ * anything on the disk starts.
  */
 
 import type { V86 } from 'v86';
 import { v86Disk } from '../v86.ts';
+import { checkBoot, type Drive } from './boot-check.ts';
 import { el, setText } from './dom.ts';
 import type { Session } from './session.ts';
 
 const MEMORY_BYTES = 128 * 2 ** 20;
+const DRIVES: Readonly<Record<Drive, string>> = { hda: 'hard disk', fda: 'floppy', cdrom: 'CD' };
 
 /** Returns the folder of the emulator, or `undefined` if this page was built without the emulator. */
 export function pcFolder(): string | undefined {
@@ -23,6 +26,8 @@ export class PcView {
   readonly #button: HTMLButtonElement;
   readonly #state = el('span', { class: 'muted', role: 'status' });
   readonly #screen: HTMLElement;
+  readonly #problem = el('div', { role: 'alert' });
+  readonly #keys: HTMLElement;
   #emulator: V86 | undefined;
   #starting = false;
 
@@ -35,25 +40,47 @@ export class PcView {
       class: 'screen',
       tabindex: 0,
       role: 'application',
-      'aria-label': 'Screen of the PC; receives the keyboard while focused',
+      'aria-label': 'Screen of the PC',
+      'aria-describedby': 'pc-keys',
       hidden: true,
+      onfocus: () => this.#emulator?.keyboard_set_enabled(true),
+      onblur: () => this.#releaseKeyboard(),
+      onkeydown: (event: KeyboardEvent) => this.#key(event),
     });
     this.#screen.append(el('div'), el('canvas', { 'aria-hidden': 'true' }));
-    this.#screen.addEventListener('focus', () => this.#emulator?.keyboard_set_enabled(true));
-    this.#screen.addEventListener('blur', () => this.#emulator?.keyboard_set_enabled(false));
+    this.#keys = el(
+      'p',
+      { id: 'pc-keys', class: 'muted', hidden: true },
+      'While the screen has the focus, the PC gets every key. ',
+      ...['Ctrl', 'Alt', 'G'].flatMap((key, index) => [index === 0 ? '' : '+', el('kbd', {}, key)]),
+      ' leaves the screen.',
+    );
+    const about = session.isKept
+      ? 'A 32-bit PC with this disk. Its writes are kept and survive a reload.'
+      : 'A 32-bit PC with this disk. Its writes stay in memory until you leave this page.';
     this.element = el(
       'section',
       { class: 'card pc', 'aria-labelledby': 'pc-title' },
-      el('header', {}, el('h2', { id: 'pc-title' }, 'Boot the disk'), this.#button, this.#state),
-      el('p', { class: 'muted' }, 'A 32-bit PC with this disk. Its flushed writes are durable and survive a reload.'),
+      el('header', {}, el('h2', { id: 'pc-title' }, 'Boot it'), this.#button, this.#state),
+      el('p', { class: 'muted' }, about),
+      this.#problem,
       this.#screen,
+      this.#keys,
     );
+  }
+
+  /** Shows the PC, and starts it if it is off. */
+  async boot(): Promise<void> {
+    this.element.scrollIntoView({ block: 'start' });
+    if (this.#emulator === undefined) await this.#toggle();
+    this.#screen.focus();
   }
 
   /** Switches the PC off. */
   close(): void {
     const emulator = this.#emulator;
     this.#emulator = undefined;
+    this.#session.hasPc = false;
     void emulator?.destroy();
   }
 
@@ -62,6 +89,7 @@ export class PcView {
     if (this.#emulator !== undefined) {
       this.close();
       this.#screen.hidden = true;
+      this.#keys.hidden = true;
       setText(this.#button, 'Start the PC');
       setText(this.#state, 'The PC is off.');
       return;
@@ -71,19 +99,58 @@ export class PcView {
       setText(this.#state, 'This disk is open in another tab: start the PC there.');
       return;
     }
+    await this.#attempt(async () => {
+      setText(this.#state, 'Reading the boot sector …');
+      const { drive, problem } = await checkBoot(this.#session);
+      if (problem === undefined) return this.#start(drive);
+      setText(this.#state, '');
+      this.#warn(drive, problem);
+    });
+  }
+
+  async #attempt(action: () => Promise<void>): Promise<void> {
     this.#starting = true;
-    setText(this.#state, 'Starting …');
+    this.#problem.replaceChildren();
     try {
-      await this.#start();
-      setText(this.#button, 'Switch off');
-      setText(this.#state, 'Click the screen to type.');
+      await action();
     } catch (error) {
       setText(this.#state, (error as Error).message);
     }
     this.#starting = false;
   }
 
-  async #start(): Promise<void> {
+  #warn(drive: Drive, problem: string): void {
+    const start = el(
+      'button',
+      { type: 'button', onclick: () => void this.#attempt(() => this.#start(drive)) },
+      'Start anyway',
+    );
+    this.#problem.replaceChildren(
+      el(
+        'div',
+        { class: 'problem card' },
+        el('h3', {}, 'Nothing on this disk boots'),
+        el('p', {}, problem),
+        el('div', { class: 'actions' }, start),
+      ),
+    );
+  }
+
+  #key(event: KeyboardEvent): void {
+    if (!event.ctrlKey || !event.altKey || event.code !== 'KeyG') return;
+    event.preventDefault();
+    event.stopPropagation();
+    this.#button.focus();
+  }
+
+  #releaseKeyboard(): void {
+    // At this event v86 releases the keys in the PC that are pressed: the PC does not see their ends.
+    window.dispatchEvent(new Event('blur'));
+    this.#emulator?.keyboard_set_enabled(false);
+  }
+
+  async #start(drive: Drive): Promise<void> {
+    setText(this.#state, 'Starting …');
     const at = (name: string): string => new URL(`${this.#folder}/${name}`, document.baseURI).href;
     const { V86 } = (await import(at('libv86.mjs'))) as typeof import('v86');
     this.#screen.hidden = false;
@@ -95,13 +162,17 @@ export class PcView {
       bios: { url: at('bios.bin') },
       vga_bios: { url: at('vgabios.bin') },
       // v86 accepts any object with the methods of a disk. Its declarations list only v86's own disks.
-      hda: disk as never,
+      [drive]: disk as never,
       memory_size: MEMORY_BYTES,
       screen_container: this.#screen,
       autostart: true,
       disable_speaker: true,
     });
     this.#emulator.keyboard_set_enabled(false);
+    this.#session.hasPc = true;
+    this.#keys.hidden = false;
+    setText(this.#button, 'Switch off');
+    setText(this.#state, `The disk is the PC’s ${DRIVES[drive]}.`);
     this.#screen.focus();
   }
 }

@@ -1,17 +1,20 @@
 /** Explains errors to a user who does not know the library. */
 
-import { type CodErrorCode, isCodError } from '../browser.ts';
+import { type CodError, type CodErrorCode, isCodError } from '../browser.ts';
 
 export interface Problem {
   readonly title: string;
   readonly text: string;
   /** The error's own message, if `text` does not contain it. */
   readonly detail?: string;
-  /** What may help, best first. `again`: open the copy once more. `anew`: remove the copy and begin a new one. */
+  /**
+   * What may help, best first. `again`: open the copy once more. `anew`: remove the copy and begin a new one. `look`:
+   * look into the image without a copy.
+   */
   readonly remedies: readonly Remedy[];
 }
 
-export type Remedy = 'again' | 'anew';
+export type Remedy = 'again' | 'anew' | 'look';
 
 const BEGIN_ANEW =
   'A mix of two versions is useless, so the copy has stopped. Start over to copy the new version; ' +
@@ -43,7 +46,7 @@ const PROBLEMS: Readonly<
     advice:
       'Free disk space, remove another copy, or let this page store data if the browser asks. Then try again. ' +
       'A private window has little space.',
-    remedies: ['again'],
+    remedies: ['again', 'look'],
   },
   COD_NO_MEMORY: {
     title: 'There is not enough memory',
@@ -62,7 +65,7 @@ const PROBLEMS: Readonly<
     remedies: ['anew'],
   },
   COD_VERSION: { title: 'A newer version of this page made this copy', remedies: ['anew'] },
-  COD_TARGET_IO: { title: 'The browser’s storage reports an error', remedies: ['again'] },
+  COD_TARGET_IO: { title: 'The browser’s storage reports an error', remedies: ['again', 'look'] },
   COD_UNSUPPORTED: { title: 'The image cannot be read here', remedies: ['again'] },
   COD_POISONED: {
     title: 'The browser’s storage has failed',
@@ -91,6 +94,17 @@ export function explain(error: unknown): Problem {
   return advice === undefined
     ? { title, text: sentence(message), remedies }
     : { title, text: advice, detail: sentence(message), remedies };
+}
+
+/** Explains why the copy waits. It continues by itself. */
+export function explainWait({ code, message }: CodError): { title: string; text: string } {
+  if (code === 'COD_NO_SPACE')
+    return { title: 'There is not enough space in this browser.', text: `${PROBLEMS.COD_NO_SPACE?.advice}` };
+  // The device reports the text of an error only.
+  const title = /\b(HTTP|status) \d{3}\b/i.test(message)
+    ? 'The server answers with an error.'
+    : 'The server does not answer.';
+  return { title, text: 'The copied part of the disk can be used meanwhile, and the copy continues by itself.' };
 }
 
 /** Explains an error in a few words, for a view that shows the outcome of one of many reads. */

@@ -1,14 +1,8 @@
 /** An open disk: its device, the reads of the page, and the speed of the copy. */
 
-import {
-  type BrowserDevice,
-  CodError,
-  type CodErrorCode,
-  type DeviceStatus,
-  isCodError,
-  openDevice,
-} from '../browser.ts';
-import { type CopyRecord, type Image, idOf, keepRecord, nameOf, placeOf, recordOf } from './copies.ts';
+import { CodError, type CodErrorCode, isCodError, openDevice } from '../browser.ts';
+import { type Image, idOf, keepRecord, nameOf, placeOf, recordOf } from './copies.ts';
+import type { DiskStatus, PageDisk } from './page-disk.ts';
 import type { Bytes } from './volumes/bytes.ts';
 
 /** One read of the page. */
@@ -24,6 +18,13 @@ export interface RateSample {
   readonly bytesPerSecond: number;
 }
 
+/** The copy fails again and again, and continues by itself when the cause is gone. */
+export interface Trouble {
+  readonly error: CodError;
+  /** When the copy tries again, on the clock of `performance.now()`. */
+  readonly againAtMs: number;
+}
+
 const TICK_MS = 250;
 const KEPT_MS = 60_000;
 /** A source that fails so often and then works is not worth a message. */
@@ -36,15 +37,19 @@ export class Session implements Bytes {
   readonly id: string;
   readonly name: string;
   readonly image: Image;
-  readonly device: BrowserDevice;
+  readonly device: PageDisk;
+  /** False if the disk is in memory only: nothing of it stays in this browser. */
+  readonly isKept: boolean;
   /** Byte ranges [start, end) of the reads in flight. */
   readonly reading: Set<{ readonly start: number; readonly end: number }> = new Set();
   readonly reads: ReadSample[] = [];
   readonly rates: RateSample[] = [];
+  /** True while a PC runs from the disk. Nothing else may write to the PC's file systems then. */
+  hasPc = false;
   /** Called when a read finds that the source has changed. While the background copy is paused, only reads find out. */
   onSourceChanged: ((error: unknown) => void) | undefined;
-  /** Called when the copy fails again and again, and without an error when it continues. */
-  onTrouble: ((error: CodError | undefined) => void) | undefined;
+  /** Called when the copy fails again and again, and without a trouble when it continues. */
+  onTrouble: ((trouble: Trouble | undefined) => void) | undefined;
   #rate: number | undefined;
   #resting: boolean;
   /**
@@ -56,13 +61,20 @@ export class Session implements Bytes {
   readonly #timer: ReturnType<typeof setInterval>;
   readonly #listeners = new Set<() => void>();
 
-  private constructor(image: Image, id: string, device: BrowserDevice, record: CopyRecord | undefined) {
+  private constructor(
+    image: Image,
+    id: string,
+    device: PageDisk,
+    options: { rate?: number | undefined; isKept: boolean },
+  ) {
+    const { rate, isKept } = options;
     this.image = image;
     this.id = id;
+    this.isKept = isKept;
     this.name = nameOf(image);
     this.device = device;
-    this.#resting = record?.rate === 0;
-    this.#rate = record?.rate === 0 ? undefined : record?.rate;
+    this.#resting = rate === 0;
+    this.#rate = rate === 0 ? undefined : rate;
     this.#ticks = [{ atMs: performance.now(), sourceBytes: device.status().sourceBytes }];
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     this.#keep();
@@ -70,13 +82,15 @@ export class Session implements Bytes {
   }
 
   /**
-   * Begins or resumes the copy of an image.
+   * Begins or resumes the copy of an image. `rate` limits a new copy, in bytes per second.
    * @throws {@link CodError} as {@link openDevice}.
    */
-  static async open(image: Image, signal?: AbortSignal): Promise<Session> {
+  static async open(image: Image, options: { rate?: number; signal?: AbortSignal } = {}): Promise<Session> {
+    const { signal } = options;
     const id = await idOf(image);
     const record = recordOf(id);
-    const rate = record?.rate === 0 ? RESTING_RATE : record?.rate;
+    const chosen = record === undefined ? options.rate : record.rate;
+    const rate = chosen === 0 ? RESTING_RATE : chosen;
     const device = await openDevice({
       source: image,
       ...placeOf(id),
@@ -84,14 +98,23 @@ export class Session implements Bytes {
       hydrate: rate === undefined ? {} : { rateBytesPerSecond: rate },
       ...(signal === undefined ? {} : { signal }),
     });
-    return new Session(image, id, device, record);
+    return new Session(image, id, device, { rate: chosen, isKept: true });
+  }
+
+  /**
+   * Opens an image to look into it. Nothing of it stays in this browser: bytes and writes are in memory.
+   * @throws {@link CodError} as `httpSource` and `imageSource`.
+   */
+  static async look(image: Image): Promise<Session> {
+    const [id, { openMemoryDisk }] = await Promise.all([idOf(image), import('./memory-disk.ts')]);
+    return new Session(image, id, await openMemoryDisk(image), { isKept: false });
   }
 
   get size(): number {
     return this.device.size;
   }
 
-  get status(): DeviceStatus {
+  get status(): DiskStatus {
     return this.device.status();
   }
 
@@ -192,12 +215,13 @@ export class Session implements Bytes {
       if (isCodError(error, 'COD_SOURCE_CHANGED') || isCodError(error, 'COD_SIZE_MISMATCH'))
         this.onSourceChanged?.(error);
       else if (event.type === 'retry' && (event.attempt > QUIET_ATTEMPTS || isCodError(error, 'COD_NO_SPACE')))
-        this.onTrouble?.(error);
+        this.onTrouble?.({ error, againAtMs: performance.now() + event.delayMs });
     }
   }
 
   #keep(): void {
     this.#kept = this.syncedBytes;
+    if (!this.isKept) return;
     const { id, name, image, size } = this;
     const url = image instanceof File ? undefined : image;
     const rate = this.#resting ? 0 : this.#rate;

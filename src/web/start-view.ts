@@ -1,18 +1,26 @@
-/** The start view: a field for an image's address or file, the free storage, and the kept copies. */
+/** The start view: samples, a field for an image's address or file, the kept copies, and the free storage. */
 
-import { estimateStorage, inspectSource, removeCopy } from '../browser.ts';
-import { type CopyRecord, dropRecord, type Image, listCopies, nameOf, placeOf } from './copies.ts';
+import { estimateStorage, inspectSource } from '../browser.ts';
+import { addressOf } from './address.ts';
+import { type CopyRecord, type Image, idOf, nameOf, recordOf } from './copies.ts';
+import { copyList } from './copy-list.ts';
 import { el, setText } from './dom.ts';
+import { type OffersView, type SampleOptions, showOffers } from './offers.ts';
 import { explain } from './problem.ts';
 import { formatBytes, formatShare } from './units.ts';
 
+/** How the page opens an image. `look`: without a copy. */
+export interface HowToOpen extends Partial<SampleOptions> {
+  readonly look?: boolean;
+}
+
 export interface StartOptions {
-  onOpen(image: Image): void;
+  onOpen(image: Image, how?: HowToOpen): void;
 }
 
 export class StartView {
   readonly element: HTMLElement;
-  readonly #onOpen: (image: Image) => void;
+  readonly #onOpen: StartOptions['onOpen'];
   readonly #field: HTMLInputElement;
   readonly #picker: HTMLInputElement;
   readonly #outcome: HTMLElement;
@@ -23,9 +31,10 @@ export class StartView {
     this.#onOpen = onOpen;
     this.#field = el('input', {
       id: 'image',
-      type: 'url',
+      type: 'text',
+      inputmode: 'url',
       required: true,
-      placeholder: 'https://example.org/disk.img',
+      placeholder: 'example.org/disk.img',
       autocomplete: 'url',
       spellcheck: 'false',
     });
@@ -51,6 +60,8 @@ export class StartView {
         this.#picker,
       ),
     );
+    const offers: OffersView = { samples: el('section', { class: 'offers' }), folder: el('section') };
+    void showOffers(offers, { sample: onOpen, file: (url) => void this.offer(url) });
     this.element = el(
       'main',
       { class: 'start' },
@@ -61,9 +72,17 @@ export class StartView {
         'Open an image and browse its files at once. ' +
           'The copy is kept in this browser and resumes after a reload or a crash.',
       ),
+      offers.samples,
       el('section', { class: 'card drop', 'aria-label': 'Open an image' }, form, this.#outcome),
+      copyList({
+        onResume: (record) => (record.url === undefined ? this.askForFile(record) : onOpen(record.url)),
+        onRemoved: () => {
+          void this.#tellRoom();
+          this.focus();
+        },
+      }),
+      offers.folder,
       this.#room,
-      this.#copies(),
     );
     void this.#tellRoom();
   }
@@ -72,10 +91,18 @@ export class StartView {
     this.#field.focus();
   }
 
-  /** Shows the size of an image and the free storage, and asks whether to begin the copy. */
+  /**
+   * Shows how much of an image is here, or its size and the free storage, and asks whether to resume
+   * or to begin the copy.
+   */
   async offer(image: Image): Promise<void> {
     const asked = ++this.#asked;
     if (!(image instanceof File)) this.#field.value = image;
+    const record = recordOf(await idOf(image));
+    if (record !== undefined) {
+      this.#confirmKept(image, record);
+      return;
+    }
     this.#outcome.replaceChildren(el('p', { class: 'muted' }, 'Reading the size …'));
     try {
       const { size } = await inspectSource(image);
@@ -99,13 +126,21 @@ export class StartView {
     );
   }
 
-  #confirm(image: Image, size: number, free: number, persisted: boolean): void {
-    const begin = el(
-      'button',
-      { type: 'button', class: 'primary', onclick: () => this.#onOpen(image) },
-      'Start the copy',
+  #confirmKept(image: Image, { name, size, syncedBytes }: CopyRecord): void {
+    const share = formatShare(syncedBytes, size);
+    const resume = this.#choice(`Go on (${share} is here)`, 'primary', () => this.#onOpen(image));
+    this.#outcome.replaceChildren(
+      el('h2', {}, el('bdi', {}, name), ` · ${formatBytes(size)}`),
+      el('p', {}, 'This browser has a copy of the image.'),
+      resume,
     );
+    resume.focus();
+  }
+
+  #confirm(image: Image, size: number, free: number, persisted: boolean): void {
     const fits = size <= free;
+    const begin = this.#choice('Start the copy', fits ? 'primary' : '', () => this.#onOpen(image));
+    const look = this.#choice('Look without a copy', fits ? '' : 'primary', () => this.#onOpen(image, { look: true }));
     const room = fits
       ? `Free space in this browser: ${formatBytes(free)}.`
       : `Free space in this browser: only ${formatBytes(free)}. The copy will probably not fit.`;
@@ -116,15 +151,21 @@ export class StartView {
       el('h2', {}, el('bdi', {}, nameOf(image)), ` · ${formatBytes(size)}`),
       el('p', { class: fits ? '' : 'remark' }, room),
       el('p', { class: 'muted' }, kept),
-      begin,
+      el('div', { class: 'actions' }, ...(fits ? [begin, look] : [look, begin])),
+      el('p', { class: 'muted' }, 'Without a copy, files can be opened and the disk boots, but nothing is kept.'),
     );
-    begin.focus();
+    (fits ? begin : look).focus();
+  }
+
+  #choice(text: string, kind: string, onclick: () => void): HTMLButtonElement {
+    return el('button', { type: 'button', class: kind, onclick }, text);
   }
 
   #submit(event: SubmitEvent): void {
     event.preventDefault();
-    const url = this.#field.value.trim();
-    if (URL.canParse(url)) void this.offer(new URL(url).href);
+    const url = addressOf(this.#field.value, location.href);
+    if (url !== undefined) void this.offer(url);
+    else this.#outcome.replaceChildren(el('p', { class: 'remark' }, 'This is not the address of a file on a server.'));
   }
 
   #picked(): void {
@@ -140,68 +181,6 @@ export class StartView {
         `Space in this browser: ${formatBytes(quotaBytes - usageBytes)} free, ` +
           `${formatBytes(usageBytes)} used${persisted ? ', persistent' : ''}.`,
       );
-  }
-
-  #copies(): HTMLElement {
-    const records = listCopies();
-    if (records.length === 0) return el('div');
-    const list = el('ul', { class: 'copies' }, ...records.map((record) => this.#copy(record)));
-    return el(
-      'section',
-      { 'aria-labelledby': 'copies-title' },
-      el('h2', { id: 'copies-title' }, 'Copies in this browser'),
-      list,
-    );
-  }
-
-  #copy(record: CopyRecord): HTMLElement {
-    const { id, name, url, size, syncedBytes } = record;
-    const outcome = el('span', { role: 'status', class: 'remark' });
-    const forget = async (): Promise<void> => {
-      // Forgetting deletes the copy, so the button needs two presses.
-      if (forgetButton.textContent === 'Remove') {
-        setText(forgetButton, 'Really remove?');
-        return;
-      }
-      try {
-        await removeCopy(placeOf(id));
-        dropRecord(id);
-        item.remove();
-        await this.#tellRoom();
-        this.focus();
-      } catch (error) {
-        setText(outcome, explain(error).title);
-        setText(forgetButton, 'Remove');
-      }
-    };
-    const forgetButton = el(
-      'button',
-      { type: 'button', class: 'quiet', 'aria-describedby': `name-${id}`, onclick: () => void forget() },
-      'Remove',
-    );
-    const item = el(
-      'li',
-      { class: 'card' },
-      el(
-        'div',
-        {},
-        el('strong', { id: `name-${id}` }, el('bdi', {}, name)),
-        el('small', {}, url === undefined ? 'a file on this computer' : new URL(url).host),
-      ),
-      el('span', { class: 'muted' }, `${formatShare(syncedBytes, size)} of ${formatBytes(size)}`),
-      outcome,
-      el(
-        'button',
-        {
-          type: 'button',
-          'aria-label': `Resume ${name}`,
-          onclick: () => (url === undefined ? this.askForFile(record) : this.#onOpen(url)),
-        },
-        'Resume',
-      ),
-      forgetButton,
-    );
-    return item;
   }
 }
 

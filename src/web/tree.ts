@@ -33,10 +33,10 @@ export class Tree {
     this.element.querySelector('li')?.setAttribute('tabindex', '0');
   }
 
-  /** Opens the first closed branch. */
-  async openFirst(): Promise<void> {
-    const first = this.element.querySelector<HTMLLIElement>('li[aria-expanded=false]');
-    if (first !== null) await this.#expand(first);
+  /** Opens the branch at `index` among the items of the first level, unless the user has opened or closed it. */
+  async open(index: number): Promise<void> {
+    const branch = this.element.children[index];
+    if (branch instanceof HTMLLIElement && branch.querySelector('ul') === null) await this.#expand(branch);
   }
 
   readonly #items = new WeakMap<Element, TreeItem>();
