@@ -25,7 +25,16 @@ export type {
   TransferCount,
 } from './device/types.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
-export type { File, FileSystem, Image, Lease, LeaseOptions, LeaseOwner, OpenOptions } from './fs/file-system.ts';
+export type {
+  File,
+  FileSystem,
+  Image,
+  Lease,
+  LeaseOptions,
+  LeaseOwner,
+  NameWatch,
+  OpenOptions,
+} from './fs/file-system.ts';
 export { type Inspection, inspectMetadata } from './log/inspect.ts';
 export type { MetadataFile } from './log/recovered-state.ts';
 export type { RemoveCopyOptions, RemovedContents, RemovedCopy } from './log/removal.ts';

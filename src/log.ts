@@ -12,7 +12,16 @@ import { systemEnvironment } from './platform/environment.ts';
 export type { BlockRange } from './core/runs.ts';
 export type { BlockRun, BlockView, DirtyView, ModifiedView } from './core/views.ts';
 export { CodError, type CodErrorCode, type CodErrorJson, isCodError } from './errors.ts';
-export type { File, FileSystem, Image, Lease, LeaseOptions, LeaseOwner, OpenOptions } from './fs/file-system.ts';
+export type {
+  File,
+  FileSystem,
+  Image,
+  Lease,
+  LeaseOptions,
+  LeaseOwner,
+  NameWatch,
+  OpenOptions,
+} from './fs/file-system.ts';
 export type { ExportedLog, ExportFormat1Options } from './log/export.ts';
 export type {
   IntentLog,

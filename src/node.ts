@@ -8,7 +8,16 @@ export { type ControlOptions, type CopyControl, controlOf } from './control/clie
 export { nodeFileSystem } from './control/node-file-system.ts';
 export type { CopyFailure, CopyStatus } from './control/status.ts';
 export type { CallCount, DeviceEvent, DeviceState, TransferCount } from './device/types.ts';
-export type { File, FileSystem, Image, Lease, LeaseOptions, LeaseOwner, OpenOptions } from './fs/file-system.ts';
+export type {
+  File,
+  FileSystem,
+  Image,
+  Lease,
+  LeaseOptions,
+  LeaseOwner,
+  NameWatch,
+  OpenOptions,
+} from './fs/file-system.ts';
 export type { NodeFileSystemOptions } from './fs/node.ts';
 export type { HeartbeatMessage } from './fs/node-lock.ts';
 export { fileSource } from './sources/file.ts';

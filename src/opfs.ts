@@ -4,6 +4,15 @@
  * @packageDocumentation
  */
 
-export type { File, FileSystem, Image, Lease, LeaseOptions, LeaseOwner, OpenOptions } from './fs/file-system.ts';
+export type {
+  File,
+  FileSystem,
+  Image,
+  Lease,
+  LeaseOptions,
+  LeaseOwner,
+  NameWatch,
+  OpenOptions,
+} from './fs/file-system.ts';
 export { type OpfsFileSystemOptions, opfsDirectory, opfsFileSystem } from './fs/opfs.ts';
 export { estimateStorage, persistStorage, type StorageEstimate } from './fs/opfs-quota.ts';

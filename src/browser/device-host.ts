@@ -174,6 +174,8 @@ export class DeviceHost {
         this.#tellStatus();
       }
       this.#tell({ kind: 'event', event });
+      if (event.type === 'state' && event.state === 'poisoned')
+        this.#device.flush().catch((error: unknown) => this.#tell({ kind: 'poisoned', error: toWire(error) }));
     }
   }
 

@@ -79,6 +79,8 @@ export type FromDevice =
   /** An event of the device; never the state `closed`, since another worker may become the owner. */
   | { readonly kind: 'event'; readonly event: DeviceEvent }
   | { readonly kind: 'hydrated'; readonly error?: WireError }
+  /** The device refuses every call: its worker ends, so that the copy can be opened again. */
+  | { readonly kind: 'poisoned'; readonly error: WireError }
   /** The copy is complete and its metadata removed: the device is closed for every page. */
   | { readonly kind: 'finished' };
 

@@ -2,7 +2,7 @@
 
 import { EventStream } from '../async/event-stream.ts';
 import type { Device, DeviceEvent, DeviceExtent, DeviceState, DeviceStatus, HydrateOptions } from '../device/types.ts';
-import { CodError } from '../errors.ts';
+import { CodError, isCodError } from '../errors.ts';
 import { persistStorage } from '../fs/opfs-quota.ts';
 import { Calls } from './calls.ts';
 import { keyOf } from './lock-names.ts';
@@ -70,6 +70,7 @@ export interface OpenBrowserDeviceOptions {
  * - `events()` yields the events of the device that all tabs share. The state `closed` is that of this page's device.
  *   Events between the end of one owner and the start of the next one are missing.
  * - `finish()` closes the device of every tab.
+ * - A device that is poisoned has ended its worker: the copy can be opened again before `close()`.
  * - Calls that a dead owner left unanswered are sent to the next owner.
  */
 export interface BrowserDevice extends Device {
@@ -261,7 +262,7 @@ class PageDevice implements BrowserDevice {
   }
 
   status(): DeviceStatus {
-    return this.#end === undefined ? this.#status : { ...this.#status, state: 'closed' };
+    return this.#end === undefined ? this.#status : { ...this.#status, state: this.#toldState! };
   }
 
   async refreshStatus(): Promise<DeviceStatus> {
@@ -305,7 +306,7 @@ class PageDevice implements BrowserDevice {
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#end === undefined ? this.#close() : Promise.resolve();
+    this.#closing ??= this.#end === undefined ? this.#close() : this.#closeEnded(this.#end);
     return this.#closing;
   }
 
@@ -386,6 +387,9 @@ class PageDevice implements BrowserDevice {
         if (message.error === undefined) this.#settleHydrated.resolve();
         else this.#settleHydrated.reject(fromWire(message.error));
         break;
+      case 'poisoned':
+        this.#finishWith(fromWire(message.error));
+        break;
       case 'finished':
         this.#finishWith(new CodError('COD_CLOSED', 'the device is closed: `finish` has removed the metadata'));
         break;
@@ -420,6 +424,17 @@ class PageDevice implements BrowserDevice {
     this.#events.emit({ type: 'state', state });
   }
 
+  /** @throws the reason why the device is poisoned, if it is: what was written may not be durable. */
+  async #closeEnded(end: Error): Promise<void> {
+    this.#tellClosed();
+    if (isCodError(end, 'COD_POISONED')) throw end;
+  }
+
+  #tellClosed(): void {
+    this.#tellState('closed');
+    this.#events.end();
+  }
+
   /** Ends the device for the reason `end`; {@link close} rejects with `failure`. */
   #finishWith(end: Error, failure: Error | undefined = this.#closing === undefined ? undefined : asFailure(end)): void {
     if (this.#end !== undefined) return;
@@ -428,8 +443,8 @@ class PageDevice implements BrowserDevice {
     this.#over.abort();
     this.#calls.failAll(end);
     this.#settleHydrated.reject(end);
-    this.#tellState('closed');
-    this.#events.end();
+    if (isCodError(end, 'COD_POISONED') && this.#closing === undefined) this.#tellState('poisoned');
+    else this.#tellClosed();
     this.#onClosed?.(failure);
     this.#opening.onFailed(end);
   }

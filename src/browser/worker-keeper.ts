@@ -78,7 +78,8 @@ export class WorkerKeeper {
         started = true;
         clearTimeout(timer);
         released(workerLock(this.#key, workerId), watch.signal).then(
-          () => lost('it terminated without an error'),
+          // Chromium 156 gives workers other locks than the page once the site's data was removed, until a reload.
+          () => lost('it terminated without an error; reload the page if the data of its site was removed'),
           () => undefined,
         );
       } else if (message.kind === 'failed') this.#fail(fromWire(message.error));

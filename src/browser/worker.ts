@@ -240,7 +240,8 @@ class DeviceWorker {
   }
 
   #takeFromOwner(message: ToGuest): void {
-    if (this.#held) return;
+    // This worker may have the lock of an owner that was poisoned before it hears that.
+    if (this.#held && message.kind !== 'poisoned') return;
     if (message.kind === 'welcome') {
       if (this.#options.tabs === 'refuse') this.#refuse(message.welcome.owner);
       else {

@@ -33,6 +33,13 @@ export interface FileSystem {
    */
   lock?(name: string, options?: LeaseOptions): Promise<Lease>;
   /**
+   * Watches whether the files that this object has open still have their names, for a platform that removes names from
+   * outside: a browser removes the data of a site while it is in use. Absent: nobody but their owner removes names.
+   *
+   * @param onRemoved is called once, within seconds after the names were removed
+   */
+  watch?(onRemoved: () => void): NameWatch;
+  /**
    * Makes the file `to`, which shares the storage of `from` until one of them changes (reflink). It holds what `from`
    * reads as at a moment of the call, and is durable after a later `sync`. A failed call leaves no file. Optional:
    * without it, bytes are copied.
@@ -64,6 +71,18 @@ export interface FileSystem {
    * @throws {@link CodError} or another error when that is not known.
    */
   allocatedBytes?(name: string): Promise<number>;
+}
+
+/** Made by {@link FileSystem.watch}. */
+export interface NameWatch {
+  /**
+   * Returns why the names are gone, as the end of a sentence about the copy. Undefined: they were there a second ago.
+   *
+   * @throws {@link CodError} COD_TARGET_IO when that cannot be known.
+   */
+  check(): Promise<string | undefined>;
+  /** Ends the watch. Idempotent. */
+  end(): void;
 }
 
 /** How {@link FileSystem.lock} treats an owner that may be dead. */

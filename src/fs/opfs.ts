@@ -7,6 +7,8 @@
  * - Every count and size that the browser returns is checked: a private window may refuse large offsets without an
  *   error. In Chromium 156 a write "wrote" 4,294,967,288 bytes, and a truncation did nothing.
  * - An open file is exclusive. No file is ever renamed.
+ * - The browser removes names while files are open: the user may remove the site's data. In Chromium 156 the handles then
+ *   go on working, in Firefox 153 they are closed. {@link watchNames} finds that out.
  *
  * Flushed data is durable once the file's *name* is. Names become durable within 45 s (measured, ext4), and no call
  * forces them.
@@ -14,7 +16,7 @@
 
 import type { Done } from '../async/done.ts';
 import { CodError, type CodErrorCode, isCodError } from '../errors.ts';
-import type { FileSystem } from './file-system.ts';
+import type { FileSystem, NameWatch } from './file-system.ts';
 import type { InlineFile } from './inline-file.ts';
 
 /** Options of {@link opfsFileSystem}. */
@@ -42,6 +44,10 @@ interface SyncFileHandle {
 /** A worker that is terminated during a write keeps its files locked for up to 2.4 s (measured). */
 const LOCK_PATIENCE_MS = 5000;
 const LOCK_RETRY_MS = 20;
+
+const LOOK_MS = 2000;
+/** A look costs 1 to 5 ms (Chromium 156), too much for each flush. */
+const RECENT_MS = 1000;
 
 /** The most bytes of one call. */
 const CALL_BYTES = 1 << 30;
@@ -73,6 +79,7 @@ const CALL_BYTES = 1 << 30;
  */
 export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: OpfsFileSystemOptions = {}): FileSystem {
   let root: Promise<FileSystemDirectoryHandle> | undefined;
+  const files = new Set<OpfsFile>();
   const where = (): Promise<FileSystemDirectoryHandle> => {
     root ??= directory === undefined ? privateRoot() : Promise.resolve(directory);
     root.catch(() => (root = undefined));
@@ -94,9 +101,12 @@ export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: O
         handle.write = handle.truncate = () => {
           throw new CodError('COD_READ_ONLY', `${name} is read-only`);
         };
-      return new OpfsFile(name, handle);
+      const file: OpfsFile = new OpfsFile(name, handle, () => files.delete(file));
+      files.add(file);
+      return file;
     },
     remove: async (name) => removeFile(await where(), name),
+    watch: (onRemoved) => watchNames(where, files, onRemoved),
     ...(options.bootId === undefined ? {} : { bootId: options.bootId }),
   };
 }
@@ -155,6 +165,34 @@ async function privateRoot(): Promise<FileSystemDirectoryHandle> {
   }
 }
 
+/**
+ * Watches the names of `files`, by the handle of their directory: a new one would lead to what came after a removal. One
+ * file is enough, since the browser removes all data of a site together.
+ */
+function watchNames(
+  where: () => Promise<FileSystemDirectoryHandle>,
+  files: ReadonlySet<OpfsFile>,
+  onRemoved: () => void,
+): NameWatch {
+  let removed = false;
+  let lookedMs = Number.NEGATIVE_INFINITY;
+  const check = async (): Promise<string | undefined> => {
+    const [file] = files;
+    if (file !== undefined && !removed && performance.now() - lookedMs > RECENT_MS) {
+      removed = await file.isRemoved(await where());
+      lookedMs = performance.now();
+    }
+    return removed ? 'is gone: the data of this site was removed while it was open' : undefined;
+  };
+  const look = async (): Promise<void> => {
+    if ((await check().catch(() => undefined)) === undefined) return;
+    clearInterval(timer);
+    onRemoved();
+  };
+  const timer = setInterval(look, LOOK_MS);
+  return { check, end: () => clearInterval(timer) };
+}
+
 /** Repeats `call` while the file is open elsewhere, for at most {@link LOCK_PATIENCE_MS}. */
 async function whileLocked<T>(operation: string, call: () => Promise<T>): Promise<T> {
   const start = performance.now();
@@ -199,11 +237,27 @@ function opfsError(operation: string, cause: unknown, details: Readonly<Record<s
 class OpfsFile implements InlineFile {
   readonly #name: string;
   readonly #handle: SyncAccessHandle;
+  readonly #onClosed: () => void;
   #closed = false;
 
-  constructor(name: string, handle: SyncAccessHandle) {
+  constructor(name: string, handle: SyncAccessHandle, onClosed: () => void) {
     this.#name = name;
     this.#handle = handle;
+    this.#onClosed = onClosed;
+  }
+
+  /** Whether the browser has removed the file from `directory`, or put an empty file in its place. */
+  async isRemoved(directory: FileSystemDirectoryHandle): Promise<boolean> {
+    try {
+      const before = this.#handle.getSize();
+      const { size } = await (await directory.getFileHandle(this.#name)).getFile();
+      return size === 0 && before > 0 && this.#handle.getSize() > 0;
+    } catch (cause) {
+      if (this.#closed) return false;
+      const error = opfsError(`look for ${this.#name}`, cause);
+      if (isCodError(error, 'COD_NOT_FOUND') || Object(cause).name === 'InvalidStateError') return true;
+      throw error;
+    }
   }
 
   async size(): Promise<number> {
@@ -258,6 +312,7 @@ class OpfsFile implements InlineFile {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    this.#onClosed();
     this.#handle.close();
   }
 

@@ -402,9 +402,7 @@ export async function recoverLogOf(
     throw new RangeError(`checkpointIntervalMs must be above 0, not ${checkpointIntervalMs}`);
   // Refuses a wrong block size before anything is asked for.
   geometry({ size: 1, blockSize });
-  const lease = readOnly
-    ? new Ownership(name, undefined, () => undefined)
-    : await takeOwnership(fileSystem, name, { takeOver, signal, owner });
+  const lease = readOnly ? new Ownership(name) : await takeOwnership(fileSystem, name, { takeOver, signal, owner });
   const slots = new Slots(fileSystem, name, { readOnly, owner: lease });
   let state: CopyState | undefined;
   try {
@@ -443,6 +441,7 @@ export async function recoverLogOf(
       state,
       { session, epoch: found?.epoch ?? -1 },
     );
+    lease.onLost = () => void checkpointer.fence().catch(() => undefined);
     return new RecoveredLog({
       core,
       found,

@@ -1,21 +1,25 @@
 /** One owner of a log at a time. */
 
 import { CodError } from '../errors.ts';
-import type { FileSystem, Lease, LeaseOptions } from '../fs/file-system.ts';
+import type { FileSystem, Lease, LeaseOptions, NameWatch } from '../fs/file-system.ts';
 
 /** The names in use of each file system object. They guard a backend without locks within this program. */
 const inUse = new WeakMap<FileSystem, Set<string>>();
 
-/** The lease of a log. */
+/** The lease of a log, and the names of its files. */
 export class Ownership {
+  /** Called when the names of the files were removed. {@link loss} then says so. */
+  onLost: (() => void) | undefined;
   readonly #name: string;
   readonly #lease: Lease | undefined;
+  readonly #watch: NameWatch | undefined;
   readonly #onReleased: () => void;
   #isReleased = false;
 
-  constructor(name: string, lease: Lease | undefined, onReleased: () => void) {
+  constructor(name: string, lease?: Lease, fileSystem?: FileSystem, onReleased: () => void = () => undefined) {
     this.#name = name;
     this.#lease = lease;
+    this.#watch = fileSystem?.watch?.(() => this.onLost?.());
     this.#onReleased = onReleased;
   }
 
@@ -31,9 +35,12 @@ export class Ownership {
 
   /** Returns why the log is no longer owned, or undefined if it is. */
   async loss(): Promise<CodError | undefined> {
+    const details = { name: this.#name };
+    const removal = await this.#watch?.check();
+    if (removal !== undefined) return new CodError('COD_NOT_FOUND', `${this.#name} ${removal}`, { details });
     if ((await this.#lease?.check()) ?? true) return undefined;
     const by = this.#lease?.successor ?? 'another owner';
-    return new CodError('COD_LOCKED', `${this.#name} was taken over by ${by}`, { details: { name: this.#name } });
+    return new CodError('COD_LOCKED', `${this.#name} was taken over by ${by}`, { details });
   }
 
   /** Returns the cause of an error: files that another owner was changing explain any. */
@@ -78,6 +85,7 @@ export class Ownership {
     // The name may have another owner since the first release.
     if (this.#isReleased) return;
     this.#isReleased = true;
+    this.#watch?.end();
     this.#onReleased();
     await this.#lease?.release();
   }
@@ -93,7 +101,8 @@ export async function takeOwnership(fileSystem: FileSystem, name: string, option
   refuseOpen(names, name);
   names.add(name);
   try {
-    return new Ownership(name, await fileSystem.lock?.(name, options), () => names.delete(name));
+    const lease = await fileSystem.lock?.(name, options);
+    return new Ownership(name, lease, fileSystem, () => names.delete(name));
   } catch (error) {
     names.delete(name);
     throw error;

@@ -6,7 +6,16 @@
  */
 
 export type { CodErrorCode } from '../errors.ts';
-export type { File, FileSystem, Image, Lease, LeaseOptions, LeaseOwner, OpenOptions } from '../fs/file-system.ts';
+export type {
+  File,
+  FileSystem,
+  Image,
+  Lease,
+  LeaseOptions,
+  LeaseOwner,
+  NameWatch,
+  OpenOptions,
+} from '../fs/file-system.ts';
 export type { Clock } from '../platform/clock.ts';
 export type {
   CrashKind,

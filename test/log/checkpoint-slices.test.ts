@@ -375,7 +375,7 @@ describe('a checkpoint that fails', () => {
     const shape = geometry({ size: SIZE, blockSize: BLOCK });
     const core = Core.create();
     const state = await CopyState.open(core, shape);
-    const owner = new Ownership('log', undefined, () => undefined);
+    const owner = new Ownership('log');
     const slots = new Slots(newFiles(), 'log', { owner });
     const checkpointer = new Checkpointer(
       {

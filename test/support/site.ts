@@ -1,4 +1,7 @@
-/** A static server, which can also serve images to pages of any origin, and accept uploads. */
+/**
+ * A static server, which can also serve images to pages of any origin, and accept uploads. `/clear-site-data` has the
+ * browser remove the data of the site.
+ */
 
 import { createReadStream } from 'node:fs';
 import { readFile, stat, writeFile } from 'node:fs/promises';
@@ -30,6 +33,10 @@ export interface SiteOptions {
 export async function startSite({ folders, uploads }: SiteOptions): Promise<Site> {
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const path = new URL(request.url ?? '/', 'http://localhost').pathname;
+    if (path === '/clear-site-data') {
+      response.writeHead(204, { 'clear-site-data': '"storage"' }).end();
+      return;
+    }
     if (uploads !== undefined && request.method === 'PUT' && path.startsWith('/upload/')) {
       await writeFile(join(uploads, path.slice('/upload/'.length)), await buffer(request));
       response.writeHead(204).end();

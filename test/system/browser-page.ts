@@ -215,6 +215,52 @@ const actions = {
     await (finish ? device.finish() : device.close());
   },
 
+  /**
+   * Has the data of the site removed while two users have a copy open. `busy`: the owner writes and flushes meanwhile;
+   * otherwise nothing is called. Resolves to what each user was told, and to why the copy cannot be opened here again.
+   */
+  async loseSiteData({ url, target, busy }: { url: string; target: string; busy: boolean }): Promise<{
+    told: { states: string[]; codes: (string | undefined)[]; last: string }[];
+    refusal: string | undefined;
+  }> {
+    const open = (): Promise<BrowserDevice> =>
+      openDevice({ source: url, target, hydrate: { rateBytesPerSecond: 4096 }, checkpointIntervalMs: 3_600_000 });
+    const devices = [await open(), await open()];
+    const codeOf = (calling: Promise<unknown>): Promise<string | undefined> =>
+      calling.then(
+        () => undefined,
+        (error: { code?: string }) => error.code,
+      );
+    const told = devices.map(async (device) => {
+      const states: string[] = [];
+      for await (const event of device.events()) {
+        if (event.type !== 'state') continue;
+        states.push(event.state);
+        if (event.state === 'poisoned') break;
+      }
+      const codes = [
+        await codeOf(device.hydrated),
+        await codeOf(device.read(new Uint8Array(1), 0)),
+        await codeOf(device.flush()),
+        await codeOf(device.close()),
+      ];
+      return { states, codes, last: device.status().state };
+    });
+    await devices[0]!.write(new Uint8Array(9).fill(7), 0);
+    await devices[1]!.flush();
+    await fetch('/clear-site-data');
+    for (let code: string | undefined; busy && code === undefined; ) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      code = await codeOf(devices[0]!.write(new Uint8Array(9).fill(8), 4096).then(() => devices[0]!.flush()));
+    }
+    const heard = await Promise.all(told);
+    const refusal = await open().then(
+      (again) => again.close(),
+      (error: Error) => error.message,
+    );
+    return { told: heard, refusal: refusal ?? undefined };
+  },
+
   /** Uploads the files of a target to the server. */
   async upload({ target }: { target: string }): Promise<string[]> {
     const root = await navigator.storage.getDirectory();

@@ -249,6 +249,30 @@ export function copies(bench: BrowserBench<TestBrowser>): void {
   });
 }
 
+/** Tests of a browser that removes the data of the site while a copy is open. */
+export function lostSiteData(bench: BrowserBench<TestBrowser>): void {
+  test.each([
+    ['rest', false],
+    ['are used', true],
+  ])(
+    'tells pages that %s within seconds when the data of the site is removed, and opens a new copy',
+    async (_, busy) => {
+      const target = `lost-${busy}`;
+      const { bytes, url } = bench.makeImage(`${target}-image`, 30 * BLOCK + 1, 7);
+      const { told, refusal } = await bench.act('loseSiteData', { url, target, busy });
+      for (const { states, codes, last } of told) {
+        expect(states.at(-1)).toBe('poisoned');
+        expect(codes).toEqual(Array.from({ length: 4 }, () => 'COD_POISONED'));
+        expect(last).toBe('closed');
+      }
+      if (refusal !== undefined) expect(refusal).toContain('reload the page');
+      await bench.prepare(bench.page);
+      await bench.act('openQuiet', { url, target });
+      expectBytes(new Uint8Array(Buffer.from(await bench.act('readAndClose', {}), 'base64')), bytes);
+    },
+  );
+}
+
 /** A test with offsets beyond 2 GiB. */
 export function largeImage(bench: BrowserBench<TestBrowser>): void {
   test('copies a sparse image of 3 GiB completely without allocating its holes', async () => {

@@ -12,12 +12,13 @@ import { Firefox } from '../support/firefox.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 import { describeInBrowser } from './browser-bench.ts';
-import { copies } from './browser-suite.ts';
+import { copies, lostSiteData } from './browser-suite.ts';
 
 const WAIT = { timeout: 60_000 };
 
 describeInBrowser('firefox-esr', Firefox.start, (bench) => {
   copies(bench);
+  lostSiteData(bench);
 
   test('openDevice detects a private window without storage', async () => {
     writeFileSync(join(bench.files, 'private-image'), new Uint8Array(5000));
