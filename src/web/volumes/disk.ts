@@ -7,6 +7,12 @@ import { type Partition, type PartitionTable, readPartitions } from './partition
 import { recognize } from './signatures.ts';
 import type { Volume } from './volume.ts';
 
+/**
+ * The readers of volumes, in the order in which they are tried. Each resolves to `undefined` if the volume is not of
+ * its kind. One that accepts little is tried before one that accepts more.
+ */
+const READERS: readonly ((bytes: Bytes, signal?: AbortSignal) => Promise<Volume | undefined>)[] = [openExt, openFat];
+
 export interface DiskContents {
   readonly table: PartitionTable | undefined;
   /** The partitions. Without a table: the whole disk as a partition with number 0. */
@@ -37,8 +43,10 @@ export async function readDisk(disk: Bytes, signal?: AbortSignal): Promise<DiskC
 export async function findVolume(disk: Bytes, { start, size }: Partition, signal?: AbortSignal): Promise<Found> {
   const bytes = partOf(disk, start, size);
   try {
-    const volume = (await openExt(bytes, signal)) ?? (await openFat(bytes, signal));
-    if (volume !== undefined) return { volume };
+    for (const open of READERS) {
+      const volume = await open(bytes, signal);
+      if (volume !== undefined) return { volume };
+    }
     const kind = await recognize(bytes, signal);
     return { kind, reason: kind === undefined ? 'unknown contents' : `${kind}, which this page cannot browse` };
   } catch (error) {
