@@ -151,7 +151,7 @@ export class ContentsView {
     partition: Partition,
     path: string,
   ): Promise<{ items: TreeItem[]; remark: string | undefined }> {
-    const { entries, cut } = await volume.list(directory, this.#over.signal);
+    const { entries, cut, remark: damage } = await volume.list(directory, this.#over.signal);
     const sorted = [...entries].sort(
       (a, b) => Number(b.kind === 'directory') - Number(a.kind === 'directory') || order(a.name, b.name),
     );
@@ -169,7 +169,8 @@ export class ContentsView {
         onChoose: () => void this.#file.show({ volume, entry, path: visible(own), volumeStart: partition.start }),
       };
     });
-    return { items, remark: cut ? `only the first ${entries.length} are shown` : undefined };
+    const remarks = [...(cut ? [`only the first ${entries.length} are shown`] : []), ...(damage ? [damage] : [])];
+    return { items, remark: remarks.length === 0 ? undefined : remarks.join('; ') };
   }
 }
 

@@ -94,3 +94,11 @@ export function text(bytes: Uint8Array, encoding = 'utf-8'): string {
   const end = bytes.indexOf(0);
   return new TextDecoder(encoding).decode(end < 0 ? bytes : bytes.subarray(0, end));
 }
+
+/** Decodes UTF-16, little-endian, with its NULs. Unpaired surrogates stay, because names may have them. */
+export function utf16(bytes: Uint8Array): string {
+  const view = viewOf(bytes);
+  return Array.from({ length: bytes.length >> 1 }, (_, index) =>
+    String.fromCharCode(view.getUint16(index * 2, true)),
+  ).join('');
+}

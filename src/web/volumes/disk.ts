@@ -1,6 +1,7 @@
 /** Finds what is on a disk: partitions with volumes, or one volume. */
 
 import { type Bytes, partOf, VolumeError } from './bytes.ts';
+import { openExfat } from './exfat.ts';
 import { openExt } from './ext.ts';
 import { openFat } from './fat.ts';
 import { type Partition, type PartitionTable, readPartitions } from './partitions.ts';
@@ -11,7 +12,11 @@ import type { Volume } from './volume.ts';
  * The readers of volumes, in the order in which they are tried. Each resolves to `undefined` if the volume is not of
  * its kind. One that accepts little is tried before one that accepts more.
  */
-const READERS: readonly ((bytes: Bytes, signal?: AbortSignal) => Promise<Volume | undefined>)[] = [openExt, openFat];
+const READERS: readonly ((bytes: Bytes, signal?: AbortSignal) => Promise<Volume | undefined>)[] = [
+  openExt,
+  openExfat,
+  openFat,
+];
 
 export interface DiskContents {
   readonly table: PartitionTable | undefined;

@@ -4,7 +4,6 @@ import type { Bytes } from './bytes.ts';
 
 const SIGNATURES: readonly { readonly kind: string; readonly at: number; readonly mark: string }[] = [
   { kind: 'NTFS', at: 3, mark: 'NTFS    ' },
-  { kind: 'exFAT', at: 3, mark: 'EXFAT   ' },
   { kind: 'XFS', at: 0, mark: 'XFSB' },
   { kind: 'SquashFS', at: 0, mark: 'hsqs' },
   { kind: 'EROFS', at: 1024, mark: '\u00e2\u00e1\u00f5\u00e0' },

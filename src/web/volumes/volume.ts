@@ -19,6 +19,8 @@ export interface Listing {
   readonly entries: readonly Entry[];
   /** Whether entries are missing: the directory exceeds {@link MAX_ENTRIES} or the format's limit. */
   readonly cut: boolean;
+  /** Damage that left entries out, as words without a full stop. */
+  readonly remark?: string;
 }
 
 /** A run of a file's bytes. Runs are in the order of the file. */
