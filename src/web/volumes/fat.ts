@@ -6,19 +6,19 @@
 import { type Bytes, remembered, VolumeError, viewOf } from './bytes.ts';
 import { type Entry, type FileInfo, type Listing, MAX_ENTRIES, type Run, Runs, type Volume } from './volume.ts';
 
-const ENTRY_BYTES = 32;
+export const ENTRY_BYTES: number = 32;
 /** The format's limit for a directory: 65,536 entries. */
-const MAX_DIRECTORY_BYTES = 2 ** 21;
-const ATTRIBUTE = { volumeLabel: 0x08, directory: 0x10, longName: 0x0f } as const;
+export const MAX_DIRECTORY_BYTES: number = 2 ** 21;
+export const ATTRIBUTE = { readOnly: 0x01, volumeLabel: 0x08, directory: 0x10, longName: 0x0f } as const;
 /** `id` of a root directory that is not a chain of clusters. */
-const FIXED_ROOT = -1;
+export const FIXED_ROOT: number = -1;
 
 /** The upper half of code page 437, the most common encoding of short names. */
 const CODE_PAGE_437 =
   'ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿÖÜ¢£¥₧ƒáíóúñÑªº¿⌐¬½¼¡«»░▒▓│┤╡╢╖╕╣║╗╝╜╛┐' +
   '└┴┬├─┼╞╟╚╔╩╦╠═╬╧╨╤╥╙╘╒╓╫╪┘┌█▄▌▐▀αßΓπΣσµτΦΘΩδ∞φε∩≡±≥≤⌠⌡÷≈°∙·√ⁿ²■\u00a0';
 
-interface Layout {
+export interface Layout {
   readonly bits: 12 | 16 | 32;
   readonly fatOffset: number;
   readonly rootOffset: number;
@@ -37,7 +37,7 @@ export async function openFat(bytes: Bytes, signal?: AbortSignal): Promise<Volum
   return layout && new FatVolume(bytes, layout);
 }
 
-function layoutOf(sector: Uint8Array, size: number): Layout | undefined {
+export function layoutOf(sector: Uint8Array, size: number): Layout | undefined {
   const view = viewOf(sector);
   const u16 = (at: number): number => view.getUint16(at, true);
   const u32 = (at: number): number => view.getUint32(at, true);
@@ -201,7 +201,7 @@ class FatVolume implements Volume {
 /**
  * Collects a long name. Its parts precede the short entry, the last part first, and carry a checksum of the short name.
  */
-class LongName {
+export class LongName {
   #parts: string[] = [];
   #sum = 0;
   #expected = 0;
@@ -243,7 +243,7 @@ class LongName {
   }
 }
 
-function shortName(raw: Uint8Array): string {
+export function shortName(raw: Uint8Array): string {
   const bytes = raw.slice(0, 11);
   if (bytes[0] === 0x05) bytes[0] = 0xe5;
   // Windows marks a lower-case base name or extension with one bit each.
