@@ -3,8 +3,9 @@
 import { expect, test } from 'vitest';
 import { opfsFileSystem } from '../../src/fs/opfs.ts';
 import { fileSystemSuite } from '../../src/testing/file-system-suite.ts';
+import { bundledWorker } from './workers.ts';
 
-const worker = new Worker(new URL('./suite-worker.ts', import.meta.url), { type: 'module' });
+const worker = bundledWorker('suite-worker');
 
 function runInWorker(index: number): Promise<string | undefined> {
   return new Promise((resolve, reject) => {

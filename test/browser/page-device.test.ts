@@ -15,6 +15,7 @@ import {
 import { seededRandom } from '../../src/testing/random.ts';
 import { IMAGE_BYTES, imageBytes } from './image.ts';
 import { qcow2Disk, qcow2Image } from './qcow2-image.ts';
+import { bundledWorker } from './workers.ts';
 
 const BLOCK = 4096;
 const image = imageBytes();
@@ -23,7 +24,7 @@ const opened: BrowserDevice[] = [];
 const workers: Worker[] = [];
 
 function startWorker(): Worker {
-  const worker = new Worker(new URL('../../src/browser-worker.ts', import.meta.url), { type: 'module' });
+  const worker = bundledWorker('browser-worker');
   workers.push(worker);
   return worker;
 }

@@ -4,6 +4,7 @@ import { CodError, type CodErrorJson } from '../../src/errors.ts';
 import type { File, FileSystem } from '../../src/fs/file-system.ts';
 import { freshDirectory } from './directories.ts';
 import type { FileCall } from './opfs-worker.ts';
+import { bundledWorker } from './workers.ts';
 
 export interface RemoteFiles extends FileSystem {
   readonly directory: FileSystemDirectoryHandle;
@@ -16,7 +17,7 @@ export async function remoteFiles(
   options: { directory?: FileSystemDirectoryHandle; bootId?: string | undefined } = {},
 ): Promise<RemoteFiles> {
   const directory = options.directory ?? (await freshDirectory());
-  const worker = new Worker(new URL('./opfs-worker.ts', import.meta.url), { type: 'module' });
+  const worker = bundledWorker('opfs-worker');
   const waiting = new Map<number, { resolve(value: unknown): void; reject(error: unknown): void }>();
   let count = 0;
   worker.onmessage = ({

@@ -1,17 +1,48 @@
-/** A server of another origin than the page, for the whole run: one image under names for several behaviours. */
+/**
+ * For the whole run: bundled workers, and a server of another origin than the page, which has one image under names for
+ * several behaviours.
+ */
 
+import { rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { build } from 'esbuild';
 import type { TestProject } from 'vitest/node';
 import { IMAGE_BYTES, imageBytes } from './image.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
     serverUrl: string;
+    /** The path of the folder of the bundled workers, for a page. */
+    workersPath: string;
   }
 }
 
+const root = join(import.meta.dirname, '../..');
+
 /**
+ * Bundles the workers into one file each. Vite would serve each of a hundred modules to each of hundreds of workers.
+ * @returns the folder, relative to the root
+ */
+async function bundleWorkers(project: string): Promise<string> {
+  const folder = `node_modules/.cache/test-workers/${project}-${process.pid}`;
+  await build({
+    absWorkingDir: root,
+    entryPoints: ['src/browser-worker.ts', 'test/browser/opfs-worker.ts', 'test/browser/suite-worker.ts'],
+    entryNames: '[name]',
+    outdir: folder,
+    bundle: true,
+    format: 'esm',
+    target: 'es2022',
+    logLevel: 'error',
+  });
+  return folder;
+}
+
+/**
+ * Behaviours of the server:
+ *
  * - `/image`: correct answers
  * - `/slow`: each answer after 300 ms
  * - `/stuck`: answers only to requests from the first byte on, and up to the last one
@@ -49,9 +80,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
     response.end(request.method === 'HEAD' ? undefined : image.subarray(start, end));
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const workers = await bundleWorkers(project.name);
+  project.provide('workersPath', `/${workers}`);
   project.provide('serverUrl', `http://127.0.0.1:${(server.address() as AddressInfo).port}`);
   return () =>
     new Promise((resolve) => {
+      rmSync(join(root, workers), { recursive: true, force: true });
       server.closeAllConnections();
       server.close(() => resolve());
     });
