@@ -7,9 +7,9 @@
 import { after, type Done, ending, inSequence, promised, type Settled } from '../async/done.ts';
 import type { Geometry } from '../core/geometry.ts';
 import type { BlockRange } from '../core/runs.ts';
+import { isZero } from '../platform/zeros.ts';
 import type { HydrationTarget } from './hydrator.ts';
 import type { Target } from './target.ts';
-import { isZero } from './zeros.ts';
 
 /** Zeros are looked for in units of this many bytes. A piece may begin and end within a unit. */
 const ZERO_UNIT_BYTES = 65_536;

@@ -23,8 +23,8 @@ import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
 import { isNameOf, SnapshotMetadata } from '../log/snapshot-metadata.ts';
 import type { Environment } from '../platform/clock.ts';
+import { isZero } from '../platform/zeros.ts';
 import type { Target } from './target.ts';
-import { isZero } from './zeros.ts';
 
 /** Bytes that are read and written at a time. */
 const CHUNK_BYTES = 2 ** 20;

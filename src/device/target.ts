@@ -15,20 +15,18 @@ import type { CopyState } from '../core/copy-state.ts';
 import type { BlockRange } from '../core/runs.ts';
 import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
-import { type InlineFile, readFile, writeFile } from '../fs/inline-file.ts';
+import { HOLE_BYTES, type InlineFile, readFile, writeFile } from '../fs/inline-file.ts';
 import type { OpenLog } from '../log/intent-log.ts';
 import type { OpenTransaction } from '../log/transaction.ts';
+import { isZero } from '../platform/zeros.ts';
 import { type HeldLock, type LockMode, RangeLock } from './range-lock.ts';
-import { isZero } from './zeros.ts';
 
-/** Zeroing reads and writes at most this many bytes at a time. */
-const CHUNK_BYTES = 2 ** 20;
 /** What was written to a new target is known in units of this many bytes: 2 MiB of memory for each TiB. */
 const WRITTEN_UNIT_BYTES = 65_536;
 /** The unit in which zeroing looks for bytes that are not zero. */
 const PAGE_BYTES = 4096;
 
-const ZEROS = new Uint8Array(CHUNK_BYTES);
+const ZEROS = new Uint8Array(HOLE_BYTES);
 
 export class Target {
   readonly log: OpenLog;
@@ -177,11 +175,15 @@ export class Target {
    */
   async zero(offset: number, length: number): Promise<void> {
     const end = offset + length;
-    const step = this.#written === undefined ? CHUNK_BYTES : WRITTEN_UNIT_BYTES;
+    const step = this.#written === undefined ? HOLE_BYTES : WRITTEN_UNIT_BYTES;
     const buffer = this.#buffer ?? new Uint8Array(step);
     this.#buffer = undefined;
     for (let at = this.nextWritten(offset, end); at < end; at = this.nextWritten(at, end)) {
       const chunk = buffer.subarray(0, Math.min(step - (at % step), end - at));
+      if (chunk.length === HOLE_BYTES && (await this.#file.isHole?.(at, HOLE_BYTES))) {
+        at += HOLE_BYTES;
+        continue;
+      }
       await this.read(chunk, at);
       // Only the pages that are not zero, so that a sparse file stays sparse.
       for (let start = 0; start < chunk.length; start += PAGE_BYTES) {

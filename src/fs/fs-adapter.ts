@@ -66,6 +66,8 @@ export interface FsAdapterOptions {
      * impossible. Absent: no such writes.
      */
     openDirect?: ((fd: number) => number | undefined) | undefined;
+    /** What finds the holes of a descriptor's file. Closed before the descriptor. */
+    holesOf?(fd: number): { isHole(offset: number, length: number): Promise<boolean>; close(): Promise<void> };
   };
   /** Makes a file's data and size durable. */
   sync(fd: number): Promise<void>;
@@ -210,6 +212,7 @@ class AdapterFile implements InlineFile {
   readonly #readOnly: boolean;
   readonly #deviceBytes: number | undefined;
   readonly #inline: InlineCalls | undefined;
+  readonly #holes: ReturnType<NonNullable<Pool['holesOf']>> | undefined;
   /** Another descriptor of the file, for writes that bypass the page cache. */
   readonly #directFd: number | undefined;
   /** False once the file system has refused a direct write. */
@@ -233,6 +236,7 @@ class AdapterFile implements InlineFile {
     this.#deviceBytes = device?.bytes;
     if (device !== undefined) this.deviceContents = (image) => device.contents(this, image);
     if (options.pool !== undefined) this.#inline = new InlineCalls(options.pool.loop);
+    if (device === undefined) this.#holes = options.pool?.holesOf?.(fd);
     this.#directFd = readOnly ? undefined : options.pool?.openDirect?.(fd);
     this.#isDirect = this.#directFd !== undefined;
   }
@@ -284,6 +288,11 @@ class AdapterFile implements InlineFile {
       if (count === 0) throw this.#shortRead(into.length, offset, done);
       done += count;
     }
+  }
+
+  async isHole(offset: number, length: number): Promise<boolean> {
+    this.#assertOpen();
+    return (await this.#holes?.isHole(offset, length)) ?? false;
   }
 
   async write(from: Uint8Array, offset: number): Promise<void> {
@@ -382,6 +391,7 @@ class AdapterFile implements InlineFile {
 
   async #close(): Promise<void> {
     if (this.#running > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
+    await this.#holes?.close();
     this.#attempt('close', () => {
       try {
         if (this.#directFd !== undefined) this.#options.fs.closeSync(this.#directFd);

@@ -6,6 +6,9 @@
 import type { Done } from '../async/done.ts';
 import type { File, FileSystem } from './file-system.ts';
 
+/** The length in which holes are looked for, in bytes. */
+export const HOLE_BYTES: number = 2 ** 21;
+
 export interface InlineFile extends File {
   /** Length of large writes, in bytes, that this file handles best; they should be whole {@link pageBuffer pages}. */
   readonly preferredWriteBytes?: number | undefined;
@@ -13,6 +16,11 @@ export interface InlineFile extends File {
   submitRead?(into: Uint8Array, offset: number): Done;
   /** As {@link File.write}: synchronously if the call is short. May throw. */
   submitWrite?(from: Uint8Array, offset: number): Done;
+  /**
+   * Whether a range reads as zeros, as far as that is cheap to find out. Resolves to false where it is not known. Best
+   * in pieces of {@link HOLE_BYTES}, of which each offset is a multiple.
+   */
+  isHole?(offset: number, length: number): Promise<boolean>;
   /** A promise that must be awaited when synchronous calls have kept the event loop for long enough. */
   pace?(): Done;
 }

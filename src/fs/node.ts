@@ -6,6 +6,7 @@ import { dirname, resolve } from 'node:path';
 import { CodError, isCodError } from '../errors.ts';
 import { blockDeviceBytes } from '../platform/block-device.ts';
 import { errnoOf } from '../platform/errno.ts';
+import { HoleReader } from '../platform/hole-reader.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import { contentsOfDevice } from './device-contents.ts';
 import type { File, FileSystem, LeaseOwner, OpenOptions } from './file-system.ts';
@@ -72,6 +73,7 @@ export function localFileSystem(
       read,
       write,
       openDirect: options.direct ? openDirect : undefined,
+      holesOf: (fd) => new HoleReader(fd),
     },
     sync: (fd) => new Promise((done, fail) => fs.fdatasync(fd, (error) => (error ? fail(error) : done()))),
     syncName,

@@ -4,9 +4,11 @@ import { type BigIntStats, fstatSync, promises, readSync, statSync } from 'node:
 import type { Done } from '../async/done.ts';
 import { CodError } from '../errors.ts';
 import { blockDeviceBytes } from '../platform/block-device.ts';
+import { HoleReader } from '../platform/hole-reader.ts';
 import { InlineCalls } from '../platform/inline-calls.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
-import { pieceBuffer, releasePages } from '../platform/pages.ts';
+import { pageBuffer, pieceBuffer, releasePages } from '../platform/pages.ts';
+import { isZero } from '../platform/zeros.ts';
 import { checkRange } from './range.ts';
 import type { InlineSource, InternalStreamOptions, Source } from './source.ts';
 
@@ -71,12 +73,14 @@ class FileSource implements InlineSource, AsyncDisposable {
   #seen: BigIntStats;
   #closing: Promise<void> | undefined;
   readonly #inline = new InlineCalls(nodeEventLoop);
+  readonly #holes: HoleReader;
   #bytesSinceCheck = 0;
   #readsSinceCheck = 0;
 
   constructor(path: string, handle: promises.FileHandle, size: number, stats: BigIntStats) {
     this.#path = path;
     this.#handle = handle;
+    this.#holes = new HoleReader(handle.fd);
     this.#isFile = stats.isFile();
     this.#seen = stats;
     this.size = size;
@@ -121,21 +125,26 @@ class FileSource implements InlineSource, AsyncDisposable {
   async *stream(offset: number, length: number, options: InternalStreamOptions = {}): AsyncGenerator<Uint8Array, void> {
     this.#check(offset, length, options.signal);
     const end = offset + length;
+    const isSparse = this.#isFile && this.#holes.isSparse;
+    /** Whether the last piece was zero, so that the next probably is. */
+    let inHole = isSparse;
     const read = (into: Uint8Array, at: number) => {
       const piece = into.subarray(0, end - at);
-      const reading = this.read(piece, at, options).then(() => piece);
+      const reading = (inHole ? this.#readHole(piece, at, options) : this.read(piece, at, options)).then(() => piece);
       // The loop below reports the failure, unless the consumer stops before.
       reading.catch(() => undefined);
       return reading;
     };
     // The consumer holds one buffer while the other is filled.
-    const buffer = () => pieceBuffer(options.pieceBytes, PIECE_BYTES, length);
+    const buffer = () =>
+      isSparse ? pageBuffer(options.pieceBytes ?? PIECE_BYTES) : pieceBuffer(options.pieceBytes, PIECE_BYTES, length);
     let [next, free] = [buffer(), buffer()];
     let reading = read(next, offset);
     try {
       for (let at = offset; at < end; ) {
         const piece = await reading;
         at += piece.length;
+        inHole = isSparse && isZero(piece);
         [next, free] = [free, next];
         if (at < end) reading = read(next, at);
         yield piece;
@@ -146,8 +155,18 @@ class FileSource implements InlineSource, AsyncDisposable {
     }
   }
 
+  async #readHole(into: Uint8Array, offset: number, options: { signal?: AbortSignal }): Promise<void> {
+    if (!this.#holes.canRead(into, offset) || !(await this.#holes.read(into, offset)))
+      return this.read(into, offset, options);
+    try {
+      this.#count(into.length, offset);
+    } catch (error) {
+      throw this.#explain(error);
+    }
+  }
+
   close(): Promise<void> {
-    this.#closing ??= this.#handle.close();
+    this.#closing ??= this.#holes.close().then(() => this.#handle.close());
     return this.#closing;
   }
 

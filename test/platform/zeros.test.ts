@@ -1,7 +1,15 @@
-import { describe, expect, it } from 'vitest';
-import { isZero } from '../../src/device/zeros.ts';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 
-describe('isZero', () => {
+describe.each(['Node', 'a browser'])('isZero in %s', (platform) => {
+  let isZero: (bytes: Uint8Array) => boolean;
+  beforeAll(async () => {
+    vi.resetModules();
+    if (platform !== 'Node') vi.stubGlobal('Buffer', undefined);
+    ({ isZero } = await import('../../src/platform/zeros.ts'));
+    vi.unstubAllGlobals();
+  });
+  afterAll(() => vi.resetModules());
+
   it('is true for zeros of any length and alignment between other bytes', () => {
     for (let start = 0; start < 9; start++) {
       for (let length = 0; length <= 100; length++) {
