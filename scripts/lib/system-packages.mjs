@@ -18,6 +18,7 @@ export const systemPackages = {
   'btrfs-progs': 'mkfs.btrfs: the same with another file system',
   dosfstools: 'mkfs.fat: volumes for the page to browse',
   mtools: 'mcopy and mmd: files on those volumes',
+  genisoimage: 'CD images for the page to browse, and isoinfo, which reads them too',
   fdisk: 'sfdisk: partition tables for the page to read',
   chromium: 'the browser of test/browser, which other tests kill',
   'firefox-esr': 'a second browser, with another storage implementation',

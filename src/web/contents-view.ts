@@ -7,7 +7,7 @@ import type { Session } from './session.ts';
 import { Tree, type TreeItem } from './tree.ts';
 import { formatBytes } from './units.ts';
 import { type DiskContents, findVolume, readDisk } from './volumes/disk.ts';
-import type { Partition } from './volumes/partitions.ts';
+import type { Partition } from './volumes/partition-table.ts';
 import type { Entry, Volume } from './volumes/volume.ts';
 
 export interface ContentsOptions {
@@ -101,7 +101,7 @@ export class ContentsView {
     return el(
       'ol',
       { class: 'bar', 'aria-label': 'Partitions by size' },
-      ...parts.map((partition) => {
+      ...parts.filter(isPart).map((partition) => {
         const { number, type, name, size: bytes } = partition;
         const text = `${number}`;
         const title = `Partition ${number}: ${type}${name === '' ? '' : `, ${name}`}, ${formatBytes(bytes)}`;
@@ -172,6 +172,11 @@ export class ContentsView {
     const remarks = [...(cut ? [`only the first ${entries.length} are shown`] : []), ...(damage ? [damage] : [])];
     return { items, remark: remarks.length === 0 ? undefined : remarks.join('; ') };
   }
+}
+
+/** Whether this is a partition, not the whole disk. */
+function isPart({ number }: Partition): boolean {
+  return number !== 0;
 }
 
 /** Compares by code unit: fast, and the same in every locale. Case-sensitive, as on the disk. */

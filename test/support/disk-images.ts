@@ -84,6 +84,12 @@ export function makeFat(
   run('mcopy', ['-Q', '-s', '-m', '-i', path, ...names.map((name) => join(folder, name)), '::']);
 }
 
+/** Makes an ISO 9660 image of a folder. `more` chooses its long names: `-R` is Rock Ridge, `-J` is Joliet. */
+export function makeIso(path: string, options: { folder: string; more?: readonly string[] }): void {
+  const { folder, more = ['-R', '-J'] } = options;
+  run('genisoimage', ['-quiet', '-input-charset', 'utf-8', '-V', 'PEBBLES', ...more, '-o', path, folder]);
+}
+
 /** Makes a disk with volumes at offsets in MiB. `table` is a script for sfdisk. */
 export function makeDisk(
   path: string,

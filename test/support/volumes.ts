@@ -1,5 +1,7 @@
 /** Walks through disk images in memory. */
 
+import fc from 'fast-check';
+import { expect } from 'vitest';
 import { type Bytes, checkRange, VolumeError } from '../../src/web/volumes/bytes.ts';
 import { findVolume, readDisk } from '../../src/web/volumes/disk.ts';
 import { type Entry, readFile, type Volume } from '../../src/web/volumes/volume.ts';
@@ -68,4 +70,30 @@ export async function visit(disk: Bytes): Promise<{ volumes: number; entries: nu
     }
   });
   return seen;
+}
+
+/**
+ * Visits a disk 150 times, each time cut somewhere or with other values in up to 60 of the bytes at `places`. Returns
+ * how many entries were refused.
+ */
+export async function visitDamaged(original: Uint8Array, places: readonly number[]): Promise<number> {
+  let refusals = 0;
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.tuple(fc.nat(places.length - 1), fc.oneof(fc.constantFrom(0, 1, 0x7f, 0x80, 0xff), fc.nat(255))), {
+        minLength: 1,
+        maxLength: 60,
+      }),
+      fc.oneof({ weight: 4, arbitrary: fc.constant(original.length) }, fc.nat(original.length)),
+      async (changes, size) => {
+        const bytes = Uint8Array.from(original.subarray(0, size));
+        for (const [place, value] of changes) if (places[place]! < size) bytes[places[place]!] = value;
+        const disk = arrayBytes(bytes);
+        refusals += (await visit(disk)).refusals;
+        expect(disk.bytesRead).toBeLessThan(2 ** 28);
+      },
+    ),
+    { numRuns: 150 },
+  );
+  return refusals;
 }

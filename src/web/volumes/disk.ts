@@ -4,7 +4,9 @@ import { type Bytes, partOf, VolumeError } from './bytes.ts';
 import { openExfat } from './exfat.ts';
 import { openExt } from './ext.ts';
 import { openFat } from './fat.ts';
-import { type Partition, type PartitionTable, readPartitions } from './partitions.ts';
+import { openIso } from './iso.ts';
+import { type Partition, type PartitionTable, withRemark } from './partition-table.ts';
+import { readPartitions } from './partitions.ts';
 import { recognize } from './signatures.ts';
 import type { Volume } from './volume.ts';
 
@@ -14,13 +16,22 @@ import type { Volume } from './volume.ts';
  */
 const READERS: readonly ((bytes: Bytes, signal?: AbortSignal) => Promise<Volume | undefined>)[] = [
   openExt,
+  openIso,
   openExfat,
   openFat,
 ];
 
+/** The boot code and the tables of a hybrid image are before its ISO 9660. Its partition may begin behind them. */
+const HYBRID_START_BYTES = 32_769;
+/** Tables with more partitions exist, but one sound partition is enough. */
+const MAX_TRIED = 16;
+
 export interface DiskContents {
   readonly table: PartitionTable | undefined;
-  /** The partitions. Without a table: the whole disk as a partition with number 0. */
+  /**
+   * The partitions. The whole disk is one of them, with number 0, if it has no table, or holds a volume beside its
+   * partitions: first if the volume is that of a hybrid image, last if it is probably older than the table.
+   */
   readonly parts: readonly Partition[];
 }
 
@@ -36,24 +47,52 @@ export type Found =
  */
 export async function readDisk(disk: Bytes, signal?: AbortSignal): Promise<DiskContents> {
   const whole: Partition = { number: 0, start: 0, size: disk.size, type: '', name: '' };
-  // A volume may fill the disk without a partition table. Its boot sector can look like one, so the volume is tried
-  // first.
   const own = await findVolume(disk, whole, signal);
-  if ('volume' in own) return { table: undefined, parts: [whole] };
-  const table = await readPartitions(disk, signal);
-  return { table, parts: table === undefined || table.partitions.length === 0 ? [whole] : table.partitions };
+  const volume = 'volume' in own ? own.volume : undefined;
+  const table = await readPartitions(disk, { isVolume: volume !== undefined }, signal);
+  if (table === undefined || table.partitions.length === 0)
+    return { table: volume === undefined ? table : undefined, parts: [whole] };
+  if (volume === undefined) return { table, parts: table.partitions };
+  if (volume.kind.startsWith('ISO 9660')) return hybrid(table, whole);
+  // The boot sector of a volume can look like a partition table. Then no partition holds anything.
+  if (!(await holdsAnything(disk, table, signal))) return { table: undefined, parts: [whole] };
+  const label = volume.label === '' ? '' : ` “${volume.label}”`;
+  const remark = `the whole disk also has a volume (${volume.kind}${label}), which is probably older than the table`;
+  return { table: withRemark(table, remark), parts: [...table.partitions, whole] };
+}
+
+/** An ISO 9660 image that has a partition table as well, so that it boots from a USB stick. */
+function hybrid(table: PartitionTable, whole: Partition): DiskContents {
+  const partitions = table.partitions.map((partition) =>
+    partition.start < HYBRID_START_BYTES
+      ? { ...partition, type: `the hybrid image itself (${partition.type})` }
+      : partition,
+  );
+  return { table: { ...table, partitions }, parts: [whole, ...partitions] };
+}
+
+async function holdsAnything(disk: Bytes, table: PartitionTable, signal: AbortSignal | undefined): Promise<boolean> {
+  for (const partition of table.partitions.slice(0, MAX_TRIED)) {
+    if (partition.start === 0) continue;
+    const found = await findVolume(disk, partition, signal);
+    if ('volume' in found || found.kind !== undefined) return true;
+  }
+  return false;
 }
 
 /** Finds the volume of a partition. Damage of the image is a reason in the result, never a rejection. */
 export async function findVolume(disk: Bytes, { start, size }: Partition, signal?: AbortSignal): Promise<Found> {
+  if (size === 0) return { kind: undefined, reason: 'empty (0 bytes)' };
   const bytes = partOf(disk, start, size);
   try {
     for (const open of READERS) {
       const volume = await open(bytes, signal);
       if (volume !== undefined) return { volume };
     }
-    const kind = await recognize(bytes, signal);
-    return { kind, reason: kind === undefined ? 'unknown contents' : `${kind}, which this page cannot browse` };
+    const found = await recognize(bytes, signal);
+    if (found === undefined) return { kind: undefined, reason: 'unknown contents' };
+    const { kind, label } = found;
+    return { kind, reason: `${kind}${label === '' ? '' : ` “${label}”`}, which this page cannot browse` };
   } catch (error) {
     if (error instanceof VolumeError) return { kind: undefined, reason: error.message };
     throw error;

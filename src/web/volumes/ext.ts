@@ -226,8 +226,10 @@ class ExtVolume implements Volume {
     const { blockBytes, descriptorBytes, firstDataBlock, firstMetaGroup, blocksPerGroup } = this.#layout;
     const perBlock = Math.floor(blockBytes / descriptorBytes);
     const metaGroup = Math.floor(group / perBlock);
-    let block = firstDataBlock + 1 + metaGroup;
-    if (metaGroup >= firstMetaGroup) {
+    // The descriptors follow the superblock. With clusters its block of 1 KiB is block 1, and the first data block is 0.
+    const superblock = Math.floor(SUPERBLOCK_AT / blockBytes);
+    let block = superblock + 1 + metaGroup;
+    if (metaGroup >= firstMetaGroup && metaGroup > 0) {
       const first = metaGroup * perBlock;
       block = first * blocksPerGroup + firstDataBlock + (this.#hasSuperblock(first) ? 1 : 0);
     }

@@ -9,6 +9,8 @@ import { type Entry, type FileInfo, type Listing, MAX_ENTRIES, type Run, Runs, t
 export const ENTRY_BYTES: number = 32;
 /** The format's limit for a directory: 65,536 entries. */
 export const MAX_DIRECTORY_BYTES: number = 2 ** 21;
+/** The label is one of the first entries of the root, or there is none. */
+const MAX_LABEL_BYTES = 2 ** 16;
 export const ATTRIBUTE = { readOnly: 0x01, volumeLabel: 0x08, directory: 0x10, longName: 0x0f } as const;
 /** `id` of a root directory that is not a chain of clusters. */
 export const FIXED_ROOT: number = -1;
@@ -27,14 +29,16 @@ export interface Layout {
   readonly clusterBytes: number;
   readonly clusterCount: number;
   readonly rootCluster: number;
-  readonly label: string;
 }
 
 /** Opens the volume in `bytes`. Returns `undefined` if its boot sector is not that of a FAT volume. */
 export async function openFat(bytes: Bytes, signal?: AbortSignal): Promise<Volume | undefined> {
   if (bytes.size < 512) return undefined;
   const layout = layoutOf(await bytes.read(0, 512, signal), bytes.size);
-  return layout && new FatVolume(bytes, layout);
+  if (layout === undefined) return undefined;
+  const volume = new FatVolume(bytes, layout);
+  await volume.readLabel(signal);
+  return volume;
 }
 
 export function layoutOf(sector: Uint8Array, size: number): Layout | undefined {
@@ -73,13 +77,12 @@ export function layoutOf(sector: Uint8Array, size: number): Layout | undefined {
       Math.ceil((size - dataSector * sectorBytes) / (sectorsPerCluster * sectorBytes)),
     ),
     rootCluster: isFat32 ? u32(44) : FIXED_ROOT,
-    label: shortText(sector.subarray(isFat32 ? 71 : 43, isFat32 ? 82 : 54)).trim(),
   };
 }
 
 class FatVolume implements Volume {
   readonly kind: string;
-  readonly label: string;
+  label = '';
   readonly remark: undefined;
   readonly bytes: Bytes;
   readonly root: Entry;
@@ -91,8 +94,33 @@ class FatVolume implements Volume {
     this.#tables = remembered(bytes);
     this.#layout = layout;
     this.kind = `FAT${layout.bits}`;
-    this.label = layout.label === 'NO NAME' ? '' : layout.label;
     this.root = { name: '', kind: 'directory', size: undefined, modifiedMs: undefined, id: layout.rootCluster };
+  }
+
+  /**
+   * Reads the label, which is an entry of the root. The boot sector has a copy that most programs leave as it is, so
+   * Windows and Linux ignore it.
+   */
+  async readLabel(signal?: AbortSignal): Promise<void> {
+    let bytes = 0;
+    try {
+      for await (const piece of this.#directory(this.root.id, signal)) {
+        for (let at = 0; at + ENTRY_BYTES <= piece.length; at += ENTRY_BYTES) {
+          const raw = piece.subarray(at, at + ENTRY_BYTES);
+          if (raw[0] === 0) return;
+          const kind = raw[11]! & (ATTRIBUTE.volumeLabel | ATTRIBUTE.directory);
+          if (raw[0] === 0xe5 || (raw[11]! & 0x3f) === ATTRIBUTE.longName || kind !== ATTRIBUTE.volumeLabel) continue;
+          this.label = shortText(
+            raw[0] === 0x05 ? Uint8Array.of(0xe5, ...raw.subarray(1, 11)) : raw.subarray(0, 11),
+          ).trim();
+          return;
+        }
+        if ((bytes += piece.length) >= MAX_LABEL_BYTES) return;
+      }
+    } catch (error) {
+      // The listing of the root says what is damaged.
+      if (!(error instanceof VolumeError)) throw error;
+    }
   }
 
   async list(directory: Entry, signal?: AbortSignal): Promise<Listing> {

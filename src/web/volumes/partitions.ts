@@ -1,52 +1,39 @@
-/** Reads partition tables: MBR with its chain of logical partitions, and GPT after the UEFI specification. */
+/** Reads the partition table of a disk, of whatever kind: GPT, Apple's, or the MBR with its chain of logical partitions. */
 
-import { type Bytes, remembered, u64, VolumeError, viewOf } from './bytes.ts';
-import { crc32 } from './crc32.ts';
-import { gptTypeName, mbrTypeName } from './partition-types.ts';
-
-export interface Partition {
-  /** The number that Linux gives the partition, from 1. */
-  readonly number: number;
-  /** Offset on the disk, in bytes. */
-  readonly start: number;
-  readonly size: number;
-  readonly type: string;
-  /** The name in a GPT. Empty in an MBR. */
-  readonly name: string;
-}
-
-export interface PartitionTable {
-  readonly kind: 'MBR' | 'GPT';
-  /** Sorted by offset. */
-  readonly partitions: readonly Partition[];
-  /** What is wrong with the table, if anything. */
-  readonly remark: string | undefined;
-}
+import { type Bytes, remembered, viewOf } from './bytes.ts';
+import { readGpt } from './gpt.ts';
+import { readPartitionMap } from './partition-map.ts';
+import { byPlace, fitted, type Partition, type PartitionTable, sentence } from './partition-table.ts';
+import { mbrTypeName } from './partition-types.ts';
 
 const SECTOR = 512;
 const PROTECTIVE = 0xee;
 const EXTENDED: ReadonlySet<number> = new Set([0x05, 0x0f, 0x85]);
 /** Linux's limit: logical partitions have the numbers 5 to 255. */
 const MAX_LOGICAL = 251;
-const MAX_GPT_ENTRIES = 1024;
-const MAX_GPT_ENTRY_BYTES = 4096;
-const UNUSED_TYPE = '00000000-0000-0000-0000-000000000000';
 
-/** Reads the table of a disk. Returns `undefined` if the disk has none. */
-export async function readPartitions(disk: Bytes, signal?: AbortSignal): Promise<PartitionTable | undefined> {
+/**
+ * Reads the table of a disk. Returns `undefined` if the disk has none. On a disk that is a volume itself (`isVolume`),
+ * only what the first sector says counts: the rest may be left over from before.
+ */
+export async function readPartitions(
+  disk: Bytes,
+  { isVolume }: { isVolume: boolean },
+  signal?: AbortSignal,
+): Promise<PartitionTable | undefined> {
   if (disk.size < SECTOR) return undefined;
   const bytes = remembered(disk);
   const boot = await bytes.read(0, SECTOR, signal);
-  if (boot[510] !== 0x55 || boot[511] !== 0xaa) return undefined;
-  const entries = mbrEntries(boot);
+  const entries = boot[510] === 0x55 && boot[511] === 0xaa ? mbrEntries(boot) : [];
   if (entries.some(({ type }) => type === PROTECTIVE)) {
-    const table = await readGpt(bytes, signal);
+    const table = await readGpt(bytes, { isProtected: true }, signal);
     if (table !== undefined) return table;
   }
   // The boot sector of a volume without partitions ends with the same signature, but holds no valid table.
-  const sound = entries.every(({ flag }) => (flag & 0x7f) === 0);
-  if (!sound || entries.length === 0) return undefined;
-  return readMbr(bytes, entries, signal);
+  const isSound = entries.every(({ flag }) => (flag & 0x7f) === 0);
+  if (isSound && entries.length > 0) return readMbr(bytes, entries, signal);
+  const map = await readPartitionMap(bytes, signal);
+  return map ?? (isVolume ? undefined : readGpt(bytes, { isProtected: false }, signal));
 }
 
 interface MbrEntry {
@@ -116,92 +103,4 @@ async function readMbr(
     }
   }
   return { kind: 'MBR', partitions: found.sort(byPlace), remark: sentence(remarks) };
-}
-
-/** Returns the table at the beginning, else its copy at the end. If both are damaged, returns what is readable. */
-async function readGpt(disk: Bytes, signal: AbortSignal | undefined): Promise<PartitionTable | undefined> {
-  let damaged: PartitionTable | undefined;
-  for (const sectorBytes of [512, 4096]) {
-    const last = Math.floor(disk.size / sectorBytes) - 1;
-    for (const [where, lba] of [
-      ['', 1],
-      ['the table at the beginning is damaged: this is the backup at the end', last],
-    ] as const) {
-      if (lba < 1 || lba > last) continue;
-      const found = await gptAt(disk, lba, sectorBytes, where, signal).catch((error: unknown) => {
-        if (error instanceof VolumeError) return undefined;
-        throw error;
-      });
-      if (found?.sound) return found.table;
-      damaged ??= found?.table;
-    }
-  }
-  return damaged;
-}
-
-async function gptAt(
-  disk: Bytes,
-  lba: number,
-  sectorBytes: number,
-  where: string,
-  signal: AbortSignal | undefined,
-): Promise<{ table: PartitionTable; sound: boolean } | undefined> {
-  const header = (await disk.read(lba * sectorBytes, 512, signal)).slice();
-  const view = viewOf(header);
-  if (new TextDecoder().decode(header.subarray(0, 8)) !== 'EFI PART') return undefined;
-  const headerBytes = view.getUint32(12, true);
-  const headerSum = view.getUint32(16, true);
-  const entryCount = view.getUint32(80, true);
-  const entryBytes = view.getUint32(84, true);
-  if (headerBytes < 92 || headerBytes > 512) return undefined;
-  if (entryBytes < 128 || entryBytes > MAX_GPT_ENTRY_BYTES || entryCount > MAX_GPT_ENTRIES) return undefined;
-  const entries = await disk.read(u64(view, 72) * sectorBytes, entryCount * entryBytes, signal);
-  view.setUint32(16, 0, true);
-  const sound = crc32(header.subarray(0, headerBytes)) === headerSum && crc32(entries) === view.getUint32(88, true);
-
-  const remarks = new Set<string>(where === '' ? [] : [where]);
-  if (!sound) remarks.add('the table is damaged: its checksums do not match');
-  const partitions: Partition[] = [];
-  for (let index = 0; index < entryCount; index++) {
-    const raw = entries.subarray(index * entryBytes, (index + 1) * entryBytes);
-    const type = guid(raw.subarray(0, 16));
-    if (type === UNUSED_TYPE) continue;
-    const number = index + 1;
-    const entry = viewOf(raw);
-    const start = u64(entry, 32) * sectorBytes;
-    const end = (u64(entry, 40) + 1) * sectorBytes;
-    if (start >= disk.size || end <= start) {
-      remarks.add(`partition ${number} is outside the disk`);
-      continue;
-    }
-    const name = new TextDecoder('utf-16le').decode(raw.subarray(56, 128)).replace(/\0.*$/s, '');
-    partitions.push({
-      number,
-      start,
-      size: fitted(disk, start, end - start, number, remarks),
-      type: gptTypeName(type),
-      name,
-    });
-  }
-  return { table: { kind: 'GPT', partitions: partitions.sort(byPlace), remark: sentence(remarks) }, sound };
-}
-
-/** Returns the partition's size, cut at the end of the disk. */
-function fitted(disk: Bytes, start: number, size: number, number: number, remarks: Set<string>): number {
-  if (start + size > disk.size) remarks.add(`partition ${number} extends beyond the end of the disk`);
-  return Math.min(size, disk.size - start);
-}
-
-function byPlace(a: Partition, b: Partition): number {
-  return a.start - b.start;
-}
-
-function sentence(remarks: ReadonlySet<string>): string | undefined {
-  return remarks.size === 0 ? undefined : [...remarks].slice(0, 3).join('; ');
-}
-
-/** Formats a GUID, whose first three fields are little-endian. */
-function guid(raw: Uint8Array): string {
-  const order = [3, 2, 1, 0, -1, 5, 4, -1, 7, 6, -1, 8, 9, -1, 10, 11, 12, 13, 14, 15];
-  return order.map((at) => (at < 0 ? '-' : raw[at]!.toString(16).padStart(2, '0'))).join('');
 }
