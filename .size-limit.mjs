@@ -9,7 +9,7 @@
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
-import { qcow2Apart } from './scripts/lib/page-bundles.mjs';
+import { ownPlugins } from './scripts/lib/page-bundles.mjs';
 import { makeSmaller } from './scripts/lib/smaller.mjs';
 
 const BESIDE_ROARING_BYTES = 41_500;
@@ -40,7 +40,7 @@ await build({
   ...options,
   entryPoints: ['src/browser.ts', 'src/browser-worker.ts'],
   external: ['roaring-wasm'],
-  plugins: [qcow2Apart],
+  plugins: ownPlugins,
   outdir: ownFolder,
 });
 await Promise.all(['browser', 'browser-worker'].map((name) => makeSmaller(`${root}${ownFolder}/${name}.js`)));

@@ -11,6 +11,7 @@
 import { statSync } from 'node:fs';
 import { RoaringBitmap32, roaringLibraryInitialize } from 'roaring-wasm/browser';
 import { BlockMap } from '../src/core/block-map.ts';
+import { Format1Replay } from '../src/core/format1-replay.ts';
 import { type Geometry, geometry, sliceCount } from '../src/core/geometry.ts';
 import { GrowingBuffer } from '../src/core/growing-buffer.ts';
 import { LogScan, Replay } from '../src/core/replay.ts';
@@ -25,7 +26,7 @@ const wasmFile = 'build/release/core.wasm';
 
 /** Only reads the log, the part that depends on the format. Merging into the maps is the same for both formats. */
 function readFormat1(core: Core, shape: Geometry, log: Uint8Array): void {
-  const replay = new Replay(core, shape);
+  const replay = new Format1Replay(core, shape);
   replay.format1(log);
   replay.dispose();
 }

@@ -3,10 +3,12 @@
 import { RoaringBitmap32 } from 'roaring-wasm/browser';
 import type { BlockMap } from '../../src/core/block-map.ts';
 import { CopyState } from '../../src/core/copy-state.ts';
+import { addFormat1Bitmap } from '../../src/core/format1-bitmaps.ts';
+import { Format1Replay } from '../../src/core/format1-replay.ts';
 import { FrameEncoder } from '../../src/core/frames.ts';
-import type { Geometry } from '../../src/core/geometry.ts';
+import { type Geometry, geometry } from '../../src/core/geometry.ts';
 import { FILLED } from '../../src/core/layout.ts';
-import { LogScan, Replay } from '../../src/core/replay.ts';
+import { LogScan } from '../../src/core/replay.ts';
 import type { Core } from '../../src/wasm/core.ts';
 
 export const RECORDS = 1_000_000;
@@ -152,9 +154,9 @@ export function replayFormat2(core: Core, shape: Geometry, log: { body: Uint8Arr
 }
 
 /** Replays what `feed` adds into new maps. Resolves to their number of blocks. */
-async function replayed(core: Core, shape: Geometry, feed: (replay: Replay) => void): Promise<number> {
+async function replayed(core: Core, shape: Geometry, feed: (replay: Format1Replay) => void): Promise<number> {
   const state = await CopyState.open(core, shape);
-  const replay = new Replay(core, shape);
+  const replay = new Format1Replay(core, shape);
   feed(replay);
   for (const _ of state.merging(replay));
   const count = state.blocks.count + state.dirty.blockCount;
@@ -162,6 +164,8 @@ async function replayed(core: Core, shape: Geometry, feed: (replay: Replay) => v
   state.dispose();
   return count;
 }
+
+const TEBIBYTE = geometry({ size: 2 ** 40, blockSize: 4096 });
 
 /** Maps of a device of 1 TiB. */
 export const maps: readonly {
@@ -178,7 +182,7 @@ export const maps: readonly {
       const next = numbers(5);
       const set = new RoaringBitmap32();
       for (let i = 0; i < 64; i++) set.addMany(Uint32Array.from({ length: 2 ** 18 }, () => next() % 2 ** 25));
-      map.loadFormat1(0, set.serialize('portable'));
+      addFormat1Bitmap(map, TEBIBYTE, 0, set.serialize('portable'));
       set.dispose();
     },
   },
@@ -189,7 +193,7 @@ export const maps: readonly {
       const next = numbers(6);
       const set = new RoaringBitmap32();
       for (let i = 0; i < 4; i++) set.addMany(Uint32Array.from({ length: 250_000 }, () => next() % 2 ** 28));
-      map.loadFormat1(0, set.serialize('portable'));
+      addFormat1Bitmap(map, TEBIBYTE, 0, set.serialize('portable'));
       set.dispose();
     },
   },

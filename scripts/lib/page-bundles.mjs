@@ -1,20 +1,22 @@
 /**
  * Bundles the files that a page loads without a bundler: one minified file for each entry, with roaring-wasm's browser
  * build, and one for the reader of qcow2 images, which the worker imports when it needs it.
+ *
+ * The worker leaves out the reader of format 1: no page wrote it, and a page that has such files has another program's.
  */
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { deflateRawSync } from 'node:zlib';
 import { buildSingleFiles } from './single-files.mjs';
 import { makeSmaller } from './smaller.mjs';
-import { StepError } from './steps.mjs';
+import { root, StepError } from './steps.mjs';
 
 /**
  * @param {readonly { source: string, bundle: string }[]} entries
  * @param {string} outdir
  */
 export async function bundleForPages(entries, outdir) {
-  await buildSingleFiles(entries, outdir, { platform: 'browser', plugins: [packedRoaring, qcow2Apart] });
+  await buildSingleFiles(entries, outdir, { platform: 'browser', plugins: [packedRoaring, ...ownPlugins] });
   await buildSingleFiles([QCOW2], outdir, { platform: 'browser' });
   await Promise.all([...entries, QCOW2].map(({ bundle }) => makeSmaller(join(outdir, bundle))));
 }
@@ -25,7 +27,7 @@ const QCOW2 = { source: 'src/sources/qcow2/source.ts', bundle: 'browser-qcow2.js
  * Leaves the import of the reader of qcow2 images to the page.
  * @type {import('esbuild').Plugin}
  */
-export const qcow2Apart = {
+const qcow2Apart = {
   name: 'qcow2-apart',
   setup({ onResolve }) {
     onResolve({ filter: /\/qcow2\/source\.ts$/ }, ({ kind }) =>
@@ -33,6 +35,39 @@ export const qcow2Apart = {
     );
   },
 };
+
+/**
+ * Replaces the reader of format 1 by a refusal.
+ * @type {import('esbuild').Plugin}
+ */
+const withoutFormat1 = {
+  name: 'without-format1',
+  setup({ onResolve }) {
+    onResolve({ filter: /\/format1\.ts$/ }, () => ({ path: join(root, 'src/browser/without-format1.ts') }));
+  },
+};
+
+/**
+ * Puts the wasm core at the beginning of the worker's file. In the middle of the code it takes 0.7 kB more with gzip,
+ * because code and wasm share a block then, and so the lengths of their characters' codes.
+ * @type {import('esbuild').Plugin}
+ */
+const coreFirst = {
+  name: 'core-first',
+  setup({ onLoad, onResolve }) {
+    onLoad({ filter: /\/src\/browser-worker\.ts$/ }, async ({ path }) => ({
+      contents: `import './wasm/core.ts';\n${await readFile(path, 'utf8')}`,
+      loader: 'ts',
+    }));
+    onResolve({ filter: /\/wasm\/core\.ts$/ }, ({ path, resolveDir }) => ({
+      path: resolve(resolveDir, path),
+      sideEffects: true,
+    }));
+  },
+};
+
+/** The plugins that a bundle of our own code for pages needs. */
+export const ownPlugins = [qcow2Apart, withoutFormat1, coreFirst];
 
 const DATA = /"data:application\/octet-stream;base64,([A-Za-z0-9+/=]+)"/;
 const INSTANTIATE = '.then((binary) => WebAssembly.instantiate(binary, imports))';

@@ -15,8 +15,8 @@ import { CodError } from '../errors.ts';
 import { allocating, bitmapsReady, checkHeap, checkRoom, noMemory } from './bitmap-heap.ts';
 import { blocksOfSlice, checkBlock, checkBlocks, type Geometry, sliceCount } from './geometry.ts';
 import { GrowingBuffer } from './growing-buffer.ts';
-import { CONTAINER_BLOCKS, FORMAT1_SHARD_BLOCKS, SLICE_BLOCKS } from './layout.ts';
-import { arraysWrittenAsRuns, maximumOf, parsePortable, portableSlices, runsOf } from './portable.ts';
+import { CONTAINER_BLOCKS, SLICE_BLOCKS } from './layout.ts';
+import { arraysWrittenAsRuns, maximumOf, parsePortable, runsOf } from './portable.ts';
 
 /** The most values of one call: `addMany` of roaring-wasm traps if its heap grows while it adds 983,041 values. */
 const CHUNK_VALUES = 2 ** 19;
@@ -215,7 +215,7 @@ export class BlockMap {
     this.#merge(sliceIndex, portableBytes, bitmap.touching);
   }
 
-  /** As {@link uniting}, at once, for bytes that the core has written: they are not checked. */
+  /** As {@link uniting}, at once, for bytes that this program has written: they are not checked. */
   unionTrusted(sliceIndex: number, portableBytes: Uint8Array): void {
     this.#merge(sliceIndex, portableBytes, false);
   }
@@ -290,33 +290,6 @@ export class BlockMap {
     return into.length - start;
   }
 
-  /**
-   * Adds the blocks of a bitmap of a checkpoint of format 1, which starts at block `bitmapIndex` × (2^32 - 1).
-   * Blocks beyond the device are dropped, since format 1 counts one block too many.
-   *
-   * @throws {@link CodError} COD_CORRUPT if the bytes are not a bitmap. Nothing is added.
-   */
-  loadFormat1(bitmapIndex: number, portableBytes: Uint8Array): void {
-    if (!Number.isInteger(bitmapIndex) || bitmapIndex < 0)
-      throw new RangeError(`bitmap index ${bitmapIndex} is not an integer of at least 0`);
-    const bitmap = parsePortable(portableBytes, `bitmap ${bitmapIndex}`);
-    const base = bitmapIndex * FORMAT1_SHARD_BLOCKS;
-    if (bitmap.cardinality === 0 || base >= this.#geometry.blockCount) return;
-    // The bitmap begins `bitmapIndex` blocks before the end of a slice, so each of its slices goes into two of ours.
-    const firstSlice = Math.ceil(base / SLICE_BLOCKS);
-    for (const [index, bytes] of portableSlices(portableBytes, bitmap)) {
-      allocating(() => {
-        const values = RoaringBitmap32.deserialize(bytes, 'portable');
-        try {
-          this.#take(firstSlice + index, values, -bitmapIndex);
-          if (bitmapIndex > 0) this.#take(firstSlice + index - 1, values, SLICE_BLOCKS - bitmapIndex);
-        } finally {
-          values.dispose();
-        }
-      });
-    }
-  }
-
   /** The synced blocks among `blocks`, which must ascend. Faster than {@link has} for each block. */
   filter(blocks: Float64Array): number[] {
     const found: number[] = [];
@@ -378,18 +351,6 @@ export class BlockMap {
     this.#count += slice.size - before;
   }
 
-  #take(sliceIndex: number, values: RoaringBitmap32, offset: number): void {
-    if (sliceIndex < 0 || sliceIndex >= this.#slices.length) return;
-    const moved = RoaringBitmap32.addOffset(values, offset);
-    try {
-      moved.removeRange(blocksOfSlice(this.#geometry, sliceIndex), 2 ** 32);
-      normalize(moved);
-      this.#or(sliceIndex, moved);
-    } finally {
-      moved.dispose();
-    }
-  }
-
   /** The first block of [from, limit) at which `uniform` fails, or `limit`; `uniform` must hold for an empty range. */
   #gallop(from: number, limit: number, uniform: (start: number, end: number) => boolean): number {
     checkBlocks(this.#geometry, from, limit);
@@ -429,7 +390,7 @@ function write(slice: RoaringBitmap32, into: GrowingBuffer): void {
 }
 
 /** Joins runs that touch: `runOptimize` builds maximal runs from the other forms. */
-function normalize(bitmap: RoaringBitmap32): void {
+export function normalize(bitmap: RoaringBitmap32): void {
   bitmap.removeRunCompression();
   bitmap.runOptimize();
 }

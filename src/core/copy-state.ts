@@ -370,9 +370,9 @@ export class CopyState {
     }
   }
 
-  /** Adds the blocks of a bitmap of a format 1 checkpoint. @throws {@link CodError} COD_CORRUPT */
-  loadFormat1(bitmapIndex: number, portableBytes: Uint8Array): void {
-    this.#blocks.loadFormat1(bitmapIndex, portableBytes);
+  /** Adds synced blocks of a slice, from bytes that this program has written. */
+  unionTrusted(sliceIndex: number, portableBytes: Uint8Array): void {
+    this.#blocks.unionTrusted(sliceIndex, portableBytes);
   }
 
   /**

@@ -2,10 +2,11 @@
 
 import { inTurns, type TurningClock } from '../async/turns.ts';
 import { CopyState } from '../core/copy-state.ts';
+import { addFormat1Bitmap } from '../core/format1-bitmaps.ts';
+import { Format1Replay } from '../core/format1-replay.ts';
 import type { Geometry } from '../core/geometry.ts';
 import { CONTAINER_BLOCKS, FORMAT1_HEADER_BYTES } from '../core/layout.ts';
 import { newBytes } from '../core/new-bytes.ts';
-import { Replay } from '../core/replay.ts';
 import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { Core } from '../wasm/core.ts';
@@ -100,7 +101,7 @@ async function loadCheckpoint(file: Format1File, state: CopyState): Promise<numb
         });
       }
       await words.need(length);
-      state.loadFormat1(index, words.take(length));
+      addFormat1Bitmap(state, state.geometry, index, words.take(length));
     }
     let parts = 0;
     for (let type = await next(); type !== 0; type = await next(), parts++) {
@@ -148,7 +149,7 @@ export async function recoverFormat1(
   const failover = find('checkpoint', 1);
   const checkpoint = failover ?? find('checkpoint', 0);
   const state = await CopyState.open(core, shape);
-  const replay = new Replay(core, shape);
+  const replay = new Format1Replay(core, shape);
   try {
     const records = new Map<string, { records: number; tornBytes: number }>();
     if (checkpoint !== undefined) {

@@ -4,6 +4,7 @@ import { RoaringBitmap32 } from 'roaring-wasm/browser';
 import { describe, expect, it, vi } from 'vitest';
 import { BlockMap } from '../../src/core/block-map.ts';
 import { concat } from '../../src/core/concat.ts';
+import { addFormat1Bitmap } from '../../src/core/format1-bitmaps.ts';
 import { type Geometry, geometry } from '../../src/core/geometry.ts';
 import { maximumOf, parsePortable, portableSlices, runsOf } from '../../src/core/portable.ts';
 import { isCodError } from '../../src/errors.ts';
@@ -164,10 +165,10 @@ describe('the block map', () => {
 
   it('reads the bitmaps of format 1, one per 2^32 - 1 blocks, and drops the phantom block', async () => {
     await use(wide, (map) => {
-      map.loadFormat1(0, canonicalBytes([0, 2 ** 32 - 1]));
+      addFormat1Bitmap(map, wide, 0, canonicalBytes([0, 2 ** 32 - 1]));
       expect([map.has(0), map.has(2 ** 32 - 1)]).toEqual([true, true]);
-      map.loadFormat1(1, canonicalBytes([0, 1, 2, 2 ** 32 - 2]));
-      map.loadFormat1(2, canonicalBytes([0, 1, 2, 1001, 1002, 5000]));
+      addFormat1Bitmap(map, wide, 1, canonicalBytes([0, 1, 2, 2 ** 32 - 2]));
+      addFormat1Bitmap(map, wide, 2, canonicalBytes([0, 1, 2, 1001, 1002, 5000]));
       expect([...map.runs()]).toEqual(
         [
           [0, 1],

@@ -2,8 +2,9 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { BlockMap } from '../../src/core/block-map.ts';
 import { DirtyMap } from '../../src/core/dirty-map.ts';
+import { addFormat1Bitmap } from '../../src/core/format1-bitmaps.ts';
+import { Format1Replay } from '../../src/core/format1-replay.ts';
 import { bytesOfBlock, geometry } from '../../src/core/geometry.ts';
-import { Replay } from '../../src/core/replay.ts';
 import { builds } from './builds.ts';
 import { merge } from './models.ts';
 
@@ -26,7 +27,7 @@ function loadCheckpoint(bytes: Uint8Array, map: BlockMap, dirty: DirtyMap, shape
   let at = 16;
   const next = (): number => Number(view.getBigUint64((at += 8) - 8, true));
   for (let index = 0, length = next(); length > 0; length = next(), index++) {
-    map.loadFormat1(index, bytes.subarray(at, at + length));
+    addFormat1Bitmap(map, shape, index, bytes.subarray(at, at + length));
     at += length;
   }
   for (let type = next(); type === 1; type = next()) {
@@ -49,7 +50,7 @@ describe.each(builds)('the $name core', ({ create }) => {
     const dirty = new DirtyMap(core, shape);
     const checkpoint = file('bak.1') ?? file('bak');
     if (checkpoint) loadCheckpoint(checkpoint, map, dirty, shape);
-    const replay = new Replay(core, shape);
+    const replay = new Format1Replay(core, shape);
     for (const log of [file('wil.1'), file('wil')]) {
       if (!log) continue;
       for (let at = 16; at < log.length; at += 10_007) replay.format1(log.subarray(at, at + 10_007));

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { concat } from '../../src/core/concat.ts';
+import { Format1Replay } from '../../src/core/format1-replay.ts';
 import { FrameEncoder } from '../../src/core/frames.ts';
 import { geometry } from '../../src/core/geometry.ts';
 import { FILLED, MAY_READ, MODIFIED, WRITTEN, WRITTEN_PAIR } from '../../src/core/layout.ts';
@@ -108,7 +109,7 @@ describe.each(builds)('the $name core', ({ create }) => {
                 model.write(block, start, end);
                 if (dirty.add(block, start, end) === 'complete') map.add(block, block + 1);
               }
-              const replay = new Replay(core, shape);
+              const replay = new Format1Replay(core, shape);
               for (const records of logs) {
                 const bytes: Uint8Array[] = [];
                 let written = 0;
@@ -155,7 +156,7 @@ describe.each(builds)('the $name core', ({ create }) => {
           ),
           async (runs) =>
             withMaps(core, shape, (_, dirty) => {
-              const replay = new Replay(core, shape);
+              const replay = new Format1Replay(core, shape);
               const set = new Set<number>();
               const bytes: Uint8Array[] = [];
               for (const [start, length] of runs) {
@@ -184,7 +185,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       const log = concat(words(1, 3), words(2, 4, 10, 20));
       for (let cut = 1; cut < 32; cut++) {
         await withMaps(core, shape, (map, dirty) => {
-          const replay = new Replay(core, shape);
+          const replay = new Format1Replay(core, shape);
           replay.format1(log.subarray(0, log.length - cut));
           expect(replay.endFormat1()).toEqual({ records: 1, tornBytes: 32 - cut, endedByZero: false });
           merge(replay, map, dirty);
@@ -196,7 +197,7 @@ describe.each(builds)('the $name core', ({ create }) => {
     it('does not continue a torn tail of one log in the next log', async () => {
       const core = create();
       await withMaps(core, shape, (map, dirty) => {
-        const replay = new Replay(core, shape);
+        const replay = new Format1Replay(core, shape);
         replay.format1(words(1, 3, 2, 4).subarray(0, 29));
         expect(replay.endFormat1().tornBytes).toBe(13);
         replay.format1(words(1, 5));
@@ -211,7 +212,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       const log = words(1, 3, 0, 99, 1, 4);
       for (let piece = 1; piece <= log.length; piece++) {
         await withMaps(core, shape, (map, dirty) => {
-          const replay = new Replay(core, shape);
+          const replay = new Format1Replay(core, shape);
           for (let at = 0; at < log.length; at += piece) replay.format1(log.subarray(at, at + piece));
           expect(replay.endFormat1()).toEqual({ records: 1, tornBytes: 0, endedByZero: true });
           merge(replay, map, dirty);
@@ -222,7 +223,7 @@ describe.each(builds)('the $name core', ({ create }) => {
 
     it('ignores the phantom block after the last block, and refuses any other block', () => {
       const core = create();
-      const replay = new Replay(core, shape);
+      const replay = new Format1Replay(core, shape);
       replay.format1(words(1, 10, 2, 10, 0, 4096));
       expect(replay.endFormat1().records).toBe(2);
       expect(corrupt(() => replay.format1(words(1, 9, 1, 11)))).toMatchObject({
@@ -230,7 +231,7 @@ describe.each(builds)('the $name core', ({ create }) => {
         found: 11,
         message: 'log at offset 32: block 11 is beyond the device (10 blocks)',
       });
-      const odd = new Replay(core, geometry({ size: 10 * 4096 - 1, blockSize: 4096 }));
+      const odd = new Format1Replay(core, geometry({ size: 10 * 4096 - 1, blockSize: 4096 }));
       expect(corrupt(() => odd.format1(words(1, 10)))).toMatchObject({ offset: 16, found: 10 });
       expect(corrupt(() => odd.format1(words(1, 2n ** 64n - 1n)))).toMatchObject({ offset: 16 });
     });
@@ -244,7 +245,9 @@ describe.each(builds)('the $name core', ({ create }) => {
         words(2, 0, 1, 2n ** 64n - 1n),
         words(2, 12, 0, 1),
       ]) {
-        expect(corrupt(() => new Replay(core, shape).format1(concat(words(1, 1), bad)))).toMatchObject({ offset: 32 });
+        expect(corrupt(() => new Format1Replay(core, shape).format1(concat(words(1, 1), bad)))).toMatchObject({
+          offset: 32,
+        });
       }
     });
 
@@ -252,7 +255,7 @@ describe.each(builds)('the $name core', ({ create }) => {
       const core = create();
       const many = geometry({ size: 2 ** 20 * 4096, blockSize: 4096 });
       await withMaps(core, many, (map, dirty) => {
-        const replay = new Replay(core, many);
+        const replay = new Format1Replay(core, many);
         const count = 1_100_000;
         const log = new BigUint64Array(count * 4);
         for (let i = 0; i < count; i++) log.set([2n, BigInt(i % 5000), BigInt((i % 7) * 512), 512n], i * 4);
@@ -631,7 +634,7 @@ describe.each(builds)('the $name core', ({ create }) => {
             for (const action of [
               () => scan(core, shape, body),
               () => new Replay(core, shape).format2(body, ALL),
-              () => new Replay(core, shape).format1(body),
+              () => new Format1Replay(core, shape).format1(body),
             ]) {
               try {
                 action();
