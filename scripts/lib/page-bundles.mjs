@@ -43,7 +43,7 @@ const qcow2Apart = {
 const withoutFormat1 = {
   name: 'without-format1',
   setup({ onResolve }) {
-    onResolve({ filter: /\/format1\.ts$/ }, () => ({ path: join(root, 'src/browser/without-format1.ts') }));
+    onResolve({ filter: /\/format1\.ts$/ }, () => ({ path: join(root, 'src/log/without-format1.ts') }));
   },
 };
 

@@ -1,6 +1,6 @@
 /**
- * Reading logs. {@link LogScan} checks a log and finds the part that counts. {@link Replay} turns logs into synced blocks
- * and dirty parts. Both read a file in pieces, and make no call for each record.
+ * Reading logs. {@link LogScan} checks a log and finds the part that counts. {@link Replay} turns logs into synced
+ * blocks and dirty parts. Both read a file in pieces, and make no call for each record.
  */
 
 import { CodError } from '../errors.ts';
