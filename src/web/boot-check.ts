@@ -60,7 +60,7 @@ async function checkSector(disk: Bytes, signal?: AbortSignal): Promise<string | 
 }
 
 async function isForEfi(disk: Bytes, signal?: AbortSignal): Promise<boolean> {
-  const table = await readPartitions(disk, signal).catch(() => undefined);
+  const table = await readPartitions(disk, { isVolume: false }, signal).catch(() => undefined);
   return table?.partitions.some(({ type }) => /\bEFI\b/.test(type)) ?? false;
 }
 
