@@ -40,9 +40,9 @@ export type { Retry, RetryReport, StallLimits } from './sources/retry.ts';
  *
  * @throws {@link CodError} as `openDevice`, `httpSource` and `imageSource` of `copyondemand`; COD_LOCKED when another
  *   tab has the copy open and `tabs` is `'refuse'`; COD_SIZE_MISMATCH or COD_SOURCE_CHANGED when another tab has it
- *   open with another source; COD_NOT_FOUND when the worker's script cannot be loaded; COD_CLOSED when the worker ended
- *   4 times in a row.
- * @throws `TypeError` or `RangeError` when an option is wrong; `TypeError` outside https and localhost.
+ *   open with another source; COD_UNSUPPORTED when the browser gives no storage, the worker cannot start, or a policy
+ *   forbids WebAssembly; COD_CLOSED when the worker ended 4 times in a row.
+ * @throws `TypeError` or `RangeError` when an option is wrong.
  * @throws the signal's reason when it is aborted.
  * @example
  * ```ts
@@ -66,8 +66,8 @@ export function openDevice(options: OpenBrowserDeviceOptions): Promise<BrowserDe
  *
  * @param options.format how the image is read, as for {@link openDevice}
  * @param options.worker starts the worker, as for {@link openDevice}
- * @throws {@link CodError} as `httpSource` and `imageSource` of `copyondemand`; COD_NOT_FOUND when the worker's script
- *   cannot be loaded.
+ * @throws {@link CodError} as `httpSource` and `imageSource` of `copyondemand`; COD_UNSUPPORTED when the worker cannot
+ *   start.
  * @throws `TypeError` when `source` is not a source.
  * @example
  * ```ts

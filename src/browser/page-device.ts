@@ -3,6 +3,7 @@
 import { EventStream } from '../async/event-stream.ts';
 import type { Device, DeviceEvent, DeviceExtent, DeviceState, DeviceStatus, HydrateOptions } from '../device/types.ts';
 import { CodError, isCodError } from '../errors.ts';
+import { privateRoot } from '../fs/opfs.ts';
 import { persistStorage } from '../fs/opfs-quota.ts';
 import { Calls } from './calls.ts';
 import { keyOf } from './lock-names.ts';
@@ -18,6 +19,7 @@ import {
 } from './messages.ts';
 import { type BrowserSource, describeSource, type ImageFormat } from './source-description.ts';
 import { WorkerKeeper } from './worker-keeper.ts';
+import { checkPage } from './worker-start.ts';
 
 /** Longer reads and writes are split into pieces, since the bytes of a piece in flight are in memory twice. */
 const PIECE_BYTES = 2 ** 22;
@@ -110,8 +112,7 @@ export function openPageDevice(options: OpenBrowserDeviceOptions, makeWorker: ()
     const { format, sameSource, hydrate, blockSize, checkpointIntervalMs } = options;
     if (typeof target !== 'string' || target === '' || target.includes('/'))
       throw new TypeError('`target` must be a file name without a slash');
-    if (globalThis.navigator?.locks === undefined)
-      throw new TypeError('there are no Web Locks: open the page over https or from localhost');
+    checkPage();
     signal?.throwIfAborted();
     const workerOptions: Omit<WorkerOptions, 'workerId'> = {
       page: location.href,
@@ -126,18 +127,25 @@ export function openPageDevice(options: OpenBrowserDeviceOptions, makeWorker: ()
       ...(checkpointIntervalMs === undefined ? {} : { checkpointIntervalMs }),
     };
     if (options.persist ?? true) void persistStorage();
-    const device = new PageDevice(workerOptions, options.worker ?? makeWorker, {
-      onOpen: () => {
-        signal?.removeEventListener('abort', abort);
-        resolve(device);
-      },
-      onFailed: reject,
-    });
+    let device: PageDevice | undefined;
     const abort = (): void => {
       reject(signal?.reason);
-      device.abandon();
+      device?.abandon();
     };
     signal?.addEventListener('abort', abort, { once: true });
+    const open = (): void => {
+      if (signal?.aborted) return;
+      const opened = new PageDevice(workerOptions, options.worker ?? makeWorker, {
+        onOpen: () => {
+          signal?.removeEventListener('abort', abort);
+          resolve(opened);
+        },
+        onFailed: reject,
+      });
+      device = opened;
+    };
+    // Where the browser refuses storage, it refuses locks and channels too, without a reason.
+    privateRoot().then(open).catch(reject);
   });
 }
 

@@ -1,9 +1,9 @@
 /** What a source is, asked by a worker of its own: the page's file then needs no HTTP client. */
 
-import { CodError } from '../errors.ts';
 import { type FromWorker, fromWire, type ToWorker } from './messages.ts';
 import { receive } from './port.ts';
 import { type BrowserSource, describeSource, type ImageFormat } from './source-description.ts';
+import { checkPage, startWorker } from './worker-start.ts';
 
 /** The size of a disk, and the name of its content. */
 export interface SourceInspection {
@@ -19,16 +19,12 @@ export async function inspectByWorker(
   format: ImageFormat | undefined,
   makeWorker: () => Worker,
 ): Promise<SourceInspection> {
+  checkPage();
   const description = describeSource(source);
-  const worker = makeWorker();
+  let worker: Worker | undefined;
   try {
     return await new Promise((resolve, reject) => {
-      worker.addEventListener('error', (event) => {
-        event.preventDefault();
-        reject(
-          new CodError('COD_NOT_FOUND', `the worker cannot start: ${event.message || 'check that its file is served'}`),
-        );
-      });
+      worker = startWorker(makeWorker, reject);
       receive<FromWorker>(worker, (message) => {
         if (message.kind === 'inspected') resolve(message.inspection);
         else if (message.kind === 'failed') reject(fromWire(message.error));
@@ -36,6 +32,6 @@ export async function inspectByWorker(
       worker.postMessage([{ kind: 'inspect', source: description, format } satisfies ToWorker]);
     });
   } finally {
-    worker.terminate();
+    worker?.terminate();
   }
 }

@@ -1,7 +1,7 @@
 /** Copies as files of the origin private file system, with or without a device that has them open. */
 
 import { CodError } from '../errors.ts';
-import { opfsDirectory, removeFile } from '../fs/opfs.ts';
+import { opfsDirectory, privateRoot, removeFile } from '../fs/opfs.ts';
 import { ALL_SLOTS, slotName } from '../log/slots.ts';
 import { deviceLock, keyOf } from './lock-names.ts';
 
@@ -19,8 +19,8 @@ const PATIENCE_MS = 3000;
 /**
  * Removes a copy and its metadata; resolves if there is none. Waits up to 3 s for a device that is being closed.
  *
- * @throws {@link CodError} COD_LOCKED when a tab has the copy open, and nothing is removed; COD_TARGET_IO when the
- *   browser gives no storage.
+ * @throws {@link CodError} COD_LOCKED when a tab has the copy open, and nothing is removed; COD_UNSUPPORTED when
+ *   the browser gives no storage.
  * @example
  * ```ts
  * import { removeCopy } from 'copyondemand/browser';
@@ -29,6 +29,7 @@ const PATIENCE_MS = 3000;
  * ```
  */
 export async function removeCopy({ target, directory = '' }: CopyPlace): Promise<void> {
+  await privateRoot();
   const patience = new AbortController();
   const timer = setTimeout(() => patience.abort(), PATIENCE_MS);
   const remove = async (): Promise<void> => {
@@ -52,7 +53,7 @@ export async function removeCopy({ target, directory = '' }: CopyPlace): Promise
  * Returns the copy as a file, for example for a download. Unsynced blocks read as zeros: the file is complete once the
  * device is hydrated. The file can be read until the device is written to.
  *
- * @throws {@link CodError} COD_NOT_FOUND when there is no such copy; COD_TARGET_IO when the browser gives no storage.
+ * @throws {@link CodError} COD_NOT_FOUND when there is no such copy; COD_UNSUPPORTED when the browser gives no storage.
  * @example
  * ```ts
  * import { copyAsFile, openDevice } from 'copyondemand/browser';

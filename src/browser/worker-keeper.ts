@@ -4,6 +4,7 @@ import { CodError } from '../errors.ts';
 import { released, workerLock } from './lock-names.ts';
 import { type FromWorker, fromWire, type ToWorker, type WorkerOptions } from './messages.ts';
 import { batchingPort, type Port, receive } from './port.ts';
+import { startWorker } from './worker-start.ts';
 
 /** A worker that has not started after this time is terminated; the next one has twice the time. */
 const START_TIMEOUT_MS = 10_000;
@@ -44,7 +45,8 @@ export class WorkerKeeper {
     if (this.#closed) return;
     const workerId = crypto.randomUUID();
     const watch = new AbortController();
-    const worker = this.#make();
+    const worker = this.#startWorker(() => !watch.signal.aborted);
+    if (worker === undefined) return;
     const port = batchingPort<ToWorker>((messages, transfer) => {
       if (!watch.signal.aborted) worker.postMessage(messages, transfer);
     });
@@ -62,20 +64,9 @@ export class WorkerKeeper {
       else this.#fail(new CodError('COD_CLOSED', `the device's worker ended ${this.#ended} times: ${why}`));
     };
     const timer = setTimeout(() => lost('it did not start in time'), START_TIMEOUT_MS * 2 ** this.#ended);
-    let started = false;
-    worker.addEventListener('error', (event) => {
-      if (started || watch.signal.aborted) return;
-      event.preventDefault();
-      stop();
-      const why = event.message
-        ? `: ${event.message}`
-        : ': check that its file is served and the Content-Security-Policy allows it';
-      this.#fail(new CodError('COD_NOT_FOUND', `the device's worker cannot start${why}`));
-    });
     receive<FromWorker>(worker, (message) => {
       if (watch.signal.aborted) return;
       if (message.kind === 'started') {
-        started = true;
         clearTimeout(timer);
         released(workerLock(this.#key, workerId), watch.signal).then(
           // Chromium 156 gives workers other locks than the page once the site's data was removed, until a reload.
@@ -91,6 +82,15 @@ export class WorkerKeeper {
     this.#stop = stop;
     this.#port = port;
     port.post({ kind: 'start', options: { ...this.#options, workerId } });
+  }
+
+  #startWorker(isWanted: () => boolean): Worker | undefined {
+    try {
+      return startWorker(this.#make, (error) => isWanted() && this.#fail(error));
+    } catch (error) {
+      this.#fail(error as Error);
+      return undefined;
+    }
   }
 
   /** Terminates the worker; no event follows. */

@@ -1,5 +1,8 @@
 /** Browser storage: how much there is, and a request to keep the data. For pages and workers. */
 
+import { CodError } from '../errors.ts';
+import { privateRoot } from './opfs.ts';
+
 /** The browser's figures for the origin's storage. */
 export interface StorageEstimate {
   /** Bytes that all data of the origin take. A sparse file counts with its full size. */
@@ -13,7 +16,7 @@ export interface StorageEstimate {
 /**
  * Returns how much storage the origin uses and may use. A figure is 0 where the browser does not tell it.
  *
- * @throws `TypeError` where there is no storage manager: outside https and localhost.
+ * @throws {@link CodError} COD_UNSUPPORTED when the browser gives no storage, or no estimate.
  * @example
  * ```ts
  * import { estimateStorage } from 'copyondemand/browser';
@@ -23,7 +26,10 @@ export interface StorageEstimate {
  * ```
  */
 export async function estimateStorage(): Promise<StorageEstimate> {
-  const { usage = 0, quota = 0 } = (await navigator.storage.estimate?.()) ?? {};
+  await privateRoot();
+  if (navigator.storage.estimate === undefined)
+    throw new CodError('COD_UNSUPPORTED', 'this browser does not tell how much storage there is: use a newer one');
+  const { usage = 0, quota = 0 } = await navigator.storage.estimate();
   return { usageBytes: usage, quotaBytes: quota, persisted: (await navigator.storage.persisted?.()) ?? false };
 }
 

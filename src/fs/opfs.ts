@@ -18,6 +18,7 @@ import type { Done } from '../async/done.ts';
 import { CodError, type CodErrorCode, isCodError } from '../errors.ts';
 import type { FileSystem, NameWatch } from './file-system.ts';
 import type { InlineFile } from './inline-file.ts';
+import { noStorage } from './opfs-refusal.ts';
 
 /** Options of {@link opfsFileSystem}. */
 export interface OpfsFileSystemOptions {
@@ -58,8 +59,9 @@ const CALL_BYTES = 1 << 30;
  *
  * - Calls that open or remove a file that is open elsewhere retry for 5 s, then reject with COD_LOCKED. The 5 s outlast
  *   a terminated worker.
- * - Calls reject with `TypeError` for a name that OPFS does not allow, and where synchronous access handles do not
- *   exist.
+ * - Calls reject with COD_UNSUPPORTED where the browser gives no storage, outside a dedicated worker, and for a file
+ *   that is too large for a private window.
+ * - Calls reject with `TypeError` for a name that OPFS does not allow.
  * - Flushed data is durable once the file's name is, which takes up to 45 s (measured, ext4). No call forces that.
  * - OPFS cannot make a file only if it is new. With `exclusive`, `open` looks first, so only one worker at a time may
  *   make a name.
@@ -93,7 +95,7 @@ export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: O
           throw new CodError('COD_EXISTS', `${name} exists`);
         const entry = await parent.getFileHandle(name, { create: !readOnly && !!(create || exclusive) });
         if (!('createSyncAccessHandle' in entry)) {
-          throw new TypeError('OPFS files can be opened in a dedicated worker only');
+          throw new CodError('COD_UNSUPPORTED', 'OPFS files can be opened in a dedicated worker only');
         }
         return (entry as SyncFileHandle).createSyncAccessHandle();
       });
@@ -127,9 +129,9 @@ export async function removeFile(directory: FileSystemDirectoryHandle, name: str
  * Returns the directory at `path` for {@link opfsFileSystem}. Makes missing directories.
  *
  * @param path names separated by `/`; `''` is the root
- * @throws {@link CodError} COD_TARGET_IO when one of the names is that of a file, or the browser gives no storage;
- *   COD_NO_SPACE when the quota is full.
- * @throws `TypeError` when OPFS does not allow a name, or does not exist here.
+ * @throws {@link CodError} COD_UNSUPPORTED when the browser gives no storage; COD_TARGET_IO when one of the names is
+ *   that of a file; COD_NO_SPACE when the quota is full.
+ * @throws `TypeError` when OPFS does not allow a name.
  * @example
  * ```ts
  * // In a dedicated worker:
@@ -154,10 +156,12 @@ export async function opfsDirectory(path: string): Promise<FileSystemDirectoryHa
   return directory;
 }
 
-async function privateRoot(): Promise<FileSystemDirectoryHandle> {
-  if (globalThis.navigator?.storage?.getDirectory === undefined) {
-    throw new TypeError('there is no OPFS: it needs a browser, and a page over https or from localhost');
-  }
+/**
+ * Returns the root of the browser storage.
+ * @throws {@link CodError} COD_UNSUPPORTED when the browser gives none.
+ */
+export async function privateRoot(): Promise<FileSystemDirectoryHandle> {
+  if (globalThis.navigator?.storage?.getDirectory === undefined) throw noStorage();
   try {
     return await navigator.storage.getDirectory();
   } catch (cause) {
@@ -215,19 +219,14 @@ const CODES: Readonly<Record<string, CodErrorCode>> = {
   NS_ERROR_FILE_NO_DEVICE_SPACE: 'COD_NO_SPACE',
 };
 
-/** Reasons for errors whose message does not tell the cause. */
-const REASONS: Readonly<Record<string, string>> = {
-  NoModificationAllowedError: 'the file is open in another tab or worker',
-  SecurityError: 'the browser refuses storage, as Firefox does in a private window',
-};
-
 /** Returns the error of a failed call. Errors of wrong arguments stay as they are. */
 function opfsError(operation: string, cause: unknown, details: Readonly<Record<string, unknown>> = {}): Error {
   if (cause instanceof CodError || cause instanceof TypeError || cause instanceof RangeError) return cause;
   // Firefox's own exceptions are not instances of Error. They have a name all the same, and an empty message.
   const { name = '', message = '' } = Object(cause) as Partial<Error>;
+  if (name === 'SecurityError') return noStorage(cause);
   const code = CODES[name] ?? 'COD_TARGET_IO';
-  const why = REASONS[name] ?? (message || String(cause));
+  const why = code === 'COD_LOCKED' ? 'the file is open in another tab or worker' : message || String(cause);
   return new CodError(code, `${operation}: ${why}`, {
     cause,
     details: { ...details, ...(name === '' ? {} : { error: name }) },
@@ -345,10 +344,7 @@ function isCount(count: number, length: number): boolean {
   return Number.isInteger(count) && count > 0 && count <= length;
 }
 
-/** Returns the error for a call that the browser refused without an error. */
-function refused(what: string): DOMException {
-  return new DOMException(
-    `${what}: no space left, or a private window, which keeps files in memory and refuses large ones`,
-    'QuotaExceededError',
-  );
+/** Returns the error for a call that the browser refused without an error, as only private windows do. */
+function refused(what: string): CodError {
+  return new CodError('COD_UNSUPPORTED', `${what}: a private window refuses large files, so use a normal one`);
 }

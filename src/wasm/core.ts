@@ -48,7 +48,8 @@ function instantiate(bytes: Uint8Array<ArrayBuffer> | undefined): WebAssembly.In
     return new WebAssembly.Instance(module);
   } catch (error) {
     if (error instanceof RangeError) throw outOfMemory('an instance of the WASM core', error);
-    throw error;
+    const message = "WebAssembly is refused: allow 'wasm-unsafe-eval' in script-src of the Content-Security-Policy";
+    throw new CodError('COD_UNSUPPORTED', message, { cause: error });
   }
 }
 

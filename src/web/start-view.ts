@@ -174,13 +174,13 @@ export class StartView {
   }
 
   async #tellRoom(): Promise<void> {
-    const { usageBytes, quotaBytes, persisted } = await estimateStorage();
-    if (quotaBytes > 0)
-      setText(
-        this.#room,
-        `Space in this browser: ${formatBytes(quotaBytes - usageBytes)} free, ` +
-          `${formatBytes(usageBytes)} used${persisted ? ', persistent' : ''}.`,
-      );
+    try {
+      const { usageBytes, quotaBytes, persisted } = await estimateStorage();
+      const room = `${formatBytes(quotaBytes - usageBytes)} free, ${formatBytes(usageBytes)} used`;
+      if (quotaBytes > 0) setText(this.#room, `Space in this browser: ${room}${persisted ? ', persistent' : ''}.`);
+    } catch (error) {
+      setText(this.#room, explain(error).text);
+    }
   }
 }
 

@@ -380,11 +380,11 @@ describe('errors keep class and code', () => {
     await expect(open({ directory: 'a/../b' })).rejects.toBeInstanceOf(TypeError);
   });
 
-  test('a worker that cannot be loaded is COD_NOT_FOUND', async () => {
+  test('a worker that cannot be loaded is COD_UNSUPPORTED, and named', async () => {
     const worker = () => new Worker(new URL('/nowhere.js', location.href), { type: 'module' });
     await expect(open({ worker })).rejects.toMatchObject({
-      code: 'COD_NOT_FOUND',
-      message: expect.stringContaining('worker'),
+      code: 'COD_UNSUPPORTED',
+      message: expect.stringContaining('/nowhere.js'),
     });
   });
 

@@ -1,9 +1,11 @@
 /** A Chromium process that tests can kill. */
 
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Browser, chromium, type Page } from 'playwright';
 import { BrowserProcess } from './browser-process.ts';
 import { chromiumArguments, chromiumPath } from './chromium-program.ts';
+import { PLAIN_HOST } from './plain-host.ts';
 
 /** A browser process with a profile on disk. */
 export class Chromium {
@@ -15,8 +17,16 @@ export class Chromium {
     this.#process = process;
   }
 
-  /** Starts the browser over the folder `profile`, which may be that of a killed browser. */
-  static async start(profile: string): Promise<Chromium> {
+  /**
+   * Starts the browser over the folder `profile`, which may be that of a killed browser.
+   * @param options.blocksStorage whether the user forbids sites to store data. Default: false.
+   */
+  static async start(profile: string, { blocksStorage = false }: { blocksStorage?: boolean } = {}): Promise<Chromium> {
+    if (blocksStorage) {
+      mkdirSync(join(profile, 'Default'), { recursive: true });
+      const preferences = { profile: { default_content_setting_values: { cookies: 2 } } };
+      writeFileSync(join(profile, 'Default', 'Preferences'), JSON.stringify(preferences));
+    }
     const process = await BrowserProcess.start({
       program: chromiumPath,
       args: [
@@ -24,6 +34,7 @@ export class Chromium {
         '--headless=new',
         `--user-data-dir=${profile}`,
         '--remote-debugging-port=0',
+        `--host-resolver-rules=MAP ${PLAIN_HOST} 127.0.0.1`,
         'about:blank',
       ],
       addressFile: join(profile, 'DevToolsActivePort'),

@@ -7,15 +7,17 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Browser, connect, type Page } from 'puppeteer-core';
 import { BrowserProcess } from './browser-process.ts';
+import { PLAIN_HOST } from './plain-host.ts';
 
 export const firefoxPath: string = process.env['FIREFOX_PATH'] ?? '/usr/bin/firefox-esr';
 
 /** Turns off features for interactive users, also after a crash. The automation sets its own preferences. */
-const PREFERENCES: Readonly<Record<string, boolean | number>> = {
+const PREFERENCES: Readonly<Record<string, boolean | number | string>> = {
   'app.normandy.enabled': false,
   'browser.sessionstore.resume_from_crash': false,
   'browser.shell.checkDefaultBrowser': false,
   'datareporting.policy.dataSubmissionEnabled': false,
+  'network.dns.localDomains': PLAIN_HOST,
   'toolkit.startup.max_resumed_crashes': -1,
 };
 
@@ -32,11 +34,21 @@ export class Firefox {
   /**
    * Starts the browser over the folder `profile`: a new folder, or that of a killed browser.
    * @param options.isPrivate whether all windows are private. Default: false.
+   * @param options.blocksStorage whether the user forbids sites to store data. Default: false.
    */
-  static async start(profile: string, { isPrivate = false }: { isPrivate?: boolean } = {}): Promise<Firefox> {
+  static async start(
+    profile: string,
+    { isPrivate = false, blocksStorage = false }: { isPrivate?: boolean; blocksStorage?: boolean } = {},
+  ): Promise<Firefox> {
     mkdirSync(profile, { recursive: true });
-    const wanted = { ...PREFERENCES, 'browser.privatebrowsing.autostart': isPrivate };
-    const preferences = Object.entries(wanted).map(([name, value]) => `user_pref("${name}", ${value});\n`);
+    const wanted = {
+      ...PREFERENCES,
+      'browser.privatebrowsing.autostart': isPrivate,
+      ...(blocksStorage ? { 'network.cookie.cookieBehavior': 2 } : {}),
+    };
+    const preferences = Object.entries(wanted).map(
+      ([name, value]) => `user_pref("${name}", ${JSON.stringify(value)});\n`,
+    );
     writeFileSync(join(profile, 'user.js'), preferences.join(''));
     const process = await BrowserProcess.start({
       program: firefoxPath,

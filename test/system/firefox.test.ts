@@ -12,6 +12,7 @@ import { Firefox } from '../support/firefox.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 import { describeInBrowser } from './browser-bench.ts';
+import { refusals } from './browser-refusals.ts';
 import { copies, lostSiteData } from './browser-suite.ts';
 
 const WAIT = { timeout: 60_000 };
@@ -19,6 +20,7 @@ const WAIT = { timeout: 60_000 };
 describeInBrowser('firefox-esr', Firefox.start, (bench) => {
   copies(bench);
   lostSiteData(bench);
+  refusals(bench, (profile) => Firefox.start(profile, { blocksStorage: true }), { trustedTypes: false });
 
   test('openDevice detects a private window without storage', async () => {
     writeFileSync(join(bench.files, 'private-image'), new Uint8Array(5000));
