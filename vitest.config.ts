@@ -72,6 +72,7 @@ const config: ViteUserConfig = {
   test: {
     environment: 'node',
     maxWorkers,
+    setupFiles: ['test/support/byte-equality.ts'],
     sequence: { sequencer: SlowestFirst },
     projects: [
       {
