@@ -37,7 +37,12 @@ import { open, SIZE, type State, statesAtRest, statesInBetween, statesWithLongLo
 
 const HEADER_BYTES = 512;
 /** Of the bits of a file, every so many is flipped. */
-const STRIDE = effort('COD_DAMAGE_STRIDE', { short: 7, long: 1 });
+const STRIDE = effort('COD_DAMAGE_STRIDE', { short: 13, long: 1 });
+/** Of the lengths of a file, every so many is tried. */
+const LENGTHS = effort('COD_DAMAGE_LENGTHS', { short: 3, long: 1 });
+/** The same for the hundreds of states in between. */
+const SPARSE_STRIDE = effort('COD_DAMAGE_SPARSE_STRIDE', { short: 199, long: 97 });
+const SPARSE_LENGTHS = effort('COD_DAMAGE_SPARSE_LENGTHS', { short: 61, long: 29 });
 /** COD_EXISTS: without committed metadata, the target is a foreign file. */
 const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_EXISTS']);
 
@@ -140,7 +145,7 @@ describe.each(['left', 'synced'] as const)('with its target as %s', (target) => 
     '$name reads as promised, or is refused, with any file cut, lost, swapped, stale, or replaced',
     async (state) => {
       const opener = new Opener(state, target);
-      await opener.checkAll(truncations(state, target === 'left' ? 1 : 3));
+      await opener.checkAll(truncations(state, target === 'left' ? LENGTHS : 3 * LENGTHS));
       await opener.checkAll(replacements(state));
       expect(opener.failures).toEqual([]);
       expect(opener.refused).toBeGreaterThan(100);
@@ -191,8 +196,8 @@ describe.each(['left', 'synced'] as const)('with its target as %s', (target) => 
     for (const state of states) {
       const opener = new Opener(state, target);
       await opener.check('undamaged', state.images);
-      await opener.checkAll(flippedBits(state, 97));
-      await opener.checkAll(truncations(state, 29));
+      await opener.checkAll(flippedBits(state, SPARSE_STRIDE));
+      await opener.checkAll(truncations(state, SPARSE_LENGTHS));
       await opener.checkAll(replacements(state));
       expect(opener.failures).toEqual([]);
     }

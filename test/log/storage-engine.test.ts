@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import type { Environment, FileSystem } from '../../src/log.ts';
 import { CrashFailure, type ExplorerOptions, exploreCrashes, type Life, type Story } from '../../src/testing/index.ts';
+import { effort } from '../support/effort.ts';
 import { bundleUser } from '../support/own-package.ts';
 
 /** The exports of examples/storage-engine/store.js. */
@@ -38,6 +39,7 @@ const SLOT_COUNT = 72;
 const USED_SLOTS = [0, 1, 2, 62, 63, 64, 71];
 const USERS = 3;
 const STEPS = 5;
+const SEEDS = effort('COD_STORE_SEEDS', { short: 1, long: 2 });
 
 const source = await readFile(new URL('../../examples/storage-engine/store.js', import.meta.url), 'utf8');
 
@@ -214,7 +216,7 @@ describe('the store of examples/storage-engine', () => {
   ] as const)('%s', async (_, kind) => {
     const module = await load();
     expect(module.SLOT_BYTES).toBe(SLOT_BYTES);
-    for (let seed = 0; seed < 2; seed++) {
+    for (let seed = 0; seed < SEEDS; seed++) {
       const options = optionsOf({ kind, seed, crashes: 3 });
       const figures = await exploreCrashes(() => storeStory(module), options);
       expect(figures.crashes).toBeGreaterThan(figures.stories);

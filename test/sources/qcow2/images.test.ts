@@ -9,8 +9,13 @@ import { type Qcow2SourceOptions, qcow2Source } from '../../../src/sources/qcow2
 import type { Source } from '../../../src/sources/source.ts';
 import { seededRandom } from '../../../src/testing/random.ts';
 import { expectBytes } from '../../support/bytes.ts';
+import { effort } from '../../support/effort.ts';
 import { describeWith } from '../../support/tools.ts';
 import { kinds, qemu, qemuTools, TOP } from './images.ts';
+
+/** Random parts of each image that are read, and that are streamed. */
+const READS = effort('COD_QCOW2_READS', { short: 60, long: 150 });
+const STREAMS = effort('COD_QCOW2_STREAMS', { short: 4, long: 12 });
 
 /** Opens the files that images in `folder` name. */
 function filesIn(folder: string): Required<Pick<Qcow2SourceOptions, 'openFile'>> {
@@ -79,7 +84,7 @@ describeWith(qemuTools, 'qcow2 images', () => {
 
     it('reads and streams in parts', async () => {
       const random = seededRandom(index + 100);
-      const reads = Array.from({ length: 150 }, async () => {
+      const reads = Array.from({ length: READS }, async () => {
         const offset = random.below(source.size);
         const length = Math.min(source.size - offset, random.below(random.oneIn(4) ? 700_000 : 9000));
         const into = new Uint8Array(length + 2).fill(0xee);
@@ -88,7 +93,7 @@ describeWith(qemuTools, 'qcow2 images', () => {
         expect([into[0], into[length + 1]]).toEqual([0xee, 0xee]);
       });
       await Promise.all(reads);
-      for (let round = 0; round < 12; round++) {
+      for (let round = 0; round < STREAMS; round++) {
         const offset = random.below(source.size);
         const length = random.below(source.size - offset);
         expectBytes(await streamed(source, offset, length), expected.subarray(offset, offset + length));
