@@ -19,6 +19,7 @@ export const systemPackages = {
   dosfstools: 'mkfs.fat: volumes for the page to browse',
   mtools: 'mcopy and mmd: files on those volumes',
   genisoimage: 'CD images for the page to browse, and isoinfo, which reads them too',
+  'xz-utils': 'xz, which unpacks images of test/fixtures',
   fdisk: 'sfdisk: partition tables for the page to read',
   chromium: 'the browser of test/browser, which other tests kill',
   'firefox-esr': 'a second browser, with another storage implementation',

@@ -83,7 +83,10 @@ export class ContentsView {
 
   /** Opens the largest partition that can be browsed: most likely its files are what the user came for. */
   async #openLargest(parts: readonly Partition[], tree: Tree): Promise<void> {
-    const bySize = [...parts].sort((a, b) => b.size - a.size);
+    // The whole disk comes first if it is what the partitions are a part of, and last if it is probably older.
+    const [first] = parts;
+    const bySize = [...parts].sort((a, b) => Number(isPart(b)) - Number(isPart(a)) || b.size - a.size);
+    if (first !== undefined && !isPart(first)) bySize.unshift(first);
     for (const partition of bySize.slice(0, MAX_TRIED)) {
       if (parts.length > 1 && !('volume' in (await findVolume(this.#options.session, partition, this.#over.signal))))
         continue;

@@ -1,6 +1,6 @@
 /** Explains errors to a user who does not know the library. */
 
-import { type CodError, type CodErrorCode, isCodError } from '../browser.ts';
+import { CodError, type CodErrorCode, isCodError } from '../browser.ts';
 
 export interface Problem {
   readonly title: string;
@@ -84,6 +84,8 @@ export function explain(error: unknown): Problem {
       remedies: ['again'],
     };
   }
+  if (error.code === 'COD_SIZE_MISMATCH' && error.message.includes('(0 bytes)'))
+    return { title: 'The image is empty', text: 'It has 0 bytes: there is nothing to copy.', remedies: ['again'] };
   const { format, remedy } = error.details;
   if (typeof format === 'string' && typeof remedy === 'string')
     return { title: 'The file is not a disk', text: sentence(`It is ${format}: ${remedy}`), remedies: ['again'] };
@@ -105,6 +107,11 @@ export function explainWait({ code, message }: CodError): { title: string; text:
     ? 'The server answers with an error.'
     : 'The server does not answer.';
   return { title, text: 'The copied part of the disk can be used meanwhile, and the copy continues by itself.' };
+}
+
+/** Returns the error of a device over an image without bytes. */
+export function emptyImage(): CodError {
+  return new CodError('COD_SIZE_MISMATCH', 'the source is empty (0 bytes): there is nothing to copy');
 }
 
 /** Explains an error in a few words, for a view that shows the outcome of one of many reads. */

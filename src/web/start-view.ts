@@ -6,7 +6,7 @@ import { type CopyRecord, type Image, idOf, nameOf, recordOf } from './copies.ts
 import { copyList } from './copy-list.ts';
 import { el, setText } from './dom.ts';
 import { type OffersView, type SampleOptions, showOffers } from './offers.ts';
-import { explain } from './problem.ts';
+import { emptyImage, explain } from './problem.ts';
 import { formatBytes, formatShare } from './units.ts';
 
 /** How the page opens an image. `look`: without a copy. */
@@ -106,6 +106,7 @@ export class StartView {
     this.#outcome.replaceChildren(el('p', { class: 'muted' }, 'Reading the size …'));
     try {
       const { size } = await inspectSource(image);
+      if (size === 0) throw emptyImage();
       const room = await estimateStorage();
       if (asked === this.#asked) this.#confirm(image, size, room.quotaBytes - room.usageBytes, room.persisted);
     } catch (error) {

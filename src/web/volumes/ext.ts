@@ -226,7 +226,7 @@ class ExtVolume implements Volume {
     const { blockBytes, descriptorBytes, firstDataBlock, firstMetaGroup, blocksPerGroup } = this.#layout;
     const perBlock = Math.floor(blockBytes / descriptorBytes);
     const metaGroup = Math.floor(group / perBlock);
-    // The descriptors follow the superblock. With clusters its block of 1 KiB is block 1, and the first data block is 0.
+    // The descriptors follow the superblock. With blocks of 1 KiB it is in block 1, even if the first data block is 0.
     const superblock = Math.floor(SUPERBLOCK_AT / blockBytes);
     let block = superblock + 1 + metaGroup;
     if (metaGroup >= firstMetaGroup && metaGroup > 0) {

@@ -103,7 +103,7 @@ class Fields {
     else if (kind === 'SL') this.#addTarget(field);
   }
 
-  /** Adds the components of a link's target. A flag says whether a component goes on in the next one. */
+  /** Adds the components of a link's target. A flag says whether a component continues in the next one. */
   #addTarget(field: Uint8Array): void {
     for (let at = 5; at + 2 <= field.length && this.#target.length < MAX_TARGET_BYTES; ) {
       const flags = field[at]!;

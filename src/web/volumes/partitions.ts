@@ -1,4 +1,4 @@
-/** Reads the partition table of a disk, of whatever kind: GPT, Apple's, or the MBR with its chain of logical partitions. */
+/** Reads the partition table of a disk: GPT, Apple's, or an MBR with its chain of logical partitions. */
 
 import { type Bytes, remembered, viewOf } from './bytes.ts';
 import { readGpt } from './gpt.ts';
