@@ -23,6 +23,7 @@ const READERS: readonly ((bytes: Bytes, signal?: AbortSignal) => Promise<Volume 
 
 /** The boot code and the tables of a hybrid image are before its ISO 9660. Its partition may begin behind them. */
 const HYBRID_START_BYTES = 32_769;
+const BLANK_BYTES = 4096;
 /** Tables with more partitions exist, but one sound partition is enough. */
 const MAX_TRIED = 16;
 
@@ -47,8 +48,10 @@ export type Found =
  */
 export async function readDisk(disk: Bytes, signal?: AbortSignal): Promise<DiskContents> {
   const whole: Partition = { number: 0, start: 0, size: disk.size, type: '', name: '' };
-  const own = await findVolume(disk, whole, signal);
-  const volume = 'volume' in own ? own.volume : undefined;
+  const volume = await openVolume(disk, signal).catch((error: unknown) => {
+    if (error instanceof VolumeError) return undefined;
+    throw error;
+  });
   const table = await readPartitions(disk, { isVolume: volume !== undefined }, signal);
   if (table === undefined || table.partitions.length === 0)
     return { table: volume === undefined ? table : undefined, parts: [whole] };
@@ -80,17 +83,27 @@ async function holdsAnything(disk: Bytes, table: PartitionTable, signal: AbortSi
   return false;
 }
 
+async function openVolume(bytes: Bytes, signal: AbortSignal | undefined): Promise<Volume | undefined> {
+  for (const open of READERS) {
+    const volume = await open(bytes, signal);
+    if (volume !== undefined) return volume;
+  }
+  return undefined;
+}
+
 /** Finds the volume of a partition. Damage of the image is a reason in the result, never a rejection. */
 export async function findVolume(disk: Bytes, { start, size }: Partition, signal?: AbortSignal): Promise<Found> {
   if (size === 0) return { kind: undefined, reason: 'empty (0 bytes)' };
   const bytes = partOf(disk, start, size);
   try {
-    for (const open of READERS) {
-      const volume = await open(bytes, signal);
-      if (volume !== undefined) return { volume };
-    }
+    const volume = await openVolume(bytes, signal);
+    if (volume !== undefined) return { volume };
     const found = await recognize(bytes, signal);
-    if (found === undefined) return { kind: undefined, reason: 'unknown contents' };
+    if (found === undefined) {
+      const first = await bytes.read(0, Math.min(BLANK_BYTES, bytes.size), signal);
+      const isBlank = first.every((byte) => byte === 0);
+      return { kind: undefined, reason: `unknown contents${isBlank ? ', which begin with zeros' : ''}` };
+    }
     const { kind, label } = found;
     return { kind, reason: `${kind}${label === '' ? '' : ` “${label}”`}, which this page cannot browse` };
   } catch (error) {

@@ -77,6 +77,7 @@ const SIGNATURES: readonly Signature[] = [
     { kind: 'Linux swap of a suspended system', at: bytes - 10, mark: 'S1SUSPEND' },
     { kind: 'Linux swap of a suspended system', at: bytes - 10, mark: 'ULSUSPEND' },
   ]),
+  { kind: 'the partition map itself', at: 0, mark: 'PM\0\0' },
   { kind: 'UBI', at: 0, mark: 'UBI#' },
   { kind: 'an Android boot image', at: 0, mark: 'ANDROID!' },
   { kind: 'qcow2', at: 0, mark: 'QFI\xfb' },
@@ -94,9 +95,11 @@ const SUPERBLOCKS: readonly ((bytes: Bytes, signal?: AbortSignal) => Promise<Rec
   zfs,
 ];
 
-/** Returns the format that begins here, or `undefined` if it is unknown. Reads at most 100 KiB. */
+/** Returns the format that begins here, or `undefined` if it is unknown. Reads at most 128 KiB. */
 export async function recognize(bytes: Bytes, signal?: AbortSignal): Promise<Recognized | undefined> {
   const pages = remembered(bytes);
+  // All marks at once: one after another they would wait for the source a dozen times.
+  await Promise.all(SIGNATURES.filter(({ at }) => at < bytes.size).map(({ at }) => pages.read(at, 1, signal)));
   for (const { kind, at, mark, label } of SIGNATURES) {
     if (at + mark.length > bytes.size) continue;
     const found = await pages.read(at, mark.length, signal);
