@@ -54,14 +54,15 @@ export async function piecesAt(volume: Volume, path: string): Promise<{ pieces: 
   return seen;
 }
 
-/** Reads every file of a volume. The result is sorted as in the fixtures. */
-export async function readAll(volume: Volume): Promise<Fact[]> {
+/** Reads every file of a volume that `isWanted`. The result is sorted as in the fixtures. */
+export async function readAll(volume: Volume, isWanted = (_: { path: string }): boolean => true): Promise<Fact[]> {
   const facts: Fact[] = [];
   const visit = async (directory: Entry, prefix: string): Promise<void> => {
     const { entries, cut, remark } = await volume.list(directory);
     expect([cut, remark]).toEqual([false, undefined]);
     for (const entry of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
       const path = `${prefix}${entry.name}`;
+      if (!isWanted({ path })) continue;
       if (entry.kind === 'directory') {
         facts.push({ path, kind: 'directory' });
         await visit(entry, `${path}/`);

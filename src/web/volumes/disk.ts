@@ -5,6 +5,7 @@ import { openExfat } from './exfat.ts';
 import { openExt } from './ext.ts';
 import { openFat } from './fat.ts';
 import { openIso } from './iso.ts';
+import { openNtfs } from './ntfs.ts';
 import { type Partition, type PartitionTable, withRemark } from './partition-table.ts';
 import { readPartitions } from './partitions.ts';
 import { recognize } from './signatures.ts';
@@ -17,6 +18,7 @@ import type { Volume } from './volume.ts';
 const READERS: readonly ((bytes: Bytes, signal?: AbortSignal) => Promise<Volume | undefined>)[] = [
   openExt,
   openIso,
+  openNtfs,
   openExfat,
   openFat,
 ];

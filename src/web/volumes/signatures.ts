@@ -28,8 +28,6 @@ const PAGE_BYTES = [4096, 8192, 16_384, 32_768, 65_536];
 
 const SIGNATURES: readonly Signature[] = [
   { kind: 'BitLocker', at: 3, mark: '-FVE-FS-' },
-  { kind: 'NTFS', at: 3, mark: 'NTFS    ' },
-  { kind: 'exFAT', at: 3, mark: 'EXFAT   ' },
   { kind: 'ReFS', at: 3, mark: 'ReFS\0\0\0\0' },
   { kind: 'LUKS', at: 0, mark: 'LUKS\xba\xbe\0\x02', label: [24, 48] },
   { kind: 'LUKS', at: 0, mark: 'LUKS\xba\xbe' },

@@ -39,6 +39,11 @@ export interface FileInfo {
   readonly linkTarget?: string;
   /** The contents, if the inode itself stores them. */
   readonly inline?: Uint8Array;
+  /**
+   * Reads bytes of contents that the disk stores in another form, such as compressed. `runs` are the places of that
+   * form.
+   */
+  unpack?(range: { from: number; to: number }, signal?: AbortSignal): AsyncIterable<Uint8Array>;
   /** Yields the places of the contents. Their lengths sum up to `size`. The iteration ends even for a damaged image. */
   runs(signal?: AbortSignal): AsyncIterable<Run>;
 }
@@ -74,6 +79,10 @@ export async function* readFile(
   const to = Math.min(range.to, file.size);
   if (file.inline !== undefined) {
     if (range.from < to) yield file.inline.slice(range.from, to);
+    return;
+  }
+  if (file.unpack !== undefined) {
+    if (range.from < to) yield* file.unpack({ from: range.from, to }, signal);
     return;
   }
   let start = 0;
