@@ -2,13 +2,12 @@
 
 import { el } from './dom.ts';
 import { FileView } from './file-view.ts';
+import { FilesView } from './files-view.ts';
 import { brief } from './problem.ts';
 import type { Session } from './session.ts';
-import { Tree, type TreeItem } from './tree.ts';
 import { formatBytes } from './units.ts';
 import { type DiskContents, findVolume, readDisk } from './volumes/disk.ts';
 import type { Partition } from './volumes/partition-table.ts';
-import type { Entry, Volume } from './volumes/volume.ts';
 
 export interface ContentsOptions {
   readonly session: Session;
@@ -58,10 +57,12 @@ export class ContentsView {
   async #read(): Promise<void> {
     try {
       const contents = await readDisk(this.#options.session, this.#over.signal);
-      const tree = new Tree(
-        'Partitions and files',
-        contents.parts.map((partition) => this.#partition(partition)),
-      );
+      const files = new FilesView({
+        ...this.#options,
+        parts: contents.parts,
+        file: this.#file,
+        signal: this.#over.signal,
+      });
       const { table } = contents;
       this.#title.textContent =
         table === undefined
@@ -71,9 +72,9 @@ export class ContentsView {
       this.#body.replaceChildren(
         ...(table === undefined ? [] : [this.#bar(contents)]),
         ...(table?.remark === undefined ? [] : [el('p', { class: 'remark' }, `Warning: ${table.remark}.`)]),
-        tree.element,
+        files.element,
       );
-      await this.#openLargest(contents.parts, tree);
+      await this.#openLargest(contents.parts, files);
     } catch (error) {
       if (this.#over.signal.aborted) return;
       const again = el('button', { type: 'button', class: 'small', onclick: () => void this.#read() }, 'Try again');
@@ -82,7 +83,7 @@ export class ContentsView {
   }
 
   /** Opens the largest partition that can be browsed: most likely its files are what the user came for. */
-  async #openLargest(parts: readonly Partition[], tree: Tree): Promise<void> {
+  async #openLargest(parts: readonly Partition[], files: FilesView): Promise<void> {
     // The whole disk comes first if it is what the partitions are a part of, and last if it is probably older.
     const [first] = parts;
     const bySize = [...parts].sort((a, b) => Number(isPart(b)) - Number(isPart(a)) || b.size - a.size);
@@ -90,7 +91,7 @@ export class ContentsView {
     for (const partition of bySize.slice(0, MAX_TRIED)) {
       if (parts.length > 1 && !('volume' in (await findVolume(this.#options.session, partition, this.#over.signal))))
         continue;
-      await tree.open(parts.indexOf(partition));
+      await files.open(parts.indexOf(partition));
       return;
     }
   }
@@ -127,67 +128,9 @@ export class ContentsView {
       }),
     );
   }
-
-  #partition(partition: Partition): TreeItem {
-    const { number, type, name, size } = partition;
-    const text = number === 0 ? 'The whole disk' : `${number} · ${name === '' ? type : name}`;
-    const note = [name === '' || number === 0 ? '' : type, formatBytes(size)].filter((part) => part !== '').join(' · ');
-    return {
-      text,
-      note,
-      icon: 'disk',
-      children: async () => {
-        const found = await findVolume(this.#options.session, partition, this.#over.signal);
-        if (!('volume' in found)) return { items: [], remark: found.reason };
-        const { volume } = found;
-        const label = volume.label === '' ? '' : ` “${volume.label}”`;
-        const about = `${volume.kind}${label}${volume.remark === undefined ? '' : `, ${volume.remark}`}`;
-        const { items, remark } = await this.#directory(volume, volume.root, partition, '');
-        return { items, remark: remark === undefined ? about : `${about}; ${remark}` };
-      },
-    };
-  }
-
-  async #directory(
-    volume: Volume,
-    directory: Entry,
-    partition: Partition,
-    path: string,
-  ): Promise<{ items: TreeItem[]; remark: string | undefined }> {
-    const { entries, cut, remark: damage } = await volume.list(directory, this.#over.signal);
-    const sorted = [...entries].sort(
-      (a, b) => Number(b.kind === 'directory') - Number(a.kind === 'directory') || order(a.name, b.name),
-    );
-    const items = sorted.map((entry): TreeItem => {
-      const own = `${path}/${entry.name}`;
-      const base = {
-        text: visible(entry.name),
-        icon: entry.kind,
-        ...(entry.size === undefined ? {} : { note: formatBytes(entry.size) }),
-      };
-      if (entry.kind === 'directory')
-        return { ...base, children: () => this.#directory(volume, entry, partition, own) };
-      return {
-        ...base,
-        onChoose: () => void this.#file.show({ volume, entry, path: visible(own), volumeStart: partition.start }),
-      };
-    });
-    const remarks = [...(cut ? [`only the first ${entries.length} are shown`] : []), ...(damage ? [damage] : [])];
-    return { items, remark: remarks.length === 0 ? undefined : remarks.join('; ') };
-  }
 }
 
 /** Whether this is a partition, not the whole disk. */
 function isPart({ number }: Partition): boolean {
   return number !== 0;
-}
-
-/** Compares by code unit: fast, and the same in every locale. Case-sensitive, as on the disk. */
-function order(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
-}
-
-/** Replaces control characters: a name in the image must not change how the page shows its text. */
-function visible(name: string): string {
-  return name.replaceAll(/[\p{Cc}\p{Bidi_Control}]/gu, '\ufffd');
 }

@@ -1,8 +1,9 @@
 /** The view of one file: its facts, its place on the disk, a preview, and its download. */
 
-import { el, saveBlob, setText } from './dom.ts';
+import { el, setText } from './dom.ts';
 import { charactersOf } from './hex-view.ts';
 import { brief } from './problem.ts';
+import { chooseSavePlace, saveStream } from './save-stream.ts';
 import type { Session } from './session.ts';
 import { formatBytes, formatMilliseconds, formatOffset, formatShare } from './units.ts';
 import { type Entry, type FileInfo, readFile, readPart, type Volume } from './volumes/volume.ts';
@@ -25,8 +26,7 @@ const PREVIEW_BYTES = 2 ** 15;
 const MAX_PICTURE_BYTES = 2 ** 23;
 /** The map marks at most this many pieces of a file. */
 const MAX_MARKS = 2000;
-/** Every browser accepts a blob of this size. A sparse file may claim to be far larger than the disk. */
-const MAX_DOWNLOAD_BYTES = 2 ** 32;
+const DOWNLOAD_PIECE_BYTES = 2 ** 22;
 const PICTURES: Readonly<Record<string, string>> = {
   png: 'image/png',
   jpg: 'image/jpeg',
@@ -62,6 +62,13 @@ export class FileView {
     this.#looking?.abort();
     if (this.#picture !== undefined) URL.revokeObjectURL(this.#picture);
     this.#picture = undefined;
+  }
+
+  /** Shows a directory instead of a file. */
+  showOther(element: HTMLElement): void {
+    this.close();
+    this.#options.onFile([]);
+    this.#body.replaceChildren(element);
   }
 
   async show({ volume, entry, path, volumeStart }: ShownFile): Promise<void> {
@@ -124,35 +131,27 @@ export class FileView {
 
   /** Reads the whole file and saves it. A second press stops the download. */
   async #download(volume: Volume, file: FileInfo, name: string, button: HTMLButtonElement): Promise<void> {
-    if (file.size > MAX_DOWNLOAD_BYTES) {
-      setText(button, `Too large: more than ${formatBytes(MAX_DOWNLOAD_BYTES)}`);
-      button.disabled = true;
-      return;
-    }
     const stop = new AbortController();
     const onStop = (event: Event): void => {
       event.stopImmediatePropagation();
       stop.abort();
     };
-    button.addEventListener('click', onStop, { capture: true, signal: stop.signal });
-    const parts: BlobPart[] = [];
-    let done = 0;
     let outcome = 'Download';
-    try {
-      for await (const piece of readFile(
-        volume,
-        file,
-        { from: 0, to: file.size },
-        { pieceBytes: 2 ** 23, signal: stop.signal },
-      )) {
-        // The browser can move a blob from memory to disk.
-        parts.push(new Blob([piece as Uint8Array<ArrayBuffer>]));
+    const pieces = async function* (): AsyncGenerator<Uint8Array> {
+      let done = 0;
+      const options = { pieceBytes: DOWNLOAD_PIECE_BYTES, signal: stop.signal };
+      for await (const piece of readFile(volume, file, { from: 0, to: file.size }, options)) {
+        yield piece;
         done += piece.length;
         setText(button, `Stop · ${formatShare(done, file.size)}`);
       }
-      saveBlob(new Blob(parts), name);
+    };
+    try {
+      const place = await chooseSavePlace(name, file.size);
+      button.addEventListener('click', onStop, { capture: true, signal: stop.signal });
+      await saveStream(place, name, pieces());
     } catch (error) {
-      if (!stop.signal.aborted) outcome = `Download again: ${brief(error)}`;
+      if (!stop.signal.aborted && (error as Error).name !== 'AbortError') outcome = `Download again: ${brief(error)}`;
     }
     stop.abort();
     setText(button, outcome);

@@ -119,6 +119,8 @@ addEventListener('dragover', (event) => {
 });
 for (const type of ['dragleave', 'drop']) addEventListener(type, () => document.body.classList.remove('dragging'));
 addEventListener('drop', (event) => {
+  // A directory has taken the files.
+  if (event.defaultPrevented) return;
   event.preventDefault();
   const file = event.dataTransfer?.files[0];
   const text = event.dataTransfer?.getData('text/uri-list') || event.dataTransfer?.getData('text/plain') || '';

@@ -8,6 +8,7 @@
 import type { V86 } from 'v86';
 import { v86Disk } from '../v86.ts';
 import { checkBoot, type Drive } from './boot-check.ts';
+import { holdVolumes } from './disk-lock.ts';
 import { el, setText } from './dom.ts';
 import type { Session } from './session.ts';
 
@@ -30,6 +31,8 @@ export class PcView {
   readonly #keys: HTMLElement;
   #emulator: V86 | undefined;
   #starting = false;
+  /** Ends the hold on the disk's volumes. */
+  #release: (() => void) | undefined;
 
   constructor(session: Session, folder: string) {
     this.#session = session;
@@ -82,6 +85,8 @@ export class PcView {
     this.#emulator = undefined;
     this.#session.hasPc = false;
     void emulator?.destroy();
+    this.#release?.();
+    this.#release = undefined;
   }
 
   async #toggle(): Promise<void> {
@@ -114,6 +119,7 @@ export class PcView {
     try {
       await action();
     } catch (error) {
+      this.close();
       setText(this.#state, (error as Error).message);
     }
     this.#starting = false;
@@ -150,6 +156,9 @@ export class PcView {
   }
 
   async #start(drive: Drive): Promise<void> {
+    this.#release = await holdVolumes(this.#session);
+    if (this.#release === undefined)
+      throw new Error('A file is being put into this disk: start the PC when it is there.');
     setText(this.#state, 'Starting …');
     const at = (name: string): string => new URL(`${this.#folder}/${name}`, document.baseURI).href;
     const { V86 } = (await import(at('libv86.mjs'))) as typeof import('v86');

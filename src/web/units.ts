@@ -38,6 +38,13 @@ export function formatMilliseconds(ms: number): string {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
+/** Formats the day of a time in ms since 1970, in the user's time zone, so that days sort as text. */
+export function formatDate(ms: number): string {
+  const day = new Date(ms);
+  const two = (value: number): string => String(value).padStart(2, '0');
+  return Number.isNaN(day.getTime()) ? '' : `${day.getFullYear()}-${two(day.getMonth() + 1)}-${two(day.getDate())}`;
+}
+
 /** Formats an offset in hexadecimal, without `0x`. */
 export function formatOffset(offset: number, digits = 8): string {
   return offset.toString(16).padStart(digits, '0');

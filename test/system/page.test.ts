@@ -199,6 +199,82 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expectBytes(await downloaded('disk.raw'), expected);
   });
 
+  test('finds files by name and path, and saves a directory', async () => {
+    const server = await serve();
+    const page = await begin(server.url);
+    await page.getByRole('button', { name: 'Pause' }).click();
+    // Names are in the order of their numbers, with sizes and dates.
+    await page.getByLabel('Find').fill('/many/file number 217.txt');
+    await page.keyboard.press('Enter');
+    await until(page, 'This is 217.');
+    const names = page.locator('.tree bdi').filter({ hasText: 'file number' });
+    expect((await names.allTextContents()).slice(8, 12)).toEqual(
+      ['8', '9', '10', '11'].map((number) => `file number ${number}.txt`),
+    );
+    expect(await page.getByRole('treeitem', { name: 'file number 217.txt' }).last().textContent()).toMatch(
+      /13 bytes · 20\d\d-\d\d-\d\d$/,
+    );
+    await page.getByLabel('Find').fill('/etc/fstab');
+    await page.keyboard.press('Enter');
+    await until(page, 'there is no “etc” in /');
+
+    await page.getByLabel('Find').fill('NOTE');
+    await until(page, 'none found in what was opened');
+    await page.keyboard.press('Enter');
+    await until(page, '2 found; ');
+    await page.getByRole('treeitem', { name: 'note.md' }).last().click();
+    await until(page, 'This is note.md.');
+    await page.getByLabel('Find').fill('');
+    expect(await names.count()).toBeGreaterThan(0);
+
+    await page.getByRole('treeitem', { name: 'docs' }).last().click();
+    await page.getByRole('button', { name: 'Download as .zip' }).click();
+    const archive = Buffer.from(await downloaded('docs.zip')).toString('latin1');
+    expect(archive).toContain('deeper/note.md');
+    expect(archive).toContain('This is note.md.');
+    await until(page, 'docs.zip: 2 files, 17 bytes.');
+  });
+
+  test('puts a file into a volume, and keeps it across a reload', async () => {
+    const path = join(folder, 'fat');
+    const page = await begin((await serve({ path })).url);
+    await page.getByRole('treeitem', { name: 'The whole disk' }).waitFor(WAIT);
+    await page.getByRole('treeitem', { name: 'docs' }).click(WAIT);
+    const put = (text: string): Promise<void> =>
+      page.locator('.folder input[type=file]').setInputFiles({
+        name: 'A new file.txt',
+        mimeType: 'text/plain',
+        buffer: Buffer.from(text),
+      });
+    // A PC in another tab holds this lock while it runs.
+    await page.evaluate(`navigator.locks.request(
+      'copyondemand volumes ' + location.hash.slice(6),
+      () => new Promise((resolve) => { globalThis.release = resolve; }),
+    ) && undefined`);
+    await put('Put in by the page.');
+    await until(page, 'A PC or a page in another tab writes to this disk');
+    await page.evaluate('release()');
+    await put('Put in by the page.');
+    await until(page, 'A new file.txt (19 bytes) is in the volume and flushed.');
+    await page.getByRole('treeitem', { name: 'A new file.txt' }).last().waitFor(WAIT);
+    await put('Replaced by the page.');
+    await page.getByRole('button', { name: 'Replace it' }).click(WAIT);
+    await until(page, 'A new file.txt (21 bytes) is in the volume and flushed.');
+
+    await page.reload();
+    await page.getByLabel('Find').fill('/docs/a new file.txt', WAIT);
+    await page.keyboard.press('Enter');
+    await until(page, 'Replaced by the page.');
+    await until(page, 'The copy is complete');
+    await page.getByRole('button', { name: 'Download the image' }).click();
+    const image = join(folder, 'with a new file');
+    writeFileSync(image, await downloaded('disk.raw'));
+    expect(execFileSync('fsck.fat', ['-n', image], { encoding: 'utf8' })).toMatch(/\d+ files/);
+    expect(execFileSync('mcopy', ['-i', image, '::docs/A new file.txt', '-'], { encoding: 'utf8' })).toBe(
+      'Replaced by the page.',
+    );
+  });
+
   test('two tabs share one copy, and the second continues it when the first is closed', async () => {
     const server = await serve();
     const first = await begin(server.url);

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import {
   formatBytes,
+  formatDate,
   formatDuration,
   formatMilliseconds,
   formatOffset,
@@ -86,4 +87,9 @@ test('bytes are written as hexadecimal digits or as text', () => {
     undefined,
     undefined,
   ]);
+});
+
+test('a day has its parts in the order that sorts', () => {
+  expect(formatDate(new Date(2024, 1, 29, 12).getTime())).toBe('2024-02-29');
+  expect(formatDate(Number.NaN)).toBe('');
 });

@@ -8,9 +8,9 @@
  * 2. the directory entry, which makes the file visible, or replaces the contents of a file of this name
  * 3. the clusters of the replaced contents are freed
  *
- * A crash between two writes leaves at most clusters that no file has, copies of the table that differ (programs use
- * the first), and a wrong count of free clusters (a hint). The directories are read anew, because a PC may have changed
- * the volume. Clusters that two files share are not looked for: this would need the whole volume.
+ * A crash between two writes leaves at most lost clusters, copies of the table that differ, and a wrong count of free
+ * clusters. Programs use the first copy, and the count is a hint. The directories are read anew, because a PC may have
+ * changed the volume. Clusters that two files share are not looked for: this would need the whole volume.
  */
 
 import { VolumeError, viewOf } from './bytes.ts';
