@@ -134,6 +134,7 @@ const config: ViteUserConfig = {
         extends: true,
         test: {
           name: 'system',
+          isolate,
           include: ['test/system/**/*.test.ts'],
           exclude: ['test/**/*.long.test.ts'],
           testTimeout: 300_000,
