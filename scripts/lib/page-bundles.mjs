@@ -16,10 +16,18 @@ import { root, StepError } from './steps.mjs';
  * @param {string} outdir
  */
 export async function bundleForPages(entries, outdir) {
-  await buildSingleFiles(entries, outdir, { platform: 'browser', plugins: [packedRoaring, ...ownPlugins] });
+  const options = { platform: /** @type {const} */ ('browser'), plugins: [packedRoaring, ...ownPlugins] };
+  for (const entry of entries)
+    await buildSingleFiles([entry], outdir, { ...options, define: /worker/.test(entry.source) ? WITHOUT_PAGE : {} });
   await buildSingleFiles([QCOW2], outdir, { platform: 'browser' });
   await Promise.all([...entries, QCOW2].map(({ bundle }) => makeSmaller(join(outdir, bundle))));
 }
+
+/**
+ * Globals that a worker lacks. roaring-wasm looks for them; bundlers would add a package for `process` (Parcel 2.16), or
+ * a warning.
+ */
+const WITHOUT_PAGE = { process: 'undefined', document: 'undefined', window: 'undefined' };
 
 const QCOW2 = { source: 'src/sources/qcow2/source.ts', bundle: 'browser-qcow2.js' };
 

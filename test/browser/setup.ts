@@ -7,6 +7,7 @@ import { rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
 import type { TestProject } from 'vitest/node';
 import { IMAGE_BYTES, imageBytes } from './image.ts';
@@ -20,6 +21,11 @@ declare module 'vitest' {
 }
 
 const root = join(import.meta.dirname, '../..');
+const COMPRESSIONS: Readonly<Record<string, (bytes: Uint8Array) => Uint8Array>> = {
+  gzip: gzipSync,
+  br: brotliCompressSync,
+  deflate: deflateSync,
+};
 
 /**
  * Bundles the workers into one file each. Vite would serve each of a hundred modules to each of hundreds of workers.
@@ -49,6 +55,7 @@ async function bundleWorkers(project: string): Promise<string> {
  * - `/no-cors`: no CORS headers
  * - `/hidden`: CORS without exposed headers
  * - `/credentials`: requires a header
+ * - `/compressed/CODING`: compressed ranges; `?whole`: the compressed image; `?whole-hidden`: without exposed headers
  */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const image = imageBytes();
@@ -61,7 +68,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     if (path.startsWith('/slow')) await new Promise((resolve) => setTimeout(resolve, 300));
     if (path !== '/no-cors') {
       response.setHeader('access-control-allow-origin', '*');
-      if (path !== '/hidden') response.setHeader('access-control-expose-headers', 'content-range, etag');
+      if (!/hidden/.test(path)) response.setHeader('access-control-expose-headers', 'content-range, etag');
     }
     if (request.method === 'OPTIONS') {
       response.setHeader('access-control-allow-headers', 'authorization, x-key');
@@ -72,12 +79,22 @@ export default async function setup(project: TestProject): Promise<() => Promise
       response.writeHead(403).end();
       return;
     }
+    const coding = /^\/compressed\/(\w+)/.exec(path)?.[1] ?? '';
+    const compress = COMPRESSIONS[coding];
+    if (compress !== undefined) response.setHeader('content-encoding', coding);
+    if (path.includes('?whole')) {
+      response.end(compress?.(image));
+      return;
+    }
+    const body = image.subarray(start, end);
+    // Brotli takes seconds for a whole image, which a HEAD without a range asks about.
+    const sent = (request.method !== 'HEAD' && compress?.(body)) || body;
     response.writeHead(206, {
       etag: '"1"',
       'content-range': `bytes ${start}-${end - 1}/${IMAGE_BYTES}`,
-      'content-length': end - start,
+      'content-length': sent.length,
     });
-    response.end(request.method === 'HEAD' ? undefined : image.subarray(start, end));
+    response.end(request.method === 'HEAD' ? undefined : sent);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const workers = await bundleWorkers(project.name);

@@ -246,6 +246,6 @@ function changedSize(asked: Asked, known: Known, size: number | undefined): CodE
 function ignoresRanges(asked: Asked): CodError {
   const message =
     `${asked.what}: the server ignores ranges and sends the whole file (200); ` +
-    'use a server with ranges, or set allowWholeBody';
+    'use a server with ranges and without compression, or set allowWholeBody';
   return new CodError('COD_SOURCE_IO', message, { details: { status: 200 } });
 }

@@ -443,7 +443,10 @@ class RangeAttempt extends Attempt {
       const wanted = this.#skip === 0 ? piece : piece.subarray(Math.min(this.#skip, piece.length));
       this.#skip -= piece.length - wanted.length;
       if (wanted.length > this.#missing && this.#mustEnd)
-        throw new CodError('COD_SOURCE_IO', `${this.asked.what}: the server sent more bytes than requested`);
+        throw new CodError(
+          'COD_SOURCE_IO',
+          `${this.asked.what}: the server sent more bytes than requested; if it compresses the file, turn that off`,
+        );
       if (wanted.length === 0) continue;
       const part = wanted.subarray(0, this.#missing);
       this.#missing -= part.length;
