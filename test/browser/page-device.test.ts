@@ -12,6 +12,7 @@ import {
   openDevice,
   removeCopy,
 } from '../../src/browser.ts';
+import { blobOf, readable } from '../../src/streams.ts';
 import { seededRandom } from '../../src/testing/random.ts';
 import { IMAGE_BYTES, imageBytes } from './image.ts';
 import { qcow2Disk, qcow2Image } from './qcow2-image.ts';
@@ -118,6 +119,17 @@ describe('the interface is that of a device', () => {
     await device.close();
     const again = await open({ target, directory: '/some/folder/' });
     expectBytes(await bytesAt(again, 0, IMAGE_BYTES), model);
+  });
+
+  test('is read as a byte stream and like a Blob', async () => {
+    const device = await open();
+    const body = await new Response(readable(device, { start: 7 })).arrayBuffer();
+    expectBytes(new Uint8Array(body), image.subarray(7));
+    const reader = readable(device, { end: 50_000 }).getReader({ mode: 'byob' });
+    const { value } = await reader.read(new Uint8Array(BLOCK));
+    expectBytes(value!, image.subarray(0, BLOCK));
+    await reader.cancel();
+    expectBytes(await blobOf(device).slice(-BLOCK).bytes(), image.subarray(-BLOCK));
   });
 
   test('takes a snapshot, which opens as another copy', async () => {
