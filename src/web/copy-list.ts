@@ -1,13 +1,15 @@
 /** The list of the copies that this browser keeps. */
 
 import { removeCopy } from '../browser.ts';
-import { type CopyRecord, dropRecord, listCopies, placeOf } from './copies.ts';
+import { type CopyRecord, dropRecord, listCopies, originOf, placeOf } from './copies.ts';
 import { el, setText } from './dom.ts';
 import { explain } from './problem.ts';
 import { formatBytes, formatShare } from './units.ts';
 
 export interface CopyListOptions {
   onResume(record: CopyRecord): void;
+  /** Opens a copy without its source. */
+  onLook(record: CopyRecord): void;
   /** Called after a copy was removed from the list. */
   onRemoved(): void;
 }
@@ -24,8 +26,8 @@ export function copyList(options: CopyListOptions): HTMLElement {
   );
 }
 
-function copyItem(record: CopyRecord, { onResume, onRemoved }: CopyListOptions): HTMLElement {
-  const { id, name, url, size, syncedBytes } = record;
+function copyItem(record: CopyRecord, { onResume, onLook, onRemoved }: CopyListOptions): HTMLElement {
+  const { id, name, size, syncedBytes } = record;
   const outcome = el('span', { role: 'status', class: 'remark' });
   const remove = async (): Promise<void> => {
     // Removing deletes the copy, so the button needs two presses.
@@ -51,15 +53,15 @@ function copyItem(record: CopyRecord, { onResume, onRemoved }: CopyListOptions):
   const item = el(
     'li',
     { class: 'card' },
-    el(
-      'div',
-      {},
-      el('strong', { id: `name-${id}` }, el('bdi', {}, name)),
-      el('small', {}, url === undefined ? 'a file on this computer' : new URL(url).host),
-    ),
+    el('div', {}, el('strong', { id: `name-${id}` }, el('bdi', {}, name)), el('small', {}, originOf(record))),
     el('span', { class: 'muted' }, `${formatShare(syncedBytes, size)} of ${formatBytes(size)}`),
     outcome,
     el('button', { type: 'button', 'aria-label': `Resume ${name}`, onclick: () => onResume(record) }, 'Resume'),
+    el(
+      'button',
+      { type: 'button', class: 'quiet', 'aria-label': `Look into ${name}`, onclick: () => onLook(record) },
+      'Look into it',
+    ),
     removeButton,
   );
   return item;

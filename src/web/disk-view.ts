@@ -1,10 +1,10 @@
 /** The view of an open disk: progress, the controls of the copy, and the views of the disk's content. */
 
-import { copyAsFile, isCodError } from '../browser.ts';
+import { isCodError } from '../browser.ts';
 import { ContentsView } from './contents-view.ts';
-import { placeOf } from './copies.ts';
+import { originOf } from './copies.ts';
 import { CurvesView } from './curves.ts';
-import { el, saveBlob, setText } from './dom.ts';
+import { el, setText } from './dom.ts';
 import { HexView } from './hex-view.ts';
 import { MapView } from './map-view.ts';
 import { PcView, pcFolder } from './pc-view.ts';
@@ -19,6 +19,8 @@ export interface DiskOptions {
   onLeave(): void;
   /** Removes the copy. */
   onForget(): void;
+  /** Asks for the source of a copy that was opened without it. */
+  onSource(): void;
   /** Opens the disk again, as the remedy says. */
   onRemedy(remedy: Remedy): void;
 }
@@ -105,7 +107,7 @@ export class DiskView {
         if (!isCodError(error, 'COD_CLOSED')) this.#stop(error);
       },
     );
-    session.onSourceChanged = (error) => this.#stop(error);
+    session.onStopped = (error) => this.#stop(error);
     session.onTrouble = (trouble) => this.#wait(trouble);
     this.#tell();
     // The bytes are read when the user opens their view.
@@ -129,13 +131,12 @@ export class DiskView {
 
   #summary(): HTMLElement {
     const { session, onLeave } = this.#options;
-    const origin = session.image instanceof File ? 'a file on this computer' : new URL(session.image).host;
     const title = el(
       'div',
       { class: 'title' },
       el('button', { type: 'button', class: 'link', onclick: () => onLeave() }, '← All images'),
       this.#title,
-      el('p', { class: 'muted' }, `${formatBytes(session.size)} · ${origin}`),
+      el('p', { class: 'muted' }, `${formatBytes(session.size)} · ${originOf(session.image)}`),
     );
     const figures = el('div', { class: 'figures' }, this.#share, el('div', {}, this.#state, this.#role));
     return el(
@@ -157,13 +158,19 @@ export class DiskView {
   #copyActions(): HTMLElement[] {
     const forget = this.#forgetDialog();
     return [
-      this.#rest,
-      el('label', { for: 'rate' }, 'Limit'),
-      this.#rate,
+      ...(this.#options.session.isWithoutSource
+        ? this.#goOn()
+        : [this.#rest, el('label', { for: 'rate' }, 'Limit'), this.#rate]),
       this.#download,
       el('button', { type: 'button', class: 'quiet', onclick: () => forget.showModal() }, 'Remove …'),
       forget,
     ];
+  }
+
+  /** Continues a copy that was opened without its source. */
+  #goOn(): HTMLElement[] {
+    const { session, onSource } = this.#options;
+    return session.isComplete ? [] : [el('button', { type: 'button', onclick: onSource }, 'Go on with the copy')];
   }
 
   #copyIt(): HTMLElement {
@@ -193,16 +200,13 @@ export class DiskView {
     const going = resting
       ? 'Paused: only what you open is fetched'
       : `${speed}${duration === '' ? '' : `, ${duration} left`}`;
-    setText(
-      this.#state,
-      isComplete ? 'The copy is complete' : `${formatBytes(syncedBytes)} copied · ${this.#stopped ? 'Stopped' : going}`,
-    );
+    const rest = session.isWithoutSource ? 'Opened without its source' : this.#stopped ? 'Stopped' : going;
+    setText(this.#state, isComplete ? 'The copy is complete' : `${formatBytes(syncedBytes)} copied · ${rest}`);
     setText(this.#role, device.role === 'guest' ? 'shared: another tab runs the copy' : '');
     setText(this.#rest, resting ? 'Resume' : 'Pause');
     this.#rest.disabled = isComplete || this.#stopped;
     this.#rate.disabled = isComplete || this.#stopped || resting;
-    this.#download.disabled = !isComplete;
-    this.#download.title = isComplete ? '' : 'Available when the copy is complete';
+    setText(this.#download, isComplete ? 'Download the image' : 'Download …');
     document.title = `${isComplete ? '✓' : this.#stopped ? '⚠' : formatShare(syncedBytes, size)} ${session.name}`;
   }
 
@@ -244,15 +248,18 @@ export class DiskView {
     const note = isCodError(error, 'COD_SOURCE_CHANGED')
       ? 'Until you leave this page, copied files can be opened and downloaded, and your writes are kept.'
       : undefined;
-    this.#problem.replaceChildren(problemCard(explain(error), this.#options.onRemedy, note));
+    const { session, onRemedy } = this.#options;
+    const problem = explain(error, { isKept: session.isKept && !session.isWithoutSource });
+    const remedy = (chosen: Remedy): void => (chosen === 'download' ? void this.#saveImage() : onRemedy(chosen));
+    this.#problem.replaceChildren(problemCard(problem, remedy, note));
   }
 
   async #saveImage(): Promise<void> {
     const { session } = this.#options;
     try {
       await session.device.flush();
-      // The copy is the disk, whatever it was packed in.
-      saveBlob(await copyAsFile(placeOf(session.id)), session.name.replace(/\.qcow2$/i, '.raw'));
+      const { downloadCopy } = await import('./download.ts');
+      await downloadCopy(session);
     } catch (error) {
       this.#complain(error);
     }

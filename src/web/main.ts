@@ -2,11 +2,12 @@
 
 import { removeCopy } from '../browser.ts';
 import { addressOf } from './address.ts';
-import { dropRecord, type Image, idOf, placeOf, recordOf } from './copies.ts';
+import { dropRecord, forgetSecrets, type Image, idOf, isWithoutSource, placeOf, recordOf, sourceOf } from './copies.ts';
 import { DiskView } from './disk-view.ts';
 import { el } from './dom.ts';
 import { explain, type Remedy } from './problem.ts';
 import { problemCard } from './problem-card.ts';
+import { hasSecret } from './secrets.ts';
 import { Session } from './session.ts';
 import { type HowToOpen, StartView } from './start-view.ts';
 
@@ -32,7 +33,7 @@ function goTo(hash: string): void {
   if (location.hash !== hash) history.pushState(null, '', hash === '' ? location.pathname : hash);
 }
 
-async function showStart(offer?: Image): Promise<void> {
+async function showStart(offer?: string | File): Promise<void> {
   const start = await startView();
   start.focus();
   if (offer !== undefined) await start.offer(offer);
@@ -53,7 +54,7 @@ async function open(image: Image, { look = false, boot = false, rate }: HowToOpe
   goTo(look ? '#look' : `#disk=${await idOf(image)}`);
   show(el('main', { class: 'start' }, el('p', { class: 'lead', role: 'status' }, 'Opening …')));
   try {
-    const session = await (look
+    const session = await (look && !isWithoutSource(image)
       ? Session.look(image)
       : Session.open(image, rate === undefined ? { signal } : { signal, rate }));
     if (signal.aborted) return void session.close();
@@ -61,6 +62,7 @@ async function open(image: Image, { look = false, boot = false, rate }: HowToOpe
       session,
       onLeave: goHome,
       onForget: () => void forget(image, () => showStart()),
+      onSource: () => void askForSource(session.id),
       onRemedy: (remedy) => reopen(image, remedy),
     });
     current = { session, view };
@@ -68,13 +70,36 @@ async function open(image: Image, { look = false, boot = false, rate }: HowToOpe
     view.focus();
     if (boot) await view.boot();
   } catch (error) {
-    if (!signal.aborted) complain(image, error);
+    if (!signal.aborted) await complain(image, error);
   }
 }
 
 function reopen(image: Image, remedy: Remedy): void {
-  if (remedy === 'anew') void forget(image, () => open(image));
+  if (remedy === 'here' || remedy === 'download') void useHere(image, remedy);
+  else if (remedy === 'anew') void forget(image, () => open(image));
   else void open(image, { look: remedy === 'look' });
+}
+
+/** Uses what is here of a kept copy. */
+async function useHere(image: Image, remedy: 'here' | 'download'): Promise<void> {
+  const record = recordOf(await idOf(image));
+  if (record === undefined) return;
+  if (remedy === 'here') return open(record);
+  try {
+    const { downloadCopy } = await import('./download.ts');
+    await downloadCopy(record);
+  } catch (error) {
+    await complain(image, error);
+  }
+}
+
+/** Goes on with a kept copy: with the source that is known, or asks for it. */
+async function askForSource(id: string): Promise<void> {
+  const record = recordOf(id);
+  if (record === undefined) return showStart();
+  const source = sourceOf(record);
+  if (source !== undefined) return open(source);
+  (await startView()).askForSource(record);
 }
 
 function goHome(): void {
@@ -91,13 +116,14 @@ async function forget(image: Image, then: () => Promise<void>): Promise<void> {
     goTo('');
     await then();
   } catch (error) {
-    complain(image, error);
+    await complain(image, error);
   }
 }
 
-function complain(image: Image, error: unknown): void {
+async function complain(image: Image, error: unknown): Promise<void> {
+  const isKept = !isWithoutSource(image) && recordOf(await idOf(image)) !== undefined;
   const back = el('button', { type: 'button', class: 'link', onclick: goHome }, '← All images');
-  const card = problemCard(explain(error), (remedy) => reopen(image, remedy));
+  const card = problemCard(explain(error, { isKept }), (remedy) => reopen(image, remedy));
   card.setAttribute('role', 'alert');
   show(el('main', { class: 'start' }, back, card));
 }
@@ -106,12 +132,14 @@ function complain(image: Image, error: unknown): void {
 async function route(): Promise<void> {
   const id = /^#disk=([0-9a-f]{16})$/.exec(location.hash)?.[1];
   const record = id === undefined ? undefined : recordOf(id);
-  if (record?.url !== undefined) return open(record.url);
-  if (record !== undefined) return (await startView()).askForFile(record);
+  if (id !== undefined && record !== undefined) return askForSource(id);
   const asked = new URLSearchParams(location.search).get('image');
-  return showStart(asked === null ? undefined : addressOf(asked, location.href));
+  const image = asked === null ? undefined : addressOf(asked, location.href);
+  if (image !== undefined && hasSecret(image)) history.replaceState(null, '', location.pathname);
+  return showStart(image);
 }
 
+forgetSecrets();
 addEventListener('popstate', () => void route());
 addEventListener('dragover', (event) => {
   event.preventDefault();

@@ -7,7 +7,6 @@
 
 import { CodError } from '../browser.ts';
 import { blobSource, httpSource, imageSource, type Source } from '../index.ts';
-import type { Image } from './copies.ts';
 import type { DiskStatus, PageDisk } from './page-disk.ts';
 
 const BLOCK_BYTES = 2 ** 16;
@@ -23,7 +22,7 @@ const LIMITS: Limits = { maxCachedBytes: 2 ** 26, maxWrittenBytes: 2 ** 26 };
  * Opens the disk in an image.
  * @throws {@link CodError} as `httpSource` and `imageSource`.
  */
-export async function openMemoryDisk(image: Image): Promise<PageDisk> {
+export async function openMemoryDisk(image: string | File): Promise<PageDisk> {
   const file = image instanceof File ? blobSource(image) : await httpSource(image);
   try {
     return new MemoryDisk(await imageSource(file));

@@ -16,7 +16,9 @@ export function problemCard(
   };
   const again = el('button', { type: 'button', class: 'primary', onclick: () => onRemedy('again') }, 'Try again');
   const look = el('button', { type: 'button', onclick: () => onRemedy('look') }, 'Look without a copy');
-  const buttons: Readonly<Record<Remedy, HTMLElement>> = { again, anew, look };
+  const here = el('button', { type: 'button', onclick: () => onRemedy('here') }, 'Look into what is here');
+  const download = el('button', { type: 'button', onclick: () => onRemedy('download') }, 'Download …');
+  const buttons: Readonly<Record<Remedy, HTMLElement>> = { again, anew, look, here, download };
   return el(
     'section',
     { class: 'card problem' },

@@ -9,12 +9,12 @@ export interface Problem {
   readonly detail?: string;
   /**
    * What may help, best first. `again`: open the copy once more. `anew`: remove the copy and begin a new one. `look`:
-   * look into the image without a copy.
+   * look into the image without a copy. `here`: open the copy without its source. `download`: save the copy as a file.
    */
   readonly remedies: readonly Remedy[];
 }
 
-export type Remedy = 'again' | 'anew' | 'look';
+export type Remedy = 'again' | 'anew' | 'look' | 'here' | 'download';
 
 const BEGIN_ANEW =
   'A mix of two versions is useless, so the copy has stopped. Start over to copy the new version; ' +
@@ -74,7 +74,24 @@ const PROBLEMS: Readonly<
   },
 };
 
-export function explain(error: unknown): Problem {
+/** Codes whose cause is the source, so that a copy can be used all the same. */
+const SOURCE_CODES: ReadonlySet<CodErrorCode> = new Set([
+  'COD_NOT_FOUND',
+  'COD_SOURCE_IO',
+  'COD_SHORT_READ',
+  'COD_SOURCE_CHANGED',
+  'COD_SIZE_MISMATCH',
+  'COD_UNSUPPORTED',
+]);
+
+/** @param options.isKept whether this browser has a copy of the image. Default: false. */
+export function explain(error: unknown, { isKept = false }: { isKept?: boolean } = {}): Problem {
+  const problem = explained(error);
+  if (!isKept || !isCodError(error) || !SOURCE_CODES.has(error.code)) return problem;
+  return { ...problem, remedies: [...problem.remedies, 'here', 'download'] };
+}
+
+function explained(error: unknown): Problem {
   const message = error instanceof Error ? error.message : String(error);
   if (!isCodError(error)) return { title: 'The operation failed', text: sentence(message), remedies: ['again'] };
   if (message.includes('CORS')) {

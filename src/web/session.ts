@@ -1,7 +1,7 @@
 /** An open disk: its device, the reads of the page, and the speed of the copy. */
 
 import { CodError, type CodErrorCode, isCodError, openDevice } from '../browser.ts';
-import { type Image, idOf, keepRecord, nameOf, placeOf, recordOf } from './copies.ts';
+import { type Image, idOf, isWithoutSource, keepRecord, nameOf, placeOf, recordOf, storedSource } from './copies.ts';
 import type { DiskStatus, PageDisk } from './page-disk.ts';
 import type { Bytes } from './volumes/bytes.ts';
 
@@ -46,8 +46,11 @@ export class Session implements Bytes {
   readonly rates: RateSample[] = [];
   /** True while a PC runs from the disk. Nothing else may write to the PC's file systems then. */
   hasPc = false;
-  /** Called when a read finds that the source has changed. While the background copy is paused, only reads find out. */
-  onSourceChanged: ((error: unknown) => void) | undefined;
+  /**
+   * Called when the copy stops: the source has changed, or the storage has failed. While the background copy is paused,
+   * only reads find out that the source has changed.
+   */
+  onStopped: ((error: unknown) => void) | undefined;
   /** Called when the copy fails again and again, and without a trouble when it continues. */
   onTrouble: ((trouble: Trouble | undefined) => void) | undefined;
   #rate: number | undefined;
@@ -82,7 +85,8 @@ export class Session implements Bytes {
   }
 
   /**
-   * Begins or resumes the copy of an image. `rate` limits a new copy, in bytes per second.
+   * Begins or resumes the copy of an image, or opens a kept copy for what is here. `rate` limits a new copy, in bytes
+   * per second.
    * @throws {@link CodError} as {@link openDevice}.
    */
   static async open(image: Image, options: { rate?: number; signal?: AbortSignal } = {}): Promise<Session> {
@@ -92,7 +96,7 @@ export class Session implements Bytes {
     const chosen = record === undefined ? options.rate : record.rate;
     const rate = chosen === 0 ? RESTING_RATE : chosen;
     const device = await openDevice({
-      source: image,
+      source: isWithoutSource(image) ? undefined : image,
       ...placeOf(id),
       target: placeOf(id).target,
       hydrate: rate === undefined ? {} : { rateBytesPerSecond: rate },
@@ -105,9 +109,14 @@ export class Session implements Bytes {
    * Opens an image to look into it. Nothing of it stays in this browser: bytes and writes are in memory.
    * @throws {@link CodError} as `httpSource` and `imageSource`.
    */
-  static async look(image: Image): Promise<Session> {
+  static async look(image: string | File): Promise<Session> {
     const [id, { openMemoryDisk }] = await Promise.all([idOf(image), import('./memory-disk.ts')]);
     return new Session(image, id, await openMemoryDisk(image), { isKept: false });
+  }
+
+  /** Whether the copy was opened for what is here: nothing more is fetched. */
+  get isWithoutSource(): boolean {
+    return isWithoutSource(this.image);
   }
 
   get size(): number {
@@ -145,7 +154,7 @@ export class Session implements Bytes {
       this.reads.push({ atMs, tookMs: atMs - begun, bytes: length });
       return bytes;
     } catch (error) {
-      if (isCodError(error, 'COD_SOURCE_CHANGED')) this.onSourceChanged?.(error);
+      if (isCodError(error, 'COD_SOURCE_CHANGED')) this.onStopped?.(error);
       throw error;
     } finally {
       this.reading.delete(range);
@@ -210,10 +219,11 @@ export class Session implements Bytes {
   async #follow(): Promise<void> {
     for await (const event of this.device.events()) {
       if (event.type === 'recovered') this.onTrouble?.(undefined);
+      if (event.type === 'error' && event.code === 'COD_POISONED')
+        this.onStopped?.(new CodError(event.code, event.message));
       if (event.type !== 'retry' && event.type !== 'source-changed') continue;
       const error = new CodError(event.code as CodErrorCode, event.message);
-      if (isCodError(error, 'COD_SOURCE_CHANGED') || isCodError(error, 'COD_SIZE_MISMATCH'))
-        this.onSourceChanged?.(error);
+      if (isCodError(error, 'COD_SOURCE_CHANGED') || isCodError(error, 'COD_SIZE_MISMATCH')) this.onStopped?.(error);
       else if (event.type === 'retry' && (event.attempt > QUIET_ATTEMPTS || isCodError(error, 'COD_NO_SPACE')))
         this.onTrouble?.({ error, againAtMs: performance.now() + event.delayMs });
     }
@@ -223,8 +233,7 @@ export class Session implements Bytes {
     this.#kept = this.syncedBytes;
     if (!this.isKept) return;
     const { id, name, image, size } = this;
-    const url = image instanceof File ? undefined : image;
     const rate = this.#resting ? 0 : this.#rate;
-    keepRecord({ id, name, url, size, openedMs: Date.now(), syncedBytes: this.#kept, rate });
+    keepRecord({ id, name, ...storedSource(image), size, openedMs: Date.now(), syncedBytes: this.#kept, rate });
   }
 }

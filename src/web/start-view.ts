@@ -2,7 +2,7 @@
 
 import { estimateStorage, inspectSource } from '../browser.ts';
 import { addressOf } from './address.ts';
-import { type CopyRecord, type Image, idOf, nameOf, recordOf } from './copies.ts';
+import { type CopyRecord, type Image, idOf, nameOf, recordOf, resumeAs, similarCopy, sourceOf } from './copies.ts';
 import { copyList } from './copy-list.ts';
 import { el, setText } from './dom.ts';
 import { type OffersView, type SampleOptions, showOffers } from './offers.ts';
@@ -75,7 +75,8 @@ export class StartView {
       offers.samples,
       el('section', { class: 'card drop', 'aria-label': 'Open an image' }, form, this.#outcome),
       copyList({
-        onResume: (record) => (record.url === undefined ? this.askForFile(record) : onOpen(record.url)),
+        onResume: (record) => this.#resume(record),
+        onLook: onOpen,
         onRemoved: () => {
           void this.#tellRoom();
           this.focus();
@@ -92,15 +93,16 @@ export class StartView {
   }
 
   /**
-   * Shows how much of an image is here, or its size and the free storage, and asks whether to resume
-   * or to begin the copy.
+   * Shows how much of an image is here, or its size and the free storage, and asks whether to resume or to begin the
+   * copy. `isNew`: it is not the image of a similar copy.
    */
-  async offer(image: Image): Promise<void> {
+  async offer(image: string | File, { isNew = false }: { isNew?: boolean } = {}): Promise<void> {
     const asked = ++this.#asked;
     if (!(image instanceof File)) this.#field.value = image;
-    const record = recordOf(await idOf(image));
+    const own = recordOf(await idOf(image));
+    const record = own ?? (isNew ? undefined : await similarCopy(image));
     if (record !== undefined) {
-      this.#confirmKept(image, record);
+      this.#confirmKept(image, record, own !== undefined);
       return;
     }
     this.#outcome.replaceChildren(el('p', { class: 'muted' }, 'Reading the size …'));
@@ -114,31 +116,49 @@ export class StartView {
     }
   }
 
-  /** Asks for the file of a kept copy: a page cannot reopen a file of the computer by itself. */
-  askForFile(record: CopyRecord): void {
-    this.#outcome.replaceChildren(
-      el(
-        'p',
-        {},
-        el('strong', {}, record.name),
-        ' is a file on this computer. A page cannot reopen a file by itself: drop it here, or ',
-      ),
-      el('button', { type: 'button', class: 'primary', onclick: () => this.#picker.click() }, 'pick it again'),
-    );
+  #resume(record: CopyRecord): void {
+    const source = sourceOf(record);
+    if (source === undefined) this.askForSource(record);
+    else this.#onOpen(source);
   }
 
-  #confirmKept(image: Image, { name, size, syncedBytes }: CopyRecord): void {
-    const share = formatShare(syncedBytes, size);
-    const resume = this.#choice(`Go on (${share} is here)`, 'primary', () => this.#onOpen(image));
+  /**
+   * Asks for the source of a kept copy: a page cannot reopen a file of the computer by itself, and keeps no secret of an
+   * address.
+   */
+  askForSource(record: CopyRecord): void {
+    const { name, url } = record;
+    const pick = this.#choice('pick it again', 'primary', () => this.#picker.click());
+    const look = this.#choice('Look into what is here', '', () => this.#onOpen(record));
+    const why =
+      url === undefined
+        ? ' is a file on this computer. A page cannot reopen a file by itself: drop it here, or pick it again.'
+        : ' came from an address with a password or a signature, which is not kept. Enter the whole address again.';
+    if (url !== undefined) this.#field.value = url;
+    this.#outcome.replaceChildren(
+      el('p', {}, el('strong', {}, el('bdi', {}, name)), why),
+      el('div', { class: 'actions' }, ...(url === undefined ? [pick] : []), look),
+    );
+    if (url !== undefined) this.#field.focus();
+  }
+
+  /** `isSame`: the copy is known to be that of the image. */
+  #confirmKept(image: string | File, record: CopyRecord, isSame: boolean): void {
+    const { id, name, size, syncedBytes } = record;
+    const resume = this.#choice(`Go on (${formatShare(syncedBytes, size)} is here)`, 'primary', () => {
+      resumeAs(image, id);
+      this.#onOpen(image);
+    });
+    const other = this.#choice('It is another image', '', () => void this.offer(image, { isNew: true }));
     this.#outcome.replaceChildren(
       el('h2', {}, el('bdi', {}, name), ` · ${formatBytes(size)}`),
-      el('p', {}, 'This browser has a copy of the image.'),
-      resume,
+      el('p', {}, isSame ? 'This browser has a copy of the image.' : 'This browser has a copy of such an image.'),
+      el('div', { class: 'actions' }, resume, ...(isSame ? [] : [other])),
     );
     resume.focus();
   }
 
-  #confirm(image: Image, size: number, free: number, persisted: boolean): void {
+  #confirm(image: string | File, size: number, free: number, persisted: boolean): void {
     const fits = size <= free;
     const begin = this.#choice('Start the copy', fits ? 'primary' : '', () => this.#onOpen(image));
     const look = this.#choice('Look without a copy', fits ? '' : 'primary', () => this.#onOpen(image, { look: true }));
