@@ -144,7 +144,7 @@ export function refusals<Browser extends TestBrowser>(
     test.each([
       ['missing', /\/missing\/browser-worker\.js cannot start: the server sends 404 .*"Bundlers"/],
       ['html', /\/html\/browser-worker\.js cannot start: the server sends 200 text\/html .*"Bundlers"/],
-      ['broken', /\/broken\/browser-worker\.js cannot start: a policy or an import .*"Bundlers"/],
+      ['broken', /\/broken\/browser-worker\.js cannot start: (a policy or an import .*"Bundlers"|.*SyntaxError)/],
     ])('a worker whose script is %s', async (folder, pattern) => {
       expect(await outcomesOf({ module: `/${folder}/browser.js` })).toMatchObject(worker(pattern));
     });
