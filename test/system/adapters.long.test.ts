@@ -32,7 +32,8 @@ async function printed(program: string): Promise<unknown[]> {
     const image = Uint8Array.from({ length: 600_001 }, (_, index) => (index * 7) % 251);
     const device = await openDevice({ source: bytesSource(image), fileSystem: memfsFileSystem(), target: '/disk.raw' });
     device.pause();
-    const print = (...values) => console.log(JSON.stringify(values.map((value) => value?.code ?? value?.name ?? value)));
+    const shown = (value) => value?.code ?? value?.name ?? value;
+    const print = (...values) => console.log(JSON.stringify(values.map(shown)));
     const failure = (promise) => promise.then(() => 'none', (error) => error);
     ${program}
     await device.close();`;
