@@ -34,7 +34,7 @@ export interface FileSystem {
   lock?(name: string, options?: LeaseOptions): Promise<Lease>;
   /**
    * Watches whether the files that this object has open still have their names, for a platform that removes names from
-   * outside: a browser removes the data of a site while it is in use. Absent: nobody but their owner removes names.
+   * outside: a browser removes the data of a site while it is in use. Absent: only their owner removes names.
    *
    * @param onRemoved is called once, within seconds after the names were removed
    */

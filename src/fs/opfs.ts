@@ -7,8 +7,8 @@
  * - Every count and size that the browser returns is checked: a private window may refuse large offsets without an
  *   error. In Chromium 156 a write "wrote" 4,294,967,288 bytes, and a truncation did nothing.
  * - An open file is exclusive. No file is ever renamed.
- * - The browser removes names while files are open: the user may remove the site's data. In Chromium 156 the handles then
- *   go on working, in Firefox 153 they are closed. {@link watchNames} finds that out.
+ * - The browser removes names while files are open: the user may remove the site's data. In Chromium 156 the handles
+ *   then keep working, in Firefox 153 they are closed. {@link watchNames} finds that out.
  *
  * Flushed data is durable once the file's *name* is. Names become durable within 45 s (measured, ext4), and no call
  * forces them.
@@ -170,8 +170,8 @@ export async function privateRoot(): Promise<FileSystemDirectoryHandle> {
 }
 
 /**
- * Watches the names of `files`, by the handle of their directory: a new one would lead to what came after a removal. One
- * file is enough, since the browser removes all data of a site together.
+ * Watches the names of `files`, by the handle of their directory: a new handle would lead to what came after a removal.
+ * One file is enough, since the browser removes all data of a site together.
  */
 function watchNames(
   where: () => Promise<FileSystemDirectoryHandle>,

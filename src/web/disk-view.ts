@@ -170,7 +170,7 @@ export class DiskView {
   /** Continues a copy that was opened without its source. */
   #goOn(): HTMLElement[] {
     const { session, onSource } = this.#options;
-    return session.isComplete ? [] : [el('button', { type: 'button', onclick: onSource }, 'Go on with the copy')];
+    return session.isComplete ? [] : [el('button', { type: 'button', onclick: onSource }, 'Continue the copy')];
   }
 
   #copyIt(): HTMLElement {

@@ -93,7 +93,7 @@ async function useHere(image: Image, remedy: 'here' | 'download'): Promise<void>
   }
 }
 
-/** Goes on with a kept copy: with the source that is known, or asks for it. */
+/** Continues a kept copy: with the source that is known, or asks for it. */
 async function askForSource(id: string): Promise<void> {
   const record = recordOf(id);
   if (record === undefined) return showStart();

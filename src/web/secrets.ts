@@ -1,8 +1,8 @@
 /** Secrets of a URL: its credentials, and parameters such as a signature. The page stores none of them. */
 
-/** Names of parameters that are secret, or belong to a signature. The last ones are those of Azure. */
+/** Names of parameters that are secret, or belong to a signature. Those from `sv` on are Azure's. */
 const SECRET_NAME =
-  /sig|token|key|secret|pass|pwd|auth|cred|policy|session|code|jwt|expires|^x-(?:amz|goog|ms)-|^s(?:v|t|e|r|p|s|pr|dd|koid|ktid|kt|ke|ks|kv)$/i;
+  /sig|token|key|secret|pass|pwd|auth|cred|policy|session|code|jwt|expires|^x-(amz|goog|ms)-|^s([verpst]|pr|k\w+)$/i;
 /** Any other value of so many characters may be a secret too. */
 const LONG_VALUE = 20;
 

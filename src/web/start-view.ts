@@ -123,8 +123,8 @@ export class StartView {
   }
 
   /**
-   * Asks for the source of a kept copy: a page cannot reopen a file of the computer by itself, and keeps no secret of an
-   * address.
+   * Asks for the source of a kept copy: a page cannot reopen a file of the computer by itself, and keeps no secret of
+   * an address.
    */
   askForSource(record: CopyRecord): void {
     const { name, url } = record;
@@ -145,7 +145,7 @@ export class StartView {
   /** `isSame`: the copy is known to be that of the image. */
   #confirmKept(image: string | File, record: CopyRecord, isSame: boolean): void {
     const { id, name, size, syncedBytes } = record;
-    const resume = this.#choice(`Go on (${formatShare(syncedBytes, size)} is here)`, 'primary', () => {
+    const resume = this.#choice(`Continue (${formatShare(syncedBytes, size)} is here)`, 'primary', () => {
       resumeAs(image, id);
       this.#onOpen(image);
     });

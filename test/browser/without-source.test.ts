@@ -1,4 +1,4 @@
-/** What is here of a copy can be used without its source, whatever the source was, and when it has another image now. */
+/** What is here of a copy can be used without its source, and while the source holds another image. */
 
 import { describe, expect, inject, test } from 'vitest';
 import { type BrowserDevice, type BrowserSource, openDevice } from '../../src/browser.ts';

@@ -1,4 +1,4 @@
-/** A platform that removes the files of an open copy, as a browser does: the device is poisoned, also while it rests. */
+/** A platform that removes the files of an open copy, as a browser does: the device is poisoned, also at rest. */
 
 import { describe, expect, it } from 'vitest';
 import { type Device, openDevice } from '../../src/index.ts';

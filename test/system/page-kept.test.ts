@@ -112,7 +112,7 @@ describeWith(['chromium', ...imageTools], 'a kept copy in the page', () => {
     expectBytes(readFileSync(path).subarray(0, BLOCK), readFileSync(disk).subarray(0, BLOCK));
 
     server.release();
-    await click('Go on with the copy');
+    await click('Continue the copy');
     await click('Resume');
     await until('The copy is complete');
   });
@@ -149,7 +149,7 @@ describeWith(['chromium', ...imageTools], 'a kept copy in the page', () => {
     }
     expect(await page.getByRole('button', { name: 'Resume same.img' }).count()).toBe(2);
     await pick(paths[0]!);
-    await click('Go on (100 % is here)');
+    await click('Continue (100 % is here)');
     await until('The copy is complete');
     await page.reload();
     await until('pick it again');
@@ -169,7 +169,7 @@ describeWith(['chromium', ...imageTools], 'a kept copy in the page', () => {
       localStorage.setItem('copyondemand:' + id, JSON.stringify(record));
     })`);
     await pick(join(folder, 'fat'));
-    await page.getByRole('button', { name: 'Go on (50 % is here)' }).waitFor(WAIT);
+    await page.getByRole('button', { name: 'Continue (50 % is here)' }).waitFor(WAIT);
     await click('It is another image');
     await page.getByRole('button', { name: 'Start the copy' }).waitFor(WAIT);
   });
@@ -193,10 +193,10 @@ describeWith(['chromium', ...imageTools], 'a kept copy in the page', () => {
     await expectNoSecret();
     await click('Look into what is here');
     await lookIntoIt();
-    await click('Go on with the copy');
+    await click('Continue the copy');
     await until('Enter the whole address again');
     await enter(withSecrets('cafe'));
-    await page.getByRole('button', { name: /^Go on \(/ }).click(WAIT);
+    await page.getByRole('button', { name: /^Continue \(/ }).click(WAIT);
     await page.getByRole('button', { name: 'Resume' }).waitFor(WAIT);
     await expectNoSecret();
   });

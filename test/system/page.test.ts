@@ -499,7 +499,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.reload();
     await until(page, 'pick it again');
     await pick(page, join(folder, 'fat'));
-    await page.getByRole('button', { name: 'Go on (100 % is here)' }).click(WAIT);
+    await page.getByRole('button', { name: 'Continue (100 % is here)' }).click(WAIT);
     await until(page, 'The copy is complete');
     await page.getByRole('treeitem', { name: 'The whole disk' }).waitFor(WAIT);
     await page.getByRole('button', { name: 'Remove …' }).click();
