@@ -52,7 +52,7 @@ const EXEMPT_FILES = [
   /^docs\/api\//,
   /^src\/wasm\/generated\//,
   /^test\/fixtures\/.*(?<!\.md)$/,
-  /\.svg$/,
+  /\.(svg|png|jpg)$/,
 ];
 
 /** A string in JSON cannot be wrapped. */

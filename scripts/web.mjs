@@ -1,19 +1,25 @@
 /**
- * `npm run web [-- --serve] [--port 8080] [--images FOLDER] [--out FOLDER]`: builds the page into `dist/web`.
+ * `npm run web [-- --serve] [--port 8080] [--images FOLDER] [--out FOLDER] [--no-samples]`: builds the page into
+ * `dist/web`.
  *
- * The page is static files only. --serve serves it on this machine, with the images of FOLDER beside it.
+ * The page is static files only, with sample images unless --no-samples is given. --serve serves it on this machine,
+ * with the images of FOLDER beside it.
  */
 import { copyFileSync, createReadStream, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { basename, extname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { addSamples } from './lib/page-images.mjs';
 import { ensureBuilt, ensureInstalled, root, StepError, say, script } from './lib/steps.mjs';
 
 const DEFAULT_PORT = 8080;
 
-/** @param {string} outdir */
-async function buildPage(outdir) {
+/**
+ * @param {string} outdir
+ * @param {{ samples: boolean }} options
+ */
+async function buildPage(outdir, { samples }) {
   const { build } = await import('esbuild');
   const sources = join(root, 'src', 'web');
   rmSync(outdir, { recursive: true, force: true });
@@ -38,6 +44,24 @@ async function buildPage(outdir) {
   );
   for (const name of ['browser-worker.js', 'browser-qcow2.js'])
     copyFileSync(join(root, 'dist', name), join(outdir, name));
+  // The page shows the images that this list names.
+  writeFileSync(join(outdir, 'images.json'), JSON.stringify({ samples: samples ? addSamples(outdir) : [] }));
+}
+
+/**
+ * Returns the page's list of images, with the files of a folder.
+ * @param {string} page
+ * @param {string} folder
+ */
+async function listImages(page, folder) {
+  const files = [];
+  const collator = new Intl.Collator('en', { numeric: true });
+  for (const name of (await readdir(folder)).sort(collator.compare)) {
+    const stats = await stat(join(folder, name)).catch(() => undefined);
+    if (stats?.isFile() && !name.startsWith('.'))
+      files.push({ url: `images/${encodeURIComponent(name)}`, size: stats.size });
+  }
+  return JSON.stringify({ ...JSON.parse(readFileSync(join(page, 'images.json'), 'utf8')), folder: files });
 }
 
 /**
@@ -69,6 +93,7 @@ const TYPES = {
   '.mjs': 'text/javascript',
   '.wasm': 'application/wasm',
   '.css': 'text/css',
+  '.json': 'application/json',
 };
 
 /**
@@ -81,37 +106,38 @@ function serve(page, images, port) {
   /** @param {import('node:http').IncomingMessage} request @param {import('node:http').ServerResponse} response */
   const answer = async (request, response) => {
     const path = decodeURIComponent(new URL(request.url ?? '/', 'http://localhost').pathname);
-    const folder =
-      images !== undefined && path.startsWith('/images/')
-        ? images
-        : path.startsWith('/v86/')
-          ? join(page, 'v86')
-          : page;
+    if (images !== undefined && path === '/images.json') {
+      response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'no-cache' });
+      response.end(await listImages(page, images));
+      return;
+    }
+    const [, start = ''] = /^\/(v86|samples|images)\//.exec(path) ?? [];
+    const folder = start === 'images' ? images : join(page, start);
     // Only files directly in these folders: `basename` keeps a path from leaving them.
-    const file = join(folder, path === '/' ? 'index.html' : basename(path));
+    const file = join(folder ?? page, path === '/' ? 'index.html' : basename(path));
     const stats = await stat(file).catch(() => undefined);
     if (!stats?.isFile()) {
       response.writeHead(404).end();
       return;
     }
     const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '');
-    const start = Number(range?.[1] ?? 0);
+    const first = Number(range?.[1] ?? 0);
     const end = Math.min(stats.size - 1, range?.[2] ? Number(range[2]) : stats.size - 1);
-    if (range && start > end) {
+    if (range && first > end) {
       response.writeHead(416, { 'content-range': `bytes */${stats.size}` }).end();
       return;
     }
     response.writeHead(range ? 206 : 200, {
       'content-type': TYPES[extname(file)] ?? 'application/octet-stream',
-      'content-length': Math.max(0, end - start + 1),
+      'content-length': Math.max(0, end - first + 1),
       'cache-control': 'no-cache',
       'accept-ranges': 'bytes',
       etag: `"${stats.size}-${stats.mtimeMs}"`,
-      ...(range ? { 'content-range': `bytes ${start}-${end}/${stats.size}` } : {}),
+      ...(range ? { 'content-range': `bytes ${first}-${end}/${stats.size}` } : {}),
     });
     if (request.method === 'HEAD' || stats.size === 0) response.end();
     else {
-      const stream = createReadStream(file, { start, end });
+      const stream = createReadStream(file, { start: first, end });
       stream.on('error', () => response.destroy());
       response.on('close', () => stream.destroy());
       stream.pipe(response);
@@ -128,7 +154,7 @@ function serve(page, images, port) {
     const address = server.address();
     const actual = address !== null && typeof address === 'object' ? address.port : port;
     const url = `http://127.0.0.1:${actual}/`;
-    say(`the page is at ${url}${images === undefined ? '' : `, the images of ${images} at ${url}?image=images/NAME`}`);
+    say(`the page is at ${url}${images === undefined ? '' : `, and lists the images of ${images}`}`);
   });
 }
 
@@ -138,6 +164,7 @@ await script(async () => {
     port: { type: 'string' },
     images: { type: 'string' },
     out: { type: 'string' },
+    'no-samples': { type: 'boolean' },
   });
   let values;
   try {
@@ -152,7 +179,7 @@ await script(async () => {
   const outdir = values.out === undefined ? join(root, 'dist', 'web') : resolve(from, values.out);
   await ensureInstalled();
   await ensureBuilt();
-  await buildPage(outdir);
+  await buildPage(outdir, { samples: !values['no-samples'] });
   say(`page built in ${outdir}`);
   if (values.serve) serve(outdir, values.images === undefined ? undefined : resolve(from, values.images), port);
 });

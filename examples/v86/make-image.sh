@@ -1,9 +1,10 @@
 #!/bin/bash
-# make-image.sh [FOLDER [FILES [OPTIONS]]]: makes linux.img, a disk with a small 32-bit Linux, and the BIOS for it.
+# make-image.sh [FOLDER [FILES [OPTIONS [MIB]]]]: makes linux.img, a disk with a small Linux, and the BIOS for it.
 #
 # FOLDER: where the files are written. Default: the current folder.
 # FILES: a folder whose files are copied into /root of the disk. Default: none.
 # OPTIONS: further options of the kernel, for example console=ttyS0.
+# MIB: size of the disk. From 256 on the disk has all drivers of the kernel. Default: 64.
 #
 # The disk has one ext4 partition, from which GRUB loads the kernel. All of it comes from Debian's packages.
 # The script installs and mounts nothing, so it does not need root.
@@ -15,6 +16,7 @@ set -euo pipefail
 folder=${1:-.}
 files=${2:-}
 more=${3:-}
+mib=${4:-64}
 packages=$PWD/node_modules/.cache/linux-i386
 PATH=$PATH:/usr/sbin:/sbin
 work=$(mktemp -d)
@@ -77,6 +79,7 @@ tty1::respawn:-sh
 END
 cp "$work"/packages/boot/vmlinuz-* "$work/disk/boot/vmlinuz"
 (cd "$work/initrd" && find . | cpio --quiet -o -H newc) >"$work/disk/boot/initrd"
+[ "$mib" -lt 256 ] || cp -r "$work/packages/lib" "$work/disk"
 [ -z "$files" ] || cp -r "$files/." "$work/disk/root"
 
 # The image: GRUB's first sector, which gets the partition table, then the rest of GRUB, and the partition at 1 MiB.
@@ -88,8 +91,8 @@ boot
 END
 grub-mkimage -O i386-pc -p / -c "$work/grub.cfg" -o "$work/core.img" biosdisk part_msdos ext2 linux boot
 cat /usr/lib/grub/i386-pc/boot.img "$work/core.img" >"$work/linux.img"
-truncate -s 64M "$work/linux.img"
+truncate -s "${mib}M" "$work/linux.img"
 echo 'start=1MiB, type=83, bootable' | sfdisk -q --no-reread --no-tell-kernel "$work/linux.img"
-mke2fs -q -t ext4 -E offset=1048576 -d "$work/disk" "$work/linux.img" 63M
+mke2fs -q -t ext4 -E offset=1048576 -d "$work/disk" "$work/linux.img" "$((mib - 1))M"
 
 cp "$work/linux.img" /usr/share/seabios/bios.bin /usr/share/seabios/vgabios-stdvga.bin "$folder"

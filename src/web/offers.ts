@@ -44,7 +44,7 @@ const SAMPLES: Readonly<Record<string, Sample>> = {
   },
   'floppy.img': {
     title: 'Play from a floppy',
-    text: 'GRUB starts a game from a floppy of 1440 KiB. F1 begins, the arrow keys and the space bar play.',
+    text: 'GRUB starts a game of space invaders from a floppy. The arrow keys move, and the space bar fires.',
     boot: true,
     rate: 2 ** 18,
   },

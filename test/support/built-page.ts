@@ -9,10 +9,10 @@ import { makeDisk, makeExt, makeFat, makeFolder } from './disk-images.ts';
 
 const PERMISSION = { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'content-range, etag' };
 
-/** Builds the page into `folder`. */
-export function buildPage(folder: string): void {
+/** Builds the page into `folder`, by default without its sample images. */
+export function buildPage(folder: string, { samples } = { samples: false }): void {
   const script = fileURLToPath(new URL('../../scripts/web.mjs', import.meta.url));
-  execFileSync(process.execPath, [script, '--out', folder], { stdio: 'pipe' });
+  execFileSync(process.execPath, [script, '--out', folder, ...(samples ? [] : ['--no-samples'])], { stdio: 'pipe' });
 }
 
 /** Makes `disk.img` in `folder`: 40 MiB with a FAT and an ext4 volume. Its parts stay beside it. */

@@ -176,7 +176,7 @@ describe('in a checkout', () => {
     expect(commands.length).toBe(1);
     // Another port and folder: the checkout's own page stays as it is.
     const line = inCheckout(commands[0]!.code.trim()).replace('FOLDER', '.');
-    const serving = startLine(`${line} --port 0 --out page 2>&1`, place);
+    const serving = startLine(`${line} --port 0 --out page --no-samples 2>&1`, place);
     try {
       const url = await new Promise<string>((resolve, reject) => {
         createInterface(serving.stdout!).on('line', (text) => {

@@ -1,0 +1,163 @@
+/**
+ * Makes the sample images of the page: a small Linux, a camera's card and a floppy with a game.
+ *
+ * They are made by the standard programs and from Debian's packages, without mounts and without root. An image whose
+ * programs or packages are missing is left out. The images stay in node_modules/.cache, so a later build links them.
+ */
+import { execFileSync } from 'node:child_process';
+import {
+  copyFileSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { landscape } from './landscape.mjs';
+import { root, say } from './steps.mjs';
+
+const SECTOR = 512;
+const LINUX_MIB = 256;
+const CARD_MIB = 128;
+const PICTURES = 12;
+const GRUB = '/usr/lib/grub/i386-pc';
+
+/** @param {string} program @param {readonly string[]} args @param {{ input?: string, cwd?: string }} [options] */
+function run(program, args, options = {}) {
+  const env = { ...process.env, PATH: `${process.env['PATH']}:/usr/sbin:/sbin`, MTOOLS_SKIP_CHECK: '1' };
+  execFileSync(program, args, { stdio: ['pipe', 'ignore', 'pipe'], env, ...options });
+}
+
+const WELCOME = `
+ This Linux runs in your browser, from a disk that is still being copied.
+ Try:  echo hello > hello.txt     Then reload the page: the file is there.
+`;
+
+const INITTAB = `::sysinit:mount -t sysfs none /sys
+::sysinit:mount -o remount,sync /
+::sysinit:cat /etc/motd
+tty1::respawn:-sh
+::shutdown:umount -a -r
+`;
+
+/**
+ * A disk with a Debian kernel, its drivers and BusyBox. The volume has no journal and is mounted with `sync`, so that
+ * the page's files show what the PC wrote.
+ * @param {string} work
+ */
+function makeLinux(work) {
+  run(join(root, 'examples', 'v86', 'make-image.sh'), [work, '', '', String(LINUX_MIB)], { cwd: root });
+  const image = join(work, 'linux.img');
+  const volume = `${image}?offset=${2 ** 20}`;
+  for (const [name, text] of Object.entries({ motd: WELCOME, inittab: INITTAB })) writeFileSync(join(work, name), text);
+  run('tune2fs', ['-O', '^has_journal', volume]);
+  const commands = ['rm /etc/inittab', `write ${work}/inittab /etc/inittab`, `write ${work}/motd /etc/motd`];
+  run('debugfs', ['-w', '-f', '-', volume], { input: `${commands.join('\n')}\n` });
+  return image;
+}
+
+/**
+ * A memory card as a camera leaves it: a FAT32 volume in a partition, with pictures.
+ * @param {string} work
+ */
+function makeCard(work) {
+  const image = join(work, 'card.img');
+  const folder = join(work, 'DCIM', '100HILLS');
+  mkdirSync(folder, { recursive: true });
+  for (let index = 1; index <= PICTURES; index++)
+    writeFileSync(join(folder, `HILL${String(index).padStart(4, '0')}.PNG`), landscape(index));
+  writeFileSync(join(work, 'README.TXT'), 'The pictures on this card are drawn by a program.\r\n');
+  writeFileSync(image, '');
+  truncateSync(image, CARD_MIB * 2 ** 20);
+  run('sfdisk', ['-q', '--no-reread', '--no-tell-kernel', image], { input: 'start=4MiB, type=c\n' });
+  const offset = (4 * 2 ** 20) / SECTOR;
+  // The size in KiB: the volume ends with the image.
+  run('mkfs.fat', ['-F', '32', '-n', 'HILLS', `--offset=${offset}`, image, String((CARD_MIB - 4) * 1024)]);
+  run('mcopy', ['-s', '-m', '-i', `${image}@@4M`, join(work, 'DCIM'), join(work, 'README.TXT'), '::']);
+  return image;
+}
+
+/**
+ * A floppy from which GRUB starts a game. GRUB is in the reserved sectors of the FAT volume.
+ * @param {string} work
+ */
+function makeFloppy(work) {
+  const image = join(work, 'floppy.img');
+  run('apt-get', ['-qq', '-o', 'APT::Sandbox::User=root', 'download', 'grub-invaders'], { cwd: work });
+  const [archive] = readdirSync(work).filter((name) => name.endsWith('.deb'));
+  run('dpkg', ['-x', join(work, archive ?? ''), join(work, 'game')]);
+  writeFileSync(join(work, 'grub.cfg'), 'set root=(fd0)\nmultiboot /invaders\nboot\n');
+  const modules = ['biosdisk', 'fat', 'multiboot', 'boot'];
+  const core = join(work, 'core.img');
+  run('grub-mkimage', ['-O', 'i386-pc', '-p', '/', '-c', join(work, 'grub.cfg'), '-o', core, ...modules]);
+  const code = readFileSync(core);
+  const reserved = 1 + Math.ceil(code.length / SECTOR);
+  run('mkfs.fat', ['-C', '-F', '12', '-R', String(reserved), '-n', 'INVADERS', image, '1440']);
+  run('mcopy', ['-i', image, join(work, 'game', 'boot', 'invaders.exec'), '::INVADERS']);
+  const copyright = join(work, 'game', 'usr', 'share', 'doc', 'grub-invaders', 'copyright');
+  run('mcopy', ['-i', image, copyright, '::COPYING.TXT']);
+  const floppy = readFileSync(image);
+  const boot = readFileSync(join(GRUB, 'boot.img'));
+  // The parameters of the FAT volume are at 11 to 90, where GRUB's sector leaves room for them.
+  boot.copy(floppy, 0, 0, 3);
+  boot.copy(floppy, 90, 90, SECTOR);
+  code.copy(floppy, SECTOR);
+  writeFileSync(image, floppy);
+  return image;
+}
+
+/** @type {Record<string, (work: string) => string>} */
+const MAKERS = { 'linux.img': makeLinux, 'card.img': makeCard, 'floppy.img': makeFloppy };
+
+/**
+ * Adds the samples to a built page.
+ * @param {string} outdir the folder of the page
+ * @returns {{ url: string, size: number }[]} the samples, for the page's list of images
+ */
+export function addSamples(outdir) {
+  const cache = join(root, 'node_modules', '.cache', 'page-images');
+  const folder = join(outdir, 'samples');
+  mkdirSync(cache, { recursive: true });
+  mkdirSync(folder);
+  return Object.entries(MAKERS).flatMap(([name, make]) => {
+    const image = join(cache, name);
+    if (!existsSync(image) && !makeImage(name, make, image)) return [];
+    link(image, join(folder, name));
+    return [{ url: `samples/${name}`, size: statSync(image).size }];
+  });
+}
+
+/** @param {string} name @param {(work: string) => string} make @param {string} image */
+function makeImage(name, make, image) {
+  const work = mkdtempSync(join(tmpdir(), 'page-image-'));
+  try {
+    const made = make(work);
+    // Another build may make the same image: the name appears when the image is complete.
+    run('cp', ['--sparse=always', made, `${image}.${process.pid}`]);
+    renameSync(`${image}.${process.pid}`, image);
+    return true;
+  } catch (error) {
+    say(`the page has no ${name}: ${/** @type {Error} */ (error).message.split('\n', 1)[0]}`);
+    return false;
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/** @param {string} from @param {string} to */
+function link(from, to) {
+  try {
+    linkSync(from, to);
+  } catch {
+    // On another file system, or on one without links.
+    copyFileSync(from, to);
+  }
+}
