@@ -129,10 +129,10 @@ export class FolderView {
     await this.#run(this.#zip, async (signal) => {
       const found = await collectFolder(volume, entry, {
         signal,
-        onProgress: ({ files, bytes }) => setText(this.#zip, `Stop · ${count(files.length)}, ${formatBytes(bytes)}`),
+        onProgress: ({ files, bytes }) => setText(this.#zip, `Stop · ${count(files)}, ${formatBytes(bytes)}`),
       });
       if (!needsChoice(found.bytes)) return this.#save(found, signal);
-      setText(this.#state, `${count(found.files.length)}, ${formatBytes(found.bytes)}`);
+      setText(this.#state, `${count(found.files)}, ${formatBytes(found.bytes)}`);
       const choose = el(
         'button',
         {
@@ -158,7 +158,7 @@ export class FolderView {
     const { files, problems } = found;
     setText(
       this.#state,
-      `${name}: ${count(files.length)}, ${formatBytes(found.bytes)}` +
+      `${name}: ${count(files)}, ${formatBytes(found.bytes)}` +
         (problems.length === 0 ? '.' : `. Left out or cut: ${problems.length}, as the file NOT READ.txt in it says.`),
     );
     if (problems.length > 0)
@@ -203,6 +203,7 @@ function canPut({ kind }: Volume): boolean {
   return /^FAT(?:12|16|32)$/.test(kind);
 }
 
-function count(files: number): string {
+function count(entries: FolderFiles['files']): string {
+  const files = entries.filter(({ info }) => info !== undefined).length;
   return files === 1 ? '1 file' : `${files.toLocaleString('en')} files`;
 }
