@@ -149,6 +149,7 @@ const config: ViteUserConfig = {
           include: [
             'test/**/*.long.test.ts',
             'test/device/concurrency.test.ts',
+            'test/device/snapshot.test.ts',
             'test/fs/owners.test.ts',
             'test/fuzz/fuzz.test.ts',
             'test/log/damage.test.ts',

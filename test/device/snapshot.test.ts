@@ -19,9 +19,12 @@ import {
   seededRandom,
 } from '../../src/testing/index.ts';
 import { expectBytes } from '../support/bytes.ts';
+import { effort } from '../support/effort.ts';
 
 const BLOCK = 4096;
 const SIZE = 40 * BLOCK + 1536;
+/** Each seed is another order of writes, and another moment of the snapshot. */
+const SEEDS = effort('COD_SNAPSHOT_SEEDS', { short: 12, long: 30 });
 /** The source's sectors have numbers, too. */
 const FIRST_OF_SOURCE = 2 ** 31;
 const IMAGE = new Uint8Array(SIZE);
@@ -250,7 +253,7 @@ describe.each([
   { clones: true, hydrate: false },
 ])('a snapshot while users write (cloned: $clones, background copy: $hydrate)', (how) => {
   it('is the image of one moment', async () => {
-    for (let seed = 1; seed <= 30; seed++) {
+    for (let seed = 1; seed <= SEEDS; seed++) {
       const random = seededRandom(seed);
       const clock = new SimulatedClock({ settle });
       const files = new CrashingFileSystem({ clock, random: random.fork(), inline: random.oneIn(2) });
