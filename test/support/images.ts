@@ -20,6 +20,7 @@ import { makeDisk, makeExt, makeIso } from './disk-images.ts';
 /** The programs that {@link makeImages} needs. */
 export const imageMakers: readonly string[] = ['mke2fs', 'sfdisk', 'genisoimage', 'qemu-img', 'xz'];
 
+const PIECE_BYTES = 2 ** 16;
 const FIXTURES = fileURLToPath(new URL('../fixtures/images/', import.meta.url));
 
 /** An image, and the texts that the page shows of it. */
@@ -105,8 +106,20 @@ export function makeImages(folder: string): void {
 function unpackImages(folder: string): void {
   for (const name of readdirSync(FIXTURES).filter((file) => file.endsWith('.xz'))) {
     const path = join(folder, name.replace(/\.xz$/, ''));
-    writeFileSync(path, execFileSync('xz', ['-dc', join(FIXTURES, name)], { maxBuffer: 2 ** 28 }));
+    writeSparse(path, execFileSync('xz', ['-dc', join(FIXTURES, name)], { maxBuffer: 2 ** 28 }));
   }
+}
+
+/** Writes a file without its zeros: the images are hundreds of MiB, nearly all of them zeros. */
+function writeSparse(path: string, bytes: Buffer): void {
+  const zeros = Buffer.alloc(PIECE_BYTES);
+  const file = openSync(path, 'w');
+  for (let at = 0; at < bytes.length; at += PIECE_BYTES) {
+    const piece = bytes.subarray(at, at + PIECE_BYTES);
+    if (!piece.equals(zeros.subarray(0, piece.length))) writeSync(file, piece, 0, piece.length, at);
+  }
+  closeSync(file);
+  truncateSync(path, bytes.length);
 }
 
 /** Adds an MBR with one entry of type 0x17 over the whole image, as isohybrid does. */
