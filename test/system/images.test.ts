@@ -1,4 +1,4 @@
-/** The page says of each image what it is, in Chromium and in Firefox: one page opens one image after another. */
+/** The page says of each image what it is, in Chromium and in Firefox. */
 
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -19,6 +19,7 @@ const MAX_OFFER_BYTES = 8192;
 interface Tab {
   goto(url: string): Promise<unknown>;
   evaluate(script: string): Promise<unknown>;
+  close(): Promise<void>;
 }
 
 describeWith(['chromium', 'firefox-esr', ...imageMakers], 'the page', () => {
@@ -43,14 +44,15 @@ describeWith(['chromium', 'firefox-esr', ...imageMakers], 'the page', () => {
   ] as const)('in %s says of each image what it is', async (name, start) => {
     const browser = await start(join(folder, name));
     try {
-      const tab: Tab = await browser.newPage();
       for (const { name: image, shows, hides = [], isRefused = false } of imageCases) {
+        const tab: Tab = await browser.newPage();
         const server = await serveImage(join(folder, 'images', image));
         await tab.goto(`${site.url}/?image=${encodeURIComponent(server.url)}`);
         const shown = async (): Promise<string> => `${image}: ${await tab.evaluate(openAll)}`;
         for (const text of shows) await expect.poll(shown, WAIT).toContain(text);
         for (const text of hides) expect(await shown()).not.toContain(text);
         if (isRefused) expect(server.sentBytes).toBeLessThan(MAX_OFFER_BYTES);
+        await tab.close();
         await server.close();
       }
     } finally {
