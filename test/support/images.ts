@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { makeDisk, makeExt, makeIso } from './disk-images.ts';
+import { imageOf } from './volume-fixtures.ts';
 
 /** The programs that {@link makeImages} needs. */
 export const imageMakers: readonly string[] = ['mke2fs', 'sfdisk', 'genisoimage', 'qemu-img', 'xz'];
@@ -38,6 +39,8 @@ export const imageCases: readonly ImageCase[] = [
   { name: 'hfs.img', shows: ['HFS “Mac”'] },
   { name: 'fat32-label-root-only.img', shows: ['FAT32 “STICK”', 'hello.txt'] },
   { name: 'fat12-dos33-noext.img', shows: ['FAT12\n', 'hello.txt'], hides: ['FAT12 “'] },
+  { name: 'exfat.img', shows: ['exFAT “PEBBLES ü”', 'licence.txt'] },
+  { name: 'ntfs.img', shows: ['NTFS “PEBBLES ü”', 'licence.txt'], hides: ['$MFT', 'the last changes'] },
   { name: 'swap64k.img', shows: ['Linux swap, which'] },
   { name: 'jfs.img', shows: ['JFS, which'] },
   { name: 'nilfs2.img', shows: ['NILFS2, which'] },
@@ -76,6 +79,7 @@ export function makeImages(folder: string): void {
   mkdirSync(files);
   writeFileSync(join(files, 'A longer Name.text'), 'hello\n');
   unpackImages(folder);
+  for (const name of ['exfat', 'ntfs']) writeFileSync(at(`${name}.img`), imageOf(name));
   makeIso(at('iso-plain.iso'), { folder: files });
   makeHybrid(at('iso-plain.iso'), at('iso-hybrid.iso'));
   const part = at('part');
