@@ -21,8 +21,8 @@
  *   again to recover its durable state.
  * - `COD_READ_ONLY`: the file, the file system or the device was opened for reading only.
  * - `COD_NOT_RUNNING`: no process on this machine owns the target, or its owner does not answer.
- * - `COD_UNSUPPORTED`: the image's format or the browser cannot be used as it is, the file system or the format of the
- *   metadata cannot do it, or the other side does not know the request.
+ * - `COD_UNSUPPORTED`: the image's format or the browser cannot be used as it is. Or the file system, the format of the
+ *   metadata or the other side cannot do what was asked.
  * - `COD_INCOMPLETE`: blocks are missing, so the metadata is still needed.
  * - `COD_BUG`: the WebAssembly core trapped. This is a defect of the package.
  */

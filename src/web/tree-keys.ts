@@ -28,7 +28,7 @@ export class TreeKeys {
     if (next !== li) this.#actions.focus(next);
   }
 
-  /** Does what a key asks. Returns the item that has the focus then, or `undefined` for a key that is not the tree's. */
+  /** Does what a key asks. Returns the item that has the focus then; `undefined` for a key that is not the tree's. */
   #moved(key: string, li: HTMLLIElement, seen: readonly HTMLLIElement[]): HTMLLIElement | undefined {
     const at = seen.indexOf(li);
     switch (key) {

@@ -10,7 +10,7 @@ import { makeDisk, makeExt, makeFat, makeFolder } from './disk-images.ts';
 const PERMISSION = { 'access-control-allow-origin': '*', 'access-control-expose-headers': 'content-range, etag' };
 
 /** Builds the page into `folder`, by default without its sample images. */
-export function buildPage(folder: string, { samples } = { samples: false }): void {
+export function buildPage(folder: string, { samples }: { samples: boolean } = { samples: false }): void {
   const script = fileURLToPath(new URL('../../scripts/web.mjs', import.meta.url));
   execFileSync(process.execPath, [script, '--out', folder, ...(samples ? [] : ['--no-samples'])], { stdio: 'pipe' });
 }
