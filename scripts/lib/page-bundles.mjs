@@ -24,7 +24,7 @@ export async function bundleForPages(entries, outdir) {
 }
 
 /**
- * Globals that a worker lacks. roaring-wasm looks for them. For `process` a bundler would add a package (Parcel 2.16) or
+ * Globals that a worker lacks. roaring-wasm looks for them. For `process` a bundler would add a package (Parcel 2.16), or
  * print a warning.
  */
 const WITHOUT_PAGE = { process: 'undefined', document: 'undefined', window: 'undefined' };
