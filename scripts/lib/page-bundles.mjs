@@ -24,10 +24,15 @@ export async function bundleForPages(entries, outdir) {
 }
 
 /**
- * Globals that a worker lacks. roaring-wasm looks for them. For `process` a bundler would add a package (Parcel 2.16), or
- * print a warning.
+ * Globals that a worker lacks. roaring-wasm and our code look for them. For `process` a bundler would add a package
+ * (Parcel 2.16), or print a warning.
  */
-const WITHOUT_PAGE = { process: 'undefined', document: 'undefined', window: 'undefined' };
+const WITHOUT_PAGE = {
+  process: 'undefined',
+  document: 'undefined',
+  window: 'undefined',
+  'globalThis.Buffer': 'undefined',
+};
 
 const QCOW2 = { source: 'src/sources/qcow2/source.ts', bundle: 'browser-qcow2.js' };
 
@@ -56,6 +61,17 @@ const withoutFormat1 = {
 };
 
 /**
+ * Leaves out what block devices need: a page has none.
+ * @type {import('esbuild').Plugin}
+ */
+const withoutBlockDevices = {
+  name: 'without-block-devices',
+  setup({ onLoad }) {
+    onLoad({ filter: /\/block-device-target\.ts$/ }, () => ({ contents: 'export const prepareDevice = undefined;' }));
+  },
+};
+
+/**
  * Puts the wasm core at the beginning of the worker's file. In the middle of the code it takes 0.7 kB more with gzip,
  * because code and wasm share a block then, and so the lengths of their characters' codes.
  * @type {import('esbuild').Plugin}
@@ -75,7 +91,7 @@ const coreFirst = {
 };
 
 /** The plugins that a bundle of our own code for pages needs. */
-export const ownPlugins = [qcow2Apart, withoutFormat1, coreFirst];
+export const ownPlugins = [qcow2Apart, withoutFormat1, withoutBlockDevices, coreFirst];
 
 const DATA = /"data:application\/octet-stream;base64,([A-Za-z0-9+/=]+)"/;
 const INSTANTIATE = '.then((binary) => WebAssembly.instantiate(binary, imports))';

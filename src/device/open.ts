@@ -9,6 +9,7 @@ import { type OpenLog, type RecoveredLog, recoverLogOf } from '../log/intent-log
 import { UNFINISHED } from '../log/snapshot-metadata.ts';
 import type { Environment } from '../platform/clock.ts';
 import type { InlineSource, Source } from '../sources/source.ts';
+import { prepareDevice } from './block-device-target.ts';
 import { CopyOnDemandDevice } from './device.ts';
 import type { Diagnostics } from './diagnostics.ts';
 import type { Room } from './hydrator.ts';
@@ -186,36 +187,6 @@ async function refuseLink(fileSystem: FileSystem, target: string): Promise<void>
   } catch (cause) {
     if (!isCodError(cause, 'COD_EXISTS')) throw cause;
     throw new CodError('COD_EXISTS', `${target} is a link that leads nowhere: name another target`, { cause });
-  }
-}
-
-/**
- * Gets ready for a new copy on a block device.
- * @throws {@link CodError} COD_SIZE_MISMATCH if it is too small; COD_EXISTS if it seems to hold something
- */
-async function prepareDevice(
-  file: File,
-  log: RecoveredLog,
-  source: Source,
-  { target, overwrite }: OpenDeviceOptions,
-): Promise<File> {
-  try {
-    const bytes = await file.size();
-    if (bytes < log.size) {
-      const message = `${target} has ${bytes} bytes, but the image has ${log.size}: use a larger device`;
-      throw new CodError('COD_SIZE_MISMATCH', message, { details: { target, bytes, size: log.size } });
-    }
-    const found = overwrite ? undefined : await file.deviceContents!(source);
-    if (found !== undefined) {
-      const message = `${target} seems to hold ${found}: replace it with \`overwrite\` (\`--overwrite\`)`;
-      const { size, identity } = log;
-      throw new CodError('COD_EXISTS', message, { details: { target, isImage: true, size, identity } });
-    }
-    await log.prepare();
-    return file;
-  } catch (error) {
-    await file.close();
-    throw error;
   }
 }
 

@@ -9,7 +9,6 @@
 
 import { CodError } from '../errors.ts';
 import type { Source, SourceExtent } from '../sources/source.ts';
-import { ExtentsAhead } from './extents-ahead.ts';
 import type { Origin } from './origin.ts';
 
 /** One read: two such buffers fit a core's cache, twice as fast as four of 1 MiB (Node 20, ext4, two cores, 2026). */
@@ -18,7 +17,6 @@ const READ_BYTES = 2 ** 19;
 export class SourcePieces {
   readonly #origin: Origin;
   readonly #idleBuffers: Uint8Array[] = [];
-  readonly #ahead = new ExtentsAhead((offset, length) => this.#ask(offset, length));
 
   constructor(origin: Origin) {
     this.#origin = origin;
@@ -55,14 +53,9 @@ export class SourcePieces {
 
   /**
    * What the source knows of a range without a request for its bytes. One extent of data if it knows nothing.
-   * @throws {@link CodError} COD_SOURCE_IO if the source's extents are not as long as what was asked.
+   * @throws {@link CodError} COD_SOURCE_IO if the extents are not `length` bytes long together.
    */
   async extents(offset: number, length: number): Promise<readonly SourceExtent[]> {
-    const { extents, size } = this.#origin.required();
-    return extents === undefined ? [{ length, zero: false }] : this.#ahead.of(offset, length, size);
-  }
-
-  async #ask(offset: number, length: number): Promise<readonly SourceExtent[]> {
     const extents = (await this.#origin.required().extents?.(offset, length)) ?? [{ length, zero: false }];
     const known = extents.reduce((sum, extent) => sum + extent.length, 0);
     if (known !== length) throw wrongLength(offset, length, `extents of ${known}`);

@@ -8,6 +8,7 @@ import { CodError } from '../../errors.ts';
 import type { Clock } from '../../platform/clock.ts';
 import { pieceBuffer, releasePages } from '../../platform/pages.ts';
 import { systemClock } from '../../platform/system-clock.ts';
+import { ExtentsAhead } from '../../sources/extents-ahead.ts';
 import { checkRange } from '../../sources/range.ts';
 import { Retries, type Retry, type RetryReport, type StallLimits } from '../../sources/retry.ts';
 import type { InlineSource, InternalStreamOptions, Source, SourceExtent } from '../../sources/source.ts';
@@ -126,7 +127,14 @@ class NbdSource implements InlineSource, AsyncDisposable {
       async (connection) => connection,
     );
     this.size = info.size;
-    if (info.allocationContext !== undefined) this.extents = (offset, length) => this.#extents(offset, length);
+    if (info.allocationContext !== undefined) {
+      const ahead = new ExtentsAhead((offset, length) => this.#extents(offset, length));
+      this.extents = async (offset, length) => {
+        this.#closed.signal.throwIfAborted();
+        checkRange(this.size, offset, length);
+        return ahead.of(offset, length, this.size);
+      };
+    }
     return this;
   }
 

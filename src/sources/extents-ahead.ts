@@ -1,23 +1,23 @@
 /**
- * The source's extents, asked for ahead of the background copy: a distant source that is mostly empty would otherwise
- * take one round trip for each stretch.
+ * The extents of a distant source, asked for ahead of a reader that goes from the beginning to the end: a source that is
+ * mostly empty would otherwise take one round trip for each piece of the copy.
  *
  * A question covers a window. Windows grow while their answers are short, and shrink while they are long: a source may
- * need many round trips for a window of many extents, and the copy waits for all of them.
+ * need many round trips for a window of many extents, and the reader waits for all of them.
  *
  * The source's content does not change, so an answer stays true.
  */
 
-import type { SourceExtent } from '../sources/source.ts';
+import type { SourceExtent } from './source.ts';
 
-/** The first window: as long as the first stretch. */
+/** The first window: as long as the first piece that a copy asks for. */
 const FIRST_BYTES = 2 ** 26;
 /** NBD has lengths of 32 bits. */
 const MAX_BYTES = 2 ** 31;
 /** Windows grow after an answer of at most this many extents, and shrink after one of more than 64 times as many. */
 const FEW_EXTENTS = 16;
 const MANY_EXTENTS = 1024;
-/** Windows that are asked for beyond the one that the copy has reached, while answers are short. */
+/** Windows that are asked for beyond the one that the reader has reached, while answers are short. */
 const AHEAD = 4;
 /** Windows whose answers are kept. */
 const KEPT = 16;
@@ -45,11 +45,15 @@ export class ExtentsAhead {
    */
   async of(offset: number, length: number, size: number): Promise<readonly SourceExtent[]> {
     const end = offset + length;
-    const extents: SourceExtent[] = [];
+    const extents: { length: number; zero: boolean }[] = [];
     for (let at = offset; at < end; ) {
       const window = this.#windowAt(at, size);
       const stop = Math.min(end, window.end);
-      extents.push(...part(await window.answer, at - window.start, stop - at));
+      for (const extent of part(await window.answer, at - window.start, stop - at)) {
+        const last = extents.at(-1);
+        if (last?.zero === extent.zero) last.length += extent.length;
+        else extents.push(extent);
+      }
       at = stop;
     }
     if (this.#windowBytes > FIRST_BYTES) this.#askAhead(end, size);
@@ -88,14 +92,14 @@ export class ExtentsAhead {
 }
 
 /** The extents of a part of what `extents` cover. */
-function part(extents: readonly SourceExtent[], from: number, length: number): SourceExtent[] {
-  const found: SourceExtent[] = [];
+function part(extents: readonly SourceExtent[], from: number, length: number): { length: number; zero: boolean }[] {
+  const found: { length: number; zero: boolean }[] = [];
   let at = 0;
   for (const extent of extents) {
     const start = Math.max(at, from);
     at += extent.length;
     const end = Math.min(at, from + length);
-    if (start < end) found.push({ ...extent, length: end - start });
+    if (start < end) found.push({ zero: extent.zero, length: end - start });
     if (at >= from + length) break;
   }
   return found;
