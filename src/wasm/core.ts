@@ -8,7 +8,7 @@
  */
 import { CodError, outOfMemory } from '../errors.ts';
 import { FAILED_NOTHING } from './codes.ts';
-import { CORE_COUNT, CORE_FIRST, CORE_SHIFT, CORE_TEXT } from './generated/core-bytes.ts';
+import { CORE_ALPHABET, CORE_COUNT, CORE_SHIFT, CORE_TEXT } from './generated/core-bytes.ts';
 import type { CoreExports } from './generated/interface.ts';
 
 /** Bytes of {@link Core.staging}. */
@@ -30,8 +30,8 @@ let compiled: WebAssembly.Module | undefined;
 function coreBytes(): Uint8Array<ArrayBuffer> {
   const bytes: number[] = [];
   let skipped = 0;
-  for (let i = 0; i < CORE_TEXT.length; i++) {
-    const number = CORE_TEXT.charCodeAt(i) - CORE_FIRST;
+  for (const character of CORE_TEXT) {
+    const number = CORE_ALPHABET.indexOf(character);
     if (number >= CORE_COUNT) skipped = (number - CORE_COUNT + 1) * CORE_COUNT;
     else {
       bytes.push(number + skipped - CORE_SHIFT);
