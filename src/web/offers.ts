@@ -92,7 +92,7 @@ export async function showOffers(
     );
   });
   if (files.length > 0)
-    view.folder.replaceChildren(el('h2', {}, 'Images on this server'), el('ul', { class: 'files' }, ...files));
+    view.folder.replaceChildren(el('h2', {}, 'Images on this server'), el('ul', { class: 'on-server' }, ...files));
 }
 
 async function fetchOffers(): Promise<Offers> {
