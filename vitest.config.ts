@@ -13,9 +13,6 @@ import { plantedPatches } from './test/support/planted-patches.ts';
 /** One more than there are processors: a system test waits for other processes during half of its time. */
 const maxWorkers: number = availableParallelism() + 1;
 
-/** A process for each file would take a second of a processor per file. So a test restores what it changes. */
-const isolate = false;
-
 /** Returns a profile on disk. In a private context, OPFS is in memory and refuses large files without an error. */
 function profileOf(browser: string): string {
   const profile = join(tmpdir(), `copyondemand-${browser}-${process.pid}`);
@@ -122,7 +119,6 @@ const config: ViteUserConfig = {
         extends: true,
         test: {
           name: 'unit',
-          isolate,
           include: ['test/**/*.test.ts'],
           exclude: ['test/system/**', 'test/browser/**', 'test/**/*.long.test.ts'],
           testTimeout: 60_000,
@@ -134,7 +130,8 @@ const config: ViteUserConfig = {
         extends: true,
         test: {
           name: 'system',
-          isolate,
+          // A process for each file would take a second of a processor per file.
+          isolate: false,
           include: ['test/system/**/*.test.ts'],
           exclude: ['test/**/*.long.test.ts'],
           testTimeout: 300_000,

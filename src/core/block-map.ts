@@ -390,7 +390,7 @@ function write(slice: RoaringBitmap32, into: GrowingBuffer): void {
 }
 
 /** Joins runs that touch: `runOptimize` builds maximal runs from the other forms. */
-export function normalize(bitmap: RoaringBitmap32): void {
+function normalize(bitmap: RoaringBitmap32): void {
   bitmap.removeRunCompression();
   bitmap.runOptimize();
 }

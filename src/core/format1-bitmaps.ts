@@ -1,8 +1,7 @@
-/** The synced blocks as a checkpoint of format 1 has them. Apart from block-map.ts, since no page uses format 1. */
+/** The synced blocks as a checkpoint of format 1 has them. Apart from block-map.ts, which users' types reach. */
 
 import { RoaringBitmap32 } from 'roaring-wasm/browser';
 import { allocating } from './bitmap-heap.ts';
-import { normalize } from './block-map.ts';
 import type { CopyState } from './copy-state.ts';
 import { blocksOfSlice, type Geometry, sliceCount } from './geometry.ts';
 import { FORMAT1_SHARD_BLOCKS, SLICE_BLOCKS } from './layout.ts';
@@ -66,7 +65,9 @@ function addMoved(
     const moved = RoaringBitmap32.addOffset(values, offset);
     try {
       moved.removeRange(blocksOfSlice(geometry, slice), 2 ** 32);
-      normalize(moved);
+      // As the map's own runs: maximal.
+      moved.removeRunCompression();
+      moved.runOptimize();
       map.unionTrusted(slice, moved.serialize('portable'));
     } finally {
       moved.dispose();

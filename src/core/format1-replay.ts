@@ -1,4 +1,4 @@
-/** Reading logs of format 1. Apart from replay.ts, since the page's worker leaves format 1 out. */
+/** Reading logs of format 1. */
 
 import type { Core } from '../wasm/core.ts';
 import { REPLAY } from '../wasm/generated/interface.ts';

@@ -78,7 +78,11 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
     find: 'const ZERO_UNIT_BYTES = 65_536;',
     replace: 'const ZERO_UNIT_BYTES = 4096;',
   },
-  { file: 'src/device/target.ts', find: 'const CHUNK_BYTES = 2 ** 20;', replace: 'const CHUNK_BYTES = 2 ** 13;' },
+  {
+    file: 'src/fs/inline-file.ts',
+    find: 'export const HOLE_BYTES: number = 2 ** 21;',
+    replace: 'export const HOLE_BYTES: number = 2 ** 13;',
+  },
   {
     file: 'src/device/target.ts',
     find: 'const WRITTEN_UNIT_BYTES = 65_536;',
