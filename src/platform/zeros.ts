@@ -19,14 +19,17 @@ function areEqual(bytes: Uint8Array, compare: (one: Uint8Array, other: Uint8Arra
 }
 
 function areWordsZero(bytes: Uint8Array): boolean {
-  const { length } = bytes;
+  const { buffer, byteOffset, length } = bytes;
   let index = 0;
-  while (index < length && (bytes.byteOffset + index) % 4 !== 0) if (bytes[index++] !== 0) return false;
+  const areZeroUpTo = (end: number): boolean => {
+    while (index < end) if (bytes[index++] !== 0) return false;
+    return true;
+  };
+  if (!areZeroUpTo(Math.min(length, -byteOffset & 3))) return false;
   if (index === length) return true;
-  const words = new Int32Array(bytes.buffer, bytes.byteOffset + index, Math.floor((length - index) / 4));
-  const whole = words.length - (words.length % 8);
+  const words = new Int32Array(buffer, byteOffset + index, (length - index) >>> 2);
   let word = 0;
-  for (; word < whole; word += 8) {
+  for (; word + 8 <= words.length; word += 8) {
     if (
       (words[word]! |
         words[word + 1]! |
@@ -40,7 +43,6 @@ function areWordsZero(bytes: Uint8Array): boolean {
     )
       return false;
   }
-  for (; word < words.length; word++) if (words[word] !== 0) return false;
-  for (index += words.length * 4; index < length; index++) if (bytes[index] !== 0) return false;
-  return true;
+  index += word * 4;
+  return areZeroUpTo(length);
 }

@@ -211,7 +211,10 @@ describe('extents', () => {
     const server = await serve({ blockSizes: { min: 512, max: 2 ** 25 }, runs: (_, length) => [{ length, flags: 2 }] });
     const { source } = await open(server);
     expect(await source.extents!(700, 100)).toEqual([{ length: 100, zero: true }]);
-    expect(server.asked(COMMAND.blockStatus)).toEqual([[512, 512]]);
+    // The question covers what follows, too.
+    const [[offset, length] = [0, 0]] = server.asked(COMMAND.blockStatus) as [number, number][];
+    expect([offset, length % 512]).toEqual([512, 0]);
+    expect(length).toBeGreaterThanOrEqual(512);
   });
 
   test('are not zero for holes without the flag for zeros', async () => {

@@ -227,7 +227,8 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.getByLabel('Find').fill('');
     expect(await names.count()).toBeGreaterThan(0);
 
-    await page.getByRole('treeitem', { name: 'docs' }).last().click();
+    const row = page.locator('.tree .row', { has: page.locator('bdi', { hasText: /^docs$/ }) });
+    await row.last().click();
     await page.getByRole('button', { name: 'Download as .zip' }).click();
     const archive = Buffer.from(await downloaded('docs.zip')).toString('latin1');
     expect(archive).toContain('deeper/note.md');
@@ -499,7 +500,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.reload();
     await until(page, 'pick it again');
     await pick(page, join(folder, 'fat'));
-    await page.getByRole('button', { name: 'Continue (100 % is here)' }).click(WAIT);
+    await page.getByRole('button', { name: /^Continue \(/ }).click(WAIT);
     await until(page, 'The copy is complete');
     await page.getByRole('treeitem', { name: 'The whole disk' }).waitFor(WAIT);
     await page.getByRole('button', { name: 'Remove …' }).click();
