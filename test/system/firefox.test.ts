@@ -58,8 +58,9 @@ describeWith(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
   });
 
   const until = (page: Page, text: string): Promise<unknown> => page.waitForSelector(`::-p-text(${text})`, WAIT);
-  const click = (page: Page, selector: string): Promise<void> =>
-    page.locator(selector).setTimeout(WAIT.timeout).click();
+  // Not by a locator, whose wait for a still element may not end here.
+  const click = async (page: Page, selector: string): Promise<void> =>
+    (await page.waitForSelector(selector, WAIT))!.click();
   const press = (page: Page, button: string): Promise<void> =>
     click(page, `::-p-aria([name="${button}"][role="button"])`);
 

@@ -51,9 +51,13 @@ describeWith(['chromium', 'apt-get', 'cpio', 'mke2fs', 'sfdisk', 'grub-mkimage']
       const seconds = (performance.now() - begun) / 1000;
       const share = Number.parseFloat((await page.locator('.share').textContent())!);
       console.info(`a prompt after ${seconds.toFixed(1)} s, with ${share} % of the disk here`);
-      expect(share).toBeLessThan(10);
+      // The background copy of a sample is limited to 256 KiB a second of 256 MiB, and goes on however slow the PC is.
+      expect(share - seconds / 10.24).toBeLessThan(10);
 
-      await page.keyboard.type('echo it is here > root/letter.txt\n');
+      await page.keyboard.type('echo it is here ');
+      // The PC gets keys, not characters.
+      await page.keyboard.press('Shift+Period');
+      await page.keyboard.type(' root/letter.txt\n');
       await expect.poll(() => screenOf(page), WAIT).toMatch(/letter\.txt\n\/ #\n*$/);
       await page.reload();
       await page.locator('.row bdi', { hasText: /^root$/ }).click(WAIT);
