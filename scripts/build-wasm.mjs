@@ -41,9 +41,9 @@ async function compile(args) {
 /**
  * Writes the core as a string. A byte plus SHIFT, modulo 256, is a number of COUNT characters. One of three more says
  * that the next number is larger by COUNT, 2 COUNT or 3 COUNT. A page loads the string compressed: base64 hides
- * repetitions and takes 1 kB more with gzip, and escapes take 0.3 kB more. The most frequent numbers have the characters
- * that are the most frequent in code, since both share gzip's table of lengths: that saves 0.25 kB. SHIFT is that of the
- * shortest result.
+ * repetitions and takes 1 kB more with gzip, and escapes take 0.3 kB more. The most frequent numbers have the
+ * characters that are the most frequent in code, since both share gzip's table of lengths: that saves 0.25 kB. SHIFT is
+ * that of the shortest result.
  */
 async function writeBytes() {
   const [COUNT, SHIFT] = [84, 1];

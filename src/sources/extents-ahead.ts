@@ -1,6 +1,6 @@
 /**
- * The extents of a distant source, asked for ahead of a reader that goes from the beginning to the end: a source that is
- * mostly empty would otherwise take one round trip for each piece of the copy.
+ * The extents of a distant source, asked for ahead of a reader that goes from the beginning to the end. A source that
+ * is mostly empty would otherwise take one round trip for each piece of the copy.
  *
  * A question covers a window. Windows grow while their answers are short, and shrink while they are long: a source may
  * need many round trips for a window of many extents, and the reader waits for all of them.

@@ -51,7 +51,7 @@ describeWith(['chromium', 'apt-get', 'cpio', 'mke2fs', 'sfdisk', 'grub-mkimage']
       const seconds = (performance.now() - begun) / 1000;
       const share = Number.parseFloat((await page.locator('.share').textContent())!);
       console.info(`a prompt after ${seconds.toFixed(1)} s, with ${share} % of the disk here`);
-      // The background copy of a sample is limited to 256 KiB a second of 256 MiB, and goes on however slow the PC is.
+      // The background copy brings 256 KiB of 256 MiB each second, however slow the PC is.
       expect(share - seconds / 10.24).toBeLessThan(10);
 
       await page.keyboard.type('echo it is here ');
