@@ -20,6 +20,9 @@ function profileOf(browser: string): string {
   return profile;
 }
 
+/** Unit tests that need a process of their own: one fills the heap of roaring-wasm, the other replaces a module. */
+const ALONE: readonly string[] = ['test/log/no-memory.test.ts', 'test/nbd/connection.test.ts'];
+
 /** The tests that run in a page. */
 const inBrowser = (
   name: string,
@@ -67,29 +70,32 @@ const SLOWEST: readonly string[] = [
   'soak/soak.long',
   'crash/campaign.long',
   'system/browser.long',
+  'system/firefox-page.long',
   'system/firefox.long',
   'crash/planted-bugs.long',
   'system/day.long',
   'system/linux.long',
   'system/cloud-image.long',
   'system/verify.long',
-  'system/faults-source',
-  'system/cli-refusals',
+  'system/faults-source.long',
   'system/page',
-  'system/nbd-clients',
-  'system/firefox',
-  'system/cli-config',
-  'system/nbd-vm',
-  'system/readme',
+  'system/cli-refusals',
   'system/cli-inspect',
+  'system/nbd-clients',
+  'system/cli-config',
   'system/package',
-  'system/cli-watch',
+  'system/images',
+  'system/full-volume',
+  'system/cli-snapshot',
   'system/cli-verify',
-  'log/damage',
-  'log/repair',
-  'sources/qcow2/images',
-  'log/storage-engine',
+  'system/cli-watch',
   'browser/page-device',
+  'crash/device.crash',
+  'log/storage-engine',
+  'examples-in-docstrings',
+  'device/cold-read',
+  'log/repair',
+  'log/damage',
 ].map((name) => `/test/${name}.test.ts`);
 
 /**
@@ -120,10 +126,16 @@ const config: ViteUserConfig = {
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/system/**', 'test/browser/**', 'test/**/*.long.test.ts'],
+          exclude: ['test/system/**', 'test/browser/**', 'test/**/*.long.test.ts', ...ALONE],
+          // A process for each file would take a second of a processor per file.
+          isolate: false,
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },
+      },
+      {
+        extends: true,
+        test: { name: 'unit-alone', include: [...ALONE], testTimeout: 60_000, hookTimeout: 60_000 },
       },
       {
         // Foreign programs, whole processes, the packed package: slow, and independent of Node's version.
@@ -152,6 +164,7 @@ const config: ViteUserConfig = {
             'test/log/damage.test.ts',
             'test/log/foreign-files.test.ts',
             'test/log/journal.test.ts',
+            'test/log/log-file.test.ts',
             'test/log/repair.test.ts',
             'test/log/storage-engine.test.ts',
             'test/soak/soak.test.ts',
@@ -159,6 +172,7 @@ const config: ViteUserConfig = {
             'test/sources/qcow2/images.test.ts',
             'test/system/cli-copy.test.ts',
             'test/system/faults-kill.test.ts',
+            'test/system/images.test.ts',
           ],
           env: { COD_TEST_LONG: '1' },
           testTimeout: 900_000,

@@ -1,7 +1,7 @@
 /**
  * `npm test [-- ARGUMENTS OF VITEST]`: installs missing npm packages and system programs, builds, and runs the tests.
  * `npm run test:long [-- ARGUMENTS OF VITEST]` runs the tests that take minutes: the crash campaign, the planted bugs,
- * and more rounds of the randomized tests.
+ * Firefox, and more rounds of the randomized tests.
  * Without arguments it also runs the unit tests under the other majors of Node.
  *
  * With CI=true, and where the programs can be installed, sets COD_REQUIRE_TOOLS: a test fails instead of being skipped
@@ -29,7 +29,8 @@ await script(async () => {
   if (isLong) await ensureNodeMajors();
   const mustHaveTools = process.env['CI'] === 'true' && canInstallSystemPackages();
   const env = { ...process.env, ...(mustHaveTools ? { COD_REQUIRE_TOOLS: '1' } : {}) };
-  const project = args.some((arg) => arg.startsWith('--project')) ? [] : [`--project=${isLong ? 'long' : '!long'}`];
+  const projects = isLong ? ['long', 'firefox'] : ['unit*', 'system', 'browser'];
+  const project = args.some((arg) => arg.startsWith('--project')) ? [] : projects.map((name) => `--project=${name}`);
   const exitCode = await runTests(isLong ? 'long' : 'main', [...project, ...args], { env });
   return isLong && args.length === 0 ? Math.max(exitCode, await testNodeMajors()) : exitCode;
 });

@@ -22,7 +22,6 @@ export const systemPackages = {
   'xz-utils': 'xz, which unpacks images of test/fixtures',
   fdisk: 'sfdisk: partition tables for the page to read',
   chromium: 'the browser of test/browser, which other tests kill',
-  'firefox-esr': 'a second browser, with another storage implementation',
   seabios: 'the BIOS of the PC that v86 emulates',
   'grub-common': 'grub-mkimage: the boot loader of the small Linux in examples/v86',
   'grub-pc-bin': 'the modules of that boot loader',
@@ -40,6 +39,7 @@ export const systemPackages = {
 
 /** The same for `npm run test:long` only. */
 export const longSystemPackages = {
+  'firefox-esr': 'a second browser, with another storage implementation',
   'ceph-mon': 'the monitor of a Ceph of one node, whose radosgw is a foreign S3 server',
   'ceph-mgr': 'its manager',
   'ceph-osd': 'its storage',

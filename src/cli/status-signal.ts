@@ -13,9 +13,9 @@ export function tellOnSignal(line: () => string): () => void {
   };
 }
 
-/** Returns the line of each copy. */
+/** Returns the line of each copy, by name: disks of one configuration open in any order. */
 export function statusLines(): string[] {
-  return [...lines].map((line) => line());
+  return [...lines].map((line) => line()).sort();
 }
 
 function tell(): void {

@@ -16,7 +16,7 @@ import { ControlledSource } from '../support/controlled-source.ts';
 import { effort } from '../support/effort.ts';
 
 const BLOCK = 4096;
-const ROUNDS = effort('COD_CONCURRENCY_ROUNDS', { short: 60, long: 1000 });
+const ROUNDS = effort('COD_CONCURRENCY_ROUNDS', { short: 20, long: 1000 });
 const ONLY_SEED = process.env['COD_CONCURRENCY_SEED'];
 
 /** Decides in which turn of the event loop each waiting operation resumes. Time is the number of turns. */

@@ -603,7 +603,7 @@ describe('a full disk', () => {
       const rig = new Rig();
       const source: Source = { size, read: async (into) => void into.fill(1), close: async () => undefined };
       let device: Device | undefined;
-      const free = (): number => 200 * MIB - (device?.status().syncedBlocks ?? 0) * BLOCK;
+      const free = (): number => heldBack + 20 * MIB - (device?.status().syncedBlocks ?? 0) * BLOCK;
       Object.assign(rig.fileSystem, { freeBytes: async () => free(), volumeBytes: async () => volume });
       device = await rig.open({ source });
       await nextEvent(device, 'retry');

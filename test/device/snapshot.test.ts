@@ -24,7 +24,7 @@ import { effort } from '../support/effort.ts';
 const BLOCK = 4096;
 const SIZE = 40 * BLOCK + 1536;
 /** Each seed is another order of writes, and another moment of the snapshot. */
-const SEEDS = effort('COD_SNAPSHOT_SEEDS', { short: 12, long: 30 });
+const SEEDS = effort('COD_SNAPSHOT_SEEDS', { short: 4, long: 30 });
 /** The source's sectors have numbers, too. */
 const FIRST_OF_SOURCE = 2 ** 31;
 const IMAGE = new Uint8Array(SIZE);

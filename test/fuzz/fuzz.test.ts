@@ -15,7 +15,7 @@ import { runCase } from './harness.ts';
 /** 0: a fixed number of cases. */
 const FOR_MS = effort('COD_FUZZ_MS', { short: 0, long: 60_000 });
 const SEED = Number(process.env['COD_FUZZ_SEED'] ?? 1);
-const RUNS = 400;
+const RUNS = 150;
 const corpusFile = new URL('../fixtures/fuzz/corpus.json', import.meta.url);
 
 interface Kept extends FuzzCase {

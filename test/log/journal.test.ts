@@ -23,7 +23,7 @@ const HEADER = 512;
 const FRAME = 24;
 const RECORD = 16;
 /** With each seed other parts of the unsynced data survive. */
-const SEEDS = effort('COD_JOURNAL_SEEDS', { short: 6, long: 24 });
+const SEEDS = effort('COD_JOURNAL_SEEDS', { short: 2, long: 24 });
 
 function pattern(size: number, seed = 1): Uint8Array {
   return seededRandom(seed).fill(new Uint8Array(size));

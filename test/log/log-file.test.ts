@@ -12,6 +12,7 @@ import { WriteIntentLog } from '../../src/log/write-intent-log.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { Core } from '../../src/wasm/core.ts';
 import { expectBytes } from '../support/bytes.ts';
+import { effort } from '../support/effort.ts';
 import { type Image, MemoryFiles, Torn } from './memory-files.ts';
 
 const core = Core.create();
@@ -20,6 +21,7 @@ const CAPACITY = 2 ** 20;
 const PAGE = 4096;
 const logs: WriteIntentLog[] = [];
 const STEP = 65_536;
+const SEEDS = effort('COD_LOG_SEEDS', { short: 10, long: 40 });
 
 /** A log over `file`, as it is begun in a new life, or by a later checkpoint of the life that took `file`. */
 async function begin(file: LogFile, epoch = 3): Promise<WriteIntentLog> {
@@ -77,7 +79,7 @@ describe('a log over an earlier life of the same epoch', () => {
 
 describe('a log over a log of its life', () => {
   it('reads only its own frames, and has no torn tail, at any length', async () => {
-    for (let seed = 0; seed < 40; seed++) {
+    for (let seed = 0; seed < SEEDS; seed++) {
       const random = seededRandom(seed);
       const files = new MemoryFiles();
       const file = await take(files);

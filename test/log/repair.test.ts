@@ -43,9 +43,9 @@ import {
 } from './states.ts';
 
 /** Of the bits and lengths of a file, every so many is damaged: a repair reads every log as a whole, several times. */
-const STRIDE = effort('COD_REPAIR_STRIDE', { short: 97, long: 31 });
+const STRIDE = effort('COD_REPAIR_STRIDE', { short: 293, long: 31 });
 /** Of the damages at the steps of an operation, and of those in a long log, every so many is repaired. */
-const EVERY = effort('COD_REPAIR_EVERY', { short: 23, long: 5 });
+const EVERY = effort('COD_REPAIR_EVERY', { short: 17, long: 5 });
 const environment = { clock: new SimulatedClock(), randomBytes: (into: Uint8Array) => void into.fill(99) };
 
 const atRest = await statesAtRest();

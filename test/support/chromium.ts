@@ -61,3 +61,14 @@ export class Chromium {
     await this.#process.exited();
   }
 }
+
+/** Picks a file as a user does in the browser's dialog. Playwright's own method would copy the file. */
+export async function pickFile(page: Page, path: string): Promise<void> {
+  await page.locator('input[type=file]').waitFor({ state: 'attached' });
+  const session = await page.context().newCDPSession(page);
+  const { result } = await session.send('Runtime.evaluate', {
+    expression: "document.querySelector('input[type=file]')",
+  });
+  await session.send('DOM.setFileInputFiles', { files: [path], objectId: result.objectId! });
+  await session.detach();
+}

@@ -11,12 +11,19 @@ import { PLAIN_HOST } from './plain-host.ts';
 
 export const firefoxPath: string = process.env['FIREFOX_PATH'] ?? '/usr/bin/firefox-esr';
 
-/** Turns off features for interactive users, also after a crash. The automation sets its own preferences. */
+/**
+ * Turns off features for interactive users, also after a crash, and processes that each page would start. The automation
+ * sets its own preferences.
+ */
 const PREFERENCES: Readonly<Record<string, boolean | number | string>> = {
   'app.normandy.enabled': false,
+  'browser.newtabpage.enabled': false,
   'browser.sessionstore.resume_from_crash': false,
   'browser.shell.checkDefaultBrowser': false,
   'datareporting.policy.dataSubmissionEnabled': false,
+  'dom.ipc.processCount': 1,
+  'dom.ipc.processPrelaunch.enabled': false,
+  'fission.autostart': false,
   'network.dns.localDomains': PLAIN_HOST,
   'toolkit.startup.max_resumed_crashes': -1,
 };

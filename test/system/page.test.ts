@@ -9,7 +9,7 @@ import type { Page } from 'playwright';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { buildPage, type ImageServer, makeSampleDisk, serveImage } from '../support/built-page.ts';
 import { expectBytes } from '../support/bytes.ts';
-import { Chromium } from '../support/chromium.ts';
+import { Chromium, pickFile } from '../support/chromium.ts';
 import { contentsOf, imageTools } from '../support/disk-images.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
@@ -77,16 +77,6 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
     await page.getByRole('tree').waitFor(WAIT);
     return page;
-  }
-
-  /** Picks a file as a user does in the browser's dialog. The driver's own method would copy the file. */
-  async function pick(page: Page, path: string): Promise<void> {
-    const session = await page.context().newCDPSession(page);
-    const { result } = await session.send('Runtime.evaluate', {
-      expression: "document.querySelector('input[type=file]')",
-    });
-    await session.send('DOM.setFileInputFiles', { files: [path], objectId: result.objectId! });
-    await session.detach();
   }
 
   const shareOf = async (page: Page): Promise<number> =>
@@ -161,12 +151,13 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await expect.poll(() => page.locator('.words tbody tr').count(), WAIT).toBe(16);
 
     // The arrow keys move in the tree.
-    await page.getByRole('treeitem', { name: '1 · boot' }).focus();
+    const boot = page.getByRole('treeitem', { name: '1 · boot' });
+    await boot.focus();
     await page.keyboard.press('ArrowRight');
-    await page.getByRole('treeitem', { name: 'docs' }).first().waitFor(WAIT);
+    await boot.getByRole('treeitem', { name: 'docs' }).waitFor(WAIT);
     await page.keyboard.press('ArrowDown');
     await page.keyboard.press('ArrowRight');
-    await page.getByRole('treeitem', { name: 'deeper' }).waitFor(WAIT);
+    await boot.getByRole('treeitem', { name: 'deeper' }).waitFor(WAIT);
     await page.keyboard.press('l');
     await page.keyboard.press('Enter');
     await until(page, 'So is reading.');
@@ -315,7 +306,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       const path = join(folder, 'picked.qcow2');
       execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', '-c', disk, path]);
       const page = await openPage();
-      await pick(page, path);
+      await pickFile(page, path);
       await until(page, 'picked.qcow2 · 40 MiB');
       await page.getByRole('button', { name: 'Start the copy' }).click();
       await until(page, 'The copy is complete');
@@ -355,7 +346,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     const page = await openPage(`/?image=${encodeURIComponent((await serve({ path })).url)}`);
     await until(page, 'The file is not a disk');
     expect(await page.locator('.outcome').textContent()).toContain(remedy);
-    await pick(page, path);
+    await pickFile(page, path);
     await until(page, 'The file is not a disk');
   });
 
@@ -494,12 +485,12 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
 
   test('copies a picked file, asks for the file again after a reload, and forgets it', async () => {
     const page = await openPage();
-    await pick(page, join(folder, 'fat'));
+    await pickFile(page, join(folder, 'fat'));
     await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
     await until(page, 'The copy is complete');
     await page.reload();
     await until(page, 'pick it again');
-    await pick(page, join(folder, 'fat'));
+    await pickFile(page, join(folder, 'fat'));
     await page.getByRole('button', { name: /^Continue \(/ }).click(WAIT);
     await until(page, 'The copy is complete');
     await page.getByRole('treeitem', { name: 'The whole disk' }).waitFor(WAIT);

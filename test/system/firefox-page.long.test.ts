@@ -1,6 +1,6 @@
-/** Copies in Firefox, and the page there. firefox.long.test.ts interrupts copies. */
+/** The page in Firefox. */
 
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Page } from 'puppeteer-core';
@@ -11,31 +11,8 @@ import { imageTools } from '../support/disk-images.ts';
 import { Firefox } from '../support/firefox.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
-import { describeInBrowser } from './browser-bench.ts';
-import { refusals } from './browser-refusals.ts';
-import { copies, lostSiteData } from './browser-suite.ts';
 
 const WAIT = { timeout: 60_000 };
-
-describeInBrowser('firefox-esr', Firefox.start, (bench) => {
-  copies(bench);
-  lostSiteData(bench);
-  refusals(bench, (profile) => Firefox.start(profile, { blocksStorage: true }), { trustedTypes: false });
-
-  test('openDevice detects a private window without storage', async () => {
-    writeFileSync(join(bench.files, 'private-image'), new Uint8Array(5000));
-    const profile = mkdtempSync(join(tmpdir(), 'cod-firefox-private-'));
-    const firefox = await Firefox.start(profile, { isPrivate: true });
-    try {
-      const page = await bench.prepare(await firefox.newPage());
-      const visit = { url: `${bench.site.url}/files/private-image`, target: 'private', hydrate: false, writes: [] };
-      await expect(bench.act('visit', visit, page)).rejects.toThrow(/private window/);
-    } finally {
-      await firefox.close();
-      rmSync(profile, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
-    }
-  });
-});
 
 describeWith(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-firefox-'));
