@@ -25,7 +25,7 @@ import { bytesSource, type FileSystem, inspectMetadata, openDevice } from '../..
 import { openLog, recoverLog } from '../../src/log/intent-log.ts';
 import { type IntentLog, openIntentLog, recoverIntentLog } from '../../src/log.ts';
 import { type CrashKind, exploreCrashes, type Life, type Story } from '../../src/testing/index.ts';
-import { effort, isLong } from '../support/effort.ts';
+import { effort, isLong, some } from '../support/effort.ts';
 import { MemoryFiles } from './memory-files.ts';
 
 /** With another seed other parts of the unsynced data survive. */
@@ -108,7 +108,7 @@ async function expectRefusal(folder: string, name: string, door: string): Promis
 
 describe.each(NAMES)('at %s', (name) => {
   const doors = name === 'disk.lock' ? ['a device', 'an intent log'] : Object.keys(DOORS);
-  for (const [what, make] of FOREIGN) {
+  for (const [what, make] of some(FOREIGN, 'COD_FOREIGN_FILES', 3)) {
     for (const door of doors) {
       it(`${what} is refused by ${door} of a new copy, and stays as it is`, async () => {
         const folder = newDirectory();

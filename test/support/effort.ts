@@ -1,7 +1,23 @@
-/** How much the randomized tests do. */
+/** How much of the tests `npm test` does. */
+
+import { test } from 'vitest';
 
 /** Whether this is `npm run test:long`. */
 export const isLong: boolean = process.env['COD_TEST_LONG'] === '1';
+
+/**
+ * Returns every `short`-th case in `npm test`, and all cases in `npm run test:long`.
+ * @param variable an environment variable that overrides `short`
+ */
+export function some<T>(cases: readonly T[], variable: string, short: number): T[] {
+  const every = effort(variable, { short, long: 1 });
+  return cases.filter((_, index) => index % every === 0);
+}
+
+/** Defines a test of `npm run test:long`. `npm test` does not have it. */
+export function longTest(name: string, body: () => Promise<void>): void {
+  if (isLong) test(name, body);
+}
 
 /**
  * Returns how many rounds a randomized test runs.

@@ -11,6 +11,7 @@ import { buildPage, type ImageServer, makeSampleDisk, serveImage } from '../supp
 import { expectBytes } from '../support/bytes.ts';
 import { Chromium, pickFile } from '../support/chromium.ts';
 import { contentsOf, imageTools } from '../support/disk-images.ts';
+import { isLong, longTest } from '../support/effort.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 
@@ -190,7 +191,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expectBytes(await downloaded('disk.raw'), expected);
   });
 
-  test('finds files by name and path, and saves a directory', async () => {
+  longTest('finds files by name and path, and saves a directory', async () => {
     const server = await serve();
     const page = await begin(server.url);
     await page.getByRole('button', { name: 'Pause' }).click();
@@ -267,7 +268,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     );
   });
 
-  test('two tabs share one copy, and the second continues it when the first is closed', async () => {
+  longTest('two tabs share one copy, and the second continues it when the first is closed', async () => {
     const server = await serve();
     const first = await begin(server.url);
     await first.getByRole('button', { name: 'Pause' }).click();
@@ -283,7 +284,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   });
 
   describeWith(['qemu-img'], 'a qcow2 image', () => {
-    test.each(['zlib', 'zstd'])('with %s is copied as its disk', async (compression) => {
+    test.each(isLong ? ['zlib', 'zstd'] : ['zstd'])('with %s is copied as its disk', async (compression) => {
       const path = join(folder, `${compression}.qcow2`);
       const options = ['-c', '-o', `compression_type=${compression}`];
       execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', ...options, disk, path]);
@@ -302,7 +303,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       expect(server.sentBytes).toBeLessThan(20 * 2 ** 20);
     });
 
-    test('is opened from this computer', async () => {
+    longTest('is opened from this computer', async () => {
       const path = join(folder, 'picked.qcow2');
       execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', '-c', disk, path]);
       const page = await openPage();
@@ -359,7 +360,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     );
   });
 
-  test('stops the copy when the source changes, and can start a new copy', async () => {
+  longTest('stops the copy when the source changes, and can start a new copy', async () => {
     let etag = '"one"';
     const server = await serve({ etag: () => etag });
     const page = await begin(server.url);
@@ -373,10 +374,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'The copy is complete');
   });
 
-  test.each([
-    ['runs', { rests: false }],
-    ['is paused', { rests: true }],
-  ])(
+  test.each([['runs', { rests: false }] as const, ...(isLong ? [['is paused', { rests: true }] as const] : [])])(
     'detects a changed source while the copy %s, keeps the copied data, and resumes with the old version',
     async (_, { rests }) => {
       let etag = '"one"';
@@ -469,7 +467,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expect(await page.evaluate('JSON.stringify(localStorage)')).not.toContain(server.url);
   });
 
-  test('a copy that exceeded its quota can be retried when there is room', async () => {
+  longTest('a copy that exceeded its quota can be retried when there is room', async () => {
     const page = await openPage();
     const session = await page.context().newCDPSession(page);
     const { usage } = await session.send('Storage.getUsageAndQuota', { origin: site.url });

@@ -1,4 +1,4 @@
-/** The page says of each image what it is: in Chromium, and with `npm run test:long` in Firefox. */
+/** The page says of each image what it is, in Chromium and in Firefox. */
 
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { buildPage, serveImage } from '../support/built-page.ts';
 import { Chromium } from '../support/chromium.ts';
-import { isLong } from '../support/effort.ts';
 import { Firefox } from '../support/firefox.ts';
 import { imageCases, imageMakers, makeImages } from '../support/images.ts';
 import { type Site, startSite } from '../support/site.ts';
@@ -23,9 +22,7 @@ interface Tab {
   close(): Promise<void>;
 }
 
-const [name, start] = isLong ? (['firefox-esr', Firefox.start] as const) : (['chromium', Chromium.start] as const);
-
-describeWith([name, ...imageMakers], `the page in ${name}`, () => {
+describeWith(['chromium', 'firefox-esr', ...imageMakers], 'the page', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-images-'));
   let site: Site;
 
@@ -41,8 +38,11 @@ describeWith([name, ...imageMakers], `the page in ${name}`, () => {
     rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   });
 
-  test('says of each image what it is', async () => {
-    const browser = await start(join(folder, 'profile'));
+  test.each([
+    ['Chromium', Chromium.start],
+    ['Firefox', Firefox.start],
+  ] as const)('in %s says of each image what it is', async (name, start) => {
+    const browser = await start(join(folder, name));
     try {
       for (const { name: image, shows, hides = [], isRefused = false } of imageCases) {
         const tab: Tab = await browser.newPage();

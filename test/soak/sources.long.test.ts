@@ -6,7 +6,6 @@ import { setImmediate as immediate } from 'node:timers/promises';
 import { expect, test } from 'vitest';
 import { type Clock, CodError, httpSource, type Source } from '../../src/index.ts';
 import { CrashingFileSystem, type Random, SimulatedClock, seededRandom } from '../../src/testing/index.ts';
-import { effort, isLong } from '../support/effort.ts';
 import { HTTP_FAULTS, type HttpFault, planOf, type ServedImage } from './http-faults.ts';
 import { simulatedServer } from './simulated-server.ts';
 import { type SoakFigures, type SoakOptions, soak } from './soak.ts';
@@ -15,7 +14,7 @@ import { Weather } from './weather.ts';
 const HOUR_MS = 3_600_000;
 const LENGTH_MS = 10 * HOUR_MS;
 const TEST_MS = 900_000;
-const RUNS = effort('COD_SOAK_RUNS', { short: 1, long: 5 });
+const RUNS = Number(process.env['COD_SOAK_RUNS'] ?? 5);
 const FIRST_SEED = Number(process.env['COD_SOAK_SEED'] ?? 1);
 
 /** The faults of a source without retries of its own. */
@@ -40,7 +39,7 @@ async function eachSeed(name: string, run: (seed: number) => Promise<SoakFigures
       expect(figures.copies).toBeGreaterThan(3);
     } catch (cause) {
       const settings = `COD_SOAK_SEED=${seed} COD_SOAK_RUNS=1`;
-      const command = `${settings} npx vitest run --project long test/soak/soak.test.ts -t '${name}'`;
+      const command = `${settings} npx vitest run --project long test/soak/sources.long.test.ts -t '${name}'`;
       throw new Error(`${(cause as Error).message}\nto repeat: ${command}`, { cause });
     }
   }
@@ -102,20 +101,17 @@ test('a source over HTTP that has every fault', { timeout: TEST_MS }, async () =
   );
 });
 
-// `npm test` has the one above only.
-if (isLong) {
-  test('a source without retries of its own that has every fault', { timeout: TEST_MS }, async () => {
-    await eachSeed('a source without retries', (seed) =>
-      simulate(seed, BARE_FAULTS, (clock, weather, random) => ({
-        isTold: () => true,
-        publish: (bytes, copy) => {
-          const identity = `v${copy}`;
-          return { identity, open: () => openBare({ bytes, identity, clock, weather, random }) };
-        },
-      })),
-    );
-  });
-}
+test('a source without retries of its own that has every fault', { timeout: TEST_MS }, async () => {
+  await eachSeed('a source without retries', (seed) =>
+    simulate(seed, BARE_FAULTS, (clock, weather, random) => ({
+      isTold: () => true,
+      publish: (bytes, copy) => {
+        const identity = `v${copy}`;
+        return { identity, open: () => openBare({ bytes, identity, clock, weather, random }) };
+      },
+    })),
+  );
+});
 
 interface Bare {
   readonly bytes: Uint8Array;
