@@ -5,6 +5,7 @@
  * programs or packages are missing is left out. The images stay in node_modules/.cache, so a later build links them.
  */
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   copyFileSync,
   existsSync,
@@ -123,7 +124,7 @@ const MAKERS = { 'linux.img': makeLinux, 'card.img': makeCard, 'floppy.img': mak
  * @returns {{ url: string, size: number }[]} the samples, for the page's list of images
  */
 export function addSamples(outdir) {
-  const cache = join(root, 'node_modules', '.cache', 'page-images');
+  const cache = join(root, 'node_modules', '.cache', 'page-images', version());
   const folder = join(outdir, 'samples');
   mkdirSync(cache, { recursive: true });
   mkdirSync(folder);
@@ -133,6 +134,14 @@ export function addSamples(outdir) {
     link(image, join(folder, name));
     return [{ url: `samples/${name}`, size: statSync(image).size }];
   });
+}
+
+/** Names what the makers make: other makers make other images. */
+function version() {
+  const hash = createHash('sha256');
+  for (const path of ['scripts/lib/page-images.mjs', 'examples/v86/make-image.sh', 'examples/v86/flat-kernel.mjs'])
+    hash.update(readFileSync(join(root, path)));
+  return hash.digest('hex').slice(0, 16);
 }
 
 /** @param {string} name @param {(work: string) => string} make @param {string} image */
