@@ -7,6 +7,8 @@
  * @packageDocumentation
  */
 
+import { ReadAhead } from './device/read-ahead.ts';
+
 /**
  * The part of a device that {@link v86Disk} uses. The devices of `copyondemand` and `copyondemand/browser` have it, and
  * document it.
@@ -20,6 +22,10 @@ export interface V86Device {
   write(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
   /** Makes every write that resolved before the call durable. */
   flush(): Promise<void>;
+  /** Bytes of a block. The disk reads ahead of a guest on devices that have this and `hydrateRange`. */
+  readonly blockSize?: number;
+  /** Fetches the missing blocks of a range. */
+  hydrateRange?(offset: number, length: number): Promise<void>;
 }
 
 /** Options of {@link v86Disk}. */
@@ -71,6 +77,8 @@ export interface V86Disk {
 
 const SECTOR_BYTES = 512;
 const FLUSH_DELAY_MS = 1000;
+/** A guest reads many short files in sequence: more would bring what it never reads. */
+const READ_AHEAD_BYTES = 2 ** 20;
 
 /**
  * Makes a disk for `new V86({ hda: v86Disk(device, …) })`.
@@ -111,6 +119,7 @@ class Disk implements V86Disk {
   onprogress: ((event: object) => void) | undefined;
   readonly #device: V86Device;
   readonly #options: V86DiskOptions;
+  readonly #readAhead: ReadAhead | undefined;
   /** Writes in flight. v86 may continue before a write is done. */
   readonly #writes = new Set<Write>();
   #cached: { readonly start: number; readonly bytes: Uint8Array } | undefined;
@@ -120,6 +129,14 @@ class Disk implements V86Disk {
     this.#device = device;
     this.#options = options;
     this.byteLength = device.size - (device.size % SECTOR_BYTES);
+    const { blockSize } = device;
+    if (blockSize !== undefined && device.hydrateRange !== undefined)
+      this.#readAhead = new ReadAhead(
+        { size: device.size, blockSize },
+        // A later read of the range fetches it again, and reports the failure.
+        (offset, length) => void device.hydrateRange!(offset, length).catch(() => undefined),
+        READ_AHEAD_BYTES,
+      );
   }
 
   load(): void {
@@ -175,6 +192,7 @@ class Disk implements V86Disk {
   set_state(): void {}
 
   async #read(start: number, length: number, signal: AbortSignal | undefined): Promise<Uint8Array> {
+    this.#readAhead?.note(start, length);
     await this.#overlapping(start, start + length);
     const bytes = new Uint8Array(length);
     await this.#device.read(bytes, start, signal === undefined ? {} : { signal });

@@ -101,3 +101,28 @@ test('reports errors to `onError`, except those of an aborted read', async () =>
   await settle();
   expect(errors.sort()).toEqual(['read', 'write']);
 });
+
+test('fetches ahead of a guest that reads in sequence, by at most 1 MiB', async () => {
+  const size = 2 ** 24;
+  const asked: [offset: number, length: number][] = [];
+  const device: V86Device = {
+    size,
+    blockSize: 4096,
+    read: async () => undefined,
+    write: async () => undefined,
+    flush: async () => undefined,
+    hydrateRange: async (...range) => {
+      asked.push(range);
+      throw new Error('the source is away');
+    },
+  };
+  const disk = v86Disk(device, { onError: fail });
+  const read = (start: number): Promise<Uint8Array> => new Promise((done) => disk.get(start, 32_768, done));
+  await read(2 ** 23);
+  expect(asked).toEqual([]);
+  for (let start = 0; start < 2 ** 22; start += 32_768) await read(start);
+  const ends = asked.map(([offset, length]) => offset + length);
+  expect(asked.map(([offset]) => offset)).toEqual([65_536, ...ends.slice(0, -1)]);
+  expect(ends.at(-1)).toBeGreaterThan(2 ** 22);
+  expect(ends.at(-1)).toBeLessThanOrEqual(2 ** 22 + 2 ** 20);
+});

@@ -11,6 +11,7 @@
 
 import type { Duplex } from 'node:stream';
 import type { Done } from '../../async/done.ts';
+import { ReadAhead } from '../../device/read-ahead.ts';
 import { BYTES, COMMAND, COMMAND_FLAG } from '../constants.ts';
 import { BusyPoll } from './busy-poll.ts';
 import { blockStatus, change, failureOf } from './commands.ts';
@@ -20,7 +21,6 @@ import type { Agreement } from './handshake.ts';
 import { LIMITS } from './limits.ts';
 import { BrokenReply, isOneChunk, readInPieces } from './long-read.ts';
 import type { ClientMemory, ServerMemory } from './memory.ts';
-import { ReadAhead } from './read-ahead.ts';
 import { type DetachedReply, Replies } from './replies.ts';
 import {
   type Cookie,

@@ -2,7 +2,7 @@
  * Reads ahead of a client that reads unsynced blocks in sequence. Without it, each of these reads waits for the latency
  * of the source.
  *
- * - Only reads that had to wait are noted.
+ * - The NBD server notes only reads that had to wait. A disk of v86 notes all reads.
  * - A read that continues where an earlier one ended makes a run. Whole blocks are fetched, so a client that reads
  *   sectors waits at the beginning of each block only. Its run continues at the end of the earlier read's block.
  * - The window in front of a run is fetched in concurrent pieces. It doubles while the run continues.
@@ -27,24 +27,30 @@ interface Run {
 export class ReadAhead {
   readonly #device: { readonly size: number; readonly blockSize: number };
   readonly #fetch: (offset: number, length: number) => void;
+  readonly #lastWindowBytes: number;
   /** The run that continued last is at the end. */
   #runs: Run[] = [];
 
-  /** @param fetch starts to fetch a range, and handles its own errors */
+  /**
+   * @param fetch starts to fetch a range, and handles its own errors
+   * @param lastWindowBytes where the window stops growing
+   */
   constructor(
     device: { readonly size: number; readonly blockSize: number },
     fetch: (offset: number, length: number) => void,
+    lastWindowBytes: number = LAST_WINDOW_BYTES,
   ) {
     this.#device = device;
     this.#fetch = fetch;
+    this.#lastWindowBytes = lastWindowBytes;
   }
 
-  /** Notes a read that has to wait. Fetches ahead if the read continues a run. */
+  /** Notes a read. Fetches ahead if the read continues a run. */
   note(offset: number, length: number): void {
     const { size, blockSize } = this.#device;
     const next = offset + length;
     const end = Math.min(size, Math.ceil(next / blockSize) * blockSize);
-    // Reads of blocks that were fetched ahead in time are not noted, so a run may continue anywhere up to `ahead`.
+    // Reads of blocks that were fetched ahead in time may not be noted: a run may continue anywhere up to `ahead`.
     const at = this.#runs.findIndex((run) => offset >= run.next && offset <= Math.max(run.next, run.ahead));
     if (at < 0) {
       if (this.#runs.length >= MAX_RUNS) this.#runs.shift();
@@ -56,7 +62,7 @@ export class ReadAhead {
     run.next = next;
     run.ahead = Math.max(run.ahead, end);
     if (run.ahead - end > run.window / 2) return;
-    run.window = Math.min(LAST_WINDOW_BYTES, Math.max(FIRST_WINDOW_BYTES, 2 * run.window));
+    run.window = Math.min(this.#lastWindowBytes, Math.max(FIRST_WINDOW_BYTES, 2 * run.window));
     const limit = Math.min(size, end + run.window);
     while (run.ahead < limit) {
       const piece = Math.min(PIECE_BYTES, limit - run.ahead);

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { ReadAhead } from '../../src/nbd/server/read-ahead.ts';
+import { ReadAhead } from '../../src/device/read-ahead.ts';
 
 const KiB = 1024;
 const SIZE = 64 * 1024 * KiB;
