@@ -1,10 +1,10 @@
 /**
- * flat-kernel.mjs FROM TO: unpacks a Linux kernel for i386 that unpacks itself, so that an emulated processor need not do
- * it. It takes a third of the time until the kernel's first message.
+ * flat-kernel.mjs FROM TO: unpacks a Linux kernel for i386 that unpacks itself, so that an emulated processor need not
+ * do it. It takes a third of the time until the kernel's first message.
  *
- * A bzImage is a real-mode part, the code that unpacks, and a compressed ELF file. In TO the contents of that file follow
- * the real-mode part, as they lie in memory, and the boot loader starts them at once. Offsets are those of the kernel's
- * Documentation/x86/boot.rst. Requires xz, with which Debian's kernels are compressed.
+ * A bzImage is a real-mode part, the code that unpacks, and a compressed ELF file. In TO the contents of that file
+ * follow the real-mode part, as they lie in memory, and the boot loader starts them at once. Offsets are those of the
+ * kernel's Documentation/x86/boot.rst. Requires xz, with which Debian's kernels are compressed.
  */
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';

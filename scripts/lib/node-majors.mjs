@@ -10,8 +10,8 @@ import { runTests } from './vitest.mjs';
 const folder = join(root, '.ci', 'nodes');
 const majors = [22, 24, 26];
 /**
- * What depends on the language alone: the random tests of the log and of the core, and the documents. They run under the
- * oldest major, which runs `npm test`, and under the newest.
+ * What depends on the language alone: the random tests of the log and of the core, and the documents. They run under
+ * the oldest major, which runs `npm test`, and under the newest.
  */
 const LANGUAGE_ONLY = ['core', 'crash', 'documents', 'fuzz', 'log', 'sources/qcow2', 'web'].map(
   (name) => `test/${name}/**`,

@@ -75,6 +75,7 @@ export const ACTIONS: Readonly<Record<string, Action>> = {
     await (target === undefined ? verify(undefined, source, limited(flags)) : verify(source, target, limited(flags)));
   },
   demo: async () => (await import('./demo.ts')).demo(),
+  explain: async (code?: string) => (await import('./explain.ts')).explain(code),
   completion: async (shell: 'bash' | 'zsh' | 'fish') => (await import('./completion.ts')).completion(shell),
   'demo-worker': async (url: string, target: string) => (await import('./demo/worker.ts')).runWorker(url, target),
 };

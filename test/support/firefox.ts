@@ -12,8 +12,8 @@ import { PLAIN_HOST } from './plain-host.ts';
 export const firefoxPath: string = process.env['FIREFOX_PATH'] ?? '/usr/bin/firefox-esr';
 
 /**
- * Turns off features for interactive users, also after a crash, and processes that each page would start. The automation
- * sets its own preferences.
+ * Turns off features for interactive users, also after a crash, and processes that each page would start. The
+ * automation sets its own preferences.
  */
 const PREFERENCES: Readonly<Record<string, boolean | number | string>> = {
   'app.normandy.enabled': false,

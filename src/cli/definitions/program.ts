@@ -34,6 +34,13 @@ export function definitions(version: string, called?: string): Definition {
     .description('Copies, crashes, resumes and verifies a sample image in a temporary directory.');
 
   program
+    .command('explain')
+    .summary('say what an error code means')
+    .example('copyondemand explain COD_LOCKED')
+    .description('Prints what an error code means and what to do. Without CODE it lists all codes.')
+    .argument('[code]', 'for example COD_LOCKED or locked');
+
+  program
     .command('completion')
     .summary('print a completion script for a shell')
     .example('source <(copyondemand completion bash)')
