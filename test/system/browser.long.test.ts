@@ -5,6 +5,6 @@ import { describeInBrowser } from './browser-bench.ts';
 import { interruptions, largeImage } from './browser-suite.ts';
 
 describeInBrowser('chromium', Chromium.start, (bench) => {
-  interruptions(bench, { terminations: 200, terminationsShared: 50, kills: 20 });
+  interruptions(bench, { terminations: 100, terminationsShared: 25, kills: 10 });
   largeImage(bench);
 });

@@ -12,7 +12,7 @@ import { copies, interruptions, largeImage, lostSiteData } from './browser-suite
 describeInBrowser('firefox-esr', Firefox.start, (bench) => {
   copies(bench);
   lostSiteData(bench);
-  interruptions(bench, { terminations: 50, terminationsShared: 20, kills: 5 });
+  interruptions(bench, { terminations: 25, terminationsShared: 10, kills: 4 });
   largeImage(bench);
   refusals(bench, (profile) => Firefox.start(profile, { blocksStorage: true }), { trustedTypes: false });
 
