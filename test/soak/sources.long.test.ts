@@ -14,7 +14,7 @@ import { Weather } from './weather.ts';
 const HOUR_MS = 3_600_000;
 const LENGTH_MS = 10 * HOUR_MS;
 const TEST_MS = 900_000;
-const RUNS = Number(process.env['COD_SOAK_RUNS'] ?? 5);
+const RUNS = Number(process.env['COD_SOAK_RUNS'] ?? 3);
 const FIRST_SEED = Number(process.env['COD_SOAK_SEED'] ?? 1);
 
 /** The faults of a source without retries of its own. */
