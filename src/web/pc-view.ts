@@ -177,7 +177,6 @@ export class PcView {
       autostart: true,
       disable_speaker: true,
     });
-    yieldFast(this.#emulator);
     this.#emulator.keyboard_set_enabled(false);
     this.#session.hasPc = true;
     this.#keys.hidden = false;
@@ -185,22 +184,4 @@ export class PcView {
     setText(this.#state, `The disk is the PC’s ${DRIVES[drive]}.`);
     this.#screen.focus();
   }
-}
-
-/**
- * Lets the PC continue after each slice of its time by a message to this page itself. v86 asks a worker, whose answer
- * takes as long as the slice. It still does where the PC waits, and in a hidden tab, whose own timers are slow.
- */
-function yieldFast(emulator: object): void {
-  const { v86 } = emulator as {
-    v86?: { yield?(delayMs: number, tick: number): void; yield_callback(tick: number): void };
-  };
-  const slow = v86?.yield;
-  if (v86 === undefined || slow === undefined) return;
-  const { port1, port2 } = new MessageChannel();
-  port1.onmessage = ({ data }) => v86.yield_callback(data as number);
-  v86.yield = (delayMs, tick) => {
-    if (delayMs < 1 && !document.hidden) port2.postMessage(tick);
-    else slow.call(v86, delayMs, tick);
-  };
 }
