@@ -9,8 +9,8 @@
 # The disk has one ext4 partition, from which GRUB loads the kernel. All of it comes from Debian's packages.
 # The script installs and mounts nothing, so it does not need root.
 #
-# Requires Debian 12, the last with a kernel for i386: v86 has no 64-bit processor. Requires Node and the packages cpio,
-# e2fsprogs, fdisk, grub-common, grub-pc-bin, seabios and xz-utils.
+# Requires Debian 12, the last with a kernel for i386: v86 has no 64-bit processor. Requires the packages cpio,
+# e2fsprogs, fdisk, grub-common, grub-pc-bin and seabios.
 set -euo pipefail
 
 folder=${1:-.}
@@ -77,7 +77,7 @@ cat >"$work/disk/etc/inittab" <<'END'
 tty1::respawn:-sh
 ::shutdown:umount -a -r
 END
-node "$(dirname "$0")/flat-kernel.mjs" "$work"/packages/boot/vmlinuz-* "$work/disk/boot/vmlinuz"
+cp "$work"/packages/boot/vmlinuz-* "$work/disk/boot/vmlinuz"
 (cd "$work/initrd" && find . | cpio --quiet -o -H newc) >"$work/disk/boot/initrd"
 [ "$mib" -lt 256 ] || cp -r "$work/packages/lib" "$work/disk"
 [ -z "$files" ] || cp -r "$files/." "$work/disk/root"

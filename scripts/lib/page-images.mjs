@@ -139,7 +139,7 @@ export function addSamples(outdir) {
 /** Names what the makers make: other makers make other images. */
 function version() {
   const hash = createHash('sha256');
-  for (const path of ['scripts/lib/page-images.mjs', 'examples/v86/make-image.sh', 'examples/v86/flat-kernel.mjs'])
+  for (const path of ['scripts/lib/page-images.mjs', 'examples/v86/make-image.sh'])
     hash.update(readFileSync(join(root, path)));
   return hash.digest('hex').slice(0, 16);
 }
