@@ -133,8 +133,7 @@ class Disk implements V86Disk {
     if (blockSize !== undefined && device.hydrateRange !== undefined)
       this.#readAhead = new ReadAhead(
         { size: device.size, blockSize },
-        // A later read of the range fetches it again, and reports the failure.
-        (offset, length) => void device.hydrateRange!(offset, length).catch(() => undefined),
+        (offset, length) => device.hydrateRange!(offset, length),
         READ_AHEAD_BYTES,
       );
   }

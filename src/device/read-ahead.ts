@@ -26,18 +26,18 @@ interface Run {
 
 export class ReadAhead {
   readonly #device: { readonly size: number; readonly blockSize: number };
-  readonly #fetch: (offset: number, length: number) => void;
+  readonly #fetch: (offset: number, length: number) => Promise<void>;
   readonly #lastWindowBytes: number;
   /** The run that continued last is at the end. */
   #runs: Run[] = [];
 
   /**
-   * @param fetch starts to fetch a range, and handles its own errors
+   * @param fetch fetches a range. A failure is ignored: a later read fetches the range again, and reports it.
    * @param lastWindowBytes where the window stops growing
    */
   constructor(
     device: { readonly size: number; readonly blockSize: number },
-    fetch: (offset: number, length: number) => void,
+    fetch: (offset: number, length: number) => Promise<void>,
     lastWindowBytes: number = LAST_WINDOW_BYTES,
   ) {
     this.#device = device;
@@ -66,7 +66,7 @@ export class ReadAhead {
     const limit = Math.min(size, end + run.window);
     while (run.ahead < limit) {
       const piece = Math.min(PIECE_BYTES, limit - run.ahead);
-      this.#fetch(run.ahead, piece);
+      this.#fetch(run.ahead, piece).catch(() => undefined);
       run.ahead += piece;
     }
   }

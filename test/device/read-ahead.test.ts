@@ -8,7 +8,7 @@ const BLOCK = 4 * KiB;
 function begin(size = SIZE): { ahead: ReadAhead; fetched: [offset: number, length: number][] } {
   const fetched: [number, number][] = [];
   const device = { size, blockSize: BLOCK };
-  return { ahead: new ReadAhead(device, (offset, length) => fetched.push([offset, length])), fetched };
+  return { ahead: new ReadAhead(device, async (offset, length) => void fetched.push([offset, length])), fetched };
 }
 
 /** Checks that the fetched ranges have no gap and no overlap. Returns their bounds. */

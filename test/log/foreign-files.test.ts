@@ -25,15 +25,11 @@ import { bytesSource, type FileSystem, inspectMetadata, openDevice } from '../..
 import { openLog, recoverLog } from '../../src/log/intent-log.ts';
 import { type IntentLog, openIntentLog, recoverIntentLog } from '../../src/log.ts';
 import { type CrashKind, exploreCrashes, type Life, type Story } from '../../src/testing/index.ts';
-import { effort, isLong, some } from '../support/effort.ts';
+import { effort, some } from '../support/effort.ts';
 import { MemoryFiles } from './memory-files.ts';
 
 /** With another seed other parts of the unsynced data survive. */
 const SEEDS = effort('COD_FOREIGN_SEEDS', { short: 1, long: 2 });
-/** `npm test` puts foreign files at three of the names. */
-const NAMES = isLong
-  ? ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1', 'disk.lock']
-  : ['disk.bak', 'disk.wil.1', 'disk.lock'];
 const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
 const SIZE = 20_000;
 const SOURCE = bytesSource(new Uint8Array(SIZE).fill(7), { identity: 'etag "a"' });
@@ -106,7 +102,7 @@ async function expectRefusal(folder: string, name: string, door: string): Promis
   expect(tree(folder)).toEqual(before);
 }
 
-describe.each(NAMES)('at %s', (name) => {
+describe.each(some([...METADATA, 'disk.lock'], 'COD_FOREIGN_NAMES', 2))('at %s', (name) => {
   const doors = name === 'disk.lock' ? ['a device', 'an intent log'] : Object.keys(DOORS);
   for (const [what, make] of some(FOREIGN, 'COD_FOREIGN_FILES', 3)) {
     for (const door of doors) {

@@ -11,7 +11,7 @@ import { buildPage, type ImageServer, makeSampleDisk, serveImage } from '../supp
 import { expectBytes } from '../support/bytes.ts';
 import { Chromium, pickFile } from '../support/chromium.ts';
 import { contentsOf, imageTools } from '../support/disk-images.ts';
-import { isLong, longTest } from '../support/effort.ts';
+import { longTest, some } from '../support/effort.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 
@@ -284,7 +284,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   });
 
   describeWith(['qemu-img'], 'a qcow2 image', () => {
-    test.each(isLong ? ['zlib', 'zstd'] : ['zstd'])('with %s is copied as its disk', async (compression) => {
+    test.each(some(['zstd', 'zlib'], 'COD_PAGE', 2))('with %s is copied as its disk', async (compression) => {
       const path = join(folder, `${compression}.qcow2`);
       const options = ['-c', '-o', `compression_type=${compression}`];
       execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', ...options, disk, path]);
@@ -374,7 +374,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'The copy is complete');
   });
 
-  test.each([['runs', { rests: false }] as const, ...(isLong ? [['is paused', { rests: true }] as const] : [])])(
+  test.each(some([['runs', { rests: false }] as const, ['is paused', { rests: true }] as const], 'COD_PAGE', 2))(
     'detects a changed source while the copy %s, keeps the copied data, and resumes with the old version',
     async (_, { rests }) => {
       let etag = '"one"';

@@ -123,10 +123,7 @@ export class Session {
     this.#memory = memory.join(() => this.#onRoom());
     this.#replies = new Replies(socket, () => this.#onRoom());
     if (device.hydrateRange !== undefined) {
-      this.#readAhead = new ReadAhead(device, (offset, length) => {
-        // A later read of the range fetches it again, and reports the failure.
-        device.hydrateRange!(offset, length, { signal }).catch(() => undefined);
-      });
+      this.#readAhead = new ReadAhead(device, (offset, length) => device.hydrateRange!(offset, length, { signal }));
     }
   }
 
