@@ -82,15 +82,17 @@ const CALL_BYTES = 1 << 30;
 export function opfsFileSystem(directory?: FileSystemDirectoryHandle, options: OpfsFileSystemOptions = {}): FileSystem {
   let root: Promise<FileSystemDirectoryHandle> | undefined;
   const files = new Set<OpfsFile>();
+  /** Returns the root of the open files. {@link watchNames} needs it, even if the browser has removed it since. */
   const where = (): Promise<FileSystemDirectoryHandle> => {
+    if (files.size === 0) root = undefined;
     root ??= directory === undefined ? privateRoot() : Promise.resolve(directory);
     root.catch(() => (root = undefined));
     return root;
   };
   return {
     open: async (name, { create, exclusive, readOnly } = {}) => {
-      const parent = await where();
       const handle = await whileLocked(`open ${name}`, async () => {
+        const parent = await where();
         if (exclusive && !readOnly && (await parent.getFileHandle(name).catch(() => undefined)))
           throw new CodError('COD_EXISTS', `${name} exists`);
         const entry = await parent.getFileHandle(name, { create: !readOnly && !!(create || exclusive) });
@@ -197,7 +199,10 @@ function watchNames(
   return { check, end: () => clearInterval(timer) };
 }
 
-/** Repeats `call` while the file is open elsewhere, for at most {@link LOCK_PATIENCE_MS}. */
+/**
+ * Repeats `call` while the file is open elsewhere, or while the browser removes the site's data, for at most
+ * {@link LOCK_PATIENCE_MS}. During a removal Chromium 156 throws InvalidStateError.
+ */
 async function whileLocked<T>(operation: string, call: () => Promise<T>): Promise<T> {
   const start = performance.now();
   for (;;) {
@@ -205,7 +210,8 @@ async function whileLocked<T>(operation: string, call: () => Promise<T>): Promis
       return await call();
     } catch (cause) {
       const error = opfsError(operation, cause);
-      if (!isCodError(error, 'COD_LOCKED') || performance.now() - start >= LOCK_PATIENCE_MS) throw error;
+      const passes = isCodError(error, 'COD_LOCKED') || Object(cause).name === 'InvalidStateError';
+      if (!passes || performance.now() - start >= LOCK_PATIENCE_MS) throw error;
       await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
     }
   }
@@ -219,6 +225,12 @@ const CODES: Readonly<Record<string, CodErrorCode>> = {
   NS_ERROR_FILE_NO_DEVICE_SPACE: 'COD_NO_SPACE',
 };
 
+/** What is clearer than the browser's message. */
+const REASONS: Readonly<Record<string, string>> = {
+  NoModificationAllowedError: 'the file is open in another tab or worker',
+  InvalidStateError: 'the browser removed the data of this site; reload the page',
+};
+
 /** Returns the error of a failed call. Errors of wrong arguments stay as they are. */
 function opfsError(operation: string, cause: unknown, details: Readonly<Record<string, unknown>> = {}): Error {
   if (cause instanceof CodError || cause instanceof TypeError || cause instanceof RangeError) return cause;
@@ -226,7 +238,7 @@ function opfsError(operation: string, cause: unknown, details: Readonly<Record<s
   const { name = '', message = '' } = Object(cause) as Partial<Error>;
   if (name === 'SecurityError') return noStorage(cause);
   const code = CODES[name] ?? 'COD_TARGET_IO';
-  const why = code === 'COD_LOCKED' ? 'the file is open in another tab or worker' : message || String(cause);
+  const why = REASONS[name] ?? (message || String(cause));
   return new CodError(code, `${operation}: ${why}`, {
     cause,
     details: { ...details, ...(name === '' ? {} : { error: name }) },
