@@ -3,6 +3,7 @@
 import type { Argument, Command, Option } from 'commander';
 import { Repeatable } from './definitions/options.ts';
 import { definitions } from './definitions/program.ts';
+import { codes } from './explain.ts';
 
 /** What completes a word: names of files, one of some words, or nothing. */
 type Values = 'files' | 'nothing' | readonly string[];
@@ -59,7 +60,7 @@ function completedOption(option: Option): CompletedOption {
 
 function completedOperand(operand: Argument): CompletedCommand['operands'][number] {
   const name = operand.name();
-  return { name, values: operand.argChoices ?? pathsOr(name) };
+  return { name, values: operand.argChoices ?? (name === 'code' ? codes() : pathsOr(name)) };
 }
 
 function pathsOr(name: string | undefined): Values {

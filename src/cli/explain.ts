@@ -5,8 +5,16 @@ import { UsageError } from './failure.ts';
 
 /** Prints the section of a code, as in `explain COD_LOCKED` or `explain locked`. Without a code it lists all codes. */
 export function explain(code?: string): void {
-  const text = readFileSync(new URL('../../docs/ERRORS.md', import.meta.url), 'utf8');
-  process.stdout.write(code === undefined ? list(sectionsOf(text)) : sectionOf(sectionsOf(text), code));
+  process.stdout.write(code === undefined ? list(sections()) : sectionOf(sections(), code));
+}
+
+/** Returns all codes. */
+export function codes(): string[] {
+  return [...sections().keys()];
+}
+
+function sections(): Map<string, string> {
+  return sectionsOf(readFileSync(new URL('../../docs/ERRORS.md', import.meta.url), 'utf8'));
 }
 
 /** Returns the text of each code. */
