@@ -16,7 +16,12 @@ const maxWorkers: number = availableParallelism() + 1;
 /** Returns a profile on disk. In a private context, OPFS is in memory and refuses large files without an error. */
 function profileOf(browser: string): string {
   const profile = join(tmpdir(), `copyondemand-${browser}-${process.pid}`);
-  process.once('exit', () => rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
+  // Once, although vitest evaluates this file for each project.
+  const isKept = `COD_PROFILE_${browser}`;
+  if (process.env[isKept] !== profile) {
+    process.env[isKept] = profile;
+    process.once('exit', () => rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 }));
+  }
   return profile;
 }
 

@@ -15,6 +15,7 @@ import type { BlockRange } from '../core/runs.ts';
 import type { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
 import type { Filler } from './filler.ts';
+import { GivingWay } from './giving-way.ts';
 import type { Origin } from './origin.ts';
 import { describe, type Told } from './retries.ts';
 
@@ -29,6 +30,8 @@ const NOTHING: Fetched = { fetches: [], release: () => undefined };
 
 /** Longer fetches are never made synchronously. */
 const MAX_INLINE_BYTES = 2 ** 16;
+/** Longer fetches take longer for their length, so they do not tell whether the background copy slows readers down. */
+const MAX_TELLING_BYTES = 2 ** 16;
 
 /** The source's bytes of some blocks. */
 export interface Fetch extends BlockRange {
@@ -62,6 +65,7 @@ export class Fetcher {
   readonly #onFetched: (bytes: number) => void;
   readonly #onStored: () => void;
   readonly #entries = new Set<Entry>();
+  readonly #givingWay = new GivingWay();
   #bufferedBytes = 0;
   #awaitingRoom: (() => void)[] = [];
   #inFlight = 0;
@@ -99,6 +103,11 @@ export class Fetcher {
   /** Whether a reader waits for the source at this moment. */
   get busy(): boolean {
     return this.#inFlight > 0;
+  }
+
+  /** How long a piece of the background copy gives way to waiting readers, at most. */
+  get giveWayMs(): number {
+    return this.#givingWay.ms;
   }
 
   /** Resolves when no reader waits for the source. */
@@ -273,11 +282,13 @@ export class Fetcher {
   }
 
   #await(entry: Entry, reading: Promise<void>): void {
+    const askedMs = this.#clock.now();
     this.#inFlight++;
     entry.wasLate = true;
     entry.done = reading.then(
       () => {
         entry.done = undefined;
+        if (entry.bytes.length <= MAX_TELLING_BYTES) this.#givingWay.answeredAfter(this.#clock.now() - askedMs);
         this.#arrived();
         this.#failures = 0;
         this.#onFetched(entry.bytes.length);

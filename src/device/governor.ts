@@ -2,13 +2,14 @@
  * Decides how the background copy uses the source: how many stretches are in flight, how long they are, how long the
  * pieces of a stream are, and when a stretch stops for the rate.
  *
- * It measures two values: the wait for the first byte of a request (latency) and the bytes of each window of
+ * It measures two values: the wait for the first byte of a request (latency) and the bytes of each window of at most
  * `WINDOW_MS`. The speed of one stream is the measured speed divided by the number of stretches in flight.
  *
  * Invariants:
  * - A number of stretches or a length that the user gave is never changed.
  * - Without a measurement every value has a default, so that the copy never waits for a measurement.
  * - Within a rate stretches are added only until the rate is met.
+ * - The number of stretches doubles while each doubling makes the copy faster, and otherwise falls back.
  */
 
 import type { Clock } from '../platform/clock.ts';
@@ -21,6 +22,8 @@ const MIN_STRETCH_BYTES = 2 ** 23;
 const FIRST_STRETCH_BYTES = 2 ** 26;
 /** The longest fitted stretch. Bounds the length if latency or speed was measured too high. */
 const MAX_STRETCH_BYTES = 2 ** 28;
+/** Near the end of the copy stretches are shorter, down to this: a slow one would keep the copy from ending. */
+const MIN_SHARE_BYTES = 2 ** 22;
 /** A stretch takes this many times the latency, so that waiting is 1.5 % of the time. */
 const LATENCY_FACTOR = 64;
 /**
@@ -42,10 +45,16 @@ const MIN_SKIP_BYTES = 2 ** 18;
 const RATED_PIECES_PER_SECOND = 10;
 /** Length of a measurement: long enough for many pieces. */
 const WINDOW_MS = 500;
-/** One more stream is kept if the copy becomes faster by this factor. Smaller gains are noise. */
+/** The same while streams are added, if many times the latency fits in: a copy of seconds should not wait for it. */
+const MIN_WINDOW_MS = 150;
+const WINDOW_LATENCIES = 6;
+/** More streams are kept if the copy becomes faster by this factor. Smaller gains are noise. */
 const WORTH_IT = 1.1;
-/** Time after a stream that was not worth it until the next attempt: the line may have changed. */
-const RETRY_MORE_MS = 15_000;
+/** More streams have so many windows to show it: the first has their start in it, and any may be noisy. */
+const TRIAL_WINDOWS = 2;
+/** Time after streams that were not worth it until the next attempt, doubled by each failure: the line may change. */
+const FIRST_REST_MS = 2000;
+const MAX_REST_MS = 16_000;
 /** The rate is met at this part of it: pieces come at any time of a window. */
 const MET = 0.9;
 
@@ -67,9 +76,10 @@ export class Governor {
   #startMs = 0;
   /** Where the present window started. */
   #window = { bytes: 0, startMs: 0 };
-  /** Whether the present window measures a stream that was added at its start. */
-  #isTrying = false;
-  #quietUntilMs = 0;
+  /** Streams that are tried: how many there were before, how fast these were, and for how many windows to look. */
+  #trial: { readonly before: number; readonly rate: number; windowsLeft: number } | undefined;
+  #restMs = FIRST_REST_MS;
+  #restUntilMs = 0;
 
   constructor(clock: Clock, options: GovernorOptions) {
     this.#clock = clock;
@@ -110,9 +120,16 @@ export class Governor {
     return isFixed ? this.#stretchCount : Math.max(this.#stretchCount, ORDER_CONCURRENCY);
   }
 
-  /** Length in bytes of a new stretch, with `inFlight` others in flight. */
-  stretchBytes(inFlight: number): number {
-    return this.#options.extentBytes ?? Math.min(this.#unratedBytes(inFlight), this.#ratePerMs * RATED_STRETCH_MS);
+  /** Length in bytes of a new stretch, with `inFlight` others in flight and `restBytes` to copy in all. */
+  stretchBytes(inFlight: number, restBytes: number): number {
+    const rated = this.#ratePerMs * RATED_STRETCH_MS;
+    return this.#options.extentBytes ?? Math.min(this.#unratedBytes(inFlight), rated, this.#shareOf(restBytes));
+  }
+
+  /** The longest stretch with which all streams end at about the same time. */
+  #shareOf(restBytes: number): number {
+    if (this.#stretchCount === 1) return Number.POSITIVE_INFINITY;
+    return Math.max(MIN_SHARE_BYTES, restBytes / this.#stretchCount / 2);
   }
 
   #unratedBytes(inFlight: number): number {
@@ -153,35 +170,51 @@ export class Governor {
     return this.#options.extentBytes === undefined && this.limiter.delayMs > HELD_UP_MS;
   }
 
-  /** Measures until `signal` is aborted. Calls `onMore` when one more stretch should begin. */
+  /** Measures until `signal` is aborted. Calls `onMore` when more stretches should begin. */
   async run(signal: AbortSignal, onMore: () => void): Promise<void> {
     this.#startMs = this.#clock.now();
     this.#window = { bytes: this.#bytes, startMs: this.#startMs };
     while (!signal.aborted) {
-      await this.#clock.sleep(WINDOW_MS, signal).catch(() => undefined);
-      if (this.#endWindow()) onMore();
+      const leftMs = this.#window.startMs + this.#windowMs - this.#clock.now();
+      if (leftMs > 0) await this.#clock.sleep(leftMs, signal).catch(() => undefined);
+      else if (this.#endWindow()) onMore();
     }
   }
 
-  /** Ends the present window and starts the next. Returns whether the next measures one more stretch. */
+  /** Length of the present window. */
+  get #windowMs(): number {
+    const isRising = this.#trial !== undefined || this.#windowRate === undefined;
+    if (!isRising) return WINDOW_MS;
+    return Math.min(WINDOW_MS, Math.max(MIN_WINDOW_MS, (this.#latencyMs ?? 0) * WINDOW_LATENCIES));
+  }
+
+  /** Ends the present window and starts the next. Returns whether that tries more stretches. */
   #endWindow(): boolean {
     const now = this.#clock.now();
-    const rateBefore = this.#windowRate ?? 0;
     const rate = (this.#bytes - this.#window.bytes) / Math.max(1, now - this.#window.startMs);
     this.#windowRate = rate;
     this.#window = { bytes: this.#bytes, startMs: now };
     if (this.#options.concurrency !== undefined) return false;
-    if (this.#isTrying && rate < rateBefore * WORTH_IT) {
-      this.#isTrying = false;
-      this.#stretchCount--;
-      this.#quietUntilMs = now + RETRY_MORE_MS;
-      return false;
+    if (this.#trial !== undefined) {
+      const isWorthIt = rate >= this.#trial.rate * WORTH_IT;
+      if (!isWorthIt && --this.#trial.windowsLeft > 0) return false;
+      if (isWorthIt) this.#restMs = FIRST_REST_MS;
+      else this.#fallBack(this.#trial.before, now);
+      this.#trial = undefined;
+      if (!isWorthIt) return false;
     }
     // Readers take their bytes from the same rate, so the limiter may hold back a copy that is slower than the rate.
     const isMet = this.limiter.delayMs > 0 || rate >= this.#ratePerMs * MET;
-    this.#isTrying = !isMet && rate > 0 && now >= this.#quietUntilMs && this.#stretchCount < MAX_CONCURRENCY;
-    if (this.#isTrying) this.#stretchCount++;
-    return this.#isTrying;
+    if (isMet || rate === 0 || now < this.#restUntilMs || this.#stretchCount >= MAX_CONCURRENCY) return false;
+    this.#trial = { before: this.#stretchCount, rate, windowsLeft: TRIAL_WINDOWS };
+    this.#stretchCount = Math.min(MAX_CONCURRENCY, 2 * this.#stretchCount);
+    return true;
+  }
+
+  #fallBack(stretchCount: number, now: number): void {
+    this.#stretchCount = stretchCount;
+    this.#restUntilMs = now + this.#restMs;
+    this.#restMs = Math.min(MAX_REST_MS, 2 * this.#restMs);
   }
 
   /** Bytes per ms that the rate lets through. */

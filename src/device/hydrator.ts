@@ -28,8 +28,6 @@ import { SourcePieces, wrongLength } from './source-pieces.ts';
 import { type Stretch, Stretches, type StretchTarget } from './stretches.ts';
 import type { DeviceState, HydrateOptions } from './types.ts';
 
-/** A reader delays each piece of the copy by at most this, so that constant reading does not stop the copy. */
-const GIVE_WAY_MS = 20;
 /**
  * The target is flushed in the background after this many bytes. The disk writes while the copy continues, a user's
  * flush waits for less, and power loss costs little.
@@ -70,6 +68,8 @@ export interface HydrationTarget extends StretchTarget {
 export interface DemandReads {
   /** Whether a read waits for the source at this moment. */
   readonly busy: boolean;
+  /** How long a piece of the copy gives way to them, at most. */
+  readonly giveWayMs: number;
   /** Resolves when no read waits for the source. */
   idle(): Promise<void>;
 }
@@ -317,8 +317,10 @@ export class Hydrator {
 
   #endOf(start: number): number {
     const inFlight = this.#stretches.size;
+    const { syncedBlocks, geometry } = this.#target;
+    const restBytes = (geometry.blockCount - syncedBlocks) * geometry.blockSize;
     return this.#stretches.endOf(start, {
-      maxBytes: this.#governor.stretchBytes(inFlight),
+      maxBytes: this.#governor.stretchBytes(inFlight, restBytes),
       skipBytes: this.#governor.skipBytes(inFlight),
     });
   }
@@ -402,9 +404,10 @@ export class Hydrator {
     signal.throwIfAborted();
     if (this.#governor.isHeldBack) stretch.wakeAll();
     await this.#governor.limiter.wait(signal);
-    if (!this.#demand.busy) return;
+    const { busy, giveWayMs } = this.#demand;
+    if (!busy || giveWayMs === 0) return;
     const patience = new AbortController();
-    await Promise.race([this.#demand.idle(), this.#clock.sleep(GIVE_WAY_MS, patience.signal).catch(() => undefined)]);
+    await Promise.race([this.#demand.idle(), this.#clock.sleep(giveWayMs, patience.signal).catch(() => undefined)]);
     patience.abort();
     signal.throwIfAborted();
   }

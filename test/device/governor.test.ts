@@ -23,6 +23,8 @@ class Run {
 
   constructor(bytesPerMs: (stretches: number) => number, options: Partial<GovernorOptions> = {}) {
     this.governor = new Governor(this.clock, { streams: true, ...options });
+    // With this latency every window has its full length.
+    this.governor.answeredAfter(WINDOW_MS);
     this.#bytesPerMs = bytesPerMs;
     this.#running = this.governor.run(this.#stop.signal, () => this.asked++);
   }
@@ -55,20 +57,47 @@ describe('the number of stretches', () => {
     expect(governor.stretchCount).toBe(first);
   });
 
-  it('rises by one per window, up to eight, while each additional stretch makes the copy faster', async () => {
+  it('doubles with each window, up to eight, while each doubling makes the copy faster', async () => {
     const run = new Run((stretches) => stretches * 1000);
-    expect(await run.windows(9)).toEqual([2, 3, 4, 5, 6, 7, 8, 8, 8]);
-    expect(run.asked).toBe(7);
+    expect(await run.windows(6)).toEqual([2, 4, 8, 8, 8, 8]);
+    expect(run.asked).toBe(3);
     await run.stop();
   });
 
-  it('falls again if one more stretch gains less than a tenth, and retries after 15 s', async () => {
+  it('falls back after two windows that gain less than a tenth, and retries after 2, 4, 8, 16, 16 … s', async () => {
     const run = new Run((stretches) => 1000 + stretches);
-    const counts = await run.windows(35);
-    expect(counts.slice(0, 2)).toEqual([2, 1]);
-    expect(counts.indexOf(2, 2) * WINDOW_MS).toBe(15_500);
-    expect(counts[counts.indexOf(2, 2) + 1]).toBe(1);
+    const counts = await run.windows(140);
+    expect(counts.slice(0, 3)).toEqual([2, 2, 1]);
+    const risesSeconds = counts.flatMap((count, index) => (count > (counts[index - 1] ?? 1) ? [index / 2] : []));
+    // A trial takes a second.
+    expect(risesSeconds).toEqual([0, 3, 8, 17, 34, 51, 68]);
     await run.stop();
+  });
+
+  it('keeps more stretches if the second of two windows is faster', async () => {
+    const run: Run = new Run((stretches) => (run.clock.now() < 2 * WINDOW_MS ? 1000 : stretches * 1000));
+    expect(await run.windows(4)).toEqual([2, 2, 4, 8]);
+    await run.stop();
+  });
+
+  it.each([
+    { latencyMs: 1, windowMs: 150 },
+    { latencyMs: 50, windowMs: 300 },
+    { latencyMs: 200, windowMs: 500 },
+  ])('doubles after $windowMs ms with a latency of $latencyMs ms', async ({ latencyMs, windowMs }) => {
+    const clock = new SimulatedClock();
+    const governor = new Governor(clock, { streams: true });
+    const stop = new AbortController();
+    const risesMs: number[] = [];
+    const running = governor.run(stop.signal, () => void risesMs.push(clock.now()));
+    governor.answeredAfter(latencyMs);
+    for (let ms = 0; ms < 4 * windowMs; ms++) {
+      governor.count(governor.stretchCount * 1000);
+      await clock.advance(1);
+    }
+    expect(risesMs).toEqual([windowMs, 2 * windowMs, 3 * windowMs]);
+    stop.abort();
+    await running;
   });
 
   it('stays while no bytes arrive', async () => {
@@ -79,7 +108,7 @@ describe('the number of stretches', () => {
 
   it('rises until a rate limit is met', async () => {
     const run = new Run((stretches) => stretches * 1000, { rateBytesPerSecond: 3.5e6 });
-    expect(await run.windows(6)).toEqual([2, 3, 4, 4, 4, 4]);
+    expect(await run.windows(6)).toEqual([2, 4, 4, 4, 4, 4]);
     await run.stop();
   });
 
@@ -94,7 +123,7 @@ describe('the number of stretches', () => {
     const run = new Run((stretches) => stretches * 1000, { rateBytesPerSecond: 1e6 });
     expect(await run.windows(3)).toEqual([1, 1, 1]);
     run.governor.limiter.set(undefined);
-    expect(await run.windows(2)).toEqual([2, 3]);
+    expect(await run.windows(2)).toEqual([2, 4]);
     await run.stop();
   });
 
@@ -120,6 +149,7 @@ describe('the measured speed', () => {
     const clock = new SimulatedClock();
     await clock.advance(10_000);
     const governor = new Governor(clock, { streams: true });
+    governor.answeredAfter(WINDOW_MS);
     const stop = new AbortController();
     const running = governor.run(stop.signal, () => undefined);
     governor.count(5000);
@@ -146,12 +176,12 @@ describe('the measured speed', () => {
 
 describe('the length of a stretch', () => {
   it('is 64 MiB for a stream without a measurement, and 8 MiB for a source without streams', async () => {
-    expect(governed().governor.stretchBytes(0)).toBe(64 * MIB);
+    expect(governed().governor.stretchBytes(0, Number.POSITIVE_INFINITY)).toBe(64 * MIB);
     const { clock, governor } = governed({ streams: false });
     governor.count(1e9);
     governor.answeredAfter(1000);
     await clock.advance(1000);
-    expect(governor.stretchBytes(0)).toBe(8 * MIB);
+    expect(governor.stretchBytes(0, Number.POSITIVE_INFINITY)).toBe(8 * MIB);
   });
 
   it.each([
@@ -167,17 +197,30 @@ describe('the length of a stretch', () => {
       governor.answeredAfter(latencyMs);
       governor.count(10_000_000);
       await clock.advance(1000);
-      expect(governor.stretchBytes(inFlight)).toBe(bytes);
+      expect(governor.stretchBytes(inFlight, Number.POSITIVE_INFINITY)).toBe(bytes);
     },
   );
 
   it('is at most 16 s of the rate limit', () => {
-    expect(governed({ rateBytesPerSecond: MIB }).governor.stretchBytes(0)).toBe(16 * MIB);
-    expect(governed({ rateBytesPerSecond: 100 * MIB }).governor.stretchBytes(0)).toBe(64 * MIB);
+    expect(governed({ rateBytesPerSecond: MIB }).governor.stretchBytes(0, Number.POSITIVE_INFINITY)).toBe(16 * MIB);
+    expect(governed({ rateBytesPerSecond: 100 * MIB }).governor.stretchBytes(0, Number.POSITIVE_INFINITY)).toBe(
+      64 * MIB,
+    );
   });
 
   it('is the configured length, also with a rate limit', () => {
-    expect(governed({ extentBytes: 12_345, rateBytesPerSecond: 1 }).governor.stretchBytes(0)).toBe(12_345);
+    expect(
+      governed({ extentBytes: 12_345, rateBytesPerSecond: 1 }).governor.stretchBytes(0, Number.POSITIVE_INFINITY),
+    ).toBe(12_345);
+  });
+
+  it('is half of a share of the rest at the end, at least 4 MiB, unless there is one stretch', () => {
+    const { governor } = governed({ concurrency: 4 });
+    expect([400 * MIB, 80 * MIB, 8 * MIB, 0].map((rest) => governor.stretchBytes(3, rest) / MIB)).toEqual([
+      50, 10, 4, 4,
+    ]);
+    expect(governed().governor.stretchBytes(0, 8 * MIB)).toBe(64 * MIB);
+    expect(governed({ concurrency: 4, extentBytes: 12_345 }).governor.stretchBytes(0, 8 * MIB)).toBe(12_345);
   });
 
   it('includes synced runs below 256 KiB, and runs that transfer faster than a request is answered', async () => {

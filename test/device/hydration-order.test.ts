@@ -204,7 +204,7 @@ it('reports synchronous reads too', async () => {
 });
 
 describe('the second boot of an image', () => {
-  const SIZE = 2 ** 30;
+  const SIZE = 2 ** 32;
   const LATENCY_MS = 20;
   const FIRMWARE_MS = 400;
 
@@ -253,9 +253,9 @@ describe('the second boot of an image', () => {
     return { reads: reads.length, waited, noted };
   }
 
-  it('waits for no read, although the first waited for nearly every read', async () => {
+  it('waits for no read, although the first waited for most reads', async () => {
     const first = await boot([]);
-    expect(first.waited).toBeGreaterThan(0.75 * first.reads);
+    expect(first.waited).toBeGreaterThan(0.5 * first.reads);
     const second = await boot(first.noted);
     expect(second.waited).toBe(0);
   });

@@ -719,7 +719,7 @@ describe('a killed process', () => {
       const rig = new Rig();
       const bytesPerMs = (mibPerSecond * MIB) / 1000;
       const source = new TimedSource(rig.clock, { size: 256 * MIB, latencyMs: 1, bytesPerMs });
-      const device = await rig.open(source);
+      const device = await rig.open(source, { concurrency: 1 });
       for (let step = 0; step < 4; step++) {
         await rig.clock.advance((seconds * 1000) / 4);
         const { syncedBlocks } = device.status();
