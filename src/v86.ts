@@ -8,6 +8,7 @@
  */
 
 import { ReadAhead } from './device/read-ahead.ts';
+import { isCodError } from './errors.ts';
 
 /**
  * The part of a device that {@link v86Disk} uses. The devices of `copyondemand` and `copyondemand/browser` have it, and
@@ -205,7 +206,10 @@ class Disk implements V86Disk {
     if (durable) return;
     this.#flushing ??= setTimeout(() => {
       this.#flushing = undefined;
-      this.#device.flush().catch(this.#options.onError);
+      this.#device.flush().catch((error: unknown) => {
+        // Closing has flushed, or has told its caller why it could not.
+        if (!isCodError(error, 'COD_CLOSED')) this.#options.onError(error);
+      });
     }, FLUSH_DELAY_MS);
   }
 

@@ -1,7 +1,7 @@
 /** A device as a disk of v86, tested without v86. */
 
-import { expect, test } from 'vitest';
-import { bytesSource } from '../../src/index.ts';
+import { expect, onTestFinished, test, vi } from 'vitest';
+import { bytesSource, CodError } from '../../src/index.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { type V86Device, v86Disk } from '../../src/v86.ts';
 import { expectBytes } from '../support/bytes.ts';
@@ -125,4 +125,26 @@ test('fetches ahead of a guest that reads in sequence, by at most 1 MiB', async 
   expect(asked.map(([offset]) => offset)).toEqual([65_536, ...ends.slice(0, -1)]);
   expect(ends.at(-1)).toBeGreaterThan(2 ** 22);
   expect(ends.at(-1)).toBeLessThanOrEqual(2 ** 22 + 2 ** 20);
+});
+
+test.each([
+  { code: 'COD_CLOSED', told: [] },
+  { code: 'COD_NO_SPACE', told: ['COD_NO_SPACE'] },
+] as const)('tells of $told when the flush after a write rejects with $code', async ({ code, told }) => {
+  vi.useFakeTimers();
+  onTestFinished(() => void vi.useRealTimers());
+  const { device, letGo } = heldDevice();
+  const errors: unknown[] = [];
+  const flush = async (): Promise<never> => {
+    throw new CodError(code, 'the flush');
+  };
+  const disk = v86Disk(
+    { ...device, flush },
+    { durable: false, onError: (error) => void errors.push((error as CodError).code) },
+  );
+  disk.set(0, new Uint8Array(512), () => undefined);
+  await vi.advanceTimersByTimeAsync(1);
+  letGo();
+  await vi.advanceTimersByTimeAsync(1500);
+  expect(errors).toEqual(told);
 });

@@ -500,9 +500,10 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   });
 
   test.skipIf(!existsSync(GRUB) || !existsSync(BIOS))('boots an image during its copy', async () => {
-    const { url } = await serve({ path: GRUB, bytesPerSecond: 2 ** 20 });
-    const page = await begin(url);
+    const server = await serve({ path: GRUB, bytesPerSecond: 2 ** 17 });
+    const page = await begin(server.url);
     await page.getByRole('button', { name: 'Pause' }).click();
+    server.release();
     await page.getByRole('button', { name: 'Start the PC' }).click();
     await until(page, 'GNU GRUB');
     await page.getByRole('button', { name: 'Switch off' }).click();
