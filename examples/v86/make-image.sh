@@ -61,7 +61,7 @@ busybox mount -t proc none /proc
 mount -t devtmpfs none /dev
 for module in $modules; do insmod /\$module.ko; done
 until [ -b /dev/sda1 ]; do sleep 0.1; done
-mount /dev/sda1 /disk
+mount -o ro /dev/sda1 /disk
 mount --move /dev /disk/dev
 mount --move /proc /disk/proc
 exec busybox switch_root /disk /sbin/init
@@ -74,6 +74,7 @@ ln -s busybox "$work/disk/bin/sh"
 ln -s ../bin/busybox "$work/disk/sbin/init"
 cat >"$work/disk/etc/inittab" <<'END'
 ::sysinit:mount -t sysfs none /sys
+::sysinit:mount -o remount,rw /
 tty1::respawn:-sh
 ::shutdown:umount -a -r
 END

@@ -1,8 +1,8 @@
 /**
- * Makes the sample images of the page: a small Linux, a camera's card and a floppy with a game.
+ * Makes the samples of the page: a small Linux and a PC that has started it, a camera's card, and a floppy with a game.
  *
- * They are made by the standard programs and from Debian's packages, without mounts and without root. An image whose
- * programs or packages are missing is left out. The images stay in node_modules/.cache, so a later build links them.
+ * They are made by the standard programs and from Debian's packages, without mounts and without root. A sample whose
+ * programs or packages are missing is left out. The samples stay in node_modules/.cache, so a later build links them.
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -21,7 +21,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { landscape } from './landscape.mjs';
 import { root, say } from './steps.mjs';
 
@@ -42,8 +42,13 @@ const WELCOME = `
  Try:  echo hello > hello.txt     Then reload the page: the file is there.
 `;
 
+/** The PC is saved when its screen shows this, before it writes to its disk. */
+const STARTED = 'Linux has started.';
+
 const INITTAB = `::sysinit:mount -t sysfs none /sys
-::sysinit:mount -o remount,sync /
+::sysinit:echo ${STARTED}
+::sysinit:sleep 0.2
+::sysinit:mount -o remount,rw,sync /
 ::sysinit:cat /etc/motd
 tty1::respawn:-sh
 ::shutdown:umount -a -r
@@ -115,43 +120,62 @@ function makeFloppy(work) {
   return image;
 }
 
-/** @type {Record<string, (work: string) => string>} */
-const MAKERS = { 'linux.img': makeLinux, 'card.img': makeCard, 'floppy.img': makeFloppy };
+/**
+ * A PC in which Linux has started from `linux.img`: resumed, it needs no time for its kernel.
+ * @param {string} work
+ * @param {string} made the folder of the images that were made before
+ */
+function savePc(work, made) {
+  const saved = join(work, 'linux.pc.gz');
+  const script = join(root, 'scripts', 'lib', 'saved-pc.mjs');
+  run(process.execPath, [script, join(made, 'linux.img'), '/usr/share/seabios', STARTED, saved]);
+  return saved;
+}
+
+/** What makes each file, after those that it uses. @type {Record<string, (work: string, made: string) => string>} */
+const MAKERS = { 'linux.img': makeLinux, 'linux.pc.gz': savePc, 'card.img': makeCard, 'floppy.img': makeFloppy };
 
 /**
  * Adds the samples to a built page.
  * @param {string} outdir the folder of the page
- * @returns {{ url: string, size: number }[]} the samples, for the page's list of images
+ * @returns {{ url: string, size: number, pc?: string }[]} the samples, for the page's list of images
  */
 export function addSamples(outdir) {
   const cache = join(root, 'node_modules', '.cache', 'page-images', version());
   const folder = join(outdir, 'samples');
   mkdirSync(cache, { recursive: true });
   mkdirSync(folder);
-  return Object.entries(MAKERS).flatMap(([name, make]) => {
-    const image = join(cache, name);
-    if (!existsSync(image) && !makeImage(name, make, image)) return [];
-    link(image, join(folder, name));
-    return [{ url: `samples/${name}`, size: statSync(image).size }];
+  const names = Object.keys(MAKERS).filter((name) => {
+    const file = join(cache, name);
+    if (!existsSync(file) && !makeFile(name, file)) return false;
+    link(file, join(folder, name));
+    return true;
+  });
+  return names.flatMap((name) => {
+    if (!name.endsWith('.img')) return [];
+    const pc = name.replace(/img$/, 'pc.gz');
+    const started = names.includes(pc) ? { pc: `samples/${pc}` } : {};
+    return [{ url: `samples/${name}`, size: statSync(join(folder, name)).size, ...started }];
   });
 }
 
 /** Names what the makers make: other makers make other images. */
 function version() {
   const hash = createHash('sha256');
-  for (const path of ['scripts/lib/page-images.mjs', 'examples/v86/make-image.sh'])
+  for (const path of ['scripts/lib/page-images.mjs', 'scripts/lib/saved-pc.mjs', 'examples/v86/make-image.sh'])
     hash.update(readFileSync(join(root, path)));
   return hash.digest('hex').slice(0, 16);
 }
 
-/** @param {string} name @param {(work: string) => string} make @param {string} image */
-function makeImage(name, make, image) {
+/** Makes a sample; returns whether that was possible. @param {string} name @param {string} file */
+function makeFile(name, file) {
   const work = mkdtempSync(join(tmpdir(), 'page-image-'));
+  say(`making ${name} …`);
   try {
-    const made = make(work);
-    // Another build may make the same image: the name appears when the image is complete.
-    run('cp', ['--sparse=always', made, `${image}.${process.pid}`]);
-    renameSync(`${image}.${process.pid}`, image);
+    const made = MAKERS[name]?.(work, dirname(file)) ?? '';
+    // Another build may make the same file: the name appears when the file is complete.
+    run('cp', ['--sparse=always', made, `${file}.${process.pid}`]);
+    renameSync(`${file}.${process.pid}`, file);
     return true;
   } catch (error) {
     say(`the page has no ${name}: ${/** @type {Error} */ (error).message.split('\n', 1)[0]}`);

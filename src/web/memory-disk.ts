@@ -47,6 +47,7 @@ export class MemoryDisk implements PageDisk {
   readonly #written = new Map<number, Uint8Array>();
   readonly #fetches = new Map<number, Promise<Uint8Array>>();
   #sourceBytes = 0;
+  #writeCount = 0;
 
   constructor(source: Source, { maxCachedBytes, maxWrittenBytes }: Limits = LIMITS) {
     this.#source = source;
@@ -72,6 +73,7 @@ export class MemoryDisk implements PageDisk {
   /** @throws {@link CodError} COD_NO_MEMORY when the written blocks exceed their limit; nothing is written then. */
   async write(from: Uint8Array, offset: number): Promise<void> {
     this.#check(offset, from.length);
+    this.#writeCount++;
     const bytes = from.slice();
     const first = Math.floor(offset / BLOCK_BYTES);
     const end = Math.ceil((offset + bytes.length) / BLOCK_BYTES);
@@ -100,7 +102,12 @@ export class MemoryDisk implements PageDisk {
       syncedBlocks: this.#cached.size + this.#written.size,
       dirtyBlocks: 0,
       sourceBytes: this.#sourceBytes,
+      writes: { count: this.#writeCount },
     };
+  }
+
+  async refreshStatus(): Promise<DiskStatus> {
+    return this.status();
   }
 
   async countSynced(

@@ -8,6 +8,8 @@ interface Offer {
   /** Relative to the page. */
   readonly url: string;
   readonly size: number;
+  /** A saved PC that has started from the image as it is, relative to the page. */
+  readonly pc?: string;
 }
 
 /** The file `images.json` beside the page. */
@@ -93,6 +95,13 @@ export async function showOffers(
   });
   if (files.length > 0)
     view.folder.replaceChildren(el('h2', {}, 'Images on this server'), el('ul', { class: 'on-server' }, ...files));
+}
+
+/** Returns the address of a saved PC that has started from an image as it is, if the server of this page has one. */
+export async function savedPcOf(image: string): Promise<string | undefined> {
+  const { samples = [] } = await fetchOffers();
+  const pc = samples.find(({ url }) => new URL(url, document.baseURI).href === image)?.pc;
+  return pc === undefined ? undefined : new URL(pc, document.baseURI).href;
 }
 
 async function fetchOffers(): Promise<Offers> {

@@ -2,10 +2,10 @@
 
 import type { BrowserDevice, DeviceStatus } from '../browser.ts';
 
-export type DiskStatus = Pick<
-  DeviceStatus,
-  'blockSize' | 'totalBlocks' | 'syncedBlocks' | 'dirtyBlocks' | 'sourceBytes'
->;
+export interface DiskStatus
+  extends Pick<DeviceStatus, 'blockSize' | 'totalBlocks' | 'syncedBlocks' | 'dirtyBlocks' | 'sourceBytes'> {
+  readonly writes: Pick<DeviceStatus['writes'], 'count'>;
+}
 
 type UsedMembers =
   | 'size'
@@ -25,4 +25,5 @@ type UsedMembers =
 export interface PageDisk extends Pick<BrowserDevice, UsedMembers> {
   onRoleChange: BrowserDevice['onRoleChange'];
   status(): DiskStatus;
+  refreshStatus(): Promise<DiskStatus>;
 }

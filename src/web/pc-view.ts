@@ -10,8 +10,10 @@ import { v86Disk } from '../v86.ts';
 import { checkBoot, type Drive } from './boot-check.ts';
 import { holdVolumes } from './disk-lock.ts';
 import { el, setText } from './dom.ts';
+import { savedPcOf } from './offers.ts';
 import type { Session } from './session.ts';
 
+/** scripts/lib/saved-pc.mjs saves PCs of this size. */
 const MEMORY_BYTES = 128 * 2 ** 20;
 const DRIVES: Readonly<Record<Drive, string>> = { hda: 'hard disk', fda: 'floppy', cdrom: 'CD' };
 
@@ -166,6 +168,7 @@ export class PcView {
     const disk = v86Disk(this.#session.device, {
       onError: (error) => setText(this.#state, `The disk has failed and the PC hangs: ${(error as Error).message}`),
     });
+    const saved = await this.#savedPc();
     this.#emulator = new V86({
       wasm_path: at('v86.wasm'),
       bios: { url: at('bios.bin') },
@@ -173,6 +176,7 @@ export class PcView {
       // v86 accepts any object with the methods of a disk. Its declarations list only v86's own disks.
       [drive]: disk as never,
       memory_size: MEMORY_BYTES,
+      ...(saved && { initial_state: { buffer: saved } }),
       screen_container: this.#screen,
       autostart: true,
       disable_speaker: true,
@@ -183,5 +187,20 @@ export class PcView {
     setText(this.#button, 'Switch off');
     setText(this.#state, `The disk is the PC’s ${DRIVES[drive]}.`);
     this.#screen.focus();
+  }
+  /** Returns a PC that has started from this disk, if the server of this page has one and the disk was never written. */
+  async #savedPc(): Promise<ArrayBuffer | undefined> {
+    const { image } = this.#session;
+    if (typeof image !== 'string' || !(await this.#session.isUntouched())) return undefined;
+    const url = await savedPcOf(image);
+    if (url === undefined) return undefined;
+    try {
+      const { ok, body } = await fetch(url);
+      if (!ok || body === null) return undefined;
+      return await new Response(body.pipeThrough(new DecompressionStream('gzip'))).arrayBuffer();
+    } catch {
+      // The PC starts from the disk instead.
+      return undefined;
+    }
   }
 }

@@ -44,6 +44,8 @@ export class Session implements Bytes {
   readonly reading: Set<{ readonly start: number; readonly end: number }> = new Set();
   readonly reads: ReadSample[] = [];
   readonly rates: RateSample[] = [];
+  /** Whether the disk was new when it was opened: nothing of it was here, so nothing was written. */
+  readonly #isNew: boolean;
   /** True while a PC runs from the disk. Nothing else may write to the PC's file systems then. */
   hasPc = false;
   /**
@@ -68,9 +70,10 @@ export class Session implements Bytes {
     image: Image,
     id: string,
     device: PageDisk,
-    options: { rate?: number | undefined; isKept: boolean },
+    options: { rate?: number | undefined; isKept: boolean; isNew: boolean },
   ) {
-    const { rate, isKept } = options;
+    const { rate, isKept, isNew } = options;
+    this.#isNew = isNew;
     this.image = image;
     this.id = id;
     this.isKept = isKept;
@@ -102,7 +105,9 @@ export class Session implements Bytes {
       hydrate: rate === undefined ? {} : { rateBytesPerSecond: rate },
       ...(signal === undefined ? {} : { signal }),
     });
-    return new Session(image, id, device, { rate: chosen, isKept: true });
+    const { syncedBlocks, dirtyBlocks, blockSize, sourceBytes } = device.status();
+    const isNew = record === undefined && dirtyBlocks === 0 && syncedBlocks * blockSize <= sourceBytes;
+    return new Session(image, id, device, { rate: chosen, isKept: true, isNew });
   }
 
   /**
@@ -111,7 +116,12 @@ export class Session implements Bytes {
    */
   static async look(image: string | File): Promise<Session> {
     const [id, { openMemoryDisk }] = await Promise.all([idOf(image), import('./memory-disk.ts')]);
-    return new Session(image, id, await openMemoryDisk(image), { isKept: false });
+    return new Session(image, id, await openMemoryDisk(image), { isKept: false, isNew: true });
+  }
+
+  /** Whether the disk is as its source has it: nothing was ever written to it. False if that is not known. */
+  async isUntouched(): Promise<boolean> {
+    return this.#isNew && (await this.device.refreshStatus()).writes.count === 0;
   }
 
   /** Whether the copy was opened for what is here: nothing more is fetched. */
