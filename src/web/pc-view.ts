@@ -188,7 +188,7 @@ export class PcView {
     setText(this.#state, `The disk is the PC’s ${DRIVES[drive]}.`);
     this.#screen.focus();
   }
-  /** Returns a PC that has started from this disk, if the server of this page has one and the disk was never written. */
+  /** Returns a PC that has started from this disk, if the page has one and the disk was never written. */
   async #savedPc(): Promise<ArrayBuffer | undefined> {
     const { image } = this.#session;
     if (typeof image !== 'string' || !(await this.#session.isUntouched())) return undefined;

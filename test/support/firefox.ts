@@ -64,7 +64,12 @@ export class Firefox {
       complete: /\}/,
     });
     const { ws_host: host, ws_port: port } = JSON.parse(process.address) as { ws_host: string; ws_port: number };
-    const browser = await connect({ browserWSEndpoint: `ws://${host}:${port}/session`, protocol: 'webDriverBiDi' });
+    const browser = await connect({
+      browserWSEndpoint: `ws://${host}:${port}/session`,
+      protocol: 'webDriverBiDi',
+      // The time of a test bounds its calls.
+      protocolTimeout: 900_000,
+    });
     return new Firefox(browser, process);
   }
 

@@ -153,17 +153,27 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expect(await violations()).toEqual([]);
   });
 
-  test('takes dropped text as an address, and refuses what is none', async () => {
+  test('takes dropped text as an address and a dropped file as an image, and refuses what is none', async () => {
     await openPage();
     await until('Look into a camera’s card');
-    const drop = (text: string): Promise<unknown> =>
+    const drop = (fill: string): Promise<unknown> =>
       page.evaluate(`{
         const dataTransfer = new DataTransfer();
-        dataTransfer.setData('text/plain', ${JSON.stringify(text)});
+        dataTransfer.${fill};
         document.body.dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }));
       }`);
-    await drop(`${site.url.replace('http://', '')}/samples/card.img\n`);
+    const dropText = (text: string): Promise<unknown> => drop(`setData('text/plain', ${JSON.stringify(text)})`);
+    await dropText(`${site.url.replace('http://', '')}/samples/card.img\n`);
     await page.getByRole('button', { name: /Continue|Start the copy/ }).waitFor(WAIT);
+    await drop("items.add(new File([new Uint8Array(2 ** 16)], 'dropped.img'))");
+    await until('dropped.img');
+    await until('64 KiB');
+    await drop("items.add(new File(['<!doctype html><html>'], 'dropped.html'))");
+    await until('dropped.html');
+    await page
+      .getByText(/web page/)
+      .first()
+      .waitFor(WAIT);
     await page.fill('#image', 'ftp://example.org/disk.img');
     await page.press('#image', 'Enter');
     await until('This is not the address of a file on a server.');

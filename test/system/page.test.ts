@@ -246,6 +246,13 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     ) && undefined`);
     await put('Put in by the page.');
     await until(page, 'A PC or a page in another tab writes to this disk');
+    const pc = page.getByRole('button', { name: 'Start the PC' });
+    if (await pc.isVisible()) {
+      await pc.click();
+      // The volume has no boot code.
+      await page.getByRole('button', { name: 'Start anyway' }).click(WAIT);
+      await until(page, 'A file is being put into this disk: start the PC when it is there.');
+    }
     await page.evaluate('release()');
     await put('Put in by the page.');
     await until(page, 'A new file.txt (19 bytes) is in the volume and flushed.');
@@ -253,6 +260,25 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await put('Replaced by the page.');
     await page.getByRole('button', { name: 'Replace it' }).click(WAIT);
     await until(page, 'A new file.txt (21 bytes) is in the volume and flushed.');
+
+    const drop = (where: string, name: string): Promise<unknown> =>
+      page.evaluate(`{
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(['Dropped.'], '${name}'));
+        document.querySelector('${where}').dispatchEvent(
+          new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true }),
+        );
+      }`);
+    await drop('.folder', 'dropped into the folder.txt');
+    await until(page, 'dropped into the folder.txt (8 bytes) is in the volume and flushed.');
+    await page
+      .getByRole('treeitem', { name: 'docs' })
+      .first()
+      .locator('.row')
+      .first()
+      .evaluate((row) => row.classList.add('target'));
+    await drop('.target', 'dropped on the tree.txt');
+    await until(page, 'dropped on the tree.txt (8 bytes) is in the volume and flushed.');
 
     await page.reload();
     await page.getByLabel('Find').fill('/docs/a new file.txt', WAIT);
@@ -266,6 +292,8 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expect(execFileSync('mcopy', ['-i', image, '::docs/A new file.txt', '-'], { encoding: 'utf8' })).toBe(
       'Replaced by the page.',
     );
+    for (const name of ['dropped into the folder.txt', 'dropped on the tree.txt'])
+      expect(execFileSync('mcopy', ['-i', image, `::docs/${name}`, '-'], { encoding: 'utf8' })).toBe('Dropped.');
   });
 
   longTest('two tabs share one copy, and the second continues it when the first is closed', async () => {
