@@ -1,7 +1,8 @@
 /**
- * Whole copies beside other programs, in one run: from a file, over HTTP on loopback, and over HTTP with a latency.
+ * Whole copies beside other programs, in one run: from a file, over HTTP on loopback, with a latency, and with a limit
+ * of 50 MB/s for each connection.
  *
- *   node bench/copy.mjs [--size MIB] [--rounds N] [--latency MS] [--only file|http|slow] [--json]
+ *   node bench/copy.mjs [--size MIB] [--rounds N] [--latency MS] [--only file|http|slow|limited] [--json]
  *
  * Rounds are interleaved. Figures are medians of the wall-clock time from a command's start to its exit. Our copy is
  * durable at its exit, the others are not. Therefore a second figure adds a `sync` of the target to theirs.
@@ -59,6 +60,7 @@ async function main() {
       child.stdout.once('data', (line) => resolve(`http://127.0.0.1:${String(line).trim()}/disk.img`));
     });
 
+    const limited = http.replace('disk.img', 'limited/disk.img');
     const groups = {
       file: [
         ['ours', ours(image), 'node'],
@@ -93,7 +95,14 @@ async function main() {
           'nbdkit',
         ],
       ],
+      limited: [
+        ['ours', ours(limited), 'node'],
+        ['aria2c -x 8', `aria2c -q -x 8 -s 8 -k 1M --file-allocation=none -d / -o "$DST" "${limited}"`, 'aria2c'],
+        ['curl', `curl -s -o "$DST" "${limited}"`, 'curl'],
+      ],
     };
+    // Only nginx has the limit.
+    if (!hasNginx()) delete groups.limited;
     const bars = {
       file: [
         ['cp', 0.75],
@@ -111,6 +120,7 @@ async function main() {
         ['qemu-img, readahead 2M', 4],
         ['nbdkit curl | nbdcopy 1M x 8', 4],
       ],
+      limited: [['aria2c -x 8', 0.85]],
     };
 
     const results = {};
@@ -170,9 +180,13 @@ async function main() {
   }
 }
 
+function hasNginx() {
+  return have('nginx') || existsSync('/usr/sbin/nginx');
+}
+
 /** Starts nginx, the fastest server at hand. Without nginx: slow-server.mjs without latency. */
 async function startHttp(folder, image, children) {
-  if (!have('nginx') && !existsSync('/usr/sbin/nginx')) {
+  if (!hasNginx()) {
     const child = spawn(process.execPath, [slowServer, image, '0'], { stdio: ['ignore', 'pipe', 'inherit'] });
     children.push(child);
     return new Promise((resolve) =>
@@ -189,7 +203,8 @@ async function startHttp(folder, image, children) {
     `worker_processes 2; pid ${folder}/nginx.pid; error_log ${folder}/nginx.err; daemon off; user root;
 events { worker_connections 512; }
 http { access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000000; ${temporary}
-server { listen 127.0.0.1:${port}; root ${folder}; default_type application/octet-stream; } }`,
+server { listen 127.0.0.1:${port}; root ${folder}; default_type application/octet-stream;
+location /limited/ { alias ${folder}/; limit_rate 50m; } } }`,
   );
   const child = spawn('nginx', ['-c', conf], {
     stdio: ['ignore', 'ignore', 'ignore'],

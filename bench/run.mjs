@@ -10,6 +10,7 @@ const NAMES = [
   'fence.mjs',
   'snapshot.mjs',
   'copy.mjs',
+  'readers.mjs',
   'nbd.mjs',
   'nbd-writes.mjs',
   'many-disks.mjs',
