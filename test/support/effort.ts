@@ -14,6 +14,20 @@ export function some<T>(cases: readonly T[], variable: string, short: number): T
   return cases.filter((_, index) => index % every === 0);
 }
 
+/**
+ * Returns every `short`-th case in `npm test`, and the other cases in `npm run test:long`: both together have all.
+ * @param variable an environment variable that overrides `short`, and with 1 selects all cases
+ */
+export function part<T>(cases: readonly T[], variable: string, short: number): T[] {
+  const every = effort(variable, { short, long: short });
+  return cases.filter((_, index) => every === 1 || (index % every === 0) !== isLong);
+}
+
+/** Defines a test of `npm test`. `npm run test:long` does not have it. */
+export function shortTest(name: string, body: () => Promise<void>): void {
+  if (!isLong) test(name, body);
+}
+
 /** Defines a test of `npm run test:long`. `npm test` does not have it. */
 export function longTest(name: string, body: () => Promise<void>): void {
   if (isLong) test(name, body);

@@ -9,7 +9,7 @@ import { fileSource, nodeFileSystem } from '../../src/node.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { bundleForNode } from '../support/bundle.ts';
 import { expectBytes } from '../support/bytes.ts';
-import { some } from '../support/effort.ts';
+import { part } from '../support/effort.ts';
 import { mountVolume, obstacleToVolumes, runTool, type VolumeType, volumeTools } from '../support/loop-volume.ts';
 import { type LostVolumeOrder, lostVolumeWrites } from '../support/lost-volume-load.ts';
 import { describeWith } from '../support/tools.ts';
@@ -109,7 +109,7 @@ describe.skipIf(reason !== undefined)(reason === undefined ? 'a full volume' : `
     return { mounted, device, write, writeAgain, makeRoom, expectModel, open };
   }
 
-  for (const type of some(['ext4', 'xfs', 'btrfs'] as const, 'COD_VOLUMES', 3)) {
+  for (const type of part(['ext4', 'xfs', 'btrfs'] as const, 'COD_VOLUMES', 3)) {
     describeWith(volumeTools(type), `of ${type}`, () => {
       test('is no obstacle to reading, and neither is one that is mounted read-only', async () => {
         const { mounted, device, expectModel, open } = await prepare(type);
@@ -203,7 +203,7 @@ describe.skipIf(reason !== undefined)(reason === undefined ? 'a full volume' : `
     });
   }
 
-  for (const type of some(['ext4', 'xfs'] as const, 'COD_VOLUMES', 3)) {
+  for (const type of part(['ext4', 'xfs'] as const, 'COD_VOLUMES', 3)) {
     describeWith(volumeTools(type), `of ${type}`, () => {
       test('takes writes of allocated bytes, flushes and checkpoints without end', async () => {
         const { device, write, writeAgain, makeRoom, expectModel, open } = await prepare(type);
