@@ -5,6 +5,7 @@
 import { stat } from 'node:fs/promises';
 import { withSignal } from '../async/with-signal.ts';
 import type { OpenDeviceOptions } from '../device/open.ts';
+import { patienceOf } from '../device/patience.ts';
 import type { Device, DeviceEvent, InlineDevice } from '../device/types.ts';
 import { CodError, type CodErrorCode } from '../errors.ts';
 import { blockDeviceBytes } from '../platform/block-device.ts';
@@ -182,12 +183,14 @@ export async function openTarget({
     },
   };
   const diagnostics = new Diagnostics(target, systemEnvironment.clock);
-  device = await openDeviceIn(systemEnvironment, options, { asksFirst, patienceMs, diagnostics }).catch(
-    async (error: unknown) => {
-      answers.failed();
-      throw await withRepairAdvice(error, target, flags.metadata);
-    },
-  );
+  device = await openDeviceIn(systemEnvironment, options, {
+    asksFirst,
+    patience: patienceMs === undefined ? undefined : patienceOf(patienceMs),
+    diagnostics,
+  }).catch(async (error: unknown) => {
+    answers.failed();
+    throw await withRepairAdvice(error, target, flags.metadata);
+  });
   answers.opened(device, flags);
   try {
     await checkSize(device.size);

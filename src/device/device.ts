@@ -20,6 +20,7 @@ import { Filler } from './filler.ts';
 import { Hydrator, type Room } from './hydrator.ts';
 import { Operations } from './operations.ts';
 import type { Origin } from './origin.ts';
+import type { Patience } from './patience.ts';
 import { Reader } from './reader.ts';
 import { Retries } from './retries.ts';
 import { type SnapshotPlace, Snapshots } from './snapshot.ts';
@@ -41,8 +42,8 @@ export interface DeviceParts {
   readonly place: SnapshotPlace;
   /** Resolves to the room on the target's disk, or to undefined if it is not known. */
   readonly room: () => Promise<Room | undefined>;
-  /** A read of missing bytes that fails is repeated for so long. */
-  readonly patienceMs: number;
+  /** Default: a read of missing bytes that fails is not repeated. */
+  readonly patience: Patience | undefined;
 }
 
 export class CopyOnDemandDevice implements InlineDevice {
@@ -83,7 +84,7 @@ export class CopyOnDemandDevice implements InlineDevice {
       origin,
       filler,
       clock,
-      patienceMs: parts.patienceMs,
+      patience: parts.patience,
       onRetry: (retry) => this.#retries.noted(retry),
       onBegin: () => void counters.demand.requests++,
       onFetched: (bytes) => this.#fetched(bytes),

@@ -17,21 +17,20 @@ import type { Clock } from '../platform/clock.ts';
 import type { Filler } from './filler.ts';
 import { GivingWay } from './giving-way.ts';
 import type { Origin } from './origin.ts';
-import { describe, type Told } from './retries.ts';
+import type { Patience, Repeats } from './patience.ts';
+import type { Told } from './retries.ts';
 
 const MAX_BUFFERED_BYTES = 2 ** 25;
-/** A patient reader asks an absent source again after this time, which grows by itself with each failure. */
-const ATTEMPT_MS = 1000;
-const MAX_ATTEMPT_MS = 5000;
 
 const ABANDONED = new Error('the blocks are here');
 /** What is fetched of blocks that the target holds. */
 const NOTHING: Fetched = { fetches: [], release: () => undefined };
 
-/** Longer fetches are never made synchronously. */
-const MAX_INLINE_BYTES = 2 ** 16;
-/** Longer fetches take longer for their length, so they do not tell whether the background copy slows readers down. */
-const MAX_TELLING_BYTES = 2 ** 16;
+/**
+ * Longer fetches are never made synchronously. They take longer for their length, so their time does not tell whether
+ * the background copy slows readers down.
+ */
+const SHORT_BYTES = 2 ** 16;
 
 /** The source's bytes of some blocks. */
 export interface Fetch extends BlockRange {
@@ -59,8 +58,7 @@ export class Fetcher {
   readonly #origin: Origin;
   readonly #filler: Filler;
   readonly #clock: Clock;
-  readonly #patienceMs: number;
-  readonly #onRetry: ((retry: Told) => void) | undefined;
+  readonly #repeats: Repeats | undefined;
   readonly #onBegin: (() => void) | undefined;
   readonly #onFetched: (bytes: number) => void;
   readonly #onStored: () => void;
@@ -71,18 +69,14 @@ export class Fetcher {
   #inFlight = 0;
   #awaitingIdle: (() => void)[] = [];
   #onEmpty: (() => void) | undefined;
-  /** Shared by all that wait for their next attempt. */
-  #pause: Promise<void> | undefined;
-  /** Pauses since the source has answered. */
-  #failures = 0;
   readonly #closed = new AbortController();
 
   constructor(parts: {
     origin: Origin;
     filler: Filler;
     clock: Clock;
-    /** A fetch that fails is repeated for so long, counted from its beginning. Default: 0. */
-    patienceMs?: number;
+    /** Default: a fetch that fails is not repeated. */
+    patience?: Patience | undefined;
     /** Called for each failure that is repeated, before the delay. */
     onRetry?(retry: Told): void;
     /** Called for each request. */
@@ -93,8 +87,8 @@ export class Fetcher {
     this.#origin = parts.origin;
     this.#filler = parts.filler;
     this.#clock = parts.clock;
-    this.#patienceMs = parts.patienceMs ?? 0;
-    this.#onRetry = parts.onRetry;
+    const { patience, clock, origin, onRetry } = parts;
+    this.#repeats = patience?.begin({ clock, origin, onRetry, closed: this.#closed.signal });
     this.#onBegin = parts.onBegin;
     this.#onFetched = parts.onFetched;
     this.#onStored = parts.onStored;
@@ -121,48 +115,9 @@ export class Fetcher {
    * @throws the source's error; the signal's reason.
    */
   fetch(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
-    if (this.#patienceMs === 0) return this.#attempt(runs, signal);
-    const untilMs = this.#clock.now() + this.#patienceMs;
-    const failed = (error: unknown): Promise<Fetched> => this.#repeat(error, untilMs, runs, signal);
-    try {
-      const fetched = this.#attempt(runs, signal);
-      return fetched instanceof Promise ? fetched.catch(failed) : fetched;
-    } catch (error) {
-      return failed(error);
-    }
-  }
-
-  async #repeat(
-    error: unknown,
-    untilMs: number,
-    runs: readonly BlockRange[],
-    signal: AbortSignal | undefined,
-  ): Promise<Fetched> {
-    for (let last = error; ; ) {
-      signal?.throwIfAborted();
-      this.#closed.signal.throwIfAborted();
-      if (!this.#origin.mayCome || this.#clock.now() >= untilMs) throw last;
-      this.#pause ??= this.#begunPause(last);
-      await withSignal(this.#pause, signal);
-      if (this.#areHere(runs)) return NOTHING;
-      try {
-        const leftMs = Math.max(0, untilMs - this.#clock.now());
-        await withSignal(this.#origin.obtainSoon(this.#closed.signal, leftMs), signal);
-        return await this.#attempt(runs, signal);
-      } catch (again) {
-        last = again;
-      }
-    }
-  }
-
-  /** Tells of a failure, and waits until the next attempt. */
-  #begunPause(error: unknown): Promise<void> {
-    const attempt = ++this.#failures;
-    const delayMs = Math.min(MAX_ATTEMPT_MS, ATTEMPT_MS * attempt);
-    this.#onRetry?.({ ...describe(error), attempt, delayMs });
-    return this.#clock.sleep(delayMs, this.#closed.signal).finally(() => {
-      this.#pause = undefined;
-    });
+    const attempt = (): MaybePromise<Fetched> => this.#attempt(runs, signal);
+    if (this.#repeats === undefined) return attempt();
+    return this.#repeats.run({ signal, attempt, unneeded: () => (this.#areHere(runs) ? NOTHING : undefined) });
   }
 
   #attempt(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
@@ -272,7 +227,7 @@ export class Fetcher {
     const { bytes } = entry;
     const { diagnostics } = this.#origin;
     const read = (): Done => {
-      if (this.#origin.source?.submitRead !== undefined && bytes.length <= MAX_INLINE_BYTES) {
+      if (this.#origin.source?.submitRead !== undefined && bytes.length <= SHORT_BYTES) {
         return this.#origin.submitRead(bytes, offset);
       }
       entry.abort = new AbortController();
@@ -288,9 +243,9 @@ export class Fetcher {
     entry.done = reading.then(
       () => {
         entry.done = undefined;
-        if (entry.bytes.length <= MAX_TELLING_BYTES) this.#givingWay.answeredAfter(this.#clock.now() - askedMs);
+        if (entry.bytes.length <= SHORT_BYTES) this.#givingWay.answeredAfter(this.#clock.now() - askedMs);
         this.#arrived();
-        this.#failures = 0;
+        this.#repeats?.answered();
         this.#onFetched(entry.bytes.length);
         if (entry.readers === 0) this.#storeLater(entry);
       },

@@ -196,12 +196,14 @@ export class Governor {
     this.#window = { bytes: this.#bytes, startMs: now };
     if (this.#options.concurrency !== undefined) return false;
     if (this.#trial !== undefined) {
-      const isWorthIt = rate >= this.#trial.rate * WORTH_IT;
-      if (!isWorthIt && --this.#trial.windowsLeft > 0) return false;
-      if (isWorthIt) this.#restMs = FIRST_REST_MS;
-      else this.#fallBack(this.#trial.before, now);
+      if (rate >= this.#trial.rate * WORTH_IT) this.#restMs = FIRST_REST_MS;
+      else if (--this.#trial.windowsLeft > 0) return false;
+      else {
+        this.#stretchCount = this.#trial.before;
+        this.#restUntilMs = now + this.#restMs;
+        this.#restMs = Math.min(MAX_REST_MS, 2 * this.#restMs);
+      }
       this.#trial = undefined;
-      if (!isWorthIt) return false;
     }
     // Readers take their bytes from the same rate, so the limiter may hold back a copy that is slower than the rate.
     const isMet = this.limiter.delayMs > 0 || rate >= this.#ratePerMs * MET;
@@ -209,12 +211,6 @@ export class Governor {
     this.#trial = { before: this.#stretchCount, rate, windowsLeft: TRIAL_WINDOWS };
     this.#stretchCount = Math.min(MAX_CONCURRENCY, 2 * this.#stretchCount);
     return true;
-  }
-
-  #fallBack(stretchCount: number, now: number): void {
-    this.#stretchCount = stretchCount;
-    this.#restUntilMs = now + this.#restMs;
-    this.#restMs = Math.min(MAX_REST_MS, 2 * this.#restMs);
   }
 
   /** Bytes per ms that the rate lets through. */

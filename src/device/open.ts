@@ -14,6 +14,7 @@ import { CopyOnDemandDevice } from './device.ts';
 import type { Diagnostics } from './diagnostics.ts';
 import type { Room } from './hydrator.ts';
 import { Origin, type OriginCopy } from './origin.ts';
+import type { Patience } from './patience.ts';
 import { describe } from './retries.ts';
 import type { DeviceEvent, HydrateOptions, InlineDevice } from './types.ts';
 
@@ -244,8 +245,8 @@ async function sizeOf(fileSystem: FileSystem, target: string): Promise<number> {
  * As `openDevice` of `copyondemand`, in `environment`.
  * @param asksFirst asks the source of an incomplete copy before anything changes, and rejects with its error, unless
  * that is COD_SOURCE_IO, which may pass.
- * @param patienceMs a read of missing bytes that fails is repeated until this time has passed since its beginning. A
- * source that is being opened is waited for as long, at most 30 s at a time.
+ * @param patience a read of missing bytes that fails is repeated. A source that is being opened is waited for as long,
+ * at most 30 s at a time. Default: it fails.
  * @param diagnostics publishes what the device does. Default: nothing is published.
  */
 export async function openDeviceIn(
@@ -253,16 +254,17 @@ export async function openDeviceIn(
   options: OpenDeviceOptions,
   {
     asksFirst = false,
-    patienceMs,
+    patience,
     diagnostics,
-  }: { asksFirst?: boolean; patienceMs?: number | undefined; diagnostics?: Diagnostics } = {},
+  }: { asksFirst?: boolean; patience?: Patience | undefined; diagnostics?: Diagnostics } = {},
 ): Promise<InlineDevice> {
   checkOptions(options);
   const { source, fileSystem, target, signal, takeOver, blockSize, checkpointIntervalMs, readOnly = false } = options;
   const { sameSource = false, metadata = target } = options;
   signal?.throwIfAborted();
   const events = new EventStream<DeviceEvent>((event) => diagnostics?.tell(event));
-  const origin = new Origin({ clock: environment.clock, events, diagnostics, source, sameSource, patienceMs });
+  const { clock } = environment;
+  const origin = new Origin({ clock, events, diagnostics, source, sameSource, patienceMs: patience?.ms });
   let device: CopyOnDemandDevice | undefined;
   let recovered: RecoveredLog | undefined;
   let file: File | undefined;
@@ -344,7 +346,7 @@ export async function openDeviceIn(
       events,
       place: { environment, fileSystem, name: target, metadata },
       room: () => roomOf(fileSystem, target),
-      patienceMs: patienceMs ?? 0,
+      patience,
     });
     diagnostics?.tell({ type: 'opened', device });
     return device;

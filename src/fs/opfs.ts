@@ -228,7 +228,7 @@ const CODES: Readonly<Record<string, CodErrorCode>> = {
 /** What is clearer than the browser's message. */
 const REASONS: Readonly<Record<string, string>> = {
   NoModificationAllowedError: 'the file is open in another tab or worker',
-  InvalidStateError: 'the browser removed the data of this site; reload the page',
+  InvalidStateError: 'the data of this site was removed: reload the page',
 };
 
 /** Returns the error of a failed call. Errors of wrong arguments stay as they are. */

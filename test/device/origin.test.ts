@@ -3,6 +3,7 @@
 import { setImmediate as immediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
 import { openDeviceIn } from '../../src/device/open.ts';
+import { patienceOf } from '../../src/device/patience.ts';
 import { CodError, type Device, type DeviceEvent, type OpenDeviceOptions, type Source } from '../../src/index.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import type { InlineSource } from '../../src/sources/source.ts';
@@ -52,7 +53,7 @@ class Rig {
     const device = await openDeviceIn(
       { clock: this.clock, randomBytes: (into) => into.fill(7) },
       { source: this.source, fileSystem: this.fileSystem, target: 'disk', ...options },
-      how,
+      how.patienceMs === undefined ? {} : { patience: patienceOf(how.patienceMs) },
     );
     opened.push(device);
     void this.#follow(device);

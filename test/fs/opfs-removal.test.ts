@@ -44,6 +44,6 @@ it('are refused after five seconds, with the way out', async () => {
   expect(told).toEqual([]);
   await vi.advanceTimersByTimeAsync(200);
   expect(told).toMatchObject([
-    { code: 'COD_TARGET_IO', message: 'open disk: the browser removed the data of this site; reload the page' },
+    { code: 'COD_TARGET_IO', message: 'open disk: the data of this site was removed: reload the page' },
   ]);
 });

@@ -7,6 +7,7 @@
  */
 
 import { openDeviceIn } from '../../src/device/open.ts';
+import { patienceOf } from '../../src/device/patience.ts';
 import { type Clock, CodError, type Device, type DeviceEvent, type FileSystem, type Source } from '../../src/index.ts';
 import { type Random, SECTOR_BYTES } from '../../src/testing/index.ts';
 import { ByteHistory } from '../support/byte-history.ts';
@@ -173,7 +174,7 @@ class Copy<Kind extends string> {
         const device = await openDeviceIn(
           { clock, randomBytes: (into) => random.fill(into) },
           { source, fileSystem, target: this.#target },
-          random.oneIn(2) ? { patienceMs: random.below(20) * pauseMs } : {},
+          random.oneIn(2) ? { patience: patienceOf(random.below(20) * pauseMs) } : {},
         );
         this.#isNew = false;
         return device;

@@ -1,6 +1,7 @@
 /**
- * A process for owners.test.ts, on a machine whose clocks run faster. It opens the copy, says so, reports what it
- * reads, writes growing numbers to a block that no other owner has, reports each that is flushed, and closes.
+ * A process for owners.test.ts, on a machine whose clocks run faster. It opens the copy, says so, reads it, and
+ * flushes a write to a block that no other owner has. Then it reports what it has read, writes growing numbers to its
+ * block, reports each that is flushed, and closes.
  *
  * It pauses now and then right before a system call that changes a name, for longer than a take-over needs.
  *
@@ -77,8 +78,11 @@ async function own(): Promise<void> {
     await device.read(all, 0);
     const found = new DataView(all.buffer);
     const values = Array.from({ length: BLOCKS }, (_, index) => found.getUint32(index * BLOCK, true));
-    await send({ number, values });
     const bytes = new Uint8Array(BLOCK);
+    // An owner that was replaced while it was held up may read old bytes, but it cannot flush.
+    await device.write(bytes, number * BLOCK);
+    await device.flush();
+    await send({ number, values });
     for (let value = 1; value <= WRITES; value++) {
       new DataView(bytes.buffer).setUint32(0, value, true);
       await device.write(bytes, number * BLOCK);
