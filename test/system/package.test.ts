@@ -57,7 +57,8 @@ test('the tarball contains the build, its sources and the licence, and no develo
   );
   expect(
     packedFiles.filter(
-      (path) => !/^(dist|src|docs)\/|^(package\.json|LICENSE|NOTICE|(CHANGELOG|README|SECURITY)\.md)$/.test(path),
+      (path) =>
+        !/^(dist|src|docs)\/|^(package\.json|LICENSE|NOTICE|(CHANGELOG|README|SECURITY|SUPPORT)\.md)$/.test(path),
     ),
   ).toEqual([]);
   expect(packedFiles.filter((path) => /fingerprint|neutral-globals|^src\/package\.json/.test(path))).toEqual([]);

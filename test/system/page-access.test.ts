@@ -169,11 +169,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until('dropped.img');
     await until('64 KiB');
     await drop("items.add(new File(['<!doctype html><html>'], 'dropped.html'))");
-    await until('dropped.html');
-    await page
-      .getByText(/web page/)
-      .first()
-      .waitFor(WAIT);
+    await until(/It is an HTML page/);
     await page.fill('#image', 'ftp://example.org/disk.img');
     await page.press('#image', 'Enter');
     await until('This is not the address of a file on a server.');
