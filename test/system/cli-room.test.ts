@@ -100,6 +100,7 @@ describe.skipIf(!canMountDisks())('on a small disk', () => {
       const [device, target] = await openCopy(disk.directory, undefined);
       expect(await lackOfRoom(device, target, signal)).toContain('need 20 MiB');
       await device.hydrateRange(0, 5 * MIB);
+      await expect.poll(() => device.status().syncedBlocks * device.blockSize).toBe(5 * MIB);
       expect(await lackOfRoom(device, target, signal)).toContain('need 15 MiB');
       disk.resize(22 * MIB);
       expect(await lackOfRoom(device, target, signal)).toBeUndefined();
