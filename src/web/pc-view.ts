@@ -169,6 +169,8 @@ export class PcView {
       onError: (error) => setText(this.#state, `The disk has failed and the PC hangs: ${(error as Error).message}`),
     });
     const saved = await this.#savedPc();
+    // The view was closed meanwhile, and the disk is another's.
+    if (this.#release === undefined) return;
     this.#emulator = new V86({
       wasm_path: at('v86.wasm'),
       bios: { url: at('bios.bin') },
@@ -188,6 +190,7 @@ export class PcView {
     setText(this.#state, `The disk is the PC’s ${DRIVES[drive]}.`);
     this.#screen.focus();
   }
+
   /** Returns a PC that has started from this disk, if the page has one and the disk was never written. */
   async #savedPc(): Promise<ArrayBuffer | undefined> {
     const { image } = this.#session;
