@@ -145,11 +145,11 @@ export function addSamples(outdir) {
   const folder = join(outdir, 'samples');
   mkdirSync(cache, { recursive: true });
   mkdirSync(folder);
-  const names = Object.keys(MAKERS).filter((name) => {
+  const names = Object.entries(MAKERS).flatMap(([name, make]) => {
     const file = join(cache, name);
-    if (!existsSync(file) && !makeFile(name, file)) return false;
+    if (!existsSync(file) && !makeFile(name, make, file)) return [];
     link(file, join(folder, name));
-    return true;
+    return [name];
   });
   return names.flatMap((name) => {
     if (!name.endsWith('.img')) return [];
@@ -162,17 +162,22 @@ export function addSamples(outdir) {
 /** Names what the makers make: other makers make other images. */
 function version() {
   const hash = createHash('sha256');
-  for (const path of ['scripts/lib/page-images.mjs', 'scripts/lib/saved-pc.mjs', 'examples/v86/make-image.sh'])
+  // A PC that one version of v86 has saved is for that version.
+  const makers = ['page-images.mjs', 'saved-pc.mjs'].map((name) => join('scripts', 'lib', name));
+  for (const path of [...makers, 'examples/v86/make-image.sh', 'node_modules/v86/package.json'])
     hash.update(readFileSync(join(root, path)));
   return hash.digest('hex').slice(0, 16);
 }
 
-/** Makes a sample; returns whether that was possible. @param {string} name @param {string} file */
-function makeFile(name, file) {
+/**
+ * Makes a sample; returns whether that was possible.
+ * @param {string} name @param {(work: string, made: string) => string} make @param {string} file
+ */
+function makeFile(name, make, file) {
   const work = mkdtempSync(join(tmpdir(), 'page-image-'));
   say(`making ${name} …`);
   try {
-    const made = MAKERS[name]?.(work, dirname(file)) ?? '';
+    const made = make(work, dirname(file));
     // Another build may make the same file: the name appears when the file is complete.
     run('cp', ['--sparse=always', made, `${file}.${process.pid}`]);
     renameSync(`${file}.${process.pid}`, file);
