@@ -31,16 +31,16 @@ const size = Number(values.size) * 2 ** 20;
 const readerCount = Number(values.readers);
 const limitMs = Number(values.seconds) * 1000;
 
-/** One copy into a new target: the copy's MB/s, and the readers' times in ms, ascending. */
-async function run(folder, url, { hydrate, reads }) {
+/** One copy into a new folder: the copy's MB/s, and the readers' times in ms, ascending. */
+async function run(parent, url, { hydrate, reads }) {
+  const folder = mkdtempSync(join(parent, 'copy-'));
   const source = await httpSource(url);
   const device = await openDevice({ source, fileSystem: nodeFileSystem(folder), target: 'copy.img', hydrate });
   const times = [];
   let isOver = false;
   const begun = performance.now();
-  const over = hydrate ? device.hydrated : new Promise(() => undefined);
-  const timer = setTimeout(() => (isOver = true), limitMs);
-  void over.then(() => (isOver = true));
+  const late = new Promise((resolve) => setTimeout(resolve, limitMs).unref());
+  const over = Promise.race(hydrate ? [device.hydrated, late] : [late]).then(() => (isOver = true));
   const reader = async () => {
     const into = new Uint8Array(4096);
     while (!isOver) {
@@ -49,18 +49,12 @@ async function run(folder, url, { hydrate, reads }) {
       times.push(performance.now() - askedMs);
     }
   };
-  await Promise.all(
-    reads
-      ? Array.from({ length: readerCount }, reader)
-      : [Promise.race([over, new Promise((r) => setTimeout(r, limitMs))])],
-  );
+  await Promise.all(reads ? Array.from({ length: readerCount }, reader) : [over]);
   const seconds = (performance.now() - begun) / 1000;
-  clearTimeout(timer);
   const { sourceBytes } = device.status();
   await device.close();
   await source.close();
-  for (const name of ['copy.img', 'copy.img.bak', 'copy.img.bak.1', 'copy.img.wil', 'copy.img.wil.1', 'copy.img.lock'])
-    rmSync(join(folder, name), { force: true });
+  rmSync(folder, { recursive: true });
   return { rate: sourceBytes / seconds / 1e6, times: times.sort((one, other) => one - other) };
 }
 

@@ -87,8 +87,7 @@ export class Fetcher {
     this.#origin = parts.origin;
     this.#filler = parts.filler;
     this.#clock = parts.clock;
-    const { patience, clock, origin, onRetry } = parts;
-    this.#repeats = patience?.begin({ clock, origin, onRetry, closed: this.#closed.signal });
+    this.#repeats = parts.patience?.begin({ ...parts, closed: this.#closed.signal });
     this.#onBegin = parts.onBegin;
     this.#onFetched = parts.onFetched;
     this.#onStored = parts.onStored;

@@ -20,7 +20,7 @@ export interface PatienceParts {
   /** Aborted when the device is closed. */
   readonly closed: AbortSignal;
   /** Called for each failure that is repeated, before the delay. */
-  readonly onRetry: ((retry: Told) => void) | undefined;
+  readonly onRetry?: ((retry: Told) => void) | undefined;
 }
 
 /** A fetch that can be repeated. */
@@ -35,12 +35,13 @@ export interface Repeatable<T> {
 export interface Patience {
   /** A fetch that fails is repeated until this time in ms has passed since its beginning. */
   readonly ms: number;
-  begin(parts: PatienceParts): Repeats;
+  /** Undefined: fetches are not repeated. */
+  begin(parts: PatienceParts): Repeats | undefined;
 }
 
-/** Returns the patience of readers that wait for `ms`. */
+/** Returns the patience of readers that wait for `ms`, which may be 0. */
 export function patienceOf(ms: number): Patience {
-  return { ms, begin: (parts) => new Repeats(parts, ms) };
+  return { ms, begin: (parts) => (ms > 0 ? new Repeats(parts, ms) : undefined) };
 }
 
 /** The repetitions of one device. */
