@@ -1,11 +1,35 @@
 /**
- * `node sum-results.mjs FOLDER BROKEN`: prints the last line of .ci/run.
+ * `node sum-results.mjs FOLDER BROKEN`: prints the last lines of .ci/run: each test that failed, and the sum.
  *
- * Sums vitest's JSON reports in FOLDER. BROKEN is the number of failed steps. The exit code is 1 if anything failed or
+ * Reads vitest's JSON reports in FOLDER. BROKEN is the number of failed steps. The exit code is 1 if anything failed or
  * no test passed.
  */
 import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
+
+/** The lines of a failure that are repeated. The whole stands further up. */
+const MESSAGE_LINES = 12;
+
+/**
+ * Prints the failed tests of a report of vitest, so that they stand together after an hour's output.
+ * @param {string} run the name of the report
+ * @param {{ name: string, status: string, message: string, assertionResults: {
+ *   fullName: string, status: string, failureMessages: string[] }[] }[]} testResults
+ */
+function printFailures(run, testResults) {
+  for (const { name: path, status, message, assertionResults } of testResults) {
+    const file = `${run}: ${relative(process.cwd(), path)}`;
+    const failed = assertionResults.filter((test) => test.status === 'failed');
+    for (const test of failed) print(`${file}: ${test.fullName}`, test.failureMessages.join('\n'));
+    if (status === 'failed' && failed.length === 0) print(file, message);
+  }
+}
+
+/** @type {(title: string, message: string) => void} */
+function print(title, message) {
+  console.log(`== failed: ${title}`);
+  for (const line of message.split('\n').slice(0, MESSAGE_LINES)) console.log(`     ${line}`);
+}
 
 const [folder = '.', broken = '0'] = process.argv.slice(2);
 let passed = 0;
@@ -17,6 +41,7 @@ for (const name of readdirSync(folder)) {
   // A file that cannot be loaded is a failed suite without a failed test.
   failed += report.success ? report.numFailedTests : Math.max(report.numFailedTests, 1);
   skipped += report.numPendingTests + report.numTodoTests;
+  printFailures(name, report.testResults);
 }
 // No report shows the failure of a check, of an installation, or of the test runner itself.
 failed = Math.max(failed, Number(broken), passed === 0 ? 1 : 0);

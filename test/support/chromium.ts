@@ -44,8 +44,11 @@ export class Chromium {
     return new Chromium(await chromium.connectOverCDP(`http://127.0.0.1:${port}`), process);
   }
 
-  newPage(): Promise<Page> {
-    return this.browser.contexts()[0]!.newPage();
+  async newPage(): Promise<Page> {
+    const page = await this.browser.contexts()[0]!.newPage();
+    // A machine that runs other tests too can be slow.
+    page.setDefaultTimeout(120_000);
+    return page;
   }
 
   async kill(): Promise<void> {

@@ -12,7 +12,7 @@ import { Firefox } from '../support/firefox.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 
-const WAIT = { timeout: 60_000 };
+const WAIT = { timeout: 120_000 };
 
 describeWith(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-firefox-'));

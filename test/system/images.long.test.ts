@@ -11,7 +11,7 @@ import { imageCases, imageMakers, makeImages } from '../support/images.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 
-const WAIT = { timeout: 60_000, interval: 100 };
+const WAIT = { timeout: 120_000, interval: 100 };
 /** What an offer may fetch: the first and the last bytes of the image, and the answers to a few requests. */
 const MAX_OFFER_BYTES = 8192;
 

@@ -22,7 +22,7 @@ describe.skipIf(missing.length > 0)(missing.length === 0 ? name : `${name} (miss
     onTestFinished(() => source.close());
     const socket = join(directory, 's');
     const target = join(directory, 'disk');
-    const command = [source.url, target, '--socket', socket, '--rate', '512k'];
+    const command = [source.url, target, '--socket', socket, '--rate', '64k'];
     const first = await startServe(...command);
 
     const guest = new Guest(socket);

@@ -13,7 +13,7 @@ import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 
 const BIOS = '/usr/share/seabios/bios.bin';
-const WAIT = { timeout: 60_000 };
+const WAIT = { timeout: 120_000 };
 
 describeWith(['chromium', ...imageTools], 'the page', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-access-'));

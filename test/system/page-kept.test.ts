@@ -13,7 +13,7 @@ import { imageTools } from '../support/disk-images.ts';
 import { type Site, startSite } from '../support/site.ts';
 import { describeWith } from '../support/tools.ts';
 
-const WAIT = { timeout: 60_000 };
+const WAIT = { timeout: 120_000 };
 const BLOCK = 4096;
 
 describeWith(['chromium', ...imageTools], 'a kept copy in the page', () => {
@@ -138,7 +138,7 @@ describeWith(['chromium', ...imageTools], 'a kept copy in the page', () => {
       await until('The copy is complete');
       await page.getByRole('button', { name: 'All images' }).click();
     }
-    expect(await page.getByRole('button', { name: 'Resume same.img' }).count()).toBe(2);
+    await expect.poll(() => page.getByRole('button', { name: 'Resume same.img' }).count(), WAIT).toBe(2);
     await pickFile(page, paths[0]!);
     await click('Continue (100 % is here)');
     await until('The copy is complete');

@@ -18,7 +18,7 @@ import { describeWith } from '../support/tools.ts';
 /** From the package grub-rescue-pc. */
 const GRUB = '/usr/lib/grub-rescue/grub-rescue-floppy.img';
 const BIOS = '/usr/share/seabios/bios.bin';
-const WAIT = { timeout: 60_000 };
+const WAIT = { timeout: 120_000 };
 
 describeWith(['chromium', ...imageTools], 'the page', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-page-'));
@@ -447,7 +447,8 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       await page.getByRole('region', { name: 'File' }).getByText('The image has changed at its source').waitFor(WAIT);
       await until(page, 'copied · Stopped');
       await expectQuiet();
-      expect(await page.getByRole('button', { name: rests ? 'Resume' : 'Pause' }).isDisabled()).toBe(true);
+      const button = page.getByRole('button', { name: rests ? 'Resume' : 'Pause' });
+      await expect.poll(() => button.isDisabled(), WAIT).toBe(true);
       await goTo('0x200', 'EFI PART');
       await goTo('39 MiB', 'Kilroy was here');
       await write('So was I, later');
