@@ -16,6 +16,7 @@ const checks = {
   size: ['size-limit'],
   imports: ['node', join(root, 'scripts', 'import-map.mjs'), '--check'],
   tidy: ['node', join(root, 'scripts', 'tidy.mjs')],
+  'reading-ease': ['node', join(root, 'scripts', 'reading-ease.mjs')],
 };
 for (const name of readdirSync(root)) {
   if (/^tsconfig.*\.json$/.test(name) && name !== 'tsconfig.base.json')

@@ -1,5 +1,5 @@
 /**
- * The imports between the folders of `src`, as a picture in docs/DESIGN.md.
+ * The imports between the folders of `src`, as a picture in docs/ARCHITECTURE.md.
  *
  *   node scripts/import-map.mjs           writes the picture
  *   node scripts/import-map.mjs --check   fails if the picture is not current
@@ -102,15 +102,16 @@ function picture(imports) {
 await script(async () => {
   const imports = await importsBetweenFolders();
   checkLayers(imports);
-  const path = join(root, 'docs', 'DESIGN.md');
+  const name = 'docs/ARCHITECTURE.md';
+  const path = join(root, name);
   const text = readFileSync(path, 'utf8');
   const [start, end] = [text.indexOf(BEGIN), text.indexOf(END)];
-  if (start < 0 || end < start) throw new StepError(`docs/DESIGN.md does not contain ${BEGIN}`, '', 1);
+  if (start < 0 || end < start) throw new StepError(`${name} does not contain ${BEGIN}`, '', 1);
   const renewed = text.slice(0, start) + picture(imports) + text.slice(end + END.length);
   if (renewed === text) return;
   if (process.argv.includes('--check')) {
-    throw new StepError('the import diagram in docs/DESIGN.md is out of date: run node scripts/import-map.mjs', '', 1);
+    throw new StepError(`the import diagram in ${name} is out of date: run node scripts/import-map.mjs`, '', 1);
   }
   writeFileSync(path, renewed);
-  say('docs/DESIGN.md: import diagram updated');
+  say(`${name}: import diagram updated`);
 });

@@ -7,10 +7,10 @@
  *
  * Prints `file:line: message` for each finding. A folder without git is read as a whole, without build outputs.
  */
-import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'node:fs';
+import { readFileSync, realpathSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { trackedFiles } from './lib/tracked-files.mjs';
 
 const MAX_LINE_CHARACTERS = 120;
 const MAX_SENTENCE_WORDS = 30;
@@ -60,31 +60,6 @@ const LONG_LINES = /\.json$/;
 
 /** A line that is one URL, perhaps in a comment or a list, cannot be wrapped. */
 const ONE_URL = /^[^\p{L}\p{N}]*https?:\/\/\S+$/u;
-
-const IGNORED_FOLDERS = new Set(['.git', 'node_modules', 'dist', 'build', 'coverage']);
-
-/**
- * @param {string} folder
- * @returns {string[]} paths of files, relative to the folder
- */
-function filesOf(folder) {
-  // Inside the work tree of another repository, `git ls-files` would list that repository's files.
-  if (existsSync(join(folder, '.git'))) {
-    const options = { cwd: folder, encoding: /** @type {const} */ ('utf8'), maxBuffer: 2 ** 26 };
-    return execFileSync('git', ['ls-files', '-z'], options).split('\0').filter(Boolean);
-  }
-  /** @type {string[]} */
-  const files = [];
-  const visit = (/** @type {string} */ prefix) => {
-    for (const entry of readdirSync(join(folder, prefix), { withFileTypes: true })) {
-      const path = `${prefix}${entry.name}`;
-      if (entry.isFile()) files.push(path);
-      else if (entry.isDirectory() && !IGNORED_FOLDERS.has(entry.name)) visit(`${path}/`);
-    }
-  };
-  visit('');
-  return files;
-}
 
 /** @param {string} phrase */
 function patternOf(phrase) {
@@ -159,7 +134,7 @@ function* longSentences(prose) {
 export function findingsIn(folder) {
   /** @type {{ path: string, line: number, message: string }[]} */
   const findings = [];
-  for (const path of filesOf(folder).sort()) {
+  for (const path of trackedFiles(folder).sort()) {
     if (EXEMPT_FILES.some((pattern) => pattern.test(path))) continue;
     const file = join(folder, path);
     if (!statSync(file, { throwIfNoEntry: false })?.isFile()) continue;

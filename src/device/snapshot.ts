@@ -6,7 +6,7 @@
  *
  * Where the file system can clone a file, bytes are taken by the clone and the steps before only collect the state.
  *
- * Invariants (docs/DESIGN.md, "A snapshot"):
+ * Invariants (docs/RECOVERY.md, "A snapshot"):
  * - The state of the snapshot says at most what its target holds. Blocks that the source has filled meanwhile may be
  *   missing there: they are copied again.
  * - What a user has changed is noted after the change is recorded, and before its lock is released.

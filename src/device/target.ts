@@ -2,7 +2,7 @@
  * The target: its bytes, the locks on its blocks, and the records of what it holds. Every change of it goes through
  * here.
  *
- * Invariants (docs/DESIGN.md, "Ordering"):
+ * Invariants (docs/DESIGN.md, "Rules"):
  * - A write is recorded after it has returned. Its lock is held from before the write until the state holds the record.
  * - As long as the target is blank, every byte that was never recorded is zero, or the source's.
  * - On a new target, every byte that was never written is zero, whatever the records and failures.

@@ -1,7 +1,7 @@
 /**
  * Makes a copy's state durable: flushes, checkpoints, and the switch from one log to the next.
  *
- * Invariants (docs/DESIGN.md, "Ordering", gives the reasons):
+ * Invariants (docs/DESIGN.md, "Rules", gives the reasons):
  * - Checkpoints exclude each other, and so do flushes. Appends and the switch to the next log exclude each other.
  * - A checkpoint holds at least the state of the moment in which its log begins.
  * - A step that fails has changed nothing, or the copy is poisoned.

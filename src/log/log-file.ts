@@ -1,6 +1,6 @@
 /**
  * The file of a log slot, which logs take over in place. A later log finds the room of an earlier one, also on a full
- * disk (docs/DESIGN.md, "A full disk").
+ * disk (docs/RECOVERY.md, "A full disk").
  *
  * Invariants:
  * - The first `allocated` bytes of the file were written. Writing there again needs no room, unless the file system

@@ -3,7 +3,7 @@
  *
  *   own → read → say that nothing is copied → empty and remove the target → empty and remove the metadata
  *
- * Each step is durable before the next begins (docs/DESIGN.md, "A removal", gives the reasons).
+ * Each step is durable before the next begins (docs/RECOVERY.md, "A removal", gives the reasons).
  *
  * Invariants:
  * - While the target has bytes, its metadata is there: without it, an incomplete target looks like a complete image.

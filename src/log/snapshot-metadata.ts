@@ -3,7 +3,7 @@
  *
  *   claim → (the caller makes the target and fills the state) → commit, or abandon → close
  *
- * Invariants (docs/DESIGN.md, "A snapshot"):
+ * Invariants (docs/RECOVERY.md, "A snapshot"):
  * - Before a target exists, a checkpoint says durably that nothing of it counts. It has an identity of its own, so that
  *   no source is taken for its source.
  * - The checkpoint that counts is written after the target is durable.

@@ -1,4 +1,4 @@
-/** Reads metadata that another owner may change meanwhile (docs/DESIGN.md, "A reading of a copy in use"). */
+/** Reads metadata that another owner may change meanwhile (docs/OWNERSHIP.md, "A reading of a copy in use"). */
 
 import { CodError, isCodError } from '../errors.ts';
 import type { FileSystem } from '../fs/file-system.ts';

@@ -1,4 +1,4 @@
-/** README.md and the documents of the command and the browser: their form, their lists, and the code that runs here. */
+/** All documents: their form. README.md: its size, its lists, and the code that runs here. */
 
 import { execFile } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -9,16 +9,19 @@ import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { parseConfig } from '../../src/cli/config-file.ts';
 import { seededRandom } from '../../src/testing/random.ts';
-import { codeBlocks, proseLines, readDocument } from '../support/documents.ts';
+import { allDocuments, codeBlocks, proseLines, readDocument } from '../support/documents.ts';
 import { bundleUser } from '../support/own-package.ts';
 import { serveFile } from '../support/range-server.ts';
 import { README_BLOCKS, README_URL, readmeBlock } from '../support/readme-blocks.ts';
 
 const MAX_WORDS = 900;
+/** What is read in ten minutes. */
+const MAX_DESIGN_WORDS = 2500;
 const readme = readDocument('README.md');
-const own = ['README.md', 'docs/COMMAND.md', 'docs/BROWSER.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'SECURITY.md'];
+const wordsOf = (text: string): number => text.trim().split(/\s+/).length;
 
-describe.each(own)('%s', (path) => {
+// The reports of exports are generated.
+describe.each(allDocuments().filter((path) => !path.startsWith('docs/api/')))('%s', (path) => {
   const text = readDocument(path);
 
   it('has lines of at most 120 characters', () => {
@@ -42,7 +45,11 @@ describe.each(own)('%s', (path) => {
 
 describe('README.md', () => {
   it(`has at most ${MAX_WORDS} words`, () => {
-    expect(readme.trim().split(/\s+/).length).toBeLessThanOrEqual(MAX_WORDS);
+    expect(wordsOf(readme)).toBeLessThanOrEqual(MAX_WORDS);
+  });
+
+  it(`introduces a design of at most ${MAX_DESIGN_WORDS} words`, () => {
+    expect(wordsOf(readDocument('docs/DESIGN.md'))).toBeLessThanOrEqual(MAX_DESIGN_WORDS);
   });
 
   it('shows only code that tests run', () => {

@@ -7,7 +7,8 @@
  * | the target as it was left; a damaged log, whose end may look like a torn tail | flushed writes |
  * | the target as of its last sync | flushed writes |
  *
- * Damage that cannot be detected (docs/DESIGN.md, Damage) is excluded: `isSameEpochsLog`, `isFormat1Alone`.
+ * Damage that cannot be detected (docs/DESIGN.md, "Damage and faults") is left out: `isSameEpochsLog`,
+ * `isFormat1Alone`.
  */
 
 import { describe, expect, it } from 'vitest';

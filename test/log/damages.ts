@@ -1,6 +1,6 @@
 /**
  * The damages of the damage suite: each yields the files of a state, of which one or two are damaged. A damage that is
- * a possible state, or that cannot be detected (docs/DESIGN.md, Damage), is left out.
+ * a possible state, or that cannot be detected (docs/DESIGN.md, "Damage and faults"), is left out.
  */
 
 import { CodError } from '../../src/index.ts';

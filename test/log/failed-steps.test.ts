@@ -1,4 +1,4 @@
-/** A step that fails changes nothing, or the log is poisoned (docs/DESIGN.md, "A step that fails"). */
+/** A step that fails changes nothing, or the log is poisoned (docs/RECOVERY.md, "A step that fails"). */
 
 import { RoaringBitmap32 } from 'roaring-wasm/browser';
 import { afterEach, describe, expect, it, vi } from 'vitest';
