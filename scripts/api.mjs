@@ -1,18 +1,22 @@
 /**
- * `npm run api [-- --check]`: writes docs/api/*.api.md, the exports of each entry with their signatures.
+ * `npm run api [-- --check]`: writes docs/API.md, a reference of all exports from their docstrings, and
+ * docs/api/*.api.md, the exports of each entry with their signatures.
  *
  * - The reports come from the declarations in `dist`. A report without an entry is removed.
  * - A type in a signature that its entry does not export is an error.
- * - An export or a member without a docstring is an error.
- * - --check: writes nothing, and fails if a report is out of date.
+ * - An export or a member without a docstring is an error, and so is a warning of typedoc.
+ * - --check: writes nothing, and fails if a file is out of date.
  */
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { CompilerState, Extractor, ExtractorConfig } from '@microsoft/api-extractor';
+import { apiDocument } from './lib/api-document.mjs';
 import { ensureBuilt, root, StepError, say, script } from './lib/steps.mjs';
 
-const folder = join(root, 'docs', 'api');
+const docs = join(root, 'docs');
+const folder = join(docs, 'api');
+const document = 'API.md';
 /** @type {{ name: string, exports: Record<string, string | { types: string }> }} */
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
 
@@ -107,6 +111,13 @@ function read(from) {
   return new Map(names.map((name) => [name, readFileSync(join(from, name), 'utf8')]));
 }
 
+/** The entries with exports, and their modules in src, in the order of package.json. */
+function documented() {
+  return entries
+    .map(([entry, path]) => ({ entry, module: relative(join(root, 'dist'), path).replace(/\.d\.ts$/, '') }))
+    .filter(({ module }) => module !== 'browser-worker');
+}
+
 await script(async () => {
   const isCheck = process.argv.includes('--check');
   await ensureBuilt();
@@ -114,23 +125,24 @@ await script(async () => {
   try {
     const problems = report(fresh);
     if (problems.length > 0) throw new StepError('types in public signatures are not exported', problems.join('\n'), 1);
-    mkdirSync(folder, { recursive: true });
-    const [old, now] = [read(folder), read(fresh)];
+    const now = read(fresh);
     const bare = undocumented(now);
     if (bare.length > 0) throw new StepError('exports or members have no docstring', bare.join('\n'), 1);
+    mkdirSync(folder, { recursive: true });
+    const old = read(folder);
+    const written = join(docs, document);
+    if (existsSync(written)) old.set(document, readFileSync(written, 'utf8'));
+    now.set(document, await apiDocument(documented()));
     const differing = [...new Set([...old.keys(), ...now.keys()])].filter((name) => old.get(name) !== now.get(name));
     if (isCheck && differing.length > 0)
-      throw new StepError(
-        `docs/api is out of date (${differing.join(', ')}): run \`npm run api\` and review the difference`,
-        '',
-        1,
-      );
+      throw new StepError(`out of date: ${differing.join(', ')}; run \`npm run api\` and review the difference`, '', 1);
     for (const name of differing) {
       const text = now.get(name);
-      if (text === undefined) rmSync(join(folder, name));
-      else writeFileSync(join(folder, name), text);
+      const path = join(name === document ? docs : folder, name);
+      if (text === undefined) rmSync(path);
+      else writeFileSync(path, text);
     }
-    say(`docs/api: ${now.size} reports, ${differing.length} changed`);
+    say(`docs/API.md and docs/api: ${now.size} files, ${differing.length} changed`);
   } finally {
     rmSync(fresh, { recursive: true });
   }

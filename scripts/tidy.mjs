@@ -49,7 +49,7 @@ export const BANNED = [
 const EXEMPT_FILES = [
   /^package-lock\.json$/,
   /^(LICENSE|NOTICE)$/,
-  /^docs\/api\//,
+  /^docs\/(api\/|API\.md$)/,
   /^src\/wasm\/generated\//,
   /^test\/fixtures\/.*(?<!\.md)$/,
   /\.(svg|png|jpg)$/,

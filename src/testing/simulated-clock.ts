@@ -103,7 +103,8 @@ export class SimulatedClock implements Clock {
    *   run: all that `work` waits for must be within reach of `settle`. Default: no limit.
    * @throws an error when `work` takes longer than `limitMs`, or is stuck.
    */
-  async run<T>(work: Promise<T>, { limitMs }: { limitMs?: number } = {}): Promise<T> {
+  async run<T>(work: Promise<T>, options: { limitMs?: number } = {}): Promise<T> {
+    const { limitMs } = options;
     const end = this.#now + (limitMs ?? Number.POSITIVE_INFINITY);
     let running = true;
     const settled = work.then(
