@@ -3,7 +3,7 @@
  * 206.835 − 1.015 × words per sentence − 84.6 × syllables per word.
  *
  * 60 to 70 is plain English, and 90 is very easy. A document below {@link LEAST_EASE} is printed, and the exit code is
- * 1. Only prose counts: neither headings, tables and code, nor the addresses of links.
+ * 1. Only prose counts: neither headings, tables and code, nor the addresses of links, nor lists of sources.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -24,7 +24,7 @@ const LEAST_WORDS = 100;
 function sentencesOf(text) {
   return text
     .replace(/^( *)```[\s\S]*?^\1```$/gm, '')
-    .replace(/^(#|\||<!--).*$/gm, '')
+    .replace(/^(#|\||<!--|\d+\. \[[^\]]*\]\([^)]*\)$).*$/gm, '')
     .replace(/\[([^\]]*)\]\([^)]*\)/g, '$1')
     .replace(/`[^`]*`/g, 'code')
     .split(/(?<=[.:!?])\s+|\n\s*\n|\n\s*(?:-|\d+\.) /)
