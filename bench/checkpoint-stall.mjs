@@ -9,12 +9,14 @@
  * Exits with 1 if the event loop was held for longer than the bar. Needs `npm run build` first.
  */
 
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { openDevice } from '../dist/index.js';
-import { nodeFileSystem } from '../dist/node.js';
+import { measured } from './lib/event-loop.mjs';
+import { withoutTarget, zeros } from './lib/no-target.mjs';
+import { median } from './lib/tools.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -79,64 +81,12 @@ function writeFormat1(name, bytes) {
   closeSync(file);
 }
 
-/** Real files, but a target that keeps nothing. */
-function files() {
-  const real = nodeFileSystem(folder);
-  const target = {
-    size: async () => size,
-    read: async (into) => void into.fill(0),
-    write: async () => undefined,
-    truncate: async () => undefined,
-    sync: async () => undefined,
-    close: async () => undefined,
-  };
-  return {
-    bootId: real.bootId,
-    open: (name, how) => (name === 'disk' ? Promise.resolve(target) : real.open(name, how)),
-    remove: (name) => real.remove(name),
-  };
-}
-
-const source = { size, identity: 'bench', read: async (into) => void into.fill(0), close: async () => undefined };
-
-/** Processor time of this thread in ms, so that other programs on the machine do not count. Linux only. */
-function cpuTime() {
-  try {
-    return Number(readFileSync('/proc/thread-self/schedstat', 'latin1').split(' ')[0]) / 1e6;
-  } catch {
-    return performance.now();
-  }
-}
-
-/** Runs `task`. Returns its time, and the most processor time for which the event loop did not turn, in ms. */
-async function measured(task) {
-  let isRunning = true;
-  let held = 0;
-  const watch = (async () => {
-    for (let last = cpuTime(); isRunning; ) {
-      await new Promise(setImmediate);
-      const now = cpuTime();
-      held = Math.max(held, now - last);
-      last = now;
-    }
-  })();
-  await new Promise((resolve) => setTimeout(resolve, 20));
-  held = 0;
-  const begun = performance.now();
-  await task();
-  const ms = performance.now() - begun;
-  isRunning = false;
-  await watch;
-  return { ms, held };
-}
-
-function median(values) {
-  return [...values].sort((a, b) => a - b)[values.length >> 1];
-}
-
 let device;
 const open = async () => {
-  device = await openDevice({ source, fileSystem: files(), target: 'disk', hydrate: false, checkpointIntervalMs: 1e9 });
+  device = await openDevice({
+    ...{ source: zeros(size), fileSystem: withoutTarget(folder, 'disk', size), target: 'disk' },
+    ...{ hydrate: false, checkpointIntervalMs: 1e9 },
+  });
 };
 
 /** Prints the medians of a step, and returns the time for which the event loop was held. */

@@ -16,6 +16,7 @@ import { basename, dirname, join } from 'node:path';
 import { build } from 'esbuild';
 import ts from 'typescript';
 import { bundleCommands, licencesOf } from './lib/command-bundles.mjs';
+import { keepOwnSources } from './lib/own-source-maps.mjs';
 import { bundleForPages } from './lib/page-bundles.mjs';
 import { capture, fingerprintFile, isBuilt, root, StepError, say, script, sourceFingerprint } from './lib/steps.mjs';
 import { runTs } from './run-ts.mjs';
@@ -172,6 +173,7 @@ await script(async () => {
     await bundleExecutables(fresh);
     await describeCommand(fresh);
     await bundleForPages(entries.filter(isForPages), fresh);
+    keepOwnSources(fresh);
     declare(fresh);
     writeFileSync(join(fresh, basename(fingerprintFile)), fingerprint);
     try {

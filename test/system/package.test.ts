@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { build } from 'esbuild';
@@ -62,6 +62,16 @@ test('the tarball contains the build, its sources and the licence, and no develo
     ),
   ).toEqual([]);
   expect(packedFiles.filter((path) => /fingerprint|neutral-globals|^src\/package\.json/.test(path))).toEqual([]);
+});
+
+test('every source of a source map is in the tarball', async () => {
+  for (const path of packedFiles.filter((each) => each.endsWith('.map'))) {
+    const text = await readFile(join(folder, 'node_modules', manifest.name, path), 'utf8');
+    const { sources, mappings } = JSON.parse(text) as { sources: string[]; mappings: string };
+    expect(mappings.length, path).toBeGreaterThan(0);
+    const names = sources.map((source) => join(dirname(path), source));
+    expect(names.filter((name) => !packedFiles.includes(name))).toEqual([]);
+  }
 });
 
 describe('every export can be imported', () => {
