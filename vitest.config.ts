@@ -25,8 +25,15 @@ function profileOf(browser: string): string {
   return profile;
 }
 
-/** Unit tests that need a process of their own: one fills the heap of roaring-wasm, the other replaces a module. */
-const ALONE: readonly string[] = ['test/log/no-memory.test.ts', 'test/nbd/connection.test.ts'];
+/**
+ * Unit tests that need a process of their own: one fills the heap of roaring-wasm, one replaces a module, and one takes
+ * all page buffers, some of which an abandoned device of another test may hold.
+ */
+const ALONE: readonly string[] = [
+  'test/log/no-memory.test.ts',
+  'test/nbd/connection.test.ts',
+  'test/platform/pages.test.ts',
+];
 
 /** The tests that run in a page. */
 const inBrowser = (
