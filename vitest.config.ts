@@ -46,8 +46,8 @@ const inBrowser = (
     name,
     include: ['test/browser/**/*.test.ts'],
     globalSetup: ['test/browser/setup.ts'],
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
     maxWorkers,
     browser: {
       enabled: true,
@@ -140,13 +140,13 @@ const config: ViteUserConfig = {
           exclude: ['test/system/**', 'test/browser/**', 'test/**/*.long.test.ts', ...ALONE],
           // A process for each file would take a second of a processor per file.
           isolate: false,
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          testTimeout: 300_000,
+          hookTimeout: 300_000,
         },
       },
       {
         extends: true,
-        test: { name: 'unit-alone', include: [...ALONE], testTimeout: 60_000, hookTimeout: 60_000 },
+        test: { name: 'unit-alone', include: [...ALONE], testTimeout: 300_000, hookTimeout: 300_000 },
       },
       {
         // Foreign programs, whole processes, the packed package: slow, and independent of Node's version.

@@ -39,23 +39,30 @@ export async function status(target: string | undefined, flags: StatusFlags): Pr
     const { watchOnTerminal } = await import('./status-watch.ts');
     return watchOnTerminal({ input: stdin, output: stdout, ask: (cells) => statusOf(target, flags, cells) });
   }
-  for (;;) {
+  await eachSecond(async () => {
     const found = await statusOf(target, flags);
     stdout.write(flags.json ? `${JSON.stringify(found)}\n` : describeStatus(found));
-    if (!flags.watch || found.pid === null) return;
-    await sleep(WATCH_MS);
-  }
+    return flags.watch === true && found.pid !== null;
+  });
+}
+
+/** Repeats `print` for as long as it resolves to true, and another program reads the output: `… | head -n 1`. */
+async function eachSecond(print: () => Promise<boolean>): Promise<void> {
+  let isRead = true;
+  process.stdout.once('error', () => {
+    isRead = false;
+  });
+  while ((await print()) && isRead) await sleep(WATCH_MS);
 }
 
 /** Prints a line for each disk, also for those that are not open. */
-async function statusOfAll(socket: string, { json, watch }: StatusFlags): Promise<void> {
-  for (;;) {
+async function statusOfAll(socket: string, { json, watch = false }: StatusFlags): Promise<void> {
+  await eachSecond(async () => {
     const found: CopyStatus[] = [];
     for (const name of await disksAt(socket)) found.push(await statusOfDisk(socket, name));
     process.stdout.write(found.map((each) => (json ? `${JSON.stringify(each)}\n` : describeStatus(each))).join(''));
-    if (!watch) return;
-    await sleep(WATCH_MS);
-  }
+    return watch;
+  });
 }
 
 async function statusOfDisk(socket: string, name: string): Promise<CopyStatus> {

@@ -14,9 +14,9 @@ import { bundleUser } from '../support/own-package.ts';
 const CHUNK = 65_536;
 
 /** Runs the only code block of a document in `folder`. */
-async function runBlock(document: string, folder: string): Promise<string> {
+async function runBlock(document: string, name: string, folder: string): Promise<string> {
   const blocks = codeBlocks(readDocument(document));
-  expect(blocks.map(({ language }) => language)).toEqual(['js']);
+  expect(blocks.map((block) => block.name)).toEqual([name]);
   return (await promisify(execFile)(process.execPath, [await bundleUser(blocks[0]!.code)], { cwd: folder })).stdout;
 }
 
@@ -28,12 +28,12 @@ it('the source of docs/SOURCES.md is copied', async () => {
     writeFileSync(join(folder, 'chunks', `${at / CHUNK}`), image.subarray(at, at + CHUNK));
   const digest = createHash('sha256').update(image).digest('hex');
   writeFileSync(join(folder, 'chunks', 'index.json'), JSON.stringify({ size: image.length, digest }));
-  await runBlock('docs/SOURCES.md', folder);
+  await runBlock('docs/SOURCES.md', 'chunks.mjs', folder);
   expect(readFileSync(join(folder, 'disk.raw')).equals(image)).toBe(true);
   expect(existsSync(join(folder, 'disk.raw.bak'))).toBe(false);
 });
 
 it('the file system of docs/BACKENDS.md passes the suite', async () => {
-  const output = await runBlock('docs/BACKENDS.md', temporaryDirectory());
+  const output = await runBlock('docs/BACKENDS.md', 'backend.mjs', temporaryDirectory());
   expect(output.match(/^passed: /gm)?.length).toBeGreaterThan(20);
 });

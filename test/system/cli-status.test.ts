@@ -1,15 +1,17 @@
 /** `copyondemand status`, and its channel: the socket of the owner. */
 
+import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { promisify } from 'node:util';
 import { expect, onTestFinished, test } from 'vitest';
 import { parseOwner } from '../../src/fs/lock-owner.ts';
 import { lockFile } from '../../src/fs/node-lock.ts';
 import { nbdSource } from '../../src/nbd.ts';
-import { type Running, runCommand, startCommand } from '../cli/command.ts';
+import { MAIN, type Running, runCommand, startCommand } from '../cli/command.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 
 const FIELDS = [
@@ -56,6 +58,16 @@ function client(target: string): Socket {
   onTestFinished(() => void connection.destroy());
   return connection;
 }
+
+test.each(['', ' --json'])('--watch%s ends when its output is no longer read', async (flag) => {
+  const { target } = await copying();
+  const { stdout } = await promisify(execFile)('sh', [
+    ...['-c', `"$0" "$1" status "$2" --watch${flag} | head -n 1`],
+    ...[process.execPath, MAIN, target],
+  ]);
+  expect(stdout.split('\n')).toHaveLength(2);
+  expect(stdout).toContain('hydrating');
+});
 
 test('status comes from the owner, and without one from the metadata', async () => {
   const { target, server } = await serving();

@@ -214,7 +214,7 @@ describeWith([PYTHON, 'qemu-io'], 'an upgrade', () => {
 /** The command of the container that serves, from the Kubernetes recipe, with the paths of this machine. */
 function recipe(directory: string, image: string): readonly string[] {
   const text = readFileSync(fileURLToPath(new URL('../../docs/NBD.md', import.meta.url)), 'utf8');
-  const yaml = /```yaml\n([\s\S]*?)```/.exec(text)![1]!;
+  const yaml = /```yaml kubernetes\n([\s\S]*?)```/.exec(text)![1]!;
   const list = (key: string) => new RegExp(`^ *${key}: \\[(.*)\\]$`, 'm').exec(yaml)![1]!.split(', ');
   const place: Readonly<Record<string, string>> = {
     '/usr/local/lib/node_modules/copyondemand/dist/cli/main.js': MAIN,

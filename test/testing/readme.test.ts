@@ -11,6 +11,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 
 const readme = await readFile(new URL('../../src/testing/README.md', import.meta.url), 'utf8');
 const entry = fileURLToPath(new URL('../../src/testing/index.ts', import.meta.url));
+const memfs = fileURLToPath(new URL('../../src/memfs.ts', import.meta.url));
 
 function snippet(name: string): string {
   const found = readme.split(`\`\`\`js ${name}\n`)[1]?.split('```')[0];
@@ -26,9 +27,9 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-/** Runs the example with a log module, and returns its output. Rejects if the example ends with an error. */
-async function run(log: string): Promise<{ stdout: string }> {
-  await writeFile(join(folder, 'test.mjs'), snippet('test.mjs'));
+/** Runs a program with a log module, and returns its output. Rejects if the program ends with an error. */
+async function run(log: string, program = snippet('test.mjs')): Promise<{ stdout: string }> {
+  await writeFile(join(folder, 'test.mjs'), program);
   await writeFile(join(folder, 'my-log.mjs'), log);
   const outfile = join(folder, 'bundle.mjs');
   await build({
@@ -37,7 +38,11 @@ async function run(log: string): Promise<{ stdout: string }> {
     bundle: true,
     format: 'esm',
     platform: 'node',
-    alias: { 'copyondemand/testing': entry },
+    // memfs is CommonJS and calls `require`.
+    banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
+    alias: { 'copyondemand/testing': entry, 'copyondemand/memfs': memfs },
+    // Where memfs is found for a program in another folder.
+    nodePaths: [fileURLToPath(new URL('../../node_modules', import.meta.url))],
     logLevel: 'silent',
   });
   return promisify(execFile)(process.execPath, [outfile]);
@@ -47,6 +52,16 @@ it('runs its example of 20 lines', async () => {
   expect(snippet('test.mjs').trimEnd().split('\n').length).toBeLessThanOrEqual(22);
   const { stdout } = await run(snippet('my-log.mjs'));
   expect(stdout).toMatch(/crashes: \d\d/);
+});
+
+it('records what its example does, and replays it', async () => {
+  const code = `import { FileSystemRecorder, replayTrace } from 'copyondemand/testing';
+    import { memfsFileSystem } from 'copyondemand/memfs';
+    const fileSystem = memfsFileSystem();
+    const useIt = async (files) => (await files.open('file', { create: true })).write(new Uint8Array(3), 0);
+    ${snippet('trace.mjs')}`;
+  const { stdout } = await run(snippet('my-log.mjs'), code);
+  expect(stdout).toMatch(/open[\s\S]*write/);
 });
 
 it('fails its example without a sync, with a line that replays the failure', async () => {
