@@ -45,7 +45,7 @@ export async function serveImage(
   options: { size?: number; bytesPerSecond?: number; etag?: () => string; headers?: Record<string, string> } = {},
 ): Promise<ImageServer> {
   const { size = statSync(path).size, headers = PERMISSION, etag = () => '"one"' } = options;
-  let bytesPerSecond: number | undefined = options.bytesPerSecond ?? 2 * 2 ** 20;
+  let bytesPerSecond: number | undefined = options.bytesPerSecond ?? 2 ** 19;
   const file = openSync(path, 'r');
   const server = await startRangeServer({
     size,
