@@ -1,9 +1,7 @@
 /** A copy as other programs see it: served by nginx, compared by qemu-img, checked by e2fsck. */
 
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { httpSource } from '../../src/sources/http/source.ts';
@@ -12,6 +10,7 @@ import { seededRandom } from '../../src/testing/index.ts';
 import { runCommand, runUntil } from '../cli/command.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { expectBytes } from '../support/bytes.ts';
+import { freePort, startNginx } from '../support/nginx.ts';
 import { describeWith, toolPath } from '../support/tools.ts';
 
 function run(program: string, ...args: string[]): string {
@@ -20,39 +19,17 @@ function run(program: string, ...args: string[]): string {
   return stdout;
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
 /** Serves `directory` with nginx on loopback until the end of the test. `settings` are of the server. */
 async function serveByNginx(directory: string, settings = ''): Promise<string> {
-  const scratch = temporaryDirectory();
   const port = await freePort();
-  const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
-    (kind) => `${kind}_temp_path ${scratch}/${kind};`,
+  const nginx = await startNginx(
+    temporaryDirectory(),
+    port,
+    `access_log off; limit_conn_zone $server_name zone=all:1m;
+    server { listen 127.0.0.1:${port}; root ${directory}; ${settings} }`,
   );
-  const configuration = join(scratch, 'nginx.conf');
-  writeFileSync(
-    configuration,
-    `daemon off; master_process off; pid ${scratch}/pid; error_log stderr notice; events {}
-    http { access_log off; limit_conn_zone $server_name zone=all:1m; ${paths.join(' ')} server {
-      listen 127.0.0.1:${port}; root ${directory}; ${settings} } }`,
-  );
-  const nginx = spawn(toolPath('nginx')!, ['-c', configuration, '-e', 'stderr'], { stdio: 'ignore' });
-  onTestFinished(() => {
-    nginx.kill();
-  });
-  const url = `http://127.0.0.1:${port}`;
-  for (;;) {
-    const answer = await fetch(url).catch(() => undefined);
-    if (answer !== undefined) return url;
-    if (nginx.exitCode !== null) throw new Error(`nginx ended with ${nginx.exitCode}`);
-  }
+  onTestFinished(() => nginx.kill());
+  return nginx.url;
 }
 
 describeWith(['nginx', 'qemu-img', 'mke2fs', 'e2fsck'], 'a copy of an image with an ext4 file system', () => {
