@@ -8,6 +8,7 @@
 
 import { Heap } from './heap.ts';
 import type { Load, Sharer } from './links.ts';
+import { measured } from './measured.ts';
 
 export interface Machine {
   readonly index: number;
@@ -98,6 +99,14 @@ export class Group implements Sharer {
     this.loads = count === 0 ? [] : this.#loadsOf(count);
     if (count === 0) this.rate = 0;
   }
+}
+
+/**
+ * What one more connection of a machine gets. A full link is shared among connections, and the background copy of each
+ * machine has many.
+ */
+export function connectionRate({ rate, cap }: Group): number {
+  return rate < cap * (1 - 1e-9) ? rate / (measured.streams + 1) : rate;
 }
 
 /** The bytes of a machine. */

@@ -20,7 +20,7 @@ export const measured = {
   copyRate: 846e6,
   /** src/device/governor.ts: streams of one copy, at most. */
   streams: 8,
-  /** src/device/hydrator.ts: the longest wait between two attempts of the background copy. */
+  /** src/device/retries.ts: the longest wait between two attempts of the background copy. */
   retrySeconds: 30,
   /** docs/DESIGN.md: a power cut takes what was copied since the last sync, at most this. */
   unsyncedBytes: 268_435_456,

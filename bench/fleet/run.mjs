@@ -1,15 +1,16 @@
 /**
  * Simulates a fleet of machines that boot from one image and copy it.
  *
- *   node bench/fleet/run.mjs [--machines N] [--racks N] [--seed N] [--ways LIST] [--json]
- *     [--image-mib N] [--storm SECONDS] [--order] [--boot-reads N] [--boot-mb N] [--guest SECONDS]
- *     [--origin-gbit N] [--latency-ms N] [--connection-mb N] [--uplink-gbit N] [--cache-gbit N]
- *     [--machine-gbit N] [--upload-gbit N]
- *     [--origin-away FROM:TO] [--cache-away FROM[:TO]] [--crashes PART] [--down SECONDS] [--lost-mib N]
- *     [--plot FILE] [--of complete|boot|sent|rate]
+ * - node bench/fleet/run.mjs [--machines N] [--racks N] [--seed N] [--ways LIST] [--json] with any of:
+ * - [--image-mib N] [--storm SECONDS] [--order] [--boot-reads N] [--boot-mb N] [--guest SECONDS]
+ * - [--origin-gbit N] [--latency-ms N] [--connection-mb N] [--uplink-gbit N] [--cache-gbit N]
+ * - [--machine-gbit N] [--upload-gbit N]
+ * - [--origin-away FROM:TO] [--cache-away FROM[:TO]] [--crashes PART] [--down SECONDS] [--lost-mib N]
+ * - [--plot NAME.svg] [--plot-rate FILE]
  *
- * Prints a line for each way to distribute the image; options.ts describes the ways. With `--plot` it writes a chart:
- * `complete`, `boot` and `sent` for 10 to 10,000 machines, and `rate` over the time of one run.
+ * Prints a line for each way to distribute the image; options.ts describes the ways. With `--plot` it writes the charts
+ * NAME-boot.svg, NAME-complete.svg and NAME-sent.svg for 10 to 10,000 machines. `--plot-rate` writes a chart of the
+ * origin's rate over the time of one run.
  * Without `--racks` a rack has 40 machines.
  *
  * The same options print the same lines. Needs no build.
@@ -46,7 +47,7 @@ const { values: given } = parseArgs({
     down: { type: 'string', default: '60' },
     'lost-mib': { type: 'string' },
     plot: { type: 'string' },
-    of: { type: 'string', default: 'complete' },
+    'plot-rate': { type: 'string' },
   },
 });
 
@@ -141,14 +142,20 @@ const CHARTS = {
   },
 };
 
-function sweep({ title, y, value }) {
-  const series = ways.map((way) => ({
-    name: NAMES[way],
-    points: FLEETS.map((machines) => [machines, value(fleet(way, machines))]),
-  }));
-  const last = series.map(({ name, points }) => `${name} ${rounded(points.at(-1)[1])}`).join(', ');
-  const description = `At ${FLEETS.at(-1)} machines, ${y}: ${last}.`;
-  return lineChart({ title, description, x: { label: 'machines', isLog: true }, y: { label: y, isLog: true }, series });
+/** Simulates all sizes of fleets. Returns the charts by name. */
+function sweep() {
+  const results = ways.map((way) => FLEETS.map((machines) => ({ machines, result: fleet(way, machines) })));
+  const chartOf = ({ title, y, value }) => {
+    const series = ways.map((way, index) => ({
+      name: NAMES[way],
+      points: results[index].map(({ machines, result }) => [machines, value(result)]),
+    }));
+    const last = series.map(({ name, points }) => `${name} ${rounded(points.at(-1)[1])}`).join(', ');
+    const description = `At ${FLEETS.at(-1)} machines, ${y}: ${last}.`;
+    const axes = { x: { label: 'machines', isLog: true }, y: { label: y, isLog: true } };
+    return lineChart({ title, description, ...axes, series });
+  };
+  return Object.entries(CHARTS).map(([name, chart]) => [name, chartOf(chart)]);
 }
 
 function rates(machines) {
@@ -163,11 +170,9 @@ function rates(machines) {
 
 const machines = number(given.machines, 'machines', 1);
 if (given.plot !== undefined) {
-  if (given.of !== 'rate' && !(given.of in CHARTS)) {
-    console.error(`--of ${given.of}: use ${Object.keys(CHARTS).join(', ')} or rate`);
-    process.exit(2);
-  }
-  writeFileSync(given.plot, given.of === 'rate' ? rates(machines) : sweep(CHARTS[given.of]));
+  for (const [name, svg] of sweep()) writeFileSync(given.plot.replace(/(\.svg)?$/, `-${name}.svg`), svg);
+} else if (given['plot-rate'] !== undefined) {
+  writeFileSync(given['plot-rate'], rates(machines));
 } else {
   const rows = ways.map((way) => rowOf(way, fleet(way, machines)));
   if (given.json) console.log(JSON.stringify(rows));

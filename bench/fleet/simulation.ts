@@ -11,7 +11,7 @@
  */
 
 import { type Random, seededRandom } from '../../src/testing/random.ts';
-import { bytesOf, type Group, type Machine } from './group.ts';
+import { bytesOf, connectionRate, type Group, type Machine } from './group.ts';
 import { Heap } from './heap.ts';
 import { shareLinks } from './links.ts';
 import { assumed, measured } from './measured.ts';
@@ -341,7 +341,8 @@ class Fleet {
     const missing = position + bytes - background;
     if (isHere || missing <= 0) return measured.localReadSeconds;
     const rate = machine.group?.rate ?? 0;
-    const fetch = this.#fetchSeconds(machine, { position, bytes }, rate);
+    const own = machine.group === undefined ? 0 : connectionRate(machine.group);
+    const fetch = this.#fetchSeconds(machine, { position, bytes }, own);
     const sooner = rate > 0 ? missing / rate : Number.POSITIVE_INFINITY;
     if (fetch === undefined) return sooner < Number.POSITIVE_INFINITY ? sooner : undefined;
     if (sooner <= fetch) return sooner;
@@ -364,7 +365,7 @@ class Fleet {
     if (relay.isAway) return undefined;
     const count = [...relay.behind.values()].reduce((sum, group) => sum + group.count, 1);
     const spare = Math.min(machineRate, this.#capacities[relay.link]! / count);
-    const fill = relay.edge.count > 0 ? relay.edge.rate : this.#spareOfOrigin();
+    const fill = relay.edge.count > 0 ? connectionRate(relay.edge) : this.#spareOfOrigin();
     const read = {
       ...{ position, bytes, now: this.#now, imageBytes, originSeconds },
       ...{ rate: rate > 0 ? rate : spare, fillRate: this.#isOriginAway ? 0 : fill },
