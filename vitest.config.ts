@@ -137,7 +137,7 @@ const config: ViteUserConfig = {
         test: {
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/system/**', 'test/browser/**', 'test/**/*.long.test.ts', ...ALONE],
+          exclude: ['test/system/**', 'test/browser/**', 'test/fleet/**', 'test/**/*.long.test.ts', ...ALONE],
           // A process for each file would take a second of a processor per file.
           isolate: false,
           testTimeout: 300_000,
@@ -188,6 +188,17 @@ const config: ViteUserConfig = {
             'test/system/page.test.ts',
           ],
           env: { COD_TEST_LONG: '1' },
+          testTimeout: 900_000,
+          hookTimeout: 900_000,
+        },
+      },
+      {
+        // `npm run test:fleet`: thirty processes at a time, and a Ceph for each file.
+        extends: true,
+        test: {
+          name: 'fleet',
+          include: ['test/fleet/**/*.test.ts', 'test/system/ceph.long.test.ts'],
+          fileParallelism: false,
           testTimeout: 900_000,
           hookTimeout: 900_000,
         },
