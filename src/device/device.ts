@@ -10,6 +10,7 @@
 
 import { Deferred, type Done, type Settled } from '../async/done.ts';
 import type { EventStream } from '../async/event-stream.ts';
+import { sharedAbort } from '../async/shared-abort.ts';
 import type { ModifiedRuns } from '../core/views.ts';
 import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
@@ -57,7 +58,7 @@ export class CopyOnDemandDevice implements InlineDevice {
   readonly #hydrator: Hydrator;
   readonly #retries: Retries;
   /** Aborted when the device is closed or poisoned. */
-  readonly #over = new AbortController();
+  readonly #over = sharedAbort();
   readonly #reader: Reader;
   readonly #writer: Writer;
   readonly #snapshots: Snapshots;

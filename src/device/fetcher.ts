@@ -9,6 +9,7 @@
  */
 
 import { type Done, type MaybePromise, reporting, type Settled } from '../async/done.ts';
+import { sharedAbort } from '../async/shared-abort.ts';
 import { withSignal } from '../async/with-signal.ts';
 import { newBytes } from '../core/new-bytes.ts';
 import type { BlockRange } from '../core/runs.ts';
@@ -69,7 +70,7 @@ export class Fetcher {
   #inFlight = 0;
   #awaitingIdle: (() => void)[] = [];
   #onEmpty: (() => void) | undefined;
-  readonly #closed = new AbortController();
+  readonly #closed = sharedAbort();
 
   constructor(parts: {
     origin: Origin;

@@ -14,6 +14,7 @@
  * - A pause ends the attempt as a failure does, without the wait.
  */
 
+import { sharedAbort } from '../async/shared-abort.ts';
 import { withSignal } from '../async/with-signal.ts';
 import type { BlockRange } from '../core/runs.ts';
 import { CodError } from '../errors.ts';
@@ -104,9 +105,9 @@ export class Hydrator {
   readonly #order: HydrationOrder;
   readonly #stretches: Stretches;
   /** Ends the copy. */
-  readonly #end = new AbortController();
+  readonly #end = sharedAbort();
   /** Ends the present attempt. */
-  #stop: AbortController = new AbortController();
+  #stop: AbortController = sharedAbort();
   #isPaused = false;
   #onResume: () => void = () => undefined;
   /** Bytes that may be copied before the room on the disk is asked for again. */
@@ -218,7 +219,7 @@ export class Hydrator {
   /** One attempt, and the wait after its failure. */
   async #try(): Promise<void> {
     const { origin, retries } = this.#parts;
-    this.#stop = new AbortController();
+    this.#stop = sharedAbort();
     this.#failure = undefined;
     const { signal } = this.#stop;
     try {

@@ -13,6 +13,7 @@
 
 import type { Done } from '../async/done.ts';
 import type { EventStream } from '../async/event-stream.ts';
+import { sharedAbort } from '../async/shared-abort.ts';
 import { withSignal } from '../async/with-signal.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
@@ -58,7 +59,7 @@ export class Origin {
   onRetry: (retry: SourceRetry) => void = () => undefined;
   readonly #options: OriginOptions;
   readonly #open: (() => Promise<Source>) | undefined;
-  readonly #closed = new AbortController();
+  readonly #closed = sharedAbort();
   #copy: OriginCopy | undefined;
   #source: InlineSource | undefined;
   #opening: Promise<InlineSource> | undefined;

@@ -1,5 +1,6 @@
 /** A token bucket: bytes per second on average, with a burst of a tenth of a second. */
 
+import { sharedAbort } from '../async/shared-abort.ts';
 import type { Clock } from '../platform/clock.ts';
 
 const BURST_SECONDS = 0.1;
@@ -9,7 +10,7 @@ export class RateLimiter {
   #rate: number | undefined;
   /** When the bucket is full again if nothing more is taken. */
   #fullAt = 0;
-  #changed: AbortController = new AbortController();
+  #changed: AbortController = sharedAbort();
 
   constructor(clock: Clock, bytesPerSecond: number | undefined) {
     this.#clock = clock;
@@ -25,7 +26,7 @@ export class RateLimiter {
     this.#rate = bytesPerSecond;
     this.#fullAt = 0;
     this.#changed.abort();
-    this.#changed = new AbortController();
+    this.#changed = sharedAbort();
   }
 
   /** Takes bytes without waiting. The next {@link wait} takes longer for it. */

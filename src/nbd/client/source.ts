@@ -3,6 +3,7 @@
 import { setMaxListeners } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { sharedAbort } from '../../async/shared-abort.ts';
 import { withSignal } from '../../async/with-signal.ts';
 import { CodError } from '../../errors.ts';
 import type { Clock } from '../../platform/clock.ts';
@@ -101,7 +102,7 @@ class NbdSource implements InlineSource, AsyncDisposable {
   extents?: (offset: number, length: number) => Promise<readonly SourceExtent[]>;
   readonly #connectionOptions: NbdConnectionOptions;
   readonly #retries: Retries;
-  readonly #closed = new AbortController();
+  readonly #closed = sharedAbort();
   #connection: NbdConnection | undefined;
   #connecting: Promise<NbdConnection> | undefined;
 
@@ -110,8 +111,6 @@ class NbdSource implements InlineSource, AsyncDisposable {
     const { retry = {}, random = Math.random, identity } = options;
     const limits = { stallTimeoutMs, minBytesPerSecond };
     this.#connectionOptions = { location, tls, clock, limits, what: showNbdLocation(location) };
-    // Each request in flight adds a listener, so Node's warning of a leak is turned off.
-    setMaxListeners(0, this.#closed.signal);
     this.#retries = new Retries(retry, { clock, random });
     if (identity !== undefined) this.identity = identity;
   }
@@ -228,8 +227,7 @@ class NbdSource implements InlineSource, AsyncDisposable {
     signal?.throwIfAborted();
     checkRange(this.size, offset, length);
     if (length === 0) return task(this.#closed.signal);
-    const own = new AbortController();
-    setMaxListeners(0, own.signal);
+    const own = sharedAbort();
     const onAbort = () => own.abort(signal?.reason);
     const onClosed = () => own.abort(this.#closed.signal.reason);
     signal?.addEventListener('abort', onAbort, { once: true });

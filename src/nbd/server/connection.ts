@@ -4,9 +4,9 @@
  *   handshake → (TLS → handshake) → transmission (`session.ts`) → draining → closed
  */
 
-import { setMaxListeners } from 'node:events';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { sharedAbort } from '../../async/shared-abort.ts';
 import { connected, disconnected, type NbdClientMessage } from './diagnostics.ts';
 import type { Exports } from './export.ts';
 import { type Agreement, Handshake, type HandshakeAction } from './handshake.ts';
@@ -31,7 +31,7 @@ export class Connection {
   readonly closed: Promise<void>;
   readonly #options: ConnectionOptions;
   readonly #handshake: Handshake;
-  readonly #abort = new AbortController();
+  readonly #abort = sharedAbort();
   readonly #onClosed: () => void;
   readonly #plain: Duplex;
   /** The plain socket, or TLS over it. */
@@ -47,8 +47,6 @@ export class Connection {
     this.#options = options;
     this.#plain = socket;
     this.#socket = socket;
-    // Each read in flight adds a listener, so Node's warning of a leak is turned off.
-    setMaxListeners(0, this.#abort.signal);
     let resolveClosed!: () => void;
     this.closed = new Promise<void>((resolve) => (resolveClosed = resolve));
     this.#onClosed = resolveClosed;

@@ -7,6 +7,7 @@
 
 import { COMMAND_FLAG } from '../constants.ts';
 import { type InlineNbdDevice, submitRead } from './export.ts';
+import { takeBuffer } from './large-buffers.ts';
 import { LIMITS } from './limits.ts';
 import { putReadReply, type Request, readReplyBytes } from './transmission.ts';
 
@@ -50,7 +51,7 @@ export async function readInPieces(device: InlineNbdDevice, request: Request, op
     const bytes = endOfPiece(at, end) - at;
     const head = oneChunk && at > offset ? 0 : readReplyBytes(structured);
     await room();
-    const reply = Buffer.allocUnsafeSlow(head + bytes);
+    const reply = takeBuffer(head + bytes);
     try {
       signal.throwIfAborted();
       const reading = submitRead(device, reply.subarray(head), at, signal);

@@ -2,10 +2,11 @@
  * Replies to one client. Those of one turn of the event loop are sent in one write, in order.
  *
  * Small replies are built in an arena: a buffer that is reused once the socket has taken it. Large replies are sent
- * from their own buffers.
+ * from their own buffers, which are given back then.
  */
 
 import type { Duplex } from 'node:stream';
+import { giveBuffer } from './large-buffers.ts';
 
 /** Two turns of a client with 32 reads of 4 KiB in flight. */
 const ARENA_BYTES = 2 ** 18;
@@ -120,7 +121,10 @@ export class Replies {
   send(bytes: Uint8Array): void {
     this.#cork();
     this.#writeArena();
-    this.#socket.write(bytes, () => this.#onTaken());
+    this.#socket.write(bytes, () => {
+      giveBuffer(bytes);
+      this.#onTaken();
+    });
   }
 
   /** Sends all replies that have gathered. */

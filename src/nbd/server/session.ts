@@ -18,6 +18,7 @@ import { blockStatus, change, failureOf } from './commands.ts';
 import { type Answered, type NbdClientMessage, watchCommand } from './diagnostics.ts';
 import { type InlineNbdDevice, submitRead } from './export.ts';
 import type { Agreement } from './handshake.ts';
+import { giveBuffer, takeBuffer } from './large-buffers.ts';
 import { LIMITS } from './limits.ts';
 import { BrokenReply, isOneChunk, readInPieces } from './long-read.ts';
 import type { ClientMemory, ServerMemory } from './memory.ts';
@@ -255,7 +256,7 @@ export class Session {
     const replyBytes = head + length;
     const isInPlace = length <= INLINE_READ_BYTES && this.#replies.canDetach;
     const at = isInPlace ? this.#replies.reserve(replyBytes) : 0;
-    const own = isInPlace ? undefined : Buffer.allocUnsafeSlow(replyBytes);
+    const own = isInPlace ? undefined : takeBuffer(replyBytes);
     let reading: Done;
     try {
       const into = own === undefined ? this.#replies.view(at + head, length) : own.subarray(head);
@@ -347,6 +348,7 @@ export class Session {
     if (memory.writes++ === 0) this.#bytesInWork += memory.bytes;
     this.#requestsInWork++;
     const settled = (error: unknown): void => {
+      if (error === undefined) giveBuffer(payload);
       write.error ??= error;
       if (--write.pieces === 0) {
         if (write.error === undefined) {

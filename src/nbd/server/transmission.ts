@@ -17,6 +17,7 @@ import {
   TRANSMISSION_FLAG,
 } from '../constants.ts';
 import { getU16, getU32, getU64, putU16, putU32, putU64 } from '../wire.ts';
+import { takeBuffer } from './large-buffers.ts';
 
 /** The peer violated the protocol in a way that ends the connection. */
 export class ProtocolError extends Error {
@@ -45,7 +46,7 @@ export interface Request {
   readonly cookieLow: number;
   readonly offset: number;
   readonly length: number;
-  /** The bytes of a write; empty for other commands. */
+  /** The bytes of a write; empty for other commands. May be given back with `giveBuffer`. */
   readonly payload: Uint8Array;
   /** Bytes of the same write that follow in the next requests, with the same cookie. Its last or only piece: 0. */
   readonly rest: number;
@@ -177,7 +178,7 @@ export class RequestDecoder implements Request {
       return true;
     }
     this.#missing = length;
-    this.#pieces = this.error === 0 ? new Uint8Array(length) : undefined;
+    this.#pieces = this.error === 0 ? takeBuffer(length) : undefined;
     return this.#resumePayload();
   }
 
