@@ -1,6 +1,6 @@
 /**
  * Tests for storage: the suite that every {@link FileSystem} passes, a file system that crashes, an explorer of
- * crashes, and a recorder. Needs no test runner.
+ * crashes, a recorder, and a checker of linearizability. Needs no test runner.
  *
  * @packageDocumentation
  */
@@ -31,9 +31,17 @@ export type { Crash, CrashingFileSystemOptions, FaultOptions, StorageOperation }
 export { CrashingFileSystem } from './crashing-file-system.ts';
 export { CrashFailure, type ExplorerOptions, exploreCrashes, replayCrashes } from './explorer.ts';
 export { type ConformanceTest, type FileSystemSuiteOptions, fileSystemSuite } from './file-system-suite.ts';
+export { checkLinearizable, type LinearizabilityViolation } from './linearizability.ts';
 export { type Random, seededRandom } from './random.ts';
 export { FileSystemRecorder, type RecorderOptions } from './recorder.ts';
 export { type ReplayOptions, replayTrace } from './replayer.ts';
+export {
+  type SectorCrash,
+  SectorHistory,
+  type SectorHistoryOptions,
+  type SectorRequest,
+  type SectorRequestOptions,
+} from './sector-history.ts';
 export { SharedStorage, type StorageOwner } from './shared-storage.ts';
 export { shortTransfers, type TransferCalls } from './short-transfers.ts';
 export { SimulatedClock, type SimulatedClockOptions } from './simulated-clock.ts';
