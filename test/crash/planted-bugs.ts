@@ -25,6 +25,11 @@ const ADAPTER_TEST = 'test/fs/fs-adapter.test.ts';
 const FOREIGN_TEST = 'test/log/foreign-files.test.ts';
 const FAILED_STEPS_TEST = 'test/log/failed-steps.test.ts';
 const LONG_TRANSACTIONS_TEST = 'test/log/long-transactions.test.ts';
+/** Finds what no test of single bytes finds: sectors that are mixtures of two writes, and reads in another order. */
+const LINEARIZABILITY: UnitTest = {
+  file: 'test/device/linearizability.test.ts',
+  name: 'requests of concurrent users are linearizable over storage that answers in random order',
+};
 
 const CHECKPOINTER = 'src/log/checkpointer.ts';
 const GROUP_COMMIT = 'src/log/group-commit.ts';
@@ -40,6 +45,7 @@ const STATE = 'src/core/copy-state.ts';
 const TARGET = 'src/device/target.ts';
 const WRITER = 'src/device/writer.ts';
 const FILLER = 'src/device/filler.ts';
+const READER = 'src/device/reader.ts';
 const FETCHER = 'src/device/fetcher.ts';
 const HYDRATOR = 'src/device/hydrator.ts';
 const ORIGIN = 'src/device/origin.ts';
@@ -434,6 +440,28 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'a write whose lock admits a fill before the record',
     samples: 1,
     patches: [{ file: WRITER, find: '    lock.recording();', replace: '    lock.release();' }],
+  },
+  {
+    name: 'a read of synced blocks that does not hold its lock',
+    test: LINEARIZABILITY,
+    patches: [
+      {
+        file: READER,
+        find: '        () => this.#target.read(into, offset),\n        () => lock.release(),\n',
+        replace: '        () => (lock.release(), this.#target.read(into, offset)),\n        () => undefined,\n',
+      },
+    ],
+  },
+  {
+    name: 'a read of unsynced blocks that does not hold its lock',
+    test: LINEARIZABILITY,
+    patches: [
+      {
+        file: READER,
+        find: '        () => this.#assemble(into, offset, fetches),\n        () => lock.release(),\n',
+        replace: '        () => (lock.release(), this.#assemble(into, offset, fetches)),\n        () => undefined,\n',
+      },
+    ],
   },
   {
     name: 'a fill that overwrites users’ bytes',
