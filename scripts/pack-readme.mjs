@@ -1,8 +1,8 @@
 /**
  * Makes the links of README.md absolute while the package is packed, since the registry's page has no other files.
  *
- * - `node scripts/pack-readme.mjs [FOLDER]` (prepack): keeps README.md as `README.md.kept`, and writes the other one in its place.
- *   Without `repository` in package.json the links stay.
+ * - `node scripts/pack-readme.mjs [FOLDER]` (prepack): keeps README.md as `README.md.kept`, and writes the other one in
+ *   its place. Without `repository` in package.json the links stay.
  * - `node scripts/pack-readme.mjs --restore [FOLDER]` (postpack): puts README.md back.
  */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';

@@ -2,7 +2,7 @@
  * `npm run sbom`: prints a software bill of materials in CycloneDX: the packages that a user installs with this one,
  * and those that are bundled in the command.
  *
- * npm knows the installed ones. The bundled ones are development dependencies for npm, and dist/LICENSES.txt lists them.
+ * npm knows the installed ones. For npm the bundled ones are development dependencies; dist/LICENSES.txt lists them.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -36,7 +36,8 @@ const TESTS: Readonly<Record<string, Readonly<Record<string, readonly string[]>>
   },
   'docs/SOURCES.md': { 'test/documents/own-parts.test.ts': ['chunks.mjs'] },
   'model/README.md': { 'test/model/model.long.test.ts': ['model'] },
-  'src/testing/README.md': { 'test/testing/readme.test.ts': ['test.mjs', 'my-log.mjs', 'trace.mjs'] },
+  'docs/SCALING.md': { 'test/support/rack-cache.ts': ['rack'] },
+  'src/testing/README.md': { 'test/testing/readme.test.ts': ['test.mjs', 'my-log.mjs', 'trace.mjs', 'history.mjs'] },
 };
 
 /** Blocks that no test can run, and why. */
@@ -51,6 +52,14 @@ const UNTESTED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     libvirt: 'it is a part of a configuration of libvirt, which cannot run in a test',
   },
   'docs/OPERATIONS.md': { scrape: 'it is a part of a configuration of Prometheus' },
+  'docs/SCALING.md': {
+    simulation: 'test/bench/fleet.test.ts runs the simulation with other options',
+    stores: 'it needs AWS and a CDN',
+    cache: 'test/fleet/rack.test.ts runs it with other names',
+    ceph: 'test/fleet/rbd-target.test.ts and test/system/ceph.long.test.ts run its parts',
+    proxy: 'it needs a proxy of Dragonfly; test/system has proxies of ours',
+  },
+  'docs/TESTING.md': { history: 'it runs a test of this repository' },
   'examples/storage-engine/README.md': { use: 'test/system/adapters.long.test.ts runs the example' },
   'examples/v86/README.md': { use: 'test/system/linux.long.test.ts runs the example' },
 };

@@ -14,7 +14,7 @@ export interface RackCache extends Nginx {
 
 /** Returns the recipe, for other paths, another address and another origin. */
 function recipe(folder: string, port: number, origin: string): string {
-  const [, text] = /^```nginx\n([\s\S]*?)^```$/m.exec(readDocument('docs/SCALING.md'))!;
+  const [, text] = /^```nginx rack\n([\s\S]*?)^```$/m.exec(readDocument('docs/SCALING.md'))!;
   const changes: readonly (readonly [string, string])[] = [
     ['/var/cache/images', `${folder}/cache`],
     ['listen 8080;', `listen 127.0.0.1:${port};`],

@@ -11,6 +11,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 
 const readme = await readFile(new URL('../../src/testing/README.md', import.meta.url), 'utf8');
 const entry = fileURLToPath(new URL('../../src/testing/index.ts', import.meta.url));
+const index = fileURLToPath(new URL('../../src/index.ts', import.meta.url));
 const memfs = fileURLToPath(new URL('../../src/memfs.ts', import.meta.url));
 
 function snippet(name: string): string {
@@ -40,7 +41,7 @@ async function run(log: string, program = snippet('test.mjs')): Promise<{ stdout
     platform: 'node',
     // memfs is CommonJS and calls `require`.
     banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-    alias: { 'copyondemand/testing': entry, 'copyondemand/memfs': memfs },
+    alias: { 'copyondemand/testing': entry, 'copyondemand/memfs': memfs, copyondemand: index },
     // Where memfs is found for a program in another folder.
     nodePaths: [fileURLToPath(new URL('../../node_modules', import.meta.url))],
     logLevel: 'silent',
@@ -62,6 +63,18 @@ it('records what its example does, and replays it', async () => {
     ${snippet('trace.mjs')}`;
   const { stdout } = await run(snippet('my-log.mjs'), code);
   expect(stdout).toMatch(/open[\s\S]*write/);
+});
+
+it('checks the history of its example', async () => {
+  const code = `import { bytesSource, openDevice } from 'copyondemand';
+    import { memfsFileSystem } from 'copyondemand/memfs';
+    import { checkLinearizable, SectorHistory } from 'copyondemand/testing';
+    const source = bytesSource(new Uint8Array(65_536));
+    const disk = await openDevice({ source, fileSystem: memfsFileSystem(), target: 'disk' });
+    ${snippet('history.mjs')}
+    await disk.close();`;
+  const { stdout } = await run(snippet('my-log.mjs'), code);
+  expect(stdout).toBe('linearizable\n');
 });
 
 it('fails its example without a sync, with a line that replays the failure', async () => {
