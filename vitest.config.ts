@@ -192,7 +192,7 @@ const config: ViteUserConfig = {
             'test/testing/linearizability.test.ts',
           ],
           env: { COD_TEST_LONG: '1' },
-          testTimeout: 900_000,
+          testTimeout: 1_800_000,
           hookTimeout: 900_000,
         },
       },

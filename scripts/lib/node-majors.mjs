@@ -10,10 +10,10 @@ import { runTests } from './vitest.mjs';
 const folder = join(root, '.ci', 'nodes');
 const majors = [22, 24, 26];
 /**
- * The tests of what uses Node. The others, random tests of the log and of the core, depend on the language alone: they
- * run under the oldest major, which runs `npm test`, and under the newest.
+ * The tests of what uses Node. The others, random tests of the log, the core and the device over simulated storage,
+ * depend on the language alone: they run under the oldest major, which runs `npm test`, and under the newest.
  */
-const USE_NODE = ['async', 'cli', 'control', 'device', 'fs', 'nbd', 'platform', 'sources', 'testing'].map(
+const USE_NODE = ['async', 'cli', 'control', 'fs', 'nbd', 'platform', 'sources'].map(
   (name) => `test/${name}/`,
 );
 
