@@ -68,7 +68,8 @@ test('every source of a source map is in the tarball', async () => {
   for (const path of packedFiles.filter((each) => each.endsWith('.map'))) {
     const text = await readFile(join(folder, 'node_modules', manifest.name, path), 'utf8');
     const { sources, mappings } = JSON.parse(text) as { sources: string[]; mappings: string };
-    expect(mappings.length, path).toBeGreaterThan(0);
+    // A file that only exports another one has no code.
+    if (sources.length > 0) expect(mappings.length, path).toBeGreaterThan(0);
     const names = sources.map((source) => join(dirname(path), source));
     expect(names.filter((name) => !packedFiles.includes(name))).toEqual([]);
   }
