@@ -85,6 +85,9 @@ const SECTIONS = new Set([
   ...['Parameters', 'Returns', 'See', 'Throws', 'Type Declaration', 'Type Parameters', 'Type declaration'],
 ]);
 
+/** Where a member comes from, which the type above it says already. */
+const ORIGIN = /^\*\*(Implementation of|Inherited from|Overrides)\*\*\n\n.*\n\n?/gm;
+
 /**
  * Joins the pages.
  *
@@ -131,7 +134,7 @@ function joined(pages) {
     });
   });
   const linked = texts.map((text, index) =>
-    text.replace(/\]\((?:\.\.\/)*([\w/-]+\.md)?(?:#([\w-]+))?\)/g, (link, file, anchor) => {
+    text.replace(ORIGIN, '').replace(/\]\((?:\.\.\/)*([\w/-]+\.md)?(?:#([\w-]+))?\)/g, (link, file, anchor) => {
       const name = file ?? pages[index]?.name;
       const entry = pages.find((page) => page.name === name)?.entry;
       const to = anchor === undefined && entry !== undefined ? new Anchors().of(entry) : moved.get(`${name}#${anchor}`);

@@ -13,9 +13,7 @@ const majors = [22, 24, 26];
  * The tests of what uses Node. The others, random tests of the log, the core and the device over simulated storage,
  * depend on the language alone: they run under the oldest major, which runs `npm test`, and under the newest.
  */
-const USE_NODE = ['async', 'cli', 'control', 'fs', 'nbd', 'platform', 'sources'].map(
-  (name) => `test/${name}/`,
-);
+const USE_NODE = ['async', 'cli', 'control', 'fs', 'nbd', 'platform', 'sources'].map((name) => `test/${name}/`);
 
 const list = majors.join(', ');
 
