@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { allDocuments, codeBlocks, readDocument } from '../support/documents.ts';
+import { codeBlocks, ownDocuments, readDocument } from '../support/documents.ts';
 
 const root = join(import.meta.dirname, '../..');
 
@@ -64,7 +64,7 @@ const UNTESTED: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'examples/v86/README.md': { use: 'test/system/linux.long.test.ts runs the example' },
 };
 
-describe.each(allDocuments().filter((path) => !/^docs\/(api\/|API\.md$)/.test(path)))('%s', (path) => {
+describe.each(ownDocuments())('%s', (path) => {
   it('has code that is tested', () => {
     const names = codeBlocks(readDocument(path))
       .filter(({ language }) => !PICTURES.has(language))

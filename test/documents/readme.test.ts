@@ -9,7 +9,7 @@ import { promisify } from 'node:util';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { parseConfig } from '../../src/cli/config-file.ts';
 import { seededRandom } from '../../src/testing/random.ts';
-import { allDocuments, codeBlocks, proseLines, readDocument } from '../support/documents.ts';
+import { codeBlocks, ownDocuments, proseLines, readDocument } from '../support/documents.ts';
 import { bundleUser } from '../support/own-package.ts';
 import { serveFile } from '../support/range-server.ts';
 import { README_BLOCKS, README_URL, readmeBlock } from '../support/readme-blocks.ts';
@@ -21,7 +21,7 @@ const readme = readDocument('README.md');
 const wordsOf = (text: string): number => text.trim().split(/\s+/).length;
 
 // What `npm run api` makes has no prose of its own.
-describe.each(allDocuments().filter((path) => !/^docs\/(api\/|API\.md$)/.test(path)))('%s', (path) => {
+describe.each(ownDocuments())('%s', (path) => {
   const text = readDocument(path);
 
   it('has lines of at most 120 characters', () => {

@@ -6,14 +6,6 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, onTestFinished } from 'vitest';
 import { MAIN } from '../cli/command.ts';
-import { codeBlocks, readDocument } from './documents.ts';
-
-/** The code of the block with a name. @param document relative to the repository, such as `docs/NBD.md` */
-export function blockOf(document: string, name: string): string {
-  const found = codeBlocks(readDocument(document)).filter((block) => block.name === name);
-  expect(found.length, `blocks ${name} of ${document}`).toBe(1);
-  return found[0]!.code;
-}
 
 /** The commands of a block, each in one line, without prompts, comments and the output of earlier commands. */
 function commandsOf(code: string): string[] {

@@ -27,10 +27,25 @@ export function codeBlocks(text: string): CodeBlock[] {
   }));
 }
 
+/**
+ * The code of the only block with a name.
+ * @param document relative to the repository, such as `docs/NBD.md`
+ */
+export function blockOf(document: string, name: string): string {
+  const found = codeBlocks(readDocument(document)).filter((block) => block.name === name);
+  if (found.length !== 1) throw new Error(`${document} has ${found.length} blocks ${name}`);
+  return found[0]!.code;
+}
+
 /** The lines of a document outside code blocks, without lines of tables. */
 export function proseLines(text: string): string[] {
   const prose = text.replace(/^( *)```[\s\S]*?^\1```$/gm, '');
   return prose.split('\n').filter((line) => !line.startsWith('|'));
+}
+
+/** As {@link allDocuments}, without what `npm run api` makes. */
+export function ownDocuments(): string[] {
+  return allDocuments().filter((path) => !/^docs\/(api\/|API\.md$)/.test(path));
 }
 
 const SKIPPED = /^(node_modules|dist|build|coverage|\.git|\.ci\/nodes|\.dist-\d+.*)$/;

@@ -2,7 +2,7 @@
 
 import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { readDocument } from './documents.ts';
+import { blockOf } from './documents.ts';
 import { freePort, type Nginx, startNginx } from './nginx.ts';
 
 export interface RackCache extends Nginx {
@@ -14,7 +14,7 @@ export interface RackCache extends Nginx {
 
 /** Returns the recipe, for other paths, another address and another origin. */
 function recipe(folder: string, port: number, origin: string): string {
-  const [, text] = /^```nginx rack\n([\s\S]*?)^```$/m.exec(readDocument('docs/SCALING.md'))!;
+  const text = blockOf('docs/SCALING.md', 'rack');
   const changes: readonly (readonly [string, string])[] = [
     ['/var/cache/images', `${folder}/cache`],
     ['listen 8080;', `listen 127.0.0.1:${port};`],
@@ -23,7 +23,7 @@ function recipe(folder: string, port: number, origin: string): string {
   return changes.reduce((changed, [from, to]) => {
     if (!changed.includes(from)) throw new Error(`the recipe of docs/SCALING.md has no ${from}`);
     return changed.replace(from, to);
-  }, text!);
+  }, text);
 }
 
 /** @param folder where it keeps its files */

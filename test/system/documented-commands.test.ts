@@ -11,7 +11,8 @@ import { IMAGE_BYTES, imageBytes, makeImage } from '../cli/copies.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { expectBytes } from '../support/bytes.ts';
 import { certify, makeAuthority } from '../support/certificates.ts';
-import { blockOf, DocumentShell } from '../support/document-shell.ts';
+import { DocumentShell } from '../support/document-shell.ts';
+import { blockOf } from '../support/documents.ts';
 import { makeBlockDevice, obstacleToVolumes } from '../support/loop-volume.ts';
 import { S3RVER_KEYS, startS3rver } from '../support/s3rver.ts';
 import { type Site, startSite } from '../support/site.ts';
@@ -226,21 +227,27 @@ test('an object of S3 is copied', async () => {
     AWS_SECRET_ACCESS_KEY: S3RVER_KEYS.secretAccessKey,
     AWS_ENDPOINT_URL: origin,
   });
+  await expectThreeCopies(shell, at, 's3', { 'http://minio:9000': origin });
+});
+
+/** Runs three commands of docs/OPERATIONS.md that make `disk.raw`, each of them for another file. */
+async function expectThreeCopies(
+  shell: DocumentShell,
+  at: (name: string) => string,
+  block: string,
+  replaced: Readonly<Record<string, string>>,
+): Promise<void> {
   let copy = 0;
-  const replaced: Record<string, string> = {
-    'http://minio:9000': origin,
-    ' disk.raw': ` ${at('0')}`,
-    ' copy ': ' copy --quiet ',
-  };
-  await shell.run(blockOf(OPERATIONS, 's3'), {
-    replaced,
+  const all: Record<string, string> = { ...replaced, ' disk.raw': ` ${at('0')}`, ' copy ': ' copy --quiet ' };
+  await shell.run(blockOf(OPERATIONS, block), {
+    replaced: all,
     after() {
       expectBytes(readFileSync(at(`${copy}`)), imageBytes());
-      replaced[' disk.raw'] = ` ${at(`${++copy}`)}`;
+      all[' disk.raw'] = ` ${at(`${++copy}`)}`;
     },
   });
   expect(copy).toBe(3);
-});
+}
 
 describeWith(['nbdkit', 'openssl'], 'a server of NBD', () => {
   test('is the source of a copy, also over a socket and with TLS', async () => {
@@ -253,23 +260,12 @@ describeWith(['nbdkit', 'openssl'], 'a server of NBD', () => {
     await shell.run(`${kit} -U ${at('s')} file image.raw &`);
     const tls = `--tls=require --tls-certificates=${at('.')}`;
     await shell.run(`${kit} -i 127.0.0.1 -p ${ports[1]} ${tls} file image.raw &`);
-    let copy = 0;
-    const replaced: Record<string, string> = {
+    await expectThreeCopies(shell, at, 'nbd-sources', {
       'nbd://host/': `nbd://127.0.0.1:${ports[0]}/`,
       'nbds://host/': `nbds://localhost:${ports[1]}/`,
       '/run/nbd.sock': at('s'),
       '/etc/pki/nbd': at('.'),
-      ' disk.raw': ` ${at('0')}`,
-      ' copy ': ' copy --quiet ',
-    };
-    await shell.run(blockOf(OPERATIONS, 'nbd-sources'), {
-      replaced,
-      after() {
-        expectBytes(readFileSync(at(`${copy}`)), imageBytes());
-        replaced[' disk.raw'] = ` ${at(`${++copy}`)}`;
-      },
     });
-    expect(copy).toBe(3);
   });
 });
 

@@ -11,7 +11,7 @@ import { expect, onTestFinished, test } from 'vitest';
 import { IMAGE_BYTES, imageBytes, makeImage } from '../cli/copies.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { expectBytes } from '../support/bytes.ts';
-import { blockOf } from '../support/document-shell.ts';
+import { blockOf } from '../support/documents.ts';
 import { startServe } from '../support/programs.ts';
 import { serveFile } from '../support/range-server.ts';
 

@@ -10,6 +10,7 @@ import { MAIN, runCommand, startCommand } from '../cli/command.ts';
 import { imageBytes, makeImage } from '../cli/copies.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { expectBytes } from '../support/bytes.ts';
+import { blockOf } from '../support/documents.ts';
 import { mustRun, startProgram } from '../support/programs.ts';
 import { PYTHON, SocketHolder, startManager } from '../support/service-parent.ts';
 import { describeWith } from '../support/tools.ts';
@@ -213,8 +214,7 @@ describeWith([PYTHON, 'qemu-io'], 'an upgrade', () => {
 
 /** The command of the container that serves, from the Kubernetes recipe, with the paths of this machine. */
 function recipe(directory: string, image: string): readonly string[] {
-  const text = readFileSync(fileURLToPath(new URL('../../docs/NBD.md', import.meta.url)), 'utf8');
-  const yaml = /```yaml kubernetes\n([\s\S]*?)```/.exec(text)![1]!;
+  const yaml = blockOf('docs/NBD.md', 'kubernetes');
   const list = (key: string) => new RegExp(`^ *${key}: \\[(.*)\\]$`, 'm').exec(yaml)![1]!.split(', ');
   const place: Readonly<Record<string, string>> = {
     '/usr/local/lib/node_modules/copyondemand/dist/cli/main.js': MAIN,
