@@ -1,5 +1,6 @@
 /**
- * `node sum-results.mjs FOLDER BROKEN`: prints the last lines of .ci/run: each test that failed, and the sum.
+ * `node sum-results.mjs FOLDER BROKEN`: prints the last lines of .ci/run: each test that failed, or that passed when it
+ * was repeated, and the sum.
  *
  * Reads vitest's JSON reports in FOLDER. BROKEN is the number of failed steps. The exit code is 1 if anything failed or
  * no test passed.
@@ -11,7 +12,7 @@ import { join, relative } from 'node:path';
 const MESSAGE_LINES = 12;
 
 /**
- * Prints the failed tests of a report of vitest, so that they stand together after an hour's output.
+ * Prints the failed and repeated tests of a report of vitest, so that they stand together after an hour's output.
  * @param {string} run the name of the report
  * @param {{ name: string, status: string, message: string, assertionResults: {
  *   fullName: string, status: string, failureMessages: string[] }[] }[]} testResults
@@ -20,15 +21,17 @@ function printFailures(run, testResults) {
   for (const { name: path, status, message, assertionResults } of testResults) {
     const file = `${run}: ${relative(process.cwd(), path)}`;
     const failed = assertionResults.filter((test) => test.status === 'failed');
-    for (const test of failed) print(`${file}: ${test.fullName}`, test.failureMessages.join('\n'));
-    if (status === 'failed' && failed.length === 0) print(file, message);
+    const repeated = assertionResults.filter((test) => test.status === 'passed' && test.failureMessages.length > 0);
+    for (const test of repeated) print('passed when repeated', `${file}: ${test.fullName}`, test.failureMessages);
+    for (const test of failed) print('failed', `${file}: ${test.fullName}`, test.failureMessages);
+    if (status === 'failed' && failed.length === 0) print('failed', file, [message]);
   }
 }
 
-/** @type {(title: string, message: string) => void} */
-function print(title, message) {
-  console.log(`== failed: ${title}`);
-  for (const line of message.split('\n').slice(0, MESSAGE_LINES)) console.log(`     ${line}`);
+/** @type {(what: string, test: string, messages: readonly string[]) => void} */
+function print(what, test, messages) {
+  console.log(`== ${what}: ${test}`);
+  for (const line of messages.join('\n').split('\n').slice(0, MESSAGE_LINES)) console.log(`     ${line}`);
 }
 
 const [folder = '.', broken = '0'] = process.argv.slice(2);

@@ -21,18 +21,26 @@ const TESTS: Readonly<Record<string, Readonly<Record<string, readonly string[]>>
   'docs/FORMAT.md': { 'test/log/format-examples.test.ts': ['disk.bak', 'disk.wil', 'old.bak', 'old.wil'] },
   'docs/LOG.md': { 'test/log/log-document.test.ts': ['use.mjs'] },
   'docs/MANIFEST.md': { 'test/sources/manifest.test.ts': ['image.manifest'] },
-  'docs/METRICS.md': { 'test/system/documented-programs.test.ts': ['subscribe'] },
+  'docs/METRICS.md': { 'test/system/documented-programs.long.test.ts': ['subscribe'] },
   'docs/NBD.md': {
-    'test/system/documented-commands.test.ts': ['state', 'modified', 'qemu-map', 'serve', 'qemu', 'nbdfuse', 'tls'],
-    'test/system/documented-programs.test.ts': ['exports'],
+    'test/system/documented-commands.long.test.ts': [
+      'state',
+      'modified',
+      'qemu-map',
+      'serve',
+      'qemu',
+      'nbdfuse',
+      'tls',
+    ],
+    'test/system/documented-programs.long.test.ts': ['exports'],
     'test/system/service.test.ts': ['kubernetes'],
   },
   'docs/OPERATIONS.md': {
-    'test/system/documented-commands.test.ts': [
+    'test/system/documented-commands.long.test.ts': [
       ...['order', 'control', 'groups', 'snapshot', 'increments', 'restore', 'volume', 's3', 'manifest', 'seed'],
       ...['verify', 'nbd-sources'],
     ],
-    'test/system/documented-programs.test.ts': ['recorder', 'client'],
+    'test/system/documented-programs.long.test.ts': ['recorder', 'client'],
   },
   'docs/SOURCES.md': { 'test/documents/own-parts.test.ts': ['chunks.mjs'] },
   'model/README.md': { 'test/model/model.long.test.ts': ['model'] },

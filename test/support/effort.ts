@@ -1,9 +1,7 @@
 /** How much of the tests `npm test` does. */
 
-import { test } from 'vitest';
-
 /** Whether this is `npm run test:long`. */
-export const isLong: boolean = process.env['COD_TEST_LONG'] === '1';
+const isLong: boolean = process.env['COD_TEST_LONG'] === '1';
 
 /**
  * Returns every `short`-th case in `npm test`, and all cases in `npm run test:long`.
@@ -21,16 +19,6 @@ export function some<T>(cases: readonly T[], variable: string, short: number): T
 export function part<T>(cases: readonly T[], variable: string, short: number): T[] {
   const every = effort(variable, { short, long: short });
   return cases.filter((_, index) => every === 1 || (index % every === 0) !== isLong);
-}
-
-/** Defines a test of `npm test`. `npm run test:long` does not have it. */
-export function shortTest(name: string, body: () => Promise<void>): void {
-  if (!isLong) test(name, body);
-}
-
-/** Defines a test of `npm run test:long`. `npm test` does not have it. */
-export function longTest(name: string, body: () => Promise<void>): void {
-  if (isLong) test(name, body);
 }
 
 /**

@@ -39,7 +39,22 @@ export function haveTool(name: string): boolean {
  * `describe` for tests that need the programs and files `tools`. If some are missing, the tests are skipped, and the
  * name lists the missing ones.
  */
-export function describeWith(tools: readonly string[], name: string, body: () => void): void {
+export function describeWith(
+  tools: readonly string[],
+  name: string,
+  body: () => void,
+  { retry = 0 }: { retry?: number } = {},
+): void {
   const missing = tools.filter((tool) => !haveTool(tool));
-  describe.skipIf(missing.length > 0)(missing.length > 0 ? `${name} (missing: ${missing.join(', ')})` : name, body);
+  const title = missing.length > 0 ? `${name} (missing: ${missing.join(', ')})` : name;
+  describe.skipIf(missing.length > 0)(title, { retry }, body);
+}
+
+/**
+ * {@link describeWith} for tests that look at a page as a user does. A busy machine draws late and loses a click now
+ * and then, so a test may fail once. The last lines of .ci/run name such tests. What a device promises is tested
+ * elsewhere, and there no test may fail.
+ */
+export function describePage(tools: readonly string[], name: string, body: () => void): void {
+  describeWith(tools, name, body, { retry: 1 });
 }

@@ -1,18 +1,14 @@
-/** Copies in Chromium that are interrupted, and Chromium's private windows. */
+/** Copies in Chromium, and its private windows. */
 
 import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { Chromium } from '../support/chromium.ts';
 import { describeInBrowser } from './browser-bench.ts';
-import { refusals } from './browser-refusals.ts';
-import { copies, interruptions, lostSiteData } from './browser-suite.ts';
+import { copies } from './browser-suite.ts';
 
 describeInBrowser('chromium', Chromium.start, (bench) => {
-  interruptions(bench, { terminations: 20, terminationsShared: 10, kills: 4 });
   copies(bench);
-  lostSiteData(bench);
-  refusals(bench, (profile) => Chromium.start(profile, { blocksStorage: true }), { trustedTypes: true });
 
   test('openDevice detects a private window that rejects large files without an error', async () => {
     const fd = openSync(join(bench.files, 'private-image'), 'w');

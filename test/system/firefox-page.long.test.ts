@@ -10,11 +10,11 @@ import { expectBytes } from '../support/bytes.ts';
 import { imageTools } from '../support/disk-images.ts';
 import { Firefox } from '../support/firefox.ts';
 import { type Site, startSite } from '../support/site.ts';
-import { describeWith } from '../support/tools.ts';
+import { describePage } from '../support/tools.ts';
 
 const WAIT = { timeout: 120_000 };
 
-describeWith(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
+describePage(['firefox-esr', ...imageTools], 'the page in Firefox', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-firefox-'));
   const uploads = join(folder, 'uploads');
   let site: Site;

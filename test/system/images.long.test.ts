@@ -9,7 +9,7 @@ import { Chromium } from '../support/chromium.ts';
 import { Firefox } from '../support/firefox.ts';
 import { imageCases, imageMakers, makeImages } from '../support/images.ts';
 import { type Site, startSite } from '../support/site.ts';
-import { describeWith } from '../support/tools.ts';
+import { describePage } from '../support/tools.ts';
 
 const WAIT = { timeout: 120_000, interval: 100 };
 /** What an offer may fetch: the first and the last bytes of the image, and the answers to a few requests. */
@@ -22,7 +22,7 @@ interface Tab {
   close(): Promise<void>;
 }
 
-describeWith(['chromium', 'firefox-esr', ...imageMakers], 'the page', () => {
+describePage(['chromium', 'firefox-esr', ...imageMakers], 'the page', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-images-'));
   let site: Site;
 

@@ -10,12 +10,12 @@ import { buildPage, makeSampleDisk, serveImage } from '../support/built-page.ts'
 import { Chromium } from '../support/chromium.ts';
 import { imageTools } from '../support/disk-images.ts';
 import { type Site, startSite } from '../support/site.ts';
-import { describeWith } from '../support/tools.ts';
+import { describePage } from '../support/tools.ts';
 
 const BIOS = '/usr/share/seabios/bios.bin';
 const WAIT = { timeout: 120_000 };
 
-describeWith(['chromium', ...imageTools], 'the page', () => {
+describePage(['chromium', ...imageTools], 'the page', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-access-'));
   let site: Site;
   let chromium: Chromium;

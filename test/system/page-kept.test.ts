@@ -11,12 +11,12 @@ import { expectBytes } from '../support/bytes.ts';
 import { Chromium, pickFile } from '../support/chromium.ts';
 import { imageTools } from '../support/disk-images.ts';
 import { type Site, startSite } from '../support/site.ts';
-import { describeWith } from '../support/tools.ts';
+import { describePage } from '../support/tools.ts';
 
 const WAIT = { timeout: 120_000 };
 const BLOCK = 4096;
 
-describeWith(['chromium', ...imageTools], 'a kept copy in the page', () => {
+describePage(['chromium', ...imageTools], 'a kept copy in the page', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-kept-'));
   const downloads = join(folder, 'downloads');
   const disk = join(folder, 'disk.img');

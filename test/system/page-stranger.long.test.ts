@@ -11,12 +11,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { buildPage } from '../support/built-page.ts';
 import { Chromium } from '../support/chromium.ts';
 import { type Site, startSite } from '../support/site.ts';
-import { describeWith } from '../support/tools.ts';
+import { describePage } from '../support/tools.ts';
 
 /** Only a safety net against a hang; it must suffice for the slowest machine. */
 const WAIT = { timeout: 600_000 };
 
-describeWith(['chromium', 'apt-get', 'cpio', 'mke2fs', 'sfdisk', 'grub-mkimage'], 'a stranger', () => {
+describePage(['chromium', 'apt-get', 'cpio', 'mke2fs', 'sfdisk', 'grub-mkimage'], 'a stranger', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-stranger-'));
   const hasLinux = (): boolean => existsSync(join(folder, 'page', 'samples', 'linux.img'));
   let site: Site;

@@ -11,16 +11,15 @@ import { buildPage, type ImageServer, makeSampleDisk, serveImage } from '../supp
 import { expectBytes } from '../support/bytes.ts';
 import { Chromium, pickFile } from '../support/chromium.ts';
 import { contentsOf, imageTools } from '../support/disk-images.ts';
-import { isLong, longTest, part, shortTest } from '../support/effort.ts';
 import { type Site, startSite } from '../support/site.ts';
-import { describeWith } from '../support/tools.ts';
+import { describePage, describeWith } from '../support/tools.ts';
 
 /** From the package grub-rescue-pc. */
 const GRUB = '/usr/lib/grub-rescue/grub-rescue-floppy.img';
 const BIOS = '/usr/share/seabios/bios.bin';
 const WAIT = { timeout: 120_000 };
 
-describeWith(['chromium', ...imageTools], 'the page', () => {
+describePage(['chromium', ...imageTools], 'the page', () => {
   const folder = mkdtempSync(join(tmpdir(), 'cod-page-'));
   const downloads = join(folder, 'downloads');
   const disk = join(folder, 'disk.img');
@@ -92,7 +91,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     return bytes;
   }
 
-  shortTest('reads a file during the copy, resumes after a reload and downloads the complete image', async () => {
+  test('reads a file during the copy, resumes after a reload and downloads the complete image', async () => {
     const server = await serve();
     const page = await openPage();
     await page.fill('#image', server.url);
@@ -126,7 +125,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expectBytes(await downloaded('disk.raw'), readFileSync(disk));
   });
 
-  shortTest('shows the bytes at any offset, also by keyboard', async () => {
+  test('shows the bytes at any offset, also by keyboard', async () => {
     const page = await begin((await serve()).url);
     await unfold(page);
     await page.fill('#hex-offset', '0x200');
@@ -164,7 +163,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'So is reading.');
   });
 
-  shortTest('shows written bytes on the map, and keeps them after the tab closes and the copy completes', async () => {
+  test('shows written bytes on the map, and keeps them after the tab closes and the copy completes', async () => {
     const server = await serve();
     const page = await begin(server.url);
     await page.getByRole('button', { name: 'Pause' }).click();
@@ -191,7 +190,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expectBytes(await downloaded('disk.raw'), expected);
   });
 
-  longTest('finds files by name and path, and saves a directory', async () => {
+  test('finds files by name and path, and saves a directory', async () => {
     const server = await serve();
     const page = await begin(server.url);
     await page.getByRole('button', { name: 'Pause' }).click();
@@ -228,7 +227,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'docs.zip: 1 file, 17 bytes.');
   });
 
-  shortTest('puts a file into a volume, and keeps it across a reload', async () => {
+  test('puts a file into a volume, and keeps it across a reload', async () => {
     const path = join(folder, 'fat');
     const page = await begin((await serve({ path })).url);
     await page.getByRole('treeitem', { name: 'The whole disk' }).waitFor(WAIT);
@@ -295,7 +294,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       expect(execFileSync('mcopy', ['-i', image, `::docs/${name}`, '-'], { encoding: 'utf8' })).toBe('Dropped.');
   });
 
-  longTest('two tabs share one copy, and the second continues it when the first is closed', async () => {
+  test('two tabs share one copy, and the second continues it when the first is closed', async () => {
     const server = await serve();
     const first = await begin(server.url);
     await first.getByRole('button', { name: 'Pause' }).click();
@@ -311,7 +310,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
   });
 
   describeWith(['qemu-img'], 'a qcow2 image', () => {
-    test.each(part(['zstd', 'zlib'], 'COD_PAGE', 2))('with %s is copied as its disk', async (compression) => {
+    test.each(['zstd', 'zlib'])('with %s is copied as its disk', async (compression) => {
       const path = join(folder, `${compression}.qcow2`);
       const options = ['-c', '-o', `compression_type=${compression}`];
       execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', ...options, disk, path]);
@@ -330,7 +329,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       expect(server.sentBytes).toBeLessThan(20 * 2 ** 20);
     });
 
-    longTest('is opened from this computer', async () => {
+    test('is opened from this computer', async () => {
       const path = join(folder, 'picked.qcow2');
       execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', '-c', disk, path]);
       const page = await openPage();
@@ -342,7 +341,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       expectBytes(await downloaded('picked.raw'), readFileSync(disk));
     });
 
-    shortTest('cannot be read without the file that reads it, and the page says so', async () => {
+    test('cannot be read without the file that reads it, and the page says so', async () => {
       const path = join(folder, 'alone.qcow2');
       execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', disk, path]);
       const partial = join(folder, 'page-without-qcow2');
@@ -356,7 +355,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
       await other.close();
     });
 
-    shortTest('that needs another file is refused at the offer', async () => {
+    test('that needs another file is refused at the offer', async () => {
       const path = join(folder, 'overlay.qcow2');
       execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', disk, '-F', 'raw', path]);
       const page = await openPage(`/?image=${encodeURIComponent((await serve({ path })).url)}`);
@@ -365,14 +364,10 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     });
   });
 
-  test.each(
-    isLong
-      ? []
-      : ([
-          ['disk.img.gz', gzipSync('x'.repeat(9000)), 'It is compressed with gzip: unpack it with `gunzip`.'],
-          ['login', Buffer.from('<!doctype html><title>Log in</title>'), 'It is an HTML page: check the address'],
-        ] as const),
-  )('refuses %s at the offer, and says what to do', async (name, bytes, remedy) => {
+  test.each([
+    ['disk.img.gz', gzipSync('x'.repeat(9000)), 'It is compressed with gzip: unpack it with `gunzip`.'],
+    ['login', Buffer.from('<!doctype html><title>Log in</title>'), 'It is an HTML page: check the address'],
+  ] as const)('refuses %s at the offer, and says what to do', async (name, bytes, remedy) => {
     const path = join(folder, name);
     writeFileSync(path, bytes);
     const page = await openPage(`/?image=${encodeURIComponent((await serve({ path })).url)}`);
@@ -382,7 +377,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'The file is not a disk');
   });
 
-  shortTest('explains a server without CORS headers', async () => {
+  test('explains a server without CORS headers', async () => {
     const { url } = await serve({ headers: {} });
     const page = await openPage(`/?image=${encodeURIComponent(url)}`);
     await until(page, 'The server does not allow this page to read the image');
@@ -391,7 +386,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     );
   });
 
-  longTest('stops the copy when the source changes, and can start a new copy', async () => {
+  test('stops the copy when the source changes, and can start a new copy', async () => {
     let etag = '"one"';
     const server = await serve({ etag: () => etag });
     const page = await begin(server.url);
@@ -405,7 +400,10 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'The copy is complete');
   });
 
-  test.each(part([['runs', { rests: false }] as const, ['is paused', { rests: true }] as const], 'COD_PAGE', 2))(
+  test.each([
+    ['runs', { rests: false }],
+    ['is paused', { rests: true }],
+  ] as const)(
     'detects a changed source while the copy %s, keeps the copied data, and resumes with the old version',
     async (_, { rests }) => {
       let etag = '"one"';
@@ -467,7 +465,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     },
   );
 
-  shortTest('warns about an image larger than the quota before the copy, and reports it after', async () => {
+  test('warns about an image larger than the quota before the copy, and reports it after', async () => {
     const { url } = await serve({ size: 16 * 2 ** 40 });
     const page = await openPage();
     await page.fill('#image', url);
@@ -477,7 +475,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await until(page, 'There is not enough space in this browser');
   });
 
-  shortTest('looks into an image that is not kept, with writes in memory', async () => {
+  test('looks into an image that is not kept, with writes in memory', async () => {
     const server = await serve();
     const page = await openPage();
     await page.fill('#image', server.url);
@@ -499,7 +497,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expect(await page.evaluate('JSON.stringify(localStorage)')).not.toContain(server.url);
   });
 
-  longTest('a copy that exceeded its quota can be retried when there is room', async () => {
+  test('a copy that exceeded its quota can be retried when there is room', async () => {
     const page = await openPage();
     const session = await page.context().newCDPSession(page);
     const { usage } = await session.send('Storage.getUsageAndQuota', { origin: site.url });
@@ -513,7 +511,7 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     await page.getByRole('tree').waitFor(WAIT);
   });
 
-  shortTest('copies a picked file, asks for the file again after a reload, and forgets it', async () => {
+  test('copies a picked file, asks for the file again after a reload, and forgets it', async () => {
     const page = await openPage();
     await pickFile(page, join(folder, 'fat'));
     await page.getByRole('button', { name: 'Start the copy' }).click(WAIT);
@@ -531,40 +529,38 @@ describeWith(['chromium', ...imageTools], 'the page', () => {
     expect(await page.evaluate(namesOfCopies)).not.toContain('fat');
   });
 
-  if (!isLong) {
-    test.skipIf(!existsSync(GRUB) || !existsSync(BIOS))('boots an image during its copy', async () => {
-      const server = await serve({ path: GRUB, bytesPerSecond: 2 ** 17 });
-      const page = await begin(server.url);
-      await page.getByRole('button', { name: 'Pause' }).click();
-      server.release();
-      await page.getByRole('button', { name: 'Start the PC' }).click();
-      await until(page, 'GNU GRUB');
-      await page.getByRole('button', { name: 'Switch off' }).click();
-      await until(page, 'The PC is off.');
-    });
+  test.skipIf(!existsSync(GRUB) || !existsSync(BIOS))('boots an image during its copy', async () => {
+    const server = await serve({ path: GRUB, bytesPerSecond: 2 ** 17 });
+    const page = await begin(server.url);
+    await page.getByRole('button', { name: 'Pause' }).click();
+    server.release();
+    await page.getByRole('button', { name: 'Start the PC' }).click();
+    await until(page, 'GNU GRUB');
+    await page.getByRole('button', { name: 'Switch off' }).click();
+    await until(page, 'The PC is off.');
+  });
 
-    test.skipIf(!existsSync(BIOS))('keeps the writes of a booted image across a reload', async () => {
-      const image = new Uint8Array(2 ** 20);
-      // A boot sector that writes itself to the third sector through the BIOS, and then shows "W#".
-      const code = [0x31, 0xdb, 0x8e, 0xc3, 0xbb, 0, 0x7c, 0xb8, 1, 3, 0xb9, 3, 0, 0xba, 0x80, 0, 0xcd, 0x13];
-      for (const character of 'W#') code.push(0xb8, character.charCodeAt(0), 0x0e, 0xcd, 0x10);
-      image.set([...code, 0xf4, 0xeb, 0xfd]);
-      image.set([0x55, 0xaa], 510);
-      const path = join(folder, 'writer.img');
-      writeFileSync(path, image);
-      const page = await begin((await serve({ path })).url);
-      await page.getByRole('button', { name: 'Start the PC' }).click();
-      await page.locator('.screen').getByText('W#').waitFor(WAIT);
-      await page.reload();
-      await until(page, 'The copy is complete');
-      await page.getByRole('button', { name: 'Download the image' }).click();
-      const expected = image.slice();
-      expected.copyWithin(1024, 0, 512);
-      expectBytes(await downloaded('disk.raw'), expected);
-    });
-  }
+  test.skipIf(!existsSync(BIOS))('keeps the writes of a booted image across a reload', async () => {
+    const image = new Uint8Array(2 ** 20);
+    // A boot sector that writes itself to the third sector through the BIOS, and then shows "W#".
+    const code = [0x31, 0xdb, 0x8e, 0xc3, 0xbb, 0, 0x7c, 0xb8, 1, 3, 0xb9, 3, 0, 0xba, 0x80, 0, 0xcd, 0x13];
+    for (const character of 'W#') code.push(0xb8, character.charCodeAt(0), 0x0e, 0xcd, 0x10);
+    image.set([...code, 0xf4, 0xeb, 0xfd]);
+    image.set([0x55, 0xaa], 510);
+    const path = join(folder, 'writer.img');
+    writeFileSync(path, image);
+    const page = await begin((await serve({ path })).url);
+    await page.getByRole('button', { name: 'Start the PC' }).click();
+    await page.locator('.screen').getByText('W#').waitFor(WAIT);
+    await page.reload();
+    await until(page, 'The copy is complete');
+    await page.getByRole('button', { name: 'Download the image' }).click();
+    const expected = image.slice();
+    expected.copyWithin(1024, 0, 512);
+    expectBytes(await downloaded('disk.raw'), expected);
+  });
 
-  shortTest('fits a phone in light and dark mode, and every control has a name', async () => {
+  test('fits a phone in light and dark mode, and every control has a name', async () => {
     const page = await begin((await serve()).url);
     await page.getByRole('treeitem', { name: 'big.bin' }).click(WAIT);
     await page.getByRole('button', { name: 'Show bytes' }).waitFor(WAIT);
