@@ -33,6 +33,7 @@ it('has the numbers that were added, like a set', () => {
         expect(set.next(start, end), `${start} to ${end}`).toBe(next ?? end);
       }
     }),
+    { numRuns: 40 },
   );
 });
 

@@ -86,7 +86,7 @@ describe('the block map', () => {
             }
           }),
       ),
-      { numRuns: 100 },
+      { numRuns: 50 },
     );
   });
 
@@ -290,7 +290,7 @@ describe('portable Roaring bytes', () => {
           bitmap.dispose();
         },
       ),
-      { numRuns: 120 },
+      { numRuns: 40 },
     );
   });
 

@@ -11,10 +11,18 @@ const documents = allDocuments();
 /** A document without its code: brackets in code are no links. */
 const withoutCode = (text: string): string => text.replace(/^( *)```[\s\S]*?^\1```$/gm, '').replace(/`[^`\n]*`/g, '``');
 
+const known = new Map<string, Set<string>>();
+
 /** The anchors that GitHub gives the headings of a document. */
 function anchorsOf(path: string): Set<string> {
+  const anchors = known.get(path) ?? anchorsIn(readDocument(path));
+  known.set(path, anchors);
+  return anchors;
+}
+
+function anchorsIn(document: string): Set<string> {
   const seen = new Map<string, number>();
-  const text = readDocument(path).replace(/^( *)```[\s\S]*?^\1```$/gm, '');
+  const text = document.replace(/^( *)```[\s\S]*?^\1```$/gm, '');
   const anchors = [...text.matchAll(/^#{1,6} +(.+?) *#*$/gm)].map(([, heading]) => {
     const plain = heading!.replace(/\[([^\]]*)\]\([^)]*\)/g, '$1').toLowerCase();
     const anchor = plain.replace(/[^\p{L}\p{N}\p{M}_ -]/gu, '').replaceAll(' ', '-');

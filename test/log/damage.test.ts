@@ -38,11 +38,11 @@ import { open, SIZE, type State, statesAtRest, statesInBetween, statesWithLongLo
 
 const HEADER_BYTES = 512;
 /** Of the bits of a file, every so many is flipped. */
-const STRIDE = effort('COD_DAMAGE_STRIDE', { short: 37, long: 1 });
+const STRIDE = effort('COD_DAMAGE_STRIDE', { short: 67, long: 1 });
 /** Of the lengths of a file, every so many is tried. */
 const LENGTHS = effort('COD_DAMAGE_LENGTHS', { short: 4, long: 1 });
 /** The same for the hundreds of states in between. */
-const SPARSE_STRIDE = effort('COD_DAMAGE_SPARSE_STRIDE', { short: 599, long: 97 });
+const SPARSE_STRIDE = effort('COD_DAMAGE_SPARSE_STRIDE', { short: 1499, long: 97 });
 const SPARSE_LENGTHS = effort('COD_DAMAGE_SPARSE_LENGTHS', { short: 181, long: 29 });
 /** COD_EXISTS: without committed metadata, the target is a foreign file. */
 const REFUSALS: ReadonlySet<string> = new Set(['COD_CORRUPT', 'COD_VERSION', 'COD_EXISTS']);

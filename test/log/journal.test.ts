@@ -404,7 +404,7 @@ describe('a checkpoint', () => {
     const { files, device } = await begin(blocks);
     const random = seededRandom(3);
     const from = pattern(BLOCK);
-    const writes = turn === 1 ? 30_000 : 80_000;
+    const writes = turn === 1 ? 30_000 : 40_000;
     for (let count = 0; count < writes; count += turn) {
       await Promise.all(
         Array.from({ length: turn }, () => {

@@ -43,7 +43,7 @@ import {
 } from './states.ts';
 
 /** Of the bits and lengths of a file, every so many is damaged: a repair reads every log as a whole, several times. */
-const STRIDE = effort('COD_REPAIR_STRIDE', { short: 97, long: 31 });
+const STRIDE = effort('COD_REPAIR_STRIDE', { short: 151, long: 31 });
 /** The same for states at rest, whose damages are all tried. */
 const REST_STRIDE = effort('COD_REPAIR_REST_STRIDE', { short: 293, long: 31 });
 /** Of the damages at the steps of an operation, and of those in a long log, every so many is repaired. */

@@ -77,7 +77,7 @@ describe('the shared instance', () => {
       if (isLeft(middle)) low = middle;
       else high = middle;
     }
-    for (let round = 0; round < 480; round++) await cycle();
+    for (let round = 0; round < 180; round++) await cycle();
     expect(sharedCore()).toBe(core);
     expect([isLeft(low), isLeft(low + 1)]).toEqual([true, false]);
   });

@@ -13,15 +13,6 @@ export function some<T>(cases: readonly T[], variable: string, short: number): T
 }
 
 /**
- * Returns every `short`-th case in `npm test`, and the other cases in `npm run test:long`: both together have all.
- * @param variable an environment variable that overrides `short`, and with 1 selects all cases
- */
-export function part<T>(cases: readonly T[], variable: string, short: number): T[] {
-  const every = effort(variable, { short, long: short });
-  return cases.filter((_, index) => every === 1 || (index % every === 0) !== isLong);
-}
-
-/**
  * Returns how many rounds a randomized test runs.
  * @param variable an environment variable that overrides both numbers
  * @param rounds `short` in `npm test`, `long` in `npm run test:long`

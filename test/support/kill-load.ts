@@ -14,6 +14,10 @@ export interface LoadOrder {
   readonly seed: number;
   readonly life: number;
   readonly rateBytesPerSecond: number;
+  /** Whether the file system may fail while the process runs. A user ends then, unless only the disk is full. */
+  readonly mayFail?: boolean;
+  /** Plants a bug: files are not synced. */
+  readonly syncsNothing?: boolean;
 }
 
 export type LoadOperation =

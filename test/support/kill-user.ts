@@ -1,11 +1,13 @@
 /**
  * A process that uses a device until it is killed.
  *
- * It prints each event as a line before its next step: `opening`, `ready`, `begin USER INDEX`, `done USER INDEX`.
+ * It prints each event as a line before its next step: `opening`, `ready`, `begin USER INDEX`, `done USER INDEX`, and
+ * `failed USER INDEX` where the file system may fail.
  */
 
 import { writeSync } from 'node:fs';
-import { type Device, openDevice } from '../../src/index.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Device, type FileSystem, isCodError, openDevice } from '../../src/index.ts';
 import { fileSource, nodeFileSystem } from '../../src/node.ts';
 import { type LoadOrder, loadOperation } from './kill-load.ts';
 
@@ -37,23 +39,49 @@ async function perform(device: Device, user: number, index: number): Promise<voi
   }
 }
 
-async function use(device: Device, user: number): Promise<never> {
+async function use(device: Device, user: number): Promise<void> {
   for (let index = 0; ; index++) {
     say(`begin ${user} ${index}`);
-    await perform(device, user, index);
-    say(`done ${user} ${index}`);
+    try {
+      await perform(device, user, index);
+      say(`done ${user} ${index}`);
+    } catch (error) {
+      if (!order.mayFail) throw error;
+      say(`failed ${user} ${index}`);
+      if (!isCodError(error, 'COD_NO_SPACE')) return;
+      await sleep(5);
+    }
     // Yields, so that neither the background copy nor another user starves.
     if (index % 4 === 3) await new Promise(setImmediate);
   }
 }
 
+/** Plants a bug: a flush that is acknowledged and does nothing. */
+function withoutSync(fileSystem: FileSystem): FileSystem {
+  return changed(fileSystem, {
+    open: async (...args) => changed(await fileSystem.open(...args), { sync: async () => undefined }),
+  });
+}
+
+/** Returns `object` with other methods. */
+function changed<T extends object>(object: T, methods: Partial<T>): T {
+  return new Proxy(object, {
+    get: (_, name) => {
+      const value: unknown = Reflect.get(name in methods ? methods : object, name);
+      return typeof value === 'function' ? value.bind(object) : value;
+    },
+  });
+}
+
 say('opening');
 const device = await openDevice({
   source: await fileSource(order.source),
-  fileSystem: nodeFileSystem(),
+  fileSystem: order.syncsNothing ? withoutSync(nodeFileSystem()) : nodeFileSystem(),
   target: order.target,
   checkpointIntervalMs: 40,
   hydrate: { rateBytesPerSecond: order.rateBytesPerSecond },
 });
 say('ready');
 await Promise.all(Array.from({ length: order.users }, (_, user) => use(device, user)));
+// All users have failed: waits to be killed.
+await sleep(600_000);

@@ -33,15 +33,23 @@ export function obstacleToVolumes(): string | undefined {
   return found.status === 0 ? undefined : 'no free loop device';
 }
 
+/** Makes a file system in a file or a block device. */
+export function makeFileSystem(type: VolumeType, volume: string): void {
+  runTool(`mkfs.${type}`, ...OPTIONS[type], volume);
+}
+
 /** Makes a file system and mounts it. It is unmounted when the test ends. `folder` holds the file `volume`. */
-export function mountVolume(type: VolumeType, bytes: number): { folder: string; volume: string; mounted: string } {
-  const folder = temporaryDirectory();
+export function mountVolume(
+  type: VolumeType,
+  bytes: number,
+  folder: string = temporaryDirectory(),
+): { folder: string; volume: string; mounted: string } {
   const volume = join(folder, 'volume');
   const mounted = join(folder, 'mounted');
   mkdirSync(mounted);
   writeFileSync(volume, '');
   truncateSync(volume, bytes);
-  runTool(`mkfs.${type}`, ...OPTIONS[type], volume);
+  makeFileSystem(type, volume);
   runTool('mount', '-o', 'loop', volume, mounted);
   onTestFinished(() => void spawnSync(toolPath('umount')!, ['-l', mounted]));
   return { folder, volume, mounted };

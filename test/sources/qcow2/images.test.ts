@@ -14,7 +14,7 @@ import { describeWith } from '../../support/tools.ts';
 import { kinds, qemu, qemuTools, TOP } from './images.ts';
 
 /** Random parts of each image that are read, and that are streamed. */
-const READS = effort('COD_QCOW2_READS', { short: 20, long: 150 });
+const READS = effort('COD_QCOW2_READS', { short: 6, long: 150 });
 const STREAMS = effort('COD_QCOW2_STREAMS', { short: 1, long: 12 });
 
 /** Opens the files that images in `folder` name. */

@@ -23,7 +23,6 @@ import { Core } from '../../src/wasm/core.ts';
 import { eventsOf, type Result, runCommand } from '../cli/command.ts';
 import { beginCopy, crashCopy, IMAGE_BYTES, imageBytes, leaveCopy, makeImage, makeSparse } from '../cli/copies.ts';
 import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
-import { part } from '../support/effort.ts';
 import { type Behaviour, HostileServer } from '../support/http-server.ts';
 
 /** Returns the arguments. Paths are relative to the directory in which the command runs. */
@@ -886,7 +885,7 @@ function expectOneLine({ stderr }: Result, says: string | RegExp): void {
   else expect(line).toMatch(says);
 }
 
-describe.for(part(usage, 'COD_REFUSALS', 6))('wrong usage: $name', (row) => {
+describe.for(usage)('wrong usage: $name', (row) => {
   test('exits with 2 and at most two lines on stderr, and changes nothing', async () => {
     const directory = temporaryDirectory();
     const args = await row.arrange(directory);
@@ -901,7 +900,7 @@ describe.for(part(usage, 'COD_REFUSALS', 6))('wrong usage: $name', (row) => {
   });
 });
 
-test.for(part(usageInJson, 'COD_REFUSALS', 2))('wrong usage in JSON: $name', async ({ arrange, says, env }) => {
+test.for(usageInJson)('wrong usage in JSON: $name', async ({ arrange, says, env }) => {
   const directory = temporaryDirectory();
   const result = await runCommand(await arrange(directory), { cwd: directory, ...(env && { env }) });
   const message = typeof says === 'string' ? expect.stringContaining(says) : expect.stringMatching(says);
@@ -911,7 +910,7 @@ test.for(part(usageInJson, 'COD_REFUSALS', 2))('wrong usage in JSON: $name', asy
 
 const refusals = [...files, ...metadata, ...servers, ...serving];
 
-describe.for(part(refusals, 'COD_REFUSALS', 6))('refused: $name', ({ arrange, code, says, begins, isOwned }) => {
+describe.for(refusals)('refused: $name', ({ arrange, code, says, begins, isOwned }) => {
   test(`fails with ${code} in one line, and changes nothing`, async () => {
     const directory = temporaryDirectory();
     const args = await arrange(directory);

@@ -9,7 +9,6 @@ import { nodeFileSystem } from '../../src/node.ts';
 import { eventsOf, runCommand } from '../cli/command.ts';
 import { beginCopy, crashCopy, leaveCopy, makeImage, makeSparse } from '../cli/copies.ts';
 import { contentsOf, temporaryDirectory } from '../cli/temporary.ts';
-import { part } from '../support/effort.ts';
 
 const GOLDEN = new URL('../fixtures/golden/', import.meta.url).pathname;
 /** Larger targets are not hashed to prove that they are unchanged. */
@@ -87,7 +86,7 @@ function zeroTarget(size: number): File {
   };
 }
 
-describe.for(part(states, 'COD_INSPECT', 4))('the state $name of format 1', ({ name, expected }) => {
+describe.for(states)('the state $name of format 1', ({ name, expected }) => {
   const { deviceSize } = expected;
   const arrange = (): string => {
     const directory = temporaryDirectory();

@@ -9,7 +9,6 @@ import { fileSource, nodeFileSystem } from '../../src/node.ts';
 import { seededRandom } from '../../src/testing/index.ts';
 import { bundleForNode } from '../support/bundle.ts';
 import { expectBytes } from '../support/bytes.ts';
-import { part } from '../support/effort.ts';
 import { mountVolume, obstacleToVolumes, runTool, type VolumeType, volumeTools } from '../support/loop-volume.ts';
 import { type LostVolumeOrder, lostVolumeWrites } from '../support/lost-volume-load.ts';
 import { describeWith } from '../support/tools.ts';
@@ -109,7 +108,7 @@ describe.skipIf(reason !== undefined)(reason === undefined ? 'a full volume' : `
     return { mounted, device, write, writeAgain, makeRoom, expectModel, open };
   }
 
-  for (const type of part(['ext4', 'xfs', 'btrfs'] as const, 'COD_VOLUMES', 3)) {
+  for (const type of ['ext4', 'xfs', 'btrfs'] as const) {
     describeWith(volumeTools(type), `of ${type}`, () => {
       test('is no obstacle to reading, and neither is one that is mounted read-only', async () => {
         const { mounted, device, expectModel, open } = await prepare(type);
@@ -203,7 +202,7 @@ describe.skipIf(reason !== undefined)(reason === undefined ? 'a full volume' : `
     });
   }
 
-  for (const type of part(['ext4', 'xfs'] as const, 'COD_VOLUMES', 3)) {
+  for (const type of ['ext4', 'xfs'] as const) {
     describeWith(volumeTools(type), `of ${type}`, () => {
       test('takes writes of allocated bytes, flushes and checkpoints without end', async () => {
         const { device, write, writeAgain, makeRoom, expectModel, open } = await prepare(type);

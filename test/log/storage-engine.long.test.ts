@@ -5,7 +5,6 @@ import { pathToFileURL } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import type { Environment, FileSystem } from '../../src/log.ts';
 import { CrashFailure, type ExplorerOptions, exploreCrashes, type Life, type Story } from '../../src/testing/index.ts';
-import { effort } from '../support/effort.ts';
 import { bundleUser } from '../support/own-package.ts';
 
 /** The exports of examples/storage-engine/store.js. */
@@ -39,7 +38,7 @@ const SLOT_COUNT = 72;
 const USED_SLOTS = [0, 1, 2, 62, 63, 64, 71];
 const USERS = 3;
 const STEPS = 5;
-const SEEDS = effort('COD_STORE_SEEDS', { short: 1, long: 2 });
+const SEEDS = Number(process.env['COD_STORE_SEEDS'] ?? 2);
 
 const source = await readFile(new URL('../../examples/storage-engine/store.js', import.meta.url), 'utf8');
 
