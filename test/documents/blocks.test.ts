@@ -13,7 +13,7 @@ const PICTURES = new Set(['', 'text', 'mermaid']);
 /** The blocks of each document, by the test that has them. */
 const TESTS: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
   'README.md': {
-    'test/support/readme-blocks.ts': ['install', 'command', 'main.mjs', 'page.js', 'crash.mjs', 'checkout'],
+    'test/support/readme-blocks.ts': ['install', 'boot', 'command', 'main.mjs', 'page.js', 'crash.mjs', 'checkout'],
   },
   'docs/BACKENDS.md': { 'test/documents/own-parts.test.ts': ['backend.mjs'] },
   'docs/BROWSER.md': { 'test/system/readme.long.test.ts': ['esbuild', 'web'] },

@@ -270,7 +270,7 @@ async function cutOften(type: VolumeType, cuts: number, planted: Partial<LoadOrd
     history.settle(found);
     before = found;
   }
-  // The copy goes on to its end.
+  // The copy continues to its end.
   const source = await fileSource(image);
   const device = await openDevice({ source, fileSystem: nodeFileSystem(directory), target: 'disk' });
   await device.hydrated;

@@ -5,6 +5,7 @@ import { codeBlocks, readDocument } from './documents.ts';
 /** Language and name of each block, in the order of the document. */
 export const README_BLOCKS: readonly string[] = [
   'sh install',
+  'sh boot',
   'sh command',
   'js main.mjs',
   'js page.js',

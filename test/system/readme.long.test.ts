@@ -60,9 +60,10 @@ afterAll(async () => {
   rmSync(place, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
 });
 
-test('the commands copy, serve and inspect', async () => {
-  const [copy, serve, inspect, ...rest] = linesOf('command');
-  expect(rest).toEqual([]);
+test('QEMU has the disk that is served, and the commands inspect and copy', async () => {
+  const [serve, qemu, ...others] = linesOf('boot');
+  const [inspect, copy, ...rest] = linesOf('command');
+  expect([...others, ...rest]).toEqual([]);
   await runLine(copy!, folder);
   expect(readFileSync(join(folder, 'copy.raw')).equals(image)).toBe(true);
   const serving = startLine(serve!, folder);
@@ -72,6 +73,12 @@ test('the commands copy, serve and inspect', async () => {
       serving.once('exit', (code) => reject(new Error(`serve ended with ${code}`)));
     });
     expect(first).toMatch(/^listening on nbd\+unix:\/\/\/\?socket=/);
+    // Nothing boots from the tiny disk, so the machine stops before its first instruction.
+    const described = await runLine(
+      `(echo info block; echo quit) | ${qemu!} -S -monitor stdio -serial none -display none`,
+      folder,
+    );
+    expect(described).toMatch(/ide0-hd0[^:]*: nbd\+unix:.*vm\.sock \(raw\)/);
     expect(await runLine(inspect!, folder)).toMatch(/vm\.raw[\s\S]*█ copied/);
     expect(statSync(join(folder, 'vm.raw')).size).toBe(qcow2.disk.length);
   } finally {
