@@ -58,7 +58,7 @@ export async function listenAt(path: string, serve: (socket: Socket) => void): P
   return {
     close: () => {
       server.close();
-      fs.rmSync(path, { force: true });
+      removeLeftover(path);
     },
   };
 }
@@ -121,6 +121,15 @@ export function removeSocket(path: string): void {
     if (namesIn(directory).length === 0) removeDirectory(directory);
   }
   if (typeOf(path)?.isSocket()) fs.rmSync(path, { force: true });
+}
+
+/** Removes a file that does no harm if it stays: the next taker removes it. */
+export function removeLeftover(path: string): void {
+  try {
+    fs.rmSync(path, { force: true });
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+  }
 }
 
 function namesIn(directory: string): readonly string[] {

@@ -24,7 +24,7 @@ import {
   type Tail,
   writeLine,
 } from './lock-owner.ts';
-import { listenAt, mayBeListening, removeSocket, type SignOfLife } from './lock-socket.ts';
+import { listenAt, mayBeListening, removeLeftover, removeSocket, type SignOfLife } from './lock-socket.ts';
 import { movedLocks, removeLock, restoreLock } from './moved-names.ts';
 import { type Machine, mayBeAlive, type ProcessIdentity, thisProcess } from './node-process.ts';
 import { removeSpare } from './node-spare.ts';
@@ -269,8 +269,8 @@ export class Taking {
         draft.lock.sign?.close();
         fs.closeSync(fd);
       }
-      fs.rmSync(draft.path, { force: true });
-      fs.rmSync(`${this.#file}.${draft.hex}${TAKER}`, { force: true });
+      removeLeftover(draft.path);
+      removeLeftover(`${this.#file}.${draft.hex}${TAKER}`);
     }
   }
 
@@ -305,7 +305,7 @@ export class Taking {
     } catch (error) {
       sign?.close();
       fs.closeSync(fd);
-      fs.rmSync(path, { force: true });
+      removeLeftover(path);
       throw ioError(`lock ${file}`, error);
     }
   }
@@ -415,8 +415,7 @@ export class Taking {
   /** Returns what follows the lock's name and a dot, in the names beside it. */
   #endings(): readonly string[] {
     const prefix = `${basename(this.#file)}.`;
-    return fs
-      .readdirSync(dirname(this.#file))
+    return attempt(`lock ${this.#file}`, () => fs.readdirSync(dirname(this.#file)))
       .filter((name) => name.startsWith(prefix))
       .map((name) => name.slice(prefix.length));
   }

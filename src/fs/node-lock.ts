@@ -28,7 +28,7 @@ import { channel } from 'node:diagnostics_channel';
 import * as fs from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { CodError, isCodError } from '../errors.ts';
-import { errnoOf } from '../platform/errno.ts';
+import { errnoOf, ioError } from '../platform/errno.ts';
 import type { Lease } from './file-system.ts';
 import {
   attempt,
@@ -87,7 +87,8 @@ export async function lockFile(path: string, options: NodeLockOptions = {}): Pro
     }
   } catch (error) {
     files.delete(file);
-    throw error;
+    // The caller's reason to stop stays as it is.
+    throw Object(error).syscall === undefined ? error : ioError(`lock ${path}`, error);
   }
 }
 
@@ -302,9 +303,8 @@ class NodeLease implements Lease {
     const { file, fd, sign } = this.#lock;
     await this.#spare;
     attempt(`unlock ${file}`, () => {
-      // After a pause a taker may be about to replace the lock. The next owner must know that one before may be alive.
-      if (this.#check() && this.#isRecent(this.#beaten) && !this.unproved) this.#removeName();
-      else this.#write({ ...this.#tail, beat: RELEASED });
+      // The lock stays and says that it is released, if its name cannot be removed: the copy itself is closed by now.
+      if (!this.#removesName()) this.#write({ ...this.#tail, beat: RELEASED });
     });
     // Only now: after a failure the lock is still ours, and another call may release it.
     this.#isReleased = true;
@@ -313,6 +313,18 @@ class NodeLease implements Lease {
     sign?.close();
     fs.closeSync(fd);
     this.#onReleased();
+  }
+
+  /** Returns false if the name has to stay, or could not be removed. */
+  #removesName(): boolean {
+    try {
+      // After a pause a taker may be about to replace the lock. The next owner must know that one before may be alive.
+      if (!this.#check() || !this.#isRecent(this.#beaten) || this.unproved) return false;
+      this.#removeName();
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /**

@@ -11,6 +11,7 @@ import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import { contentsOfDevice } from './device-contents.ts';
 import type { File, FileSystem, LeaseOwner, OpenOptions } from './file-system.ts';
 import { type BlockDevice, fsAdapter } from './fs-adapter.ts';
+import { attempt } from './lock-owner.ts';
 import { movedFrom } from './moved-names.ts';
 import { assertNotOwned, lockFile } from './node-lock.ts';
 import { bootId, type Machine } from './node-process.ts';
@@ -132,7 +133,7 @@ async function openToRead(files: FileSystem, name: string, how: OpenOptions | un
   const [file] = await Promise.allSettled([files.open(name, how)]);
   const isThere = file.status === 'fulfilled';
   if (isThere ? (await file.value.size()) > 0 : !isCodError(file.reason, 'COD_NOT_FOUND')) return settledValue(file);
-  const aside = movedFrom(path);
+  const aside = attempt(`look for ${path}`, () => movedFrom(path));
   if (aside === undefined) return settledValue(file);
   if (isThere) await file.value.close();
   return files.open(aside, how);

@@ -25,14 +25,24 @@ export interface Running {
   readonly result: Promise<Result>;
 }
 
-/** Starts `copyondemand` with `args`; `onLine` is called with each line of its standard output. */
+/**
+ * Starts `copyondemand` with `args`; `onLine` is called with each line of its standard output.
+ * @param options.under a program and its arguments, which runs the command
+ */
 export function startCommand(
   args: readonly string[],
-  options: { cwd?: string; env?: NodeJS.ProcessEnv; main?: string; onLine?: (line: string) => void } = {},
+  options: {
+    cwd?: string;
+    env?: NodeJS.ProcessEnv;
+    main?: string;
+    under?: readonly string[];
+    onLine?: (line: string) => void;
+  } = {},
 ): Running {
-  const { main = MAIN } = options;
+  const { main = MAIN, under = [] } = options;
   if (!existsSync(main)) throw new Error(`${main} is missing: run npm run build first`);
-  const child = spawn(process.execPath, [main, ...args], {
+  const [program = process.execPath, ...parameters] = [...under, process.execPath, main, ...args];
+  const child = spawn(program, parameters, {
     cwd: options.cwd,
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
