@@ -7,6 +7,7 @@
  * a sum lost its writes. Nothing but a read of the target is needed, so no name of a boot, volume or machine is.
  */
 
+import type { TurningClock } from '../async/turns.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import {
   CELL_BYTES,
@@ -35,6 +36,8 @@ export interface Extent {
 const MAX_CLAIMS_READ = 2 * MAX_CLAIMS;
 /** Cells that are read at a time. */
 const READ_CELLS = 64;
+/** Cells that are judged before the event loop turns: about 2 ms. */
+const CELLS_A_TURN = 512;
 
 /** What one record says about one cell. */
 interface Claim {
@@ -109,13 +112,23 @@ export class Proof {
    * @returns the cells with proved bytes, ascending and merged
    * @throws the error of `read`, unless the target is missing or too short: that proves nothing
    */
-  async judge(read: ReadTarget, state: CopyState, seen?: ReadonlyMap<number, number>): Promise<Extent[]> {
+  async judge(
+    read: ReadTarget,
+    state: CopyState,
+    clock: TurningClock,
+    seen?: ReadonlyMap<number, number>,
+  ): Promise<Extent[]> {
     const proved: { offset: number; length: number }[] = [];
     const cells = [...this.#claims.keys()]
       .filter((cell) => seen === undefined || (seen.has(cell) && !this.#apply(state, cell, seen.get(cell)!)))
       .sort((one, other) => one - other);
     const buffer = new Uint8Array(READ_CELLS * CELL_BYTES);
+    let turnAt = CELLS_A_TURN;
     for (let index = 0; index < cells.length; ) {
+      if (index >= turnAt) {
+        await clock.turn?.();
+        turnAt = index + CELLS_A_TURN;
+      }
       const first = cells[index]!;
       let count = 1;
       while (count < READ_CELLS && cells[index + count] === first + count) count++;

@@ -248,7 +248,7 @@ async function readLogsOnce(
   try {
     const replayed = await replayLogs({ ...context, replay, changed, proof }, checkpoint);
     await inTurns(state.merging(replay), clock);
-    const proved = await proof.judge(read, state, seen);
+    const proved = await proof.judge(read, state, clock, seen);
     await inTurns(state.mergingModified(changed), clock);
     return { ...replayed, proved, lost: proof.lost };
   } finally {

@@ -212,7 +212,7 @@ async function salvageFormat2(
       }
       await clock.turn?.();
     }
-    const proved = await proof.judge(read, state);
+    const proved = await proof.judge(read, state, clock);
 
     const suspects = suspectsOf(shape, { checkpoints, logs, parts });
     await dropUnheld(core, state, clock);

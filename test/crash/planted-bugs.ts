@@ -590,7 +590,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
           '    const logs = [...this.#earlier.splice(0), new Map(this.#claims)].filter(({ size }) => size > 0);\n' +
           '    if (logs.length > 1) {\n      for (const log of logs) {\n        this.#claims.clear();\n' +
           '        for (const [cell, claims] of log) this.#claims.set(cell, claims);\n' +
-          '        proved.push(...(await this.judge(read, state)));\n      }\n      return proved;\n    }\n' +
+          '        proved.push(...(await this.judge(read, state, clock)));\n      }\n      return proved;\n    }\n' +
           '    for (const [cell, claims] of logs[0] ?? []) this.#claims.set(cell, claims);\n' +
           '    const cells = [...this.#claims.keys()]\n',
       },
@@ -1064,8 +1064,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: NODE_LOCK,
-        find: 'if (this.#check() && this.#isRecent(this.#beaten) && !this.unproved)',
-        replace: 'if (true)',
+        find: 'if (!this.#check() || !this.#isRecent(this.#beaten) || this.unproved) return false;',
+        replace: '',
       },
       { file: NODE_LOCK, find: '    if (!isFile(fd, file)) return;\n', replace: '' },
       { file: MOVED_NAMES, find: 'while (isFile(fd, file)) {', replace: 'while (isThere(file)) {' },

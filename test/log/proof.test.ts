@@ -41,7 +41,7 @@ async function judged(
   const state = await CopyState.open(core, device);
   try {
     for (let at = 0; at < body.length; at += 1024) proof.collect(body.subarray(at, at + 1024), { from, to });
-    const proved = await proof.judge(typeof target === 'function' ? target : reader(target), state);
+    const proved = await proof.judge(typeof target === 'function' ? target : reader(target), state, {});
     return { truth: truthOf(state), proved };
   } finally {
     state.dispose();
@@ -200,7 +200,7 @@ describe('records behind the last barrier', () => {
     const proof = new Proof(core, device.size);
     proof.collect(body, { from: 0, to: 2 });
     const state = await CopyState.open(core, device);
-    expect(await proof.judge(read, state)).toEqual([{ offset: 2 ** 39, length: 120 * CELL }]);
+    expect(await proof.judge(read, state, {})).toEqual([{ offset: 2 ** 39, length: 120 * CELL }]);
     expect(reads).toEqual([
       [2 ** 39, 64 * CELL],
       [2 ** 39 + 64 * CELL, 56 * CELL],
@@ -208,6 +208,30 @@ describe('records behind the last barrier', () => {
     expect(state.blocks.count).toBe(120);
     state.dispose();
     expect((await judged(new Uint8Array(512), () => Promise.reject(new Error('read')))).proved).toEqual([]);
+  });
+
+  it('let the event loop turn while many cells are judged, also over a target that answers at once', async () => {
+    const device = geometry({ size: 2 ** 40, blockSize: CELL });
+    const cells = 6000;
+    const frames = Array.from({ length: cells / 20 }, (_, sequence) =>
+      frame(
+        { epoch: 1, sequence },
+        Array.from({ length: 20 }, (_, index) => written((sequence * 20 + index) * 3 * CELL, CELL, 0)),
+      ),
+    );
+    const proof = new Proof(core, device.size);
+    proof.collect(logBody(frames), { from: 0, to: frames.length });
+    const state = await CopyState.open(core, device);
+    let reads = 0;
+    const readsBetween: number[] = [];
+    const turn = async (): Promise<void> => {
+      readsBetween.push(reads);
+      reads = 0;
+    };
+    await proof.judge(async () => void reads++, state, { turn });
+    expect(readsBetween.length).toBeGreaterThan(10);
+    expect(Math.max(reads, ...readsBetween)).toBeLessThanOrEqual(512);
+    state.dispose();
   });
 });
 
