@@ -17,7 +17,7 @@ import { effort } from '../support/effort.ts';
 import { Scheduler, slowFileSystem } from '../support/scheduler.ts';
 
 const BLOCK = 4096;
-const ROUNDS = effort('COD_CONCURRENCY_ROUNDS', { short: 20, long: 1000 });
+const ROUNDS = effort('COD_CONCURRENCY_ROUNDS', { short: 20, long: 400 });
 const ONLY_SEED = process.env['COD_CONCURRENCY_SEED'];
 
 interface TimedWrite {

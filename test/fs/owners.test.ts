@@ -18,7 +18,7 @@ type Message =
   | { readonly number: number; readonly values: readonly number[] }
   | { readonly block: number; readonly flushed: number };
 
-const ROUNDS = effort('COD_OWNERS', { short: 8, long: 1000 });
+const ROUNDS = effort('COD_OWNERS', { short: 8, long: 300 });
 const BLOCKS = 2048;
 const MACHINES = ['a', 'a', 'b', 'b'];
 /** A beat each 25 ms, and a take-over after 150 ms. */

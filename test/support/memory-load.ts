@@ -1,0 +1,31 @@
+/** The writes of a device whose memory becomes short. Numbers alone determine them, for two processes. */
+
+/** What becomes short: the memory of the core, or the heap of the bitmaps, which says so before a call or in it. */
+export type Shortage = 'core' | 'heap' | 'heap, unforeseen';
+
+/** What is done while memory is short. */
+export const ACTS = ['write', 'discard', 'flush', 'checkpoint', 'extents', 'open', 'close'] as const;
+
+/** The argument of the process, as JSON. */
+export interface MemoryOrder {
+  readonly directory: string;
+  readonly shortage: Shortage;
+  readonly act: (typeof ACTS)[number];
+  /** Bytes of the core's memory. */
+  readonly coreBytes?: number;
+}
+
+export const DEVICE_BYTES: number = 2 ** 40;
+export const WRITE_BYTES = 7;
+/** Writes before memory is short. */
+export const FIRST_WRITES = 300;
+/** Writes in all. */
+export const WRITES = 40_000;
+
+const BLOCK_BYTES = 4096;
+
+/** Write number `index`: to a block of its own, in all slices, a part of a cell. */
+export function memoryWrite(index: number): { offset: number; bytes: Uint8Array } {
+  const block = (index * 7919 * 5) % (DEVICE_BYTES / BLOCK_BYTES / 2);
+  return { offset: 2 * block * BLOCK_BYTES + 100, bytes: new Uint8Array(WRITE_BYTES).fill(1 + (index % 255)) };
+}
