@@ -34,6 +34,8 @@ const { values: options } = parseArgs({
 
 const GIB = 2 ** 30;
 const BLOCK = 4096;
+/** The format has at most 2^32 blocks. */
+const MAX_BLOCKS = 2 ** 32 - 1;
 const AT_ONCE = 64;
 /** Longest time for which the event loop may be held, in ms, and a write's time beside that to the smallest device. */
 const BARS = { heldMs: 10, write: 1.5 };
@@ -41,6 +43,7 @@ const BARS = { heldMs: 10, write: 1.5 };
 /** Measures one device. */
 async function cell(gib, state) {
   const size = gib * GIB;
+  const blockSize = BLOCK * 2 ** Math.max(0, Math.ceil(Math.log2(size / BLOCK / MAX_BLOCKS)));
   const blocks = size / BLOCK;
   const folder = mkdtempSync(join(tmpdir(), 'copyondemand-bench-'));
   const random = seededRandom(1);
@@ -48,7 +51,7 @@ async function cell(gib, state) {
   const openAt = (at, targetSize) =>
     openDevice({
       ...{ source: zeros(size), fileSystem: withoutTarget(at, 'disk', targetSize), target: 'disk' },
-      ...{ hydrate: false, checkpointIntervalMs: 1e9 },
+      ...{ blockSize, hydrate: false, checkpointIntervalMs: 1e9 },
     });
   let device;
   const write = async (count) => {
@@ -92,6 +95,7 @@ async function cell(gib, state) {
       .reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
     return Object.assign(result, {
       ...{ checkpointMs: checkpoint.ms, flushMs: flush.ms, closeMs: close.ms, openMs: open.ms, replayMs: replay.ms },
+      helds: [checkpoint, flush, close, open, replay].map(({ held }) => held),
       heldMs: Math.max(...[checkpoint, flush, close, open, replay].map(({ held }) => held)),
     });
   } finally {

@@ -207,6 +207,11 @@ export class Checkpointer {
     await this.fence();
   }
 
+  /** Lets the event loop turn. */
+  turn(): Promise<void> | undefined {
+    return this.#options.clock.turn?.();
+  }
+
   /** Runs steps, between which the event loop may turn. */
   inTurns(steps: Generator<void, void, undefined>): Promise<void> {
     return inTurns(steps, this.#options.clock);

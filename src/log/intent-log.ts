@@ -42,6 +42,8 @@ const DEFAULT_CHECKPOINT_INTERVAL_MS = 10_000;
 const SESSION_BYTES = 16;
 /** What recovery believed is written again this many bytes at a time. */
 const COPY_BYTES = 2 ** 20;
+/** Pieces that are written again before the event loop turns: most have one cell. */
+const PIECES_A_TURN = 256;
 
 /** {@link LogStorage} whose calls may complete synchronously. */
 interface Storage {
@@ -322,11 +324,13 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
    */
   async #writeAgain(storage: Storage): Promise<void> {
     if (storage.write === undefined) return;
+    let pieces = 0;
     for (const { offset, length } of this.#found?.proved ?? []) {
       for (let at = offset; at < offset + length; at += COPY_BYTES) {
         const bytes = new Uint8Array(Math.min(COPY_BYTES, offset + length - at));
         await storage.read(bytes, at);
         await storage.write(bytes, at);
+        if (++pieces % PIECES_A_TURN === 0) await this.#checkpointer.turn();
       }
     }
   }

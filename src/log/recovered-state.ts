@@ -41,19 +41,20 @@ export interface RecoveredState {
 }
 
 /**
- * Passes the bytes [start, end) of a file to `feed` in pieces, until it returns false. A piece is valid during the
- * call.
+ * Passes the bytes [start, end) of a file to `feed` in pieces, until it returns or resolves to false. A piece is valid
+ * until then.
  */
 export async function feedFile(
   file: File,
-  range: { start: number; end: number },
+  range: { start: number; end: number; pieceBytes?: number },
   feed: (piece: Uint8Array) => unknown,
 ): Promise<void> {
   // Not the core's own memory: other tasks use it meanwhile.
-  const buffer = new Uint8Array(Math.max(0, Math.min(PIECE_BYTES, range.end - range.start)));
-  for (let at = range.start; at < range.end; at += buffer.length) {
-    const piece = buffer.subarray(0, range.end - at);
+  const { start, end, pieceBytes = PIECE_BYTES } = range;
+  const buffer = new Uint8Array(Math.max(0, Math.min(pieceBytes, end - start)));
+  for (let at = start; at < end; at += buffer.length) {
+    const piece = buffer.subarray(0, end - at);
     await file.read(piece, at);
-    if (feed(piece) === false) return;
+    if ((await feed(piece)) === false) return;
   }
 }

@@ -35,6 +35,8 @@ interface Storage {
 
 /** The logs of a live copy are read at most this often. */
 const MAX_LOOKS = 50;
+/** Records of so many bytes are collected before the event loop turns: 3 ms. */
+const COLLECTED_BYTES = 2 ** 16;
 
 type Header = CheckpointHeader | LogHeader;
 
@@ -380,17 +382,18 @@ async function checkedScan(context: Logs, log: FoundLog): Promise<LogScanResult>
  * frame is firm or not.
  */
 async function replayLog(context: Logs, log: FoundLog, scan: LogScanResult, through: number): Promise<void> {
-  const { replay, changed, proof } = context;
+  const { replay, changed, proof, clock } = context;
   const end = Math.ceil(scan.endOffset / SECTOR_BYTES) * SECTOR_BYTES;
   let at = HEADER_BYTES;
   await inFile(log.name, () =>
-    feedFile(log.file, { start: HEADER_BYTES, end }, (piece) => {
+    feedFile(log.file, { start: HEADER_BYTES, end, pieceBytes: COLLECTED_BYTES }, async (piece) => {
       // Whatever follows the last frame in its sector does not count, and may look like a frame.
       piece.fill(0, scan.endOffset - at);
       at += piece.length;
       proof.collect(piece, { from: through, to: scan.frames });
       replay.format2(piece, through);
       changed.format2(piece, scan.frames);
+      await clock.turn?.();
     }),
   );
 }

@@ -230,7 +230,7 @@ describe('records behind the last barrier', () => {
     };
     await proof.judge(async () => void reads++, state, { turn });
     expect(readsBetween.length).toBeGreaterThan(10);
-    expect(Math.max(reads, ...readsBetween)).toBeLessThanOrEqual(512);
+    expect(Math.max(reads, ...readsBetween)).toBeLessThanOrEqual(256);
     state.dispose();
   });
 });
