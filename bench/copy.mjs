@@ -4,8 +4,10 @@
  *
  *   node bench/copy.mjs [--size MIB] [--rounds N] [--latency MS] [--only file|http|slow|limited] [--json]
  *
- * Rounds are interleaved. Figures are medians of the wall-clock time from a command's start to its exit. Our copy is
- * durable at its exit, the others are not. Therefore a second figure adds a `sync` of the target to theirs.
+ * Rounds are interleaved. Rates are medians of the wall-clock time from a command's start to its exit, with the
+ * slowest and the fastest round. Our copy is durable at its exit, the others are not. Therefore a second figure adds a
+ * `sync` of the target to theirs. Processor time and the largest resident memory are of the command and what it starts,
+ * where GNU time is installed.
  *
  * Exits with 1 if a bar is missed. Skips programs that are not installed, and their bars. Needs `npm run build` first.
  */
@@ -30,14 +32,23 @@ const { values: options } = parseArgs({
 
 const cli = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 
+const TIME = '/usr/bin/time';
+const timed = existsSync(TIME) ? [TIME, '-q', '-f', 'used %U %S %M'] : [];
+
+/** Runs a command. Returns its time, its processor time and its peak of resident memory, or how it failed. */
 function run(command, env) {
   const start = process.hrtime.bigint();
-  const { status, stderr } = spawnSync('timeout', ['-k', '5', '120', 'bash', '-c', command], {
+  const { status, stderr } = spawnSync('timeout', ['-k', '5', '120', ...timed, 'bash', '-c', command], {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'ignore', 'pipe'],
   });
   const seconds = Number(process.hrtime.bigint() - start) / 1e9;
-  return { seconds, failed: status === 0 ? undefined : `exit ${status}: ${stderr.toString().trim().slice(-200)}` };
+  const text = stderr.toString().trim();
+  const [, user, system, kib] = /used ([\d.]+) ([\d.]+) (\d+)$/.exec(text) ?? [];
+  return {
+    ...{ seconds, cpuSeconds: Number(user) + Number(system), peakMiB: Number(kib) / 1024 },
+    failed: status === 0 ? undefined : `exit ${status}: ${text.slice(-200)}`,
+  };
 }
 
 async function main() {
@@ -129,15 +140,17 @@ async function main() {
       if (options.only !== undefined && options.only !== group) continue;
       const present = tasks.filter(([, , program]) => have(program));
       const times = new Map(present.map(([name]) => [name, []]));
+      const used = new Map(present.map(([name]) => [name, []]));
       const durableTimes = new Map(present.map(([name]) => [name, []]));
       for (let round = 0; round < Number(options.rounds); round++) {
         for (const [name, command] of present) {
           rmSync(target, { force: true });
           spawnSync('sync');
-          const { seconds, failed } = run(command, { SRC: image, DST: target });
+          const { seconds, failed, ...usage } = run(command, { SRC: image, DST: target });
           if (failed !== undefined) process.stderr.write(`${group}: ${name}: ${failed}\n`);
           else {
             times.get(name).push(seconds);
+            used.get(name).push(usage);
             if (existsSync(target)) durableTimes.get(name).push(seconds + run('sync "$DST"', { DST: target }).seconds);
           }
           if (
@@ -153,25 +166,32 @@ async function main() {
       }
       const speed = (name, of = times) =>
         of.get(name)?.length ? (sizeMiB * 1.048576) / median(of.get(name)) : undefined;
-      results[group] = Object.fromEntries(present.map(([name]) => [name, Math.round(speed(name) ?? 0)]));
-      for (const [name] of present.slice(1)) {
-        const durable = speed(name, durableTimes);
-        if (durable === undefined) continue;
-        results[group][`${name}, synced`] = Math.round(durable);
-        results[group][`ours / ${name}, synced`] = Number(((speed('ours') ?? 0) / durable).toFixed(2));
-      }
-      for (const [peer, bar] of bars[group]) {
-        if (speed(peer) === undefined) continue;
-        const ratio = (speed('ours') ?? 0) / speed(peer);
-        results[group][`ours / ${peer}`] = Number(ratio.toFixed(2));
-        if (ratio < bar) {
-          missed++;
-          results[group][`missed: ours / ${peer}`] = bar;
-        }
+      const least = new Map(bars[group]);
+      const rounded = (number, digits = 0) => (number === undefined ? undefined : Number(number.toFixed(digits)));
+      const rate = (seconds) => rounded((sizeMiB * 1.048576) / seconds);
+      results[group] = {};
+      for (const [name] of present) {
+        if (speed(name) === undefined) continue;
+        const ratio = (speed('ours') ?? 0) / speed(name);
+        const isMissed = ratio < (least.get(name) ?? 0);
+        if (isMissed) missed++;
+        const durable = name === 'ours' ? undefined : speed(name, durableTimes);
+        results[group][name] = {
+          ...{ 'MB/s': rounded(speed(name)), slowest: rate(Math.max(...times.get(name))) },
+          ...{ fastest: rate(Math.min(...times.get(name))), 'ours / it': rounded(ratio, 2) },
+          ...{ bar: isMissed ? `${least.get(name)}, missed` : least.get(name) },
+          ...{ synced: rounded(durable), 'ours / synced': rounded(durable && speed('ours') / durable, 2) },
+          'CPU s': rounded(median(used.get(name).map(({ cpuSeconds }) => cpuSeconds)), 2),
+          'peak MiB': rounded(median(used.get(name).map(({ peakMiB }) => peakMiB))),
+        };
       }
     }
     if (options.json) process.stdout.write(`${JSON.stringify(results)}\n`);
-    else for (const [group, rows] of Object.entries(results)) console.table({ [`${group} (MB/s)`]: rows });
+    else
+      for (const [group, rows] of Object.entries(results)) {
+        console.log(`${group}:`);
+        console.table(rows);
+      }
     process.exitCode = missed > 0 ? 1 : 0;
   } finally {
     for (const child of children) child.kill();

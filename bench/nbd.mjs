@@ -7,8 +7,9 @@
  *
  *   node bench/nbd.mjs [--size MIB] [--rounds N] [--seconds N] [--latency MS] [--only hot|hydrating|cold] [--json]
  *
- * Rounds are interleaved, figures are medians. Exits with 1 if a bar is missed. Skips programs that are not installed,
- * and their bars. Without fio's nbd engine it measures only cold reads. Needs `npm run build` first.
+ * Rounds are interleaved, figures are medians with the least and the greatest round. Processor time is that of the
+ * server, in µs for each request; memory is its peak. Exits with 1 if a bar is missed. Skips programs that are not
+ * installed, and their bars. Without fio's nbd engine it measures only cold reads. Needs `npm run build` first.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -19,6 +20,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { have, makeImage, median, slowServer } from './lib/tools.mjs';
+import { cpuMicroseconds, peakMiB } from './lib/usage.mjs';
 
 const { values: options } = parseArgs({
   options: {
@@ -215,8 +217,13 @@ async function measure(table, group, servers, rws) {
   for (let round = 0; round < Number(options.rounds); round++) {
     for (const rw of rws) {
       for (const depth of DEPTHS) {
-        for (const [label, socket] of servers)
-          table.add(`${group} ${rw} depth ${depth}`, label, await fio(socket, rw, depth, options.seconds));
+        for (const { label, socket, pid } of servers) {
+          const before = cpuMicroseconds(pid);
+          const rate = await fio(socket, rw, depth, options.seconds);
+          const name = `${group} ${rw} depth ${depth}`;
+          table.add(name, label, rate);
+          table.add(`${name}, CPU µs`, label, (cpuMicroseconds(pid) - before) / (rate * Number(options.seconds)));
+        }
       }
     }
   }
@@ -237,13 +244,14 @@ async function hot(directory, image, table, bars) {
   const at = (name) => join(directory, name);
   const ours = await serveOurs(image, at('ours'), at('ours.sock'));
   await ours.hydrated;
-  const servers = [['ours', at('ours.sock')]];
+  const servers = [{ label: 'ours', socket: at('ours.sock'), pid: ours.child.pid }];
   const peers = [ours.child];
   const peer = async (label, program, args, socket) => {
     if (!have(program)) return;
-    peers.push(start(program, args));
+    const child = start(program, args);
+    peers.push(child);
     await socketThere(socket);
-    servers.push([label, socket]);
+    servers.push({ label, socket, pid: child.pid });
   };
   for (const name of ['file', 'qemu']) copyFileSync(image, at(name));
   await peer('nbdkit file', 'nbdkit', ['-f', '-U', at('file.sock'), 'file', at('file')], at('file.sock'));
@@ -257,6 +265,7 @@ async function hot(directory, image, table, bars) {
   );
   const rws = ['randread', 'randwrite'];
   await measure(table, 'hot', servers, rws);
+  for (const { label, pid } of servers) table.add('peak memory, MiB', label, peakMiB(pid));
   for (const label of ['nbdkit file', 'nbdkit cow', 'qemu-nbd']) addBars(table, bars, 'hot', rws, label, 1);
   for (const child of peers) await stop(child);
 }
@@ -339,12 +348,18 @@ async function cold(directory, image, table, bars) {
 
 function report(table, bars) {
   if (options.json) {
-    const figures = table.rows.map(({ group, label, values }) => ({ group, label, median: median(values) }));
+    const figures = table.rows.map(({ group, label, values }) => ({
+      ...{ group, label, median: median(values) },
+      ...{ least: Math.min(...values), greatest: Math.max(...values) },
+    }));
     process.stdout.write(`${JSON.stringify({ figures, bars })}\n`);
     return;
   }
-  for (const { group, label, values } of table.rows)
-    process.stdout.write(`${group.padEnd(40)} ${label.padEnd(14)} ${median(values).toFixed(2).padStart(12)}\n`);
+  for (const { group, label, values } of table.rows) {
+    const figure = median(values).toFixed(2).padStart(12);
+    const spread = `${Math.min(...values).toFixed(2)} to ${Math.max(...values).toFixed(2)}`;
+    process.stdout.write(`${group.padEnd(40)} ${label.padEnd(14)} ${figure}  ${spread}\n`);
+  }
   for (const { name, value, met } of bars)
     process.stdout.write(`${met ? 'met   ' : 'MISSED'} ${name}: ${value.toFixed(2)}\n`);
 }

@@ -10,6 +10,7 @@ const NAMES = [
   'fence.mjs',
   'snapshot.mjs',
   'copy.mjs',
+  'zeros.mjs',
   'readers.mjs',
   'nbd.mjs',
   'nbd-writes.mjs',

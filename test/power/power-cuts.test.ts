@@ -229,10 +229,9 @@ async function cutOften(type: VolumeType, cuts: number, planted: Partial<LoadOrd
       ...planted,
     };
     const recorder = new Recorder(history, order);
-    const start = `mount --bind ${bootId} ${BOOT_ID} && exec "$0" "$@"`;
-    const child = spawn('unshare', ['--mount', 'sh', '-c', start, process.execPath, program, JSON.stringify(order)], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
+    const inBoot = ['unshare', '--mount', 'sh', '-c', `mount --bind ${bootId} ${BOOT_ID} && exec "$0" "$@"`];
+    const [command, ...args] = [...(namesBoots ? inBoot : []), process.execPath, program, JSON.stringify(order)];
+    const child = spawn(command!, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     let stderr = '';
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       stderr += text;
@@ -282,6 +281,10 @@ async function cutOften(type: VolumeType, cuts: number, planted: Partial<LoadOrd
 }
 
 const reason = obstacleToVolumes();
+/** Whether a process can see another name of the boot. A container may forbid it: all copies are in one boot then. */
+const namesBoots =
+  reason === undefined &&
+  spawnSync('unshare', ['--mount', 'sh', '-c', `mount --bind ${BOOT_ID} ${BOOT_ID}`]).status === 0;
 const NEEDED = [...volumeTools('xfs'), 'xfs_io', 'unshare', 'fallocate', 'sync', 'cp'];
 
 describe.skipIf(reason !== undefined)(reason === undefined ? 'a power cut' : `a power cut (${reason})`, () => {

@@ -1,6 +1,6 @@
 /**
  * Servers that fail in the middle of a copy by the command, temporarily or permanently. Servers that fail from the
- * start are in cli-refusals.test.ts.
+ * start are in cli-refusals.long.test.ts.
  */
 
 import { createHash } from 'node:crypto';

@@ -24,12 +24,11 @@ import { type NewFile, type PutOptions, putFile } from '../../src/web/volumes/fa
 import { readPart } from '../../src/web/volumes/volume.ts';
 import type { WritableBytes } from '../../src/web/volumes/writable.ts';
 import { expectBytes } from '../support/bytes.ts';
-import { effort } from '../support/effort.ts';
 import { describeWith, toolPath } from '../support/tools.ts';
 import { find } from '../support/volumes.ts';
 
-const SEED = effort('COD_FAT_SEED', { short: 1, long: Date.now() % 2 ** 31 });
-const ROUNDS = effort('COD_FAT_ROUNDS', { short: 2, long: 40 });
+const SEED = Number(process.env['COD_FAT_SEED'] ?? Date.now() % 2 ** 31);
+const ROUNDS = Number(process.env['COD_FAT_ROUNDS'] ?? 4);
 /** `COD_FAT_SEED` repeats a run. */
 const REPEAT = `COD_FAT_SEED=${SEED} COD_FAT_ROUNDS=${ROUNDS}`;
 
