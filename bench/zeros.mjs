@@ -129,11 +129,12 @@ try {
   if (wants('nbd') && have('nbdkit')) {
     const delay = `delay-read=${LATENCY_MS}ms delay-extents=${LATENCY_MS}ms`;
     const exported = (command) => `nbdkit -U - --filter=delay memory ${options.nbd}G ${delay} --run '${command}'`;
+    const nbdcopy = `nbdcopy --destination-is-zero "$uri" "${target}"`;
     const found = compare(folder, {
       ours: { command: exported(`node "${cli}" copy --quiet "$uri" "${target}"`) },
       'qemu-img': { command: exported(`qemu-img convert -f raw -O raw "$uri" "${target}"`), program: 'qemu-img' },
       nbdcopy: {
-        command: `truncate -s ${options.nbd}G "${target}"; ${exported(`nbdcopy --destination-is-zero "$uri" "${target}"`)}`,
+        command: `truncate -s ${options.nbd}G "${target}"; ${exported(nbdcopy)}`,
         program: 'nbdcopy',
       },
     });

@@ -11,7 +11,6 @@
 
 import type { Done } from '../async/done.ts';
 import { Mutex } from '../async/mutex.ts';
-import { inTurns } from '../async/turns.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import { MAX_IDENTITY_BYTES } from '../core/layout.ts';
 import { CodError } from '../errors.ts';
@@ -60,6 +59,7 @@ export interface CheckpointerOptions {
 export class Checkpointer {
   /** What the log says about the target that is not firm yet. */
   readonly firmness: Firmness;
+  readonly clock: Clock;
   readonly #options: CheckpointerOptions;
   readonly #state: CopyState;
   readonly #session: Uint8Array;
@@ -102,6 +102,7 @@ export class Checkpointer {
   constructor(options: CheckpointerOptions, state: CopyState, names: { session: Uint8Array; epoch: number }) {
     this.#options = options;
     const { clock, checkpointIntervalMs = Number.POSITIVE_INFINITY } = options;
+    this.clock = clock;
     this.#timer = new Timer(clock, checkpointIntervalMs * partOf(names.session), () => this.#makeDurable());
     this.#state = state;
     this.firmness = new Firmness(state.geometry.blockSize);
@@ -114,7 +115,7 @@ export class Checkpointer {
     this.#writer = new CheckpointWriter(
       {
         core: options.core,
-        clock: options.clock,
+        clock,
         session: names.session,
         guardMaps: (step) => this.#poison.ifFailing(step),
         guardSync: (sync) => this.#poison.sync(sync),
@@ -205,16 +206,6 @@ export class Checkpointer {
       await this.#logFile(slotOf(this.#epoch + 1));
     });
     await this.fence();
-  }
-
-  /** Lets the event loop turn. */
-  turn(): Promise<void> | undefined {
-    return this.#options.clock.turn?.();
-  }
-
-  /** Runs steps, between which the event loop may turn. */
-  inTurns(steps: Generator<void, void, undefined>): Promise<void> {
-    return inTurns(steps, this.#options.clock);
   }
 
   /** Ends the timer and frees memory, once nothing is appended any more. */
@@ -439,8 +430,8 @@ export class Checkpointer {
 
   /** Runs a task that makes the state durable. After a failure, the timer tries again. */
   async #durably(kind: 'flush' | 'checkpoint', task: () => Promise<void>): Promise<void> {
-    const { clock, observer } = this.#options;
-    const startMs = clock.now();
+    const { observer } = this.#options;
+    const startMs = this.clock.now();
     let failure: unknown;
     try {
       await this.#options.owner.withRoom(() => this.#poison.ifCoreFails(task));
@@ -450,7 +441,7 @@ export class Checkpointer {
       if (this.refusal === undefined) this.#timer.start();
       throw error;
     } finally {
-      observer?.durable?.(kind, clock.now() - startMs, failure);
+      observer?.durable?.(kind, this.clock.now() - startMs, failure);
     }
   }
 

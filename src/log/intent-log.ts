@@ -13,6 +13,7 @@
  */
 
 import { type Done, promised, type Settled } from '../async/done.ts';
+import { inTurns } from '../async/turns.ts';
 import { CopyState } from '../core/copy-state.ts';
 import { geometry } from '../core/geometry.ts';
 import type { BlockView, DirtyView, ModifiedRuns } from '../core/views.ts';
@@ -42,8 +43,6 @@ const DEFAULT_CHECKPOINT_INTERVAL_MS = 10_000;
 const SESSION_BYTES = 16;
 /** What recovery believed is written again this many bytes at a time. */
 const COPY_BYTES = 2 ** 20;
-/** Pieces that are written again before the event loop turns: most have one cell. */
-const PIECES_A_TURN = 256;
 
 /** {@link LogStorage} whose calls may complete synchronously. */
 interface Storage {
@@ -229,7 +228,7 @@ export class OpenLog extends StateOfLog implements IntentLog {
     try {
       await closeFiles();
     } finally {
-      await this.#checkpointer.inTurns(this.state.disposing());
+      await inTurns(this.state.disposing(), this.#checkpointer.clock);
       await this.#lease.release();
     }
   }
@@ -323,14 +322,13 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
    * cache may hold bytes that no disk has and that no further sync would write.
    */
   async #writeAgain(storage: Storage): Promise<void> {
-    if (storage.write === undefined) return;
-    let pieces = 0;
+    if (!storage.write) return;
     for (const { offset, length } of this.#found?.proved ?? []) {
       for (let at = offset; at < offset + length; at += COPY_BYTES) {
         const bytes = new Uint8Array(Math.min(COPY_BYTES, offset + length - at));
         await storage.read(bytes, at);
         await storage.write(bytes, at);
-        if (++pieces % PIECES_A_TURN === 0) await this.#checkpointer.turn();
+        await this.#checkpointer.clock.turn?.();
       }
     }
   }

@@ -34,9 +34,7 @@ export interface Extent {
 
 /** A writer leaves fewer: it stops at {@link MAX_CLAIMS}, apart from one batch in each log. */
 const MAX_CLAIMS_READ = 2 * MAX_CLAIMS;
-/** Cells that are read at a time. */
-const READ_CELLS = 64;
-/** Cells that are judged before the event loop turns: about 2 ms. To sort all would take 20 ms. */
+/** Cells that are judged before the event loop turns: 2 ms. To sort all would take 20 ms. Neighbours share a read. */
 const CELLS_A_TURN = 256;
 
 /** What one record says about one cell. */
@@ -99,7 +97,7 @@ export class Proof {
 
   #claim(cell: number, claim: Claim): void {
     if (++this.#count > MAX_CLAIMS_READ)
-      throw new CodError('COD_CORRUPT', `log has more than ${MAX_CLAIMS_READ} records behind its last barrier`);
+      throw new CodError('COD_CORRUPT', `log has more than ${MAX_CLAIMS_READ} records behind its barrier`);
     const claims = this.#claims.get(cell);
     if (claims === undefined) this.#claims.set(cell, [claim]);
     else claims.push(claim);
@@ -119,50 +117,37 @@ export class Proof {
     seen?: ReadonlyMap<number, number>,
   ): Promise<Extent[]> {
     const proved: { offset: number; length: number }[] = [];
-    const buffer = new Uint8Array(READ_CELLS * CELL_BYTES);
-    let cells: number[] = [];
-    let left = this.#claims.size;
-    for (const cell of this.#claims.keys()) {
-      left--;
-      if (seen === undefined || (seen.has(cell) && !this.#apply(state, cell, seen.get(cell)!))) cells.push(cell);
-      if (cells.length < CELLS_A_TURN && left > 0) continue;
-      await this.#judgeCells(cells, read, state, { buffer, proved });
-      cells = [];
-      if (left > 0) await clock.turn?.();
+    const all = [...this.#claims.keys()].filter(
+      (cell) => !seen || (seen.has(cell) && !this.#apply(state, cell, seen.get(cell)!)),
+    );
+    const buffer = new Uint8Array(CELLS_A_TURN * CELL_BYTES);
+    for (let from = 0; from < all.length; from += CELLS_A_TURN) {
+      const cells = all.slice(from, from + CELLS_A_TURN).sort((one, other) => one - other);
+      for (let index = 0; index < cells.length; ) {
+        const first = cells[index]!;
+        let count = 1;
+        while (cells[index + count] === first + count) count++;
+        const start = first * CELL_BYTES;
+        const bytes = buffer.subarray(0, Math.min(count * CELL_BYTES, this.#size - start));
+        const isThere = await readWhole(read, bytes, start);
+        for (let cell = first; isThere && cell < first + count; cell++) {
+          const at = (cell - first) * CELL_BYTES;
+          const content = bytes.subarray(at, at + CELL_BYTES);
+          const sum = this.#core.cellSum(content);
+          if (!this.#apply(state, cell, sum)) {
+            this.lost.set(cell, sum);
+            continue;
+          }
+          const offset = start + at;
+          const last = proved.at(-1);
+          if (last && last.offset + last.length === offset) last.length += content.length;
+          else proved.push({ offset, length: content.length });
+        }
+        index += count;
+      }
+      await clock.turn?.();
     }
     return proved;
-  }
-
-  /** Judges a few cells. Neighbours share a read. */
-  async #judgeCells(
-    cells: number[],
-    read: ReadTarget,
-    state: CopyState,
-    { buffer, proved }: { buffer: Uint8Array; proved: { offset: number; length: number }[] },
-  ): Promise<void> {
-    cells.sort((one, other) => one - other);
-    for (let index = 0; index < cells.length; ) {
-      const first = cells[index]!;
-      let count = 1;
-      while (count < READ_CELLS && cells[index + count] === first + count) count++;
-      const start = first * CELL_BYTES;
-      const bytes = buffer.subarray(0, Math.min(count * CELL_BYTES, this.#size - start));
-      const isThere = await readWhole(read, bytes, start);
-      for (let cell = first; isThere && cell < first + count; cell++) {
-        const at = (cell - first) * CELL_BYTES;
-        const content = bytes.subarray(at, at + CELL_BYTES);
-        const sum = this.#core.cellSum(content);
-        if (!this.#apply(state, cell, sum)) {
-          this.lost.set(cell, sum);
-          continue;
-        }
-        const offset = start + at;
-        const last = proved.at(-1);
-        if (last !== undefined && last.offset + last.length === offset) last.length += content.length;
-        else proved.push({ offset, length: content.length });
-      }
-      index += count;
-    }
   }
 
   /** Applies the writes of a cell up to the last claim with this sum. Returns whether there is such a claim. */

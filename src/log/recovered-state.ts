@@ -6,7 +6,7 @@ import type { Extent } from './proof.ts';
 import type { FileKind } from './slots.ts';
 
 /** Bytes of a piece that {@link feedFile} reads. */
-const PIECE_BYTES = 2 ** 18;
+const PIECE_BYTES = 2 ** 16;
 
 /** A metadata file, as `inspectMetadata` lists it. */
 export interface MetadataFile {
@@ -46,14 +46,13 @@ export interface RecoveredState {
  */
 export async function feedFile(
   file: File,
-  range: { start: number; end: number; pieceBytes?: number },
+  range: { start: number; end: number },
   feed: (piece: Uint8Array) => unknown,
 ): Promise<void> {
   // Not the core's own memory: other tasks use it meanwhile.
-  const { start, end, pieceBytes = PIECE_BYTES } = range;
-  const buffer = new Uint8Array(Math.max(0, Math.min(pieceBytes, end - start)));
-  for (let at = start; at < end; at += buffer.length) {
-    const piece = buffer.subarray(0, end - at);
+  const buffer = new Uint8Array(PIECE_BYTES);
+  for (let at = range.start; at < range.end; at += buffer.length) {
+    const piece = buffer.subarray(0, range.end - at);
     await file.read(piece, at);
     if ((await feed(piece)) === false) return;
   }

@@ -35,8 +35,6 @@ interface Storage {
 
 /** The logs of a live copy are read at most this often. */
 const MAX_LOOKS = 50;
-/** Records of so many bytes are collected before the event loop turns: 3 ms. */
-const COLLECTED_BYTES = 2 ** 16;
 
 type Header = CheckpointHeader | LogHeader;
 
@@ -386,13 +384,14 @@ async function replayLog(context: Logs, log: FoundLog, scan: LogScanResult, thro
   const end = Math.ceil(scan.endOffset / SECTOR_BYTES) * SECTOR_BYTES;
   let at = HEADER_BYTES;
   await inFile(log.name, () =>
-    feedFile(log.file, { start: HEADER_BYTES, end, pieceBytes: COLLECTED_BYTES }, async (piece) => {
+    feedFile(log.file, { start: HEADER_BYTES, end }, async (piece) => {
       // Whatever follows the last frame in its sector does not count, and may look like a frame.
       piece.fill(0, scan.endOffset - at);
       at += piece.length;
       proof.collect(piece, { from: through, to: scan.frames });
       replay.format2(piece, through);
       changed.format2(piece, scan.frames);
+      // To collect a piece takes up to 3 ms.
       await clock.turn?.();
     }),
   );

@@ -7,7 +7,7 @@ import { blockDeviceBytes } from '../platform/block-device.ts';
 import { HoleReader } from '../platform/hole-reader.ts';
 import { InlineCalls } from '../platform/inline-calls.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
-import { pageBuffer, pieceBuffer, releasePages } from '../platform/pages.ts';
+import { PAGE_BYTES, pageBuffer, pieceBuffer, releasePages } from '../platform/pages.ts';
 import { isZero } from '../platform/zeros.ts';
 import { checkRange } from './range.ts';
 import type { InlineSource, InternalStreamOptions, Source } from './source.ts';
@@ -126,7 +126,7 @@ class FileSource implements InlineSource, AsyncDisposable {
     this.#check(offset, length, options.signal);
     const end = offset + length;
     const isSparse = this.#isFile && this.#holes.isSparse;
-    /** Whether the last piece was zero, so that the next probably is. */
+    /** Whether the last piece ended in a hole, so that the next one probably begins there. */
     let inHole = isSparse;
     const read = (into: Uint8Array, at: number) => {
       const piece = into.subarray(0, end - at);
@@ -144,7 +144,7 @@ class FileSource implements InlineSource, AsyncDisposable {
       for (let at = offset; at < end; ) {
         const piece = await reading;
         at += piece.length;
-        inHole = isSparse && isZero(piece);
+        inHole = isSparse && isZero(piece.subarray(-PAGE_BYTES));
         [next, free] = [free, next];
         if (at < end) reading = read(next, at);
         yield piece;

@@ -585,14 +585,14 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       },
       {
         file: PROOF,
-        find: '    let cells: number[] = [];\n',
+        find: '    const all = [...this.#claims.keys()]',
         replace:
           '    const logs = [...this.#earlier.splice(0), new Map(this.#claims)].filter(({ size }) => size > 0);\n' +
           '    if (logs.length > 1) {\n      for (const log of logs) {\n        this.#claims.clear();\n' +
           '        for (const [cell, claims] of log) this.#claims.set(cell, claims);\n' +
           '        proved.push(...(await this.judge(read, state, clock)));\n      }\n      return proved;\n    }\n' +
           '    for (const [cell, claims] of logs[0] ?? []) this.#claims.set(cell, claims);\n' +
-          '    let cells: number[] = [];\n',
+          '    const all = [...this.#claims.keys()]',
       },
     ],
   },

@@ -32,7 +32,7 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
     find: 'const MAX_CLAIMS_READ = 2 * MAX_CLAIMS;',
     replace: 'const MAX_CLAIMS_READ = 1000;',
   },
-  { file: 'src/log/proof.ts', find: 'const READ_CELLS = 64;', replace: 'const READ_CELLS = 2;' },
+  { file: 'src/log/proof.ts', find: 'const CELLS_A_TURN = 256;', replace: 'const CELLS_A_TURN = 2;' },
   {
     file: 'src/device/writer.ts',
     find: 'const MAX_SUMMED_ZEROES = 2 ** 24;',
