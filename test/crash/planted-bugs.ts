@@ -1149,10 +1149,14 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
-    name: 'one owner: a release that fails if a successor has removed the name of the lock',
-    test: { file: NODE_LOCK_TEST, name: 'a lock whose name a successor has removed right before is released' },
+    name: 'one owner: a release that fails if the lock cannot be removed',
+    test: { file: NODE_LOCK_TEST, name: 'a lock that cannot be removed is released all the same' },
     patches: [
-      { file: MOVED_NAMES, find: 'if (!hasMoved(file, aside)) return;', replace: 'fs.renameSync(file, aside);' },
+      {
+        file: NODE_LOCK,
+        find: '      return true;\n    } catch {\n      return false;\n',
+        replace: '      return true;\n    } catch (error) {\n      throw error;\n',
+      },
     ],
   },
   {

@@ -41,10 +41,9 @@ async function survives(order: Omit<MemoryOrder, 'directory'>): Promise<string> 
   const device = await openDevice({ source, fileSystem: nodeFileSystem(directory), target: 'disk', hydrate: false });
   const found = new Uint8Array(WRITE_BYTES);
   let wrong = 0;
-  for (const line of lines) {
-    const index = /^wrote (\d+)$/.exec(line)?.[1];
-    if (index === undefined) continue;
-    const { offset, bytes } = memoryWrite(Number(index));
+  const written = Number(/^wrote (\d+)$/.exec(lines.at(-1)!)![1]);
+  for (let index = 0; index < written; index++) {
+    const { offset, bytes } = memoryWrite(index);
     await device.read(found, offset);
     if (Buffer.compare(found, bytes) !== 0) wrong++;
   }

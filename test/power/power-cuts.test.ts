@@ -204,6 +204,7 @@ async function cutOften(type: VolumeType, cuts: number, planted: Partial<LoadOrd
     if (life % CUTS_OF_A_COPY === 0) {
       if (life > 0) machine.renew();
       mkdirSync(directory);
+      runTool('sync', '-f', directory);
       history = new ByteHistory(content);
       before = content;
     }

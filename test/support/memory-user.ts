@@ -1,8 +1,8 @@
 /**
  * A process that uses a device until memory is short, gets memory again, and closes the device.
  *
- * It prints a line for each step: `wrote INDEX`, `short CODE` for what was done without memory, and `later STEP CODE`
- * for what the device did when there was memory again. CODE is `-` for a success. An error without a code ends it.
+ * It prints `short CODE` for what was done without memory, `later STEP CODE` for what the device did when there was
+ * memory again, and how many writes were acknowledged. CODE is `-` for a success. An error without a code ends it.
  */
 
 import { writeSync } from 'node:fs';
@@ -86,7 +86,6 @@ async function write(count: number): Promise<void> {
   for (const end = written + count; written < end; written++) {
     const { offset, bytes } = memoryWrite(written);
     await device.write(bytes, offset);
-    say(`wrote ${written}`);
   }
 }
 
@@ -111,3 +110,4 @@ giveBack();
 say(`later write ${await outcome(() => write(10))}`);
 say(`later flush ${await outcome(() => device.flush())}`);
 say(`later close ${await outcome(() => device.close())}`);
+say(`wrote ${written}`);
