@@ -34,8 +34,8 @@ const { values: options } = parseArgs({
 
 const GIB = 2 ** 30;
 const BLOCK = 4096;
-/** The format has at most 2^32 blocks. */
-const MAX_BLOCKS = 2 ** 32 - 1;
+/** A map of more blocks is refused. */
+const MAX_BLOCKS = 2 ** 33;
 const AT_ONCE = 64;
 /** Longest time for which the event loop may be held, in ms, and a write's time beside that to the smallest device. */
 const BARS = { heldMs: 10, write: 1.5 };
