@@ -95,7 +95,6 @@ async function cell(gib, state) {
       .reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
     return Object.assign(result, {
       ...{ checkpointMs: checkpoint.ms, flushMs: flush.ms, closeMs: close.ms, openMs: open.ms, replayMs: replay.ms },
-      helds: [checkpoint, flush, close, open, replay].map(({ held }) => held),
       heldMs: Math.max(...[checkpoint, flush, close, open, replay].map(({ held }) => held)),
     });
   } finally {

@@ -415,7 +415,8 @@ export class Taking {
   /** Returns what follows the lock's name and a dot, in the names beside it. */
   #endings(): readonly string[] {
     const prefix = `${basename(this.#file)}.`;
-    return attempt(`lock ${this.#file}`, () => fs.readdirSync(dirname(this.#file)))
+    return fs
+      .readdirSync(dirname(this.#file))
       .filter((name) => name.startsWith(prefix))
       .map((name) => name.slice(prefix.length));
   }

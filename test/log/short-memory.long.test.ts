@@ -9,7 +9,7 @@ import { openDevice } from '../../src/index.ts';
 import { nodeFileSystem } from '../../src/node.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { bundleForNode } from '../support/bundle.ts';
-import { ACTS, DEVICE_BYTES, type MemoryOrder, memoryWrite, WRITE_BYTES } from '../support/memory-load.ts';
+import { ACTS, type MemoryOrder, memoryWrite, source, WRITE_BYTES } from '../support/memory-load.ts';
 
 /** An empty device and an empty log need as much. */
 const FIRST_BYTES = 2 ** 21;
@@ -32,12 +32,6 @@ async function survives(order: Omit<MemoryOrder, 'directory'>): Promise<string> 
   expect(codes.length).toBe(4);
   expect(codes.filter((code) => !REFUSALS.includes(code))).toEqual([]);
 
-  const source = {
-    size: DEVICE_BYTES,
-    identity: 'zeros',
-    read: async (into: Uint8Array): Promise<void> => void into.fill(0),
-    close: async (): Promise<void> => undefined,
-  };
   const device = await openDevice({ source, fileSystem: nodeFileSystem(directory), target: 'disk', hydrate: false });
   const found = new Uint8Array(WRITE_BYTES);
   let wrong = 0;

@@ -1,5 +1,7 @@
 /** The writes of a device whose memory becomes short. Numbers alone determine them, for two processes. */
 
+import type { Source } from '../../src/index.ts';
+
 /** What becomes short: the memory of the core, or the heap of the bitmaps, which says so before a call or in it. */
 export type Shortage = 'core' | 'heap' | 'heap, unforeseen';
 
@@ -16,6 +18,13 @@ export interface MemoryOrder {
 }
 
 export const DEVICE_BYTES: number = 2 ** 40;
+/** What the device is a copy of. */
+export const source: Source = {
+  size: DEVICE_BYTES,
+  identity: 'zeros',
+  read: async (into) => void into.fill(0),
+  close: async () => undefined,
+};
 export const WRITE_BYTES = 7;
 /** Writes before memory is short. */
 export const FIRST_WRITES = 300;

@@ -10,7 +10,7 @@ import { RoaringUint8Array } from 'roaring-wasm/browser';
 import { type Device, isCodError, openDevice } from '../../src/index.ts';
 import { nodeFileSystem } from '../../src/node.ts';
 import { Core } from '../../src/wasm/core.ts';
-import { DEVICE_BYTES, FIRST_WRITES, type MemoryOrder, memoryWrite, WRITES } from './memory-load.ts';
+import { DEVICE_BYTES, FIRST_WRITES, type MemoryOrder, memoryWrite, source, WRITES } from './memory-load.ts';
 
 const order = JSON.parse(process.argv[2]!) as MemoryOrder;
 const say = (line: string): unknown => writeSync(1, `${line}\n`);
@@ -25,12 +25,6 @@ async function outcome(call: () => Promise<unknown>): Promise<string> {
   }
 }
 
-const source = {
-  size: DEVICE_BYTES,
-  identity: 'zeros',
-  read: async (into: Uint8Array): Promise<void> => void into.fill(0),
-  close: async (): Promise<void> => undefined,
-};
 const open = (target: string): Promise<Device> =>
   openDevice({
     source,
