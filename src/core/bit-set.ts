@@ -67,7 +67,7 @@ export class BitSet {
 }
 
 /** The first bit of [start, end) that is set, or `end`. */
-function nextBit(words: Uint32Array, start: number, end: number): number {
+export function nextBit(words: Uint32Array, start: number, end: number): number {
   for (let index = start >>> 5, mask = 0xffff_ffff << start; index * 32 < end; index++, mask = -1) {
     const word = words[index]! & mask;
     if (word !== 0) return Math.min(end, index * 32 + 31 - Math.clz32(word & -word));

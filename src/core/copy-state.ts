@@ -279,6 +279,11 @@ export class CopyState {
     return this.#blocks.nextSynced(from, limit);
   }
 
+  /** The first block of [from, limit) that is synced or dirty, or `limit`. */
+  nextHeld(from: number, limit: number): number {
+    return this.#dirty.nextDirty(from, this.#blocks.nextSynced(from, limit));
+  }
+
   /** The maximal runs of synced blocks, ascending, as [start, end): all of those that end after the block `from`. */
   *syncedRuns(from: number = 0): Generator<[start: number, end: number], void, undefined> {
     yield* this.#blocks.runs(from);

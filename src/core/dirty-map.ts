@@ -9,6 +9,7 @@ import { CodError, outOfMemory } from '../errors.ts';
 import { COMPLETE, DIRTY, LIMIT, LISTED } from '../wasm/codes.ts';
 import type { Core } from '../wasm/core.ts';
 import { DIRTY_MAP, TABLE } from '../wasm/generated/interface.ts';
+import { nextBit } from './bit-set.ts';
 import { blocksOfSlice, bytesOfBlock, checkBlock, checkBlocks, type Geometry, sliceCount } from './geometry.ts';
 import { GrowingBuffer } from './growing-buffer.ts';
 import { CONTAINER_BLOCKS, MAX_BLOCK_PARTS, SLICE_BLOCKS } from './layout.ts';
@@ -108,12 +109,19 @@ export class DirtyMap {
     return this.#core.exports.dirtyVisit(this.handle, start, end, 0) !== 0;
   }
 
-  /** The first dirty block of [from, limit), or `limit` if there is none. Linear in the distance. */
+  /** The first dirty block of [from, limit), or `limit` if there is none. */
   nextDirty(from: number, limit: number): number {
-    if (this.blockCount === 0) return limit;
-    let block = from;
-    while (block < limit && !this.has(block)) block++;
-    return block;
+    const stop = Math.ceil(limit / TABLE_BLOCKS);
+    for (let block = from; block < limit; ) {
+      const table = this.#nextTable(Math.floor(block / TABLE_BLOCKS), stop);
+      const first = table * TABLE_BLOCKS;
+      if (first >= limit) break;
+      const end = Math.min(limit - first, TABLE_BLOCKS);
+      const found = nextBit(this.#bits(table), Math.max(0, block - first), end);
+      if (found < end) return first + found;
+      block = first + end;
+    }
+    return limit;
   }
 
   /**

@@ -15,7 +15,9 @@ import { type Counts, slicesStart } from './slice-directory.ts';
 
 const SESSION_BYTES = 16;
 const NO_IDENTITY = 2 ** 32 - 1;
+/** Flags of a checkpoint. */
 const STANDALONE = 1;
+const REST_IS_ZERO = 2;
 
 const AT = {
   version: 8,
@@ -54,6 +56,11 @@ interface CommonHeader {
 export interface CheckpointHeader extends CommonHeader, Counts {
   /** Whether the checkpoint is the whole state, without a log. */
   readonly standalone: boolean;
+  /**
+   * Whether every {@link REST_UNIT_BYTES} of the target in which no byte is synced or dirty are zero. Only a standalone
+   * checkpoint may say so.
+   */
+  readonly restIsZero: boolean;
   /** Bytes from the beginning of the file to the end of the last slice. */
   readonly bytes: number;
   /** CRC32C of the identity with its padding, and the directory. */
@@ -87,23 +94,21 @@ export function claim(kind: HeaderKind): Uint8Array<ArrayBuffer> {
 
 /** @throws {RangeError} if a reader would refuse a field */
 export function encodeCheckpointHeader(core: Core, fields: CheckpointHeader): Uint8Array<ArrayBuffer> {
+  refuse(checkpointProblem(fields));
   const { bytes, view } = newSector('checkpoint', fields);
-  view.setUint32(AT.flags, fields.standalone ? STANDALONE : 0, true);
+  view.setUint32(AT.flags, (fields.standalone ? STANDALONE : 0) + (fields.restIsZero ? REST_IS_ZERO : 0), true);
   setNumber(view, AT.bytes, fields.bytes);
   view.setUint32(AT.directoryChecksum, fields.directoryChecksum, true);
   view.setUint32(AT.identityBytes, fields.identityBytes ?? NO_IDENTITY, true);
   setNumber(view, AT.syncedBlocks, fields.syncedBlocks);
   setNumber(view, AT.dirtyBlocks, fields.dirtyBlocks);
   setNumber(view, AT.modifiedBlocks, fields.modifiedBlocks);
-  const problem = checkpointProblem(fields);
-  if (problem !== undefined) throw new RangeError(problem);
   return seal(core, bytes, view);
 }
 
 /** @throws {RangeError} if a reader would refuse a field */
 export function encodeLogHeader(core: Core, fields: LogHeader): Uint8Array<ArrayBuffer> {
-  const problem = logProblem(fields);
-  if (problem !== undefined) throw new RangeError(problem);
+  refuse(logProblem(fields));
   const { bytes, view } = newSector('log', fields);
   setNumber(view, AT.bytes, fields.capacity);
   return seal(core, bytes, view);
@@ -122,7 +127,8 @@ export function decodeCheckpointHeader(core: Core, sector: Uint8Array): DecodedH
   const identityBytes = view.getUint32(AT.identityBytes, true);
   const header: CheckpointHeader = {
     ...common,
-    standalone: flags === STANDALONE,
+    standalone: flags >= STANDALONE,
+    restIsZero: flags > STANDALONE,
     bytes: number(view, AT.bytes),
     directoryChecksum: view.getUint32(AT.directoryChecksum, true),
     identityBytes: identityBytes === NO_IDENTITY ? undefined : identityBytes,
@@ -132,7 +138,7 @@ export function decodeCheckpointHeader(core: Core, sector: Uint8Array): DecodedH
   };
   const problem = checkpointProblem(header);
   if (problem !== undefined) throw corrupt('checkpoint', problem);
-  if (flags > STANDALONE || !isZero(bytes, AT.checkpointEnd, AT.checksum))
+  if (flags === REST_IS_ZERO || flags > STANDALONE + REST_IS_ZERO || !isZero(bytes, AT.checkpointEnd, AT.checksum))
     throw corrupt('checkpoint', 'unused bytes or flags are not zero');
   return { state: 'valid', header };
 }
@@ -277,9 +283,11 @@ function logProblem(fields: LogHeader): string | undefined {
   return undefined;
 }
 
-function newSector(kind: HeaderKind, fields: CommonHeader): { bytes: Uint8Array<ArrayBuffer>; view: DataView } {
-  const problem = commonProblem(fields);
+function refuse(problem: string | undefined): void {
   if (problem !== undefined) throw new RangeError(problem);
+}
+
+function newSector(kind: HeaderKind, fields: CommonHeader): { bytes: Uint8Array<ArrayBuffer>; view: DataView } {
   const bytes = claim(kind);
   const view = new DataView(bytes.buffer);
   bytes.set(fields.session, AT.session);

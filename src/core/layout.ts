@@ -60,6 +60,9 @@ export const FORMAT1_WRITTEN_BYTES = 32;
 /** Bytes of a cell: the unit of the target whose content a record names by a sum. */
 export const CELL_BYTES = 4096;
 
+/** Bytes of the units of the target in which a closed copy knows what is zero. */
+export const REST_UNIT_BYTES = 0x1_0000;
+
 /** The types of a record of format 2. */
 export const WRITTEN = 1;
 export const BARRIER = 2;

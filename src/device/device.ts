@@ -37,6 +37,8 @@ export interface DeviceParts {
   readonly target: File;
   /** Whether the target was just made, so that all of it reads as zeros. */
   readonly isBlank: boolean;
+  /** Whether the rest of an older target reads as zeros: see `CheckpointHeader`. */
+  readonly restIsZero: boolean;
   readonly hydrate: false | HydrateOptions;
   readonly onRead: ((offset: number, length: number) => void) | undefined;
   readonly events: EventStream<DeviceEvent>;
@@ -77,7 +79,7 @@ export class CopyOnDemandDevice implements InlineDevice {
     this.#log = log;
     this.size = log.size;
     this.blockSize = log.blockSize;
-    this.#target = new Target(log, parts.target, { isBlank: parts.isBlank, clock });
+    this.#target = new Target(log, parts.target, { isBlank: parts.isBlank, restIsZero: parts.restIsZero, clock });
     this.#operations = new Operations(log, this.#target, clock);
     const { counters } = this.#operations;
     const filler = new Filler(this.#target);
@@ -396,7 +398,7 @@ export class CopyOnDemandDevice implements InlineDevice {
   // The end
 
   close(): Promise<void> {
-    this.#closing ??= this.#shutDown(() => this.#log.close());
+    this.#closing ??= this.#shutDown(async () => this.#log.close(await this.#target.zeroRest()));
     return this.#closing;
   }
 

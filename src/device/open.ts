@@ -341,6 +341,7 @@ export async function openDeviceIn(
       log: begun,
       target: opened,
       isBlank: log.isNew && opened.deviceContents === undefined,
+      restIsZero: log.restIsZero,
       hydrate: readOnly ? false : (options.hydrate ?? {}),
       onRead: options.onRead,
       events,

@@ -5,13 +5,15 @@
  * Invariants (docs/DESIGN.md, "Rules"):
  * - A write is recorded after it has returned. Its lock is held from before the write until the state holds the record.
  * - As long as the target is blank, every byte that was never recorded is zero, or the source's.
- * - On a new target, every byte that was never written is zero, whatever the records and failures.
+ * - On a new target, every byte that was never written is zero, whatever the records and failures. Closing a copy
+ *   zeroes what was written and never recorded, so that the next life knows as much: `CheckpointHeader.restIsZero`.
  */
 
 import type { Done, MaybePromise, Settled } from '../async/done.ts';
 import type { TurningClock } from '../async/turns.ts';
 import { BitSet } from '../core/bit-set.ts';
 import type { CopyState } from '../core/copy-state.ts';
+import { REST_UNIT_BYTES } from '../core/layout.ts';
 import type { BlockRange } from '../core/runs.ts';
 import { CodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
@@ -21,8 +23,8 @@ import type { OpenTransaction } from '../log/transaction.ts';
 import { isZero } from '../platform/zeros.ts';
 import { type HeldLock, type LockMode, RangeLock } from './range-lock.ts';
 
-/** What was written to a new target is known in units of this many bytes: 2 MiB of memory for each TiB. */
-const WRITTEN_UNIT_BYTES = 65_536;
+/** What was written is known in units of this many bytes: 2 MiB of memory for each TiB. */
+const WRITTEN_UNIT_BYTES = REST_UNIT_BYTES;
 /** The unit in which zeroing looks for bytes that are not zero. */
 const PAGE_BYTES = 4096;
 
@@ -34,19 +36,25 @@ export class Target {
   readonly #locks = new RangeLock();
   /** The target is new, and neither a write nor a record has failed. */
   #isBlank: boolean;
-  /** The units of a new target that were written. Undefined: of an older target nothing is known. */
+  /**
+   * The units that were written since the target was new or was opened. Undefined: nothing is known of the rest of an
+   * older target.
+   */
   readonly #written: BitSet | undefined;
+  /** Whether units were written before the copy was opened: those that have synced or dirty bytes. */
+  readonly #isOlder: boolean;
   readonly #clock: TurningClock;
   /** Called when a user's change has ended, however it ended, while its lock is held. Must not throw. */
   onChanged: ((offset: number, length: number) => void) | undefined;
   /** For zeroing, unless it is in use: new buffers for many short pieces keep the garbage collector busy. */
   #buffer: Uint8Array | undefined;
 
-  constructor(log: OpenLog, file: File, options: { isBlank: boolean; clock: TurningClock }) {
+  constructor(log: OpenLog, file: File, options: { isBlank: boolean; restIsZero?: boolean; clock: TurningClock }) {
     this.log = log;
     this.#file = file;
     this.#isBlank = options.isBlank;
-    this.#written = options.isBlank ? new BitSet() : undefined;
+    this.#isOlder = !options.isBlank;
+    this.#written = options.isBlank || options.restIsZero ? new BitSet() : undefined;
     this.#clock = options.clock;
   }
 
@@ -80,8 +88,45 @@ export class Target {
   /** Where the first bytes of [offset, end) are that may not be zero, or `end`: all before them never was written. */
   nextWritten(offset: number, end: number): number {
     if (this.#written === undefined || offset >= end) return offset;
-    const unit = this.#written.next(Math.floor(offset / WRITTEN_UNIT_BYTES), Math.ceil(end / WRITTEN_UNIT_BYTES));
+    const [first, limit] = unitsOf(offset, end - offset);
+    let unit = this.#written.next(first, limit);
+    if (this.#isOlder && first < unit) unit = Math.min(unit, this.#nextHeld(first, unit));
     return Math.min(end, Math.max(offset, unit * WRITTEN_UNIT_BYTES));
+  }
+
+  /** The first of the units [from, limit) that has a synced or a dirty block, or `limit`. */
+  #nextHeld(from: number, limit: number): number {
+    const { blockSize, size } = this.state.geometry;
+    const offset = from * WRITTEN_UNIT_BYTES;
+    const { start, end } = this.state.blocksOf(offset, Math.min(limit * WRITTEN_UNIT_BYTES, size) - offset);
+    const held = this.state.nextHeld(start, end);
+    return held === end ? limit : Math.max(from, Math.floor((held * blockSize) / WRITTEN_UNIT_BYTES));
+  }
+
+  /**
+   * Zeroes the units that were written and that nothing is recorded of: pieces of the background copy that did not
+   * arrive as a whole, and writes that failed. Nothing else changes the target meanwhile.
+   *
+   * @returns whether every unit in which no byte is synced or dirty is zero then
+   */
+  async zeroRest(): Promise<boolean> {
+    const { blockSize, size } = this.state.geometry;
+    if (this.#written === undefined || this.log.poisoning !== undefined || this.state.isComplete) return false;
+    const limit = Math.ceil(size / WRITTEN_UNIT_BYTES);
+    try {
+      for (let unit = this.#written.next(0, limit); unit < limit; ) {
+        const offset = unit * WRITTEN_UNIT_BYTES;
+        if (this.#nextHeld(unit, unit + 1) > unit)
+          await this.fill(ZEROS.subarray(0, Math.min(WRITTEN_UNIT_BYTES, size - offset)), offset);
+        // Goes over a run of synced blocks at once.
+        const unsynced = this.state.nextUnsynced(Math.floor(offset / blockSize)) * blockSize;
+        unit = this.#written.next(Math.max(unit + 1, Math.floor(unsynced / WRITTEN_UNIT_BYTES)), limit);
+        await this.turn();
+      }
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   /**
@@ -109,8 +154,7 @@ export class Target {
   }
 
   #write(from: Uint8Array, offset: number, isUsers: boolean): Done {
-    const end = offset + from.length;
-    this.#written?.add(Math.floor(offset / WRITTEN_UNIT_BYTES), Math.ceil(end / WRITTEN_UNIT_BYTES));
+    this.#written?.add(...unitsOf(offset, from.length));
     const failed = (error: unknown): Promise<never> => this.#failed(error, offset, from.length, isUsers);
     try {
       return writeFile(this.#file, from, offset)?.catch(failed);
@@ -205,4 +249,9 @@ export class Target {
   close(): Promise<void> {
     return this.#file.close();
   }
+}
+
+/** The units that a range touches. */
+function unitsOf(offset: number, length: number): [start: number, end: number] {
+  return [Math.floor(offset / WRITTEN_UNIT_BYTES), Math.ceil((offset + length) / WRITTEN_UNIT_BYTES)];
 }

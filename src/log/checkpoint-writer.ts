@@ -106,7 +106,10 @@ export class CheckpointWriter {
    * Writes all of a checkpoint but its header into a slot that does not count. Not durable, and void until
    * {@link commit}. The checkpoint holds at least the state at the time of the call.
    */
-  async write(file: File, names: { slot: SlotIndex; epoch: number; standalone: boolean }): Promise<CheckpointImage> {
+  async write(
+    file: File,
+    names: { slot: SlotIndex; epoch: number; standalone: boolean; restIsZero: boolean },
+  ): Promise<CheckpointImage> {
     const { guardSync } = this.#options;
     const slot = this.#slots[names.slot];
     await voidHeader(file);
@@ -225,7 +228,7 @@ export class CheckpointWriter {
   }
 
   #header(
-    { epoch, standalone }: { epoch: number; standalone: boolean },
+    { epoch, standalone, restIsZero }: { epoch: number; standalone: boolean; restIsZero: boolean },
     entries: readonly SliceEntry[],
     directory: Uint8Array,
   ): Uint8Array {
@@ -237,6 +240,7 @@ export class CheckpointWriter {
       size,
       blockSize,
       standalone,
+      restIsZero,
       bytes: this.#extentOf(entries).end,
       directoryChecksum: core.crc32c(directory),
       identityBytes: this.#identity?.length,

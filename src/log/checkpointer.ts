@@ -168,9 +168,12 @@ export class Checkpointer {
 
   // Opening
 
-  /** Takes a checkpoint that needs no log, in the slot that does not count. */
-  async writeStandalone(): Promise<void> {
-    await this.#options.owner.withRoom(() => this.#writeCheckpoint(this.#epoch + 1, undefined));
+  /**
+   * Takes a checkpoint that needs no log, in the slot that does not count.
+   * @param restIsZero see `CheckpointHeader`
+   */
+  async writeStandalone(restIsZero = false): Promise<void> {
+    await this.#options.owner.withRoom(() => this.#writeCheckpoint(this.#epoch + 1, undefined, restIsZero));
     this.#epoch++;
   }
 
@@ -351,13 +354,17 @@ export class Checkpointer {
     await this.#writeBase();
   }
 
-  /** Takes a last checkpoint if anything changed, and closes the files. Idempotent. */
-  async close(): Promise<void> {
+  /**
+   * Takes a last checkpoint if anything changed, and closes the files. Idempotent.
+   * @param restIsZero whether the rest of the target is zero: see `CheckpointHeader`. A checkpoint says so until the
+   * next life begins its log, before which nothing is written to the target.
+   */
+  async close(restIsZero: boolean): Promise<void> {
     if (this.#closed) return;
     this.#timer.stop();
     try {
-      if (this.#poison.error === undefined) await this.checkpoint();
-      else await this.fence();
+      if (this.#poison.error !== undefined) await this.fence();
+      else if (!restIsZero || !(await this.#checkpointRest())) await this.checkpoint();
       await this.#flushes.run(() => undefined);
     } catch (error) {
       // Without room for the next log, a barrier in the present one still makes its records firm.
@@ -366,6 +373,20 @@ export class Checkpointer {
     } finally {
       this.stop();
       await this.#options.slots.close();
+    }
+  }
+
+  /** Takes a last checkpoint that says that the rest is zero. Resolves to false if that fails, as on a full disk. */
+  async #checkpointRest(): Promise<boolean> {
+    const task = async (): Promise<void> => {
+      if (this.#baseMissing) await this.#writeBase();
+      await this.writeStandalone(true);
+    };
+    try {
+      await this.#checkpoints.run(() => this.#durably('checkpoint', task));
+      return true;
+    } catch {
+      return false;
     }
   }
 
@@ -479,11 +500,11 @@ export class Checkpointer {
   }
 
   /** Writes the checkpoint of an epoch into its slot: standalone, or followed by `log`. Durable when it resolves. */
-  async #writeCheckpoint(epoch: number, log: WriteIntentLog | undefined): Promise<void> {
+  async #writeCheckpoint(epoch: number, log: WriteIntentLog | undefined, restIsZero = false): Promise<void> {
     const rewritten = this.#rewritten;
     const slot = slotOf(epoch);
     const file = await this.#make('checkpoint', slot);
-    const image = await this.#writer.write(file, { slot, epoch, standalone: log === undefined });
+    const image = await this.#writer.write(file, { slot, epoch, standalone: log === undefined, restIsZero });
     await this.#poison.sync(async () => {
       await Promise.all([this.#syncTarget?.(), log?.sync(), file.sync()]);
     });

@@ -185,6 +185,7 @@ export async function recoverFormat1(
       bothLogs: false,
       proved: [],
       identity: undefined,
+      restIsZero: false,
     };
   } catch (error) {
     state.dispose();

@@ -196,8 +196,9 @@ export class OpenLog extends StateOfLog implements IntentLog {
     return this.#closing === undefined ? this.#checkpointer.checkpoint() : Promise.reject(closedError());
   }
 
-  close(): Promise<void> {
-    this.#closing ??= this.#end(() => this.#checkpointer.close());
+  /** @param restIsZero whether the rest of the storage is zero: see `CheckpointHeader` */
+  close(restIsZero = false): Promise<void> {
+    this.#closing ??= this.#end(() => this.#checkpointer.close(restIsZero));
     return this.#closing;
   }
 
@@ -274,6 +275,11 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
 
   get isNew(): boolean {
     return this.#found === undefined;
+  }
+
+  /** Whether the rest of the storage is zero: see `CheckpointHeader`. */
+  get restIsZero(): boolean {
+    return this.#found?.restIsZero ?? false;
   }
 
   /** The log that begins stores this identity instead of {@link identity}. */

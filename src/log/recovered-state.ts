@@ -36,6 +36,8 @@ export interface RecoveredState {
   /** Whether the log of the next epoch counts too, so that both log slots are in use. */
   readonly bothLogs: boolean;
   readonly identity: string | undefined;
+  /** Whether the rest of the target is zero: see `CheckpointHeader`. */
+  readonly restIsZero: boolean;
   /** Bytes that count because the target reads as unfirm records say. */
   readonly proved: readonly Extent[];
 }

@@ -194,6 +194,7 @@ async function recoverFormat2(
       epoch: header.epoch,
       bothLogs,
       identity: identity && new TextDecoder().decode(identity),
+      restIsZero: header.restIsZero,
       proved,
     };
   } catch (error) {

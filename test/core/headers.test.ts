@@ -28,6 +28,7 @@ const checkpoint: CheckpointHeader = {
   size: 2 ** 40 + 1,
   blockSize: 4096,
   standalone: true,
+  restIsZero: false,
   // 17 slices.
   bytes: 512 + 16 + 17 * 40 + 104,
   directoryChecksum: 0xdeadbeef,
@@ -178,6 +179,19 @@ describe.each(headers)('the header of a %s', (kind, fields, sector, decode, deco
     if (kind === 'log') expect(put(64, 1)).toBe('COD_CORRUPT');
     else for (const at of [72, 80, 88]) expect(put(at, 2n ** 33n)).toBe('COD_CORRUPT');
   });
+});
+
+it('only a checkpoint without a log says that the rest of the target is zero', () => {
+  const flagged = (flags: number): Uint8Array => {
+    const bytes = encodeCheckpointHeader(core, checkpoint);
+    new DataView(bytes.buffer).setUint32(52, flags, true);
+    return sealAgain(bytes);
+  };
+  const decoded = (flags: number) => decodeCheckpointHeader(core, flagged(flags));
+  expect(decoded(1)).toMatchObject({ header: { standalone: true, restIsZero: false } });
+  expect(decoded(3)).toMatchObject({ header: { standalone: true, restIsZero: true } });
+  expect(encodeCheckpointHeader(core, { ...checkpoint, restIsZero: true })).toEqual(flagged(3));
+  for (const flags of [2, 4, 5, 7, 2 ** 31]) expect(code(() => decoded(flags))).toBe('COD_CORRUPT');
 });
 
 it('the longest checkpoint without a block has 96,768 bytes', () => {

@@ -88,6 +88,8 @@ const OWNERS = /^owners/;
 const NODE_LOCK_TEST = 'test/fs/node-lock.test.ts';
 const MOVED_NAMES = 'src/fs/moved-names.ts';
 const HELD_ASIDE = 'a lock that an owner holds aside to remove it';
+const ZEROING_TEST = 'test/device/zeroing.test.ts';
+const ZEROING = 'zeroing the target of a closed device';
 const SPARE_TEST = 'test/fs/node-spare.test.ts';
 const SPARE_PROMISE = 'a step without room is repeated once in place of the spare file, which is made again';
 
@@ -689,6 +691,44 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         file: WRITER,
         find: '    if (length > MAX_SUMMED_ZEROES) await this.#target.log.flush();\n',
         replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a close that leaves on the target what was never recorded',
+    test: { file: ZEROING_TEST, name: `${ZEROING} knows of failed writes` },
+    patches: [
+      {
+        file: TARGET,
+        find: '          await this.fill(ZEROS.subarray(0, Math.min(WRITTEN_UNIT_BYTES, size - offset)), offset);\n',
+        replace: '          undefined;\n',
+      },
+    ],
+  },
+  {
+    name: 'a close that says that the rest is zero although that failed',
+    test: { file: ZEROING_TEST, name: `${ZEROING} reads all of it if zeroing what was not recorded failed` },
+    patches: [{ file: TARGET, find: '      return false;\n    }\n  }', replace: '      return true;\n    }\n  }' }],
+  },
+  {
+    name: 'zeroing of an older target that forgets what this life has written',
+    test: { file: ZEROING_TEST, name: `${ZEROING} zeroes what the same life has stored and could not record` },
+    patches: [
+      {
+        file: TARGET,
+        find: 'let unit = this.#written.next(first, limit);',
+        replace: 'let unit = this.#isOlder ? limit : this.#written.next(first, limit);',
+      },
+    ],
+  },
+  {
+    name: 'zeroing of an older target that forgets its dirty parts',
+    test: { file: ZEROING_TEST, name: `${ZEROING} by discard reads only near what was written before` },
+    patches: [
+      {
+        file: STATE,
+        find: 'return this.#dirty.nextDirty(from, this.#blocks.nextSynced(from, limit));',
+        replace: 'return this.#blocks.nextSynced(from, limit);',
       },
     ],
   },

@@ -85,7 +85,7 @@ export const SMALL_CONSTANTS: readonly Patch[] = [
   },
   {
     file: 'src/device/target.ts',
-    find: 'const WRITTEN_UNIT_BYTES = 65_536;',
+    find: 'const WRITTEN_UNIT_BYTES = REST_UNIT_BYTES;',
     replace: 'const WRITTEN_UNIT_BYTES = 2 ** 12;',
   },
 ];

@@ -1,6 +1,5 @@
 /** Zeroing of a new target: bytes that were never written are neither read nor written. */
 
-import { Volume } from 'memfs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { EventStream } from '../../src/async/event-stream.ts';
 import { Fetcher } from '../../src/device/fetcher.ts';
@@ -10,14 +9,15 @@ import { Origin } from '../../src/device/origin.ts';
 import { Target } from '../../src/device/target.ts';
 import type { InlineDevice } from '../../src/device/types.ts';
 import { Writer } from '../../src/device/writer.ts';
+import { CodError } from '../../src/errors.ts';
 import type { File, FileSystem, OpenOptions } from '../../src/fs/file-system.ts';
-import { memfsFileSystem } from '../../src/fs/memfs.ts';
 import { openLog } from '../../src/log/intent-log.ts';
 import type { Clock } from '../../src/platform/clock.ts';
 import { isZero } from '../../src/platform/zeros.ts';
 import type { Source } from '../../src/sources/source.ts';
 import { SimulatedClock, seededRandom } from '../../src/testing/index.ts';
 import { SparseBytes } from '../../src/testing/sparse-bytes.ts';
+import { MemoryFiles } from '../log/memory-files.ts';
 
 const BLOCK = 4096;
 const TIB = 2 ** 40;
@@ -31,11 +31,18 @@ function sevens(size: number): Source {
 /** Metadata in memory, and a target of any size that counts the bytes that are read and written. */
 class SparseFiles implements FileSystem {
   readonly bootId = 'boot';
-  readonly #metadata = memfsFileSystem(new Volume());
-  readonly bytes = new SparseBytes();
-  #isMade = false;
+  readonly #metadata: MemoryFiles;
+  readonly bytes: SparseBytes;
+  #isMade: boolean;
   read = 0;
   written = 0;
+
+  /** @param after the files that a process left which was killed */
+  constructor(after?: SparseFiles) {
+    this.#metadata = new MemoryFiles(after === undefined ? undefined : after.#metadata.images());
+    this.bytes = after?.bytes.clone() ?? new SparseBytes();
+    this.#isMade = after !== undefined;
+  }
 
   readonly target: File = {
     size: async () => this.bytes.size,
@@ -87,14 +94,14 @@ async function expectZeros(device: InlineDevice, offset: number, length: number)
   expect(isZero(found)).toBe(true);
 }
 
-describe('zeroing an older target', () => {
+describe('zeroing the target of a killed device', () => {
   it('does not read what the file knows to be a hole, and writes zeros over the rest', async () => {
-    const files = new SparseFiles();
+    let files = new SparseFiles();
     const first = (await open(TIB, files)).device;
     const offsets = [5, 16 * MIB - 3, TIB - 7];
     for (const offset of offsets) await first.write(new Uint8Array(7).fill(3), offset);
-    await first.close();
-    // As after a crash: bytes of the source that no record names.
+    files = new SparseFiles(files);
+    // Bytes of the source that no record names.
     files.bytes.write(new Uint8Array(BLOCK).fill(7), 32 * MIB);
     const holes = { asked: 0 };
     Object.assign(files.target, {
@@ -113,6 +120,107 @@ describe('zeroing an older target', () => {
     expect(files.written - written).toBe(4 * BLOCK);
     await expectZeros(device, 0, 64 * MIB);
     await expectZeros(device, 32 * MIB, BLOCK);
+  });
+});
+
+describe('zeroing the target of a closed device', () => {
+  it.each(['discard', 'writeZeroes'] as const)('by %s reads only near what was written before', async (kind) => {
+    const files = new SparseFiles();
+    const first = (await open(TIB, files)).device;
+    const random = seededRandom(2);
+    const offsets = Array.from({ length: 60 }, () => random.below(TIB / BLOCK) * BLOCK);
+    // Blocks, parts of blocks, and blocks of the source.
+    for (const [index, offset] of offsets.entries()) {
+      if (index % 3 === 0) await first.hydrateRange(offset, BLOCK);
+      else await first.write(new Uint8Array(index % 3 === 1 ? BLOCK : 100).fill(1), offset);
+    }
+    await first.close();
+    for (let life = 0; life < 2; life++) {
+      // The second life has not written anything.
+      const { device } = await open(TIB, files);
+      if (life === 0) {
+        for (const [index, offset] of offsets.entries()) {
+          const found = new Uint8Array(100);
+          await device.read(found, offset);
+          expect(found).toEqual(new Uint8Array(100).fill(index % 3 === 0 ? 7 : 1));
+        }
+      } else {
+        const [read, written] = [files.read, files.written];
+        await device[kind](0, TIB);
+        expect(files.read - read).toBeLessThanOrEqual(offsets.length * 65_536);
+        expect(files.written - written).toBeLessThanOrEqual(offsets.length * BLOCK);
+        for (const offset of offsets) await expectZeros(device, Math.max(0, offset - 10), BLOCK);
+      }
+      await device.close();
+    }
+  });
+
+  it('zeroes what a life has written before its crash, wherever that is', async () => {
+    const files = new SparseFiles();
+    await (await open(TIB, files)).device.close();
+    await (await open(TIB, files)).device.hydrateRange(5 * MIB, BLOCK);
+    const after = new SparseFiles(files);
+    // Stored and not recorded.
+    after.bytes.write(new Uint8Array(BLOCK).fill(7), 9 * MIB);
+    const { device } = await open(TIB, after);
+    await device.writeZeroes(0, 16 * MIB);
+    await expectZeros(device, 0, 16 * MIB);
+  });
+
+  it('zeroes what the same life has stored and could not record', async () => {
+    const files = new SparseFiles();
+    await (await open(64 * MIB, files)).device.close();
+    const { device } = await open(64 * MIB, files);
+    const { write } = files.target;
+    files.target.write = async (from, offset) => {
+      await write(from, offset);
+      throw new CodError('COD_TARGET_IO', 'it broke');
+    };
+    await device.write(new Uint8Array(BLOCK).fill(9), 3 * MIB).catch(() => undefined);
+    files.target.write = write;
+    await device.discard(0, 64 * MIB);
+    await expectZeros(device, 3 * MIB, BLOCK);
+  });
+
+  it.each([
+    ['failed writes', async (device: InlineDevice) => device.write(new Uint8Array(BLOCK).fill(9), 3 * MIB)],
+    ['stored blocks that could not be recorded', async (device: InlineDevice) => device.hydrateRange(3 * MIB, BLOCK)],
+  ])('knows of %s', async (_kind, use) => {
+    const files = new SparseFiles();
+    const first = (await open(TIB, files)).device;
+    const { write } = files.target;
+    // The bytes arrive, and the call fails.
+    files.target.write = async (from, offset) => {
+      await write(from, offset);
+      throw new CodError('COD_TARGET_IO', 'it broke');
+    };
+    await use(first).catch(() => undefined);
+    files.target.write = write;
+    await first.close();
+    const { device } = await open(TIB, files);
+    const { read } = files;
+    await device.discard(0, 64 * MIB);
+    expect(files.read).toBe(read);
+    await expectZeros(device, 3 * MIB, BLOCK);
+  });
+
+  it('reads all of it if zeroing what was not recorded failed', async () => {
+    const files = new SparseFiles();
+    const first = (await open(64 * MIB, files)).device;
+    const { write } = files.target;
+    files.target.write = async (from, offset) => {
+      await write(from, offset);
+      throw new CodError('COD_TARGET_IO', 'it broke');
+    };
+    await first.write(new Uint8Array(BLOCK).fill(9), 3 * MIB).catch(() => undefined);
+    files.target.write = async () => {
+      throw new CodError('COD_TARGET_IO', 'it is still broken');
+    };
+    await first.close();
+    files.target.write = write;
+    const { device } = await open(64 * MIB, files);
+    await device.discard(0, 64 * MIB);
+    await expectZeros(device, 3 * MIB, BLOCK);
   });
 });
 

@@ -404,7 +404,7 @@ describe('a checkpoint that fails', () => {
     await expect(checkpointer.checkpoint()).rejects.toMatchObject({ code: 'COD_POISONED' });
     await expect(checkpointer.flush()).rejects.toMatchObject({ code: 'COD_POISONED' });
     expect(() => checkpointer.append(() => undefined)).toThrow(expect.objectContaining({ code: 'COD_POISONED' }));
-    await checkpointer.close();
+    await checkpointer.close(false);
   });
 });
 

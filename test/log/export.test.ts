@@ -249,7 +249,12 @@ describe('refuses and changes nothing', () => {
   });
 
   it('a copy whose log has a torn tail', async () => {
-    const files = await copyWith({});
+    const living = new MemoryFiles();
+    const device = await openDevice({ source: bytesSource(IMAGE), fileSystem: living, target: 'disk', hydrate: false });
+    await device.write(new Uint8Array(100), 10);
+    await device.checkpoint();
+    const files = new MemoryFiles(living.images());
+    await device.close();
     const log = await files.open('disk.wil');
     const found = await inspectMetadata(files, 'disk');
     expect(found.files.every(({ tornBytes }) => tornBytes === 0)).toBe(true);
