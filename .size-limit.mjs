@@ -13,7 +13,7 @@ import { ownPlugins } from './scripts/lib/page-bundles.mjs';
 import { makeSmaller } from './scripts/lib/smaller.mjs';
 
 const BESIDE_ROARING_BYTES = 40_000;
-const OWN_BYTES = 68_200;
+const OWN_BYTES = 68_300;
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 const ownFolder = 'node_modules/.cache/size';

@@ -12,7 +12,7 @@ import { Deferred, type Done, type Settled } from '../async/done.ts';
 import type { EventStream } from '../async/event-stream.ts';
 import { sharedAbort } from '../async/shared-abort.ts';
 import type { ModifiedRuns } from '../core/views.ts';
-import { CodError } from '../errors.ts';
+import { CodError, isCodError } from '../errors.ts';
 import type { File } from '../fs/file-system.ts';
 import type { OpenLog } from '../log/intent-log.ts';
 import type { Environment } from '../platform/clock.ts';
@@ -150,6 +150,7 @@ export class CopyOnDemandDevice implements InlineDevice {
         reading = this.#log.fenceIfOld();
       }
     } catch (error) {
+      if (isCodError(error, 'COD_SHORT_READ')) return this.#ended(Promise.reject(error));
       this.#operations.end();
       throw this.#operations.failed(this.#log.poisoning ?? error);
     }
@@ -166,6 +167,11 @@ export class CopyOnDemandDevice implements InlineDevice {
       this.#operations.checkNotPoisoned();
       await this.#log.fenceIfOld();
     } catch (error) {
+      // A new owner that removes the copy empties the target.
+      if (isCodError(error, 'COD_SHORT_READ'))
+        await this.#log.fence().catch((cause: unknown) => {
+          throw this.#operations.failed(cause);
+        });
       throw this.#operations.failed(error);
     } finally {
       this.#operations.end();

@@ -173,6 +173,7 @@ export class Checkpointer {
    * @param restIsZero see `CheckpointHeader`
    */
   async writeStandalone(restIsZero = false): Promise<void> {
+    await this.#settleFound();
     await this.#options.owner.withRoom(() => this.#writeCheckpoint(this.#epoch + 1, undefined, restIsZero));
     this.#epoch++;
   }
@@ -184,9 +185,18 @@ export class Checkpointer {
   async startAnew(): Promise<void> {
     const kept = slotOf(this.#epoch + 1);
     const { slots } = this.#options;
+    await this.#settleFound();
     await slots.remove('checkpoint', kept);
     await this.writeStandalone();
     for (const { kind, slot } of ALL_SLOTS) if (kind === 'log' || slot !== kept) await slots.remove(kind, slot);
+  }
+
+  /**
+   * Before a session begins: a process that was killed during a removal has emptied files without a sync, so a power cut
+   * would bring their content back, beside that of the session.
+   */
+  async #settleFound(): Promise<void> {
+    if (this.#epoch < 0) await this.#options.slots.syncFound((file) => this.#sync(file));
   }
 
   /** Makes the checkpoint that counts durable: a killed process may have left it in the page cache only. */

@@ -126,6 +126,11 @@ export class OpenLog extends StateOfLog implements IntentLog {
     return this.#checkpointer.poisoning;
   }
 
+  /** @throws {@link CodError} COD_POISONED if another owner has taken over. */
+  fence(): Promise<void> {
+    return this.#checkpointer.fence();
+  }
+
   /** Rejects if another owner has taken over 10 s ago or earlier. Undefined: none has. */
   fenceIfOld(): Done {
     return this.#checkpointer.fenceIfOld();

@@ -153,6 +153,11 @@ export class Slots {
     }
   }
 
+  /** Syncs what was found. */
+  async syncFound(sync: (file: File) => Promise<void>): Promise<void> {
+    for (const file of this.#open.values()) await sync(file);
+  }
+
   /** Closes and removes every file that is open, the last one first. */
   async removeOpen(): Promise<void> {
     for (const [name, file] of [...this.#open].reverse()) {

@@ -695,6 +695,31 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     ],
   },
   {
+    name: 'a new session beside files that were emptied and not synced',
+    test: {
+      file: 'test/log/removal.test.ts',
+      name: 'a removal that was killed, and then a power cut during a new copy, leave a copy (1)',
+    },
+    patches: [
+      {
+        file: CHECKPOINTER,
+        find: '    if (this.#epoch < 0) await this.#options.slots.syncFound((file) => this.#sync(file));\n',
+        replace: '',
+      },
+    ],
+  },
+  {
+    name: 'a read of a replaced owner that blames the target',
+    test: { file: TAKE_OVER_TEST, name: `${REPLACED} read of a target that its successor has emptied` },
+    patches: [
+      {
+        file: 'src/device/device.ts',
+        find: '        await this.#log.fence().catch((cause: unknown) => {',
+        replace: '        await Promise.resolve().catch((cause: unknown) => {',
+      },
+    ],
+  },
+  {
     name: 'a close that leaves on the target what was never recorded',
     test: { file: ZEROING_TEST, name: `${ZEROING} knows of failed writes` },
     patches: [

@@ -101,6 +101,15 @@ describe('an owner that was replaced acknowledges no', () => {
     await device.close().catch(() => undefined);
   });
 
+  it('read of a target that its successor has emptied', async () => {
+    const { files, shared, device } = await begun();
+    const target = await files.open('disk');
+    shared.takeOver();
+    await target.truncate(0);
+    await expect(device.read(new Uint8Array(BLOCK), 0)).rejects.toMatchObject(LOST);
+    await device.close().catch(() => undefined);
+  });
+
   it('close before its last operation: the lock is held until then', async () => {
     const { files, owner, device } = await begun();
     let operations = 0;

@@ -493,6 +493,43 @@ describe('a removal', () => {
     }
   });
 
+  // The checkpoint that goes last is in either slot.
+  it.each([1, 2])('that was killed, and then a power cut during a new copy, leave a copy (%i)', async (checkpoints) => {
+    const { files } = await copyIn(async (device) => {
+      for (let count = 0; count < checkpoints; count++) {
+        await device.write(new Uint8Array(10), 0);
+        await device.checkpoint();
+      }
+      return undefined;
+    });
+    const newCopy = (on: CrashingFileSystem) => open(on, environmentOf(new SimulatedClock(), seededRandom(3)));
+    /** Runs a task that is killed at an operation. Resolves to false if it ends before. */
+    const killed = async (on: CrashingFileSystem, step: number, task: () => Promise<unknown>): Promise<boolean> => {
+      on.crashAt(on.operationCount + step);
+      return Promise.race([task().then(() => false), on.crashed.then(() => true)]);
+    };
+    const whole = files.duplicate();
+    await removeCopyIn(newEnvironment(), { fileSystem: whole, target: 'disk' });
+    for (let step = whole.operationCount - 8; step <= whole.operationCount; step++) {
+      const removing = files.duplicate({ random: seededRandom(step) });
+      await killed(removing, step, () => removeCopyIn(newEnvironment(), { fileSystem: removing, target: 'disk' }));
+      for (let next = 1, isOver = false; !isOver; next++) {
+        const found = removing.crash({ kind: 'process', random: seededRandom(step + next) });
+        isOver = !(await killed(found, next, () => newCopy(found)));
+        for (let cut = 1; cut <= 4; cut++) {
+          const after = found.crash({ kind: 'power', random: seededRandom(cut) });
+          try {
+            await (await newCopy(after)).read(new Uint8Array(SIZE), 0);
+          } catch (error) {
+            // The name of the removed target may be back, but no byte of it.
+            expect(error).toMatchObject({ code: 'COD_EXISTS', details: { target: 'disk' } });
+            expect(await sizeOf(after, 'disk')).toBe(0);
+          }
+        }
+      }
+    }
+  });
+
   it('on a full disk makes room first', async () => {
     const { files } = await closed();
     files.limitSpace(0);
