@@ -192,8 +192,8 @@ export class Checkpointer {
   }
 
   /**
-   * Before a session begins: a process that was killed during a removal has emptied files without a sync, so a power cut
-   * would bring their content back, beside that of the session.
+   * Before a session begins: a process that was killed during a removal may have emptied a file without a sync, so a
+   * power cut would bring its content back, beside that of the session.
    */
   async #settleFound(): Promise<void> {
     if (this.#epoch < 0) await this.#options.slots.syncFound((file) => this.#sync(file));

@@ -11,6 +11,7 @@
  */
 
 import type { CopyState } from '../core/copy-state.ts';
+import { HEADER_BYTES } from '../core/layout.ts';
 import { newBytes } from '../core/new-bytes.ts';
 import { CodError, isCodError } from '../errors.ts';
 import type { File, FileSystem } from '../fs/file-system.ts';
@@ -25,7 +26,7 @@ import type { Extent } from './proof.ts';
 import { recover } from './recovery.ts';
 import { contentsOf } from './removal.ts';
 import { isValid, type Part, readPart, type Salvage, salvage } from './salvage.ts';
-import { ALL_SLOTS, type FileKind, type SlotIndex, Slots, slotName } from './slots.ts';
+import { ALL_SLOTS, type FileKind, type SlotIndex, Slots, slotName, voidHeader } from './slots.ts';
 
 const SESSION_BYTES = 16;
 /** Bytes of a file that are compared or copied at a time. */
@@ -239,7 +240,7 @@ class Repair {
   async #find(): Promise<Found> {
     const present = await this.#parts('');
     const saved = await this.#parts('.old');
-    if (saved.length === 0) return { parts: present, begun: undefined };
+    if (saved.length === 0 || (await isSaving(present, saved))) return { parts: present, begun: undefined };
     const known = saved.find(isValid)?.header.session;
     // Valid files are saved first: so without a session that is saved, none of the old files was valid.
     const isOurs = (part: Part): boolean => {
@@ -317,6 +318,12 @@ class Repair {
         // An owner before may still write to a file that it knows.
         if (lease.unproved) await slots.remove('checkpoint', slot);
         await lease.fence();
+        // A power cut must not leave a part of the new slices behind the old header: no repair could continue then.
+        const over = await slots.find('checkpoint', slot);
+        if (over !== undefined && (await over.size()) >= HEADER_BYTES) {
+          await voidHeader(over);
+          await over.sync();
+        }
         await checkpointer.writeStandalone();
       }
       await lease.fence();
@@ -372,6 +379,15 @@ function inTheWay({ name }: Part): CodError {
   return new CodError('COD_EXISTS', `${name} is of an earlier repair: move it, then repair again`, {
     details: { file: name },
   });
+}
+
+/** Whether an interruption left a part of a copy. All are complete before anything else begins. */
+async function isSaving(present: readonly Part[], saved: readonly Part[]): Promise<boolean> {
+  for (const old of saved) {
+    const part = partOf(present, old.kind, old.slot);
+    if (part && part.bytes > 0 && (await isPartOf(old, part)) && !(await isPartOf(part, old))) return true;
+  }
+  return false;
 }
 
 /** Whether a saved file is a copy of `part`, or what an interruption left of such a copy. */

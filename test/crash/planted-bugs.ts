@@ -88,6 +88,9 @@ const OWNERS = /^owners/;
 const NODE_LOCK_TEST = 'test/fs/node-lock.test.ts';
 const MOVED_NAMES = 'src/fs/moved-names.ts';
 const HELD_ASIDE = 'a lock that an owner holds aside to remove it';
+const REPAIR = 'src/log/repair.ts';
+const REPAIR_TEST = 'test/log/repair.test.ts';
+const REPAIR_CUT = 'a repair that is interrupted is refused until it is complete, and continues with the same plan';
 const ZEROING_TEST = 'test/device/zeroing.test.ts';
 const ZEROING = 'zeroing the target of a closed device';
 const SPARE_TEST = 'test/fs/node-spare.test.ts';
@@ -707,6 +710,22 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         replace: '',
       },
     ],
+  },
+  {
+    name: 'a repair that takes a checkpoint for its own while it saves the old files',
+    test: { file: REPAIR_TEST, name: `${REPAIR_CUT}: the header of the other log` },
+    patches: [
+      {
+        file: REPAIR,
+        find: 'saved.length === 0 || (await isSaving(present, saved))',
+        replace: 'saved.length === 0',
+      },
+    ],
+  },
+  {
+    name: 'a repair that writes slices behind a header that may come back',
+    test: { file: REPAIR_TEST, name: `${REPAIR_CUT}: the body of a checkpoint` },
+    patches: [{ file: REPAIR, find: '          await voidHeader(over);\n          await over.sync();\n', replace: '' }],
   },
   {
     name: 'a read of a replaced owner that blames the target',
