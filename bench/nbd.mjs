@@ -2,11 +2,15 @@
  * The export beside other servers, in one run:
  *
  * - random reads and writes of 4 KiB on a hydrated device
- * - the same on a device that is still hydrating
+ * - random reads and writes of 1 MiB on a hydrated device, four in flight
+ * - those of 4 KiB on a device that is still hydrating
  * - cold reads over HTTP
  *
- *   node bench/nbd.mjs [--size MIB] [--rounds N] [--seconds N] [--latency MS] [--only hot|hydrating|cold] [--json]
+ *   node bench/nbd.mjs [--size MIB] [--rounds N] [--seconds N] [--latency MS] [--only hot|large|hydrating|cold]
+ *     [--beside MAIN_JS] [--busy N] [--json]
  *
+ * With --beside, `hot` and `large` alternate with another build of the command. With --busy, N processes run in an
+ * endless loop meanwhile.
  * Rounds are interleaved, figures are medians with the least and the greatest round. Processor time is that of the
  * server, in µs for each request; memory is its peak. Exits with 1 if a bar is missed. Skips programs that are not
  * installed, and their bars. Without fio's nbd engine it measures only cold reads. Needs `npm run build` first.
@@ -29,6 +33,8 @@ const { values: options } = parseArgs({
     seconds: { type: 'string', default: '3' },
     latency: { type: 'string', default: '20' },
     only: { type: 'string' },
+    beside: { type: 'string' },
+    busy: { type: 'string', default: '0' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -72,8 +78,8 @@ async function webServer(file, latencyMs) {
 }
 
 /** Starts our server as a process. Resolves when clients can connect. */
-async function serveOurs(source, target, socket, flags = []) {
-  const child = start(process.execPath, [command, 'serve', source, target, '--socket', socket, '--json', ...flags]);
+async function serveOurs(source, target, socket, flags = [], main = command) {
+  const child = start(process.execPath, [main, 'serve', source, target, '--socket', socket, '--json', ...flags]);
   const hydrated = line(child, /"event":"hydrated"/);
   hydrated.catch(() => undefined);
   await line(child, /"event":"listening"/);
@@ -93,14 +99,14 @@ async function socketThere(path) {
   }
 }
 
-/** Returns the operations per second of fio, with random accesses of 4 KiB. */
-function fio(socket, rw, depth, seconds) {
+/** Returns the operations per second of fio, with random accesses of `bytes` each. */
+function fio(socket, rw, depth, seconds, bytes = 4096) {
   const job = [
     '--name=j',
     '--ioengine=nbd',
     `--uri=nbd+unix:///?socket=${socket}`,
     `--rw=${rw}`,
-    '--bs=4k',
+    `--bs=${bytes}`,
     `--iodepth=${depth}`,
   ];
   const how = [
@@ -203,7 +209,9 @@ async function main() {
   const bars = [];
   const wants = (name) => options.only === undefined || options.only === name;
   const haveFio = have('fio') && spawnSync('fio', ['--enghelp=nbd'], { encoding: 'utf8' }).stdout.includes('uri');
-  if (haveFio && wants('hot')) await hot(directory, image, table, bars);
+  for (let count = 0; count < Number(options.busy); count++) start(process.execPath, ['-e', 'for (;;);']);
+  if (haveFio && wants('hot')) await hydrated('hot', FORMS.hot, directory, image, table, bars);
+  if (haveFio && wants('large')) await hydrated('large', FORMS.large, directory, image, table, bars);
   if (haveFio && wants('hydrating')) await hydrating(directory, image, table, bars);
   if (wants('cold')) await cold(directory, image, table, bars);
   report(table, bars);
@@ -212,14 +220,17 @@ async function main() {
 
 const DEPTHS = [1, 8, 32];
 
+/** The lengths of requests on a hydrated device, and how many are in flight. */
+const FORMS = { hot: { bytes: 4096, depths: DEPTHS }, large: { bytes: MiB, depths: [4] } };
+
 /** Measures all servers alternately, at each depth. */
-async function measure(table, group, servers, rws) {
+async function measure(table, group, servers, rws, { bytes, depths }) {
   for (let round = 0; round < Number(options.rounds); round++) {
     for (const rw of rws) {
-      for (const depth of DEPTHS) {
+      for (const depth of depths) {
         for (const { label, socket, pid } of servers) {
           const before = cpuMicroseconds(pid);
-          const rate = await fio(socket, rw, depth, options.seconds);
+          const rate = await fio(socket, rw, depth, options.seconds, bytes);
           const name = `${group} ${rw} depth ${depth}`;
           table.add(name, label, rate);
           table.add(`${name}, CPU µs`, label, (cpuMicroseconds(pid) - before) / (rate * Number(options.seconds)));
@@ -240,12 +251,28 @@ function addBars(table, bars, group, rws, peer, factor) {
   }
 }
 
-async function hot(directory, image, table, bars) {
-  const at = (name) => join(directory, name);
-  const ours = await serveOurs(image, at('ours'), at('ours.sock'));
-  await ours.hydrated;
-  const servers = [{ label: 'ours', socket: at('ours.sock'), pid: ours.child.pid }];
-  const peers = [ours.child];
+/** Processor time beside nbdkit: the client's share of two processors hides the rate of a server. */
+function addCostBars(table, bars, group, rws) {
+  for (const rw of rws) {
+    const name = `${group} ${rw} depth 4, CPU µs`;
+    const theirs = table.median(name, 'nbdkit file');
+    if (theirs === undefined) continue;
+    const value = table.median(name, 'ours') / theirs;
+    bars.push({ name: `${name}: at most 1.2 x nbdkit file`, value, met: value <= 1.2 });
+  }
+}
+
+async function hydrated(group, form, directory, image, table, bars) {
+  const at = (name) => join(directory, `${group}-${name}`);
+  const servers = [];
+  const peers = [];
+  const builds = [['ours', command], ...(options.beside === undefined ? [] : [['beside', options.beside]])];
+  for (const [label, main] of builds) {
+    const { child, hydrated } = await serveOurs(image, at(label), at(`${label}.sock`), [], main);
+    await hydrated;
+    servers.push({ label, socket: at(`${label}.sock`), pid: child.pid });
+    peers.push(child);
+  }
   const peer = async (label, program, args, socket) => {
     if (!have(program)) return;
     const child = start(program, args);
@@ -264,9 +291,11 @@ async function hot(directory, image, table, bars) {
     at('qemu.sock'),
   );
   const rws = ['randread', 'randwrite'];
-  await measure(table, 'hot', servers, rws);
-  for (const { label, pid } of servers) table.add('peak memory, MiB', label, peakMiB(pid));
-  for (const label of ['nbdkit file', 'nbdkit cow', 'qemu-nbd']) addBars(table, bars, 'hot', rws, label, 1);
+  await measure(table, group, servers, rws, form);
+  for (const { label, pid } of servers) table.add(`${group} peak memory, MiB`, label, peakMiB(pid));
+  if (group === 'hot')
+    for (const label of ['nbdkit file', 'nbdkit cow', 'qemu-nbd']) addBars(table, bars, 'hot', rws, label, 1);
+  else addCostBars(table, bars, group, rws);
   for (const child of peers) await stop(child);
 }
 
