@@ -21,8 +21,8 @@ export interface NbdDevice {
   /** Fills `into` with the bytes from `offset` on. Serves `NBD_CMD_READ`. */
   read(into: Uint8Array, offset: number, options?: { signal?: AbortSignal }): Promise<void>;
   /**
-   * Writes all of `from`; with `fua` the write is durable when the promise resolves. Serves `NBD_CMD_WRITE`. Absent:
-   * the export is read-only, and `discard` and `writeZeroes` are not used.
+   * Writes all of `from`, whose memory is reused once the promise has resolved. With `fua` the write is durable then.
+   * Serves `NBD_CMD_WRITE`. Absent: the export is read-only, and `discard` and `writeZeroes` are not used.
    */
   write?(from: Uint8Array, offset: number, options?: { fua?: boolean }): Promise<void>;
   /**

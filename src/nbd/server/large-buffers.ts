@@ -17,8 +17,8 @@ const taken = new WeakSet<ArrayBufferLike>();
 /** Returns `length` arbitrary bytes. */
 export function takeBuffer(length: number): Uint8Array {
   if (length < LARGE_BYTES) return new Uint8Array(unsafe(length));
-  // Most clients read in one length.
-  const index = spare.findIndex(({ byteLength }) => byteLength >= length && byteLength <= 2 * length);
+  // The latest is in the processor's cache. Most clients read in one length.
+  const index = spare.findLastIndex(({ byteLength }) => byteLength >= length && byteLength <= 2 * length);
   const buffer = index < 0 ? unsafe(length) : spare.splice(index, 1)[0]!;
   if (index >= 0) spareBytes -= buffer.byteLength;
   taken.add(buffer);
@@ -36,7 +36,8 @@ function unsafe(length: number): ArrayBuffer {
  */
 export function giveBuffer({ buffer }: Uint8Array<ArrayBufferLike>): void {
   if (!(buffer instanceof ArrayBuffer) || !taken.delete(buffer)) return;
-  if (spareBytes + buffer.byteLength > MAX_SPARE_BYTES) return;
   spare.push(buffer);
   spareBytes += buffer.byteLength;
+  // The oldest ones may have a length that no client uses any more.
+  while (spareBytes > MAX_SPARE_BYTES) spareBytes -= spare.shift()!.byteLength;
 }

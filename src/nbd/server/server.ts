@@ -6,6 +6,7 @@ import { Exports, type NbdDevice, type NbdExport, wrongName } from './export.ts'
 import { LIMITS } from './limits.ts';
 import { Listener, type NbdAddress } from './listener.ts';
 import { ServerMemory } from './memory.ts';
+import { receivingSocket } from './receiving-socket.ts';
 import { type NbdTlsOptions, tlsServer } from './tls.ts';
 
 /** How exports are served, at any address. */
@@ -140,7 +141,7 @@ export function serveAt(
       onRefused();
       return;
     }
-    const connection = new Connection(socket, { exports, memory, secure, onlyIsDefault });
+    const connection = new Connection(receivingSocket(socket), { exports, memory, secure, onlyIsDefault });
     connections.add(connection);
     connection.closed.then(() => connections.delete(connection)).catch(() => undefined);
   });

@@ -18,10 +18,12 @@ import { blockStatus, change, failureOf } from './commands.ts';
 import { type Answered, type NbdClientMessage, watchCommand } from './diagnostics.ts';
 import { type InlineNbdDevice, submitRead } from './export.ts';
 import type { Agreement } from './handshake.ts';
-import { giveBuffer, takeBuffer } from './large-buffers.ts';
+import { Input } from './input.ts';
+import { takeBuffer } from './large-buffers.ts';
 import { LIMITS } from './limits.ts';
 import { BrokenReply, isOneChunk, readInPieces } from './long-read.ts';
 import type { ClientMemory, ServerMemory } from './memory.ts';
+import { type Receiver, receiveInto } from './receiving-socket.ts';
 import { type DetachedReply, Replies } from './replies.ts';
 import {
   type Cookie,
@@ -36,6 +38,10 @@ import {
 /** Replies to reads up to this length are built in the shared buffer: such reads may complete synchronously. */
 const INLINE_READ_BYTES = 2 ** 16;
 
+const DROPPED = new Uint8Array(INLINE_READ_BYTES);
+/** Takes what comes after the last request. */
+const DROPPING: Receiver = { room: () => DROPPED, received: () => undefined };
+
 /** A request that is being carried out. */
 interface Taken extends Cookie {
   /** Undefined: nothing subscribes to its answer. */
@@ -48,13 +54,6 @@ interface PendingWrite extends Taken {
   pieces: number;
   /** The first failure of a piece. */
   error: unknown;
-}
-
-/** A piece of input, or a payload that came in several. */
-interface PayloadMemory {
-  readonly bytes: number;
-  /** Writes in flight whose payloads are in it. */
-  writes: number;
 }
 
 /** What a session works with, besides its socket and its device. */
@@ -85,9 +84,7 @@ export class Session {
   #requestsInWork = 0;
   #bytesInWork = 0;
   readonly #memory: ClientMemory;
-  /** The latest piece of input, with the payloads in it. */
-  #input: PayloadMemory = { bytes: 0, writes: 0 };
-  #inputBuffer: ArrayBufferLike | undefined;
+  readonly #input: Input;
   /** The write of which more pieces are to come. */
   #incoming: PendingWrite | undefined;
   /** A read whose reply must not be mixed with others. No more requests are taken before it is answered. */
@@ -121,6 +118,7 @@ export class Session {
       maximumPayloadBytes: LIMITS.payloadBytes,
       pieceBytes: LIMITS.pieceBytes,
     });
+    this.#input = new Input(this.#decoder, () => this.#onInput());
     this.#memory = memory.join(() => this.#onRoom());
     this.#replies = new Replies(socket, () => this.#onRoom());
     if (device.hydrateRange !== undefined) {
@@ -130,16 +128,17 @@ export class Session {
 
   /** Takes requests, beginning with those in `rest`. */
   start(rest: Uint8Array): void {
-    this.#socket.on('data', this.#onData);
-    if (rest.length > 0) this.#onData(rest);
+    if (!receiveInto(this.#socket, this.#input)) this.#socket.on('data', this.#input.push);
+    if (rest.length > 0) this.#input.push(rest);
   }
 
   /** Takes no more requests. Ends the connection once those in flight are answered. */
   drain(): void {
     if (this.#draining) return;
     this.#draining = true;
-    this.#socket.off('data', this.#onData);
+    this.#socket.off('data', this.#input.push);
     // Further bytes are dropped. They must still be read, so that the socket reports its end.
+    receiveInto(this.#socket, DROPPING);
     this.#socket.resume();
     this.#endIfDone();
   }
@@ -150,6 +149,7 @@ export class Session {
     this.#wakeLongReads();
     if (this.#requestsInWork > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
     this.#isIdle = true;
+    this.#input.end();
     this.#memory.hold(0);
   }
 
@@ -164,7 +164,8 @@ export class Session {
 
   /** States what the client holds. Returns whether a limit is reached. */
   #isFull(): boolean {
-    const mayHoldMore = this.#memory.hold(this.#bytesInWork + this.#decoder.heldBytes + this.#replies.heldBytes);
+    const input = this.#input.heldBytes + this.#decoder.heldBytes;
+    const mayHoldMore = this.#memory.hold(this.#bytesInWork + input + this.#replies.heldBytes);
     return (
       !mayHoldMore ||
       this.#lone !== undefined ||
@@ -173,14 +174,11 @@ export class Session {
     );
   }
 
-  readonly #onData = (chunk: Uint8Array): void => {
+  #onInput(): void {
     this.#stalled = 0;
     this.#poll.received();
-    this.#decoder.push(chunk);
-    this.#inputBuffer = chunk.buffer;
-    this.#input = { bytes: chunk.buffer.byteLength, writes: 0 };
     this.#work();
-  };
+  }
 
   /** Takes requests from the received bytes, until no whole one is left or a limit is reached. */
   #work(): void {
@@ -344,11 +342,13 @@ export class Session {
     const write = this.#incoming ?? { cookieHigh, cookieLow, answered, pieces: 1, error: undefined };
     if (rest > 0) write.pieces++;
     this.#incoming = rest > 0 ? write : undefined;
-    const memory = payload.buffer === this.#inputBuffer ? this.#input : { bytes: payload.length, writes: 0 };
+    const memory = this.#input.memoryOf(payload);
     if (memory.writes++ === 0) this.#bytesInWork += memory.bytes;
     this.#requestsInWork++;
     const settled = (error: unknown): void => {
-      if (error === undefined) giveBuffer(payload);
+      if (error !== undefined) memory.isSpoiled = true;
+      const isLast = --memory.writes === 0;
+      if (isLast) this.#input.free(memory);
       write.error ??= error;
       if (--write.pieces === 0) {
         if (write.error === undefined) {
@@ -356,7 +356,7 @@ export class Session {
           write.answered?.(0);
         } else this.#fail(write, write.error);
       }
-      this.#ended(--memory.writes === 0 ? memory.bytes : 0);
+      this.#ended(isLast ? memory.bytes : 0);
     };
     if (this.#device.submitWrite !== undefined)
       this.#device.submitWrite(payload, offset, (flags & COMMAND_FLAG.fua) !== 0, settled);

@@ -2,6 +2,7 @@
  * The server's half of the transmission phase: decodes requests, encodes replies. It uses no socket, clock or device.
  *
  * - Requests are decoded without a copy: a write's payload is a view of the socket's chunk, unless it came in several.
+ *   Then it has a buffer of its own, whose rest may be received in place.
  * - {@link RequestDecoder} is the only validator. It checks a header before it keeps the payload.
  * - The payload of a refused request is skipped.
  */
@@ -94,7 +95,22 @@ export class RequestDecoder implements Request {
 
   /** Whether a part of a request has come. */
   get isPartial(): boolean {
-    return this.#headerBytes > 0 || this.#missing > 0 || this.rest > 0;
+    return this.#headerBytes > 0 || this.#missing > 0 || this.#pieces !== undefined || this.rest > 0;
+  }
+
+  /** Whether nothing that was passed in is left to be decoded. */
+  get isDrained(): boolean {
+    return this.#chunk.length === 0;
+  }
+
+  /** Where the bytes go that the current payload lacks. To be filled from the beginning; see {@link filled}. */
+  get missingPayload(): Uint8Array | undefined {
+    return this.#missing > 0 ? this.#pieces?.subarray(this.length - this.#missing) : undefined;
+  }
+
+  /** Says that the next `bytes` have come, to the beginning of {@link missingPayload}, instead of a {@link push}. */
+  filled(bytes: number): void {
+    this.#missing -= bytes;
   }
 
   /** Memory of a payload that has not come whole. */
@@ -108,7 +124,7 @@ export class RequestDecoder implements Request {
    * @throws {@link ProtocolError} if the magic number is wrong, or a write is longer than `maximumPayloadBytes`.
    */
   next(): boolean {
-    if (this.#missing > 0) return this.#resumePayload();
+    if (this.#missing > 0 || this.#pieces !== undefined) return this.#resumePayload();
     if (this.rest > 0) return this.#nextPiece();
     const chunk = this.#chunk;
     const left = chunk.length - this.#at;
