@@ -83,3 +83,31 @@ test('does not poll on a single processor, which the client needs too', () => {
     expect(loop.turns(10, 0.01)).toBe(0);
   }
 });
+
+test('rests for a second when other processes interrupt it again and again, not for single interruptions', () => {
+  const loop = begin();
+  loop.poll.answered();
+  /** A request, and a turn of `duration` after its answer. Returns whether it was polled for. */
+  const turnOf = (duration: number): boolean => {
+    request(loop, 0.02);
+    const polled = loop.turns(1, duration) > 0;
+    loop.turns(1, 0.01);
+    return polled;
+  };
+  /** Two requests that are close, after which it may poll again, and a turn of `duration`. */
+  const polls = (duration: number): boolean => {
+    turnOf(0.01);
+    turnOf(0.01);
+    return turnOf(duration);
+  };
+  // As the collection of garbage does.
+  for (let count = 0; count < 10; count++) {
+    expect(polls(3)).toBe(true);
+    loop.after(80);
+  }
+  loop.after(200);
+  for (let count = 0; count < 3; count++) expect(polls(3)).toBe(true);
+  for (let ms = 0; ms < 900; ms += 10) expect(polls(9.8)).toBe(false);
+  loop.after(200);
+  expect(polls(0.01)).toBe(true);
+});
