@@ -28,7 +28,13 @@ const WORDS: ReadonlyMap<string, Json> = new Map<string, Json>([
   ['null', null],
 ]);
 
-/** @throws {@link UsageError} with `name`, line and column if `text` is malformed, or an object has a key twice. */
+/** No configuration is nested this deep. Deeper text would overflow the stack. */
+const MAX_DEPTH = 100;
+
+/**
+ * @throws {@link UsageError} with `name`, line and column if `text` is malformed or nested more than 100 deep, or an
+ *   object has a key twice.
+ */
 export function parseCommentedJson(text: string, name: string): Json {
   return new Parser(text, name).parse();
 }
@@ -40,6 +46,7 @@ class Parser {
   #token = '';
   #start = 0;
   #end = 0;
+  #depth = 0;
 
   constructor(text: string, name: string) {
     this.#text = text.replace(/^\uFEFF/, '');
@@ -103,6 +110,7 @@ class Parser {
 
   /** Reads elements between commas, up to and with `end`. */
   #list(end: string, element: () => void): void {
+    if (++this.#depth > MAX_DEPTH) throw this.#error(`more than ${MAX_DEPTH} objects and lists are in each other`);
     this.#next();
     if (this.#token !== end) {
       element();
@@ -112,6 +120,7 @@ class Parser {
       }
     }
     if (this.#token !== end) this.#fail(`a comma or ${end}`);
+    this.#depth--;
     this.#next();
   }
 

@@ -48,6 +48,15 @@ describe('JSON with comments', () => {
   ])('%j is malformed', (text, message) => {
     expect(() => parseCommentedJson(text, 'file')).toThrow(message);
   });
+
+  test('is nested at most 100 deep', () => {
+    expect(() => parseCommentedJson(`${'['.repeat(100)}${']'.repeat(100)}`, 'file')).not.toThrow();
+    for (const text of ['['.repeat(101), '{"a":'.repeat(20_000)]) {
+      const column = text.startsWith('[') ? 101 : 501;
+      const message = `file:1:${column}: more than 100 objects and lists are in each other`;
+      expect(() => parseCommentedJson(text, 'file')).toThrow(message);
+    }
+  });
 });
 
 test('each option of serve is one of a disk, of the process, or of the command line', () => {
