@@ -211,7 +211,8 @@ interface ParsedOrder {
   readonly size: number;
 }
 
-function parseOrder(text: string, path: string): ParsedOrder {
+/** @throws as {@link readOrder} */
+export function parseOrder(text: string, path: string): ParsedOrder {
   const bytes = text.lastIndexOf('\n') + 1;
   const [title = '', sizeLine = '', ...lines] = text.slice(0, bytes).split('\n').slice(0, -1);
   const version = TITLE.exec(title)?.[1];

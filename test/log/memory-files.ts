@@ -46,6 +46,8 @@ interface Content {
 
 export interface MemoryFilesOptions {
   readonly bootId?: string | undefined;
+  /** Whether a sync copies the file, for {@link MemoryFiles.syncedImage}. Default: true. */
+  readonly keepsSynced?: boolean;
 }
 
 export class MemoryFiles implements FileSystem {
@@ -56,7 +58,10 @@ export class MemoryFiles implements FileSystem {
   before: ((call: Call) => Promise<void> | void) | undefined;
   readonly #files = new Map<string, Content>();
 
+  readonly #keepsSynced: boolean;
+
   constructor(images: Images = new Map(), options: MemoryFilesOptions = {}) {
+    this.#keepsSynced = options.keepsSynced ?? true;
     for (const [name, { bytes, size }] of images)
       this.#files.set(name, { bytes, used: bytes.length, size, shared: true, synced: bytes });
     if (options.bootId !== undefined) this.bootId = options.bootId;
@@ -114,7 +119,7 @@ export class MemoryFiles implements FileSystem {
           content.size = size;
         }),
       sync: () => {
-        const synced = content.bytes.slice(0, content.used);
+        const synced = this.#keepsSynced ? content.bytes.slice(0, content.used) : content.synced;
         return this.#effect({ kind: 'sync', name, offset: 0, length: 0 }, () => (content.synced = synced));
       },
       close: async () => undefined,

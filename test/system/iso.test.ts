@@ -10,7 +10,8 @@ import { type Entry, readPart, type Volume } from '../../src/web/volumes/volume.
 import { expectBytes } from '../support/bytes.ts';
 import { CHANGED_MS, contentsOf, makeFolder, makeIso } from '../support/disk-images.ts';
 import { describeWith } from '../support/tools.ts';
-import { arrayBytes, find, visit, visitDamaged } from '../support/volumes.ts';
+import { visit } from '../support/visit-volumes.ts';
+import { arrayBytes, find, visitDamaged } from '../support/volumes.ts';
 
 /** Deeper than the eight levels of ISO 9660. */
 const DEEP = 'a/b/c/d/e/f/g/h/i/j';

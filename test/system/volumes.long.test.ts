@@ -10,7 +10,8 @@ import { type Entry, readPart, type Volume } from '../../src/web/volumes/volume.
 import { expectBytes } from '../support/bytes.ts';
 import { CHANGED_MS, contentsOf, imageTools, makeDisk, makeExt, makeFat, makeFolder } from '../support/disk-images.ts';
 import { describeWith, toolPath } from '../support/tools.ts';
-import { arrayBytes, find, visit, visitDamaged } from '../support/volumes.ts';
+import { visit } from '../support/visit-volumes.ts';
+import { arrayBytes, find, visitDamaged } from '../support/volumes.ts';
 
 describeWith([...imageTools, 'debugfs'], 'a disk image', () => {
   const work = mkdtempSync(join(tmpdir(), 'cod-volumes-'));

@@ -3,8 +3,9 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { MAX_ENTRIES, readPart, type Volume } from '../../src/web/volumes/volume.ts';
+import { visit } from '../support/visit-volumes.ts';
 import { contentsAt, factsOf, imageOf, piecesAt, readAll, volumeOf } from '../support/volume-fixtures.ts';
-import { arrayBytes, find, visit } from '../support/volumes.ts';
+import { arrayBytes, find } from '../support/volumes.ts';
 
 const original = imageOf('exfat');
 const view = new DataView(original.buffer);

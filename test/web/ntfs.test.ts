@@ -6,8 +6,9 @@ import { VolumeError } from '../../src/web/volumes/bytes.ts';
 import { unpackLznt1 } from '../../src/web/volumes/ntfs-compressed.ts';
 import { readPart, type Volume } from '../../src/web/volumes/volume.ts';
 import { expectBytes } from '../support/bytes.ts';
+import { visit } from '../support/visit-volumes.ts';
 import { contentsAt, factsOf, imageOf, piecesAt, readAll, volumeOf } from '../support/volume-fixtures.ts';
-import { arrayBytes, find, visit } from '../support/volumes.ts';
+import { arrayBytes, find } from '../support/volumes.ts';
 
 const images = new Map(['ntfs', 'ntfs-small-clusters', 'ntfs-4k-sectors'].map((name) => [name, imageOf(name)]));
 const DATA = 0x80;
