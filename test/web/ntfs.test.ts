@@ -224,6 +224,17 @@ test('refuses runs and sizes that cannot be', async () => {
   await expect(unit).rejects.toThrow(/compressed units/);
 });
 
+test('refuses an attribute whose header is cut short', async () => {
+  const copy = new Copy('ntfs');
+  const data = copy.attribute(await copy.record('sparse'), DATA);
+  // It has no name. A name behind the attribute would be refused too.
+  copy.view.setUint16(data + 10, 0, true);
+  for (const length of [24, 32, 56]) {
+    copy.view.setUint32(data + 4, length, true);
+    await expect(refusal(await copy.open(), 'sparse')).rejects.toThrow('an attribute of this file is damaged');
+  }
+});
+
 test('refuses a list of attributes that names a missing part', async () => {
   const copy = new Copy('ntfs-small-clusters');
   const volume = await copy.open();

@@ -108,9 +108,9 @@ function attributeOf(raw: Uint8Array): Attribute {
     isEncrypted: (flags & 0x4000) !== 0,
   };
   if (raw[8] === 0) return { ...base, value: slice(raw, view.getUint16(20, true), view.getUint32(16, true)) };
-  const pairsAt = view.getUint16(32, true);
-  const firstVcn = raw.length < 64 ? 0 : u64(view, 16);
-  if (raw.length < 64 || pairsAt > raw.length) throw new VolumeError('an attribute of this file is damaged');
+  const pairsAt = raw.length < 64 ? raw.length + 1 : view.getUint16(32, true);
+  if (pairsAt > raw.length) throw new VolumeError('an attribute of this file is damaged');
+  const firstVcn = u64(view, 16);
   const unitShift = raw[34]!;
   // Only the first part of an attribute has its sizes.
   const [size, written] = firstVcn === 0 ? [u64(view, 48), u64(view, 56)] : [0, 0];
