@@ -128,18 +128,22 @@ export class Inode {
   async *#pointers(signal: AbortSignal | undefined): AsyncGenerator<Blocks> {
     const view = viewOf(this.#map);
     const perBlock = this.#volume.blockBytes / 4;
+    const seen = new Set<number>();
     let logical = 0;
     for (let index = 0; index < 15 && logical * this.#volume.blockBytes < this.size; index++) {
       const depth = Math.max(0, index - 11);
-      yield* this.#pointer(view.getUint32(index * 4, true), depth, logical, signal);
+      yield* this.#pointer(view.getUint32(index * 4, true), { depth, logical, seen }, signal);
       logical += perBlock ** depth;
     }
   }
 
+  /**
+   * Yields the blocks below a pointer. `seen` has the blocks of pointers that were read: a damaged image may name one
+   * of them billions of times.
+   */
   async *#pointer(
     block: number,
-    depth: number,
-    logical: number,
+    { depth, logical, seen }: { depth: number; logical: number; seen: Set<number> },
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Blocks> {
     if (block === 0 || logical * this.#volume.blockBytes >= this.size) return;
@@ -148,15 +152,13 @@ export class Inode {
       return;
     }
     signal?.throwIfAborted();
+    if (seen.has(block)) throw new VolumeError(`this file uses block ${block} of its block numbers twice`);
+    seen.add(block);
     const view = viewOf(await this.#block(block, signal));
     const perBlock = this.#volume.blockBytes / 4;
     for (let index = 0; index < perBlock; index++) {
-      yield* this.#pointer(
-        view.getUint32(index * 4, true),
-        depth - 1,
-        logical + index * perBlock ** (depth - 1),
-        signal,
-      );
+      const below = logical + index * perBlock ** (depth - 1);
+      yield* this.#pointer(view.getUint32(index * 4, true), { depth: depth - 1, logical: below, seen }, signal);
     }
   }
 
