@@ -280,6 +280,11 @@ describeWith(['mkfs.fat', 'fsck.fat', 'mcopy', 'mmd', 'mattrib'], 'a file put in
     writeFileSync(path, longer);
     await expect(put(path, fileOf('x', text('y')), { replace: true })).rejects.toThrow('do not match its size');
     expectBytes(readFileSync(path), longer);
+    const cycle = Buffer.from(sound);
+    // The second cluster leads back to the first: the chain ends as soon as it is longer than the file.
+    for (const copy of [0, 1]) cycle.writeUInt16LE(2, fat + copy * fatBytes + 6);
+    writeFileSync(path, cycle);
+    await expect(put(path, fileOf('x', text('y')), { replace: true })).rejects.toThrow('do not match its size');
   });
 
   test('can be stopped before it becomes visible, and ends with an error if its source is shorter', async () => {

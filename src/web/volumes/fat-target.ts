@@ -104,14 +104,16 @@ export class FatTarget {
     if (old.name.toUpperCase() !== name.toUpperCase())
       throw new VolumeError(`“${name}” is the short name of “${old.name}”: rename the file first`);
     if (old.attributes & ATTRIBUTE.readOnly) throw new VolumeError(`“${name}” is read-only here`);
+    const wanted = Math.ceil(old.size / this.layout.clusterBytes);
     let clusters = 0;
     if (old.cluster !== 0) {
       for await (const cluster of this.table.chain(old.cluster, signal)) {
+        // A cycle would be as long as the volume.
+        if (++clusters > wanted) break;
         await this.table.compare(cluster);
-        clusters++;
       }
     }
-    if (clusters !== Math.ceil(old.size / this.layout.clusterBytes))
+    if (clusters !== wanted)
       throw new VolumeError(`“${name}” is damaged: its clusters do not match its size. Repair the volume first`);
   }
 
