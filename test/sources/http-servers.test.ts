@@ -175,6 +175,17 @@ describe.each([
         message: expect.stringMatching(/does not tell the size/),
       });
     });
+
+    it('and takes no size that numbers cannot hold', async () => {
+      const headers = { 'content-range': `bytes 5-9/${'9'.repeat(400)}` };
+      const server = await serve((ask) =>
+        ask.headers['range'] === 'bytes=-1' ? ask.send({ headers, body: '12345' }) : sendSlice(ask, 0, 1, '*'),
+      );
+      await expect(open(server.url)).rejects.toMatchObject({
+        code: 'COD_SOURCE_IO',
+        message: expect.stringMatching(/does not tell the size/),
+      });
+    });
   });
 
   describe('behind a redirect', () => {
