@@ -197,7 +197,7 @@ class ExfatVolume implements Volume {
       yield { offset: this.#offset(first), length: bytes };
       return;
     }
-    // A chain with a cycle ends with the size. That of the root directory has no size but a limit.
+    // A chain with a cycle ends with the size. That of the root directory ends when it is longer than the volume.
     let cluster = first;
     for (let done = 0; done < bytes; done += clusterBytes) {
       signal?.throwIfAborted();
@@ -205,6 +205,7 @@ class ExfatVolume implements Volume {
         if (size === undefined) return;
         throw new VolumeError(`the chain of this entry ends after ${done} of its ${bytes} bytes`);
       }
+      if (done === clusterCount * clusterBytes) throw new VolumeError('the file allocation table contains a cycle');
       this.#check(cluster);
       yield { offset: this.#offset(cluster), length: Math.min(clusterBytes, bytes - done) };
       const next = await this.#tables.read(this.#layout.fatOffset + cluster * 4, 4, signal);
