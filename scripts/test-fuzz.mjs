@@ -2,9 +2,13 @@
  * `npm run test:fuzz [-- --for 10m] [--seed N] [--only metadata|qcow2]`: fuzzes both parsers of metadata (test/fuzz)
  * and the reader of qcow2 images for the given time each. A failure prints the failing case, of metadata the shortest
  * one. The same seed finds it again.
+ *
+ * `npm run test:fuzz -- --guided …`: fuzzes by coverage what parses foreign bytes. test/fuzz/guided/main.ts has the
+ * options.
  */
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { ensureBuilt, ensureInstalled, StepError, say, script } from './lib/steps.mjs';
+import { ensureBuilt, ensureInstalled, root, StepError, say, script } from './lib/steps.mjs';
 import { runTests } from './lib/vitest.mjs';
 
 /** @type {Record<string, number>} */
@@ -27,7 +31,17 @@ function seedOf(text) {
   return text;
 }
 
+async function guided() {
+  await ensureInstalled();
+  await ensureBuilt();
+  process.chdir(root);
+  const { runTs } = await import('./run-ts.mjs');
+  const { main } = await runTs(join(root, 'test', 'fuzz', 'guided', 'main.ts'));
+  return main(process.argv.slice(2));
+}
+
 await script(async () => {
+  if (process.argv.includes('--guided')) return guided();
   const { values } = parseArgs({
     options: { for: { type: 'string', default: '2m' }, seed: { type: 'string' }, only: { type: 'string' } },
   });

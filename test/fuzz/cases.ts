@@ -1,15 +1,17 @@
 /** Damaged metadata as edits to a frozen state, so that a case is one short line that can be stored. */
 
 import { readdirSync, readFileSync } from 'node:fs';
+import { pathToFileURL } from 'node:url';
 import { seededRandom } from '../../src/testing/random.ts';
 import type { Core } from '../../src/wasm/core.ts';
 import type { Image, Images } from '../log/memory-files.ts';
 
-const SUFFIXES = ['bak', 'bak.1', 'wil', 'wil.1'] as const;
+export const SUFFIXES = ['bak', 'bak.1', 'wil', 'wil.1'] as const;
 export const TARGET = 'disk.raw';
 const SECTOR_BYTES = 512;
 const CELL_BYTES = 4096;
-const fixtures = new URL('../fixtures/', import.meta.url);
+// Not from this module: a bundle of it is elsewhere.
+const fixtures = pathToFileURL('test/fixtures/');
 
 /** A change. Numbers that are too large are taken modulo the possible values. */
 export interface Edit {
@@ -231,7 +233,7 @@ function sealCheckpoint(core: Core, bytes: Uint8Array, view: DataView): void {
 }
 
 /** Recomputes all checksums of a file of format 2. */
-function seal(core: Core, image: Image): Image {
+export function seal(core: Core, image: Image): Image {
   const bytes = image.bytes.slice();
   if (bytes.length < SECTOR_BYTES || bytes[8] !== 2) return image;
   const view = new DataView(bytes.buffer);
