@@ -5,7 +5,7 @@ import { describe, expect, it } from 'vitest';
 import { CopyState } from '../../src/core/copy-state.ts';
 import { geometry } from '../../src/core/geometry.ts';
 import { FILLED, MAY_READ, MODIFIED, WRITTEN, WRITTEN_PAIR } from '../../src/core/layout.ts';
-import { Announcements, addFilled, applyExtents, type Recorded } from '../../src/log/announcements.ts';
+import { Announcements, addFilled, applyExtents, extentsOf, type Recorded } from '../../src/log/announcements.ts';
 import { Firmness } from '../../src/log/firmness.ts';
 import { Core } from '../../src/wasm/core.ts';
 
@@ -268,6 +268,56 @@ describe('a write of a user', () => {
     world.target.fill(3, 0, 10);
     expect(world.announced).toEqual([[MAY_READ, 0, world.sumAt(0), 0]]);
     world.state.dispose();
+  });
+});
+
+describe('a write that failed', () => {
+  it('is announced with what the named cells read as, whatever that is', async () => {
+    const world = await World.create();
+    await world.write(0, new Uint8Array(CELL).fill(1));
+    await world.write(SIZE - 50, new Uint8Array(50).fill(1));
+    const reads = world.reads;
+    // It left its beginning.
+    world.target.fill(2, 100, 105);
+    await world.announcements.content(100, CELL);
+    expect(world.announced.splice(0)).toEqual([[MAY_READ, 0, world.sumAt(0), 0]]);
+    expect(world.reads).toBe(reads + 1);
+    world.isSlow = true;
+    world.target.fill(2, SIZE - 3);
+    await world.announcements.content(SIZE - 3, 3);
+    expect(world.announced.splice(0)).toEqual([[MAY_READ, 7 * CELL, world.sumAt(7), 0]]);
+    world.state.dispose();
+  });
+
+  it('over cells that no record names is not announced, and not read', async () => {
+    const world = await World.create();
+    await world.write(0, new Uint8Array(CELL).fill(1));
+    expect(world.announcements.content(CELL, 3 * CELL)).toBeUndefined();
+    expect([world.reads, world.announced]).toEqual([0, []]);
+    world.state.dispose();
+  });
+});
+
+describe('the extents of records', () => {
+  const pair = [WRITTEN_PAIR, 0, 11, 12];
+  const filled = (offset: number, length: number) => [FILLED, offset, length % 2 ** 32, Math.floor(length / 2 ** 32)];
+
+  it('have the bytes of each record, and nothing of announcements', () => {
+    expect(extentsOf([WRITTEN, 100, 200, 7])).toEqual([WRITTEN, 100, 200]);
+    expect(extentsOf(pair)).toEqual([WRITTEN, 0, 2 * CELL]);
+    expect(extentsOf(filled(CELL, 2 ** 40 + 5))).toEqual([FILLED, CELL, 2 ** 40 + 5]);
+    expect(extentsOf([MODIFIED, 5, 10, 1])).toEqual([MODIFIED, 5, 10 + 2 ** 32]);
+    expect(extentsOf([MAY_READ, 0, 9, 0])).toEqual([]);
+  });
+
+  it('are joined only where a record follows another one of its kind without a gap', () => {
+    const end = 2 * CELL;
+    expect(extentsOf([...pair, WRITTEN, end, 10, 7, WRITTEN, end + 10, 5, 7])).toEqual([WRITTEN, 0, end + 15]);
+    expect(extentsOf([...pair, ...filled(end, 10)])).toEqual([WRITTEN, 0, end, FILLED, end, 10]);
+    expect(extentsOf([...pair, WRITTEN, end + 1, 10, 7])).toEqual([WRITTEN, 0, end, WRITTEN, end + 1, 10]);
+    expect(extentsOf([...filled(0, 9), ...filled(4, 9)])).toEqual([FILLED, 0, 9, FILLED, 4, 9]);
+    // An announcement between them separates nothing.
+    expect(extentsOf([...filled(0, 9), MAY_READ, 9, 1, 0, ...filled(9, 1)])).toEqual([FILLED, 0, 10]);
   });
 });
 

@@ -6,6 +6,7 @@ import { concat } from '../../src/core/concat.ts';
 import { CopyState } from '../../src/core/copy-state.ts';
 import { type Geometry, geometry } from '../../src/core/geometry.ts';
 import { CodError } from '../../src/errors.ts';
+import { MAX_CLAIMS } from '../../src/log/firmness.ts';
 import { type Extent, Proof, type ReadTarget } from '../../src/log/proof.ts';
 import { recover } from '../../src/log/recovery.ts';
 import { Slots } from '../../src/log/slots.ts';
@@ -35,13 +36,18 @@ function reader(target: Uint8Array): ReadTarget {
 async function judged(
   body: Uint8Array,
   target: Uint8Array | ReadTarget,
-  { from = 0, to = 2 ** 31, shape: device = shape }: { from?: number; to?: number; shape?: Geometry } = {},
+  {
+    from = 0,
+    to = 2 ** 31,
+    shape: device = shape,
+    seen,
+  }: { from?: number; to?: number; shape?: Geometry; seen?: ReadonlyMap<number, number> } = {},
 ): Promise<{ truth: Uint8Array; proved: Extent[] }> {
   const proof = new Proof(core, device.size);
   const state = await CopyState.open(core, device);
   try {
     for (let at = 0; at < body.length; at += 1024) proof.collect(body.subarray(at, at + 1024), { from, to });
-    const proved = await proof.judge(typeof target === 'function' ? target : reader(target), state, {});
+    const proved = await proof.judge(typeof target === 'function' ? target : reader(target), state, {}, seen);
     return { truth: truthOf(state), proved };
   } finally {
     state.dispose();
@@ -160,6 +166,62 @@ describe('records behind the last barrier', () => {
     );
     const { truth } = await judged(body, new Uint8Array(shape.size), { from: 1, to: 3 });
     expect([0, 2, 4, 6].map((cell) => truth[cell * CELL])).toEqual([0, 1, 1, 0]);
+  });
+
+  it('of cells that were read before count by what was read, or by a read; other cells are left alone', async () => {
+    const content = (value: number): number => sum(new Uint8Array(CELL).fill(value));
+    const body = logBody([
+      frame(
+        { epoch: 1, sequence: 0 },
+        [0, 1, 2].map((cell) => written(cell * CELL, 10, content(1))),
+      ),
+      frame({ epoch: 1, sequence: 1 }, [written(100, 10, content(2))]),
+    ]);
+    const reads: [number, number][] = [];
+    const read: ReadTarget = async (into, offset) => {
+      reads.push([offset, into.length]);
+      into.fill(1);
+    };
+    const seen = new Map([
+      [0, content(2)],
+      [1, content(9)],
+    ]);
+    const { truth, proved } = await judged(body, read, { seen });
+    expect([0, 100, CELL, 2 * CELL].map((at) => truth[at])).toEqual([1, 1, 1, 0]);
+    expect([reads, proved]).toEqual([[[CELL, CELL]], [{ offset: CELL, length: CELL }]]);
+  });
+
+  it('of a frame longer than its sector count nowhere, and a frame without records hides no other', async () => {
+    const zeros = sum(new Uint8Array(CELL));
+    const long = frame(
+      { epoch: 1, sequence: 0 },
+      Array.from({ length: 40 }, () => written(0, 8, zeros)),
+    );
+    const outside = concat(long, new Uint8Array(1024 - long.length));
+    expect((await judged(outside, new Uint8Array(shape.size))).proved).toEqual([]);
+    const body = logBody([
+      frame({ epoch: 1, sequence: 0 }, []),
+      frame({ epoch: 1, sequence: 1 }, [written(0, 8, zeros)]),
+    ]);
+    expect((await judged(body, new Uint8Array(shape.size))).proved).toEqual([{ offset: 0, length: CELL }]);
+  });
+
+  it('are refused if there are more than a writer leaves', () => {
+    const proof = new Proof(core, shape.size);
+    const pairs = (count: number): Uint8Array =>
+      logBody([
+        frame(
+          { epoch: 1, sequence: 0 },
+          Array.from({ length: count }, () => writtenPair(0, 1, 2)),
+        ),
+      ]);
+    const frames = { from: 0, to: 1 };
+    const most = 2 * MAX_CLAIMS;
+    const full = pairs(30);
+    for (let count = 60; count <= most; count += 60) proof.collect(full, frames);
+    proof.collect(pairs((most % 60) / 2), frames);
+    const tooMany = logBody([frame({ epoch: 1, sequence: 0 }, [mayRead(0, 1)])]);
+    expect(() => proof.collect(tooMany, frames)).toThrow(expect.objectContaining({ code: 'COD_CORRUPT' }));
   });
 
   it('may name a short last cell, and a whole cell whose last half is beyond a pair', async () => {
