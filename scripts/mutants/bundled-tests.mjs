@@ -1,0 +1,252 @@
+/**
+ * Test files of vitest that run in this process, again and again.
+ *
+ * Each test file is one bundle with all sources that it uses. It is compiled once and evaluated for each run, so that
+ * no state of the sources outlives a run, and a mutant in a constant is active from the start. Packages are shared.
+ */
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { relative, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import vm from 'node:vm';
+import { getFn, startTests } from '@vitest/runner';
+import { build } from 'esbuild';
+import fc from 'fast-check';
+import { isSlow, SETUP, TEST_ENVIRONMENT } from './tests.mjs';
+
+/** The seed of the random tests, so that a mutant has the same fate in each run. */
+const SEED = 1;
+/** No test is cut off by vitest: the runner of the mutants notices the endless ones. */
+const TIMEOUT_MS = 3_600_000;
+
+/** Returns a path for what all processes of a run share. Stryker changes the folder after it has loaded this module. */
+export const sharedPath = (/** @type {string} */ name) => resolve('.mutants', name);
+
+/** Returns the processor time of this process so far. */
+export function cpuMs() {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
+/** @param {any} task */
+function nameOf(task) {
+  const names = [];
+  for (let at = task; at && at !== at.file; at = at.suite) names.unshift(at.name);
+  return names.join(' ');
+}
+
+/** @param {any} task */
+const idOf = (task) => `${relative('.', task.file.filepath)}#${nameOf(task)}`;
+
+/**
+ * Returns the file of a test.
+ * @param {string} id
+ */
+export const fileOf = (id) => id.slice(0, id.indexOf('#'));
+
+/**
+ * Skips what is not chosen.
+ * @param {any} suite
+ * @param {ReadonlySet<string> | undefined} chosen
+ * @returns {boolean} whether a test is left
+ */
+function choose(suite, chosen) {
+  let isLeft = false;
+  for (const task of suite.tasks) {
+    const runs = task.type === 'suite' ? choose(task, chosen) : chosen ? chosen.has(idOf(task)) : !isSlow(idOf(task));
+    if (!runs) task.mode = 'skip';
+    isLeft ||= runs && task.mode !== 'skip' && task.mode !== 'todo';
+  }
+  if (!isLeft) suite.mode = 'skip';
+  return isLeft;
+}
+
+/**
+ * Returns the error of a suite that failed outside of its tests.
+ * @param {any} suite
+ * @returns {string | undefined}
+ */
+function suiteFailure(suite) {
+  const own = suite.result?.errors?.[0]?.message;
+  if (own !== undefined) return own;
+  for (const task of suite.tasks) {
+    const failure = task.type === 'suite' ? suiteFailure(task) : undefined;
+    if (failure !== undefined) return failure;
+  }
+  return undefined;
+}
+
+/**
+ * What happens around a test. `before` returns whether the test may run, and what ends it if it hangs. `after` gets its
+ * processor time.
+ * @typedef {{
+ *   before(id: string): boolean,
+ *   hangs: Promise<never>,
+ *   after(id: string, ms: number, failure: string | undefined): void,
+ * }} Hooks
+ */
+
+export class BundledTests {
+  /** @type {Map<string, Promise<{ code: string, cachedData: Buffer }>>} */
+  #compiled = new Map();
+  /** @type {Map<string, vm.Module>} */
+  #packages = new Map();
+  /** @type {typeof import('vitest')} */
+  #vitest;
+
+  /** @param {typeof import('vitest')} vitest */
+  constructor(vitest) {
+    this.#vitest = vitest;
+  }
+
+  static async open() {
+    Object.assign(process.env, TEST_ENVIRONMENT, { NODE_ENV: 'test', VITEST: 'true' });
+    // vitest reads this of its worker.
+    Object.defineProperty(globalThis, '__vitest_worker__', {
+      value: { config: { expect: { poll: {} }, snapshotOptions: {} }, environment: { name: 'node' }, filepath: '' },
+    });
+    mkdirSync(sharedPath(''), { recursive: true });
+    // A random test that fails has found the mutant, with the first values.
+    fc.configureGlobal({ seed: SEED, endOnFailure: true });
+    const tests = new BundledTests(await import('vitest'));
+    await tests.#load(SETUP);
+    return tests;
+  }
+
+  /**
+   * @param {string} file
+   * @returns {Promise<string>}
+   */
+  async #bundle(file) {
+    const path = sharedPath(`${file.replaceAll('/', '+')}.mjs`);
+    if (!existsSync(path)) {
+      // Other processes of the run look for it at the same time.
+      const partial = `${path}.${process.pid}`;
+      await build({
+        absWorkingDir: resolve('.'),
+        entryPoints: [file],
+        outfile: partial,
+        bundle: true,
+        format: 'esm',
+        platform: 'node',
+        target: 'node20',
+        packages: 'external',
+        logLevel: 'error',
+      });
+      renameSync(partial, path);
+    }
+    return readFileSync(path, 'utf8');
+  }
+
+  /** @param {string} file */
+  async #compile(file) {
+    const code = await this.#bundle(file);
+    /** @type {any} */
+    const module = new vm.SourceTextModule(code, { identifier: file });
+    return { code, cachedData: module.createCachedData() };
+  }
+
+  /**
+   * @param {string} specifier
+   * @param {string} from the importing file
+   */
+  async #imported(specifier, from) {
+    const isOwn = specifier.startsWith('#') || specifier.startsWith('.');
+    const found = isOwn ? pathToFileURL(createRequire(resolve(from)).resolve(specifier)).href : specifier;
+    const known = this.#packages.get(found);
+    if (known) return known;
+    const namespace = await import(found);
+    const names = Object.keys(namespace);
+    const module = new vm.SyntheticModule(names, () => {
+      for (const name of names) module.setExport(name, namespace[name]);
+    });
+    await module.link(() => {
+      throw new Error('a package has no imports of its own here');
+    });
+    await module.evaluate();
+    this.#packages.set(found, module);
+    return module;
+  }
+
+  /** @param {string} file */
+  async #load(file) {
+    const compiled = this.#compiled.get(file) ?? this.#compile(file);
+    this.#compiled.set(file, compiled);
+    const { code, cachedData } = await compiled;
+    const module = new vm.SourceTextModule(code, {
+      identifier: file,
+      cachedData,
+      initializeImportMeta: (meta) => {
+        meta.url = pathToFileURL(resolve(file)).href;
+      },
+      importModuleDynamically: (specifier) => this.#imported(specifier, file),
+    });
+    await module.link((specifier) => this.#imported(specifier, file));
+    await module.evaluate();
+  }
+
+  /**
+   * Runs the chosen tests of a file, or all but the slow ones.
+   * @param {string} file
+   * @param {ReadonlySet<string> | undefined} chosen
+   * @param {Hooks} hooks
+   * @returns {Promise<string | undefined>} the error of the file or of a suite, outside of its tests
+   */
+  async run(file, chosen, { before, hangs, after }) {
+    let startedAt = 0;
+    /** @type {any} */
+    const runner = {
+      pool: 'forks',
+      config: {
+        root: resolve('.'),
+        setupFiles: [],
+        sequence: { hooks: 'stack', setupFiles: 'list', shuffle: false },
+        testTimeout: TIMEOUT_MS,
+        hookTimeout: TIMEOUT_MS,
+        // The limit holds for the process, and a test that hangs keeps its place.
+        maxConcurrency: 1e9,
+        passWithNoTests: true,
+        retry: 0,
+        tags: [],
+      },
+      importFile: () => this.#load(file),
+      onCollected: (/** @type {any[]} */ files) => {
+        for (const one of files) choose(one, chosen);
+      },
+      onBeforeRunTask: (/** @type {any} */ test) => {
+        if (test.mode === 'skip' || test.mode === 'todo') return;
+        if (!before(idOf(test))) test.mode = 'skip';
+        startedAt = cpuMs();
+      },
+      onBeforeTryTask: (/** @type {any} */ test) => {
+        this.#vitest.expect.setState({ assertionCalls: 0, currentTestName: nameOf(test) });
+      },
+      // vitest collects no tests while one runs, so one that hangs must end.
+      runTask: (/** @type {any} */ test) => Promise.race([getFn(test)(), hangs]),
+      onAfterRunTask: (/** @type {any} */ test) => {
+        const failure = test.result?.state === 'fail' ? String(test.result.errors?.[0]?.message) : undefined;
+        after(idOf(test), cpuMs() - startedAt, failure);
+      },
+      extendTaskContext: (/** @type {any} */ context) => Object.assign(context, { expect: this.#vitest.expect }),
+    };
+    const [result] = await startTests([resolve(file)], runner);
+    return suiteFailure(result);
+  }
+
+  /** Undoes what a test that did not end has left. */
+  restore() {
+    this.#vitest.vi.restoreAllMocks();
+    this.#vitest.vi.useRealTimers();
+  }
+
+  /**
+   * Returns a digest of test files and all sources that they use.
+   * @param {readonly string[]} files
+   */
+  async digest(files) {
+    const hash = createHash('sha256');
+    for (const file of files) hash.update(await this.#bundle(file));
+    return hash.digest('hex').slice(0, 16);
+  }
+}
