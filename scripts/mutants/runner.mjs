@@ -39,7 +39,7 @@ const HANGS = 'the test hangs: ';
 const SLOWER = 10;
 const SLACK_MS = 5000;
 
-/** @type {{ __stryker__?: any }} */
+/** @type {typeof globalThis & { __stryker__?: any }} */
 const world = globalThis;
 /** Returns what Stryker's instrumented code shares with its runner. */
 const shared = () => (world.__stryker__ ??= {});
