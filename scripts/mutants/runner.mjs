@@ -96,7 +96,7 @@ function hanging(signal, limitMs) {
         !process.getActiveResourcesInfo().some((resource) => resource.startsWith('FSReq'));
       idleMs = isIdle ? idleMs + TICK_MS : 0;
       last = now;
-      if (idleMs >= IDLE_MS) reject(new Error(`${HANGS}waits for ever`));
+      if (idleMs >= IDLE_MS) reject(new Error(`${HANGS}waits forever`));
       if (cpuMs() > limitMs()) reject(new Error(`${HANGS}does not end`));
     }, TICK_MS);
     signal.addEventListener('abort', () => clearInterval(timer));
