@@ -7,8 +7,8 @@ import { guided } from './guided/guided.ts';
 import { type GuidedBuild, guidedBuild, removeBuild } from './guided/instrumented-build.ts';
 import { TARGETS, TESTED } from './guided/targets.ts';
 
-/** All targets together take less than four minutes. */
-const FOR_MS = effort('COD_FUZZ_MS', { short: 1000, long: 8000 });
+/** All targets together take less than two minutes. */
+const FOR_MS = effort('COD_FUZZ_MS', { short: 1000, long: 4000 });
 const SEED = Number(process.env['COD_FUZZ_SEED'] ?? 1);
 
 let build: GuidedBuild;

@@ -47,7 +47,7 @@ const STRIDE = effort('COD_REPAIR_STRIDE', { short: 151, long: 31 });
 /** The same for states at rest, whose damages are all tried. */
 const REST_STRIDE = effort('COD_REPAIR_REST_STRIDE', { short: 293, long: 31 });
 /** Power cuts of one kind of damage, during its repair. */
-const CUTS = effort('COD_REPAIR_CUTS', { short: 150, long: 1000 });
+const CUTS = effort('COD_REPAIR_CUTS', { short: 150, long: 400 });
 /** Of the damages at the steps of an operation, and of those in a long log, every so many is repaired. */
 const EVERY = effort('COD_REPAIR_EVERY', { short: 23, long: 5 });
 const environment = { clock: new SimulatedClock(), randomBytes: (into: Uint8Array) => void into.fill(99) };
