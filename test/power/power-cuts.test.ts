@@ -31,6 +31,7 @@ import {
   mountVolume,
   obstacleToVolumes,
   runTool,
+  unmount,
   type VolumeType,
   volumeTools,
 } from '../support/loop-volume.ts';
@@ -119,8 +120,8 @@ class Machine {
   }
 
   /** Makes the volume empty. */
-  renew(): void {
-    runTool('umount', this.mounted);
+  async renew(): Promise<void> {
+    await unmount(this.mounted);
     truncateSync(this.#volume, 0);
     truncateSync(this.#volume, VOLUME_BYTES);
     makeFileSystem(this.#type, this.#volume);
@@ -134,7 +135,7 @@ class Machine {
       runTool('xfs_io', '-x', '-c', 'shutdown', this.mounted);
       child.kill('SIGKILL');
       await ended;
-      runTool('umount', this.mounted);
+      await unmount(this.mounted);
     } else {
       // What it says from now on would come after the cut.
       child.kill('SIGSTOP');
@@ -142,7 +143,7 @@ class Machine {
       runTool('cp', '--reflink=always', this.#volume, snapshot);
       child.kill('SIGKILL');
       await ended;
-      runTool('umount', this.mounted);
+      await unmount(this.mounted);
       rmSync(this.#volume);
       this.#volume = snapshot;
     }
@@ -202,7 +203,7 @@ async function cutOften(type: VolumeType, cuts: number, planted: Partial<LoadOrd
   let before: Uint8Array = content;
   for (let life = 0; life < cuts; life++) {
     if (life % CUTS_OF_A_COPY === 0) {
-      if (life > 0) machine.renew();
+      if (life > 0) await machine.renew();
       mkdirSync(directory);
       runTool('sync', '-f', directory);
       history = new ByteHistory(content);

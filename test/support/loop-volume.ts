@@ -1,7 +1,7 @@
 /** File systems in files, mounted by loop devices, if this process may mount them. */
 
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { onTestFinished } from 'vitest';
 import { temporaryDirectory } from '../cli/temporary.ts';
@@ -53,6 +53,31 @@ export function mountVolume(
   runTool('mount', '-o', 'loop', volume, mounted);
   onTestFinished(() => void spawnSync(toolPath('umount')!, ['-l', mounted]));
   return { folder, volume, mounted };
+}
+
+/**
+ * Unmounts a volume everywhere: a process of another test may have begun a mount namespace meanwhile, which holds what
+ * was mounted then. As long as it does, mounting the volume again would give the file system as it is.
+ */
+export async function unmount(mounted: string): Promise<void> {
+  runTool('umount', mounted);
+  for (let looks = 0; isMounted(mounted); looks++) {
+    if (looks > 600) throw new Error(`${mounted} is still mounted in another namespace`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+/** Whether a process sees something mounted there. */
+function isMounted(mounted: string): boolean {
+  return readdirSync('/proc').some((name) => {
+    if (!/^\d+$/.test(name)) return false;
+    try {
+      return readFileSync(`/proc/${name}/mountinfo`, 'utf8').includes(` ${mounted} `);
+    } catch {
+      // The process has ended.
+      return false;
+    }
+  });
 }
 
 /** Makes a block device that holds `content`. It ends with the test. */

@@ -10,7 +10,7 @@ import { seededRandom } from '../../src/testing/index.ts';
 import { eventsOf, type Result, runCommand, runUntil } from '../cli/command.ts';
 import { temporaryDirectory } from '../cli/temporary.ts';
 import { expectBytes } from '../support/bytes.ts';
-import { makeBlockDevice, obstacleToVolumes, runTool } from '../support/loop-volume.ts';
+import { makeBlockDevice, obstacleToVolumes, runTool, unmount } from '../support/loop-volume.ts';
 import { startServe } from '../support/programs.ts';
 import { describeWith } from '../support/tools.ts';
 
@@ -128,7 +128,7 @@ describe.skipIf(reason !== undefined)(name, () => {
         const { exitCode, stderr } = await run('copy', 'image', target, ...flags);
         expect([exitCode, stderr]).toEqual([1, expect.stringContaining(`${code}: ${target}`)]);
       }
-      runTool('umount', mounted);
+      await unmount(mounted);
       const content = readFileSync(used);
       const { stderr } = await run('copy', 'image', used, '--metadata', 'meta');
       expect(stderr).toContain(`COD_EXISTS: ${used} seems to hold an ext file system`);

@@ -13,7 +13,7 @@ import { fileSource, nodeFileSystem } from '../../src/node.ts';
 import { seededRandom } from '../../src/testing/random.ts';
 import { bundleForNode } from '../support/bundle.ts';
 import { ByteHistory } from '../support/byte-history.ts';
-import { mountVolume, obstacleToVolumes, runTool as run, volumeTools } from '../support/loop-volume.ts';
+import { mountVolume, obstacleToVolumes, runTool as run, unmount, volumeTools } from '../support/loop-volume.ts';
 import { type LostVolumeOrder, lostVolumeWrites } from '../support/lost-volume-load.ts';
 import { describeWith } from '../support/tools.ts';
 
@@ -56,7 +56,7 @@ describe.skipIf(reason !== undefined)(reason === undefined ? 'a lost volume' : `
           for (const name of logs) run('sync', '-d', join(mounted, name));
           if (loss === 'shut down') run('python3', '-c', SHUT_DOWN, mounted);
           else run('cp', '--sparse=always', volume, `${volume}.snapshot`);
-          run('umount', mounted);
+          await unmount(mounted);
           run('mount', '-o', 'loop', loss === 'shut down' ? volume : `${volume}.snapshot`, mounted);
 
           const history = new ByteHistory(content);
@@ -82,7 +82,7 @@ describe.skipIf(reason !== undefined)(reason === undefined ? 'a lost volume' : `
           await source.close();
           expect(history.violation(found, 'durable'), `seed ${seed}`).toBeUndefined();
           if (Buffer.compare(found, expected) !== 0) lost++;
-          run('umount', mounted);
+          await unmount(mounted);
         }
         expect(lost, 'volumes that lost unflushed writes').toBeGreaterThan(0);
       });
