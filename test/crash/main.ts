@@ -12,6 +12,7 @@ import { rm } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { duration, UsageError, wholeNumber } from '../support/option-values.ts';
 import type { CampaignFigures } from './campaign.ts';
 import type { Failure, Hello, Job, JobResult } from './jobs.ts';
 import { patchedBuild } from './patched-build.ts';
@@ -22,8 +23,6 @@ const CRASHES = 20_000;
 const JOB_MS = 900_000;
 const PROGRESS_MS = 10_000;
 
-class UsageError extends Error {}
-
 interface Options {
   readonly seed: number;
   readonly crashes: number;
@@ -33,40 +32,25 @@ interface Options {
   readonly replay: string | undefined;
 }
 
-function wholeNumber(text: string | undefined, name: string, fallback: number): number {
-  if (text === undefined) return fallback;
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value >= 2 ** 32)
-    throw new UsageError(`--${name} ${text}: expected a whole number below 2^32`);
-  return value;
-}
-
-function duration(text: string | undefined): number | undefined {
-  if (text === undefined) return undefined;
-  const found = /^(\d+)(s|m|h)$/.exec(text);
-  if (found === null) throw new UsageError(`--for ${text}: expected a duration such as 90s, 10m or 1h`);
-  return Number(found[1]) * { s: 1000, m: 60_000, h: 3_600_000 }[found[2] as 's' | 'm' | 'h'];
-}
-
 function optionsFrom(args: string[]): Options {
   try {
     const { values } = parseArgs({
       args,
       options: {
-        seed: { type: 'string' },
-        crashes: { type: 'string' },
+        seed: { type: 'string', default: '1' },
+        crashes: { type: 'string', default: String(CRASHES) },
         for: { type: 'string' },
         only: { type: 'string', default: '' },
-        workers: { type: 'string' },
+        workers: { type: 'string', default: String(availableParallelism()) },
         replay: { type: 'string' },
       },
     });
     return {
-      seed: wholeNumber(values.seed, 'seed', 1),
-      crashes: wholeNumber(values.crashes, 'crashes', CRASHES),
-      forMs: duration(values.for),
+      seed: wholeNumber(values.seed, 'seed'),
+      crashes: wholeNumber(values.crashes, 'crashes'),
+      forMs: values.for === undefined ? undefined : duration(values.for),
       only: new RegExp(values.only),
-      workers: Math.max(1, wholeNumber(values.workers, 'workers', availableParallelism())),
+      workers: Math.max(1, wholeNumber(values.workers, 'workers')),
       replay: values.replay,
     };
   } catch (error) {

@@ -14,6 +14,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { duration, UsageError, wholeNumber } from '../../support/option-values.ts';
 import { keepInputs, keptInputs } from './corpus.ts';
 import type { Figures } from './engine.ts';
 import { type GuidedResult, guided } from './guided.ts';
@@ -24,8 +25,6 @@ const FOR_MS = 120_000;
 /** Kept inputs of one target have at most this many bytes in all, uncompressed. */
 const MAX_KEPT_BYTES = 2 ** 19;
 
-class UsageError extends Error {}
-
 interface Options {
   readonly targets: readonly string[];
   readonly forMs: number;
@@ -34,19 +33,6 @@ interface Options {
   readonly workers: number;
   readonly keep: boolean;
   readonly replay: string | undefined;
-}
-
-function wholeNumber(text: string, name: string): number {
-  const value = Number(text);
-  if (!/^\d+$/.test(text) || value >= 2 ** 32)
-    throw new UsageError(`--${name} ${text}: expected a whole number below 2^32`);
-  return value;
-}
-
-function duration(text: string): number {
-  const found = /^([1-9]\d*)(s|m|h)$/.exec(text);
-  if (found === null) throw new UsageError(`--for ${text}: expected a duration such as 90s, 10m or 1h`);
-  return Number(found[1]) * { s: 1000, m: 60_000, h: 3_600_000 }[found[2] as 's' | 'm' | 'h'];
 }
 
 function optionsFrom(args: string[]): Options {
