@@ -88,6 +88,16 @@ async function open(size: number, files: SparseFiles): Promise<{ device: InlineD
   return { device, turns };
 }
 
+/** From now on each write of the target arrives, and its call fails. Returns what it was before. */
+function failWrites({ target }: SparseFiles): File['write'] {
+  const { write } = target;
+  target.write = async (from, offset) => {
+    await write(from, offset);
+    throw new CodError('COD_TARGET_IO', 'it broke');
+  };
+  return write;
+}
+
 async function expectZeros(device: InlineDevice, offset: number, length: number): Promise<void> {
   const found = new Uint8Array(length).fill(1);
   await device.read(found, offset);
@@ -171,11 +181,7 @@ describe('zeroing the target of a closed device', () => {
     const files = new SparseFiles();
     await (await open(64 * MIB, files)).device.close();
     const { device } = await open(64 * MIB, files);
-    const { write } = files.target;
-    files.target.write = async (from, offset) => {
-      await write(from, offset);
-      throw new CodError('COD_TARGET_IO', 'it broke');
-    };
+    const write = failWrites(files);
     await device.write(new Uint8Array(BLOCK).fill(9), 3 * MIB).catch(() => undefined);
     files.target.write = write;
     await device.discard(0, 64 * MIB);
@@ -188,12 +194,7 @@ describe('zeroing the target of a closed device', () => {
   ])('knows of %s', async (_kind, use) => {
     const files = new SparseFiles();
     const first = (await open(TIB, files)).device;
-    const { write } = files.target;
-    // The bytes arrive, and the call fails.
-    files.target.write = async (from, offset) => {
-      await write(from, offset);
-      throw new CodError('COD_TARGET_IO', 'it broke');
-    };
+    const write = failWrites(files);
     await use(first).catch(() => undefined);
     files.target.write = write;
     await first.close();
@@ -207,11 +208,7 @@ describe('zeroing the target of a closed device', () => {
   it('reads all of it if zeroing what was not recorded failed', async () => {
     const files = new SparseFiles();
     const first = (await open(64 * MIB, files)).device;
-    const { write } = files.target;
-    files.target.write = async (from, offset) => {
-      await write(from, offset);
-      throw new CodError('COD_TARGET_IO', 'it broke');
-    };
+    const write = failWrites(files);
     await first.write(new Uint8Array(BLOCK).fill(9), 3 * MIB).catch(() => undefined);
     files.target.write = async () => {
       throw new CodError('COD_TARGET_IO', 'it is still broken');
