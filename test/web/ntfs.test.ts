@@ -6,9 +6,8 @@ import { VolumeError } from '../../src/web/volumes/bytes.ts';
 import { unpackLznt1 } from '../../src/web/volumes/ntfs-compressed.ts';
 import { readPart, type Volume } from '../../src/web/volumes/volume.ts';
 import { expectBytes } from '../support/bytes.ts';
-import { visit } from '../support/visit-volumes.ts';
 import { contentsAt, factsOf, imageOf, piecesAt, readAll, volumeOf } from '../support/volume-fixtures.ts';
-import { arrayBytes, find } from '../support/volumes.ts';
+import { arrayBytes, find, visitDamaged } from '../support/volumes.ts';
 
 const images = new Map(['ntfs', 'ntfs-small-clusters', 'ntfs-4k-sectors'].map((name) => [name, imageOf(name)]));
 const DATA = 0x80;
@@ -305,23 +304,5 @@ test('reads or refuses images with arbitrary damage in bounded time', async () =
     (at >= mftAt && at < mftAt + 100 * recordBytes) ||
     blocks.some((block) => at >= block && at < block + 4096);
   const places = Array.from(image.keys()).filter((at) => image[at] !== 0 && isMetadata(at));
-  let refusals = 0;
-  await fc.assert(
-    fc.asyncProperty(
-      fc.array(fc.tuple(fc.nat(places.length - 1), fc.oneof(fc.constantFrom(0, 1, 0x7f, 0x80, 0xff), fc.nat(255))), {
-        minLength: 1,
-        maxLength: 60,
-      }),
-      fc.oneof({ weight: 4, arbitrary: fc.constant(image.length) }, fc.nat(image.length)),
-      async (changes, size) => {
-        const bytes = image.slice(0, size);
-        for (const [place, value] of changes) if (places[place]! < size) bytes[places[place]!] = value;
-        const disk = arrayBytes(bytes);
-        refusals += (await visit(disk)).refusals;
-        expect(disk.bytesRead).toBeLessThan(2 ** 28);
-      },
-    ),
-    { numRuns: 30 },
-  );
-  expect(refusals).toBeGreaterThan(0);
+  expect(await visitDamaged(image, places)).toBeGreaterThan(0);
 });
