@@ -13,7 +13,16 @@ export async function makeSmaller(path) {
     module: true,
     ecma: 2020,
     // No getter of ours has an effect, and no global is another one than its name says.
-    compress: { passes: 2, inline: 1, sequences: false, pure_getters: true, unsafe: true, lhs_constants: false },
+    compress: {
+      passes: 2,
+      inline: 1,
+      sequences: false,
+      pure_getters: true,
+      unsafe: true,
+      unsafe_methods: true,
+      if_return: false,
+      lhs_constants: false,
+    },
     ...(map !== undefined && { sourceMap: { content: map, url: `${basename(path)}.map` } }),
   });
   await writeFile(path, code);

@@ -15,8 +15,8 @@ import { newBytes } from '../core/new-bytes.ts';
 import type { BlockRange } from '../core/runs.ts';
 import type { CodError } from '../errors.ts';
 import type { Clock } from '../platform/clock.ts';
+import { AnswerTimes } from './answer-times.ts';
 import type { Filler } from './filler.ts';
-import { GivingWay } from './giving-way.ts';
 import type { Origin } from './origin.ts';
 import type { Patience, Repeats } from './patience.ts';
 import type { Told } from './retries.ts';
@@ -53,6 +53,8 @@ interface Entry extends Fetch {
   isStoring: boolean;
   /** The bytes came after the call that asked for them had returned. */
   wasLate: boolean;
+  /** It continues behind what is read. */
+  readonly isLonger: boolean;
 }
 
 export class Fetcher {
@@ -64,7 +66,7 @@ export class Fetcher {
   readonly #onFetched: (bytes: number) => void;
   readonly #onStored: () => void;
   readonly #entries = new Set<Entry>();
-  readonly #givingWay = new GivingWay();
+  readonly #times = new AnswerTimes();
   #bufferedBytes = 0;
   #awaitingRoom: (() => void)[] = [];
   #inFlight = 0;
@@ -101,7 +103,7 @@ export class Fetcher {
 
   /** How long a piece of the background copy gives way to waiting readers, at most. */
   get giveWayMs(): number {
-    return this.#givingWay.ms;
+    return this.#times.giveWayMs;
   }
 
   /** Resolves when no reader waits for the source. */
@@ -112,38 +114,32 @@ export class Fetcher {
   /**
    * Fetches runs of blocks: joins requests in flight and makes one request for each gap. Synchronous if the source is.
    * Of blocks that the target holds when the source fails, nothing is fetched.
+   * @param continues fetches what follows too, as far as that hardly delays the blocks
    * @throws the source's error; the signal's reason.
    */
-  fetch(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
-    const attempt = (): MaybePromise<Fetched> => this.#attempt(runs, signal);
+  fetch(runs: readonly BlockRange[], signal: AbortSignal | undefined, continues = false): MaybePromise<Fetched> {
+    const attempt = (): MaybePromise<Fetched> => this.#attempt(runs, signal, continues);
     if (this.#repeats === undefined) return attempt();
     return this.#repeats.run({ signal, attempt, unneeded: () => (this.#areHere(runs) ? NOTHING : undefined) });
   }
 
-  #attempt(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
-    return this.#mustWait(runs) ? this.#fetchWithRoom(runs, signal) : this.#fetch(runs, signal);
+  /** Waits until there is room for the bytes of a new request, if one is needed. */
+  #attempt(runs: readonly BlockRange[], signal: AbortSignal | undefined, continues: boolean): MaybePromise<Fetched> {
+    if (this.#bufferedBytes < MAX_BUFFERED_BYTES || runs.every((run) => this.#covers(run)))
+      return this.#fetch(runs, signal, continues);
+    return withSignal(new Promise<void>((resolve) => this.#awaitingRoom.push(resolve)), signal).then(() =>
+      this.#attempt(runs, signal, continues),
+    );
   }
 
-  /** Whether a new request would be needed, and there is no room for its bytes. */
-  #mustWait(runs: readonly BlockRange[]): boolean {
-    return this.#bufferedBytes >= MAX_BUFFERED_BYTES && !runs.every((run) => this.#covers(run));
-  }
-
-  async #fetchWithRoom(runs: readonly BlockRange[], signal: AbortSignal | undefined): Promise<Fetched> {
-    while (this.#mustWait(runs)) {
-      await withSignal(new Promise<void>((resolve) => this.#awaitingRoom.push(resolve)), signal);
-    }
-    return this.#fetch(runs, signal);
-  }
-
-  #fetch(runs: readonly BlockRange[], signal: AbortSignal | undefined): MaybePromise<Fetched> {
+  #fetch(runs: readonly BlockRange[], signal: AbortSignal | undefined, continues: boolean): MaybePromise<Fetched> {
     this.#closed.signal.throwIfAborted();
     const entries: Entry[] = [];
     const release = (): void => {
       for (const entry of entries) this.#release(entry, signal);
     };
     try {
-      for (const run of runs) this.#join(run, entries);
+      for (const run of runs) this.#join(run, entries, continues);
     } catch (error) {
       release();
       throw error;
@@ -155,8 +151,11 @@ export class Fetcher {
       () => fetched,
       (error: unknown) => {
         release();
-        if (signal?.aborted || this.#closed.signal.aborted || !this.#areHere(runs)) throw error;
-        return NOTHING;
+        if (signal?.aborted || this.#closed.signal.aborted) throw error;
+        if (this.#areHere(runs)) return NOTHING;
+        // The failure may be that of what follows.
+        if (entries.some(({ isLonger }) => isLonger)) return this.#fetch(runs, signal, false);
+        throw error;
       },
     );
   }
@@ -184,23 +183,35 @@ export class Fetcher {
   }
 
   /** Adds to `entries` what covers a run, as read by one more reader. */
-  #join(run: BlockRange, entries: Entry[]): void {
+  #join(run: BlockRange, entries: Entry[], continues: boolean): void {
     const add = (entry: Entry): void => {
       // An entry may cover blocks of two runs.
       if (entries.includes(entry)) return;
       entry.readers++;
       entries.push(entry);
     };
+    const begin = (gap: BlockRange): void => add(this.#begin(gap, continues ? this.#goodEnd(gap) : gap.end));
     let { start } = run;
     for (const entry of this.#known(run)) {
-      if (start < entry.start) add(this.#begin({ start, end: entry.start }));
+      if (start < entry.start) begin({ start, end: entry.start });
       add(entry);
       start = Math.max(start, entry.end);
     }
-    if (start < run.end) add(this.#begin({ start, end: run.end }));
+    if (start < run.end) begin({ start, end: run.end });
   }
 
-  #begin({ start, end }: BlockRange): Entry {
+  /** Where a request for blocks should end: before what is here or on its way. */
+  #goodEnd({ start, end }: BlockRange): number {
+    const { blockSize, blockCount } = this.#filler.geometry;
+    const most = Math.min(blockCount, start + this.#times.fetchBytes / blockSize);
+    // A source that answers at once has no latency to share.
+    if (most <= end || this.#origin.source?.submitRead !== undefined) return end;
+    const limit = this.#filler.nextSynced(end, most);
+    return this.#known({ start: end, end: limit })[0]?.start ?? limit;
+  }
+
+  /** @param end where the request ends, at `needed` or later */
+  #begin({ start, end: needed }: BlockRange, end: number): Entry {
     const { blockSize, size } = this.#filler.geometry;
     const offset = start * blockSize;
     const bytes = newBytes(Math.min(end * blockSize, size) - offset);
@@ -213,6 +224,7 @@ export class Fetcher {
       readers: 0,
       isStoring: false,
       wasLate: false,
+      isLonger: end > needed,
     };
     this.#onBegin?.();
     const reading = this.#read(entry, offset);
@@ -243,13 +255,16 @@ export class Fetcher {
     entry.done = reading.then(
       () => {
         entry.done = undefined;
-        if (entry.bytes.length <= SHORT_BYTES) this.#givingWay.answeredAfter(this.#clock.now() - askedMs);
+        const { length } = entry.bytes;
+        if (length <= SHORT_BYTES || entry.isLonger)
+          this.#times.answeredAfter(this.#clock.now() - askedMs, length, entry.isLonger);
         this.#arrived();
         this.#repeats?.answered();
-        this.#onFetched(entry.bytes.length);
+        this.#onFetched(length);
         if (entry.readers === 0) this.#storeLater(entry);
       },
       (error: unknown) => {
+        if (entry.isLonger) this.#times.failed();
         this.#arrived();
         this.#drop(entry);
         throw error;

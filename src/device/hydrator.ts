@@ -148,6 +148,11 @@ export class Hydrator {
     });
   }
 
+  /** Whether stretches are in flight, as fast as they can be copied. */
+  get isAtFullSpeed(): boolean {
+    return this.#workers > 0 && this.limiter.rate === undefined;
+  }
+
   /** What the copy does, as long as it has not ended. */
   get state(): DeviceState & ('hydrating' | 'paused' | 'waiting') {
     if (this.#isPaused) return 'paused';

@@ -22,6 +22,8 @@ export interface Reaching {
    * Returns a promise for when a stretch in flight has dealt with these blocks, if that comes sooner than a request.
    */
   reaching(blocks: BlockRange): Promise<void> | undefined;
+  /** It soon comes by what follows each block that is read. */
+  readonly isAtFullSpeed: boolean;
 }
 
 export class Reader {
@@ -95,7 +97,7 @@ export class Reader {
       if (reaching === undefined) runs.push(blocks);
       else reached.push(reaching);
     }
-    const fetched = this.#fetcher.fetch(runs, signal);
+    const fetched = this.#fetcher.fetch(runs, signal, !this.#hydrator.isAtFullSpeed);
     return reached.length === 0 ? fetched : this.#reached(Promise.all(reached), fetched, signal);
   }
 

@@ -53,6 +53,7 @@ const ADAPTER = 'src/fs/fs-adapter.ts';
 const SNAPSHOT = 'src/device/snapshot.ts';
 const VERIFIED = 'src/sources/verified.ts';
 const VERIFIED_TEST = 'test/sources/verified.test.ts';
+const LONGER_FETCHES = 'test/device/longer-fetches.test.ts';
 const LYING_PROXY = 'a device whose proxy turns over a bit';
 const SNAPSHOT_METADATA = 'src/log/snapshot-metadata.ts';
 
@@ -1430,6 +1431,18 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       yield`,
       },
     ],
+  },
+  {
+    name: 'a read that fails because what follows it cannot be read',
+    test: { file: LONGER_FETCHES, name: 'does not fail for what follows' },
+    patches: [
+      { file: FETCHER, find: 'if (entries.some(({ isLonger }) => isLonger)) return', replace: 'if (false) return' },
+    ],
+  },
+  {
+    name: 'a request that continues over what is on its way',
+    test: { file: LONGER_FETCHES, name: 'ends before what is here, on its way, or past the end' },
+    patches: [{ file: FETCHER, find: 'this.#known({ start: end, end: limit })[0]?.start ?? limit', replace: 'limit' }],
   },
   ...QCOW2_BUGS,
 ];
