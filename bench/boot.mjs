@@ -1,8 +1,8 @@
 /**
- * A small Linux boots from a compressed qcow2 image on a web server with a latency: from `serve`, from QEMU's own HTTP
- * driver, and from qemu-nbd.
+ * A small Linux boots from a compressed qcow2 image, or a raw image, on a web server with a latency: from `serve`, from
+ * QEMU's own HTTP driver, and from qemu-nbd.
  *
- *   node bench/boot.mjs [--rounds N] [--latency MS] [--compression zlib|zstd] [--json]
+ *   node bench/boot.mjs [--rounds N] [--latency MS] [--format qcow2|raw] [--compression zlib|zstd] [--json]
  *
  * Seconds from the start of the first program to the kernel's first line on the serial port, and to the line that says
  * that its disk is mounted; requests and MB until then. Medians of rounds that are interleaved.
@@ -23,11 +23,13 @@ const { values: options } = parseArgs({
   options: {
     rounds: { type: 'string', default: '5' },
     latency: { type: 'string', default: '20' },
+    format: { type: 'string', default: 'qcow2' },
     compression: { type: 'string', default: 'zlib' },
     json: { type: 'boolean', default: false },
   },
 });
 
+const { format } = options;
 /** What the disk holds beside the kernel. The disk has 64 MiB. */
 const FILES_BYTES = 40 * 2 ** 20;
 const FIRST_LINE = /Linux version/;
@@ -75,9 +77,11 @@ function makeImage(folder) {
   }
   const script = join(root, 'examples', 'v86', 'make-image.sh');
   execFileSync(script, [folder, files, 'console=ttyS0 loglevel=7'], { cwd: root, stdio: 'pipe' });
+  const raw = join(folder, 'linux.img');
+  if (format === 'raw') return raw;
   const image = join(folder, 'linux.qcow2');
   const packing = ['-c', '-o', `compression_type=${options.compression}`];
-  execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', ...packing, join(folder, 'linux.img'), image]);
+  execFileSync('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', ...packing, raw, image]);
   return image;
 }
 
@@ -104,12 +108,12 @@ try {
   const tasks = {
     'copyondemand serve': () => ours('--quiet'),
     'copyondemand serve --no-hydrate': () => ours('--quiet', '--no-hydrate'),
-    'QEMU, HTTP': async () => [guest(['-snapshot', '-drive', `file=${url},format=qcow2,if=ide`])],
+    'QEMU, HTTP': async () => [guest(['-snapshot', '-drive', `file=${url},format=${format},if=ide`])],
     'qemu-nbd, HTTP': async () => {
       const socket = join(folder, 'socket');
       // It prints nothing, and its socket exists before it listens: it says so by going to the background.
       const pid = join(folder, 'pid');
-      execFileSync('qemu-nbd', ['--fork', '--pid-file', pid, '-s', '-f', 'qcow2', '-k', socket, url], {
+      execFileSync('qemu-nbd', ['--fork', '--pid-file', pid, '-s', '-f', format, '-k', socket, url], {
         stdio: 'ignore',
       });
       const id = Number(readFileSync(pid, 'utf8'));
