@@ -6,6 +6,7 @@ import { ensureBuilt, ensureInstalled, run, script } from '../scripts/lib/steps.
 const NAMES = [
   'core.mjs',
   'write-path.mjs',
+  'cold-reads.mjs',
   'checkpoint-stall.mjs',
   'fence.mjs',
   'snapshot.mjs',

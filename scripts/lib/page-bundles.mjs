@@ -49,13 +49,14 @@ const qcow2Apart = {
 };
 
 /**
- * Leaves out what block devices need: a page has none.
+ * Leaves out what block devices need, and sources that answer at once: a page has none.
  * @type {import('esbuild').Plugin}
  */
-const withoutBlockDevices = {
-  name: 'without-block-devices',
+const withoutLocalDisks = {
+  name: 'without-local-disks',
   setup({ onLoad }) {
     onLoad({ filter: /\/block-device-target\.ts$/ }, () => ({ contents: 'export const prepareDevice = undefined;' }));
+    onLoad({ filter: /\/read-through\.ts$/ }, () => ({ contents: 'export const newReadThrough = undefined;' }));
   },
 };
 
@@ -92,7 +93,7 @@ const coreFirst = {
 };
 
 /** The plugins that a bundle of our own code for pages needs. */
-export const ownPlugins = [qcow2Apart, withoutBlockDevices, withoutListenerCount, coreFirst];
+export const ownPlugins = [qcow2Apart, withoutLocalDisks, withoutListenerCount, coreFirst];
 
 const DATA = /"data:application\/octet-stream;base64,([A-Za-z0-9+/=]+)"/;
 const INSTANTIATE = '.then((binary) => WebAssembly.instantiate(binary, imports))';

@@ -22,8 +22,9 @@ import { Hydrator, type Room } from './hydrator.ts';
 import { Operations } from './operations.ts';
 import type { Origin } from './origin.ts';
 import type { Patience } from './patience.ts';
+import { newReadThrough, type ReadThrough } from './read-through.ts';
 import { Reader } from './reader.ts';
-import { Retries } from './retries.ts';
+import { Retries, type Told } from './retries.ts';
 import { type SnapshotPlace, Snapshots } from './snapshot.ts';
 import { Target } from './target.ts';
 import type { DeviceEvent, DeviceExtent, DeviceState, DeviceStatus, HydrateOptions, InlineDevice } from './types.ts';
@@ -57,6 +58,7 @@ export class CopyOnDemandDevice implements InlineDevice {
   readonly #target: Target;
   readonly #operations: Operations;
   readonly #fetcher: Fetcher;
+  readonly #through: ReadThrough | undefined;
   readonly #hydrator: Hydrator;
   readonly #retries: Retries;
   /** Aborted when the device is closed or poisoned. */
@@ -83,16 +85,18 @@ export class CopyOnDemandDevice implements InlineDevice {
     this.#operations = new Operations(log, this.#target, clock);
     const { counters } = this.#operations;
     const filler = new Filler(this.#target);
-    this.#fetcher = new Fetcher({
+    const demand = {
       origin,
       filler,
       clock,
       patience: parts.patience,
-      onRetry: (retry) => this.#retries.noted(retry),
+      onRetry: (retry: Told) => this.#retries.noted(retry),
       onBegin: () => void counters.demand.requests++,
-      onFetched: (bytes) => this.#fetched(bytes),
+      onFetched: (bytes: number) => this.#fetched(bytes),
       onStored: () => this.#checkComplete(),
-    });
+    };
+    this.#fetcher = new Fetcher(demand);
+    this.#through = newReadThrough?.(demand);
     const onChange = () => this.#tellProgress();
     this.#retries = new Retries(environment, parts.events, {
       isCopying: hydrate !== false,
@@ -105,7 +109,7 @@ export class CopyOnDemandDevice implements InlineDevice {
     );
     origin.onChange = onChange;
     origin.onRetry = (retry) => this.#retries.noted(retry);
-    this.#reader = new Reader(this.#target, this.#fetcher, this.#hydrator);
+    this.#reader = new Reader(this.#target, this.#fetcher, this.#hydrator, this.#through);
     this.#writer = new Writer(this.#target, this.#fetcher);
     this.#snapshots = new Snapshots(parts.place, this.#target);
     this.#state = hydrate === false ? 'idle' : log.state.isComplete ? 'hydrating' : this.#hydrator.state;
@@ -434,6 +438,7 @@ export class CopyOnDemandDevice implements InlineDevice {
       await this.#fetcher.close(reason);
       await this.#hydrating;
       await this.#operations.drained();
+      await this.#through?.close();
       const { syncedBlocks, dirtyBlocks } = this.status();
       this.#last = { syncedBlocks, dirtyBlocks };
       await closeLog();

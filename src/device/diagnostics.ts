@@ -81,9 +81,14 @@ export class Diagnostics {
     publish<DeviceMessage>(DEVICE, { target: this.#target, ...event });
   }
 
+  /** Whether anything subscribes to requests to the source. */
+  get isWatched(): boolean {
+    return SOURCE?.hasSubscribers === true;
+  }
+
   /** Watches a request to the source. Returns undefined if nothing subscribes. */
   request(kind: SourceMessage['kind'], offset: number, length: number): WatchedRequest | undefined {
-    if (!SOURCE?.hasSubscribers) return undefined;
+    if (!this.isWatched) return undefined;
     const target = this.#target;
     const clock = this.#clock;
     const startMs = clock.now();

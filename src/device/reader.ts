@@ -11,6 +11,7 @@ import { withSignal } from '../async/with-signal.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import type { BlockRange, Piece } from '../core/runs.ts';
 import type { Fetch, Fetched, Fetcher } from './fetcher.ts';
+import type { ReadThrough } from './read-through.ts';
 import type { Target } from './target.ts';
 
 /** Cold reads are answered in pieces of this size, so that memory stays bounded. */
@@ -30,11 +31,14 @@ export class Reader {
   readonly #target: Target;
   readonly #fetcher: Fetcher;
   readonly #hydrator: Reaching;
+  readonly #through: ReadThrough | undefined;
 
-  constructor(target: Target, fetcher: Fetcher, hydrator: Reaching) {
+  /** @param through for sources that answer at once */
+  constructor(target: Target, fetcher: Fetcher, hydrator: Reaching, through: ReadThrough | undefined) {
     this.#target = target;
     this.#fetcher = fetcher;
     this.#hydrator = hydrator;
+    this.#through = through;
   }
 
   get #state(): CopyState {
@@ -44,6 +48,8 @@ export class Reader {
   /** Fills `into`, 1 byte or more, now or later. */
   read(into: Uint8Array, offset: number, signal: AbortSignal | undefined): Done {
     if (this.#state.isSynced(offset, into.length)) return this.#readSynced(into, offset);
+    const done = this.#through?.read(into, offset, this.#target);
+    if (done !== undefined) return done === true ? undefined : done;
     if (into.length <= READ_PIECE_BYTES) return this.#readCold(into, offset, signal);
     return this.#readPieces(into, offset, signal);
   }

@@ -95,8 +95,12 @@ class FileSource implements InlineSource, AsyncDisposable {
   }
 
   submitRead(into: Uint8Array, offset: number): Done {
+    return this.readNow(into, offset) ? undefined : this.#readInPool(into, offset);
+  }
+
+  readNow(into: Uint8Array, offset: number): boolean {
     this.#check(offset, into.length, undefined);
-    if (!this.#inline.allow(into.length)) return this.#readInPool(into, offset);
+    if (!this.#inline.allow(into.length)) return false;
     try {
       const start = this.#inline.start();
       this.#readInline(into, offset);
@@ -105,7 +109,7 @@ class FileSource implements InlineSource, AsyncDisposable {
     } catch (error) {
       throw this.#explain(error);
     }
-    return undefined;
+    return true;
   }
 
   async #readInPool(into: Uint8Array, offset: number): Promise<void> {
@@ -195,15 +199,16 @@ class FileSource implements InlineSource, AsyncDisposable {
     if (this.#bytesSinceCheck >= CHECK_BYTES || ++this.#readsSinceCheck >= CHECK_READS || isEnd) this.#checkUnchanged();
   }
 
+  /** Each read checks again once the file was found changed. */
   #checkUnchanged(): void {
-    this.#bytesSinceCheck = 0;
-    this.#readsSinceCheck = 0;
     if (!this.#isFile) return;
     const before = this.#seen;
     const now = fstatSync(this.#handle.fd, { bigint: true });
     const isSame = now.size === before.size && now.mtimeNs === before.mtimeNs;
     if (isSame && (now.ctimeNs === before.ctimeNs || isAttributeChange(before, now) || this.#hasLostItsPath())) {
       this.#seen = now;
+      this.#bytesSinceCheck = 0;
+      this.#readsSinceCheck = 0;
       return;
     }
     const details = { path: this.#path, sizeAtOpen: this.size, size: Number(now.size) };

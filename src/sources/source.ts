@@ -76,5 +76,10 @@ export interface InlineSource extends Source {
    * @throws {@link CodError} as {@link read}, synchronously or by the promise.
    */
   submitRead?(into: Uint8Array, offset: number): Done;
+  /**
+   * As {@link read}, but synchronously. Returns false, and does nothing, where that might take long.
+   * @throws {@link CodError} as {@link read}
+   */
+  readNow?(into: Uint8Array, offset: number): boolean;
   stream?(offset: number, length: number, options?: InternalStreamOptions): AsyncIterableIterator<Uint8Array>;
 }

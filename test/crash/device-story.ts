@@ -114,6 +114,15 @@ function sourceOf(
         return undefined;
       },
     }),
+    ...(inline &&
+      random.oneIn(2) && {
+        readNow: (into: Uint8Array, offset: number) => {
+          if (random.oneIn(2)) return false;
+          fail();
+          image.read(into, offset);
+          return true;
+        },
+      }),
     stream: async function* (offset, length, { signal } = {}) {
       for (let at = offset; at < offset + length; ) {
         await wait(signal);

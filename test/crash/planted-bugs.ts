@@ -54,6 +54,8 @@ const SNAPSHOT = 'src/device/snapshot.ts';
 const VERIFIED = 'src/sources/verified.ts';
 const VERIFIED_TEST = 'test/sources/verified.test.ts';
 const LONGER_FETCHES = 'test/device/longer-fetches.test.ts';
+const READ_THROUGH = 'src/device/read-through.ts';
+const READ_THROUGH_TEST = 'test/device/read-through.test.ts';
 const LYING_PROXY = 'a device whose proxy turns over a bit';
 const SNAPSHOT_METADATA = 'src/log/snapshot-metadata.ts';
 
@@ -1443,6 +1445,15 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'a request that continues over what is on its way',
     test: { file: LONGER_FETCHES, name: 'ends before what is here, on its way, or past the end' },
     patches: [{ file: FETCHER, find: 'this.#known({ start: end, end: limit })[0]?.start ?? limit', replace: 'limit' }],
+  },
+  {
+    name: 'a reader that has its memory back while a store still reads it',
+    test: { file: READ_THROUGH_TEST, name: 'a store that takes long ends before the reader has its memory back' },
+    patches: [{ file: READ_THROUGH, find: 'return storing.then(', replace: 'storing.then(' }],
+  },
+  {
+    name: 'a read of the source where the target holds a part of the block',
+    patches: [{ file: READ_THROUGH, find: 'state.nextHeld(blocks.start, blocks.end) < blocks.end', replace: 'false' }],
   },
   ...QCOW2_BUGS,
 ];

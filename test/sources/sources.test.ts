@@ -255,6 +255,8 @@ describe('fileSource', () => {
       for (let count = 0; count < 1024; count++) await submitted(new Uint8Array(10), 0);
     };
     await expectCode(changed(), 'COD_SOURCE_CHANGED');
+    // Found once, it is said at each read.
+    await expectCode(submitted(new Uint8Array(10), 0), 'COD_SOURCE_CHANGED');
     await source.close();
     await expectCode(submitted(into, 0), 'COD_CLOSED');
   });
