@@ -4,8 +4,8 @@
  *
  *   node bench/cold-reads.mjs [--size MIB] [--rounds N]
  *
- * Rounds are interleaved, and figures are medians: µs of time and of the processor for each read. Exits with 1 if a cold
- * read takes more than 2 × the processor time of the two calls. Needs `npm run build` first.
+ * Rounds are interleaved, and figures are medians: µs of time and of the processor for each read. Exits with 1 if a
+ * cold read takes more than 2 × the processor time of the two calls. Needs `npm run build` first.
  */
 
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync, writeSync } from 'node:fs';

@@ -2,8 +2,8 @@
  * Cold reads from a source that answers at once, such as a local file. They take no promise and no memory of their own.
  *
  * - Whole blocks are read right into the reader's memory, and stored from there before the read returns.
- * - Nobody waits for the records, so many of them share an append: until then the blocks count as missing, and a further
- *   read fetches and stores the same bytes again.
+ * - No caller waits for the records, so many of them share an append: until then the blocks count as missing, and a
+ *   further read fetches and stores the same bytes again.
  */
 
 import type { Done } from '../async/done.ts';

@@ -153,7 +153,14 @@ export class Target {
     return this.#write(from, offset, true);
   }
 
+  /** A replaced owner must not write over what its successor has written. It may have waited for long before this. */
   #write(from: Uint8Array, offset: number, isUsers: boolean): Done {
+    const checked = this.log.fenceIfOld();
+    const write = (): Done => this.#writeAtOnce(from, offset, isUsers);
+    return checked === undefined ? write() : checked.then(write);
+  }
+
+  #writeAtOnce(from: Uint8Array, offset: number, isUsers: boolean): Done {
     this.#written?.add(...unitsOf(offset, from.length));
     const failed = (error: unknown): Promise<never> => this.#failed(error, offset, from.length, isUsers);
     try {

@@ -4,7 +4,8 @@
  * An owner is paused right before a storage operation or a check of its lock, is replaced, and continues later.
  *
  * - What an owner has handed to the storage has taken effect before the next owner begins.
- * - The storage refuses what a replaced owner writes to the target. Only the storage can do that (promise 7).
+ * - The storage refuses a write to the target that was in flight when its owner was replaced. Only the storage can do
+ *   that (promise 7). Such an owner must begin no other.
  * - All else of a replaced owner reaches the storage: the library has to hold it back.
  */
 
@@ -52,12 +53,12 @@ export class Owner implements Seat {
   #running = 0;
   #stepsLeft = Number.POSITIVE_INFINITY;
   #gate: Promise<void> | undefined;
+  #fail!: (error: Error) => void;
   #onPaused!: () => void;
   #resume: () => void = () => undefined;
 
   constructor(inner: StorageOwner, target: string) {
-    let fail: (error: Error) => void;
-    this.wrong = new Promise((_, reject) => (fail = reject));
+    this.wrong = new Promise((_, reject) => (this.#fail = reject));
     this.wrong.catch(() => undefined);
     this.paused = new Promise((resolve) => (this.#onPaused = resolve));
     this.#inner = inner;
@@ -67,7 +68,7 @@ export class Owner implements Seat {
       open: (name, options) => this.#step(async () => this.#file(name, await inner.open(name, options))),
       remove: (name) =>
         this.#step(async () => {
-          if (this.#isReplaced) fail(new Error(`an owner that was replaced has removed ${name}`));
+          if (this.#isReplaced) this.#fail(new Error(`an owner that was replaced has removed ${name}`));
           await inner.remove(name);
         }),
       lock: async (name, options) => this.#lease(await inner.lock!(name, options)),
@@ -109,12 +110,15 @@ export class Owner implements Seat {
   }
 
   #file(name: string, file: File): File {
-    const change = (operation: () => Promise<void>): Promise<void> =>
-      this.#step(async () => {
+    const change = (operation: () => Promise<void>): Promise<void> => {
+      if (this.#isReplaced && name === this.#target)
+        this.#fail(new Error('an owner that was replaced has begun to change the target'));
+      return this.#step(async () => {
         if (this.#isReplaced && name === this.#target)
           throw new CodError('COD_TARGET_IO', `${name}: the storage refuses an owner that was replaced`);
         await operation();
       });
+    };
     return {
       size: () => this.#step(() => file.size()),
       read: (into, offset) => this.#step(() => file.read(into, offset)),

@@ -1452,6 +1452,17 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [{ file: READ_THROUGH, find: 'return storing.then(', replace: 'storing.then(' }],
   },
   {
+    name: 'a change of the target by an owner that may have been replaced',
+    where: /^owners/,
+    patches: [
+      {
+        file: TARGET,
+        find: 'const checked = this.log.fenceIfOld();\n    const write',
+        replace: 'const checked = undefined as Done;\n    const write',
+      },
+    ],
+  },
+  {
     name: 'a read of the source where the target holds a part of the block',
     patches: [{ file: READ_THROUGH, find: 'state.nextHeld(blocks.start, blocks.end) < blocks.end', replace: 'false' }],
   },

@@ -1,7 +1,7 @@
 /** Promise 7: what an owner may do after another one has taken its copy over, and what the new one does first. */
 
 import { describe, expect, it } from 'vitest';
-import { type Device, openDevice } from '../../src/index.ts';
+import { type Device, openDevice, type Source } from '../../src/index.ts';
 import { removeCopyIn } from '../../src/log/removal.ts';
 import { bytesSource } from '../../src/sources/bytes.ts';
 import {
@@ -12,6 +12,7 @@ import {
   type StorageOwner,
   seededRandom,
 } from '../../src/testing/index.ts';
+import { ControlledSource } from '../support/controlled-source.ts';
 
 const BLOCK = 4096;
 const BLOCKS = 16;
@@ -19,9 +20,13 @@ const SOURCE = new Uint8Array(BLOCKS * BLOCK).fill(1);
 const ENVIRONMENT = { clock: new SimulatedClock(), randomBytes: (into: Uint8Array) => into.fill(7) };
 const METADATA = ['disk.bak', 'disk.bak.1', 'disk.wil', 'disk.wil.1'];
 
-function open(fileSystem: StorageOwner, clock = new SimulatedClock()): Promise<Device> {
+function open(
+  fileSystem: StorageOwner,
+  clock = new SimulatedClock(),
+  source: Source = bytesSource(SOURCE, { identity: 'x' }),
+): Promise<Device> {
   return openDevice({
-    source: bytesSource(SOURCE, { identity: 'x' }),
+    source,
     fileSystem,
     target: 'disk',
     hydrate: false,
@@ -30,6 +35,15 @@ function open(fileSystem: StorageOwner, clock = new SimulatedClock()): Promise<D
 }
 
 const block = (value: number): Uint8Array => new Uint8Array(BLOCK).fill(value);
+
+/** The first byte of a block of the target itself. */
+async function firstByte(files: CrashingFileSystem, index: number): Promise<number | undefined> {
+  const target = await files.open('disk');
+  const found = new Uint8Array(1);
+  await target.read(found, index * BLOCK);
+  await target.close();
+  return found[0];
+}
 
 async function contentOf(device: Device, index: number): Promise<number> {
   const found = new Uint8Array(BLOCK);
@@ -62,6 +76,38 @@ async function complete(device: Device): Promise<void> {
 }
 
 const LOST = { code: 'COD_POISONED', message: expect.stringContaining('was taken over by owner 2') };
+
+describe('an owner that was replaced for long changes nothing of the target', () => {
+  it('by a write', async () => {
+    const { files, shared, owner, device } = await begun();
+    shared.takeOver();
+    owner.isRecent = false;
+    await expect(device.write(block(99), 0)).rejects.toMatchObject(LOST);
+    expect(await firstByte(files, 0)).toBe(10);
+    await device.close().catch(() => undefined);
+  });
+
+  it.each<[string, (device: Device) => Promise<unknown>]>([
+    ['a read that waited for the source', (device) => device.read(new Uint8Array(BLOCK), 5 * BLOCK)],
+    ['a hydration that waited for the source', (device) => device.hydrateRange(4 * BLOCK, 4 * BLOCK)],
+  ])('by %s', async (_, call) => {
+    const files = new CrashingFileSystem();
+    const shared = new SharedStorage(files);
+    const owner = shared.takeOver();
+    const source = new ControlledSource(SOURCE);
+    const device = await open(owner, undefined, source);
+    const called = call(device).catch(() => undefined);
+    const answer = await source.next();
+    const target = await files.open('disk');
+    shared.takeOver();
+    owner.isRecent = false;
+    await target.write(block(77), 5 * BLOCK);
+    answer.release();
+    await called;
+    await device.close().catch(() => undefined);
+    expect(await firstByte(files, 5)).toBe(77);
+  });
+});
 
 describe('an owner that was replaced acknowledges no', () => {
   const calls: [string, (device: Device) => Promise<void>][] = [

@@ -19,7 +19,7 @@ type Message =
   | { readonly block: number; readonly flushed: number };
 
 const ROUNDS = effort('COD_OWNERS', { short: 8, long: 300 });
-const BLOCKS = 2048;
+const BLOCKS = 4096;
 const MACHINES = ['a', 'a', 'b', 'b'];
 /** A beat each 25 ms, and a take-over after 150 ms. */
 const SPEED = 200;

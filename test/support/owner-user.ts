@@ -1,7 +1,7 @@
 /**
- * A process for owners.test.ts, on a machine whose clocks run faster. It opens the copy, says so, reads it, and
- * flushes a write to a block that no other owner has. Then it reports what it has read, writes growing numbers to its
- * block, reports each that is flushed, and closes.
+ * A process for owners.test.ts, on a machine whose clocks run faster. It opens the copy, says so, reads the blocks of
+ * the owners before it, and flushes a write to its own block. Then it reports what it has read, writes growing numbers
+ * to its block, reports each that is flushed, and closes.
  *
  * It pauses now and then right before a system call that changes a name, for longer than a take-over needs.
  *
@@ -12,14 +12,15 @@ import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { localFileSystem } from '../../src/fs/node.ts';
 import type { Machine } from '../../src/fs/node-process.ts';
-import { type CodError, openDevice } from '../../src/index.ts';
-import { bytesSource } from '../../src/sources/bytes.ts';
+import { type CodError, openDevice, type Source } from '../../src/index.ts';
 
 const [directory, name, speedText, pauseText] = process.argv.slice(2) as [string, string, string, string];
 const speed = Number(speedText);
 const BLOCK = 4096;
-const BLOCKS = 2048;
+const BLOCKS = 4096;
 const WRITES = 10;
+/** So many owners have their blocks after that of an owner. */
+const SUCCESSORS = 16;
 const LONGEST_PAUSE_MS = 400;
 
 const machine: Machine = {
@@ -55,6 +56,17 @@ fs.unlinkSync = late(fs.unlinkSync);
 fs.openSync = late(fs.openSync, (_, flags) => (Number(flags) & fs.constants.O_CREAT) !== 0);
 syncBuiltinESMExports();
 
+/** A process is often stopped while it waits for an answer, and stores it when it continues. */
+const farZeros: Source = {
+  size: BLOCK * BLOCKS,
+  identity: 'zeros',
+  read: async (into) => {
+    await new Promise((resolve) => setTimeout(resolve, 10 * Math.random()));
+    into.fill(0);
+  },
+  close: async () => undefined,
+};
+
 /** The parent gives each owner a block of its own. */
 let onNumber: (block: number) => void;
 process.on('message', (block: number) => onNumber(block));
@@ -65,19 +77,21 @@ function send(message: unknown): Promise<void> {
 
 async function own(): Promise<void> {
   const device = await openDevice({
-    source: bytesSource(new Uint8Array(BLOCK * BLOCKS), { identity: 'zeros' }),
+    source: farZeros,
     fileSystem: localFileSystem(directory, {}, { machine }),
     target: 'disk',
     hydrate: false,
   });
   const block = new Promise<number>((resolve) => (onNumber = resolve));
-  const all = new Uint8Array(BLOCK * BLOCKS);
   try {
     await send({ opened: true });
     const number = await block;
-    await device.read(all, 0);
-    const found = new DataView(all.buffer);
-    const values = Array.from({ length: BLOCKS }, (_, index) => found.getUint32(index * BLOCK, true));
+    const before = new Uint8Array(number * BLOCK);
+    await device.read(before, 0);
+    const found = new DataView(before.buffer);
+    const values = Array.from({ length: number }, (_, index) => found.getUint32(index * BLOCK, true));
+    // An owner that is replaced meanwhile must not store these over what its successors write.
+    void device.hydrateRange((number + 1) * BLOCK, SUCCESSORS * BLOCK).catch(() => undefined);
     const bytes = new Uint8Array(BLOCK);
     // An owner that was replaced while it was held up may read old bytes, but it cannot flush.
     await device.write(bytes, number * BLOCK);
