@@ -109,6 +109,22 @@ describe('an owner that was replaced for long changes nothing of the target', ()
   });
 });
 
+it('an owner that was replaced leaves no snapshot', async () => {
+  const files = new CrashingFileSystem();
+  const shared = new SharedStorage(files);
+  const owner = shared.takeOver();
+  const snapshotLease = { check: async () => true, release: async () => undefined };
+  const lock: StorageOwner['lock'] = async (name, options) =>
+    name.startsWith('snapshot') ? snapshotLease : owner.lock!(name, options);
+  const device = await open({ ...owner, lock });
+  await device.write(block(10), 0);
+  shared.takeOver();
+  await expect(device.snapshot('snapshot')).rejects.toMatchObject(LOST);
+  for (const name of ['snapshot', 'snapshot.bak', 'snapshot.wil'])
+    await expect(files.open(name), name).rejects.toMatchObject({ code: 'COD_NOT_FOUND' });
+  await device.close().catch(() => undefined);
+});
+
 describe('an owner that was replaced acknowledges no', () => {
   const calls: [string, (device: Device) => Promise<void>][] = [
     ['flush', (device) => device.flush()],
