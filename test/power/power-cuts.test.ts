@@ -179,13 +179,16 @@ async function contentsOf(directory: string, image: string): Promise<Uint8Array>
   const elsewhere = temporaryDirectory();
   cpSync(directory, elsewhere, { recursive: true, filter: (path) => !path.includes('.lock') });
   const source = await fileSource(image);
-  const device = await openDevice({ source, fileSystem: nodeFileSystem(elsewhere), target: 'disk', hydrate: false });
-  const found = new Uint8Array(SIZE);
-  await device.read(found, 0);
-  await device.close();
-  await source.close();
-  rmSync(elsewhere, { recursive: true });
-  return found;
+  try {
+    const device = await openDevice({ source, fileSystem: nodeFileSystem(elsewhere), target: 'disk', hydrate: false });
+    const found = new Uint8Array(SIZE);
+    await device.read(found, 0);
+    await device.close();
+    return found;
+  } finally {
+    await source.close();
+    rmSync(elsewhere, { recursive: true });
+  }
 }
 
 async function cutOften(type: VolumeType, cuts: number, planted: Partial<LoadOrder> = {}): Promise<void> {
