@@ -2,7 +2,7 @@
  * Limits of the two files that a page loads for a device: one for the page, one for its worker. The reader of qcow2
  * images is a third file, which is loaded for such an image only.
  *
- * 1. Both files together, compressed with gzip: at most 40.25 kB more than roaring-wasm alone.
+ * 1. Both files together, compressed with gzip: at most 40.3 kB more than roaring-wasm alone.
  * 2. Our own code in both files. The worker file compresses roaring-wasm better than its package does, so limit 1 alone
  *    would let our code grow unnoticed.
  */
@@ -12,8 +12,8 @@ import { build } from 'esbuild';
 import { ownPlugins } from './scripts/lib/page-bundles.mjs';
 import { makeSmaller } from './scripts/lib/smaller.mjs';
 
-const BESIDE_ROARING_BYTES = 40_250;
-const OWN_BYTES = 68_500;
+const BESIDE_ROARING_BYTES = 40_300;
+const OWN_BYTES = 68_550;
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 const ownFolder = 'node_modules/.cache/size';

@@ -101,3 +101,12 @@ async function allEnded(pending: readonly Promise<void>[], failure: { error: unk
   }
   if (failure !== undefined) throw failure.error;
 }
+
+/**
+ * Runs a step that a replaced owner must not make right after a check of the lock. The owner may have been suspended
+ * before, and again while it waited for the check.
+ */
+export function rightAfter(check: () => Done, step: () => Done): Done {
+  const checked = check();
+  return checked === undefined ? step() : checked.then(() => after(check(), step));
+}

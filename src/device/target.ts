@@ -9,7 +9,7 @@
  *   zeroes what was written and never recorded, so that the next life knows as much: `CheckpointHeader.restIsZero`.
  */
 
-import type { Done, MaybePromise, Settled } from '../async/done.ts';
+import { type Done, type MaybePromise, rightAfter, type Settled } from '../async/done.ts';
 import type { TurningClock } from '../async/turns.ts';
 import { BitSet } from '../core/bit-set.ts';
 import type { CopyState } from '../core/copy-state.ts';
@@ -155,9 +155,10 @@ export class Target {
 
   /** A replaced owner must not write over what its successor has written. It may have waited for long before this. */
   #write(from: Uint8Array, offset: number, isUsers: boolean): Done {
-    const checked = this.log.fenceIfOld();
-    const write = (): Done => this.#writeAtOnce(from, offset, isUsers);
-    return checked === undefined ? write() : checked.then(write);
+    return rightAfter(
+      () => this.log.fenceIfOld(),
+      () => this.#writeAtOnce(from, offset, isUsers),
+    );
   }
 
   #writeAtOnce(from: Uint8Array, offset: number, isUsers: boolean): Done {

@@ -12,7 +12,7 @@
  *   write: `flush`, `checkpoint` and `close` change nothing on disk.
  */
 
-import { type Done, promised, type Settled } from '../async/done.ts';
+import { type Done, promised, rightAfter, type Settled } from '../async/done.ts';
 import { inTurns } from '../async/turns.ts';
 import { CopyState } from '../core/copy-state.ts';
 import { geometry } from '../core/geometry.ts';
@@ -338,7 +338,10 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
       for (let at = offset; at < offset + length; at += COPY_BYTES) {
         const bytes = new Uint8Array(Math.min(COPY_BYTES, offset + length - at));
         await storage.read(bytes, at);
-        await storage.write(bytes, at);
+        await rightAfter(
+          () => this.#checkpointer.fenceIfOld(),
+          () => storage.write?.(bytes, at),
+        );
         await this.#checkpointer.clock.turn?.();
       }
     }

@@ -10,6 +10,7 @@
  * - Nothing is lost: all old files are saved before the first one changes. An interrupted repair reads the saved ones.
  */
 
+import { rightAfter } from '../async/done.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import { HEADER_BYTES } from '../core/layout.ts';
 import { newBytes } from '../core/new-bytes.ts';
@@ -312,7 +313,7 @@ class Repair {
         );
         if (storage !== undefined) {
           // After a failed sync the page cache may show bytes that no disk has (docs/FORMAT.md, Which records count).
-          for (const { offset, length } of proved) await rewrite(storage, offset, length);
+          for (const { offset, length } of proved) await rewrite(checkpointer, storage, offset, length);
           checkpointer.attach(() => storage.sync());
         }
         // An owner before may still write to a file that it knows.
@@ -427,11 +428,14 @@ async function* piecesOf(
 }
 
 /** Writes the same bytes again. */
-async function rewrite(file: File, offset: number, length: number): Promise<void> {
+async function rewrite(owner: Checkpointer, file: File, offset: number, length: number): Promise<void> {
   for (let at = offset; at < offset + length; at += PIECE_BYTES) {
     const bytes = newBytes(Math.min(PIECE_BYTES, offset + length - at));
     await file.read(bytes, at);
-    await file.write(bytes, at);
+    await rightAfter(
+      () => owner.fenceIfOld(),
+      () => file.write(bytes, at),
+    );
   }
 }
 

@@ -1457,8 +1457,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     patches: [
       {
         file: TARGET,
-        find: 'const checked = this.log.fenceIfOld();\n    const write',
-        replace: 'const checked = undefined as Done;\n    const write',
+        find: '() => this.log.fenceIfOld(),\n      () => this.#writeAtOnce',
+        replace: '() => undefined,\n      () => this.#writeAtOnce',
       },
     ],
   },
