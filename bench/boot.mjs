@@ -30,6 +30,7 @@ const { values: options } = parseArgs({
 });
 
 const { format } = options;
+
 /** What the disk holds beside the kernel. The disk has 64 MiB. */
 const FILES_BYTES = 40 * 2 ** 20;
 const FIRST_LINE = /Linux version/;

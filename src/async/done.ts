@@ -103,8 +103,8 @@ async function allEnded(pending: readonly Promise<void>[], failure: { error: unk
 }
 
 /**
- * Runs a step that a replaced owner must not make right after a check of the lock. The owner may have been suspended
- * before, and again while it waited for the check.
+ * Runs a step right after a check, such as that of a lock. The process may have been suspended before, and again while
+ * it waited for the check, so it checks again then.
  */
 export function rightAfter(check: () => Done, step: () => Done): Done {
   const checked = check();
