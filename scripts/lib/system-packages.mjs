@@ -40,6 +40,7 @@ export const systemPackages = {
 /** The same for `npm run test:long` only. */
 export const longSystemPackages = {
   strace: 'system calls that fail or kill their process',
+  fuse3: 'fusermount3, with which nbdfuse unmounts its file',
   'firefox-esr': 'a second browser, with another storage implementation',
   'ceph-mon': 'the monitor of a Ceph of one node, whose radosgw is a foreign S3 server',
   'ceph-mgr': 'its manager',

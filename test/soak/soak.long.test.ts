@@ -1,6 +1,6 @@
 /** Three minutes of real servers with faults, over HTTP and NBD. `COD_SOAK_SEED` chooses another schedule. */
 
-import { expect, onTestFinished, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { httpSource } from '../../src/index.ts';
 import { nbdSource } from '../../src/nbd.ts';
 import { systemClock } from '../../src/platform/system-clock.ts';
@@ -40,7 +40,8 @@ async function reported(name: string, run: Promise<SoakFigures>): Promise<void> 
   }
 }
 
-test.concurrent('a real HTTP server that has every fault', async () => {
+// Each takes `onTestFinished` from its own context: the global one means any test that runs at that moment.
+test.concurrent('a real HTTP server that has every fault', async ({ onTestFinished }) => {
   const random = seededRandom(SEED);
   const weather = new Weather(systemClock, random.fork(), Object.keys(HTTP_FAULTS) as HttpFault[], { scale: SCALE });
   const server = await HostileServer.start(new Uint8Array(1));
@@ -100,7 +101,7 @@ const ERR_UNKNOWN = 0x8000_0006;
 const REPLY_ERROR = 0x8001;
 const GO = 7;
 
-test.concurrent('a real NBD server that has every fault', async () => {
+test.concurrent('a real NBD server that has every fault', async ({ onTestFinished }) => {
   const random = seededRandom(SEED + 1);
   const weather = new Weather(systemClock, random.fork(), NBD_FAULTS, { scale: SCALE });
   const server = await TestNbdServer.start(new Uint8Array(1));
