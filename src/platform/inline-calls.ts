@@ -37,11 +37,15 @@ export class InlineCalls {
     this.#loop = loop;
   }
 
+  /** Whether a call that moves `bytes` would be made synchronously. */
+  allows(bytes: number): boolean {
+    return bytes <= MAX_BYTES && this.#toPool === 0;
+  }
+
   /** Whether a call that moves `bytes` is made synchronously. Ask once for each call. */
   allow(bytes: number): boolean {
-    if (bytes > MAX_BYTES) return false;
-    if (this.#toPool === 0) return true;
-    this.#toPool--;
+    if (this.allows(bytes)) return true;
+    if (bytes <= MAX_BYTES) this.#toPool--;
     return false;
   }
 

@@ -1,6 +1,7 @@
 /** Node's `memcmp`, which is seven times as fast as a loop over words (Node 20, x64, 2026). Browsers have none. */
 const compare = (globalThis as { Buffer?: { compare?(one: Uint8Array, other: Uint8Array): number } }).Buffer?.compare;
-const ZEROS = new Uint8Array(compare === undefined ? 0 : 2 ** 16);
+/** How far bytes are from those that they are compared with: their first this many must be zero. */
+const SHIFT = 64;
 
 /** Whether all of `bytes` are zero. Stops at the first that is not, so that it costs nothing on ordinary data. */
 export function isZero(bytes: Uint8Array): boolean {
@@ -10,12 +11,9 @@ export function isZero(bytes: Uint8Array): boolean {
   return compare === undefined || length < 256 ? areWordsZero(bytes) : areEqual(bytes, compare);
 }
 
+/** Compares bytes with their neighbours, which takes half the memory that comparing with zeros would. */
 function areEqual(bytes: Uint8Array, compare: (one: Uint8Array, other: Uint8Array) => number): boolean {
-  for (let at = 0; at < bytes.length; at += ZEROS.length) {
-    const piece = bytes.subarray(at, at + ZEROS.length);
-    if (compare(piece, ZEROS.subarray(0, piece.length)) !== 0) return false;
-  }
-  return true;
+  return areWordsZero(bytes.subarray(0, SHIFT)) && compare(bytes.subarray(SHIFT), bytes.subarray(0, -SHIFT)) === 0;
 }
 
 function areWordsZero(bytes: Uint8Array): boolean {

@@ -8,6 +8,7 @@
  * The source's content does not change, so an answer stays true.
  */
 
+import { addExtent, type ExtentList, partOf } from './extents.ts';
 import type { SourceExtent } from './source.ts';
 
 /** The first window: as long as the first piece that a copy asks for. */
@@ -45,15 +46,12 @@ export class ExtentsAhead {
    */
   async of(offset: number, length: number, size: number): Promise<readonly SourceExtent[]> {
     const end = offset + length;
-    const extents: { length: number; zero: boolean }[] = [];
+    const extents: ExtentList = [];
     for (let at = offset; at < end; ) {
       const window = this.#windowAt(at, size);
       const stop = Math.min(end, window.end);
-      for (const extent of part(await window.answer, at - window.start, stop - at)) {
-        const last = extents.at(-1);
-        if (last?.zero === extent.zero) last.length += extent.length;
-        else extents.push(extent);
-      }
+      for (const extent of partOf(await window.answer, at - window.start, stop - at))
+        addExtent(extents, extent.length, extent.zero);
       at = stop;
     }
     if (this.#windowBytes > FIRST_BYTES) this.#askAhead(end, size);
@@ -89,18 +87,4 @@ export class ExtentsAhead {
     if (extents > MANY_EXTENTS) this.#windowBytes = Math.max(FIRST_BYTES, bytes / 2);
     else if (extents <= FEW_EXTENTS) this.#windowBytes = Math.min(MAX_BYTES, Math.max(this.#windowBytes, bytes * 2));
   }
-}
-
-/** The extents of a part of what `extents` cover. */
-function part(extents: readonly SourceExtent[], from: number, length: number): { length: number; zero: boolean }[] {
-  const found: { length: number; zero: boolean }[] = [];
-  let at = 0;
-  for (const extent of extents) {
-    const start = Math.max(at, from);
-    at += extent.length;
-    const end = Math.min(at, from + length);
-    if (start < end) found.push({ zero: extent.zero, length: end - start });
-    if (at >= from + length) break;
-  }
-  return found;
 }

@@ -7,10 +7,10 @@ import { blockDeviceBytes } from '../platform/block-device.ts';
 import { HoleReader } from '../platform/hole-reader.ts';
 import { InlineCalls } from '../platform/inline-calls.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
-import { PAGE_BYTES, pageBuffer, pieceBuffer, releasePages } from '../platform/pages.ts';
-import { isZero } from '../platform/zeros.ts';
+import { pieceBuffer, releasePages } from '../platform/pages.ts';
+import { HoleExtents } from './hole-extents.ts';
 import { checkRange } from './range.ts';
-import type { InlineSource, InternalStreamOptions, Source } from './source.ts';
+import type { InlineSource, InternalStreamOptions, Source, SourceExtent } from './source.ts';
 
 /** Length of a stream's pieces: two such buffers fit into a core's cache. */
 const PIECE_BYTES = 128 << 10;
@@ -29,6 +29,8 @@ const CALL_BYTES = 1 << 30;
  * even by a program that puts the modification time back. The source checks for changes at least once for each 64 KiB,
  * for each 1024 reads, and at the end of the file, before the last of these reads resolves. When another file takes the
  * path, the source still reads the file that it opened.
+ *
+ * `extents` tells the holes of a sparse file on Linux, by reading them past the page cache, 4 MiB at a time.
  *
  * @param path absolute, or relative to the working directory
  * @throws {@link CodError} COD_NOT_FOUND when the path does not exist; COD_SOURCE_IO when the path is a directory, a
@@ -73,15 +75,15 @@ class FileSource implements InlineSource, AsyncDisposable {
   #seen: BigIntStats;
   #closing: Promise<void> | undefined;
   readonly #inline = new InlineCalls(nodeEventLoop);
-  readonly #holes: HoleReader;
+  readonly #holes: HoleExtents | undefined;
   #bytesSinceCheck = 0;
   #readsSinceCheck = 0;
 
   constructor(path: string, handle: promises.FileHandle, size: number, stats: BigIntStats) {
     this.#path = path;
     this.#handle = handle;
-    this.#holes = new HoleReader(handle.fd);
     this.#isFile = stats.isFile();
+    if (this.#isFile) this.#holes = new HoleExtents(new HoleReader(handle.fd));
     this.#seen = stats;
     this.size = size;
     this.mode = Number(stats.mode) & 0o777;
@@ -95,12 +97,20 @@ class FileSource implements InlineSource, AsyncDisposable {
   }
 
   submitRead(into: Uint8Array, offset: number): Done {
-    return this.readNow(into, offset) ? undefined : this.#readInPool(into, offset);
+    this.#check(offset, into.length, undefined);
+    if (!this.#inline.allow(into.length)) return this.#readInPool(into, offset);
+    this.#readAtOnce(into, offset);
+    return undefined;
   }
 
   readNow(into: Uint8Array, offset: number): boolean {
     this.#check(offset, into.length, undefined);
-    if (!this.#inline.allow(into.length)) return false;
+    if (!this.#inline.allows(into.length)) return false;
+    this.#readAtOnce(into, offset);
+    return true;
+  }
+
+  #readAtOnce(into: Uint8Array, offset: number): void {
     try {
       const start = this.#inline.start();
       this.#readInline(into, offset);
@@ -109,7 +119,6 @@ class FileSource implements InlineSource, AsyncDisposable {
     } catch (error) {
       throw this.#explain(error);
     }
-    return true;
   }
 
   async #readInPool(into: Uint8Array, offset: number): Promise<void> {
@@ -129,26 +138,21 @@ class FileSource implements InlineSource, AsyncDisposable {
   async *stream(offset: number, length: number, options: InternalStreamOptions = {}): AsyncGenerator<Uint8Array, void> {
     this.#check(offset, length, options.signal);
     const end = offset + length;
-    const isSparse = this.#isFile && this.#holes.isSparse;
-    /** Whether the last piece ended in a hole, so that the next one probably begins there. */
-    let inHole = isSparse;
     const read = (into: Uint8Array, at: number) => {
       const piece = into.subarray(0, end - at);
-      const reading = (inHole ? this.#readHole(piece, at, options) : this.read(piece, at, options)).then(() => piece);
+      const reading = this.read(piece, at, options).then(() => piece);
       // The loop below reports the failure, unless the consumer stops before.
       reading.catch(() => undefined);
       return reading;
     };
     // The consumer holds one buffer while the other is filled.
-    const buffer = () =>
-      isSparse ? pageBuffer(options.pieceBytes ?? PIECE_BYTES) : pieceBuffer(options.pieceBytes, PIECE_BYTES, length);
+    const buffer = () => pieceBuffer(options.pieceBytes, PIECE_BYTES, length);
     let [next, free] = [buffer(), buffer()];
     let reading = read(next, offset);
     try {
       for (let at = offset; at < end; ) {
         const piece = await reading;
         at += piece.length;
-        inHole = isSparse && isZero(piece.subarray(-PAGE_BYTES));
         [next, free] = [free, next];
         if (at < end) reading = read(next, at);
         yield piece;
@@ -159,18 +163,21 @@ class FileSource implements InlineSource, AsyncDisposable {
     }
   }
 
-  async #readHole(into: Uint8Array, offset: number, options: { signal?: AbortSignal }): Promise<void> {
-    if (!this.#holes.canRead(into, offset) || !(await this.#holes.read(into, offset)))
-      return this.read(into, offset, options);
+  async extents(offset: number, length: number): Promise<readonly SourceExtent[]> {
+    this.#check(offset, length, undefined);
+    if (this.#holes === undefined) return [{ length, zero: false }];
+    const extents = await this.#holes.of(offset, length);
+    this.#check(offset, length, undefined);
     try {
-      this.#count(into.length, offset);
+      if (extents.some(({ zero }) => zero)) this.#checkUnchanged();
     } catch (error) {
       throw this.#explain(error);
     }
+    return extents;
   }
 
   close(): Promise<void> {
-    this.#closing ??= this.#holes.close().then(() => this.#handle.close());
+    this.#closing ??= Promise.resolve(this.#holes?.close()).then(() => this.#handle.close());
     return this.#closing;
   }
 

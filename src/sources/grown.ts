@@ -51,6 +51,10 @@ class GrownSource implements InlineSource, AsyncDisposable {
     if (source.stream !== undefined) this.stream = (...range) => this.#stream(...range);
   }
 
+  get place(): InlineSource['place'] {
+    return this.#source.place;
+  }
+
   get onRetry(): InlineSource['onRetry'] {
     return this.#source.onRetry;
   }

@@ -67,6 +67,8 @@ export interface InternalStreamOptions {
 export interface InlineSource extends Source {
   /** Called for each failed request that is tried again, before the delay. Its owner may set it. */
   onRetry?: ((retry: RetryReport) => void) | undefined;
+  /** Names the server. Copies from one server share what they learn of it. */
+  readonly place?: string | undefined;
   /** What the server says that the bytes are: the header Content-Type. */
   readonly contentType?: string | undefined;
   /** Permission bits of the file that is read: the copy is not readable for others than the file. Default: 0o666. */

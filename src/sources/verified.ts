@@ -10,6 +10,7 @@
 
 import { withSignal } from '../async/with-signal.ts';
 import { CodError } from '../errors.ts';
+import { addExtent, type ExtentList } from './extents.ts';
 import { areEqual, leafOf, type Manifest, mismatches, newBytes, zeroLeaves } from './manifest.ts';
 import { checkRange } from './range.ts';
 import { type Seed, SeededSource } from './seeded.ts';
@@ -96,6 +97,10 @@ class VerifiedSource implements InlineSource, AsyncDisposable {
     this.identity = source.identity ?? `manifest:${manifest.root}`;
     this.mode = source.mode ?? 0o666;
     if (source.stream !== undefined) this.stream = (...range) => this.#stream(...range);
+  }
+
+  get place(): InlineSource['place'] {
+    return this.#source.place;
   }
 
   get onRetry(): InlineSource['onRetry'] {
@@ -211,15 +216,12 @@ class VerifiedSource implements InlineSource, AsyncDisposable {
 
   async extents(offset: number, length: number): Promise<readonly SourceExtent[]> {
     this.#check(offset, length, undefined);
-    const found: { length: number; zero: boolean }[] = [];
+    const found: ExtentList = [];
     const end = offset + length;
     const isZero = await this.#zeroTest();
     for (let at = offset; at < end; ) {
       const next = Math.min(end, this.#endOf(at));
-      const zero = isZero(this.#startOf(at));
-      const last = found.at(-1);
-      if (last?.zero === zero) last.length += next - at;
-      else found.push({ length: next - at, zero });
+      addExtent(found, next - at, isZero(this.#startOf(at)));
       at = next;
     }
     return found;

@@ -1,22 +1,11 @@
 /** Holes of files on a real file system. */
 
-import {
-  appendFileSync,
-  closeSync,
-  ftruncateSync,
-  mkdtempSync,
-  openSync,
-  rmSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { HOLE_BYTES } from '../../src/fs/inline-file.ts';
 import { nodeFileSystem } from '../../src/node.ts';
-import { HoleReader } from '../../src/platform/hole-reader.ts';
-import { fileSource } from '../../src/sources/file.ts';
 
 const MIB = 2 ** 20;
 const SIZE = 32 * MIB + 1234;
@@ -30,7 +19,6 @@ beforeEach(() => {
 });
 
 afterEach(() => {
-  vi.restoreAllMocks();
   rmSync(folder, { recursive: true });
 });
 
@@ -69,48 +57,5 @@ describe('a file of nodeFileSystem', () => {
     const whole = await nodeFileSystem(folder).open('disk');
     expect(await (whole as unknown as { isHole: typeof isHole }).isHole(0)).toBe(false);
     await whole.close();
-  });
-});
-
-describe('a stream of a sparse file', () => {
-  for (const pieceBytes of [undefined, 2 * MIB, 4 * MIB]) {
-    it(`yields the file's bytes, of holes past the page cache, in pieces of ${pieceBytes} bytes`, async () => {
-      const expected = makeSparse(SIZE);
-      const read = vi.spyOn(HoleReader.prototype, 'read');
-      const source = await fileSource(path);
-      for (const offset of [0, 4096, 511]) {
-        const found = new Uint8Array(SIZE - offset);
-        let at = 0;
-        for await (const piece of source.stream!(offset, SIZE - offset, { pieceBytes } as object)) {
-          found.set(piece, at);
-          at += piece.length;
-        }
-        expect(at).toBe(SIZE - offset);
-        expect(Buffer.compare(found, expected.subarray(offset)), `from ${offset} on`).toBe(0);
-      }
-      // Two of the streams begin on a page.
-      const holes = await Promise.all(read.mock.results.map(({ value }) => value as Promise<boolean>));
-      expect(holes.filter((isRead) => isRead).length * (pieceBytes ?? 2 ** 17)).toBeGreaterThan(24 * MIB);
-      await source.close();
-    });
-  }
-
-  it('notices that the file changes', async () => {
-    makeSparse(SIZE);
-    const source = await fileSource(path);
-    const reading = (async () => {
-      for await (const piece of source.stream!(0, SIZE)) if (piece.length > 0) appendFileSync(path, 'x');
-    })();
-    await expect(reading).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
-    await source.close();
-  });
-
-  it('ends when the source is closed meanwhile', async () => {
-    makeSparse(SIZE);
-    const source = await fileSource(path);
-    const reading = (async () => {
-      for await (const piece of source.stream!(0, SIZE)) if (piece.length > 0) void source.close();
-    })();
-    await expect(reading).rejects.toMatchObject({ code: 'COD_CLOSED' });
   });
 });

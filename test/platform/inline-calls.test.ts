@@ -53,6 +53,16 @@ describe('synchronous calls', () => {
     expect(last).toBe(4096);
   });
 
+  it('are not counted by asking whether they would be allowed', () => {
+    const calls = new Calls();
+    expect(calls.inline.allows(131_073)).toBe(false);
+    expect(calls.inline.allows(SHORT)).toBe(true);
+    calls.call(5);
+    for (let count = 0; count < 100; count++) expect(calls.inline.allows(SHORT)).toBe(false);
+    expect(calls.untilInline(0.1)).toBe(16);
+    expect(calls.inline.allows(SHORT)).toBe(true);
+  });
+
   it('are allowed again after a run of quick calls', () => {
     const calls = new Calls();
     for (let round = 0; round < 5; round++) calls.untilInline(5);

@@ -7,12 +7,14 @@ import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls, type SecureContextOptions } from 'node:tls';
 import { CodError } from '../../errors.ts';
 import type { Clock } from '../../platform/clock.ts';
+import { type ExtentList, partOf } from '../../sources/extents.ts';
 import { PassingError, type StallLimits } from '../../sources/retry.ts';
+import type { SourceExtent } from '../../sources/source.ts';
 import { StallWatch } from '../../sources/stall-watch.ts';
 import { BYTES, COMMAND, MAGIC } from '../constants.ts';
 import type { NbdLocation } from '../uri.ts';
 import { type NbdExportInfo, Negotiation } from './negotiation.ts';
-import { type AllocationRun, type ReadRequest, ReplyParser, type StatusRequest } from './replies.ts';
+import { type ReadRequest, ReplyParser, type StatusRequest } from './replies.ts';
 
 /** TLS settings of a client. Certificates and keys are in PEM, as `tls.createSecureContext` of Node takes them. */
 export interface NbdTls extends Pick<SecureContextOptions, 'ca' | 'cert' | 'key'> {
@@ -175,13 +177,13 @@ export class NbdConnection {
    * called only if `info.allocationContext` is defined.
    * @throws as {@link read}.
    */
-  async status(offset: number, length: number, signal: AbortSignal): Promise<readonly AllocationRun[]> {
+  async status(offset: number, length: number, signal: AbortSignal): Promise<readonly SourceExtent[]> {
     const { minBlockBytes: unit, size } = this.info;
     const start = offset - (offset % unit);
     const end = Math.min(size, Math.ceil(Math.min(offset + length, start + MAX_STATUS_BYTES) / unit) * unit);
-    const runs: AllocationRun[] = [];
+    const runs: ExtentList = [];
     await this.#request(signal, (settle) => ({ kind: 'status', offset: start, length: end - start, runs, settle }));
-    return clipped(runs, { skip: offset - start, length });
+    return partOf(runs, offset - start, length);
   }
 
   #read(into: Uint8Array, offset: number, signal: AbortSignal): Promise<void> {
@@ -273,19 +275,6 @@ export class NbdConnection {
 /** Removes the listeners of the three events that this file listens to. Node's listeners of other events must stay. */
 function forget(socket: Socket): void {
   for (const event of ['data', 'error', 'close']) socket.removeAllListeners(event);
-}
-
-/** Returns the runs without their first `skip` bytes, cut to at most `length` bytes. */
-function clipped(runs: readonly AllocationRun[], { skip, length }: { skip: number; length: number }): AllocationRun[] {
-  const result: AllocationRun[] = [];
-  let at = -skip;
-  for (const run of runs) {
-    const start = Math.max(0, at);
-    const end = Math.min(length, at + run.length);
-    if (start < end) result.push({ length: end - start, zero: run.zero });
-    at += run.length;
-  }
-  return result;
 }
 
 /** Makes TLS errors final: a retry helps neither with a rejected certificate nor with a server without TLS. */

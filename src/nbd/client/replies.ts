@@ -10,16 +10,11 @@
 
 import { RangeSet } from '../../core/range-set.ts';
 import { CodError } from '../../errors.ts';
+import { addExtent, type ExtentList } from '../../sources/extents.ts';
 import { PassingError } from '../../sources/retry.ts';
 import { ALLOCATION_FLAG, BYTES, MAGIC, MAX_STRING_BYTES, NBD_ERROR, REPLY_FLAG, REPLY_TYPE } from '../constants.ts';
 import { Intake } from './intake.ts';
 import { printable } from './negotiation.ts';
-
-/** A run of an export's bytes. `zero`: they read as zeros. */
-export interface AllocationRun {
-  length: number;
-  readonly zero: boolean;
-}
 
 interface Request {
   readonly offset: number;
@@ -39,7 +34,7 @@ export interface ReadRequest extends Request {
 export interface StatusRequest extends Request {
   readonly kind: 'status';
   /** Filled as the reply comes. Covers the beginning of the range, at least one byte of it. */
-  readonly runs: AllocationRun[];
+  readonly runs: ExtentList;
 }
 
 /** A reply may have `max(MIN_CHUNKS, length / SECTOR_BYTES)` chunks. */
@@ -211,9 +206,7 @@ export class ReplyParser {
       // Only the last extent may reach beyond the request.
       const length = Math.min(bytes, request.length - so.covered);
       const zero = (head.readUInt32BE(4) & ALLOCATION_FLAG.zero) !== 0;
-      const last = request.runs.at(-1);
-      if (last?.zero === zero) last.length += length;
-      else request.runs.push({ length, zero });
+      addExtent(request.runs, length, zero);
       const left = so.count - 1;
       if (left === 0) then();
       else this.#onExtents(request, { count: left, covered: so.covered + length }, then);

@@ -9,13 +9,13 @@ import { CodError } from '../../errors.ts';
 import type { Clock } from '../../platform/clock.ts';
 import { pieceBuffer, releasePages } from '../../platform/pages.ts';
 import { systemClock } from '../../platform/system-clock.ts';
+import { addExtent, type ExtentList } from '../../sources/extents.ts';
 import { ExtentsAhead } from '../../sources/extents-ahead.ts';
 import { checkRange } from '../../sources/range.ts';
 import { Retries, type Retry, type RetryReport, type StallLimits } from '../../sources/retry.ts';
 import type { InlineSource, InternalStreamOptions, Source, SourceExtent } from '../../sources/source.ts';
 import { type NbdLocation, parseNbdUri, showNbdLocation } from '../uri.ts';
 import { NbdConnection, type NbdConnectionOptions, type NbdTls } from './connection.ts';
-import type { AllocationRun } from './replies.ts';
 
 /** Options of {@link nbdSource}. */
 export interface NbdSourceOptions extends StallLimits {
@@ -184,18 +184,11 @@ class NbdSource implements InlineSource, AsyncDisposable {
 
   #extents(offset: number, length: number): Promise<readonly SourceExtent[]> {
     return this.#during(offset, length, undefined, async (signal) => {
-      const runs: AllocationRun[] = [];
-      const add = (more: readonly AllocationRun[]) => {
-        for (const run of more) {
-          const last = runs.at(-1);
-          if (last?.zero === run.zero) last.length += run.length;
-          else runs.push({ ...run });
-        }
-      };
+      const runs: ExtentList = [];
       for (let done = 0; done < length; ) {
         const left = length - done;
         const more = runs.length > MAX_RUNS ? DATA(left) : await this.#status(offset + done, left, signal);
-        add(more);
+        for (const run of more) addExtent(runs, run.length, run.zero);
         done += more.reduce((sum, run) => sum + run.length, 0);
       }
       return runs;
@@ -208,7 +201,7 @@ class NbdSource implements InlineSource, AsyncDisposable {
     return this.#retrying(what, { attempts: ATTEMPTS, ...how }, task);
   }
 
-  #status(offset: number, length: number, signal: AbortSignal): Promise<readonly AllocationRun[]> {
+  #status(offset: number, length: number, signal: AbortSignal): Promise<readonly SourceExtent[]> {
     const what = `block status of ${length} bytes at ${offset}`;
     return this.#retrying(what, { attempts: ATTEMPTS, signal }, async (connection) =>
       // After a reconnect, the server may no longer report zeros.
@@ -296,7 +289,7 @@ class NbdSource implements InlineSource, AsyncDisposable {
   }
 }
 
-const DATA = (length: number): AllocationRun[] => [{ length, zero: false }];
+const DATA = (length: number): ExtentList => [{ length, zero: false }];
 
 /** Reads the certificates in a folder, by the file names that qemu-nbd, nbdkit and libnbd use. */
 async function tlsIn(directory: string | undefined): Promise<NbdTls> {

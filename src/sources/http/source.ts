@@ -148,6 +148,10 @@ class HttpSource implements InlineSource, AsyncDisposable {
     if (identity !== undefined) this.identity = identity;
   }
 
+  get place(): string {
+    return this.#resource.location.current.origin;
+  }
+
   set onRetry(listener: ((retry: RetryReport) => void) | undefined) {
     this.#resource.options.retries.onRetry = listener;
   }

@@ -3,6 +3,7 @@
 import { withSignal } from '../../async/with-signal.ts';
 import { CodError } from '../../errors.ts';
 import { systemClock } from '../../platform/system-clock.ts';
+import { addExtent, type ExtentList } from '../extents.ts';
 import { formatOf } from '../format.ts';
 import { checkRange } from '../range.ts';
 import type { RetryReport } from '../retry.ts';
@@ -94,6 +95,11 @@ class Qcow2Source implements InlineSource, AsyncDisposable {
     if (identity !== undefined) this.identity = identity;
   }
 
+  get place(): InlineSource['place'] {
+    const file: InlineSource = this.#file;
+    return file.place;
+  }
+
   set onRetry(listener: ((retry: RetryReport) => void) | undefined) {
     const file: InlineSource = this.#file;
     if ('onRetry' in file) file.onRetry = listener;
@@ -127,12 +133,7 @@ class Qcow2Source implements InlineSource, AsyncDisposable {
 
   async extents(offset: number, length: number): Promise<readonly SourceExtent[]> {
     this.#check(offset, length, undefined);
-    const extents: { length: number; zero: boolean }[] = [];
-    const add = (bytes: number, zero: boolean): void => {
-      const last = extents.at(-1);
-      if (last?.zero === zero) last.length += bytes;
-      else extents.push({ length: bytes, zero });
-    };
+    const extents: ExtentList = [];
     const end = offset + length;
     let at = offset;
     let zeros = 0;
@@ -146,13 +147,13 @@ class Qcow2Source implements InlineSource, AsyncDisposable {
           zeros += segment.length;
           continue;
         }
-        if (zeros > 0) add(zeros, zeros >= MIN_ZERO_BYTES);
+        if (zeros > 0) addExtent(extents, zeros, zeros >= MIN_ZERO_BYTES);
         zeros = 0;
-        add(segment.length, false);
+        addExtent(extents, segment.length, false);
       }
     }
-    if (zeros > 0) add(zeros, zeros >= MIN_ZERO_BYTES || extents.length === 0);
-    if (at < end) add(end - at, false);
+    if (zeros > 0) addExtent(extents, zeros, zeros >= MIN_ZERO_BYTES || extents.length === 0);
+    if (at < end) addExtent(extents, end - at, false);
     return extents;
   }
 
