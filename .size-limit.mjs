@@ -13,7 +13,7 @@ import { ownPlugins } from './scripts/lib/page-bundles.mjs';
 import { makeSmaller } from './scripts/lib/smaller.mjs';
 
 const BESIDE_ROARING_BYTES = 40_300;
-const OWN_BYTES = 68_550;
+const OWN_BYTES = 68_500;
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 const ownFolder = 'node_modules/.cache/size';
@@ -41,6 +41,8 @@ await build({
   entryPoints: ['src/browser.ts', 'src/browser-worker.ts'],
   external: ['roaring-wasm'],
   plugins: ownPlugins,
+  // As in the worker.
+  define: { 'globalThis.Buffer': 'undefined' },
   outdir: ownFolder,
 });
 await Promise.all(['browser', 'browser-worker'].map((name) => makeSmaller(`${root}${ownFolder}/${name}.js`)));

@@ -49,13 +49,15 @@ const qcow2Apart = {
 };
 
 /**
- * Leaves out what block devices need, and sources that answer at once: a page has none.
+ * Leaves out what block devices need, and sources that answer at once: a page has none. Nor does it make many copies
+ * from one server.
  * @type {import('esbuild').Plugin}
  */
 const withoutLocalDisks = {
   name: 'without-local-disks',
   setup({ onLoad }) {
     onLoad({ filter: /\/block-device-target\.ts$/ }, () => ({ contents: 'export const prepareDevice = undefined;' }));
+    onLoad({ filter: /\/known-streams\.ts$/ }, () => ({ contents: 'export const shareStreams = undefined;' }));
     onLoad({ filter: /\/read-through\.ts$/ }, () => ({ contents: 'export const newReadThrough = undefined;' }));
   },
 };

@@ -9,7 +9,8 @@
  * - A number of stretches or a length that the user gave is never changed.
  * - Without a measurement every value has a default, so that the copy never waits for a measurement.
  * - Within a rate stretches are added only until the rate is met.
- * - The number of stretches doubles while each doubling makes the copy faster, and otherwise falls back.
+ * - The number of stretches doubles while each doubling makes the copy faster, and otherwise falls back. A copy begins
+ *   with as many as the last copy from the same server has (known-streams.ts).
  */
 
 import type { Clock } from '../platform/clock.ts';
@@ -65,10 +66,11 @@ export interface GovernorOptions extends Pick<HydrateOptions, 'concurrency' | 'e
 }
 
 export class Governor {
+  readonly options: GovernorOptions;
   readonly limiter: RateLimiter;
+  /** Stretches that should be in flight. */
+  stretchCount: number;
   readonly #clock: Clock;
-  readonly #options: GovernorOptions;
-  #stretchCount: number;
   #latencyMs: number | undefined;
   /** Bytes per ms of the last window. Undefined before the end of the first window. */
   #windowRate: number | undefined;
@@ -83,9 +85,9 @@ export class Governor {
 
   constructor(clock: Clock, options: GovernorOptions) {
     this.#clock = clock;
-    this.#options = options;
+    this.options = options;
     this.limiter = new RateLimiter(clock, options.rateBytesPerSecond);
-    this.#stretchCount = options.concurrency ?? (options.streams ? 1 : READ_CONCURRENCY);
+    this.stretchCount = options.concurrency ?? (options.streams ? 1 : READ_CONCURRENCY);
   }
 
   /** Bytes taken from the source so far. */
@@ -109,31 +111,26 @@ export class Governor {
     this.#latencyMs = this.#latencyMs === undefined ? waitMs : this.#latencyMs + (waitMs - this.#latencyMs) / 4;
   }
 
-  /** Stretches that should be in flight. */
-  get stretchCount(): number {
-    return this.#stretchCount;
-  }
-
   /** Stretches of the order that should be in flight. Within a rate more of them would slow down the first. */
   get orderedStretchCount(): number {
-    const isFixed = this.#options.concurrency !== undefined || this.limiter.rate !== undefined;
-    return isFixed ? this.#stretchCount : Math.max(this.#stretchCount, ORDER_CONCURRENCY);
+    const isFixed = this.options.concurrency !== undefined || this.limiter.rate !== undefined;
+    return isFixed ? this.stretchCount : Math.max(this.stretchCount, ORDER_CONCURRENCY);
   }
 
   /** Length in bytes of a new stretch, with `inFlight` others in flight and `restBytes` to copy in all. */
   stretchBytes(inFlight: number, restBytes: number): number {
     const rated = this.#ratePerMs * RATED_STRETCH_MS;
-    return this.#options.extentBytes ?? Math.min(this.#unratedBytes(inFlight), rated, this.#shareOf(restBytes));
+    return this.options.extentBytes ?? Math.min(this.#unratedBytes(inFlight), rated, this.#shareOf(restBytes));
   }
 
   /** The longest stretch with which all streams end at about the same time. */
   #shareOf(restBytes: number): number {
-    if (this.#stretchCount === 1) return Number.POSITIVE_INFINITY;
-    return Math.max(MIN_SHARE_BYTES, restBytes / this.#stretchCount / 2);
+    if (this.stretchCount === 1) return Number.POSITIVE_INFINITY;
+    return Math.max(MIN_SHARE_BYTES, restBytes / this.stretchCount / 2);
   }
 
   #unratedBytes(inFlight: number): number {
-    if (!this.#options.streams) return MIN_STRETCH_BYTES;
+    if (!this.options.streams) return MIN_STRETCH_BYTES;
     const streamRate = this.#streamRate(inFlight);
     if (this.#latencyMs === undefined || streamRate === 0) return FIRST_STRETCH_BYTES;
     return Math.min(MAX_STRETCH_BYTES, Math.max(MIN_STRETCH_BYTES, this.#latencyMs * streamRate * LATENCY_FACTOR));
@@ -167,7 +164,7 @@ export class Governor {
    * again.
    */
   get isHeldUp(): boolean {
-    return this.#options.extentBytes === undefined && this.limiter.delayMs > HELD_UP_MS;
+    return this.options.extentBytes === undefined && this.limiter.delayMs > HELD_UP_MS;
   }
 
   /** Measures until `signal` is aborted. Calls `onMore` when more stretches should begin. */
@@ -194,12 +191,12 @@ export class Governor {
     const rate = (this.#bytes - this.#window.bytes) / Math.max(1, now - this.#window.startMs);
     this.#windowRate = rate;
     this.#window = { bytes: this.#bytes, startMs: now };
-    if (this.#options.concurrency !== undefined) return false;
+    if (this.options.concurrency !== undefined) return false;
     if (this.#trial !== undefined) {
       if (rate >= this.#trial.rate * WORTH_IT) this.#restMs = FIRST_REST_MS;
       else if (--this.#trial.windowsLeft > 0) return false;
       else {
-        this.#stretchCount = this.#trial.before;
+        this.stretchCount = this.#trial.before;
         this.#restUntilMs = now + this.#restMs;
         this.#restMs = Math.min(MAX_REST_MS, 2 * this.#restMs);
       }
@@ -207,9 +204,9 @@ export class Governor {
     }
     // Readers take their bytes from the same rate, so the limiter may hold back a copy that is slower than the rate.
     const isMet = this.limiter.delayMs > 0 || rate >= this.#ratePerMs * MET;
-    if (isMet || rate === 0 || now < this.#restUntilMs || this.#stretchCount >= MAX_CONCURRENCY) return false;
-    this.#trial = { before: this.#stretchCount, rate, windowsLeft: TRIAL_WINDOWS };
-    this.#stretchCount = Math.min(MAX_CONCURRENCY, 2 * this.#stretchCount);
+    if (isMet || rate === 0 || now < this.#restUntilMs || this.stretchCount >= MAX_CONCURRENCY) return false;
+    this.#trial = { before: this.stretchCount, rate, windowsLeft: TRIAL_WINDOWS };
+    this.stretchCount = Math.min(MAX_CONCURRENCY, 2 * this.stretchCount);
     return true;
   }
 
@@ -220,6 +217,6 @@ export class Governor {
 
   /** Bytes per ms of one of `inFlight` streams; 0 while it is unknown, and without streams. */
   #streamRate(inFlight: number): number {
-    return this.#options.streams ? this.bytesPerMs / Math.max(1, inFlight) : 0;
+    return this.options.streams ? this.bytesPerMs / Math.max(1, inFlight) : 0;
   }
 }

@@ -22,6 +22,7 @@ import type { Clock } from '../platform/clock.ts';
 import type { WatchedRequest } from './diagnostics.ts';
 import { Governor } from './governor.ts';
 import { HydrationOrder } from './hydration-order.ts';
+import { shareStreams } from './known-streams.ts';
 import type { Origin } from './origin.ts';
 import type { RateLimiter } from './rate-limiter.ts';
 import type { Retries } from './retries.ts';
@@ -229,6 +230,7 @@ export class Hydrator {
     const { signal } = this.#stop;
     try {
       await withSignal(origin.mayCome ? origin.obtain() : new Promise(() => undefined), signal);
+      shareStreams?.(this.#governor, origin);
       await this.#findRoom();
       await this.#round();
       if (this.#failure !== undefined) throw (this.#failure as { error: unknown }).error;

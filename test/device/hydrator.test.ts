@@ -2,6 +2,7 @@
 
 import { setImmediate as immediate } from 'node:timers/promises';
 import { afterEach, describe, expect, it } from 'vitest';
+import { shareStreams } from '../../src/device/known-streams.ts';
 import { openDeviceIn } from '../../src/device/open.ts';
 import type { Device, HydrateOptions, Source } from '../../src/index.ts';
 import { inspectMetadata } from '../../src/log/inspect.ts';
@@ -262,6 +263,25 @@ describe('what the background copy fetches', () => {
 });
 
 describe('the number of concurrent requests', () => {
+  it('begins as the last copy from the same server has', async () => {
+    const asked: number[] = [];
+    const source: InlineSource = {
+      size: 64 * MIB,
+      place: 'http://known',
+      read: () => new Promise(() => undefined),
+      async *stream(offset, _length, { signal } = {}) {
+        asked.push(offset);
+        await new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)));
+        yield new Uint8Array(0);
+      },
+      close: async () => {},
+    };
+    shareStreams({ stretchCount: 4, options: {}, limiter: { rate: undefined } }, { source });
+    const rig = new Rig();
+    await rig.open(source);
+    await expect.poll(() => asked.length).toBe(4);
+  });
+
   it.each([
     { streams: true, concurrency: 1 },
     { streams: true, concurrency: 3 },
