@@ -12,7 +12,7 @@
  *   write: `flush`, `checkpoint` and `close` change nothing on disk.
  */
 
-import { type Done, promised, rightAfter, type Settled } from '../async/done.ts';
+import { type Done, promised, type Settled } from '../async/done.ts';
 import { inTurns } from '../async/turns.ts';
 import { CopyState } from '../core/copy-state.ts';
 import { geometry } from '../core/geometry.ts';
@@ -37,12 +37,11 @@ import type {
   Transaction,
 } from './types.ts';
 import { readUndisturbed } from './undisturbed.ts';
+import { writeAgain } from './write-again.ts';
 
 const DEFAULT_BLOCK_BYTES = 4096;
 const DEFAULT_CHECKPOINT_INTERVAL_MS = 10_000;
 const SESSION_BYTES = 16;
-/** What recovery believed is written again this many bytes at a time. */
-const COPY_BYTES = 2 ** 20;
 
 /** {@link LogStorage} whose calls may complete synchronously. */
 interface Storage {
@@ -309,7 +308,8 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
   async #begin(storage: Storage): Promise<OpenLog> {
     if (!this.readOnly) {
       this.#checkpointer.attach(() => storage.sync());
-      await this.#lease.withRoom(() => this.#writeAgain(storage));
+      const proved = this.#found?.proved ?? [];
+      if (storage.write) await this.#lease.withRoom(() => writeAgain(this.#checkpointer, storage, proved));
       // Both log slots are in use, or the files are of format 1: a checkpoint that needs no log frees them.
       if (this.#lease.unproved) await this.#checkpointer.startAnew();
       else if (this.#found?.format === 1 || this.#found?.bothLogs) await this.#checkpointer.writeStandalone();
@@ -326,25 +326,6 @@ export class RecoveredLog extends StateOfLog implements RecoveredIntentLog {
       readOnly: this.readOnly,
     });
     return this.#begun;
-  }
-
-  /**
-   * Writes what recovery believed once more, before a checkpoint says that it is durable: after a failed sync the page
-   * cache may hold bytes that no disk has and that no further sync would write.
-   */
-  async #writeAgain(storage: Storage): Promise<void> {
-    if (!storage.write) return;
-    for (const { offset, length } of this.#found?.proved ?? []) {
-      for (let at = offset; at < offset + length; at += COPY_BYTES) {
-        const bytes = new Uint8Array(Math.min(COPY_BYTES, offset + length - at));
-        await storage.read(bytes, at);
-        await rightAfter(
-          () => this.#checkpointer.fenceIfOld(),
-          () => storage.write?.(bytes, at),
-        );
-        await this.#checkpointer.clock.turn?.();
-      }
-    }
   }
 
   close(): Promise<void> {

@@ -10,7 +10,6 @@
  * - Nothing is lost: all old files are saved before the first one changes. An interrupted repair reads the saved ones.
  */
 
-import { rightAfter } from '../async/done.ts';
 import type { CopyState } from '../core/copy-state.ts';
 import { HEADER_BYTES } from '../core/layout.ts';
 import { newBytes } from '../core/new-bytes.ts';
@@ -28,6 +27,7 @@ import { recover } from './recovery.ts';
 import { contentsOf } from './removal.ts';
 import { isValid, type Part, readPart, type Salvage, salvage } from './salvage.ts';
 import { ALL_SLOTS, type FileKind, type SlotIndex, Slots, slotName, voidHeader } from './slots.ts';
+import { writeAgain } from './write-again.ts';
 
 const SESSION_BYTES = 16;
 /** Bytes of a file that are compared or copied at a time. */
@@ -312,8 +312,8 @@ class Repair {
           { session, epoch: slot - 1 },
         );
         if (storage !== undefined) {
-          // After a failed sync the page cache may show bytes that no disk has (docs/FORMAT.md, Which records count).
-          for (const { offset, length } of proved) await rewrite(checkpointer, storage, offset, length);
+          // docs/FORMAT.md, Which records count.
+          await writeAgain(checkpointer, storage, proved);
           checkpointer.attach(() => storage.sync());
         }
         // An owner before may still write to a file that it knows.
@@ -424,18 +424,6 @@ async function* piecesOf(
     const piece = buffer.subarray(0, bytes - offset);
     await file.read(piece, offset);
     yield { piece, offset };
-  }
-}
-
-/** Writes the same bytes again. */
-async function rewrite(owner: Checkpointer, file: File, offset: number, length: number): Promise<void> {
-  for (let at = offset; at < offset + length; at += PIECE_BYTES) {
-    const bytes = newBytes(Math.min(PIECE_BYTES, offset + length - at));
-    await file.read(bytes, at);
-    await rightAfter(
-      () => owner.fenceIfOld(),
-      () => file.write(bytes, at),
-    );
   }
 }
 
