@@ -5,7 +5,7 @@
  * no state of the sources outlives a run, and a mutant in a constant is active from the start. Packages are shared.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { relative, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -19,6 +19,25 @@ import { isSlow, SETUP, TEST_ENVIRONMENT } from './tests.mjs';
 const SEED = 1;
 /** No test is cut off by vitest: the runner of the mutants notices the endless ones. */
 const TIMEOUT_MS = 3_600_000;
+/**
+ * Stryker's instructions at each place: they look up the running test and the active mutant by their names. Tests that
+ * go through bytes take most of their time there, so arrays of numbers are used instead.
+ */
+const COUNTS = /stryCov_9fa48\d*\(((?:"\d+"(?:, )?)+)\)/g;
+const CHOICES = /stryMutAct_9fa48\d*\("(\d+)"\)/g;
+
+/** How often each mutant's place was reached. Shared with the bundles. */
+export const reached = new Uint32Array(2 ** 16);
+/** The number of the active mutant, or -1. Shared with the bundles, and with other threads. */
+export const active = new Int32Array(new SharedArrayBuffer(4)).fill(-1);
+
+/** @param {string} code */
+function withNumbers(code) {
+  const quick = code
+    .replace(COUNTS, (_, ids) => `(${ids.replace(/"(\d+)"/g, '$reached[$1]++')})`)
+    .replace(CHOICES, (call, id) => `($active[0] === ${id} && ${call})`);
+  return quick === code ? code : `const { $reached, $active } = globalThis.$mutants;\n${quick}`;
+}
 
 /** Returns a path for what all processes of a run share. Stryker changes the folder after it has loaded this module. */
 export const sharedPath = (/** @type {string} */ name) => resolve('.mutants', name);
@@ -106,6 +125,7 @@ export class BundledTests {
     Object.defineProperty(globalThis, '__vitest_worker__', {
       value: { config: { expect: { poll: {} }, snapshotOptions: {} }, environment: { name: 'node' }, filepath: '' },
     });
+    Object.assign(globalThis, { $mutants: { $reached: reached, $active: active } });
     mkdirSync(sharedPath(''), { recursive: true });
     // A random test that fails has found the mutant, with the first values.
     fc.configureGlobal({ seed: SEED, endOnFailure: true });
@@ -134,6 +154,7 @@ export class BundledTests {
         packages: 'external',
         logLevel: 'error',
       });
+      writeFileSync(partial, withNumbers(readFileSync(partial, 'utf8')));
       renameSync(partial, path);
     }
     return readFileSync(path, 'utf8');

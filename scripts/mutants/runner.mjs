@@ -7,7 +7,8 @@
  * - The tests that run a mutant judge it, until one fails: first the last killers of its file, then the tests that have
  *   the name of its file, then the fastest.
  * - A mutant survives when it has passed the tests of {@link BUDGET_MS}: slower ones do not judge it.
- * - A mutant is found too if a test waits for nothing, or takes many times as long as before.
+ * - A mutant is found too if a test waits for nothing, or takes many times as long as before. A thread ends the process
+ *   of a mutant whose loop never returns.
  * - Results are kept at once, and are used again while neither sources nor tests have changed. So a run that was
  *   interrupted resumes.
  */
@@ -15,12 +16,15 @@ import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, write
 import { basename, join, resolve } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
 import { declareClassPlugin, PluginKind } from '@stryker-mutator/api/plugin';
-import { BundledTests, cpuMs, fileOf } from './bundled-tests.mjs';
+import { active, BundledTests, cpuMs, fileOf, reached } from './bundled-tests.mjs';
 import { testFiles } from './tests.mjs';
 
 /** The processor time of the tests of a mutant, beside those that have the name of its source. */
 const BUDGET_MS = 4000;
+/** What a test file takes before its first test. */
+const FILE_MS = 150;
 /** Tests of so much time are taken together, by file: the fast tests of all files come before the slow ones. */
 const ROUND_MS = 2000;
 /** How many killers are remembered for each file, and how fast they are. */
@@ -31,6 +35,8 @@ const IDLE_MS = 2500;
 const TICK_MS = 250;
 /** Less activity in a tick is that of the tick itself. */
 const ACTIVE_MS = 15;
+/** The event loop notices a test that does not end, unless it has not turned for so much processor time. */
+const STUCK_MS = 1000;
 /** The hooks of a test that hangs may take so long. */
 const GRACE_MS = 2000;
 /** How the message of the error begins that ends a test that hangs. */
@@ -65,14 +71,15 @@ function inRuns(ids, killers, timeOf, source) {
   for (const id of ids
     .filter((one) => !first.includes(one) && !ofSource.has(one))
     .sort((a, b) => timeOf(a) - timeOf(b))) {
-    if (totalMs > 0 && totalMs + timeOf(id) > BUDGET_MS) break;
-    totalMs += timeOf(id);
     if (roundMs > ROUND_MS) {
       runs.push(...round.values());
       round = new Map();
       roundMs = 0;
     }
-    roundMs += timeOf(id);
+    const ms = timeOf(id) + (round.has(fileOf(id)) ? 0 : FILE_MS);
+    if (totalMs > 0 && totalMs + ms > BUDGET_MS) break;
+    totalMs += ms;
+    roundMs += ms;
     round.set(fileOf(id), (round.get(fileOf(id)) ?? new Set()).add(id));
   }
   return [...runs, ...round.values()];
@@ -118,6 +125,15 @@ async function late(hangs) {
 }
 
 /**
+ * Adds to `counts` how often each place was reached since the last call.
+ * @param {Record<string, number>} counts
+ */
+function moveReached(counts) {
+  for (const [id, count] of reached.entries()) if (count > 0) counts[id] = (counts[id] ?? 0) + count;
+  reached.fill(0);
+}
+
+/**
  * A mutant in a constant runs when its file is loaded, before any test. The tests that run other mutants of its file
  * judge it.
  * @param {{ static: Record<string, number>, perTest: Record<string, Record<string, number>> }} coverage
@@ -143,7 +159,7 @@ function withConstants({ static: constants, perTest }) {
 
 /** What is kept of runs over the same sources and tests, for all processes. */
 class Kept {
-  #results;
+  results;
   #first;
   /** @type {Map<string, any>} */
   #known = new Map();
@@ -152,9 +168,9 @@ class Kept {
   constructor(digest) {
     const folder = join(process.env['COD_MUTANT_OUTPUT'] ?? resolve('.mutants'), 'kept');
     mkdirSync(folder, { recursive: true });
-    this.#results = join(folder, `${digest}.jsonl`);
+    this.results = join(folder, `${digest}.jsonl`);
     this.#first = join(folder, `${digest}.json`);
-    const lines = existsSync(this.#results) ? readFileSync(this.#results, 'utf8').split('\n') : [];
+    const lines = existsSync(this.results) ? readFileSync(this.results, 'utf8').split('\n') : [];
     // A process that was killed may have left the last line cut short.
     for (const line of lines.filter((one) => one.endsWith('}'))) {
       const { id, ...result } = JSON.parse(line);
@@ -182,10 +198,24 @@ class Kept {
    * @param {any} result
    */
   keep(id, result) {
-    appendFileSync(this.#results, `${JSON.stringify({ id, ...result })}\n`);
+    appendFileSync(this.results, `${JSON.stringify({ id, ...result })}\n`);
     return result;
   }
 }
+
+/** What a thread runs beside the tests. Keeps that a mutant does not end, and ends the process. */
+const WATCH = `
+  const { workerData } = require('node:worker_threads');
+  const { appendFileSync } = require('node:fs');
+  const { active, limits, path } = workerData;
+  setInterval(() => {
+    const { user, system } = process.cpuUsage();
+    if (active[0] < 0 || (user + system) / 1000 < limits[0]) return;
+    const result = { id: String(active[0]), status: 'timeout', reason: 'never returns' };
+    appendFileSync(path, JSON.stringify(result) + '\\n');
+    process.kill(process.pid, 'SIGKILL');
+  }, ${TICK_MS});
+`;
 
 class Runner {
   /** @type {BundledTests | undefined} */
@@ -197,6 +227,8 @@ class Runner {
   /** @type {Map<string, string[]>} */
   #killers = new Map();
   #isSpent = false;
+  /** The processor time at which the process is ended. */
+  #limits = new Float64Array(new SharedArrayBuffer(8)).fill(Number.POSITIVE_INFINITY);
 
   capabilities() {
     return { reloadEnvironment: true };
@@ -211,7 +243,11 @@ class Runner {
 
   async #open() {
     const tests = /** @type {BundledTests} */ (this.#tests);
-    this.#kept ??= new Kept(await tests.digest(testFiles()));
+    if (this.#kept === undefined) {
+      this.#kept = new Kept(await tests.digest(testFiles()));
+      const workerData = { active, limits: this.#limits, path: this.#kept.results };
+      new Worker(WATCH, { eval: true, workerData, execArgv: [] }).unref();
+    }
     return { tests, kept: this.#kept };
   }
 
@@ -219,8 +255,9 @@ class Runner {
   async dryRun() {
     const { tests, kept } = await this.#open();
     if (kept.first !== undefined) return kept.first.run;
-    const ns = shared();
-    Object.assign(ns, { activeMutant: undefined, mutantCoverage: { static: {}, perTest: {} } });
+    /** @type {{ static: Record<string, number>, perTest: Record<string, Record<string, number>> }} */
+    const coverage = { static: {}, perTest: {} };
+    reached.fill(0);
     /** @type {Record<string, number>} */
     const times = {};
     /** @type {unknown[]} */
@@ -228,12 +265,13 @@ class Runner {
     for (const file of testFiles()) {
       const failure = await tests.run(file, undefined, {
         hangs: new Promise(() => undefined),
-        before(id) {
-          ns.currentTestId = id;
+        before() {
+          // Until now no test was running: constants.
+          moveReached(coverage.static);
           return true;
         },
         after(id, timeSpentMs, failureMessage) {
-          ns.currentTestId = undefined;
+          moveReached((coverage.perTest[id] ??= {}));
           times[id] = timeSpentMs;
           const status = failureMessage === undefined ? 0 : 1;
           results.push({ id, name: id, timeSpentMs, fileName: resolve(file), status, failureMessage });
@@ -242,7 +280,7 @@ class Runner {
       tests.restore();
       if (failure !== undefined) return { status: 'error', errorMessage: `${file}: ${failure}` };
     }
-    const run = { status: 'complete', tests: results, mutantCoverage: withConstants(ns.mutantCoverage) };
+    const run = { status: 'complete', tests: results, mutantCoverage: withConstants(coverage) };
     kept.keepFirst({ times, run });
     return run;
   }
@@ -268,11 +306,14 @@ class Runner {
     const times = (this.#times ??= kept.first?.times ?? {});
     const killers = this.#killers.get(sandboxFileName) ?? [];
     const ns = shared();
-    Object.assign(ns, { activeMutant: activeMutant.id, hitCount: 0, hitLimit, currentTestId: undefined });
+    this.#limits[0] = Number.POSITIVE_INFINITY;
+    active[0] = Number(activeMutant.id);
+    Object.assign(ns, { activeMutant: activeMutant.id, hitCount: 0, hitLimit });
     let nrOfTests = 0;
     let limitMs = 0;
     const limit = (/** @type {number} */ usualMs) => {
       limitMs = cpuMs() + SLACK_MS + SLOWER * usualMs;
+      this.#limits[0] = limitMs + STUCK_MS;
     };
     /** @type {{ id: string, failureMessage: string } | undefined} */
     let killed;
@@ -309,6 +350,7 @@ class Runner {
     watching.abort();
     tests.restore();
     const isEndless = ns.hitCount > hitLimit;
+    active[0] = -1;
     Object.assign(ns, { activeMutant: undefined, hitCount: undefined, hitLimit: undefined });
     if (isEndless) return { status: 'timeout', reason: 'runs too often' };
     if (killed?.failureMessage.startsWith(HANGS)) reason = killed.failureMessage;

@@ -23,18 +23,9 @@ export const SETUP = 'test/support/byte-equality.ts';
 /** Fewer rounds, since each mutant runs them again, and fixed seeds. */
 export const TEST_ENVIRONMENT = {
   COD_CONCURRENCY_ROUNDS: '4',
-  COD_DAMAGE_LENGTHS: '13',
-  COD_DAMAGE_SPARSE_LENGTHS: '997',
-  COD_DAMAGE_SPARSE_STRIDE: '4999',
-  COD_DAMAGE_STRIDE: '499',
-  COD_FORMAT1_BITS: '1',
-  COD_FORMAT1_EVERY: '15',
   COD_JOURNAL_SEEDS: '1',
   COD_LINEAR_DEVICE_ROUNDS: '2',
   COD_LOG_SEEDS: '3',
-  COD_REPAIR_EVERY: '61',
-  COD_REPAIR_REST_STRIDE: '1999',
-  COD_REPAIR_STRIDE: '997',
   COD_SNAPSHOT_SEEDS: '1',
   COD_TEST_LONG: '0',
 };

@@ -180,6 +180,57 @@ describe('the block map', () => {
     });
   });
 
+  it('retains what another map or a list has, in one slice', async () => {
+    const second = 2 ** 24;
+    await fc.assert(
+      fc.asyncProperty(ranges, ranges, fc.array(fc.array(fc.nat(199_999))), async (own, others, lists) =>
+        use(wide, (map) =>
+          use(wide, (other) => {
+            map.add(7, 9);
+            for (const [start, end] of own) map.add(second + start, second + end);
+            for (const [start, end] of others) other.add(second + start, second + end);
+            const kept = new Set([...set(...others), ...lists.flat()]);
+            const expected = [...set(...own)].filter((block) => kept.has(block));
+            ended(
+              map.retaining(
+                1,
+                other,
+                lists.map((blocks) => Float64Array.from(blocks, (block) => second + block)),
+              ),
+            );
+            expect([map.count, map.countOf(1)]).toEqual([2 + expected.length, expected.length]);
+            const portable = expected.length === 0 ? new Uint8Array(0) : canonicalBytes(expected);
+            expect(Buffer.from(sliceOf(map, 1)).equals(portable)).toBe(true);
+            expect([map.has(7), map.has(8), other.count]).toEqual([true, true, set(...others).size]);
+          }),
+        ),
+      ),
+      { numRuns: 30 },
+    );
+  });
+
+  it('retains step by step, and frees the memory of what it needs meanwhile', async () => {
+    await use(shape, (map) =>
+      use(shape, (other) => {
+        map.add(0, 10);
+        other.add(0, 5);
+        const dispose = vi.spyOn(RoaringBitmap32.prototype, 'dispose');
+        // One step for each list.
+        expect([...map.retaining(0, other, [Float64Array.of(7), Float64Array.of(9)])]).toHaveLength(2);
+        expect(dispose).toHaveBeenCalledTimes(1);
+        expect([...map.runs()]).toEqual([
+          [0, 5],
+          [7, 8],
+          [9, 10],
+        ]);
+        // Nothing to drop: no list is looked at.
+        other.add(5, 10);
+        expect([...map.retaining(0, other, [Float64Array.of(1)])]).toEqual([]);
+        dispose.mockRestore();
+      }),
+    );
+  });
+
   it('checks every argument, because roaring-wasm would wrap silently', async () => {
     await use(shape, (map) => {
       for (const bad of [-1, 200_000, 0.5, 2 ** 32 + 5, NaN]) expect(() => map.has(bad)).toThrow(RangeError);
@@ -194,7 +245,7 @@ describe('the block map', () => {
           expect(() => map[call](start, end)).toThrow(RangeError);
         }
       }
-      expect(() => ended(map.uniting(1, canonicalBytes([])))).toThrow(RangeError);
+      for (const slice of [1, -1, 0.5]) expect(() => ended(map.uniting(slice, canonicalBytes([])))).toThrow(RangeError);
       map.add(7, 7);
       expect(map.count).toBe(0);
     });
