@@ -1,19 +1,20 @@
 /**
  * Test files of vitest that run in this process, again and again.
  *
- * Each test file is one bundle with all sources that it uses. It is compiled once and evaluated for each run, so that
- * no state of the sources outlives a run, and a mutant in a constant is active from the start. Packages are shared.
+ * Test files are bundles, and chunks have the sources that they share. All are compiled once. Chunks are evaluated for
+ * each mutant, so that no state of the sources outlives it, and a mutant in a constant is active from the start. The
+ * bundle of a test file is evaluated for each run of its tests. Packages are shared.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { relative, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import vm from 'node:vm';
 import { getFn, startTests } from '@vitest/runner';
 import { build } from 'esbuild';
 import fc from 'fast-check';
-import { isSlow, SETUP, TEST_ENVIRONMENT } from './tests.mjs';
+import { isSlow, SETUP, TEST_ENVIRONMENT, testFiles } from './tests.mjs';
 
 /** The seed of the random tests, so that a mutant has the same fate in each run. */
 const SEED = 1;
@@ -41,6 +42,23 @@ function withNumbers(code) {
 
 /** Returns a path for what all processes of a run share. Stryker changes the folder after it has loaded this module. */
 export const sharedPath = (/** @type {string} */ name) => resolve('.mutants', name);
+
+const BUNDLES = () => sharedPath('bundles');
+const bundleOf = (/** @type {string} */ file) => join(BUNDLES(), file.replace(/\.ts$/, '.js'));
+
+/**
+ * Sources look for files beside them, not beside their bundle.
+ * @type {import('esbuild').Plugin}
+ */
+const ownUrls = {
+  name: 'own-urls',
+  setup({ onLoad }) {
+    onLoad({ filter: /\.ts$/ }, ({ path }) => {
+      const url = `globalThis.$mutants.$urlOf(${JSON.stringify(relative('.', path))})`;
+      return { contents: readFileSync(path, 'utf8').replaceAll('import.meta.url', url), loader: 'ts' };
+    });
+  },
+};
 
 /** Returns the processor time of this process so far. */
 export function cpuMs() {
@@ -107,8 +125,10 @@ function suiteFailure(suite) {
  */
 
 export class BundledTests {
-  /** @type {Map<string, Promise<{ code: string, cachedData: Buffer }>>} */
+  /** @type {Map<string, { code: string, cachedData: Buffer }>} */
   #compiled = new Map();
+  /** @type {Map<string, vm.Module>} */
+  #chunks = new Map();
   /** @type {Map<string, vm.Module>} */
   #packages = new Map();
   /** @type {typeof import('vitest')} */
@@ -125,56 +145,101 @@ export class BundledTests {
     Object.defineProperty(globalThis, '__vitest_worker__', {
       value: { config: { expect: { poll: {} }, snapshotOptions: {} }, environment: { name: 'node' }, filepath: '' },
     });
-    Object.assign(globalThis, { $mutants: { $reached: reached, $active: active } });
+    const $urlOf = (/** @type {string} */ path) => pathToFileURL(resolve(path)).href;
+    Object.assign(globalThis, { $mutants: { $reached: reached, $active: active, $urlOf } });
     mkdirSync(sharedPath(''), { recursive: true });
     // A random test that fails has found the mutant, with the first values.
     fc.configureGlobal({ seed: SEED, endOnFailure: true });
+    await BundledTests.#build();
     const tests = new BundledTests(await import('vitest'));
     await tests.#load(SETUP);
     return tests;
   }
 
-  /**
-   * @param {string} file
-   * @returns {Promise<string>}
-   */
-  async #bundle(file) {
-    const path = sharedPath(`${file.replaceAll('/', '+')}.mjs`);
-    if (!existsSync(path)) {
-      // Other processes of the run look for it at the same time.
-      const partial = `${path}.${process.pid}`;
-      await build({
-        absWorkingDir: resolve('.'),
-        entryPoints: [file],
-        outfile: partial,
-        bundle: true,
-        format: 'esm',
-        platform: 'node',
-        target: 'node20',
-        packages: 'external',
-        logLevel: 'error',
-      });
-      writeFileSync(partial, withNumbers(readFileSync(partial, 'utf8')));
-      renameSync(partial, path);
+  /** Makes the bundles, unless another process of the run has. */
+  static async #build() {
+    if (existsSync(BUNDLES())) return;
+    const partial = `${BUNDLES()}.${process.pid}`;
+    const { outputFiles } = await build({
+      absWorkingDir: resolve('.'),
+      entryPoints: [SETUP, ...testFiles()],
+      outdir: partial,
+      outbase: '.',
+      write: false,
+      bundle: true,
+      splitting: true,
+      chunkNames: 'chunks/[name]-[hash]',
+      format: 'esm',
+      platform: 'node',
+      target: 'node20',
+      packages: 'external',
+      plugins: [ownUrls],
+      logLevel: 'error',
+    });
+    for (const { path, text } of outputFiles) {
+      mkdirSync(dirname(path), { recursive: true });
+      writeFileSync(path, withNumbers(text));
     }
-    return readFileSync(path, 'utf8');
+    try {
+      renameSync(partial, BUNDLES());
+    } catch {
+      // Another process was faster.
+      rmSync(partial, { recursive: true });
+    }
   }
 
-  /** @param {string} file */
-  async #compile(file) {
-    const code = await this.#bundle(file);
+  /**
+   * @param {string} path of a bundle or chunk
+   * @returns {{ code: string, cachedData: Buffer }}
+   */
+  #compile(path) {
+    const known = this.#compiled.get(path);
+    if (known !== undefined) return known;
+    const code = readFileSync(path, 'utf8');
     /** @type {any} */
-    const module = new vm.SourceTextModule(code, { identifier: file });
-    return { code, cachedData: module.createCachedData() };
+    const module = new vm.SourceTextModule(code, { identifier: path });
+    const compiled = { code, cachedData: module.createCachedData() };
+    this.#compiled.set(path, compiled);
+    return compiled;
+  }
+
+  /**
+   * @param {string} path
+   * @returns {vm.SourceTextModule}
+   */
+  #module(path) {
+    return new vm.SourceTextModule(this.#compile(path).code, {
+      identifier: path,
+      cachedData: this.#compile(path).cachedData,
+      importModuleDynamically: async (specifier) => {
+        const module = await this.#imported(specifier, path);
+        await this.#evaluate(module);
+        return module;
+      },
+    });
+  }
+
+  /** @param {vm.Module} module */
+  async #evaluate(module) {
+    if (module.status === 'unlinked')
+      await module.link((specifier, { identifier }) => this.#imported(specifier, identifier));
+    await module.evaluate();
   }
 
   /**
    * @param {string} specifier
-   * @param {string} from the importing file
+   * @param {string} from the importing bundle or chunk
+   * @returns {Promise<vm.Module>}
    */
   async #imported(specifier, from) {
-    const isOwn = specifier.startsWith('#') || specifier.startsWith('.');
-    const found = isOwn ? pathToFileURL(createRequire(resolve(from)).resolve(specifier)).href : specifier;
+    if (specifier.startsWith('.')) {
+      const path = resolve(dirname(from), specifier);
+      const chunk = this.#chunks.get(path) ?? this.#module(path);
+      this.#chunks.set(path, chunk);
+      return chunk;
+    }
+    const isOwn = specifier.startsWith('#');
+    const found = isOwn ? pathToFileURL(createRequire(resolve('package.json')).resolve(specifier)).href : specifier;
     const known = this.#packages.get(found);
     if (known) return known;
     const namespace = await import(found);
@@ -191,20 +256,13 @@ export class BundledTests {
   }
 
   /** @param {string} file */
-  async #load(file) {
-    const compiled = this.#compiled.get(file) ?? this.#compile(file);
-    this.#compiled.set(file, compiled);
-    const { code, cachedData } = await compiled;
-    const module = new vm.SourceTextModule(code, {
-      identifier: file,
-      cachedData,
-      initializeImportMeta: (meta) => {
-        meta.url = pathToFileURL(resolve(file)).href;
-      },
-      importModuleDynamically: (specifier) => this.#imported(specifier, file),
-    });
-    await module.link((specifier) => this.#imported(specifier, file));
-    await module.evaluate();
+  #load(file) {
+    return this.#evaluate(this.#module(bundleOf(file)));
+  }
+
+  /** Forgets all state of the sources. */
+  renew() {
+    this.#chunks.clear();
   }
 
   /**
@@ -261,13 +319,12 @@ export class BundledTests {
     this.#vitest.vi.useRealTimers();
   }
 
-  /**
-   * Returns a digest of test files and all sources that they use.
-   * @param {readonly string[]} files
-   */
-  async digest(files) {
+  /** Returns a digest of the test files and all sources that they use. */
+  digest() {
     const hash = createHash('sha256');
-    for (const file of files) hash.update(await this.#bundle(file));
+    const names = /** @type {string[]} */ (readdirSync(BUNDLES(), { recursive: true }));
+    for (const name of names.filter((each) => each.endsWith('.js')).sort())
+      hash.update(name).update(readFileSync(join(BUNDLES(), name)));
     return hash.digest('hex').slice(0, 16);
   }
 }

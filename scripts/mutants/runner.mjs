@@ -24,7 +24,7 @@ import { testFiles } from './tests.mjs';
 /** The processor time of the tests of a mutant, beside those that have the name of its source. */
 const BUDGET_MS = 4000;
 /** What a test file takes before its first test. */
-const FILE_MS = 150;
+const FILE_MS = 20;
 /** Tests of so much time are taken together, by file: the fast tests of all files come before the slow ones. */
 const ROUND_MS = 2000;
 /** How many killers are remembered for each file, and how fast they are. */
@@ -244,7 +244,7 @@ class Runner {
   async #open() {
     const tests = /** @type {BundledTests} */ (this.#tests);
     if (this.#kept === undefined) {
-      this.#kept = new Kept(await tests.digest(testFiles()));
+      this.#kept = new Kept(tests.digest());
       const workerData = { active, limits: this.#limits, path: this.#kept.results };
       new Worker(WATCH, { eval: true, workerData, execArgv: [] }).unref();
     }
@@ -263,6 +263,7 @@ class Runner {
     /** @type {unknown[]} */
     const results = [];
     for (const file of testFiles()) {
+      tests.renew();
       const failure = await tests.run(file, undefined, {
         hangs: new Promise(() => undefined),
         before() {
@@ -320,6 +321,7 @@ class Runner {
     const watching = new AbortController();
     const hangs = hanging(watching.signal, () => limitMs);
     const judge = async () => {
+      tests.renew();
       for (const run of inRuns(testFilter, killers, (id) => times[id] ?? 0, sandboxFileName)) {
         const [first = ''] = run;
         limit(ROUND_MS);
