@@ -374,6 +374,100 @@ describe('the state of a copy', () => {
   });
 });
 
+describe('the modified blocks of a state', () => {
+  /** A state after random writes, of which some are users'. The caller disposes of the state. */
+  async function modifiedAtRandom(seed: number): Promise<{ state: CopyState; model: Model; modified: Set<number> }> {
+    const random = seededRandom(seed);
+    const { state, model } = await grown(random, random.below(25));
+    const modified = new Set<number>();
+    for (let step = random.below(8); step > 0; step--) {
+      const [offset, length] = someRange(random, model.geometry.size);
+      state.modify(offset, length);
+      for (const block of blocksOf(offset, length)) modified.add(block);
+    }
+    return { state, model, modified };
+  }
+
+  const blocksIn = (state: CopyState): number[] =>
+    [...state.modified.runs()].flatMap(([start, end]) => range(start, end));
+  const ascending = (blocks: Iterable<number>): number[] => [...blocks].sort((a, b) => a - b);
+
+  it('are those that users may have changed', async () => {
+    for (let seed = 0; seed < 20; seed++) {
+      const { state, model, modified } = await modifiedAtRandom(seed);
+      const random = seededRandom(seed);
+      expect(blocksIn(state)).toEqual(ascending(modified));
+      for (let question = 0; question < 30; question++) {
+        const [offset, length] = question === 0 ? [0, model.geometry.size] : someRange(random, model.geometry.size);
+        const isUnmodified = blocksOf(offset, length).some((block) => model.isSynced(block) && !modified.has(block));
+        expect(state.isUnmodified(offset, length), `bytes ${offset} + ${length}, seed ${seed}`).toBe(isUnmodified);
+      }
+      state.dispose();
+    }
+  });
+
+  it('are saved and loaded, and a checkpoint with damaged ones is refused', async () => {
+    for (let seed = 0; seed < 20; seed++) {
+      const { state, model, modified } = await modifiedAtRandom(seed);
+      const saved = save(state);
+      expect(saved.slice.modifiedBlocks).toBe(modified.size);
+      const loaded = await CopyState.open(core, model.geometry);
+      load(loaded, saved);
+      expect(blocksIn(loaded)).toEqual(ascending(modified));
+      expect(save(loaded)).toEqual(saved);
+      const refuse = async (damaged: typeof saved): Promise<void> => {
+        const other = await CopyState.open(core, model.geometry);
+        expect(() => load(other, damaged)).toThrow(expect.objectContaining({ code: 'COD_CORRUPT' }));
+        other.dispose();
+      };
+      await refuse({ ...saved, slice: { ...saved.slice, modifiedBlocks: modified.size + 1 } });
+      // The padding behind each of the two bitmaps.
+      const { dirtyBytes, bitmapBytes, modifiedBytes } = saved.slice;
+      const modifiedAt = dirtyBytes + Math.ceil(bitmapBytes / 8) * 8;
+      for (const [end, next] of [
+        [dirtyBytes + bitmapBytes, modifiedAt],
+        [modifiedAt + modifiedBytes, saved.bytes.length],
+      ] as const) {
+        for (let at = end; at < next; at++) {
+          const bytes = saved.bytes.slice();
+          bytes[at] = 1;
+          await refuse({ ...saved, bytes });
+        }
+      }
+      for (const each of [state, loaded]) each.dispose();
+    }
+  });
+
+  it('are all that the target holds, if nothing tells', async () => {
+    for (let seed = 0; seed < 10; seed++) {
+      const { state, model } = await grown(seededRandom(seed), 20);
+      ended(state.modifyingAll());
+      const held = model.states().flatMap((each, block) => (each === 'unsynced' ? [] : [block]));
+      expect(blocksIn(state)).toEqual(held);
+      state.dispose();
+    }
+  });
+
+  it('are as those of another state, among the blocks that the target holds', async () => {
+    for (let seed = 0; seed < 10; seed++) {
+      const { state: other, modified, model: like } = await modifiedAtRandom(seed);
+      const model = new Model(like.geometry);
+      const state = await CopyState.open(core, like.geometry);
+      const random = seededRandom(seed);
+      for (let step = 0; step < 10; step++) {
+        const [offset, length] = someRange(random, model.geometry.size);
+        state.apply(offset, length);
+        model.apply(offset, length);
+      }
+      ended(state.modifyingAs(other));
+      const states = model.states();
+      expect(blocksIn(state)).toEqual(ascending(modified).filter((block) => states[block] !== 'unsynced'));
+      expect(blocksIn(other)).toEqual(ascending(modified));
+      for (const each of [state, other]) each.dispose();
+    }
+  });
+});
+
 describe('a state that is serialized in steps', () => {
   const shape = geometry({ size: (2 * SLICE_BLOCKS + 200_000) * BLOCK, blockSize: BLOCK });
   const SECTOR = 512;
