@@ -248,11 +248,13 @@ export class DirtyMap {
 
   #list(table: number): Float64Array {
     const blocks = new Float64Array(this.#blocksOfTable(table));
+    const bits = this.#bits(table);
     let count = 0;
-    this.#bits(table).forEach((word, index) => {
-      for (let rest = word; rest !== 0; rest &= rest - 1)
+    // Most tables of a large device have few blocks.
+    for (let index = 0; count < blocks.length; index++) {
+      for (let rest = bits[index]!; rest !== 0; rest &= rest - 1)
         blocks[count++] = table * TABLE_BLOCKS + index * 32 + 31 - Math.clz32(rest & -rest);
-    });
+    }
     return blocks;
   }
 

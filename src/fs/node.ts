@@ -6,7 +6,7 @@ import { dirname, resolve } from 'node:path';
 import { CodError, isCodError } from '../errors.ts';
 import { blockDeviceBytes } from '../platform/block-device.ts';
 import { errnoOf } from '../platform/errno.ts';
-import { HoleReader } from '../platform/hole-reader.ts';
+import { HoleReader, STAT_BLOCK_BYTES } from '../platform/hole-reader.ts';
 import { nodeEventLoop } from '../platform/node-event-loop.ts';
 import { contentsOfDevice } from './device-contents.ts';
 import type { File, FileSystem, LeaseOwner, OpenOptions } from './file-system.ts';
@@ -17,9 +17,6 @@ import { assertNotOwned, lockFile } from './node-lock.ts';
 import { bootId, type Machine } from './node-process.ts';
 
 const { COPYFILE_EXCL, COPYFILE_FICLONE_FORCE } = fs.constants;
-
-/** The unit of `blocks` of `stat`, whatever the file system (stat(3type)). */
-const STAT_BLOCK_BYTES = 512;
 
 /** Options of `nodeFileSystem`. */
 export interface NodeFileSystemOptions {

@@ -9,7 +9,7 @@ import { areWholePages, PAGE_BYTES, pageBuffer, releasePages } from './pages.ts'
 import { isZero } from './zeros.ts';
 
 /** The unit of `blocks` of `stat`, whatever the file system (stat(3type)). */
-const STAT_BLOCK_BYTES = 512n;
+export const STAT_BLOCK_BYTES = 512;
 
 export class HoleReader {
   readonly #fd: number;
@@ -25,7 +25,7 @@ export class HoleReader {
   /** Whether the file has holes at this moment. */
   get isSparse(): boolean {
     if (!this.#isPossible) return false;
-    const { blocks, size } = fs.fstatSync(this.#fd, { bigint: true });
+    const { blocks, size } = fs.fstatSync(this.#fd);
     return blocks * STAT_BLOCK_BYTES < size;
   }
 
