@@ -5,6 +5,7 @@
  * - `--only REGEX`: only the sources whose path matches.
  * - `--since COMMIT`: only the sources that have changed since a commit.
  * - `--tests REGEX`: only the tests whose path matches judge them.
+ * - `--sample N`: every Nth mutant only, for an estimate.
  * - `--fresh`: runs all again. By default only mutants are run whose file or tests have changed.
  *
  * COD_MUTANT_OUTPUT is the folder of the results, by default build/mutants. Its survivors.txt lists the survivors.
@@ -24,7 +25,7 @@ const LIST = join(OUTPUT, 'survivors.txt');
 /**
  * @typedef {{ line: number, column: number }} Position
  * @typedef {{ start: Position, end: Position }} Location
- * @typedef {{ status: string, mutatorName: string, replacement: string, location: Location }} Mutant
+ * @typedef {{ id: string, status: string, mutatorName: string, replacement: string, location: Location }} Mutant
  */
 
 /** @param {string} source @param {Mutant} mutant */
@@ -41,8 +42,11 @@ const short = (text) => {
   return one.length > 70 ? `${one.slice(0, 70)}…` : one;
 };
 
-/** Prints the score of each folder, lists the survivors, and returns whether enough mutants were found. */
-function judged() {
+/**
+ * Prints the score of each folder, lists the survivors, and returns whether enough mutants were found.
+ * @param {number} sample
+ */
+function judged(sample) {
   /** @type {Record<string, { source: string, mutants: Mutant[] }>} */
   const files = JSON.parse(readFileSync(join(OUTPUT, 'report.json'), 'utf8')).files;
   /** @type {Map<string, { found: number, all: number }>} */
@@ -53,7 +57,7 @@ function judged() {
     const score = scores.get(folder) ?? { found: 0, all: 0 };
     scores.set(folder, score);
     for (const mutant of mutants) {
-      if (mutant.status === 'Ignored') continue;
+      if (mutant.status === 'Ignored' || Number(mutant.id) % sample !== 0) continue;
       const isFound = ['Killed', 'Timeout', 'RuntimeError', 'CompileError'].includes(mutant.status);
       for (const one of [score, scores.get('all')]) {
         if (one) one.all++;
@@ -80,6 +84,7 @@ await script(async () => {
       only: { type: 'string' },
       since: { type: 'string' },
       tests: { type: 'string' },
+      sample: { type: 'string', default: '1' },
       fresh: { type: 'boolean', default: false },
     },
   });
@@ -99,8 +104,15 @@ await script(async () => {
   if (!existsSync(stryker)) throw new StepError(`${stryker} is missing: run npm install`, '', 1);
   const args = ['run', join(root, 'scripts', 'mutants', 'stryker.config.mjs'), '--mutate', files.join(',')];
   if (values.fresh) args.push('--force');
-  const env = { ...process.env, ...(tests === undefined ? {} : { COD_MUTANT_TESTS: tests }) };
+  const sample = Number(values.sample);
+  // What is not judged must not count as a result of a later run.
+  if (sample > 1) args.push('--incrementalFile', join(OUTPUT, `sample-${sample}.json`));
+  const env = {
+    ...process.env,
+    ...(tests === undefined ? {} : { COD_MUTANT_TESTS: tests }),
+    COD_MUTANT_SAMPLE: values.sample,
+  };
   const exitCode = await run(process.execPath, [stryker, ...args], { env });
   if (exitCode !== 0) return exitCode;
-  return judged() ? 0 : 1;
+  return judged(sample) ? 0 : 1;
 });

@@ -45,6 +45,9 @@ const HANGS = 'the test hangs: ';
 const SLOWER = 10;
 const SLACK_MS = 5000;
 
+/** Every so many mutants one is judged. */
+const SAMPLE = Number(process.env['COD_MUTANT_SAMPLE'] ?? 1);
+
 /** @type {typeof globalThis & { __stryker__?: any }} */
 const world = globalThis;
 /** Returns what Stryker's instrumented code shares with its runner. */
@@ -295,6 +298,7 @@ class Runner {
     if (this.#isSpent) process.exit(1);
     const { kept } = await this.#open();
     const { id } = options.activeMutant;
+    if (Number(id) % SAMPLE !== 0) return { status: 'error', errorMessage: 'not in the sample' };
     return kept.result(id) ?? kept.keep(id, await this.#judge(options));
   }
 
