@@ -1,8 +1,8 @@
 /**
- * Whole copies beside other programs, in one run: from a file, over HTTP on loopback, with a latency, and with a limit
- * of 50 MB/s for each connection.
+ * Whole copies beside other programs, in one run: from a file, from nbdkit over a socket, over HTTP on loopback, with a
+ * latency, and with a limit of 50 MB/s for each connection.
  *
- *   node bench/copy.mjs [--size MIB] [--rounds N] [--latency MS] [--only file|http|slow|limited] [--json]
+ *   node bench/copy.mjs [--size MIB] [--rounds N] [--latency MS] [--only file|nbd|http|slow|limited] [--json]
  *
  * Rounds are interleaved. Rates are medians of the wall-clock time from a command's start to its exit, with the
  * slowest and the fastest round. Our copy is durable at its exit, the others are not. Therefore a second figure adds a
@@ -78,7 +78,13 @@ async function main() {
         ['cp', 'cp --reflink=never --sparse=never "$SRC" "$DST"', 'cp'],
         ['qemu-img convert', 'qemu-img convert -f raw -O raw "$SRC" "$DST"', 'qemu-img'],
         ['nbdcopy', `${sized}nbdcopy "$SRC" "$DST"`, 'nbdcopy'],
+        ['nbdcopy --flush', `${sized}nbdcopy --flush "$SRC" "$DST"`, 'nbdcopy'],
         ['nbdkit | nbdcopy', `${sized}nbdkit -U - file "$SRC" --run 'nbdcopy "$uri" "$DST"'`, 'nbdkit'],
+      ],
+      nbd: [
+        ['ours', `nbdkit -U - file "$SRC" --run 'node "${cli}" copy --quiet "$uri" "$DST"'`, 'nbdkit'],
+        ['nbdcopy --flush', `${sized}nbdkit -U - file "$SRC" --run 'nbdcopy --flush "$uri" "$DST"'`, 'nbdkit'],
+        ['qemu-img convert', `nbdkit -U - file "$SRC" --run 'qemu-img convert -f raw -O raw "$uri" "$DST"'`, 'nbdkit'],
       ],
       http: [
         ['ours', ours(http), 'node'],
@@ -119,7 +125,9 @@ async function main() {
         ['cp', 0.75],
         ['qemu-img convert', 1],
         ['nbdkit | nbdcopy', 1],
+        ['nbdcopy --flush', 0.9],
       ],
+      nbd: [['nbdcopy --flush', 0.95]],
       http: [
         ['curl', 0.9],
         ['qemu-img convert -m 1', 1],

@@ -21,7 +21,8 @@ import { declareClassPlugin, PluginKind } from '@stryker-mutator/api/plugin';
 import { active, BundledTests, cpuMs, fileOf, reached } from './bundled-tests.mjs';
 import { testFiles } from './tests.mjs';
 
-/** The processor time of the tests of a mutant, beside those that have the name of its source. */
+/** The processor time of the tests that have the name of a mutant's source, and of the others. */
+const OWN_BUDGET_MS = 15_000;
 const BUDGET_MS = 4000;
 /** What a test file takes before its first test. */
 const FILE_MS = 20;
@@ -65,15 +66,21 @@ function inRuns(ids, killers, timeOf, source) {
   const first = killers.filter((id) => timeOf(id) < FAST_MS && ids.includes(id));
   const runs = first.map((id) => new Set([id]));
   const own = `/${basename(source, '.ts')}.test.ts`;
-  const ofSource = new Set(ids.filter((id) => fileOf(id).endsWith(own)));
+  let ownMs = 0;
+  const fastest = [...ids].sort((a, b) => timeOf(a) - timeOf(b));
+  const ofSource = new Set(
+    fastest.filter((id) => {
+      if (!fileOf(id).endsWith(own)) return false;
+      ownMs += timeOf(id);
+      return ownMs <= OWN_BUDGET_MS;
+    }),
+  );
   if (ofSource.size > 0) runs.push(ofSource);
   /** @type {Map<string, Set<string>>} */
   let round = new Map();
   let roundMs = 0;
   let totalMs = 0;
-  for (const id of ids
-    .filter((one) => !first.includes(one) && !ofSource.has(one))
-    .sort((a, b) => timeOf(a) - timeOf(b))) {
+  for (const id of fastest.filter((one) => !first.includes(one) && !ofSource.has(one))) {
     if (roundMs > ROUND_MS) {
       runs.push(...round.values());
       round = new Map();

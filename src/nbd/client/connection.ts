@@ -3,7 +3,7 @@
  * fails, all of them fail.
  */
 
-import { connect as connectTcp, type Socket } from 'node:net';
+import { connect as connectTcp, type OnReadOpts, type Socket } from 'node:net';
 import { connect as connectTls, type SecureContextOptions } from 'node:tls';
 import { CodError } from '../../errors.ts';
 import type { Clock } from '../../platform/clock.ts';
@@ -36,6 +36,8 @@ export interface NbdConnectionOptions {
 const MAX_READ_BYTES = 2 ** 20;
 /** Requests in flight at a time; further ones wait. Servers process about 16 at a time. */
 const MAX_REQUESTS = 64;
+/** Memory for each read of a socket, used again: Node would allocate 64 KiB each time. TLS cannot use it. */
+const RECEIVED_BYTES = 2 ** 18;
 /** Lengths have 32 bits on the wire. */
 const MAX_STATUS_BYTES = 2 ** 30;
 
@@ -61,7 +63,17 @@ export class NbdConnection {
       const { location, what, clock } = options;
       const { stallTimeoutMs } = options.limits;
       const settled = new AbortController();
-      let socket: Socket = 'socket' in location.at ? connectTcp({ path: location.at.socket }) : connectTcp(location.at);
+      /** Takes the bytes that come: of the handshake, and then of the connection. They are gone after the call. */
+      let receive: (bytes: Uint8Array) => void;
+      const onread: OnReadOpts = {
+        buffer: new Uint8Array(RECEIVED_BYTES),
+        callback: (length, bytes) => {
+          receive(bytes.subarray(0, length));
+          return true;
+        },
+      };
+      const at = 'socket' in location.at ? { path: location.at.socket } : location.at;
+      let socket: Socket = connectTcp(location.tls ? at : { ...at, onread });
       const fail = (error: unknown) => {
         settled.abort();
         signal.removeEventListener('abort', onAbort);
@@ -97,7 +109,8 @@ export class NbdConnection {
           else fail(explanation);
         });
         socket.on('close', () => lost('the server closed the connection during the handshake'));
-        socket.on('data', (bytes) => {
+        if (location.tls) socket.on('data', (bytes) => receive(bytes));
+        receive = (bytes) => {
           try {
             const rest = negotiation.push(bytes);
             if (rest.length > 0)
@@ -109,9 +122,11 @@ export class NbdConnection {
           if (info === undefined) return;
           settled.abort();
           signal.removeEventListener('abort', onAbort);
-          forget(socket);
-          resolve(new NbdConnection(options, socket, info));
-        });
+          for (const event of ['error', 'close']) socket.removeAllListeners(event);
+          const connection = new NbdConnection(options, socket, info);
+          receive = (more) => connection.#onData(more);
+          resolve(connection);
+        };
       };
       const secure = () => {
         const plain = socket;
@@ -131,7 +146,6 @@ export class NbdConnection {
     this.#parser = new ReplyParser({ what: options.what, ...info });
     const { clock, limits } = options;
     this.#watch = new StallWatch({ clock, limits, signal: this.#over.signal, expire: (why) => this.#end(why) });
-    socket.on('data', (bytes) => this.#onData(bytes));
     socket.on('error', (error) => this.#end(explained(error, options.what)));
     socket.on('close', () => this.#end(new PassingError('the server closed the connection')));
   }
