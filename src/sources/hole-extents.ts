@@ -14,7 +14,7 @@ import type { SourceExtent } from './source.ts';
 
 /** Bytes of one read. */
 const READ_BYTES = 2 ** 22;
-/** Zeros are told in units of this many bytes, as the target leaves them out. */
+/** The unit of zeros within a read, in bytes: that in which the target leaves them out. */
 const UNIT_BYTES = 2 ** 16;
 /** At most so many bytes count as data without a look. */
 const MAX_SKIP_BYTES = 2 ** 26;
@@ -25,7 +25,7 @@ export class HoleExtents {
   #buffer: Uint8Array | undefined;
   /** The call in flight: calls take turns, since they share the buffer. */
   #turn: Promise<unknown> = Promise.resolve();
-  /** What follows the last range, which a copy that goes on will ask for. */
+  /** What follows the last range: a copy asks for it next. */
   #ahead: { readonly offset: number; readonly length: number; readonly found: Promise<ExtentList> } | undefined;
   /** Bytes from `start` to `end` count as data. */
   #data = { start: 0, end: 0 };

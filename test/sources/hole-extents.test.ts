@@ -58,7 +58,7 @@ async function open(size: number, pieces: readonly (readonly [number, number])[]
   return expected;
 }
 
-/** Asks for ranges of `step` bytes, and returns which units are told to be zeros, and the bytes that were. */
+/** Asks for ranges of `step` bytes, and returns the units and the number of bytes that count as zeros. */
 async function zerosOf(step: number): Promise<{ units: Set<number>; bytes: number }> {
   const units = new Set<number>();
   let bytes = 0;
