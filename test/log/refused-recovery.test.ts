@@ -5,6 +5,7 @@
 
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { decodeLogHeader, encodeLogHeader } from '../../src/core/headers.ts';
 import { isCodError } from '../../src/errors.ts';
 import type { OpenOptions } from '../../src/index.ts';
 import { recover } from '../../src/log/recovery.ts';
@@ -85,6 +86,25 @@ it.each([
     expect(await outcome(core, images, size)).toBe('a state');
   },
 );
+
+it('a file whose session differs in a single bit is refused', async () => {
+  const { deviceSize } = JSON.parse(readFileSync(new URL('format2/mid-copy/expected.json', fixtures), 'utf8'));
+  const images = load('format2/mid-copy');
+  const core = Core.create();
+  expect(await outcome(core, images, deviceSize)).toBe('a state');
+  const log = images.get('disk.raw.wil')!;
+  const decoded = decodeLogHeader(core, log.bytes.subarray(0, 512));
+  if (decoded.state !== 'valid') throw new Error('the fixture has a valid log');
+  const { header } = decoded;
+  for (let bit = 0; bit < 8 * header.session.length; bit++) {
+    const session = header.session.slice();
+    session[bit >> 3]! ^= 1 << (bit & 7);
+    const bytes = log.bytes.slice();
+    bytes.set(encodeLogHeader(core, { ...header, session }));
+    const other = new Map(images).set('disk.raw.wil', { bytes, size: log.size });
+    expect(await outcome(core, other, deviceSize), `bit ${bit}`).toBe('COD_CORRUPT');
+  }
+});
 
 /** Files whose reads are counted. */
 class CountedFiles extends MemoryFiles {
