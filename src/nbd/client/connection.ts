@@ -65,15 +65,15 @@ export class NbdConnection {
       const settled = new AbortController();
       /** Takes the bytes that come: of the handshake, and then of the connection. They are gone after the call. */
       let receive: (bytes: Uint8Array) => void;
-      const onread: OnReadOpts = {
+      const inOneBuffer = (): OnReadOpts => ({
         buffer: new Uint8Array(RECEIVED_BYTES),
         callback: (length, bytes) => {
           receive(bytes.subarray(0, length));
           return true;
         },
-      };
+      });
       const at = 'socket' in location.at ? { path: location.at.socket } : location.at;
-      let socket: Socket = connectTcp(location.tls ? at : { ...at, onread });
+      let socket: Socket = connectTcp(location.tls ? at : { ...at, onread: inOneBuffer() });
       const fail = (error: unknown) => {
         settled.abort();
         signal.removeEventListener('abort', onAbort);
@@ -122,7 +122,7 @@ export class NbdConnection {
           if (info === undefined) return;
           settled.abort();
           signal.removeEventListener('abort', onAbort);
-          for (const event of ['error', 'close']) socket.removeAllListeners(event);
+          forget(socket);
           const connection = new NbdConnection(options, socket, info);
           receive = (more) => connection.#onData(more);
           resolve(connection);
@@ -130,6 +130,7 @@ export class NbdConnection {
       };
       const secure = () => {
         const plain = socket;
+        plain.removeAllListeners('data');
         forget(plain);
         plain.on('error', (error) => fail(explained(error, what)));
         const servername = options.tls.servername ?? ('host' in location.at ? location.at.host : 'localhost');
@@ -286,9 +287,9 @@ export class NbdConnection {
   }
 }
 
-/** Removes the listeners of the three events that this file listens to. Node's listeners of other events must stay. */
+/** Removes the listeners of how a socket ends. Node's listeners of other events must stay. */
 function forget(socket: Socket): void {
-  for (const event of ['data', 'error', 'close']) socket.removeAllListeners(event);
+  for (const event of ['error', 'close']) socket.removeAllListeners(event);
 }
 
 /** Makes TLS errors final: a retry helps neither with a rejected certificate nor with a server without TLS. */
