@@ -5,7 +5,7 @@ import type { SourceExtent } from './source.ts';
 /** Extents that are still being collected. */
 export type ExtentList = { length: number; zero: boolean }[];
 
-/** Appends `length` bytes to a list, of which neighbours differ in kind. */
+/** Appends `length` bytes, or none, to a list, of which neighbours differ in kind. */
 export function addExtent(extents: ExtentList, length: number, zero: boolean): void {
   const last = extents.at(-1);
   if (last?.zero === zero) last.length += length;

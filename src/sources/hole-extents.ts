@@ -29,7 +29,6 @@ export class HoleExtents {
   #ahead: { readonly offset: number; readonly length: number; readonly found: Promise<ExtentList> } | undefined;
   /** Bytes from `start` to `end` count as data. */
   #data = { start: 0, end: 0 };
-  #isClosed = false;
 
   /** @param file is closed with this object */
   constructor(file: HoleReader) {
@@ -53,19 +52,16 @@ export class HoleExtents {
   async #look(offset: number, length: number): Promise<ExtentList> {
     const extents: ExtentList = [];
     const end = offset + length;
+    const { isSparse } = this.#file;
     for (let at = offset; at < end; ) {
       const isKnown = this.#data.start <= at && at < this.#data.end;
       const next = Math.min(end, isKnown ? this.#data.end : at + READ_BYTES);
-      if (isKnown || !this.#mayLook) addExtent(extents, next - at, false);
+      if (isKnown || !isSparse) addExtent(extents, next - at, false);
       else await this.#read(at, next, extents);
       at = next;
     }
     if (extents.every(({ zero }) => !zero)) this.#release();
     return extents;
-  }
-
-  get #mayLook(): boolean {
-    return !this.#isClosed && this.#file.isSparse;
   }
 
   /** Reads, and tells what is zero. */
@@ -99,11 +95,10 @@ export class HoleExtents {
     this.#buffer = undefined;
   }
 
-  /** Waits for the call in flight. */
+  /** Waits for the calls in flight, which read no more. */
   async close(): Promise<void> {
-    this.#isClosed = true;
+    await this.#file.close();
     await this.#turn;
     this.#release();
-    await this.#file.close();
   }
 }

@@ -150,6 +150,40 @@ describe('the extents of a sparse file', () => {
   });
 });
 
+describe('a stream of a sparse file', () => {
+  for (const pieceBytes of [undefined, 2 * MIB, 4 * MIB]) {
+    test(`yields the file's bytes in pieces of ${pieceBytes} bytes`, async () => {
+      const expected = await open(SIZE, PIECES);
+      for (const offset of [0, 4096, 511]) {
+        const found = new Uint8Array(SIZE - offset);
+        let at = 0;
+        for await (const piece of source.stream!(offset, SIZE - offset, { pieceBytes } as object)) {
+          found.set(piece, at);
+          at += piece.length;
+        }
+        expect(at).toBe(SIZE - offset);
+        expect(Buffer.compare(found, expected.subarray(offset)), `from ${offset} on`).toBe(0);
+      }
+    });
+  }
+
+  test('notices that the file changes', async () => {
+    await open(SIZE, PIECES);
+    const reading = (async () => {
+      for await (const piece of source.stream!(0, SIZE)) if (piece.length > 0) appendFileSync(path, 'x');
+    })();
+    await expect(reading).rejects.toMatchObject({ code: 'COD_SOURCE_CHANGED' });
+  });
+
+  test('ends when the source is closed meanwhile', async () => {
+    await open(SIZE, PIECES);
+    const reading = (async () => {
+      for await (const piece of source.stream!(0, SIZE)) if (piece.length > 0) void source.close();
+    })();
+    await expect(reading).rejects.toMatchObject({ code: 'COD_CLOSED' });
+  });
+});
+
 test('a copy of a sparse file has its bytes, and reads few of its holes as data', async () => {
   const expected = await open(SIZE, PIECES);
   const stream = vi.spyOn(source, 'stream');

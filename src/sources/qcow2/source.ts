@@ -147,13 +147,13 @@ class Qcow2Source implements InlineSource, AsyncDisposable {
           zeros += segment.length;
           continue;
         }
-        if (zeros > 0) addExtent(extents, zeros, zeros >= MIN_ZERO_BYTES);
+        addExtent(extents, zeros, zeros >= MIN_ZERO_BYTES);
         zeros = 0;
         addExtent(extents, segment.length, false);
       }
     }
-    if (zeros > 0) addExtent(extents, zeros, zeros >= MIN_ZERO_BYTES || extents.length === 0);
-    if (at < end) addExtent(extents, end - at, false);
+    addExtent(extents, zeros, zeros >= MIN_ZERO_BYTES || extents.length === 0);
+    addExtent(extents, end - at, false);
     return extents;
   }
 
