@@ -169,6 +169,7 @@ function withConstants({ static: constants, perTest }) {
 
 /** What is kept of runs over the same sources and tests, for all processes. */
 class Kept {
+  /** The file with a line for each mutant. */
   results;
   #first;
   /** @type {Map<string, any>} */
